@@ -1,0 +1,48 @@
+"""datbench: what vision backbones with deformable attention cost, counted and measured.
+
+Everything is imported on first use, so that `import datbench` itself does not load torch.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+__version__ = "0.1.0"
+
+_LAZY = {
+    "create_model": "datbench.models.build",
+    "list_models": "datbench.models.dat",
+    "load_checkpoint": "datbench.models.checkpoints",
+    "count": "datbench.measure.count",
+    "count_model": "datbench.measure.count",
+    "parameters": "datbench.measure.parameters",
+    "register_rule": "datbench.measure.rules",
+    "Resolution": "datbench.types",
+    "Setting": "datbench.types",
+    "DatbenchError": "datbench.errors",
+}
+
+if TYPE_CHECKING:
+    from datbench.errors import DatbenchError as DatbenchError
+    from datbench.measure.count import count as count
+    from datbench.measure.count import count_model as count_model
+    from datbench.measure.parameters import parameters as parameters
+    from datbench.measure.rules import register_rule as register_rule
+    from datbench.models.build import create_model as create_model
+    from datbench.models.checkpoints import load_checkpoint as load_checkpoint
+    from datbench.models.dat import list_models as list_models
+    from datbench.types import Resolution as Resolution
+    from datbench.types import Setting as Setting
+
+__all__ = ["__version__", *sorted(_LAZY)]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _LAZY:
+        raise AttributeError(f"module 'datbench' has no attribute {name!r}")
+    return getattr(importlib.import_module(_LAZY[name]), name)
+
+
+def __dir__() -> list[str]:
+    return list(__all__)

@@ -1,0 +1,96 @@
+"""The program: its commands, and the one place where errors become a line and an exit code."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Callable
+from typing import Annotated, Any
+
+import typer
+
+from .. import __version__
+from ..errors import DatbenchError
+from . import env, flops, models, params, show
+
+COMMANDS: tuple[Callable[..., None], ...] = (
+    models.models,
+    show.show,
+    flops.flops,
+    params.params,
+    env.env,
+)
+
+app = typer.Typer(
+    name="datbench",
+    help="What vision backbones with deformable attention cost, counted and measured.",
+    epilog="Exit codes: 0 fine, 1 a check failed, 2 wrong usage, 3 missing, 4 ambiguous, "
+    "5 a measurement failed.",
+    no_args_is_help=True,
+    rich_markup_mode=None,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+for command in COMMANDS:
+    app.command()(command)
+
+
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"datbench {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def root(
+    version: Annotated[
+        bool,
+        typer.Option(
+            "--version", callback=_print_version, is_eager=True, help="Print the version."
+        ),
+    ] = False,
+    debug: Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")] = False,
+) -> None:
+    """What vision backbones with deformable attention cost, counted and measured."""
+
+
+# Typer carries click's exceptions inside itself in some versions and imports them in others.
+_CLICK_ERROR: Any = next(c for c in typer.BadParameter.__mro__ if c.__name__ == "ClickException")
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run the program; returns its exit code. Every deliberate error ends here, as one line."""
+    arguments = sys.argv[1:] if arguments is None else arguments
+    try:
+        result = app(args=arguments, prog_name="datbench", standalone_mode=False)
+    except DatbenchError as error:
+        if "--debug" in arguments:
+            raise
+        return _complain(str(error), error.exit_code)
+    except _CLICK_ERROR as error:
+        message = error.format_message() or "a command is missing; see datbench --help"
+        return _complain(message, 2)
+    except typer.Abort:
+        return _complain("aborted.", 130)
+    except KeyboardInterrupt:
+        return _complain("interrupted.", 130)
+    except BrokenPipeError:
+        # The reader has gone (`datbench ... | head`); keep Python from complaining at exit.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 141
+    except OSError as error:
+        if "--debug" in arguments:
+            raise
+        return _complain(f"{error.filename or 'file'}: {error.strerror or error}.", 5)
+    return result if isinstance(result, int) else 0
+
+
+def _complain(message: str, code: int) -> int:
+    line = " ".join(message.split())
+    print(f"datbench: {line}", file=sys.stderr)
+    return code
+
+
+def entry() -> None:
+    """What the console script calls."""
+    sys.exit(main())

@@ -1,0 +1,61 @@
+"""`datbench params`."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from .options import Models, Out, OutputFormat
+
+
+def params(
+    model: Models,
+    by: Annotated[str, typer.Option(help="total or stage (of a single model).")] = "total",
+    features: Annotated[
+        bool, typer.Option("--features", help="With a norm for each feature map, and no head.")
+    ] = False,
+    format: OutputFormat = None,
+    out: Out = None,
+) -> None:
+    """Count parameters (trainable, frozen) and buffers."""
+    from .. import units
+    from ..errors import UnknownNameError, UsageError
+    from ..report.table import Column, Table
+    from ..results import document
+    from .options import specs
+    from .output import choose_format, emit
+
+    wanted = choose_format(format, out)
+    chosen = specs(model)
+    if by not in ("total", "stage"):
+        raise UnknownNameError.among("breakdown", by, ("total", "stage"))
+    if by == "stage" and len(chosen) > 1:
+        raise UsageError("--by stage breaks down one model; name only one.")
+    from ..measure.count import build_for_count
+    from ..measure.environment import summary
+    from ..measure.parameters import parameters, parameters_by_stage
+    from ..types import Setting
+
+    rows: list[dict[str, str | int]] = []
+    for spec in chosen:
+        module = build_for_count(spec, Setting(spec.resolution, features=features))
+        parts = parameters_by_stage(module) if by == "stage" else {}
+        for stage, row in {**parts, "total": parameters(module)}.items():
+            rows.append(
+                {
+                    "model": spec.name,
+                    **({"stage": stage} if by == "stage" else {}),
+                    "params": row.params,
+                    "frozen": row.frozen,
+                    "buffers": row.buffers,
+                }
+            )
+    titles = {"params": "trainable", "frozen": "frozen", "buffers": "buffers"}
+    columns = tuple(
+        Column(name, titles.get(name, name), units.integer if name in titles else None)
+        for name in rows[0]
+    )
+    note = "Numbers of elements. Papers print trainable parameters; buffers hold masks and indices."
+    table = Table(columns, tuple(tuple(row.values()) for row in rows), notes=(note,))
+    emit([table], document("params", rows, summary()), wanted, out)

@@ -1,0 +1,89 @@
+"""Errors that a user can meet, and the exit code of each.
+
+::
+
+    DatbenchError            5  (a measurement or a file operation failed)
+    ├── UsageError           2  (the command line or an argument is wrong)
+    │   ├── ResolutionError     `--res 12y0`
+    │   ├── UnknownNameError    a model, convention or format that does not exist
+    │   └── CheckpointError     a file that is not a checkpoint of this model
+    ├── CheckFailed          1  (a limit or a comparison that was asked for does not hold)
+    ├── MissingError         3  (a baseline or a row is not there)
+    ├── AmbiguousError       4  (the evidence does not settle the question)
+    └── MeasurementError     5  (the model could not be run)
+
+They are caught in one place, `datbench.cli.main`, which prints the message on standard error.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+
+
+class DatbenchError(Exception):
+    """Base of every error that datbench raises on purpose."""
+
+    exit_code = 5
+
+
+class UsageError(DatbenchError):
+    """An argument is wrong; the message says what to write instead."""
+
+    exit_code = 2
+
+
+class ResolutionError(UsageError):
+    """A resolution that cannot be read, or that no model can take."""
+
+
+class UnknownNameError(UsageError):
+    """A name that is not in a known list."""
+
+    @classmethod
+    def among(cls, what: str, name: str, known: Iterable[str], hint: str = "") -> UnknownNameError:
+        """Build the message, with the closest known names as a suggestion.
+
+        Args:
+            what: the kind of thing, for example ``model``.
+            name: what was asked for.
+            known: every valid name.
+            hint: a closing sentence, for example where to see the whole list.
+        """
+        names = list(known)
+        close = difflib.get_close_matches(name.lower(), names, n=3, cutoff=0.5)
+        if close:
+            suggestion = f"did you mean {' or '.join(close)}?"
+        elif len(names) <= 8:
+            suggestion = f"choose one of {', '.join(names)}."
+        else:
+            suggestion = ""
+        return cls(
+            " ".join(part for part in (f"unknown {what} {name!r};", suggestion, hint) if part)
+        )
+
+
+class CheckpointError(UsageError):
+    """A file that cannot be read as a checkpoint, or that belongs to another model."""
+
+
+class CheckFailed(DatbenchError):
+    """A limit that the user set does not hold."""
+
+    exit_code = 1
+
+
+class MissingError(DatbenchError):
+    """A baseline or a row that should be there is missing."""
+
+    exit_code = 3
+
+
+class AmbiguousError(DatbenchError):
+    """The evidence is not enough for a verdict."""
+
+    exit_code = 4
+
+
+class MeasurementError(DatbenchError):
+    """The model could not be built or run with this setting."""

@@ -1,0 +1,36 @@
+"""Numbers of parameters and buffers."""
+
+from __future__ import annotations
+
+from collections import Counter
+
+from torch import nn
+
+from ..results import ParameterRow
+from .stages import stage_of
+
+
+def parameters(model: nn.Module) -> ParameterRow:
+    """Trainable and frozen parameters and buffers of `model`, shared tensors once."""
+    trainable = frozen = 0
+    for parameter in model.parameters():
+        if parameter.requires_grad:
+            trainable += parameter.numel()
+        else:
+            frozen += parameter.numel()
+    return ParameterRow(trainable, frozen, sum(buffer.numel() for buffer in model.buffers()))
+
+
+def parameters_by_stage(model: nn.Module) -> dict[str, ParameterRow]:
+    """The same for each stage, in the model's order."""
+    rows: dict[str, Counter[str]] = {}
+    for name, parameter in model.named_parameters():
+        row = rows.setdefault(stage_of(model, name.rpartition(".")[0]), Counter())
+        row["params" if parameter.requires_grad else "frozen"] += parameter.numel()
+    for name, buffer in model.named_buffers():
+        row = rows.setdefault(stage_of(model, name.rpartition(".")[0]), Counter())
+        row["buffers"] += buffer.numel()
+    return {
+        stage: ParameterRow(row["params"], row["frozen"], row["buffers"])
+        for stage, row in rows.items()
+    }

@@ -1,0 +1,22 @@
+"""From a module's path to the stage of the network that it belongs to."""
+
+from __future__ import annotations
+
+from torch import nn
+
+
+def stage_of(model: nn.Module, path: str) -> str:
+    """The stage of a module: ``stages.2``, ``layers.0``, ``layer3``, ``stem``, ``head``.
+
+    The first component of the path, and the second if the first is a list of numbered parts
+    whose own name carries no number (`stages.2`, but `layer3` stays whole).
+    """
+    if not path:
+        return "(model)"
+    parts = path.split(".")
+    container = getattr(model, "_orig_mod", model)
+    child = getattr(container, parts[0], None)
+    numbered = isinstance(child, (nn.ModuleList, nn.Sequential))
+    many = len(parts) > 1 and parts[1].isdigit() and not parts[0][-1].isdigit()
+    plural = parts[0].endswith("s")
+    return ".".join(parts[:2]) if numbered and many and plural else parts[0]

@@ -1,0 +1,1 @@
+"""What is measured: specs (free of torch) and the modules that they build."""

@@ -1,0 +1,52 @@
+"""From a name or a spec to a module."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import torch
+
+from ..types import Attention
+from .config import Pyramid
+from .dat import REGISTRY
+from .pyramid import PyramidBackbone
+from .spec import ModelSpec
+
+
+def create_model(
+    name: str | ModelSpec,
+    *,
+    features_only: bool = False,
+    attention: Attention = "eager",
+    num_classes: int | None = None,
+    drop_path: float | None = None,
+    layer_scale: float | None = None,
+    device: torch.device | str | None = None,
+) -> PyramidBackbone:
+    """Build a variant with freshly initialised weights.
+
+    Args:
+        name: a registered name such as ``dat_t`` (see `datbench.list_models`), or a spec.
+        features_only: four normalised maps, strides 4 to 32, instead of logits.
+        attention: ``eager`` (the published code's tensors) or ``sdpa`` (fused).
+        num_classes: width of the head; 1000 unless told.
+        drop_path: rate of the last block's stochastic depth, training only; 0 unless told.
+        layer_scale: initial LayerScale; the published models have none.
+        device: where to build; ``meta`` builds without memory.
+
+    Returns:
+        A module in training mode, as `torch.nn.Module` starts.
+
+    Raises:
+        UnknownNameError: no such variant.
+    """
+    spec = name if isinstance(name, ModelSpec) else REGISTRY.get(name)
+    config: Pyramid = spec.config
+    if num_classes is not None:
+        config = replace(config, classes=num_classes)
+    if drop_path is not None:
+        config = replace(config, drop_path=drop_path)
+    if layer_scale is not None:
+        config = replace(config, layer_scale=layer_scale)
+    with torch.device(device) if device is not None else torch.device(torch.get_default_device()):
+        return PyramidBackbone(config, features=features_only, attention=attention)

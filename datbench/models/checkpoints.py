@@ -1,0 +1,236 @@
+"""Published weights into our modules: which tensor goes where, and what to do if it does not fit.
+
+Layouts (LeapLabTHU/DAT, DAT-Detection, DAT-Segmentation): classification files hold the weights
+under ``model``; detector and segmentor files under ``state_dict`` or bare, behind ``backbone.``;
+some carry ``module.``. A checkpoint is somebody's pickle: see `checkpoint_files`.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch.nn.functional as F
+from torch import Tensor
+
+from ..errors import CheckpointError
+from .checkpoint_files import read_weights
+from .pyramid import PyramidBackbone
+
+_BLOCK = r"stages\.(\d+)"
+_OURS = r"stages.\1.blocks.\2"
+
+PATTERNS: tuple[tuple[str, str], ...] = (
+    (r"patch_proj\.(\d+)\.norm\.", r"stem.\1."),
+    (r"patch_proj\.(\d+)\.", r"stem.\1."),
+    (rf"{_BLOCK}\.mlps\.(\d+)\.chunk\.(linear[12])\.", rf"{_OURS}.ffn.\3."),
+    (rf"{_BLOCK}\.mlps\.(\d+)\.(linear[12])\.(?:0\.)?", rf"{_OURS}.ffn.\3."),
+    (rf"{_BLOCK}\.mlps\.(\d+)\.dwc\.", rf"{_OURS}.ffn.dwconv."),
+    (rf"{_BLOCK}\.local_perception_units\.(\d+)\.", rf"{_OURS}.lpu."),
+    (rf"{_BLOCK}\.attns\.(\d+)\.proj_qkv\.", rf"{_OURS}.mixer.qkv."),
+    (rf"{_BLOCK}\.attns\.(\d+)\.relative_position_bias_table$", rf"{_OURS}.mixer.bias_table"),
+    (rf"{_BLOCK}\.attns\.(\d+)\.rpb$", rf"{_OURS}.mixer.bias_table"),
+    (rf"{_BLOCK}\.attns\.(\d+)\.rpe_table$", rf"{_OURS}.mixer.bias_table"),
+    (rf"{_BLOCK}\.attns\.(\d+)\.rpe_table\.", rf"{_OURS}.mixer.position_conv."),
+    (rf"{_BLOCK}\.attns\.(\d+)\.conv_offset\.0\.", rf"{_OURS}.mixer.offset_network.dwconv."),
+    (rf"{_BLOCK}\.attns\.(\d+)\.conv_offset\.1\.norm\.", rf"{_OURS}.mixer.offset_network.norm."),
+    (rf"{_BLOCK}\.attns\.(\d+)\.conv_offset\.3\.", rf"{_OURS}.mixer.offset_network.out."),
+    (rf"{_BLOCK}\.attns\.(\d+)\.(?:proj_out|proj)\.", rf"{_OURS}.mixer.out."),
+    (rf"{_BLOCK}\.attns\.(\d+)\.(?:proj_q|q)\.", rf"{_OURS}.mixer.query."),
+    (rf"{_BLOCK}\.attns\.(\d+)\.proj_k\.", rf"{_OURS}.mixer.key."),
+    (rf"{_BLOCK}\.attns\.(\d+)\.proj_v\.", rf"{_OURS}.mixer.value."),
+    (rf"{_BLOCK}\.attns\.(\d+)\.kv\.", rf"{_OURS}.mixer.key_value."),
+    (rf"{_BLOCK}\.attns\.(\d+)\.proj_ds\.0\.", rf"{_OURS}.mixer.reduce.0."),
+    (rf"{_BLOCK}\.attns\.(\d+)\.proj_ds\.1\.norm\.", rf"{_OURS}.mixer.reduce.1."),
+    (rf"{_BLOCK}\.attns\.(\d+)\.proj_off\.", rf"{_OURS}.mixer.offsets."),
+    (rf"{_BLOCK}\.attns\.(\d+)\.proj_att\.", rf"{_OURS}.mixer.weights."),
+    (rf"{_BLOCK}\.attns\.(\d+)\.", rf"{_OURS}.mixer."),
+    (r"norms\.(\d+)\.norm\.", r"norms.\1."),
+    (r"cls_norm\.norm\.", r"head.norm."),
+    (r"cls_head\.", r"head.linear."),
+)
+"""Published key (a regular expression matched at the start) to our key; the first match wins."""
+
+_COMPUTED = ("relative_position_index", "attn_mask", "q_grid", "reference")
+"""Buffers of the published layouts that we compute: accepted in a file, never required."""
+
+
+@dataclass(frozen=True)
+class Resized:
+    """A bias table that was resized, with its shape in the file and in the model."""
+
+    name: str
+    was: tuple[int, ...]
+    now: tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class CheckpointReport:
+    """What loading did.
+
+    Args:
+        matched: our parameters that the file set as they stand.
+        resized: bias tables that were resized bicubically.
+        ignored: keys of the file that this model has no use for.
+        initialised: our parameters that the file does not hold and that keep their values.
+    """
+
+    path: str
+    matched: tuple[str, ...]
+    resized: tuple[Resized, ...]
+    ignored: tuple[str, ...]
+    initialised: tuple[str, ...]
+
+    def __str__(self) -> str:
+        return (
+            f"{self.path}: {len(self.matched)} matched, {len(self.resized)} resized, "
+            f"{len(self.ignored)} ignored, {len(self.initialised)} left as initialised"
+        )
+
+
+def load_checkpoint(model: PyramidBackbone, path: str | Path) -> CheckpointReport:
+    """Load published (or our own) weights into `model`, wholly or not at all.
+
+    Args:
+        model: from `create_model`; a backbone with `features_only` too.
+        path: a `.pth` file, read with ``weights_only=True``, or a `.safetensors` file.
+
+    Raises:
+        CheckpointError: the file cannot be read safely, or belongs to another model; the message
+            names the first differences and `model` is unchanged.
+    """
+    tensors, report = match_checkpoint(model, path)
+    model.load_state_dict(tensors, strict=False)
+    return report
+
+
+def match_checkpoint(
+    model: PyramidBackbone, path: str | Path
+) -> tuple[dict[str, Tensor], CheckpointReport]:
+    """What `load_checkpoint` would load, without touching `model` (which may be on meta).
+
+    Returns:
+        Tensors under our names, and the report.
+    """
+    weights, outside = _backbone_part(read_weights(path))
+    ours = model.state_dict()
+    frozen = {name for name, parameter in model.named_parameters() if not parameter.requires_grad}
+    tensors: dict[str, Tensor] = {}
+    resized: list[Resized] = []
+    ignored = list(outside)
+    problems: list[str] = []
+    for key, value in weights.items():
+        name = key if key in ours else _translate(key)
+        target = ours.get(name)
+        if target is not None and (fitted := _fit(name, value, target)) is not None:
+            tensors[name] = fitted
+            if fitted.numel() != value.numel():
+                resized.append(Resized(name, tuple(value.shape), tuple(target.shape)))
+        elif key.rsplit(".", 1)[-1] in _COMPUTED or _other_head(name, model):
+            ignored.append(key)
+        elif target is None:
+            problems.append(f"{key} {tuple(value.shape)} is not in the model")
+        else:
+            problems.append(
+                f"{key} is {tuple(value.shape)} in the file, {tuple(target.shape)} in the model"
+            )
+    missing = [name for name in ours if name not in tensors]
+    kept = [name for name in missing if name in frozen or _is_top(name)]
+    problems += [f"{name} is not in the file" for name in missing if name not in kept]
+    if problems:
+        raise CheckpointError(_refusal(path, problems))
+    changed = {item.name for item in resized}
+    return tensors, CheckpointReport(
+        str(path),
+        tuple(name for name in tensors if name not in changed),
+        tuple(resized),
+        tuple(ignored),
+        tuple(kept),
+    )
+
+
+def _refusal(path: str | Path, problems: list[str]) -> str:
+    shown = "; ".join(problems[:3])
+    more = f"; and {len(problems) - 3} more" if len(problems) > 3 else ""
+    return f"{path} is a checkpoint of another model: {shown}{more}."
+
+
+def _translate(key: str) -> str:
+    """Our name of a published key, or the key itself if it is like none."""
+    norm = re.match(rf"{_BLOCK}\.layer_norms\.(\d+)\.norm\.(.*)", key)
+    if norm:
+        stage, index, rest = norm[1], int(norm[2]), norm[3]
+        return f"stages.{stage}.blocks.{index // 2}.norm{index % 2 + 1}.{rest}"
+    scale = re.match(rf"{_BLOCK}\.layer_scales\.(\d+)\.(?:weight|gamma)$", key)
+    if scale:
+        stage, index = scale[1], int(scale[2])
+        return f"stages.{stage}.blocks.{index // 2}.scale{index % 2 + 1}.weight"
+    down = re.match(r"down_projs\.(\d+)\.(\d+)\.(?:norm\.)?(.*)", key)
+    if down:
+        return f"stages.{int(down[1]) + 1}.downsample.{down[2]}.{down[3]}"
+    for pattern, ours in PATTERNS:
+        name, found = re.subn(rf"^{pattern}", ours, key)
+        if found:
+            return name
+    return key
+
+
+def _backbone_part(weights: Mapping[str, Tensor]) -> tuple[dict[str, Tensor], list[str]]:
+    """Keys without their prefixes, and the keys that belong to other parts (neck, heads)."""
+    named = dict(weights)
+    if named and all(key.startswith("module.") for key in named):
+        named = {key.removeprefix("module."): value for key, value in named.items()}
+    inside = {key: value for key, value in named.items() if key.startswith("backbone.")}
+    if not inside:
+        return named, []
+    outside = [key for key in named if key not in inside]
+    return {key.removeprefix("backbone."): value for key, value in inside.items()}, outside
+
+
+def _is_top(name: str) -> bool:
+    """Whether a parameter belongs to the head or the dense norms, which layouts may lack."""
+    return name.startswith(("head.", "norms."))
+
+
+def _other_head(name: str, model: PyramidBackbone) -> bool:
+    """Whether `name` is the top of the other kind of model: a head here, dense norms there."""
+    return name.startswith("head." if model.head is None else "norms.")
+
+
+def _fit(name: str, value: Tensor, target: Tensor) -> Tensor | None:
+    """`value` in `target`'s shape, or None if it is something else."""
+    if value.shape == target.shape:
+        return value
+    if value.ndim == 4 and target.ndim == 2 and value.shape == (*target.shape, 1, 1):
+        return value.flatten(1)  # a 1x1 convolution (out, in, 1, 1) -> linear (out, in)
+    if not name.endswith(".bias_table") or value.ndim != target.ndim:
+        return None
+    if value.ndim == 3:  # (M, side, side): deformable attention
+        square = value.shape[1] == value.shape[2] and target.shape[1] == target.shape[2]
+        if value.shape[0] != target.shape[0] or not square or "mixer" not in name:
+            return None
+        return _bicubic(value, target.shape[1])
+    side, now = _root(value.shape[0]), _root(target.shape[0])
+    if value.shape[1] != target.shape[1] or side is None or now is None:
+        return None
+    heads = value.shape[1]
+    maps = value.t().reshape(heads, side, side)  # (side^2, M) -> (M, side, side)
+    return _bicubic(maps, now).reshape(heads, now * now).t()
+
+
+def _bicubic(table: Tensor, side: int) -> Tensor:
+    """(M, s, s) -> (M, side, side), as the published loader does it."""
+    if table.is_meta:
+        return table.new_empty((table.shape[0], side, side))
+    resized = F.interpolate(table[None].float(), (side, side), mode="bicubic", align_corners=False)
+    return resized[0].to(table.dtype)
+
+
+def _root(number: int) -> int | None:
+    root = round(number**0.5)
+    return root if root * root == number else None
+
+
+__all__ = ["CheckpointReport", "Resized", "load_checkpoint", "match_checkpoint"]

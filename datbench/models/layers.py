@@ -1,0 +1,118 @@
+"""Layers around the mixers: stems, down-sampling, feed-forward networks, drop path.
+
+Inside a backbone, feature maps are (B, H, W, C): a projection is an `nn.Linear`, LayerNorm needs
+no permute, and a convolution sees the map as a channels-last view, without a copy.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from .config import Downsample, FeedForward, Stem
+
+
+class MapConv(nn.Conv2d):
+    """A 2-D convolution on (B, H, W, C) maps, returning (B, H', W', C')."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = x.permute(0, 3, 1, 2)  # (B, C, H, W), channels last in memory
+        return super().forward(x).permute(0, 2, 3, 1)  # (B, H', W', C')
+
+
+def depthwise(dim: int, kernel: int = 3) -> MapConv:
+    """A depthwise convolution that keeps the map's size."""
+    return MapConv(dim, dim, kernel, padding=kernel // 2, groups=dim)
+
+
+def make_stem(kind: Stem, dim: int) -> nn.Sequential:
+    """The patch embedding: (B, H, W, 3) -> (B, H/4, W/4, dim)."""
+    if kind == "patch":
+        return nn.Sequential(MapConv(3, dim, 4, stride=4), nn.LayerNorm(dim))
+    if kind == "overlap":
+        return nn.Sequential(MapConv(3, dim, 7, stride=4, padding=3), nn.LayerNorm(dim))
+    half = dim // 2
+    return nn.Sequential(
+        MapConv(3, half, 3, stride=2, padding=1),
+        nn.LayerNorm(half),
+        nn.GELU(),
+        MapConv(half, dim, 3, stride=2, padding=1),
+        nn.LayerNorm(dim),
+    )
+
+
+def make_downsample(kind: Downsample, dim_in: int, dim_out: int) -> nn.Sequential:
+    """(B, H, W, dim_in) -> (B, H/2, W/2, dim_out); "patch" drops an odd last row or column."""
+    if kind == "patch":
+        conv = MapConv(dim_in, dim_out, 2, stride=2, bias=False)
+    else:
+        conv = MapConv(dim_in, dim_out, 3, stride=2, padding=1, bias=False)
+    return nn.Sequential(conv, nn.LayerNorm(dim_out))
+
+
+class Mlp(nn.Module):
+    """linear, GELU, linear."""
+
+    def __init__(self, dim: int, expansion: int) -> None:
+        super().__init__()
+        self.linear1 = nn.Linear(dim, dim * expansion)
+        self.act = nn.GELU()
+        self.linear2 = nn.Linear(dim * expansion, dim)
+
+    def forward(self, x: Tensor) -> Tensor:
+        y: Tensor = self.linear2(self.act(self.linear1(x)))
+        return y
+
+
+class ConvMlp(nn.Module):
+    """The same with a depthwise 3x3 before the GELU; DAT++ adds the convolution to its input."""
+
+    def __init__(self, dim: int, expansion: int, residual: bool) -> None:
+        super().__init__()
+        self.residual = residual
+        self.linear1 = nn.Linear(dim, dim * expansion)
+        self.dwconv = depthwise(dim * expansion)
+        self.act = nn.GELU()
+        self.linear2 = nn.Linear(dim * expansion, dim)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.linear1(x)
+        local = self.dwconv(x)
+        y: Tensor = self.linear2(self.act(x + local if self.residual else local))
+        return y
+
+
+def make_ffn(kind: FeedForward, dim: int, expansion: int) -> nn.Module:
+    """The feed-forward network of a block, (B, H, W, C) -> (B, H, W, C)."""
+    if kind == "linear":
+        return Mlp(dim, expansion)
+    return ConvMlp(dim, expansion, residual=kind == "conv_residual")
+
+
+class LayerScale(nn.Module):
+    """A learnt factor for each channel of a branch (CaiT)."""
+
+    def __init__(self, dim: int, initial: float) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.full((dim,), initial))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x * self.weight
+
+
+class DropPath(nn.Module):
+    """Stochastic depth: in training, drops a sample's whole branch with probability `rate`."""
+
+    def __init__(self, rate: float) -> None:
+        super().__init__()
+        self.rate = rate
+
+    def forward(self, x: Tensor) -> Tensor:
+        if not self.training or self.rate == 0.0:
+            return x
+        keep = 1.0 - self.rate
+        mask = x.new_empty((x.shape[0],) + (1,) * (x.ndim - 1)).bernoulli_(keep).div_(keep)
+        return x * mask
+
+    def extra_repr(self) -> str:
+        return f"rate={self.rate}"

@@ -1,0 +1,53 @@
+"""The one place where attention products are computed, and what every mixer shares."""
+
+from __future__ import annotations
+
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from ...types import Attention
+
+
+class Mixer(nn.Module):
+    """A token mixer: (B, H, W, C) -> (B, H, W, C).
+
+    Args:
+        dim: width C.
+        heads: number of heads M; each has d = C / M channels.
+    """
+
+    attention: Attention = "eager"
+
+    def __init__(self, dim: int, heads: int) -> None:
+        super().__init__()
+        self.dim = dim
+        self.heads = heads
+        self.head_dim = dim // heads
+        self.scale = self.head_dim**-0.5
+
+    def extra_repr(self) -> str:
+        return f"dim={self.dim}, heads={self.heads}, attention={self.attention!r}"
+
+
+def attend(
+    q: Tensor, k: Tensor, v: Tensor, scale: float, bias: Tensor | None, kind: Attention
+) -> Tensor:
+    """softmax(q k^T * scale + bias) v.
+
+    Args:
+        q: (..., N, d) queries.
+        k, v: (..., Ns, d) keys and values.
+        bias: broadcastable to (..., N, Ns), or None.
+        kind: ``eager`` keeps logits and weights as tensors; ``sdpa`` fuses them.
+
+    Returns:
+        (..., N, d)
+    """
+    if kind == "sdpa":
+        if bias is not None and bias.ndim < q.ndim:
+            bias = bias[None]  # the fused kernels take masks of rank 2 and 4 only
+        return F.scaled_dot_product_attention(q, k, v, attn_mask=bias, scale=scale)
+    logits = (q * scale) @ k.transpose(-2, -1)  # (..., N, Ns)
+    if bias is not None:
+        logits = logits + bias
+    return logits.softmax(dim=-1) @ v

@@ -1,0 +1,193 @@
+"""Deformable multi-head attention (DMHA): DAT Section 3.2, Eqs. 6-9, in both published years.
+
+Queries are projected from the map; an offset network moves a grid of reference points, one grid
+an offset group; keys and values are projected from features sampled there; a table interpolated
+at the displacement between query and moved point gives the position bias.
+"""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from ...errors import UsageError
+from ..config import Deformable
+from ..layers import depthwise
+from .attention import Mixer, attend
+from .grids import query_points, reference_points
+
+
+class OffsetNetwork(nn.Module):
+    """Figure 2(b): depthwise conv (stride r), LayerNorm, GELU, 1x1 conv to (dy, dx), no bias.
+
+    One network of C/G channels serves all G groups: (B, H, W, C) -> (B, Hk, Wk, G, 2).
+    """
+
+    def __init__(self, dim: int, config: Deformable) -> None:
+        super().__init__()
+        self.groups = config.groups
+        self.stride = config.stride
+        width = dim // config.groups
+        # 2022 always pads by k // 2; 2023 does not pad where the kernel equals the stride.
+        exact = config.code == 2023 and config.kernel == config.stride
+        self.padding = 0 if exact else config.kernel // 2
+        self.dwconv = nn.Conv2d(width, width, config.kernel, groups=width)
+        self.norm = nn.LayerNorm(width)
+        self.act = nn.GELU()
+        self.out = nn.Linear(width, 2, bias=False)
+
+    def forward(self, q: Tensor) -> Tensor:
+        b, _, _, c = q.shape
+        # The groups share weights; repeating these is cheaper than copying the map apart.
+        weight = self.dwconv.weight.repeat(self.groups, 1, 1, 1)  # (C, 1, k, k)
+        bias = None if self.dwconv.bias is None else self.dwconv.bias.repeat(self.groups)
+        x = F.conv2d(
+            q.permute(0, 3, 1, 2), weight, bias, self.stride, self.padding, groups=c
+        ).permute(0, 2, 3, 1)  # (B, Hk, Wk, C)
+        x = x.reshape(b, x.shape[1], x.shape[2], self.groups, -1)  # (B, Hk, Wk, G, C/G)
+        offsets: Tensor = self.out(self.act(self.norm(x)))
+        return offsets
+
+
+class DeformableAttention(Mixer):
+    """(B, H, W, C) -> (B, H, W, C).
+
+    Args:
+        map_side: side of the map at the training size; bias tables are made for it.
+    """
+
+    def __init__(self, dim: int, heads: int, config: Deformable, map_side: int) -> None:
+        super().__init__(dim, heads)
+        self.config = config
+        self.map_side = map_side
+        self.offset_network = OffsetNetwork(dim, config)
+        self.query = nn.Linear(dim, dim)
+        self.key = nn.Linear(dim, dim)
+        self.value = nn.Linear(dim, dim)
+        self.out = nn.Linear(dim, dim)
+        self.position_conv = depthwise(dim) if config.bias == "dwconv" else None
+        self.bias_table = self._make_table() if config.bias in ("relative", "fixed") else None
+
+    def _make_table(self) -> nn.Parameter:
+        if self.config.bias == "fixed":
+            queries, keys = self.map_side**2, (self.map_side // self.config.stride) ** 2
+            table = nn.Parameter(torch.zeros(self.heads, queries, keys))
+        else:
+            span = 2 * self.map_side - 1
+            table = nn.Parameter(torch.zeros(self.heads, span, span))
+        nn.init.trunc_normal_(table, std=0.01)
+        return table
+
+    def forward(self, x: Tensor) -> Tensor:
+        b, h, w, c = x.shape
+        query = self.query(x)  # (B, H, W, C)
+        if self.config.offsets:
+            points = self.sampling_points(query)  # (B, Hk, Wk, G, 2)
+            sampled = self._sample(x, points)  # (B, Ns, C)
+        else:
+            points = None
+            sampled = self._pool(x)
+        q = self._split(query.view(b, h * w, c))  # (B, M, HW, d)
+        k = self._split(self.key(sampled))  # (B, M, Ns, d)
+        v = self._split(self.value(sampled))
+        bias = self._bias(points, h, w, x)
+        y = attend(q, k, v, self.scale, bias, self.attention)  # (B, M, HW, d)
+        y = y.transpose(1, 2).reshape(b, h, w, c)
+        if self.position_conv is not None:
+            y = y + self.position_conv(query)
+        out: Tensor = self.out(y)
+        return out
+
+    def _split(self, x: Tensor) -> Tensor:
+        """(B, N, C) -> (B, M, N, d)."""
+        return x.view(x.shape[0], -1, self.heads, self.head_dim).transpose(1, 2)
+
+    def sampling_points(self, query: Tensor) -> Tensor:
+        """Moved reference points (B, Hk, Wk, G, 2), normalised, in the order (x, y).
+
+        Args:
+            query: (B, H, W, C) projected queries.
+        """
+        offsets: Tensor = self.offset_network(query)  # (B, Hk, Wk, G, 2) as (dy, dx)
+        _, hk, wk, _, _ = offsets.shape
+        config = self.config
+        offsets = offsets.flip(-1)  # (dx, dy)
+        if config.offset_range is not None:
+            less = 0 if config.code == 2022 else 1
+            cell = offsets.new_tensor([1.0 / max(wk - less, 1), 1.0 / max(hk - less, 1)])
+            offsets = offsets.tanh() * (cell * config.offset_range)
+        grid = reference_points(hk, wk, config.code, offsets)  # (Hk, Wk, 2)
+        points = offsets + grid[:, :, None]
+        if config.offset_range is not None:
+            return points
+        return points.tanh() if config.code == 2022 else points.clamp(-1.0, 1.0)
+
+    def _sample(self, x: Tensor, points: Tensor) -> Tensor:
+        """Bilinear features at the points, each group its own channels: (B, Ns, C)."""
+        b, h, w, c = x.shape
+        g = self.config.groups
+        maps = x.view(b, h, w, g, c // g).permute(0, 3, 4, 1, 2)  # (B, G, C/G, H, W)
+        grid = points.permute(0, 3, 1, 2, 4)  # (B, G, Hk, Wk, 2)
+        sampled = F.grid_sample(
+            maps.flatten(0, 1), grid.flatten(0, 1), mode="bilinear", align_corners=True
+        )  # (B G, C/G, Hk, Wk)
+        sampled = sampled.view(b, c, -1)  # (B, C, Ns): channels of group 0 first
+        return sampled.transpose(1, 2).contiguous()
+
+    def _pool(self, x: Tensor) -> Tensor:
+        """Keys without offsets: the map, average-pooled where r > 1 (2023 code). (B, Ns, C)."""
+        r = self.config.stride
+        if r > 1:
+            x = F.avg_pool2d(x.permute(0, 3, 1, 2), r, r).permute(0, 2, 3, 1)  # (B, Hk, Wk, C)
+        return x.flatten(1, 2)
+
+    def _bias(self, points: Tensor | None, h: int, w: int, like: Tensor) -> Tensor | None:
+        """The position bias, broadcastable to (B, M, HW, Ns), or None."""
+        if self.bias_table is None:
+            return None
+        if self.config.bias == "fixed":
+            return self._fixed_bias(h, w, points)
+        if points is None:
+            return self._looked_up_bias(h, w)
+        return self._relative_bias(points, h, w)
+
+    def _fixed_bias(self, h: int, w: int, points: Tensor | None) -> Tensor:
+        """One entry for each pair of query and key. (M, HW, Ns)."""
+        assert self.bias_table is not None
+        if (h, w) != (self.map_side, self.map_side):
+            # The detection code resizes the table as one image of queries by keys.
+            keys = h * w if points is None else points.shape[1] * points.shape[2]
+            size = (h * w, keys)
+            table = self.bias_table[None]
+            return F.interpolate(table, size, mode="bilinear", align_corners=True)[0]
+        return self.bias_table
+
+    def _looked_up_bias(self, h: int, w: int) -> Tensor:
+        """Integer displacements index the table, as Swin's do. (M, HW, Ns)."""
+        assert self.bias_table is not None
+        if self.config.stride != 1:
+            raise UsageError("without offsets, a relative bias is defined for stride 1 only.")
+        table: Tensor = self.bias_table
+        if (h, w) != (self.map_side, self.map_side):
+            size = (2 * h - 1, 2 * w - 1)
+            table = F.interpolate(table[None], size, mode="bilinear", align_corners=True)[0]
+        along_y = torch.arange(h, device=table.device)
+        along_x = torch.arange(w, device=table.device)
+        dy = along_y[:, None] - along_y[None, :] + h - 1  # (H, Hk)
+        dx = along_x[:, None] - along_x[None, :] + w - 1  # (W, Wk)
+        bias = table[:, dy[:, None, :, None], dx[None, :, None, :]]  # (M, H, W, Hk, Wk)
+        return bias.reshape(self.heads, h * w, h * w)
+
+    def _relative_bias(self, points: Tensor, h: int, w: int) -> Tensor:
+        """The table at the displacement from every point to every query. (B, M, HW, Ns)."""
+        assert self.bias_table is not None
+        b, hk, wk, g, _ = points.shape
+        span_y, span_x = self.bias_table.shape[-2:]
+        queries = query_points(h, w, self.config.code, points).view(1, h * w, 1, 2)
+        keys = points.permute(0, 3, 1, 2, 4).reshape(b * g, 1, hk * wk, 2)
+        displacement = (queries - keys) * 0.5  # (B G, HW, Ns, 2), in [-1, 1] inside the map
+        table = self.bias_table.view(1, g, -1, span_y, span_x)  # (1, G, M/G, 2H-1, 2W-1)
+        table = table.expand(b, -1, -1, -1, -1).flatten(0, 1)  # (B G, M/G, 2H-1, 2W-1)
+        bias = F.grid_sample(table, displacement, mode="bilinear", align_corners=True)
+        return bias.view(b, self.heads, h * w, hk * wk)

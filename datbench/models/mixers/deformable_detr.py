@@ -1,0 +1,70 @@
+"""Deformable-DETR attention as a backbone's mixer: DAT Appendix A, Eq. 11 and Table 8.
+
+Each head of each query samples K points of its own, at offsets predicted from the query, and
+weighs them with weights predicted from the query; there are no products of queries and keys.
+"""
+
+from __future__ import annotations
+
+import math
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from ..config import DeformableDetr
+from .attention import Mixer
+from .grids import reference_points
+
+
+class DeformableDetrAttention(Mixer):
+    """(B, H, W, C) -> (B, H, W, C)."""
+
+    def __init__(self, dim: int, heads: int, config: DeformableDetr, map_side: int) -> None:
+        super().__init__(dim, heads)
+        self.points = config.points
+        self.offsets = nn.Linear(dim, heads * config.points * 2)
+        self.weights = nn.Linear(dim, heads * config.points)
+        self.value = nn.Linear(dim, dim)
+        self.out = nn.Linear(dim, dim)
+        # The published module keeps its grid as a frozen parameter, which Table 8 counts.
+        like = torch.zeros(())
+        grid = reference_points(map_side, map_side, 2023, like).flip(-1)  # (H, W, 2) as (y, x)
+        self.reference = nn.Parameter(grid.contiguous(), requires_grad=False)
+        self._initialise()
+
+    def _initialise(self) -> None:
+        """Zero weights; offset biases on the usual ring of directions, point i at i + 1 times."""
+        nn.init.zeros_(self.offsets.weight)
+        nn.init.zeros_(self.weights.weight)
+        nn.init.zeros_(self.weights.bias)
+        angle = torch.arange(self.heads, dtype=torch.float32) * (2.0 * math.pi / self.heads)
+        ring = torch.stack((angle.cos(), angle.sin()), dim=-1)  # (M, 2)
+        ring = ring / ring.abs().amax(dim=-1, keepdim=True)
+        steps = torch.arange(1, self.points + 1, dtype=torch.float32)
+        bias = ring[:, None, :] * steps[None, :, None]  # (M, K, 2)
+        with torch.no_grad():
+            self.offsets.bias.copy_(bias.reshape(-1))
+
+    def forward(self, x: Tensor) -> Tensor:
+        b, h, w, c = x.shape
+        m, d, points = self.heads, self.head_dim, self.points
+        weights = self.weights(x).view(b, h * w, m, points).softmax(dim=-1)  # (B, HW, M, K)
+        weights = weights.transpose(1, 2).reshape(b * m, 1, h * w, points)  # (B M, 1, HW, K)
+        grid = self._grid(h, w).view(1, h * w, 1, 1, 2)
+        where = grid + self.offsets(x).view(b, h * w, m, points, 2)  # (B, HW, M, K, 2)
+        where = where.transpose(1, 2).reshape(b * m, h * w, points, 2).flip(-1)  # as (x, y)
+        value = self.value(x).view(b, h, w, m, d).permute(0, 3, 4, 1, 2)  # (B, M, d, H, W)
+        sampled = F.grid_sample(
+            value.flatten(0, 1), where, mode="bilinear", align_corners=True
+        )  # (B M, d, HW, K)
+        y = (weights * sampled).sum(dim=-1)  # (B M, d, HW)
+        y = y.view(b, c, h * w).transpose(1, 2).reshape(b, h, w, c)
+        out: Tensor = self.out(y)
+        return out
+
+    def _grid(self, h: int, w: int) -> Tensor:
+        """The frozen grid, or a new one of the same rule at another size: (H, W, 2) as (y, x)."""
+        if self.reference.shape[:2] == (h, w):
+            return self.reference
+        return reference_points(h, w, 2023, self.reference).flip(-1)

@@ -1,0 +1,175 @@
+"""Neighbourhood attention (NAT) with relative position bias, in plain PyTorch.
+
+Every query attends to the size x size keys around it; near a border the window is moved inside
+the map, so that every query has the same number of keys. The published models take it from
+natten. Here queries are cut into tiles, each tile attends to the union of its windows, and a
+bias of minus infinity removes the keys outside a query's own window: fused attention applies,
+and keys and values are copied about three times instead of size^2 times.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import lru_cache
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from ...types import Attention, Kind
+from ..config import Neighborhood
+from ..declared import Declaration, declared
+from .attention import Mixer, attend
+
+TILE = 7
+"""Side of a tile of queries: small enough to waste little, large enough to copy little."""
+
+
+class NeighborhoodAttention(Mixer):
+    """(B, H, W, C) -> (B, H, W, C).
+
+    A map smaller than the window is padded with zeros on the right and bottom before the
+    projection, unmasked, and cropped after attention, as natten's module did.
+    """
+
+    def __init__(self, dim: int, heads: int, config: Neighborhood) -> None:
+        super().__init__(dim, heads)
+        self.size = config.size
+        self.qkv = nn.Linear(dim, 3 * dim)
+        self.out = nn.Linear(dim, dim)
+        span = 2 * config.size - 1
+        self.bias_table = nn.Parameter(torch.zeros(heads, span, span))
+        nn.init.trunc_normal_(self.bias_table, std=0.02)
+
+    def forward(self, x: Tensor) -> Tensor:
+        b, h, w, c = x.shape
+        pad_h, pad_w = max(0, self.size - h), max(0, self.size - w)
+        if pad_h or pad_w:
+            x = F.pad(x, (0, 0, 0, pad_w, 0, pad_h))
+        rows, cols = h + pad_h, w + pad_w
+        qkv = self.qkv(x).view(b, rows, cols, 3, self.heads, self.head_dim)
+        q, k, v = qkv.unbind(3)  # (B, H, W, M, d) each
+        y = neighborhood_attention(q, k, v, self.bias_table, self.size, self.scale, self.attention)
+        out: Tensor = self.out(y.reshape(b, rows, cols, c)[:, :h, :w])
+        return out
+
+    def extra_repr(self) -> str:
+        return f"{super().extra_repr()}, size={self.size}"
+
+
+def neighborhood_attention(
+    q: Tensor, k: Tensor, v: Tensor, bias: Tensor, size: int, scale: float, kind: Attention
+) -> Tensor:
+    """Attention of every pixel to the size x size pixels around it.
+
+    Args:
+        q, k, v: (B, H, W, M, d), H and W at least `size`.
+        bias: (M, 2 size - 1, 2 size - 1), indexed by key less query.
+
+    Returns:
+        (B, H, W, M, d)
+    """
+    with declared(_declaration(q, k, v, bias, size)):
+        return _tiled(q, k, v, bias, size, scale, kind)
+
+
+def _declaration(q: Tensor, k: Tensor, v: Tensor, bias: Tensor, size: int) -> Declaration:
+    """What it computes: two products, a scale, a bias and a softmax over size^2 keys a query."""
+    b, h, w, m, d = q.shape
+    pairs = b * h * w * m * size * size
+    moved = sum(t.numel() * t.element_size() for t in (q, k, v, bias))
+    cost = {
+        Kind.ATTENTION: 2 * pairs * d,
+        Kind.SOFTMAX: pairs,
+        Kind.ELEMENTWISE: q.numel() + pairs,
+    }
+    return Declaration(
+        "datbench::neighborhood_attention", cost, moved, q.numel() * q.element_size()
+    )
+
+
+def _tiled(
+    q: Tensor, k: Tensor, v: Tensor, bias: Tensor, size: int, scale: float, kind: Attention
+) -> Tensor:
+    b, h, w, m, d = q.shape
+    rows, cols = _tiles(h, size), _tiles(w, size)
+    nh, nw, t, u = len(rows.keys), len(cols.keys), rows.tile, cols.tile
+    q = F.pad(q, (0, 0, 0, 0, 0, nw * u - w, 0, nh * t - h))
+    q = q.view(b, nh, t, nw, u, m, d).permute(0, 1, 3, 5, 2, 4, 6)
+    q = q.reshape(b * nh * nw, m, t * u, d)  # (B nT, M, T^2, d)
+    key_y = torch.tensor(rows.keys, device=q.device)  # (nh, K)
+    key_x = torch.tensor(cols.keys, device=q.device)  # (nw, K)
+
+    def gather(x: Tensor) -> Tensor:
+        x = x[:, key_y.view(-1)].view(b, nh, -1, w, m, d)
+        x = x[:, :, :, key_x.view(-1)].view(b, nh, key_y.shape[1], nw, -1, m, d)
+        x = x.permute(0, 1, 3, 5, 2, 4, 6)
+        return x.reshape(b * nh * nw, m, -1, d)  # (B nT, M, K^2, d)
+
+    table = _tile_bias(bias, rows, cols)  # (nT, M, T^2, K^2)
+    table = table.expand(b, -1, -1, -1, -1).flatten(0, 1)
+    y = attend(q, gather(k), gather(v), scale, table, kind)  # (B nT, M, T^2, d)
+    y = y.view(b, nh, nw, m, t, u, d).permute(0, 1, 4, 2, 5, 3, 6)
+    return y.reshape(b, nh * t, nw * u, m, d)[:, :h, :w]
+
+
+def _tile_bias(bias: Tensor, rows: Tiles, cols: Tiles) -> Tensor:
+    """The bias of every pair of a tile, minus infinity outside the window: (nT, M, T^2, K^2).
+
+    Tiles away from a border have the same bias: it is gathered once for each kind of tile.
+    """
+    span = bias.shape[-1]
+    # One row and column more, of minus infinity, for the pairs outside a window.
+    table = F.pad(bias, (0, 1, 0, 1), value=float("-inf"))  # (M, span + 1, span + 1)
+    y = torch.tensor(rows.offsets, device=bias.device)[:, None, :, None, :, None]
+    x = torch.tensor(cols.offsets, device=bias.device)[None, :, None, :, None, :]
+    pairs = y * (span + 1) + x  # (ky, kx, T, T, K, K) for ky x kx kinds of tile
+    kinds = pairs.shape[0] * pairs.shape[1]
+    pairs = pairs.reshape(kinds, pairs.shape[2] * pairs.shape[3], -1)  # (kinds, T^2, K^2)
+    gathered = table.flatten(1)[:, pairs]  # (M, kinds, T^2, K^2)
+    of_row = torch.tensor(rows.kinds, device=bias.device) * len(cols.offsets)
+    of_col = torch.tensor(cols.kinds, device=bias.device)
+    of_tile = (of_row[:, None] + of_col).view(-1)  # (nT,)
+    return gathered[:, of_tile].transpose(0, 1)  # (nT, M, T^2, K^2)
+
+
+@dataclass(frozen=True)
+class Tiles:
+    """Tiles along one axis, in plain numbers: n tiles of T queries that see K keys each.
+
+    Args:
+        keys: (n, K) positions of the keys that a tile sees.
+        kinds: (n,) which row of `offsets` a tile has.
+        offsets: (kinds, T, K) index into the bias table, key less query plus size - 1, or
+            2 size - 1 outside the query's window. Padded queries repeat the last one.
+    """
+
+    tile: int
+    keys: list[list[int]]
+    kinds: list[int]
+    offsets: list[list[list[int]]]
+
+
+@lru_cache(maxsize=256)
+def _tiles(length: int, size: int) -> Tiles:
+    tile = min(TILE, length)
+    span = min(tile + size - 1, length)
+    keys: list[list[int]] = []
+    kinds: list[int] = []
+    offsets: dict[tuple[tuple[int, ...], ...], int] = {}
+    for begin in range(0, length, tile):
+        queries = [min(begin + i, length - 1) for i in range(tile)]
+        # A window starts size // 2 before its query, moved inside the map.
+        starts = [min(max(query - size // 2, 0), length - size) for query in queries]
+        first = min(starts[0], length - span)
+        seen = range(first, first + span)
+        keys.append(list(seen))
+        offset = tuple(
+            tuple(
+                key - query + size - 1 if start <= key < start + size else 2 * size - 1
+                for key in seen
+            )
+            for query, start in zip(queries, starts, strict=True)
+        )
+        kinds.append(offsets.setdefault(offset, len(offsets)))
+    return Tiles(tile, keys, kinds, [[list(row) for row in offset] for offset in offsets])

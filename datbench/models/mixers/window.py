@@ -1,0 +1,112 @@
+"""Window attention with relative position bias, plain and shifted (Swin; DAT Section 3.3).
+
+A map that is no multiple of the window is padded with zeros on the right and bottom, unmasked,
+and projected padded, as the published detection code does (LeapLabTHU/DAT-Detection,
+`dat_blocks.py`); the shift's mask is made for the padded size.
+"""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from ..config import Window
+from .attention import Mixer, attend
+
+MASKED = -100.0
+"""What the published code adds to a logit between two regions (not minus infinity)."""
+
+
+class WindowAttention(Mixer):
+    """(B, H, W, C) -> (B, H, W, C)."""
+
+    relative_position_index: Tensor
+    shift_mask: Tensor | None
+
+    def __init__(self, dim: int, heads: int, config: Window, map_side: int) -> None:
+        super().__init__(dim, heads)
+        self.size = config.size
+        self.shift = config.shift
+        self.qkv = nn.Linear(dim, 3 * dim)
+        self.out = nn.Linear(dim, dim)
+        span = 2 * config.size - 1
+        self.bias_table = nn.Parameter(torch.zeros(span * span, heads))
+        nn.init.trunc_normal_(self.bias_table, std=0.01)
+        # Buffers are architecture, not state: they are rebuilt, never loaded.
+        self.register_buffer(
+            "relative_position_index", _relative_index(config.size), persistent=False
+        )
+        padded = map_side + -map_side % config.size
+        mask = _shift_mask(padded, padded, config.size, config.shift) if config.shift else None
+        self.register_buffer("shift_mask", mask, persistent=False)
+        self._mask_size = (padded, padded)
+
+    def forward(self, x: Tensor) -> Tensor:
+        b, h, w, c = x.shape
+        s = self.size
+        x = F.pad(x, (0, 0, 0, -w % s, 0, -h % s)) if h % s or w % s else x
+        rows, cols = x.shape[1] // s, x.shape[2] // s
+        if self.shift:
+            x = x.roll((-self.shift, -self.shift), dims=(1, 2))
+        x = x.view(b, rows, s, cols, s, c).transpose(2, 3)  # (B, rows, cols, s, s, C)
+        x = x.reshape(b * rows * cols, s * s, c)  # (B nW, N, C)
+        x = self._attention(x, rows, cols)
+        x = x.view(b, rows, cols, s, s, c).transpose(2, 3)  # (B, rows, s, cols, s, C)
+        x = x.reshape(b, rows * s, cols * s, c)  # (B, Hpad, Wpad, C)
+        if self.shift:
+            x = x.roll((self.shift, self.shift), dims=(1, 2))
+        return x[:, :h, :w]
+
+    def _attention(self, x: Tensor, rows: int, cols: int) -> Tensor:
+        """(B nW, N, C) -> (B nW, N, C) for nW = rows x cols windows of N pixels."""
+        bn, n, c = x.shape
+        qkv = self.qkv(x).view(bn, n, 3, self.heads, self.head_dim)
+        q, k, v = qkv.permute(2, 0, 3, 1, 4).unbind(0)  # (B nW, M, N, d) each
+        bias = self.bias_table[self.relative_position_index.view(-1)]  # (N N, M)
+        bias = bias.view(n, n, self.heads).permute(2, 0, 1).contiguous()  # (M, N, N)
+        if self.shift:
+            bias = bias + self._mask(rows, cols).unsqueeze(1)  # (nW, M, N, N)
+            images = bn // (rows * cols)
+            bias = bias.expand(images, -1, -1, -1, -1).flatten(0, 1)  # (B nW, M, N, N)
+        x = attend(q, k, v, self.scale, bias, self.attention)
+        y: Tensor = self.out(x.transpose(1, 2).reshape(bn, n, c))  # (B nW, N, C)
+        return y
+
+    def _mask(self, rows: int, cols: int) -> Tensor:
+        """The shift's mask (nW, N, N): the buffer at the training size, else a new one."""
+        size = (rows * self.size, cols * self.size)
+        if size == self._mask_size and self.shift_mask is not None:
+            return self.shift_mask
+        mask = _shift_mask(*size, self.size, self.shift, device=self.bias_table.device)
+        return mask.to(self.bias_table.dtype)
+
+    def extra_repr(self) -> str:
+        return f"{super().extra_repr()}, size={self.size}, shift={self.shift}"
+
+
+def _relative_index(size: int) -> Tensor:
+    """(N, N) rows of the bias table: dy * (2 size - 1) + dx, both counted from 0."""
+    along = torch.arange(size)
+    y, x = torch.meshgrid(along, along, indexing="ij")
+    y, x = y.reshape(-1), x.reshape(-1)  # (N,) each
+    dy = y[:, None] - y[None, :] + size - 1
+    dx = x[:, None] - x[None, :] + size - 1
+    return dy * (2 * size - 1) + dx
+
+
+def _shift_mask(
+    height: int, width: int, size: int, shift: int, device: torch.device | None = None
+) -> Tensor:
+    """(nW, N, N): 0 inside a region of the rolled map, `MASKED` across regions."""
+
+    def regions(length: int) -> Tensor:
+        # 0 | length - size | 1 | length - shift | 2
+        along = torch.arange(length, device=device)
+        return (along >= length - size).to(torch.int64) + (along >= length - shift)
+
+    label = regions(height)[:, None] * 3 + regions(width)[None, :]  # (H, W)
+    label = label.view(height // size, size, width // size, size).transpose(1, 2)
+    label = label.reshape(-1, size * size)  # (nW, N)
+    differ = label[:, :, None] != label[:, None, :]
+    return differ.to(torch.get_default_dtype()) * MASKED

@@ -1,0 +1,126 @@
+"""The pyramid backbone: a stem, four stages with down-sampling between them, a head."""
+
+from __future__ import annotations
+
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from ..errors import UsageError
+from ..types import MIN_SIDE, Attention
+from .config import Mixer as MixerConfig
+from .config import Pyramid
+from .layers import DropPath, LayerScale, depthwise, make_downsample, make_ffn, make_stem
+from .mixers import Mixer, make_mixer
+
+
+class Block(nn.Module):
+    """x + lpu(x), x + mixer(LN(x)), x + ffn(LN(x)): paper Eqs. 4 and 5. (B, H, W, C)."""
+
+    def __init__(self, config: Pyramid, mixer: MixerConfig, stage: int, drop_path: float) -> None:
+        super().__init__()
+        dim, heads = config.stages[stage].dim, config.stages[stage].heads
+        self.lpu = depthwise(dim) if config.lpu else None
+        self.norm1 = nn.LayerNorm(dim)
+        self.mixer = make_mixer(mixer, dim, heads, config.map_side(stage))
+        self.norm2 = nn.LayerNorm(dim)
+        self.ffn = make_ffn(config.ffn, dim, config.expansion)
+        scaled = config.layer_scale
+        self.scale1 = nn.Identity() if scaled is None else LayerScale(dim, scaled)
+        self.scale2 = nn.Identity() if scaled is None else LayerScale(dim, scaled)
+        self.drop_path = DropPath(drop_path) if drop_path else nn.Identity()
+
+    def forward(self, x: Tensor) -> Tensor:
+        if self.lpu is not None:
+            x = x + self.lpu(x)
+        x = x + self.drop_path(self.scale1(self.mixer(self.norm1(x))))
+        branch: Tensor = self.drop_path(self.scale2(self.ffn(self.norm2(x))))
+        return x + branch
+
+
+class StageModule(nn.Module):
+    """Down-sampling from the previous stage (none in the first), then the blocks."""
+
+    def __init__(self, config: Pyramid, stage: int, rates: list[float]) -> None:
+        super().__init__()
+        here = config.stages[stage]
+        self.downsample = (
+            make_downsample(config.downsample, config.stages[stage - 1].dim, here.dim)
+            if stage
+            else nn.Identity()
+        )
+        self.blocks = nn.Sequential(
+            *(
+                Block(config, mixer, stage, rate)
+                for mixer, rate in zip(here.blocks, rates, strict=True)
+            )
+        )
+
+    def forward(self, x: Tensor) -> Tensor:
+        y: Tensor = self.blocks(self.downsample(x))
+        return y
+
+
+class Head(nn.Module):
+    """LN, global average pooling, linear: (B, H, W, C) -> (B, classes)."""
+
+    def __init__(self, dim: int, classes: int) -> None:
+        super().__init__()
+        self.norm = nn.LayerNorm(dim)
+        self.linear = nn.Linear(dim, classes)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.norm(x).permute(0, 3, 1, 2)  # (B, C, H, W), a view
+        logits: Tensor = self.linear(F.adaptive_avg_pool2d(x, 1).flatten(1))
+        return logits
+
+
+class PyramidBackbone(nn.Module):
+    """A backbone as `config` describes it.
+
+    Args:
+        features: return four normalised maps for dense prediction instead of logits; there is a
+            norm for each and no head.
+        attention: how attention products are computed; see `datbench.types.Attention`.
+
+    Input (B, 3, H, W), both sides at least 32. Returns logits (B, classes), or with `features`
+    a list of (B, C_i, H_i, W_i) for strides 4, 8, 16 and 32.
+    """
+
+    def __init__(
+        self, config: Pyramid, features: bool = False, attention: Attention = "eager"
+    ) -> None:
+        super().__init__()
+        self.config = config
+        self.stem = make_stem(config.stem, config.stages[0].dim)
+        depths = [len(stage.blocks) for stage in config.stages]
+        # Plain floats: calling .item() on a tensor would forbid building on meta.
+        last = max(sum(depths) - 1, 1)
+        rates = [config.drop_path * i / last for i in range(sum(depths))]
+        self.stages = nn.ModuleList(
+            StageModule(config, i, rates[sum(depths[:i]) : sum(depths[: i + 1])])
+            for i in range(len(depths))
+        )
+        dims = [stage.dim for stage in config.stages]
+        self.norms = nn.ModuleList(nn.LayerNorm(dim) for dim in dims) if features else None
+        self.head = None if features else Head(dims[-1], config.classes)
+        self.set_attention(attention)
+
+    def set_attention(self, attention: Attention) -> None:
+        """Compute attention this way in every mixer from now on."""
+        for module in self.modules():
+            if isinstance(module, Mixer):
+                module.attention = attention
+
+    def forward(self, x: Tensor) -> Tensor | list[Tensor]:
+        height, width = x.shape[-2:]
+        if min(height, width) < MIN_SIDE:
+            raise UsageError(
+                f"input {width}x{height} is too small: both sides need at least {MIN_SIDE} pixels."
+            )
+        x = self.stem(x.permute(0, 2, 3, 1))  # (B, H/4, W/4, C)
+        maps: list[Tensor] = []
+        for i, stage in enumerate(self.stages):
+            x = stage(x)
+            if self.norms is not None:
+                maps.append(self.norms[i](x).permute(0, 3, 1, 2))  # (B, C_i, H_i, W_i)
+        return maps if self.head is None else self.head(x)

@@ -1,0 +1,69 @@
+"""The registry: a name, what it builds, and where that comes from. Free of torch."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+
+from ..errors import UnknownNameError
+from ..types import Resolution
+from .config import Pyramid
+
+
+@dataclass(frozen=True)
+class ModelSpec:
+    """A model that datbench can build.
+
+    Args:
+        name: what the user types.
+        config: the architecture.
+        family: ``dat``, ``dat++``, ``ablation`` or ``deformable-detr``.
+        source: where the architecture is published.
+        summary: one line for `datbench models`.
+        evaluated_at: side of the input that the paper evaluates at, where that is not the size
+            that the bias tables were made for.
+    """
+
+    name: str
+    config: Pyramid
+    family: str
+    source: str
+    summary: str
+    evaluated_at: int | None = None
+
+    @property
+    def resolution(self) -> Resolution:
+        """The input that the published figures belong to."""
+        side = self.evaluated_at or self.config.image_size
+        return Resolution(side, side)
+
+
+class Registry:
+    """Specs by name, in the order given; a duplicate name raises ValueError."""
+
+    def __init__(self, specs: Iterable[ModelSpec]) -> None:
+        self._specs: dict[str, ModelSpec] = {}
+        for spec in specs:
+            if spec.name in self._specs:
+                raise ValueError(f"duplicate model name {spec.name!r}")
+            self._specs[spec.name] = spec
+
+    def __iter__(self) -> Iterator[ModelSpec]:
+        return iter(self._specs.values())
+
+    def names(self) -> tuple[str, ...]:
+        """Every name, in order."""
+        return tuple(self._specs)
+
+    def get(self, name: str) -> ModelSpec:
+        """The spec called `name`.
+
+        Raises:
+            UnknownNameError: there is none; the message suggests the closest names.
+        """
+        spec = self._specs.get(name)
+        if spec is None:
+            raise UnknownNameError.among(
+                "model", name, self._specs, "`datbench models` lists them all."
+            )
+        return spec

@@ -1,0 +1,1 @@
+"""Published tables as data, and verdicts on them. No torch."""

@@ -1,0 +1,1 @@
+"""Tables to terminal, CSV, markdown, JSON and LaTeX. Never imports torch."""

@@ -1,0 +1,54 @@
+"""A table as values: what renderers take. Numbers stay numbers until a renderer writes them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import TypeAlias
+
+Value: TypeAlias = str | int | float | None
+
+
+@dataclass(frozen=True)
+class Column:
+    """A column: its heading for people, and how its values become text for them.
+
+    Args:
+        name: the machine's name, the heading in CSV.
+        title: the heading for people, with the unit.
+        text: from value to text; a missing value is a dash.
+    """
+
+    name: str
+    title: str
+    text: Callable[[float], str] | None = None
+
+    @property
+    def is_number(self) -> bool:
+        """Whether the column is aligned as numbers are."""
+        return self.text is not None
+
+    def show(self, value: Value) -> str:
+        """The value as people read it."""
+        if value is None:
+            return "-"
+        if self.text is None or isinstance(value, str):
+            return str(value)
+        return self.text(value)
+
+
+@dataclass(frozen=True)
+class Table:
+    """Rows under columns, with a title above and notes below."""
+
+    columns: tuple[Column, ...]
+    rows: tuple[tuple[Value, ...], ...]
+    title: str = ""
+    notes: tuple[str, ...] = field(default=())
+
+    def shown(self) -> list[list[str]]:
+        """Every value as people read it."""
+        return [
+            [column.show(value) for column, value in zip(self.columns, row, strict=True)]
+            for row in self.rows
+        ]

@@ -1,0 +1,135 @@
+"""Results as plain values, and their JSON form.
+
+A document is ``{"format": "datbench", "version": 1, "kind", "environment", "rows": [...]}``.
+Version history: 1, the first (0.1.0): kinds ``flops``, ``params``, ``models``, ``show``, ``env``.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from .errors import UsageError
+from .types import Setting
+
+VERSION = 1
+
+
+@dataclass(frozen=True)
+class GroupRow:
+    """A part of a count: an operator, a stage or a module.
+
+    Args:
+        amount: in the convention's unit.
+        share: of the whole, 0 to 1.
+        intensity: amount for each byte read or written; None where no byte moves.
+    """
+
+    name: str
+    calls: int
+    amount: int
+    share: float
+    bytes_read: int
+    bytes_written: int
+    intensity: float | None
+
+
+@dataclass(frozen=True)
+class ParameterRow:
+    """Numbers of elements, not bytes.
+
+    Args:
+        params: trainable parameters, what papers print.
+        frozen: parameters without gradient.
+        buffers: elements of registered buffers, persistent or not.
+    """
+
+    params: int
+    frozen: int
+    buffers: int
+
+
+@dataclass(frozen=True)
+class CountRow:
+    """One model at one setting, under one convention.
+
+    Args:
+        unit: ``MAC`` or ``FLOP``, the unit of every `amount` here.
+        amount: the convention's total, for the whole batch.
+        macs: the total in MACs; for a convention in FLOPs, the multiply-adds alone.
+        flops: the total of a convention in FLOPs; None where the convention counts MACs.
+        forward, backward: the total by phase; backward is None if it was not counted.
+        ignored: operators with a cost to which this convention gives no weight.
+        free: operators that compute nothing.
+        unknown: operators without a rule; their cost is missing from the total.
+    """
+
+    model: str
+    setting: Setting
+    convention: str
+    unit: str
+    amount: int
+    macs: int
+    flops: int | None
+    forward: int
+    backward: int | None
+    params: int
+    frozen: int
+    buffers: int
+    bytes_read: int
+    bytes_written: int
+    stages: tuple[GroupRow, ...]
+    operators: tuple[GroupRow, ...]
+    modules: tuple[GroupRow, ...]
+    counted: dict[str, int]
+    ignored: dict[str, int]
+    free: dict[str, int]
+    unknown: dict[str, int]
+    stage_params: dict[str, int]
+
+
+def document(kind: str, rows: Sequence[Any], environment: dict[str, Any]) -> dict[str, Any]:
+    """The JSON document of some rows (dataclasses or dicts)."""
+    return {
+        "format": "datbench",
+        "version": VERSION,
+        "kind": kind,
+        "environment": environment,
+        "rows": [row if isinstance(row, dict) else _plain(row) for row in rows],
+    }
+
+
+def _plain(row: Any) -> dict[str, Any]:
+    values = asdict(row)
+    setting = values.get("setting")
+    if setting is not None:
+        resolution = setting.pop("resolution")
+        values["setting"] = {**resolution, **setting}
+    return values
+
+
+def dumps(content: dict[str, Any]) -> str:
+    """Text of a document, ending in a newline."""
+    return json.dumps(content, indent=2, ensure_ascii=False) + "\n"
+
+
+def loads(text: str, name: str = "the document") -> dict[str, Any]:
+    """Read a document back.
+
+    Raises:
+        UsageError: it is not JSON, not ours, or of a newer version.
+    """
+    try:
+        content = json.loads(text)
+    except json.JSONDecodeError as error:
+        raise UsageError(f"{name} is no complete JSON: {error}.") from error
+    if not isinstance(content, dict) or content.get("format") != "datbench":
+        raise UsageError(f"{name} is no datbench result.")
+    version = content.get("version")
+    if not isinstance(version, int) or version > VERSION:
+        raise UsageError(
+            f"{name} has version {version}; this datbench reads up to {VERSION}. Upgrade datbench."
+        )
+    return content

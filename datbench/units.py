@@ -1,0 +1,50 @@
+"""The one place where numbers become text: MACs, FLOPs, parameters, bytes, shares.
+
+A multiply-add is one MAC and two FLOPs; the words are never exchanged.
+"""
+
+from __future__ import annotations
+
+_DECIMAL = ((1e15, "P"), (1e12, "T"), (1e9, "G"), (1e6, "M"), (1e3, "K"))
+_BINARY = ((2**40, "TiB"), (2**30, "GiB"), (2**20, "MiB"), (2**10, "KiB"))
+
+
+def amount(value: float, unit: str = "", digits: int = 3) -> str:
+    """``301959091200, "MAC"`` -> ``301.959 GMAC``. Prefixes are powers of ten."""
+    for scale, prefix in _DECIMAL:
+        if abs(value) >= scale:
+            return f"{value / scale:.{digits}f} {prefix}{unit}"
+    return f"{value:g} {unit}".rstrip()
+
+
+def giga(value: float) -> str:
+    """In units of 1e9, with the four decimals that tell the papers' cells apart."""
+    return f"{value / 1e9:.4f}"
+
+
+def mega(value: float) -> str:
+    """In units of 1e6, with four decimals."""
+    return f"{value / 1e6:.4f}"
+
+
+def size(value: float) -> str:
+    """Bytes with binary prefixes: ``1536`` -> ``1.5 KiB``."""
+    for scale, name in _BINARY:
+        if abs(value) >= scale:
+            return f"{value / scale:.1f} {name}"
+    return f"{value:.0f} B"
+
+
+def share(part: float, whole: float) -> str:
+    """``part`` of ``whole`` in percent; a dash where there is no whole."""
+    return f"{100 * part / whole:.1f} %" if whole else "-"
+
+
+def ratio(value: float | None) -> str:
+    """A quotient with two decimals; a dash where it is undefined."""
+    return "-" if value is None else f"{value:.2f}"
+
+
+def integer(value: float) -> str:
+    """With thin groups of three digits, as ASCII: ``49_700_402`` -> ``49,700,402``."""
+    return f"{value:,.0f}"
