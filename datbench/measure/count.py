@@ -1,10 +1,11 @@
-"""One count of a model, and the views of it: by convention, operator, module and stage."""
+"""Counting one run of a model, forward and backward, and leaving the model as it was."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+import sys
+import warnings
+from collections.abc import Iterator
 from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
-from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -15,117 +16,12 @@ from ..errors import MeasurementError
 from ..models.build import create_model
 from ..models.declared import observing
 from ..models.spec import ModelSpec
-from ..types import MULTIPLY_ADDS, Setting
-from .conventions import Convention
+from ..types import Setting
 from .modules import ModuleTracker
 from .operators import ShapesOnly
-from .recorder import OperatorCall, Recorder
+from .recorder import Recorder
 from .stages import stage_of
-
-
-@dataclass(frozen=True)
-class Group:
-    """A sum over operator calls that share a key.
-
-    Args:
-        key: the operator, stage or module.
-        calls: how many calls.
-        amount: in the convention's unit.
-        bytes_read, bytes_written: summed over the calls.
-    """
-
-    key: str
-    calls: int
-    amount: int
-    bytes_read: int
-    bytes_written: int
-
-    @property
-    def intensity(self) -> float | None:
-        """Arithmetic intensity: amount for each byte moved; None where nothing moves."""
-        moved = self.bytes_read + self.bytes_written
-        return self.amount / moved if moved else None
-
-
-@dataclass(frozen=True)
-class Count:
-    """Every operator call of one run of a model, unweighted.
-
-    Args:
-        calls: in the order in which they ran.
-        stages: stage of a module path.
-    """
-
-    calls: tuple[OperatorCall, ...]
-    stages: Mapping[str, str]
-
-    def total(self, convention: Convention, phase: str | None = None) -> int:
-        """The whole cost in the convention's unit, of one phase or both."""
-        return sum(
-            convention.weigh(call.cost, call.module_type)
-            for call in self.calls
-            if phase in (None, call.phase)
-        )
-
-    def multiply_adds(self) -> int:
-        """Multiply-adds alone, whatever the convention."""
-        return sum(
-            amount
-            for call in self.calls
-            for kind, amount in call.cost.items()
-            if kind in MULTIPLY_ADDS
-        )
-
-    def by_operator(self, convention: Convention) -> list[Group]:
-        """Sums by operator, largest first."""
-        groups = self._grouped(convention, lambda call: call.operator)
-        return sorted(groups, key=lambda group: -group.amount)
-
-    def by_stage(self, convention: Convention) -> list[Group]:
-        """Sums by stage, in the order in which they ran."""
-        return self._grouped(convention, lambda call: self.stages.get(call.module, "(model)"))
-
-    def by_module(self, convention: Convention, depth: int | None = None) -> list[Group]:
-        """Sums by module path, cut to `depth` components where given."""
-
-        def key(call: OperatorCall) -> str:
-            parts = call.module.split(".") if call.module else []
-            return ".".join(parts[:depth]) or "(model)"
-
-        return self._grouped(convention, key)
-
-    def ignored(self, convention: Convention) -> list[Group]:
-        """Counted operators to which the convention gives no weight, most calls first."""
-        groups = self._grouped(
-            convention,
-            lambda call: call.operator,
-            lambda call: (
-                call.status == "counted" and convention.weigh(call.cost, call.module_type) == 0
-            ),
-        )
-        return sorted(groups, key=lambda group: -group.calls)
-
-    def with_status(self, status: str, convention: Convention) -> list[Group]:
-        """Operators that are ``counted``, ``free`` or ``unknown``, with their calls."""
-        return self._grouped(
-            convention, lambda call: call.operator, lambda call: call.status == status
-        )
-
-    def _grouped(
-        self,
-        convention: Convention,
-        key: Callable[[OperatorCall], str],
-        keep: Callable[[OperatorCall], bool] = lambda call: True,
-    ) -> list[Group]:
-        sums: dict[str, list[int]] = {}
-        for call in self.calls:
-            if keep(call):
-                row = sums.setdefault(key(call), [0, 0, 0, 0])
-                row[0] += 1
-                row[1] += convention.weigh(call.cost, call.module_type)
-                row[2] += call.bytes_read
-                row[3] += call.bytes_written
-        return [Group(name, *row) for name, row in sums.items()]
+from .views import Count
 
 
 def count(model: nn.Module, *inputs: Any, backward: bool = False) -> Count:
@@ -146,7 +42,7 @@ def count(model: nn.Module, *inputs: Any, backward: bool = False) -> Count:
         stack.enter_context(_unchanged(model))
         recorder = Recorder(tracker)
         stack.enter_context(observing(recorder))
-        with torch.no_grad(), _below_autograd(), recorder:
+        with torch.no_grad(), _below_autograd(), recorder, _quiet():
             model(*inputs)
         if backward:
             _count_backward(model, inputs, recorder)
@@ -156,22 +52,52 @@ def count(model: nn.Module, *inputs: Any, backward: bool = False) -> Count:
 
 def _count_backward(model: nn.Module, inputs: tuple[Any, ...], recorder: Recorder) -> None:
     """Run the forward once more to make a graph, then record its backward."""
-    with torch.enable_grad():
-        with recorder.linking(), recorder:
-            outputs = model(*inputs)
-        losses = [
-            leaf for leaf in tree_leaves(outputs) if isinstance(leaf, Tensor) and leaf.requires_grad
-        ]
-        wanted: list[Tensor] = [p for p in model.parameters() if p.requires_grad]
-        wanted += [x for x in inputs if isinstance(x, Tensor) and x.requires_grad]
-        if not losses or not wanted:
-            raise MeasurementError("the model's output has no gradient to count a backward of.")
-        recorder.phase = "backward"
+    wanted: list[Tensor] = [p for p in model.parameters() if p.requires_grad]
+    wanted += [x for x in inputs if isinstance(x, Tensor) and x.requires_grad]
+    before = len(recorder.calls)
+    try:
+        losses = _losses(model, inputs, recorder)
+        # autograd.grad, not backward(): it touches no .grad and fires no hook of a parameter.
         with recorder:
-            # autograd.grad, not backward(): it leaves every .grad alone.
-            torch.autograd.grad(
-                losses, wanted, [torch.ones_like(loss) for loss in losses], allow_unused=True
-            )
+            torch.autograd.grad(losses, wanted, _ones(losses), allow_unused=True)
+    except RuntimeError as error:
+        if "use_reentrant" not in str(error):
+            raise
+        # Re-entrant checkpointing allows backward() alone.
+        del recorder.calls[before:]
+        losses = _losses(model, inputs, recorder)
+        with recorder, _gradients_kept(wanted):
+            torch.autograd.backward(losses, _ones(losses))
+
+
+def _losses(model: nn.Module, inputs: tuple[Any, ...], recorder: Recorder) -> list[Tensor]:
+    """Every output with a gradient, from a forward whose graph the recorder knows."""
+    recorder.phase = "forward"
+    with torch.enable_grad(), recorder.linking(), recorder, _quiet():
+        outputs = model(*inputs)
+    losses = [
+        leaf for leaf in tree_leaves(outputs) if isinstance(leaf, Tensor) and leaf.requires_grad
+    ]
+    if not losses:
+        raise MeasurementError("the model's output has no gradient to count a backward of.")
+    recorder.phase = "backward"
+    return losses
+
+
+def _ones(losses: list[Tensor]) -> list[Tensor]:
+    return [torch.ones_like(loss) for loss in losses]
+
+
+@contextmanager
+def _gradients_kept(tensors: list[Tensor]) -> Iterator[None]:
+    kept = [(tensor, tensor.grad) for tensor in tensors]
+    for tensor in tensors:
+        tensor.grad = None
+    try:
+        yield
+    finally:
+        for tensor, gradient in kept:
+            tensor.grad = gradient
 
 
 def _below_autograd() -> AbstractContextManager[Any]:
@@ -202,10 +128,19 @@ def _unchanged(model: nn.Module) -> Iterator[None]:
 
 
 @contextmanager
+def _quiet() -> Iterator[None]:
+    """Without the warnings that counting itself provokes."""
+    with warnings.catch_warnings():
+        # A checkpointed module runs once without gradients here.
+        warnings.filterwarnings("ignore", "None of the inputs have requires_grad")
+        # Compiled modules see the tracker's global hooks, and run eagerly.
+        warnings.filterwarnings("ignore", "Using `torch.compile")
+        yield
+
+
+@contextmanager
 def _eager() -> Iterator[None]:
     """Run compiled modules as they are written; costs nothing where none was ever compiled."""
-    import sys
-
     if "torch._dynamo" not in sys.modules:
         yield
         return

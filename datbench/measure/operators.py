@@ -16,7 +16,6 @@ from torch import Tensor
 from torch._ops import OpOverload
 
 from ..types import Kind
-from . import rules_backward as rules_backward  # registers its rules
 from .modes import EagerMode
 from .rules import RULES, Cost, Rule, first
 from .shapes import is_plain_inplace, predict
@@ -41,7 +40,8 @@ _FREE = frozenset(
     scatter scatter_ select_backward select_scatter set_ slice_backward slice_scatter split_copy
     split_with_sizes_copy stack sym_numel sym_size sym_stride sym_storage_offset t_copy take
     take_along_dim tril tril_ tril_indices triu triu_ triu_indices unbind_copy
-    unique_consecutive unique_dim view_copy zero zero_ zeros zeros_like
+    unsafe_chunk unsafe_split unsafe_split_with_sizes unique_consecutive unique_dim view_copy
+    zero zero_ zeros zeros_like
     value_selecting_reduction_backward _unsafe_index _unsafe_masked_index
     reflection_pad2d_backward replication_pad2d_backward diagonal_backward
     """.split()
@@ -150,5 +150,7 @@ def _full_name(operator: OpOverload) -> str:
 
 def _is_composite(operator: OpOverload) -> bool:
     return bool(
-        torch._C._dispatch_has_kernel_for_dispatch_key(operator.name(), "CompositeImplicitAutograd")
+        torch._C._dispatch_has_kernel_for_dispatch_key(
+            _full_name(operator), "CompositeImplicitAutograd"
+        )
     )

@@ -8,8 +8,9 @@ from ..models.spec import ModelSpec
 from ..results import CountRow, GroupRow
 from ..types import Setting
 from .conventions import Convention
-from .count import Count, Group, build_for_count, count_built
+from .count import build_for_count, count_built
 from .parameters import parameters, parameters_by_stage
+from .views import Count, Group
 
 
 def count_row(spec: ModelSpec, setting: Setting, convention: Convention) -> CountRow:

@@ -124,4 +124,4 @@ class Pyramid:
 
     def map_side(self, stage: int) -> int:
         """Side of stage `stage`'s map (from 0) at the training size."""
-        return self.image_size // 4 // 2**stage
+        return (self.image_size // 4) >> stage

@@ -10,8 +10,9 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from ..types import Kind
-from .rules import Cost, Rule, argument, attention_cost, conv_macs, first, register_rule
+from ...types import Kind
+from .products import attention_cost, conv_macs
+from .registry import Cost, Rule, argument, first, register_rule
 
 
 @register_rule("aten::convolution_backward", "aten::convolution_backward_overrideable")

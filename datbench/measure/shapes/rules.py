@@ -1,0 +1,265 @@
+"""Shape rules of the operators that backbones are made of.
+
+A rule answers for the plain case, and None for any other.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from itertools import pairwise
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from .layout import broadcast, channels_last, contiguous, elementwise
+from .registry import ShapeRule, shape_rule
+
+# Elementwise
+
+
+def _binary(compares: bool = False, divides: bool = False) -> ShapeRule:
+    def rule(args: Sequence[Any], kwargs: Mapping[str, Any]) -> Tensor | None:
+        a, b = args[0], args[1]
+        if not isinstance(a, Tensor):
+            return None
+        dtype = torch.bool if compares else torch.result_type(a, b)
+        if divides and not dtype.is_floating_point:
+            return None
+        return elementwise(dtype, *((a, b) if isinstance(b, Tensor) else (a,)))
+
+    return rule
+
+
+shape_rule("add.Tensor", "sub.Tensor", "mul.Tensor")(_binary())
+shape_rule("div.Tensor")(_binary(divides=True))
+shape_rule(
+    *(
+        f"{name}.{overload}"
+        for name in ("ge", "gt", "le", "lt", "eq", "ne")
+        for overload in ("Scalar", "Tensor")
+    )
+)(_binary(compares=True))
+
+
+@shape_rule(
+    *[
+        "gelu",
+        "tanh",
+        "relu",
+        "sigmoid",
+        "silu",
+        "exp",
+        "hardswish",
+        "neg",
+        "sin",
+        "cos",
+        "abs",
+        "clamp",
+    ],
+)
+def _unary(args: Sequence[Any], kwargs: Mapping[str, Any]) -> Tensor | None:
+    x = args[0]
+    return elementwise(x.dtype, x) if x.is_floating_point() else None
+
+
+@shape_rule("flip")
+def _flip(args: Sequence[Any], kwargs: Mapping[str, Any]) -> Tensor | None:
+    return elementwise(args[0].dtype, args[0])
+
+
+@shape_rule("_to_copy")
+def _to_copy(args: Sequence[Any], kwargs: Mapping[str, Any]) -> Tensor | None:
+    x, dtype = args[0], kwargs.get("dtype")
+    only_dtype = all(value is None or key == "dtype" for key, value in kwargs.items())
+    return elementwise(dtype or x.dtype, x) if only_dtype else None
+
+
+@shape_rule("softmax.int")
+def _softmax(args: Sequence[Any], kwargs: Mapping[str, Any]) -> Tensor | None:
+    dtype = args[2] if len(args) > 2 else kwargs.get("dtype")
+    return contiguous(args[0].shape, dtype or args[0].dtype)
+
+
+# Products
+
+
+@shape_rule("linear")
+def _linear(args: Sequence[Any], kwargs: Mapping[str, Any]) -> Tensor | None:
+    x, weight = args[0], args[1]
+    if weight.ndim != 2 or x.ndim < 2 or x.shape[-1] != weight.shape[1] or x.dtype != weight.dtype:
+        return None
+    return contiguous((*x.shape[:-1], weight.shape[0]), x.dtype)
+
+
+@shape_rule("matmul")
+def _matmul(args: Sequence[Any], kwargs: Mapping[str, Any]) -> Tensor | None:
+    a, b = args
+    if a.ndim < 3 or b.ndim < 3 or a.shape[-1] != b.shape[-2] or a.dtype != b.dtype:
+        return None
+    batch = broadcast(a.shape[:-2], b.shape[:-2])
+    return contiguous((*batch, a.shape[-2], b.shape[-1]), a.dtype)
+
+
+@shape_rule("scaled_dot_product_attention")
+def _sdpa(args: Sequence[Any], kwargs: Mapping[str, Any]) -> Tensor | None:
+    """As the fused kernels lay their result out; torch's plain one leaves it contiguous."""
+    q, k, v = args[:3]
+    mask = args[3] if len(args) > 3 else kwargs.get("attn_mask")
+    if kwargs.get("enable_gqa") or q.shape[:-2] != k.shape[:-2] or q.ndim != 4:
+        return None
+    if mask is not None and mask.ndim not in (2, 4):
+        return None
+    # The CPU's fused kernel writes (B, N, M, d) and returns it transposed.
+    b, m, n, _ = q.shape
+    return contiguous((b, n, m, v.shape[-1]), q.dtype).transpose(1, 2)
+
+
+@shape_rule("conv2d")
+def _conv2d(args: Sequence[Any], kwargs: Mapping[str, Any]) -> Tensor | None:
+    x, weight = args[0], args[1]
+    stride, padding, dilation, groups = _conv_options(args, kwargs)
+    if x.ndim != 4 or x.shape[1] != weight.shape[1] * groups or x.dtype != weight.dtype:
+        return None
+    size = [
+        (length + 2 * p - d * (kernel - 1) - 1) // s + 1
+        for length, kernel, s, p, d in zip(
+            x.shape[2:], weight.shape[2:], stride, padding, dilation, strict=True
+        )
+    ]
+    if min(size) < 1:
+        return None
+    shape = (x.shape[0], weight.shape[0], *size)
+    # An ambiguous layout (one channel or one pixel) is left to torch.
+    if 1 in x.shape[1:] or 1 in size:
+        return None
+    last = torch.channels_last
+    if x.is_contiguous(memory_format=last):
+        return channels_last(shape, x.dtype)
+    return contiguous(shape, x.dtype) if x.is_contiguous() else None
+
+
+def _conv_options(
+    args: Sequence[Any], kwargs: Mapping[str, Any]
+) -> tuple[list[int], list[int], list[int], int]:
+    names = ("stride", "padding", "dilation")
+    found = [
+        list(args[3 + i] if len(args) > 3 + i else kwargs.get(name, (i != 1,) * 2))
+        for i, name in enumerate(names)
+    ]
+    stride, padding, dilation = ([int(v) for v in (f * 2 if len(f) == 1 else f)] for f in found)
+    groups = args[6] if len(args) > 6 else kwargs.get("groups", 1)
+    return stride, padding, dilation, int(groups)
+
+
+# Normalisation, sampling, pooling
+
+
+@shape_rule("layer_norm")
+def _layer_norm(args: Sequence[Any], kwargs: Mapping[str, Any]) -> Tensor | None:
+    return contiguous(args[0].shape, args[0].dtype)
+
+
+@shape_rule("grid_sampler")
+def _grid_sampler(args: Sequence[Any], kwargs: Mapping[str, Any]) -> Tensor | None:
+    x, grid = args[0], args[1]
+    if x.ndim != 4 or x.dtype != grid.dtype:
+        return None
+    return contiguous((*x.shape[:2], *grid.shape[1:3]), x.dtype)
+
+
+@shape_rule("adaptive_avg_pool2d")
+def _adaptive_avg_pool2d(args: Sequence[Any], kwargs: Mapping[str, Any]) -> Tensor | None:
+    x, size = args[0], list(args[1])
+    if x.ndim != 4 or size != [1, 1]:
+        return None
+    shape = (*x.shape[:2], 1, 1)
+    if x.is_contiguous():
+        return contiguous(shape, x.dtype)
+    if x.is_contiguous(memory_format=torch.channels_last):
+        return channels_last(shape, x.dtype)
+    return None
+
+
+@shape_rule("sum.dim_IntList", "amax")
+def _reduce(args: Sequence[Any], kwargs: Mapping[str, Any]) -> Tensor | None:
+    x = args[0]
+    dims = args[1] if len(args) > 1 else kwargs.get("dim")
+    keep = args[2] if len(args) > 2 else kwargs.get("keepdim", False)
+    if not x.is_contiguous() or kwargs.get("dtype") or not dims or not x.is_floating_point():
+        return None
+    dropped = {dim % x.ndim for dim in dims}
+    sizes = [1 if i in dropped else n for i, n in enumerate(x.shape) if keep or i not in dropped]
+    return contiguous(sizes, x.dtype)
+
+
+# Copies
+
+
+@shape_rule("clone")
+def _clone(args: Sequence[Any], kwargs: Mapping[str, Any]) -> Tensor | None:
+    x = args[0]
+    wanted = kwargs.get("memory_format")
+    if wanted == torch.contiguous_format:
+        return contiguous(x.shape, x.dtype)
+    if wanted in (None, torch.preserve_format):
+        return elementwise(x.dtype, x)
+    return None
+
+
+@shape_rule("contiguous")
+def _make_contiguous(args: Sequence[Any], kwargs: Mapping[str, Any]) -> Tensor | None:
+    x = args[0]
+    wanted = args[1] if len(args) > 1 else kwargs.get("memory_format", torch.contiguous_format)
+    if wanted != torch.contiguous_format or x.is_contiguous():
+        return None
+    return contiguous(x.shape, x.dtype)
+
+
+@shape_rule("roll")
+def _roll(args: Sequence[Any], kwargs: Mapping[str, Any]) -> Tensor | None:
+    return contiguous(args[0].shape, args[0].dtype) if args[0].is_contiguous() else None
+
+
+@shape_rule("stack")
+def _stack(args: Sequence[Any], kwargs: Mapping[str, Any]) -> Tensor | None:
+    parts = args[0]
+    dim = args[1] if len(args) > 1 else kwargs.get("dim", 0)
+    shape = list(parts[0].shape)
+    shape.insert(dim % (len(shape) + 1), len(parts))
+    same = all(part.dtype == parts[0].dtype for part in parts)
+    return contiguous(shape, parts[0].dtype) if same else None
+
+
+@shape_rule("repeat")
+def _repeat(args: Sequence[Any], kwargs: Mapping[str, Any]) -> Tensor | None:
+    x, times = args
+    lead = len(times) - x.ndim
+    shape = [n * (x.shape[i - lead] if i >= lead else 1) for i, n in enumerate(times)]
+    return contiguous(shape, x.dtype)
+
+
+@shape_rule("pad")
+def _pad(args: Sequence[Any], kwargs: Mapping[str, Any]) -> Tensor | None:
+    x, amounts = args[0], args[1]
+    mode = args[2] if len(args) > 2 else kwargs.get("mode", "constant")
+    # A channels-last map keeps its format, which torch had better decide.
+    maybe_last = x.ndim in (4, 5) and x.stride(1) == 1
+    if mode != "constant" or maybe_last or any(a < 0 for a in amounts):
+        return None
+    shape = list(x.shape)
+    for i in range(len(amounts) // 2):
+        shape[-1 - i] += amounts[2 * i] + amounts[2 * i + 1]
+    return contiguous(shape, x.dtype)
+
+
+@shape_rule("index.Tensor")
+def _index(args: Sequence[Any], kwargs: Mapping[str, Any]) -> Tensor | None:
+    """One index tensor, after any number of whole dimensions."""
+    x, indices = args
+    at = [i for i, index in enumerate(indices) if index is not None]
+    falling = all(one > two for one, two in pairwise(x.stride()))
+    if len(at) != 1 or indices[at[0]].dtype != torch.int64 or not falling:
+        return None
+    dim, index = at[0], indices[at[0]]
+    return contiguous((*x.shape[:dim], *index.shape, *x.shape[dim + 1 :]), x.dtype)

@@ -1,0 +1,137 @@
+"""The same count on meta and CPU, fused and plain, first and second call; nothing changed."""
+
+import copy
+
+import pytest
+import torch
+from torch import nn
+
+import datbench
+from datbench import Resolution, Setting
+from datbench.measure.conventions import CONVENTIONS
+from datbench.measure.views import Count
+
+NAMES = ["dat_t", "datpp_t", "dat_t_sra", "dat_t_ddetr_16_16"]
+
+
+def _totals(count: Count, phase: str | None = None) -> dict[str, int]:
+    return {name: count.total(found, phase) for name, found in CONVENTIONS.items()}
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_devices_and_attention_agree(name: str) -> None:
+    size = Resolution(100, 76)
+    counts = [
+        datbench.count_model(name, Setting(size, device=device, attention=attention))
+        for device in ("meta", "cpu")
+        for attention in ("eager", "sdpa")
+    ]
+    assert len({tuple(_totals(count).values()) for count in counts}) == 1
+
+
+@pytest.mark.parametrize("attention", ["eager", "sdpa"])
+def test_backward_agrees_between_devices(attention: str) -> None:
+    size = Resolution(64, 64)
+    meta, cpu = (
+        datbench.count_model(
+            "dat_t", Setting(size, device=device, attention=attention, backward=True)
+        )
+        for device in ("meta", "cpu")
+    )
+    for name in ("fvcore", "torch", "mmdet"):
+        assert meta.total(CONVENTIONS[name]) == cpu.total(CONVENTIONS[name])
+
+
+def test_products_of_the_backward_agree_fused_and_plain() -> None:
+    size = Resolution(96, 64)
+    eager, fused = (
+        datbench.count_model("dat_t", Setting(size, device="cpu", attention=a, backward=True))
+        for a in ("eager", "sdpa")
+    )
+    assert eager.total(CONVENTIONS["torch"]) == fused.total(CONVENTIONS["torch"])
+
+
+def test_second_call_and_model_unchanged() -> None:
+    model = datbench.create_model("datpp_t").train()
+    model.stem.register_forward_hook(lambda *args: None)
+    before = copy.deepcopy(model.state_dict())
+    hooks = [
+        (len(m._forward_hooks), len(m._forward_pre_hooks), m.training) for m in model.modules()
+    ]
+    state = torch.random.get_rng_state()
+    x = torch.randn(1, 3, 64, 64)
+    after_x = torch.random.get_rng_state()
+    first = datbench.count(model, x, backward=True)
+    second = datbench.count(model, x, backward=True)
+    assert _totals(first) == _totals(second)
+    assert len(first.calls) == len(second.calls)
+    for key, value in model.state_dict().items():
+        assert torch.equal(value, before[key]), key
+    assert all(parameter.grad is None for parameter in model.parameters())
+    assert hooks == [
+        (len(m._forward_hooks), len(m._forward_pre_hooks), m.training) for m in model.modules()
+    ]
+    assert torch.equal(torch.random.get_rng_state(), after_x)
+    assert not torch.equal(state, after_x)
+    assert not nn.modules.module._global_forward_hooks
+    assert not nn.modules.module._global_forward_pre_hooks
+
+
+def test_batch_norm_keeps_its_statistics_in_training() -> None:
+    model = nn.Sequential(nn.Conv2d(3, 4, 1), nn.BatchNorm2d(4)).train()
+    before = copy.deepcopy(model.state_dict())
+    count = datbench.count(model, torch.randn(2, 3, 8, 8), backward=True)
+    for key, value in model.state_dict().items():
+        assert torch.equal(value, before[key]), key
+    # Training statistics: 5 an element, not the 2 of evaluation.
+    assert count.total(CONVENTIONS["fvcore"], "forward") == 2 * 64 * (3 * 4 + 5 * 4)
+
+
+def test_batch_scales_macs_and_dtype_scales_bytes() -> None:
+    size = Resolution(224, 224)
+    one = datbench.count_model("dat_t", Setting(size))
+    three = datbench.count_model("dat_t", Setting(size, batch=3))
+    half = datbench.count_model("dat_t", Setting(size, dtype="bfloat16"))
+    fvcore = CONVENTIONS["fvcore"]
+    assert three.total(fvcore) == 3 * one.total(fvcore)
+    assert half.total(fvcore) == one.total(fvcore)
+    moved = [
+        sum(call.bytes_written for call in count.calls if call.operator == "aten::linear")
+        for count in (one, half)
+    ]
+    assert moved[0] == 2 * moved[1]
+
+
+def test_bytes_and_intensity_of_one_operator() -> None:
+    count = datbench.count(nn.Linear(64, 32), torch.empty(8, 64, device="cpu"))
+    (group,) = count.by_operator(CONVENTIONS["fvcore"])
+    assert group.bytes_read == 4 * (8 * 64 + 64 * 32 + 32)
+    assert group.bytes_written == 4 * 8 * 32
+    assert group.intensity == 8 * 64 * 32 / (group.bytes_read + group.bytes_written)
+
+
+def test_breakdowns_sum_to_the_total() -> None:
+    count = datbench.count_model("datpp_t", Setting(Resolution(224, 224), backward=True))
+    for found in CONVENTIONS.values():
+        total = count.total(found)
+        assert sum(group.amount for group in count.by_stage(found)) == total
+        assert sum(group.amount for group in count.by_operator(found)) == total
+        assert sum(group.amount for group in count.by_module(found, depth=3)) == total
+    names = [group.key for group in count.by_stage(CONVENTIONS["fvcore"])]
+    assert {"stem", "stages.0", "stages.1", "stages.2", "stages.3", "head"} <= set(names)
+
+
+def test_backward_is_attributed_to_the_module_of_the_forward() -> None:
+    count = datbench.count_model("dat_t", Setting(Resolution(224, 224), backward=True))
+    torch_convention = CONVENTIONS["torch"]
+    forward = {c.module for c in count.calls if torch_convention.weigh(c.cost, c.module_type)}
+    by_phase: dict[str, dict[str, int]] = {"forward": {}, "backward": {}}
+    for call in count.calls:
+        amount = torch_convention.weigh(call.cost, call.module_type)
+        if amount:
+            sums = by_phase[call.phase]
+            sums[call.module] = sums.get(call.module, 0) + amount
+    assert set(by_phase["backward"]) == forward
+    for module, amount in by_phase["forward"].items():
+        expected = amount if module == "stem.0" else 2 * amount
+        assert by_phase["backward"][module] == expected, module

@@ -1,0 +1,95 @@
+"""What is predicted on meta equals what real kernels return: shapes, strides and dtypes."""
+
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import Tensor
+
+import datbench
+from datbench import Resolution, Setting
+from datbench.measure import recorder
+from datbench.measure.operators import Plan, execute
+from datbench.measure.shapes.layout import elementwise
+
+Result = tuple[str, list[tuple[tuple[int, ...], tuple[int, ...], torch.dtype]]]
+
+
+def _log(results: list[Result]) -> Callable[..., Any]:
+    def logged(func: Any, plan: Plan, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Any:
+        out = execute(func, plan, args, kwargs)
+        tensors = out if isinstance(out, (tuple, list)) else [out]
+        described = [
+            (tuple(t.shape), t.stride(), t.dtype) for t in tensors if isinstance(t, Tensor)
+        ]
+        results.append((plan.overload, described))
+        return out
+
+    return logged
+
+
+@pytest.mark.parametrize("size", [Resolution(224, 224), Resolution(164, 100)], ids=str)
+@pytest.mark.parametrize(
+    "name",
+    ["dat_t", "datpp_t", "dat_t_star", "dat_t_sra", "dat_t_dwconv_bias", "dat_t_ddetr_16_16"],
+)
+def test_every_operator_of_our_models(
+    name: str, size: Resolution, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    found: dict[str, list[Result]] = {"cpu": [], "meta": []}
+    for device, results in found.items():
+        monkeypatch.setattr(recorder, "execute", _log(results))
+        datbench.count_model(name, Setting(size, batch=2, device=device))
+    assert len(found["cpu"]) > 300
+    for predicted, real in zip(found["meta"], found["cpu"], strict=True):
+        assert predicted == real
+
+
+def test_a_count_does_not_load_the_compiler() -> None:
+    """Torch's Python meta kernels would: as much time as `import torch` again."""
+    import subprocess
+
+    code = (
+        "import sys, datbench\n"
+        "from datbench import Resolution, Setting\n"
+        "for name in ('dat_s', 'datpp_t', 'dat_t_ddetr_16_16'):\n"
+        "    datbench.count_model(name, Setting(Resolution(1280, 800)))\n"
+        "heavy = {'torch._dynamo', 'sympy', 'timm', 'torchvision', 'pandas', 'fvcore'}\n"
+        "print(sorted(heavy & set(sys.modules)))\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
+
+
+@st.composite
+def _operands(draw: st.DrawFn) -> list[Tensor]:
+    """One or two tensors that broadcast, each a permuted or sliced view."""
+    rank = draw(st.integers(1, 4))
+    shape = draw(st.lists(st.integers(1, 4), min_size=rank, max_size=rank))
+    operands = []
+    for _ in range(draw(st.integers(1, 2))):
+        own = [1 if draw(st.booleans()) and draw(st.booleans()) else n for n in shape]
+        order = draw(st.permutations(range(rank)))
+        gap = draw(st.integers(0, 1))
+        base = torch.zeros([own[d] + (gap if i == 0 else 0) for i, d in enumerate(order)])
+        base = base[: own[order[0]]]
+        operands.append(base.permute([order.index(d) for d in range(rank)]))
+    return operands
+
+
+@settings(max_examples=300, deadline=None)
+@given(_operands())
+def test_layout_of_elementwise_results(operands: list[Tensor]) -> None:
+    real = operands[0] + (operands[1] if len(operands) > 1 else 1.0)
+    predicted = elementwise(torch.float32, *(x.to("meta") for x in operands))
+    assert predicted.shape == real.shape
+    compared = [
+        (ours, theirs)
+        for ours, theirs, size in zip(predicted.stride(), real.stride(), real.shape, strict=True)
+        if size > 1  # the stride of a dimension of one element means nothing
+    ]
+    assert all(ours == theirs for ours, theirs in compared)
