@@ -19,6 +19,10 @@ from datbench.measure.shapes.layout import elementwise
 Result = tuple[str, list[tuple[tuple[int, ...], tuple[int, ...], torch.dtype]]]
 
 
+# How torch wraps a constant differs between its versions and devices.
+BOOKKEEPING = ("aten::lift_fresh", "aten::detach_", "aten::alias")
+
+
 def _log(results: list[Result]) -> Callable[..., Any]:
     def logged(func: Any, plan: Plan, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Any:
         out = execute(func, plan, args, kwargs)
@@ -26,7 +30,8 @@ def _log(results: list[Result]) -> Callable[..., Any]:
         described = [
             (tuple(t.shape), t.stride(), t.dtype) for t in tensors if isinstance(t, Tensor)
         ]
-        results.append((plan.overload, described))
+        if plan.overload not in BOOKKEEPING:
+            results.append((plan.overload, described))
         return out
 
     return logged

@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from .layout import broadcast, channels_last, contiguous, elementwise
+from .layout import META, broadcast, channels_last, contiguous, elementwise
 from .registry import ShapeRule, shape_rule
 
 # Elementwise
@@ -263,3 +263,15 @@ def _index(args: Sequence[Any], kwargs: Mapping[str, Any]) -> Tensor | None:
         return None
     dim, index = at[0], indices[at[0]]
     return contiguous((*x.shape[:dim], *index.shape, *x.shape[dim + 1 :]), x.dtype)
+
+
+# Creation
+
+
+@shape_rule("arange", "arange.start")
+def _arange(args: Sequence[Any], kwargs: Mapping[str, Any]) -> Tensor | None:
+    """Whole numbers with step 1 on meta."""
+    start, end = (0, args[0]) if len(args) == 1 else args[:2]
+    if kwargs.get("device") != META or not isinstance(start, int) or not isinstance(end, int):
+        return None
+    return contiguous((max(end - start, 0),), kwargs.get("dtype") or torch.int64)

@@ -1,0 +1,87 @@
+"""The promises of the project as a whole: its public names, its documents, what it loads."""
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import datbench
+from datbench.cli.main import COMMANDS
+
+ROOT = Path(__file__).parents[1]
+
+
+def test_public_names_are_pinned() -> None:
+    assert set(datbench.__all__) == {
+        "DatbenchError",
+        "Resolution",
+        "Setting",
+        "__version__",
+        "count",
+        "count_model",
+        "create_model",
+        "list_models",
+        "load_checkpoint",
+        "parameters",
+        "register_rule",
+    }
+    for name in datbench.__all__:
+        assert getattr(datbench, name) is not None
+    assert set(dir(datbench)) == set(datbench.__all__)
+    with pytest.raises(AttributeError, match="no attribute 'flop'"):
+        _ = datbench.flop
+
+
+@pytest.mark.parametrize(
+    "code",
+    [
+        "import datbench",
+        "import datbench.report.render, datbench.report.counts, datbench.results",
+        "from datbench.cli.main import main; main(['--help'])",
+        "from datbench.cli.main import main; main(['models'])",
+        "from datbench.cli.main import main; main(['show', 'dat_t'])",
+        "from datbench.cli.main import main; main(['flops', 'dat_ss'])",
+        "from datbench.cli.main import main; main(['flops', 'dat_s', '--res', '12y0'])",
+    ],
+)
+def test_torch_is_loaded_only_where_it_is_needed(code: str) -> None:
+    code += "\nimport sys; sys.exit('torch' in sys.modules or 'pandas' in sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+
+
+def test_ci_runs_the_test_command_of_readme() -> None:
+    script = (ROOT / ".ci/run").read_text().strip().splitlines()
+    assert script[-1] in (ROOT / "README.md").read_text()
+
+
+def test_readme_names_every_command() -> None:
+    readme = (ROOT / "README.md").read_text()
+    for command in COMMANDS:
+        assert f"datbench {command.__name__}" in readme
+        assert command.__doc__
+
+
+def test_commands_in_readme_run(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    from datbench.cli.main import main
+
+    tour = (ROOT / "README.md").read_text().partition("## A tour")[2].partition("```\n\n")[0]
+    lines = re.findall(r"^datbench (.*?)(?:\s+#.*)?$", tour, flags=re.MULTILINE)
+    assert len(lines) >= 10
+    for line in lines:
+        if "dat_t.pth" in line:
+            continue
+        arguments = [str(tmp_path / a) if a.endswith(".json") else a for a in line.split()]
+        assert main(arguments) == 0, capsys.readouterr().err
+
+
+def test_links_between_documents_exist() -> None:
+    for document in [ROOT / "README.md", *(ROOT / "docs").glob("*.md")]:
+        for target in re.findall(r"\]\(([^)#:]+)\)", document.read_text()):
+            assert (document.parent / target).exists(), f"{document.name} -> {target}"
+
+
+def test_versions_agree() -> None:
+    assert f"## {datbench.__version__}" in (ROOT / "CHANGELOG.md").read_text()
