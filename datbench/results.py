@@ -90,6 +90,39 @@ class CountRow:
     stage_params: dict[str, int]
 
 
+@dataclass(frozen=True)
+class Resized:
+    """A bias table that was resized, with its shape in the file and in the model."""
+
+    name: str
+    was: tuple[int, ...]
+    now: tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class CheckpointReport:
+    """What loading did.
+
+    Args:
+        matched: our parameters that the file set as they stand.
+        resized: bias tables that were resized bicubically.
+        ignored: keys of the file that this model has no use for.
+        initialised: our parameters that the file does not hold and that keep their values.
+    """
+
+    path: str
+    matched: tuple[str, ...]
+    resized: tuple[Resized, ...]
+    ignored: tuple[str, ...]
+    initialised: tuple[str, ...]
+
+    def __str__(self) -> str:
+        return (
+            f"{self.path}: {len(self.matched)} matched, {len(self.resized)} resized, "
+            f"{len(self.ignored)} ignored, {len(self.initialised)} left as initialised"
+        )
+
+
 def document(kind: str, rows: Sequence[Any], environment: dict[str, Any]) -> dict[str, Any]:
     """The JSON document of some rows (dataclasses or dicts)."""
     return {
@@ -123,7 +156,7 @@ def loads(text: str, name: str = "the document") -> dict[str, Any]:
     """
     try:
         content = json.loads(text)
-    except json.JSONDecodeError as error:
+    except (ValueError, RecursionError) as error:  # numbers and nesting beyond Python's limits too
         raise UsageError(f"{name} is no complete JSON: {error}.") from error
     if not isinstance(content, dict) or content.get("format") != "datbench":
         raise UsageError(f"{name} is no datbench result.")

@@ -1,6 +1,7 @@
 """The one place where numbers become text: MACs, FLOPs, parameters, bytes, shares.
 
-A multiply-add is one MAC and two FLOPs; the words are never exchanged.
+A multiply-add is one MAC and two FLOPs; the words are never exchanged. Names of others become
+printable here too.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ _BINARY = ((2**40, "TiB"), (2**30, "GiB"), (2**20, "MiB"), (2**10, "KiB"))
 def amount(value: float, unit: str = "", digits: int = 3) -> str:
     """``301959091200, "MAC"`` -> ``301.959 GMAC``. Prefixes are powers of ten."""
     for scale, prefix in _DECIMAL:
-        if abs(value) >= scale:
+        if round(abs(value) / scale, digits) >= 1:  # 999,999.9 is 1.000 M, not 1000.000 K
             return f"{value / scale:.{digits}f} {prefix}{unit}"
     return f"{value:g} {unit}".rstrip()
 
@@ -30,7 +31,7 @@ def mega(value: float) -> str:
 def size(value: float) -> str:
     """Bytes with binary prefixes: ``1536`` -> ``1.5 KiB``."""
     for scale, name in _BINARY:
-        if abs(value) >= scale:
+        if round(abs(value) / scale, 1) >= 1:
             return f"{value / scale:.1f} {name}"
     return f"{value:.0f} B"
 
@@ -48,3 +49,11 @@ def ratio(value: float | None) -> str:
 def integer(value: float) -> str:
     """With thin groups of three digits, as ASCII: ``49_700_402`` -> ``49,700,402``."""
     return f"{value:,.0f}"
+
+
+def printable(text: str) -> str:
+    """Text that cannot steer a terminal: control characters are written out.
+
+    Names of files and of a checkpoint's tensors are somebody else's.
+    """
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)

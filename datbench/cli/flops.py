@@ -6,13 +6,27 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from .options import Format, Models, Out, OutputFormat, Resolutions
+from ..errors import CheckFailed, UnknownNameError, UsageError
+from ..measure.conventions import CONVENTIONS
+from ..measure.conventions import convention as find_convention
+from ..types import ATTENTIONS, DTYPES, Setting
+from .options import (
+    Format,
+    Models,
+    Out,
+    OutputFormat,
+    Resolutions,
+    complete,
+    resolutions,
+    specs,
+)
 
 if TYPE_CHECKING:
     from ..models.spec import ModelSpec
     from ..report.counts import By
     from ..results import CountRow
-    from ..types import Setting
+
+PARTS: tuple[By, ...] = ("stage", "operator", "module")
 
 
 def flops(
@@ -23,28 +37,48 @@ def flops(
         str,
         typer.Option(
             help="fvcore (MACs, what papers print), mmdet (MACs by mmcv's hooks), torch (FLOPs of "
-            "products alone) or strict (FLOPs of all that runs)."
+            "products alone) or strict (FLOPs of all that runs).",
+            autocompletion=complete(*CONVENTIONS),
         ),
     ] = "fvcore",
     backward: Annotated[bool, typer.Option("--backward", help="Count the backward too.")] = False,
     by: Annotated[
-        str, typer.Option(help="Breakdowns of a single model: stage, operator, module.")
-    ] = "stage,operator",
+        str | None,
+        typer.Option(
+            help="Break one model down by stage, operator or module, or several with commas.",
+            autocompletion=complete(*PARTS),
+            show_default="stage,operator",
+        ),
+    ] = None,
     depth: Annotated[
         int | None,
-        typer.Option(help="Cut module paths to this many parts.", min=1, show_default=False),
+        typer.Option(
+            help="With --by module: cut paths to this many names.", min=1, show_default=False
+        ),
     ] = None,
     attention: Annotated[
-        str, typer.Option(help="eager or sdpa; the count does not depend on it.")
+        str,
+        typer.Option(
+            help="eager or sdpa; the count does not depend on it.",
+            autocompletion=complete(*ATTENTIONS),
+        ),
     ] = "eager",
     features: Annotated[
         bool, typer.Option("--features", help="Four feature maps with a norm each, no head.")
     ] = False,
     dtype: Annotated[
-        str, typer.Option(help="float32, float64, bfloat16 or float16; changes bytes only.")
+        str,
+        typer.Option(
+            help="float32, float64, bfloat16 or float16; changes bytes only.",
+            autocompletion=complete(*DTYPES),
+        ),
     ] = "float32",
     device: Annotated[
-        str, typer.Option(help="Where to run; meta needs neither memory nor time.")
+        str,
+        typer.Option(
+            help="Where to run; meta needs neither memory nor time.",
+            autocompletion=complete("meta", "cpu", "cuda"),
+        ),
     ] = "meta",
     max_unknown: Annotated[
         int | None,
@@ -57,20 +91,18 @@ def flops(
     format: OutputFormat = None,
     out: Out = None,
 ) -> None:
-    """Count MACs or FLOPs, and parameters, by stage and operator.
+    """Count MACs or FLOPs, and parameters.
 
-    One model at one resolution is broken down; several make one table.
+    One model at one resolution is broken down; several make one table. JSON holds it all.
     """
-    from .options import resolutions, specs
     from .output import choose_format
 
     wanted = choose_format(format, out)
-    chosen, sizes, parts = specs(model), resolutions(res), _parts(by)
-    from ..types import ATTENTIONS, Setting
-
+    chosen, sizes = specs(model), resolutions(res)
+    parts = _parts(by, wanted)
+    if depth is not None and "module" not in parts:
+        raise UsageError("--depth cuts the paths of modules; add --by module.")
     if attention not in ATTENTIONS:
-        from ..errors import UnknownNameError
-
         raise UnknownNameError.among("attention", attention, ATTENTIONS)
     jobs = [
         (
@@ -88,31 +120,32 @@ def flops(
         for spec in chosen
         for size in sizes or [spec.resolution]
     ]
+    if parts and len(jobs) > 1:
+        raise UsageError("--by breaks down one model at one resolution; name only one.")
     rows = _count(jobs, convention)
     _write(rows, parts, depth, wanted, out)
     _check_unknown(rows, max_unknown)
 
 
-def _parts(by: str) -> list[By]:
-    from ..errors import UnknownNameError
-
-    known: tuple[By, ...] = ("stage", "operator", "module")
+def _parts(by: str | None, wanted: Format) -> list[By]:
+    """The breakdowns asked for; none asked for is an empty list."""
     found: list[By] = []
-    for name in by.split(","):
-        match = next((part for part in known if part == name.strip()), None)
+    for name in by.split(",") if by is not None else ():
+        match = next((part for part in PARTS if part == name.strip()), None)
         if match is None:
-            raise UnknownNameError.among("breakdown", name.strip(), known)
+            raise UnknownNameError.among("breakdown", name.strip(), PARTS)
         found.append(match)
+    if len(found) > 1 and wanted is Format.CSV:
+        raise UsageError(f"a CSV file holds one table; choose one of --by {', '.join(found)}.")
     return found
 
 
 def _count(jobs: list[tuple[ModelSpec, Setting]], convention: str) -> list[CountRow]:
     """Count every job, with a progress bar where there are several and somebody watches."""
-    # torch is imported here, after everything that the user may have mistyped was checked.
-    from ..measure.conventions import convention as find
     from .progress import progress
 
-    weights = find(convention)
+    weights = find_convention(convention)
+    # torch is imported here, after everything that the user may have mistyped was checked.
     from ..measure.device import check_device
     from ..measure.summary import count_row
 
@@ -132,8 +165,9 @@ def _write(
     from ..results import document
     from .output import emit
 
-    single = len(rows) == 1 and (wanted in (Format.TABLE, Format.MD))
-    tables = one_model(rows[0], parts, depth) if single else [many_models(rows)]
+    if not parts and len(rows) == 1 and wanted in (Format.TABLE, Format.MD):
+        parts = ["stage", "operator"]
+    tables = one_model(rows[0], parts, depth) if parts else [many_models(rows)]
     emit(tables, document("flops", rows, summary()), wanted, out)
 
 
@@ -143,8 +177,6 @@ def _check_unknown(rows: list[CountRow], limit: int | None) -> None:
     for row in rows:
         calls = sum(row.unknown.values())
         if calls > limit:
-            from ..errors import CheckFailed
-
             raise CheckFailed(
                 f"{row.model}: {calls} calls of operators without a rule, more than "
                 f"--max-unknown {limit}: {', '.join(row.unknown)}."

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import os
+import io
 import sys
 from collections.abc import Callable
 from typing import Annotated, Any
@@ -11,6 +11,7 @@ import typer
 
 from .. import __version__
 from ..errors import DatbenchError
+from ..units import printable
 from . import env, flops, models, params, show
 
 COMMANDS: tuple[Callable[..., None], ...] = (
@@ -26,7 +27,6 @@ app = typer.Typer(
     help="What vision backbones with deformable attention cost, counted and measured.",
     epilog="Exit codes: 0 fine, 1 a check failed, 2 wrong usage, 3 missing, 4 ambiguous, "
     "5 a measurement failed.",
-    no_args_is_help=True,
     rich_markup_mode=None,
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
@@ -60,37 +60,42 @@ _CLICK_ERROR: Any = next(c for c in typer.BadParameter.__mro__ if c.__name__ == 
 
 def main(arguments: list[str] | None = None) -> int:
     """Run the program; returns its exit code. Every deliberate error ends here, as one line."""
-    arguments = sys.argv[1:] if arguments is None else arguments
+    given = sys.argv[1:] if arguments is None else arguments
+    debug = "--debug" in given  # anywhere, also after the command
+    arguments = [argument for argument in given if argument != "--debug"]
     try:
         result = app(args=arguments, prog_name="datbench", standalone_mode=False)
     except DatbenchError as error:
-        if "--debug" in arguments:
+        if debug:
             raise
         return _complain(str(error), error.exit_code)
     except _CLICK_ERROR as error:
-        message = error.format_message() or "a command is missing; see datbench --help"
-        return _complain(message, 2)
-    except typer.Abort:
-        return _complain("aborted.", 130)
-    except KeyboardInterrupt:
+        return _complain(_usage(error), 2)
+    except (typer.Abort, KeyboardInterrupt):
         return _complain("interrupted.", 130)
-    except BrokenPipeError:
-        # The reader has gone (`datbench ... | head`); keep Python from complaining at exit.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 141
     except OSError as error:
-        if "--debug" in arguments:
+        if debug:
             raise
-        return _complain(f"{error.filename or 'file'}: {error.strerror or error}.", 5)
+        where = f"{error.filename}: " if error.filename else ""
+        return _complain(f"{where}{error.strerror or error}.", 5)
     return result if isinstance(result, int) else 0
 
 
+def _usage(error: Any) -> str:
+    """What is wrong with the command line, and where to read how it is written."""
+    message = error.format_message().replace("Value error, ", "").rstrip(".")  # pydantic's words
+    context = getattr(error, "ctx", None)
+    return f"{message}; see {context.command_path if context else 'datbench'} --help."
+
+
 def _complain(message: str, code: int) -> int:
-    line = " ".join(message.split())
+    line = printable(" ".join(message.split()))
     print(f"datbench: {line}", file=sys.stderr)
     return code
 
 
 def entry() -> None:
     """What the console script calls."""
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")  # names of files need not be UTF-8
     sys.exit(main())

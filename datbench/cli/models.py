@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from .options import Format, Out, OutputFormat
+from .options import Format, Out, OutputFormat, complete
 
 
 def models(
@@ -16,12 +16,15 @@ def models(
     ] = None,
     family: Annotated[
         str | None,
-        typer.Option(help="Only this family: dat, dat++, ablation or deformable-detr."),
+        typer.Option(
+            help="Only this family: dat, dat++, ablation or deformable-detr.",
+            autocompletion=complete("dat", "dat++", "ablation", "deformable-detr"),
+        ),
     ] = None,
     format: OutputFormat = None,
     out: Out = None,
 ) -> None:
-    """List the models that datbench builds, with where each is published."""
+    """List the models, with where each is published."""
     from ..errors import UnknownNameError, UsageError
     from ..models.dat import REGISTRY
     from ..report.table import Column, Table
@@ -38,7 +41,10 @@ def models(
         if family in (None, spec.family) and (pattern or "").lower() in spec.name
     ]
     if not chosen:
-        raise UsageError(f"no model's name contains {pattern!r}; `datbench models` lists them all.")
+        where = f" in family {family}" if family else ""
+        raise UsageError(
+            f"no model's name contains {pattern!r}{where}; `datbench models` lists them all."
+        )
     rows = [
         {
             "model": spec.name,
@@ -49,8 +55,18 @@ def models(
         }
         for spec in chosen
     ]
-    columns = tuple(Column(name, name) for name in rows[0])
-    table = Table(columns, tuple(tuple(row.values()) for row in rows))
+    grouped = wanted in (Format.TABLE, Format.MD)  # for people: a table a family, under its name
+    titles = {"resolution": "input"}
+    columns = tuple(
+        Column(name, titles.get(name, name), hidden=grouped and name == "family")
+        for name in rows[0]
+    )
+
+    def table(title: str = "") -> Table:
+        kept = (tuple(row.values()) for row in rows if title in ("", row["family"]))
+        return Table(columns, tuple(kept), title)
+
+    tables = [table(family) for family in dict.fromkeys(row["family"] for row in rows)]
     from ..measure.environment import summary
 
-    emit([table], document("models", rows, summary()), wanted, out)
+    emit(tables if grouped else [table()], document("models", rows, summary()), wanted, out)

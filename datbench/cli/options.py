@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from enum import Enum
 from pathlib import Path
 from typing import Annotated
@@ -23,6 +24,11 @@ class Format(str, Enum):
     LATEX = "latex"
 
 
+def complete(*names: str) -> Callable[[str], list[str]]:
+    """Shell completion of an option that takes one of `names`."""
+    return lambda incomplete: [name for name in names if name.startswith(incomplete)]
+
+
 def complete_models(incomplete: str) -> list[tuple[str, str]]:
     """Names for shell completion, with a line about each."""
     return [(s.name, s.summary) for s in REGISTRY if s.name.startswith(incomplete)]
@@ -31,7 +37,7 @@ def complete_models(incomplete: str) -> list[tuple[str, str]]:
 Models = Annotated[
     list[str],
     typer.Argument(
-        metavar="MODEL...",
+        metavar="MODEL",
         help="Models, such as dat_t; `datbench models` lists them.",
         autocompletion=complete_models,
         show_default=False,
@@ -57,7 +63,12 @@ OutputFormat = Annotated[
 ]
 Out = Annotated[
     Path | None,
-    typer.Option("--out", metavar="FILE", help="Write to this file instead of the terminal."),
+    typer.Option(
+        "--out",
+        metavar="FILE",
+        readable=False,  # need not be
+        help="Write to this file instead of the terminal.",
+    ),
 ]
 
 

@@ -9,6 +9,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import typer
+
 from ..errors import DatbenchError, UsageError
 from ..report import render
 from ..report.table import Table
@@ -28,6 +30,9 @@ _SUFFIXES = {
 PLAIN_WIDTH = 120
 """Columns of a table that no terminal bounds."""
 
+READER_GONE = 141
+"""Exit code of a program whose reader has left (`datbench ... | head`), as a shell reports it."""
+
 
 def choose_format(wanted: Format | None, out: Path | None) -> Format:
     """The format asked for, or the one of the file's suffix. Checks the path before any work.
@@ -36,12 +41,10 @@ def choose_format(wanted: Format | None, out: Path | None) -> Format:
         UsageError: the suffix says nothing, or the file cannot be written there.
     """
     if out is not None:
-        if out.is_dir():
-            raise UsageError(f"--out {out} is a directory; name a file.")
-        if not out.parent.is_dir():
-            raise UsageError(f"--out {out}: there is no directory {out.parent}.")
-        if not os.access(out.parent, os.W_OK):
-            raise UsageError(f"--out {out}: no permission to write in {out.parent}.")
+        try:
+            _check_path(out)
+        except OSError as error:
+            raise UsageError(f"--out {out}: {error.strerror}.") from error
     if wanted is not None:
         return wanted
     if out is None:
@@ -53,6 +56,20 @@ def choose_format(wanted: Format | None, out: Path | None) -> Format:
             f"{', '.join(_SUFFIXES)} or give --format."
         )
     return found
+
+
+def _check_path(out: Path) -> None:
+    if out.is_dir():
+        raise UsageError(f"--out {out} is a directory; name a file.")
+    if out.exists() and not os.access(out, os.W_OK):
+        raise UsageError(f"--out {out}: no permission to write to it.")
+    if out.exists() and not out.is_file():
+        return  # a device or a pipe: nothing is made beside it
+    folder = _target(out).parent
+    if not folder.is_dir():
+        raise UsageError(f"--out {out}: there is no directory {folder}.")
+    if not os.access(folder, os.W_OK):
+        raise UsageError(f"--out {out}: no permission to write in {folder}.")
 
 
 def console(stderr: bool = False) -> Console:
@@ -74,15 +91,23 @@ def emit(
     Raises:
         DatbenchError: the file could not be written; nothing is left of it.
     """
-    if wanted is Format.TABLE and out is None:
-        render.print_tables(tables, console())
+    if out is not None:
+        write_whole(out, as_text(tables, content, wanted))
         return
-    text = as_text(tables, content, wanted)
-    if out is None:
+    if wanted is Format.TABLE:
+        terminal = console()
+        with terminal.capture() as drawn:
+            render.print_tables(tables, terminal)
+        text = _trimmed(drawn.get())
+    else:
+        text = as_text(tables, content, wanted)
+    try:
         sys.stdout.write(text)
         sys.stdout.flush()
-    else:
-        write_whole(out, text)
+    except BrokenPipeError:
+        # Keep Python from complaining at exit about what it could not flush.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        raise typer.Exit(READER_GONE) from None
 
 
 def as_text(tables: Sequence[Table], content: dict[str, Any], wanted: Format) -> str:
@@ -104,25 +129,51 @@ def as_text(tables: Sequence[Table], content: dict[str, Any], wanted: Format) ->
             from rich.console import Console
 
             drawn = StringIO()
-            render.print_tables(tables, Console(file=drawn, width=PLAIN_WIDTH, highlight=False))
-            return drawn.getvalue()
+            plain = Console(file=drawn, width=PLAIN_WIDTH, highlight=False, color_system=None)
+            render.print_tables(tables, plain)
+            return _trimmed(drawn.getvalue())
+
+
+def _trimmed(text: str) -> str:
+    """Lines without the blanks that fill a table's last column."""
+    return "".join(f"{line.rstrip()}\n" for line in text.splitlines())
 
 
 def write_whole(path: Path, text: str) -> None:
-    """Write beside and rename, so that the file is whole or as it was."""
-    temporary = None
+    """Write beside and rename, so that the file is whole or as it was.
+
+    A link keeps pointing where it does; a device or a pipe is written to as it stands.
+
+    Raises:
+        DatbenchError: the system refused, for example because the disk is full.
+    """
+    data = text.encode("utf-8", "backslashreplace")  # names of files need not be UTF-8
     try:
-        with tempfile.NamedTemporaryFile(
-            "w", encoding="utf-8", dir=path.parent, prefix=f".{path.name}.", delete=False
-        ) as file:
-            temporary = Path(file.name)
-            file.write(text)
-        temporary.chmod(0o666 & ~_umask())
-        temporary.replace(path)
+        if path.exists() and not path.is_file():
+            path.write_bytes(data)
+        else:
+            _replace(_target(path), data)
     except OSError as error:
-        if temporary is not None:
-            temporary.unlink(missing_ok=True)
         raise DatbenchError(f"could not write {path}: {error.strerror}.") from error
+
+
+def _replace(path: Path, data: bytes) -> None:
+    mode = path.stat().st_mode & 0o777 if path.exists() else 0o666 & ~_umask()
+    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    temporary = Path(name)
+    try:
+        with open(handle, "wb") as file:
+            file.write(data)
+        temporary.chmod(mode)
+        temporary.replace(path)
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise
+
+
+def _target(path: Path) -> Path:
+    """Where a link points to in the end; the path itself if it is none."""
+    return Path(os.path.realpath(path))
 
 
 def _umask() -> int:

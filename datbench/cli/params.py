@@ -56,6 +56,8 @@ def params(
         Column(name, titles.get(name, name), units.integer if name in titles else None)
         for name in rows[0]
     )
+    title = "four feature maps, no head" if features else ""
     note = "Numbers of elements. Papers print trainable parameters; buffers hold masks and indices."
-    table = Table(columns, tuple(tuple(row.values()) for row in rows), notes=(note,))
-    emit([table], document("params", rows, summary()), wanted, out)
+    table = Table(columns, tuple(tuple(row.values()) for row in rows), title, (note,))
+    content = [{**row, "features": features} for row in rows]
+    emit([table], document("params", content, summary()), wanted, out)

@@ -8,14 +8,14 @@ some carry ``module.``. A checkpoint is somebody's pickle: see `checkpoint_files
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Iterable
 from pathlib import Path
 
 import torch.nn.functional as F
 from torch import Tensor
 
-from ..errors import CheckpointError
+from ..errors import CheckpointError, UsageError
+from ..results import CheckpointReport, Resized
 from .checkpoint_files import read_weights
 from .pyramid import PyramidBackbone
 
@@ -57,39 +57,6 @@ _COMPUTED = ("relative_position_index", "attn_mask", "q_grid", "reference")
 """Buffers of the published layouts that we compute: accepted in a file, never required."""
 
 
-@dataclass(frozen=True)
-class Resized:
-    """A bias table that was resized, with its shape in the file and in the model."""
-
-    name: str
-    was: tuple[int, ...]
-    now: tuple[int, ...]
-
-
-@dataclass(frozen=True)
-class CheckpointReport:
-    """What loading did.
-
-    Args:
-        matched: our parameters that the file set as they stand.
-        resized: bias tables that were resized bicubically.
-        ignored: keys of the file that this model has no use for.
-        initialised: our parameters that the file does not hold and that keep their values.
-    """
-
-    path: str
-    matched: tuple[str, ...]
-    resized: tuple[Resized, ...]
-    ignored: tuple[str, ...]
-    initialised: tuple[str, ...]
-
-    def __str__(self) -> str:
-        return (
-            f"{self.path}: {len(self.matched)} matched, {len(self.resized)} resized, "
-            f"{len(self.ignored)} ignored, {len(self.initialised)} left as initialised"
-        )
-
-
 def load_checkpoint(model: PyramidBackbone, path: str | Path) -> CheckpointReport:
     """Load published (or our own) weights into `model`, wholly or not at all.
 
@@ -100,8 +67,11 @@ def load_checkpoint(model: PyramidBackbone, path: str | Path) -> CheckpointRepor
     Raises:
         CheckpointError: the file cannot be read safely, or belongs to another model; the message
             names the first differences and `model` is unchanged.
+        UsageError: `model` is on meta.
     """
     tensors, report = match_checkpoint(model, path)
+    if any(parameter.is_meta for parameter in model.parameters()):
+        raise UsageError("a model on meta holds no weights; build it on a device to load into it.")
     model.load_state_dict(tensors, strict=False)
     return report
 
@@ -114,17 +84,20 @@ def match_checkpoint(
     Returns:
         Tensors under our names, and the report.
     """
-    weights, outside = _backbone_part(read_weights(path))
+    weights = read_weights(path)
+    keys, outside = _backbone_part(weights)
     ours = model.state_dict()
     frozen = {name for name, parameter in model.named_parameters() if not parameter.requires_grad}
     tensors: dict[str, Tensor] = {}
     resized: list[Resized] = []
     ignored = list(outside)
     problems: list[str] = []
-    for key, value in weights.items():
-        name = key if key in ours else _translate(key)
+    for inner, key in keys.items():
+        value, name = weights[key], inner if inner in ours else _translate(inner)
         target = ours.get(name)
-        if target is not None and (fitted := _fit(name, value, target)) is not None:
+        if name in tensors:
+            problems.append(f"{key} is in the file twice, under two names")
+        elif target is not None and (fitted := _fit(name, value, target)) is not None:
             tensors[name] = fitted
             if fitted.numel() != value.numel():
                 resized.append(Resized(name, tuple(value.shape), tuple(target.shape)))
@@ -132,6 +105,8 @@ def match_checkpoint(
             ignored.append(key)
         elif target is None:
             problems.append(f"{key} {tuple(value.shape)} is not in the model")
+        elif not value.is_floating_point():
+            problems.append(f"{key} is {value.dtype} in the file, {target.dtype} in the model")
         else:
             problems.append(
                 f"{key} is {tuple(value.shape)} in the file, {tuple(target.shape)} in the model"
@@ -177,16 +152,17 @@ def _translate(key: str) -> str:
     return key
 
 
-def _backbone_part(weights: Mapping[str, Tensor]) -> tuple[dict[str, Tensor], list[str]]:
-    """Keys without their prefixes, and the keys that belong to other parts (neck, heads)."""
-    named = dict(weights)
-    if named and all(key.startswith("module.") for key in named):
-        named = {key.removeprefix("module."): value for key, value in named.items()}
-    inside = {key: value for key, value in named.items() if key.startswith("backbone.")}
+def _backbone_part(keys: Iterable[str]) -> tuple[dict[str, str], list[str]]:
+    """The file's keys by their names in the backbone, and those of other parts (neck, heads)."""
+    named = {key: key for key in keys}
+    if all(key.startswith("module.") for key in named):
+        named = {key.removeprefix("module."): key for key in named}
+    prefix = "backbone."
+    inside = {name: key for name, key in named.items() if name.startswith(prefix)}
     if not inside:
         return named, []
-    outside = [key for key in named if key not in inside]
-    return {key.removeprefix("backbone."): value for key, value in inside.items()}, outside
+    outside = [key for name, key in named.items() if name not in inside]
+    return {name.removeprefix(prefix): key for name, key in inside.items()}, outside
 
 
 def _is_top(name: str) -> bool:
@@ -201,6 +177,8 @@ def _other_head(name: str, model: PyramidBackbone) -> bool:
 
 def _fit(name: str, value: Tensor, target: Tensor) -> Tensor | None:
     """`value` in `target`'s shape, or None if it is something else."""
+    if not value.is_floating_point():
+        return None
     if value.shape == target.shape:
         return value
     if value.ndim == 4 and target.ndim == 2 and value.shape == (*target.shape, 1, 1):
@@ -222,8 +200,6 @@ def _fit(name: str, value: Tensor, target: Tensor) -> Tensor | None:
 
 def _bicubic(table: Tensor, side: int) -> Tensor:
     """(M, s, s) -> (M, side, side), as the published loader does it."""
-    if table.is_meta:
-        return table.new_empty((table.shape[0], side, side))
     resized = F.interpolate(table[None].float(), (side, side), mode="bicubic", align_corners=False)
     return resized[0].to(table.dtype)
 

@@ -32,6 +32,16 @@ class Published:
     printed_params: str | None = None
     note: str | None = None
 
+    def sentences(self) -> tuple[str, ...]:
+        """The entry in words, for people."""
+        params = f", {self.printed_params} parameters" if self.printed_params else ""
+        found = [
+            f"{self.source} prints {self.printed_flops} FLOPs (MACs by fvcore's rules){params}; "
+            f"fvcore counts {self.gmacs:.4f} GMACs and {self.mparams:.4f} M trainable parameters "
+            "in the published code."
+        ]
+        return (*found, self.note) if self.note else tuple(found)
+
 
 def tables_directory() -> Path:
     """Where the tables are: inside an installed package, or beside it in a checkout."""

@@ -7,16 +7,27 @@ from typing import Literal
 
 from .. import units
 from ..results import CountRow, GroupRow
-from .table import Column, Table
+from .table import Column, Table, Value
 
 By = Literal["stage", "operator", "module"]
 
 _PARAMS = Column("params", "params (M)", units.mega)
 
+_SETTING = ("batch", "dtype", "device", "attention", "backward", "features")
+
 
 def _amount(row: CountRow) -> Column:
-    name = "macs" if row.unit == "MAC" else "flops"
-    return Column(name, f"G{row.unit}s ({row.convention})", units.giga)
+    """The column of amounts; its heading never leaves the unit open."""
+    return Column("macs" if row.unit == "MAC" else "flops", f"G{row.unit}s", units.giga)
+
+
+def _setting_columns() -> list[Column]:
+    """What people read in the title and machines in every row."""
+    return [Column(name, name, hidden=True) for name in (*_SETTING, "convention")]
+
+
+def _setting_values(row: CountRow) -> tuple[Value, ...]:
+    return (*(getattr(row.setting, name) for name in _SETTING), row.convention)
 
 
 def setting_line(row: CountRow) -> str:
@@ -29,6 +40,8 @@ def setting_line(row: CountRow) -> str:
         f"{setting.attention} attention",
         "forward and backward" if setting.backward else "forward",
     ]
+    if setting.device != "meta":
+        parts.append(f"on {setting.device}")
     if setting.features:
         parts.append("four feature maps, no head")
     return ", ".join(parts)
@@ -36,114 +49,112 @@ def setting_line(row: CountRow) -> str:
 
 def one_model(row: CountRow, by: Sequence[By], depth: int | None = None) -> list[Table]:
     """A model's total, then its breakdowns."""
-    total = f"{units.amount(row.amount, row.unit)}s, {units.amount(row.params)} parameters"
-    title = f"{row.model}: {total} ({row.convention} convention; {setting_line(row)})"
-    tables: list[Table] = []
-    for part in by:
-        tables.append(_breakdown(row, part, title if not tables else "", depth))
-    last = tables[-1]
-    tables[-1] = Table(last.columns, last.rows, last.title, notes([row]))
+    total = f"{units.amount(row.amount, row.unit)}s"
+    if row.backward is not None:
+        forward, backward = (units.amount(x, row.unit) for x in (row.forward, row.backward))
+        total += f" ({forward}s forward, {backward}s backward)"
+    title = (
+        f"{row.model}: {total}, {units.amount(row.params)} parameters "
+        f"({row.convention} convention; {setting_line(row)})"
+    )
+    tables = [_breakdown(row, part, depth) for part in by]
+    first, last = tables[0], tables[-1]
+    tables[0] = Table(first.columns, first.rows, title)
+    tables[-1] = Table(last.columns, last.rows, tables[-1].title, notes([row]))
     return tables
 
 
-def _breakdown(row: CountRow, by: By, title: str, depth: int | None) -> Table:
+def _breakdown(row: CountRow, by: By, depth: int | None) -> Table:
     groups = {
-        "stage": row.stages,
-        "operator": tuple(g for g in row.operators if g.amount),
-        "module": _cut(row.modules, depth),
+        "stage": [g for g in row.stages if _costs(g)],
+        "operator": [g for g in row.operators if g.amount],
+        "module": [g for g in _cut(row.modules, depth) if _costs(g)],
     }[by]
+    staged = by == "stage"
     columns = [
+        *(Column(name, name, hidden=True) for name in ("model", "resolution")),
+        *_setting_columns(),
         Column(by, by),
         Column("calls", "calls", units.integer),
         _amount(row),
         Column("share", "share", lambda value: units.share(value, 1)),
+        *([_PARAMS] if staged else []),
         Column("bytes_read", "read", units.size),
         Column("bytes_written", "written", units.size),
         Column("intensity", f"{row.unit}/byte", units.ratio),
     ]
+    setting = (row.model, str(row.setting.resolution), *_setting_values(row))
+    params = row.stage_params | {"total": row.params}
     rows = [
-        (g.name, g.calls, g.amount, g.share, g.bytes_read, g.bytes_written, g.intensity)
-        for g in groups
-    ]
-    if by != "stage":
-        return Table(tuple(columns), tuple(rows), title)
-    columns.insert(4, _PARAMS)
-    staged = [(*r[:4], row.stage_params.get(str(r[0])), *r[4:]) for r in rows]
-    moved = row.bytes_read + row.bytes_written
-    calls = sum(g.calls for g in groups)
-    staged.append(
         (
-            "total",
-            calls,
-            row.amount,
-            1.0,
-            row.params,
-            row.bytes_read,
-            row.bytes_written,
-            row.amount / moved if moved else None,
+            *setting,
+            _short(g.name),
+            g.calls,
+            g.amount,
+            g.share,
+            *([params.get(g.name)] if staged else []),
+            g.bytes_read,
+            g.bytes_written,
+            g.intensity,
         )
-    )
-    return Table(tuple(columns), tuple(staged), title)
+        for g in [*groups, *([_sum("total", groups)] if staged else [])]
+    ]
+    return Table(tuple(columns), tuple(rows))
 
 
-def _cut(groups: Sequence[GroupRow], depth: int | None) -> tuple[GroupRow, ...]:
+def _costs(group: GroupRow) -> bool:
+    return bool(group.amount or group.bytes_read or group.bytes_written)
+
+
+def _cut(groups: Sequence[GroupRow], depth: int | None) -> Sequence[GroupRow]:
     """Modules summed to `depth` components of their path, in the order in which they ran."""
-    if depth is None:
-        return tuple(groups)
-    sums: dict[str, GroupRow] = {}
+    parts: dict[str, list[GroupRow]] = {}
     for group in groups:
-        key = ".".join(group.name.split(".")[:depth])
-        old = sums.get(key)
-        if old is None:
-            sums[key] = GroupRow(
-                key,
-                group.calls,
-                group.amount,
-                group.share,
-                group.bytes_read,
-                group.bytes_written,
-                group.intensity,
-            )
-            continue
-        amount = old.amount + group.amount
-        read = old.bytes_read + group.bytes_read
-        written = old.bytes_written + group.bytes_written
-        moved = read + written
-        sums[key] = GroupRow(
-            key,
-            old.calls + group.calls,
-            amount,
-            old.share + group.share,
-            read,
-            written,
-            amount / moved if moved else None,
-        )
-    return tuple(sums.values())
+        parts.setdefault(".".join(group.name.split(".")[:depth]), []).append(group)
+    return [_sum(name, part) for name, part in parts.items()]
+
+
+def _sum(name: str, parts: Sequence[GroupRow]) -> GroupRow:
+    amount = sum(part.amount for part in parts)
+    read = sum(part.bytes_read for part in parts)
+    written = sum(part.bytes_written for part in parts)
+    return GroupRow(
+        name,
+        sum(part.calls for part in parts),
+        amount,
+        sum(part.share for part in parts),
+        read,
+        written,
+        amount / (read + written) if read + written else None,
+    )
 
 
 def many_models(rows: Sequence[CountRow]) -> Table:
     """One row a model and resolution."""
     first = rows[0]
+    unknown = [sum(row.unknown.values()) for row in rows]
     columns = [
         Column("model", "model"),
         Column("resolution", "resolution"),
+        *_setting_columns(),
         _amount(first),
         _PARAMS,
         Column("bytes_read", "read", units.size),
         Column("bytes_written", "written", units.size),
-        Column("unknown", "unknown operators", units.integer),
+        Column("unknown", "unknown calls", units.integer, hidden=not any(unknown)),
     ]
     values = [
         (
             row.model,
             str(row.setting.resolution),
+            *_setting_values(row),
             row.amount,
             row.params,
             row.bytes_read,
             row.bytes_written,
-            sum(row.unknown.values()),
+            calls,
         )
-        for row in rows
+        for row, calls in zip(rows, unknown, strict=True)
     ]
     setting = setting_line(first).partition(", ")[2]
     title = f"{first.unit}s under the {first.convention} convention; {setting}"
@@ -172,4 +183,4 @@ def notes(rows: Sequence[CountRow]) -> tuple[str, ...]:
 
 
 def _short(operator: str) -> str:
-    return operator.removeprefix("aten::")
+    return operator.removeprefix("aten::").removeprefix("datbench::")

@@ -3,12 +3,35 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeAlias
 
-from .table import Table
+from ..units import printable
+from .table import Column, Table
 
 if TYPE_CHECKING:
     from rich.console import Console
+    from rich.table import Table as RichTable
+
+Cells: TypeAlias = tuple[Column, list[str]]
+"""A column with its values as text."""
+
+_GAP = 2
+"""Spaces between two columns of a terminal's table."""
+
+_PROSE = 24
+"""A column of words is folded to no less than this many columns of the terminal."""
+
+_LATEX = str.maketrans(
+    {
+        "\\": r"\textbackslash{}",
+        "~": r"\textasciitilde{}",
+        "^": r"\textasciicircum{}",
+        "<": r"\textless{}",
+        ">": r"\textgreater{}",
+        "|": r"\textbar{}",
+        **{character: f"\\{character}" for character in "&%#_${}"},
+    }
+)
 
 
 def to_csv(tables: Sequence[Table]) -> str:
@@ -28,10 +51,14 @@ def to_markdown(tables: Sequence[Table]) -> str:
 
     parts: list[str] = []
     for table in tables:
-        frame = pd.DataFrame(table.shown(), columns=[column.title for column in table.columns])
-        align = ["right" if column.is_number else "left" for column in table.columns]
+        columns = table.visible()
+        frame = pd.DataFrame(
+            [[text.replace("|", r"\|") for text in row] for row in table.shown()],
+            columns=[column.title for column in columns],
+        )
+        align = ["right" if column.is_number else "left" for column in columns]
         if table.title:
-            parts.append(f"### {table.title}")
+            parts.append(f"### {printable(table.title)}")
         parts.append(str(frame.to_markdown(index=False, colalign=align, disable_numparse=True)))
         if table.notes:
             parts.append("\n".join(f"- {note}" for note in table.notes))
@@ -39,58 +66,100 @@ def to_markdown(tables: Sequence[Table]) -> str:
 
 
 def to_latex(tables: Sequence[Table]) -> str:
-    """The first table with booktabs rules, for a document that uses the booktabs package."""
+    """Every table with booktabs rules, for a document that uses the booktabs package."""
+    return "\n".join(map(_latex, tables))
+
+
+def _latex(table: Table) -> str:
     import pandas as pd
 
-    table = tables[0]
+    columns = table.visible()
     frame = pd.DataFrame(
         [[_escape(text) for text in row] for row in table.shown()],
-        columns=[_escape(column.title) for column in table.columns],
+        columns=[_escape(column.title) for column in columns],
     )
-    layout = "".join("r" if column.is_number else "l" for column in table.columns)
+    layout = "".join("r" if column.is_number else "l" for column in columns)
     caption = _escape(table.title) or None
-    return str(
-        frame.style.hide(axis="index").to_latex(
-            hrules=True, column_format=layout, caption=caption, position="t" if caption else None
-        )
+    drawn = frame.style.hide(axis="index").to_latex(
+        hrules=True, column_format=layout, caption=caption, position="t" if caption else None
     )
+    return str(drawn) + "".join(f"% {note}\n" for note in table.notes)
 
 
 def _escape(text: str) -> str:
     """Text with LaTeX's special characters made harmless."""
-    for plain, safe in (
-        ("\\", r"\textbackslash "),
-        ("&", r"\&"),
-        ("%", r"\%"),
-        ("#", r"\#"),
-        ("_", r"\_"),
-        ("$", r"\$"),
-    ):
-        text = text.replace(plain, safe)
-    return text
+    return printable(text).translate(_LATEX)
 
 
 def print_tables(tables: Sequence[Table], console: Console) -> None:
     """Draw tables on a terminal, or as plain text where there is none."""
-    from rich import box
-    from rich.table import Table as RichTable
     from rich.text import Text
 
     for number, table in enumerate(tables):
         if number:
             console.print()
         if table.title:
-            console.print(Text(table.title, style="bold"))
-        drawn = RichTable(box=box.SIMPLE_HEAD, pad_edge=False, show_edge=False)
-        for column in table.columns:
-            drawn.add_column(
-                column.title,
-                justify="right" if column.is_number else "left",
-                overflow="fold",
-                no_wrap=column.is_number,
-            )
-        for row in table.shown():
-            drawn.add_row(*(Text(text) for text in row))
-        console.print(drawn)
+            console.print(Text(printable(table.title), style="bold"))
+        for part, columns in enumerate(_parts(table, console.width)):
+            if part:
+                console.print()
+            console.print(_drawn(columns))
         for note in table.notes:
-            console.print(Text(note, style="dim"))
+            console.print(Text(printable(note), style="dim"))
+
+
+def _parts(table: Table, width: int) -> list[list[Cells]]:
+    """The columns in as many parts as the width asks for, each led by the first column.
+
+    No number and no name is ever cut: where a table is too wide, it goes on below.
+    """
+    rows = table.shown()
+    first, *others = [(c, [row[i] for row in rows]) for i, c in enumerate(table.visible())]
+    parts, used = [[first]], _natural(first)
+    for column in others:
+        needed = _GAP + _least(column)
+        if used + needed > width and len(parts[-1]) > 1:
+            parts.append([first])
+            used = _natural(first)
+        parts[-1].append(column)
+        used += needed
+    return parts
+
+
+def _natural(cells: Cells) -> int:
+    """The width of a column of which nothing is folded."""
+    from rich.cells import cell_len
+
+    column, texts = cells
+    return max(map(cell_len, (column.title, *texts)))
+
+
+def _least(cells: Cells) -> int:
+    """The width below which a column is not folded: whole numbers, whole words."""
+    from rich.cells import cell_len
+
+    column, texts = cells
+    if column.is_number:
+        return _natural(cells)
+    words = [word for text in (column.title, *texts) for word in text.split()]
+    return min(_natural(cells), max([_PROSE, *map(cell_len, words)]))
+
+
+def _drawn(columns: Sequence[Cells]) -> RichTable:
+    from rich import box
+    from rich.table import Table as RichTable
+    from rich.text import Text
+
+    drawn = RichTable(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False, show_edge=False)
+    for number, cells in enumerate(columns):
+        column = cells[0]
+        drawn.add_column(
+            Text(column.title),
+            justify="right" if column.is_number else "left",
+            overflow="fold",
+            no_wrap=column.is_number or number == 0,
+            min_width=_least(cells) if number else None,
+        )
+    for row in zip(*(texts for _, texts in columns), strict=True):
+        drawn.add_row(*map(Text, row))
+    return drawn

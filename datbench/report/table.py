@@ -6,6 +6,8 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import TypeAlias
 
+from ..units import printable
+
 Value: TypeAlias = str | int | float | None
 
 
@@ -17,11 +19,13 @@ class Column:
         name: the machine's name, the heading in CSV.
         title: the heading for people, with the unit.
         text: from value to text; a missing value is a dash.
+        hidden: for machines only: people read it in the title.
     """
 
     name: str
     title: str
     text: Callable[[float], str] | None = None
+    hidden: bool = False
 
     @property
     def is_number(self) -> bool:
@@ -33,7 +37,7 @@ class Column:
         if value is None:
             return "-"
         if self.text is None or isinstance(value, str):
-            return str(value)
+            return printable(str(value))
         return self.text(value)
 
 
@@ -46,9 +50,17 @@ class Table:
     title: str = ""
     notes: tuple[str, ...] = field(default=())
 
+    def visible(self) -> list[Column]:
+        """The columns that people see."""
+        return [column for column in self.columns if not column.hidden]
+
     def shown(self) -> list[list[str]]:
-        """Every value as people read it."""
+        """Every value as people read it, under `visible`."""
         return [
-            [column.show(value) for column, value in zip(self.columns, row, strict=True)]
+            [
+                column.show(value)
+                for column, value in zip(self.columns, row, strict=True)
+                if not column.hidden
+            ]
             for row in self.rows
         ]

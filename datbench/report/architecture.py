@@ -1,0 +1,123 @@
+"""A variant's architecture, and what a checkpoint matched of it, as tables."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from ..models.config import (
+    Deformable,
+    DeformableDetr,
+    Mixer,
+    Neighborhood,
+    Pyramid,
+    SpatialReduction,
+    Stage,
+    Window,
+)
+from ..models.spec import ModelSpec
+from ..results import CheckpointReport
+from ..types import Resolution
+from .table import Column, Table
+
+
+def stage_rows(config: Pyramid, size: Resolution) -> list[dict[str, str | int]]:
+    """One row a stage, with the map that it has for this input."""
+    widths, heights = (_map_sides(config, side) for side in (size.width, size.height))
+    return [_stage_row(i, stage, widths[i], heights[i]) for i, stage in enumerate(config.stages)]
+
+
+def _map_sides(config: Pyramid, side: int) -> list[int]:
+    """A side of each stage's map: patches drop an odd rest, overlapping convolutions keep it."""
+    sides = [side // 4 if config.stem == "patch" else -(-side // 4)]
+    for _ in config.stages[1:]:
+        sides.append(sides[-1] // 2 if config.downsample == "patch" else -(-sides[-1] // 2))
+    return sides
+
+
+def _stage_row(number: int, stage: Stage, width: int, height: int) -> dict[str, str | int]:
+    repeated: list[tuple[str, int]] = []
+    for text in map(_mixer, stage.blocks):
+        if repeated and repeated[-1][0] == text:
+            repeated[-1] = (text, repeated[-1][1] + 1)
+        else:
+            repeated.append((text, 1))
+    period = len(set(stage.blocks))
+    if len(repeated) > period and len(repeated) % period == 0:
+        blocks = f"({', '.join(text for text, _ in repeated[:period])}) x {len(repeated) // period}"
+    else:
+        blocks = ", ".join(text if n == 1 else f"{text} x {n}" for text, n in repeated)
+    return {
+        "stage": number + 1,
+        "map": f"{width}x{height}",
+        "dim": stage.dim,
+        "heads": stage.heads,
+        "blocks": blocks,
+    }
+
+
+def _mixer(mixer: Mixer) -> str:
+    match mixer:
+        case Window(size, 0):
+            return f"window {size}"
+        case Window(size, shift):
+            return f"window {size} shifted {shift}"
+        case Neighborhood(size):
+            return f"neighbourhood {size}"
+        case SpatialReduction(ratio):
+            return f"spatial reduction {ratio}"
+        case DeformableDetr(points):
+            return f"Deformable-DETR, {points} keys"
+        case Deformable():
+            extra = "" if mixer.offsets else ", no offsets"
+            bias = "" if mixer.bias == "relative" else f", {mixer.bias} bias"
+            return f"deformable (G {mixer.groups}, k {mixer.kernel}, r {mixer.stride}{extra}{bias})"
+
+
+def architecture(
+    spec: ModelSpec,
+    rows: Sequence[dict[str, str | int]],
+    size: Resolution,
+    published: Sequence[str] = (),
+) -> Table:
+    """Stages as a table, with what the paper says of the variant below."""
+    config = spec.config
+    title = f"{spec.name}: {spec.summary} ({spec.source}), input {size}"
+    notes = [
+        f"Stem {config.stem}, down-sampling {config.downsample}, feed-forward {config.ffn}, "
+        f"{'local perception units, ' if config.lpu else ''}bias tables for "
+        f"{config.image_size}x{config.image_size}."
+    ]
+    if any(isinstance(mixer, Deformable) for stage in config.stages for mixer in stage.blocks):
+        notes.append("G offset groups, k kernel of the offset network, r stride of its points.")
+    notes += published
+    columns = (
+        Column("stage", "stage"),
+        Column("map", "map (W x H)"),
+        Column("dim", "dim", str),
+        Column("heads", "heads", str),
+        Column("blocks", "blocks"),
+    )
+    return Table(columns, tuple(tuple(row.values()) for row in rows), title, tuple(notes))
+
+
+def checkpoint_table(report: CheckpointReport) -> Table:
+    """What a checkpoint matched."""
+    resized = [f"{r.name} {r.was} -> {r.now}" for r in report.resized]
+    rows = (
+        ("matched", len(report.matched), "all others"),
+        ("resized", len(report.resized), _first(resized)),
+        ("ignored", len(report.ignored), _first(report.ignored)),
+        ("left as initialised", len(report.initialised), _first(report.initialised)),
+    )
+    columns = (
+        Column("what", "weights"),
+        Column("tensors", "tensors", str),
+        Column("names", "names"),
+    )
+    return Table(columns, rows, f"checkpoint {report.path}")
+
+
+def _first(names: Sequence[str], count: int = 4) -> str:
+    """The first names, and how many more there are."""
+    more = [f"and {len(names) - count} more"] if len(names) > count else []
+    return ", ".join([*names[:count], *more]) or "-"

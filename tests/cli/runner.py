@@ -1,0 +1,46 @@
+"""Running the program inside the test's process, and reading what it wrote."""
+
+import json
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+
+@dataclass(frozen=True)
+class Result:
+    """What a run left: the exit code and what was written."""
+
+    code: int
+    out: str
+    err: str
+
+    @property
+    def text(self) -> str:
+        """Standard output of a run that went well and had nothing to complain of."""
+        assert self.code == 0, self.err
+        assert self.err == ""
+        assert "\x1b" not in self.out
+        return self.out
+
+    @property
+    def rows(self) -> list[dict[str, Any]]:
+        """The rows of a JSON document."""
+        document = json.loads(self.text)
+        assert (document["format"], document["version"]) == ("datbench", 1)
+        return document["rows"]
+
+    def complaint(self, code: int = 2) -> str:
+        """The one line of a run that was refused."""
+        assert self.code == code, self.err
+        assert self.out == ""
+        line, rest = self.err.split("\n", 1)
+        assert rest == "", self.err
+        assert line.startswith("datbench: ")
+        assert line.isprintable()
+        assert "Traceback" not in line
+        return line.removeprefix("datbench: ")
+
+
+class Run(Protocol):
+    """`run("flops", "dat_t")` is `datbench flops dat_t`."""
+
+    def __call__(self, *arguments: str) -> Result: ...

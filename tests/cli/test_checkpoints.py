@@ -1,0 +1,407 @@
+"""Checkpoints that must load: every published layout, whole, and into the right places."""
+
+from collections.abc import Callable, Collection, Iterable
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+import torch.nn.functional as F
+from safetensors.torch import save_file
+from torch import Tensor
+
+import datbench
+from benchmarks.published_way.recipe import recipe_input
+from datbench.errors import CheckpointError, UsageError
+from datbench.models.checkpoints import CheckpointReport, match_checkpoint
+from datbench.models.dat import DAT_T, REGISTRY
+from datbench.models.pyramid import PyramidBackbone
+from datbench.models.spec import ModelSpec
+
+from .published import DAT, DATPP, LAYOUTS, Pair, Weights, detector, shapes
+from .runner import Run
+
+FILE = Path("weights.pth")
+PAIRS = pytest.mark.parametrize("pair", LAYOUTS.values(), ids=LAYOUTS)
+YEARS = pytest.mark.parametrize("pair", [DAT, DATPP], ids=["2022", "2023"])
+COMPUTED = ("relative_position_index", "attn_mask", "q_grid", "reference")
+
+
+def save(content: object) -> Path:
+    torch.save(content, FILE)
+    return FILE
+
+
+def build(pair: Pair, **options: object) -> PyramidBackbone:
+    return datbench.create_model(pair.spec, **options).eval()
+
+
+def logits(model: torch.nn.Module) -> Tensor:
+    with torch.no_grad():
+        found: Tensor = model(recipe_input(2, 64, 64))
+    return found
+
+
+def check_partition(
+    report: CheckpointReport, model: PyramidBackbone, keys: Collection[str]
+) -> None:
+    """Every parameter of ours and every key of the file is accounted for once."""
+    ours = [*report.matched, *(r.name for r in report.resized), *report.initialised]
+    assert sorted(ours) == sorted(model.state_dict())
+    assert set(report.ignored) <= set(keys)
+    assert len(set(report.ignored)) == len(report.ignored)
+    assert len(keys) == len(report.matched) + len(report.resized) + len(report.ignored)
+
+
+@PAIRS
+def test_a_classification_file_makes_the_same_model(pair: Pair) -> None:
+    theirs = pair.build_theirs()
+    weights = theirs.state_dict()
+    model = build(pair)
+    report = datbench.load_checkpoint(
+        model, save({"model": weights, "epoch": 299, "optimizer": {"lr": 1e-3}})
+    )
+    check_partition(report, model, weights)
+    assert not report.resized + report.initialised
+    assert all(key.endswith(COMPUTED) for key in report.ignored)
+    torch.testing.assert_close(logits(model), logits(theirs), atol=1e-4, rtol=1e-4)
+
+
+@YEARS
+def test_a_detector_file_makes_the_same_features(pair: Pair) -> None:
+    weights = pair.build_theirs().state_dict()
+    dims = tuple(stage.dim for stage in pair.config.stages)
+    content = detector(weights, dims)
+    state = content["state_dict"]
+    assert isinstance(state, dict)
+    model = build(pair, features_only=True)
+    report = datbench.load_checkpoint(model, save(content))
+    check_partition(report, model, state)
+    assert not report.resized + report.initialised
+    assert {"neck.lateral_convs.0.conv.weight", "roi_head.bbox_head.fc_cls.bias"} <= set(
+        report.ignored
+    )
+    assert torch.equal(model.norms[2].bias, state["backbone.norms.2.norm.bias"])
+    whole = build(pair)
+    datbench.load_checkpoint(whole, save({"model": weights}))
+    ours, theirs = model.state_dict(), whole.state_dict()
+    assert all(torch.equal(ours[k], theirs[k]) for k in ours if not k.startswith("norms."))
+
+
+def _wrapped(weights: Weights) -> object:
+    return {f"module.{key}": value for key, value in weights.items()}
+
+
+WRAPPINGS: dict[str, Callable[[Weights], object]] = {
+    "model": lambda weights: {"model": weights},
+    "state_dict": lambda weights: {"state_dict": weights},
+    "bare": lambda weights: weights,
+    "module": _wrapped,
+    "module inside": lambda weights: {"model": _wrapped(weights)},
+    "model_ema": lambda weights: {"epoch": 3, "model_ema": weights},
+    "backbone": lambda weights: {f"backbone.{key}": value for key, value in weights.items()},
+    "module and backbone": lambda weights: {
+        f"module.backbone.{key}": value for key, value in weights.items()
+    },
+    "old format": lambda weights: weights,
+    "half precision": lambda weights: {
+        key: value.half() if value.is_floating_point() else value for key, value in weights.items()
+    },
+}
+
+
+@pytest.mark.parametrize("wrapping", WRAPPINGS)
+@YEARS
+def test_weights_are_found_however_they_are_wrapped(pair: Pair, wrapping: str) -> None:
+    weights = pair.build_theirs().state_dict()
+    zipped = wrapping != "old format"
+    torch.save(WRAPPINGS[wrapping](weights), FILE, _use_new_zipfile_serialization=zipped)
+    model, same = build(pair), build(pair)
+    report = datbench.load_checkpoint(model, FILE)
+    check_partition(report, model, list(_keys(WRAPPINGS[wrapping](weights))))
+    datbench.load_checkpoint(same, save({"model": weights}))
+    loose = 1e-3 if wrapping == "half precision" else 0.0
+    for name, value in model.state_dict().items():
+        assert value.dtype == torch.float32
+        torch.testing.assert_close(value, same.state_dict()[name], atol=loose, rtol=loose)
+
+
+def _keys(content: object) -> Iterable[str]:
+    assert isinstance(content, dict)
+    for key, value in content.items():
+        if isinstance(value, dict):
+            yield from _keys(value)
+        elif isinstance(value, Tensor):
+            yield key
+
+
+@YEARS
+def test_buffers_that_we_compute_may_be_there_or_not(pair: Pair) -> None:
+    weights = pair.build_theirs().state_dict()
+    without = {k: v for k, v in weights.items() if not k.endswith(COMPUTED)}
+    extra = {f"stages.3.attns.0.{name}": torch.ones(3) for name in COMPUTED}
+    model = build(pair)
+    for content in (weights, without, {**without, **extra}):
+        report = datbench.load_checkpoint(model, save({"model": content}))
+        check_partition(report, model, content)
+        assert len(report.matched) == len(without)
+        assert set(report.ignored) == set(content) - set(without)
+
+
+@pytest.mark.parametrize("parameter", ["weight", "gamma"])
+@YEARS
+def test_layer_scale_goes_to_its_block_and_branch(pair: Pair, parameter: str) -> None:
+    weights = dict(pair.build_theirs().state_dict())
+    for i, stage in enumerate(pair.config.stages):
+        for j in range(2 * len(stage.blocks)):
+            key = f"stages.{i}.layer_scales.{j}.{parameter}"
+            weights[key] = torch.full((stage.dim,), 10.0 * i + j)
+    model = build(pair, layer_scale=1e-5)
+    report = datbench.load_checkpoint(model, save({"model": weights}))
+    check_partition(report, model, weights)
+    block = model.stages[2].blocks[1]
+    assert torch.equal(block.scale1.weight, torch.full((32,), 22.0))
+    assert torch.equal(block.scale2.weight, torch.full((32,), 23.0))
+    with pytest.raises(CheckpointError, match=rf"layer_scales\.0\.{parameter} .* not in the model"):
+        datbench.load_checkpoint(build(pair), FILE)
+
+
+def bicubic(table: Tensor, side: int) -> Tensor:
+    """(M, s, s) -> (M, side, side)."""
+    return F.interpolate(table[None], (side, side), mode="bicubic", align_corners=False)[0]
+
+
+def test_deformable_tables_are_resized_bicubically() -> None:
+    """A 2022 file of 64 into a model of 96: maps of 4 and 2 become 6 and 3."""
+    weights = DAT.build_theirs().state_dict()
+    larger = replace(DAT.config, image_size=96)
+    model = datbench.create_model(ModelSpec("tiny", larger, "dat", "a test", "tiny"))
+    report = datbench.load_checkpoint(model, save({"model": weights}))
+    check_partition(report, model, weights)
+    expected = {
+        "stages.2.blocks.1.mixer.bias_table": ("stages.2.attns.1.rpe_table", (4, 7, 7), 11),
+        "stages.3.blocks.1.mixer.bias_table": ("stages.3.attns.1.rpe_table", (8, 3, 3), 5),
+    }
+    assert {r.name: r.was for r in report.resized} == {
+        n: was for n, (_, was, _) in expected.items()
+    }
+    for name, (key, was, side) in expected.items():
+        table = model.state_dict()[name]
+        assert table.shape == (was[0], side, side)
+        assert torch.equal(table, bicubic(weights[key], side))
+    logits(model.eval())
+
+
+def test_window_tables_are_resized_bicubically() -> None:
+    """Windows of 4 into windows of 6: tables of side 7 become 11, a column a head."""
+    weights = DAT.build_theirs().state_dict()
+    wider = replace(
+        DAT.config,
+        stages=tuple(
+            replace(
+                stage,
+                blocks=tuple(
+                    replace(mixer, size=6, shift=mixer.shift and 3)
+                    if hasattr(mixer, "shift")
+                    else mixer
+                    for mixer in stage.blocks
+                ),
+            )
+            for stage in DAT.config.stages
+        ),
+    )
+    model = datbench.create_model(ModelSpec("tiny", wider, "dat", "a test", "tiny"))
+    report = datbench.load_checkpoint(model, save({"model": weights}))
+    check_partition(report, model, weights)
+    assert len(report.resized) == 6
+    for stage, heads in ((0, 1), (2, 4)):
+        flat = weights[f"stages.{stage}.attns.0.relative_position_bias_table"]  # (49, M)
+        maps = bicubic(flat.t().reshape(heads, 7, 7), 11)
+        table = model.state_dict()[f"stages.{stage}.blocks.0.mixer.bias_table"]
+        assert torch.equal(table, maps.reshape(heads, 121).t())
+
+
+def test_neighbourhood_tables_are_resized_bicubically() -> None:
+    weights = DATPP.build_theirs().state_dict()
+    first = DATPP.config.stages[0]
+    wider = replace(first, blocks=(replace(first.blocks[0], size=5), first.blocks[1]))
+    config = replace(DATPP.config, stages=(wider, *DATPP.config.stages[1:]))
+    model = datbench.create_model(ModelSpec("tiny", config, "dat++", "a test", "tiny"))
+    report = datbench.load_checkpoint(model, save({"model": weights}))
+    (resized,) = report.resized
+    assert (resized.was, resized.now) == ((1, 5, 5), (1, 9, 9))
+    table = model.state_dict()[resized.name]
+    assert torch.equal(table, bicubic(weights["stages.0.attns.0.rpb"], 9))
+
+
+def test_a_file_of_224_fits_a_model_of_384() -> None:
+    weights = shapes("dat_t")
+    table = "stages.2.attns.1.rpe_table"
+    weights[table] = torch.randn(weights[table].shape)
+    config = replace(DAT_T, image_size=384)
+    with torch.device("meta"):
+        model = datbench.create_model(ModelSpec("dat_t_384", config, "dat", "a test", "DAT-T"))
+    tensors, report = match_checkpoint(model, save({"model": weights}))
+    check_partition(report, model, weights)
+    assert {(r.was, r.now) for r in report.resized} == {
+        ((12, 27, 27), (12, 47, 47)),
+        ((24, 13, 13), (24, 23, 23)),
+    }
+    assert torch.equal(tensors["stages.2.blocks.1.mixer.bias_table"], bicubic(weights[table], 47))
+
+
+@YEARS
+def test_features_from_a_classification_file(pair: Pair) -> None:
+    weights = pair.build_theirs().state_dict()
+    model = build(pair, features_only=True)
+    before = model.norms[0].weight.clone()
+    report = datbench.load_checkpoint(model, save({"model": weights}))
+    check_partition(report, model, weights)
+    assert set(report.initialised) == {
+        f"norms.{i}.{p}" for i in range(4) for p in ("weight", "bias")
+    }
+    heads = {k for k in weights if k.startswith("cls_")}
+    assert heads <= set(report.ignored)
+    assert torch.equal(model.norms[0].weight, before)
+
+
+@YEARS
+def test_logits_from_a_detector_file(pair: Pair) -> None:
+    dims = tuple(stage.dim for stage in pair.config.stages)
+    content = detector(pair.build_theirs().state_dict(), dims)
+    model = build(pair)
+    report = datbench.load_checkpoint(model, save(content))
+    check_partition(report, model, content["state_dict"])
+    assert {name.partition(".")[0] for name in report.initialised} == {"head"}
+    assert "backbone.norms.0.norm.weight" in report.ignored
+
+
+@YEARS
+def test_safetensors(pair: Pair) -> None:
+    weights = pair.build_theirs().state_dict()
+    path = Path("weights.safetensors")
+    save_file({key: value.contiguous() for key, value in weights.items()}, path)
+    model, same = build(pair), build(pair)
+    report = datbench.load_checkpoint(model, path)
+    check_partition(report, model, weights)
+    datbench.load_checkpoint(same, save({"model": weights}))
+    assert torch.equal(logits(model), logits(same))
+
+
+@pytest.mark.parametrize("features", [False, True])
+@PAIRS
+def test_our_own_weights_go_out_and_in(pair: Pair, features: bool) -> None:
+    saved = build(pair, features_only=features, layer_scale=0.5)
+    for parameter in saved.parameters():
+        torch.nn.init.normal_(parameter)
+    model = build(pair, features_only=features, layer_scale=0.5)
+    report = datbench.load_checkpoint(model, save(saved.state_dict()))
+    assert report.matched == tuple(saved.state_dict())
+    assert not report.resized + report.ignored + report.initialised
+    assert all(
+        torch.equal(a, b) for a, b in zip(saved.parameters(), model.parameters(), strict=True)
+    )
+    assert str(report) == (
+        f"weights.pth: {len(report.matched)} matched, 0 resized, 0 ignored, 0 left as initialised"
+    )
+
+
+def _refusals() -> dict[str, Callable[[Weights], Weights]]:
+    last = "stages.3.mlps.1." + "chunk.linear2.bias"
+
+    def without(*keys: str) -> Callable[[Weights], Weights]:
+        return lambda weights: {k: v for k, v in weights.items() if k not in keys}
+
+    def changed(key: str, value: Callable[[Tensor], Tensor]) -> Callable[[Weights], Weights]:
+        return lambda weights: {**weights, key: value(weights[key])}
+
+    table = "stages.2.attns.1.rpe_table"
+    return {
+        "a key is missing": without(last),
+        "a key is unknown": lambda weights: {**weights, "stages.4.norm.weight": torch.ones(8)},
+        "a shape differs": changed("patch_proj.0.bias", lambda x: x.repeat(2)),
+        "a table of other heads": changed(table, lambda x: x.repeat(2, 1, 1)),
+        "a table that is no square": changed(table, lambda x: x[:, 1:]),
+        "integers": changed(last, lambda x: x.to(torch.int64)),
+        "complex numbers": changed(last, lambda x: x.to(torch.complex64)),
+        "sparse": changed(last, lambda x: x.to_sparse()),
+        "without storage": changed(last, lambda x: x.to("meta")),
+        "the same parameter twice": lambda weights: {
+            **weights,
+            "stages.3.blocks.1.ffn.linear2.bias": weights[last],
+        },
+        "a head of other classes": changed("cls_head.bias", lambda x: x[:5]),
+    }
+
+
+@pytest.mark.parametrize("refusal", _refusals())
+def test_a_refused_model_is_unchanged(refusal: str) -> None:
+    weights = _refusals()[refusal](dict(DAT.build_theirs().state_dict()))
+    model = build(DAT)
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    with pytest.raises(CheckpointError) as caught:
+        datbench.load_checkpoint(model, save({"model": weights}))
+    assert "weights.pth" in str(caught.value)
+    assert "\n" not in str(caught.value)
+    assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
+
+
+def test_a_model_on_meta_cannot_be_loaded_into() -> None:
+    model = build(DAT, device="meta")
+    path = save({"model": DAT.build_theirs().state_dict()})
+    with pytest.raises(UsageError, match="on meta"):
+        datbench.load_checkpoint(model, path)
+    assert match_checkpoint(model, path)[1].matched
+
+
+@pytest.mark.parametrize("name", ["dat_t", "datpp_t"])
+def test_show_tells_what_matched(run: Run, name: str) -> None:
+    weights = shapes(name)
+    save({"model": weights})
+    text = run("show", name, "--checkpoint", str(FILE)).text
+    assert "checkpoint weights.pth" in text
+    (row,) = run("show", name, "--checkpoint", str(FILE), "--format", "json").rows
+    found = row["checkpoint"]
+    assert len(found["matched"]) + len(found["ignored"]) == len(weights)
+    assert found["resized"] == found["initialised"] == []
+    line = next(line for line in text.splitlines() if line.startswith("matched"))
+    assert line.split()[1] == str(len(found["matched"]))
+    assert "left as initialised        0" in text
+
+
+def test_show_names_what_a_detector_file_lacks(run: Run) -> None:
+    dims = tuple(stage.dim for stage in REGISTRY.get("dat_t").config.stages)
+    save(detector(shapes("dat_t"), dims))
+    text = " ".join(run("show", "dat_t", "--checkpoint", str(FILE)).text.split())
+    assert "left as initialised 4 head.norm.weight, head.norm.bias, head.linear.weight" in text
+    assert "ignored 20 neck.lateral_convs.0.conv.weight, " in text
+    assert "and 16 more" in text
+
+
+def test_names_in_a_file_cannot_steer_the_terminal(run: Run) -> None:
+    hostile = "neck.\x1b]0;gone\x07\n"
+    weights = {f"backbone.{key}": value for key, value in shapes("dat_t").items()}
+    save({**weights, hostile: torch.ones(1)})
+    for kind in ("table", "md", "latex"):
+        assert run("show", "dat_t", "--checkpoint", str(FILE), "--format", kind).text
+    (row,) = run("show", "dat_t", "--checkpoint", str(FILE), "--format", "json").rows
+    assert hostile in row["checkpoint"]["ignored"]
+    save({**shapes("dat_t"), hostile: torch.ones(1)})
+    assert r"neck.\x1b]0;gone" in run("show", "dat_t", "--checkpoint", str(FILE)).complaint()
+
+
+def test_the_frozen_grid_of_deformable_detr_is_loaded_where_it_fits() -> None:
+    pair = LAYOUTS["2022, Deformable-DETR"]
+    weights = pair.build_theirs().state_dict()
+    key, name = "stages.0.attns.1.reference", "stages.0.blocks.1.mixer.reference"
+    report = datbench.load_checkpoint(build(pair), save(weights))
+    assert name in report.matched
+    model = build(pair)
+    report = datbench.load_checkpoint(model, save({k: weights[k] for k in weights if k != key}))
+    assert report.initialised == (name,)
+    larger = replace(pair.config, image_size=96)
+    model = datbench.create_model(ModelSpec("tiny", larger, "dat", "a test", "tiny"))
+    report = datbench.load_checkpoint(model, save(weights))
+    check_partition(report, model, weights)
+    assert report.initialised == (name,)
+    assert key in report.ignored

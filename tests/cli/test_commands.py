@@ -1,0 +1,165 @@
+"""`datbench models`, `show`, `params` and `env`."""
+
+import csv
+import io
+import json
+from functools import lru_cache
+
+import pytest
+import torch
+from torch import nn
+
+import datbench
+from datbench.models.dat import REGISTRY
+from datbench.models.spec import ModelSpec
+
+from .runner import Run
+
+FORMATS = ("table", "csv", "md", "json", "latex")
+COMMANDS = (("models",), ("show", "dat_t"), ("params", "dat_t"), ("env",))
+
+
+@pytest.mark.parametrize("command", COMMANDS, ids=lambda command: command[0])
+@pytest.mark.parametrize("format", FORMATS)
+def test_every_command_writes_every_format(run: Run, command: tuple[str, ...], format: str) -> None:
+    text = run(*command, "--format", format).text
+    match format:
+        case "json":
+            assert json.loads(text)["kind"] == command[0]
+        case "csv":
+            head, *rows = csv.reader(io.StringIO(text))
+            assert rows
+            assert {len(row) for row in rows} == {len(head)}
+        case "latex":
+            assert text.count(r"\toprule") == text.count(r"\bottomrule") == 1
+        case "md":
+            assert "|:---" in text
+        case "table":
+            assert "───" in text
+            assert not any(line.endswith(" ") for line in text.splitlines())
+
+
+def test_models_lists_every_model_under_its_family(run: Run) -> None:
+    rows = run("models", "--format", "json").rows
+    assert [row["model"] for row in rows] == list(datbench.list_models())
+    assert all(row["source"] and row["summary"] for row in rows)
+    text = run("models").text
+    assert [text.index(f"{row['model']} ") for row in rows]
+    for family in ("dat", "dat++", "ablation", "deformable-detr"):
+        assert f"\n{family}\nmodel" in f"\n{text}"
+
+
+def test_models_are_filtered_by_text_and_family(run: Run) -> None:
+    def names(*arguments: str) -> list[str]:
+        return [row["model"] for row in run("models", *arguments, "--format", "json").rows]
+
+    assert names("PP_") == ["datpp_t", "datpp_s", "datpp_b", "datpp_b_384"]
+    assert names("--family", "dat") == ["dat_t", "dat_s", "dat_b", "dat_b_384", "dat_t_star"]
+    assert names("384", "--family", "dat++") == ["datpp_b_384"]
+    assert "dat_s" not in run("models", "ddetr").text
+
+
+@pytest.mark.parametrize("spec", list(REGISTRY), ids=lambda spec: spec.name)
+def test_show_describes_every_model(run: Run, spec: ModelSpec) -> None:
+    (found,) = run("show", spec.name, "--format", "json").rows
+    assert found["model"] == spec.name
+    assert found["resolution"] == str(spec.resolution)
+    config = spec.config
+    assert [s["dim"] for s in found["stages"]] == [s.dim for s in config.stages]
+    assert [s["heads"] for s in found["stages"]] == [s.heads for s in config.stages]
+    text = run("show", spec.name).text
+    assert f"{spec.name}: {spec.summary} ({spec.source}), input {spec.resolution}" in text
+    assert "[" not in text  # no value in Python's spelling
+
+
+def test_show_repeats_a_pattern_of_blocks_once(run: Run) -> None:
+    text = run("show", "dat_s").text
+    assert "(window 7, deformable (G 3, k 5, r 1)) x 9" in text
+    assert "window 7, window 7 shifted 4" in text
+    assert "deformable (G 8, k 3, r 1) x 2" in run("show", "datpp_t").text
+    assert "no offsets, fixed bias" not in text
+    assert "fixed bias" in run("show", "dat_t_fixed_bias").text
+    assert "Deformable-DETR, 196 keys" in run("show", "dat_t_ddetr_196_49").text
+
+
+@lru_cache
+def _backbone(model: str) -> nn.Module:
+    return datbench.create_model(model, features_only=True, device="meta").eval()
+
+
+@pytest.mark.parametrize("model", ["dat_t", "dat_t_star", "datpp_t"])
+@pytest.mark.parametrize("size", [(1333, 800), (225, 227), (33, 47)])
+def test_show_gives_the_maps_that_the_model_makes(
+    run: Run, model: str, size: tuple[int, int]
+) -> None:
+    width, height = size
+    (found,) = run("show", model, "--res", f"{width}x{height}", "--format", "json").rows
+    maps = _backbone(model)(torch.empty(1, 3, height, width, device="meta"))
+    assert [stage["map"] for stage in found["stages"]] == [
+        f"{m.shape[3]}x{m.shape[2]}" for m in maps
+    ]
+
+
+def test_params_are_what_torch_counts(run: Run) -> None:
+    (row,) = run("params", "dat_t_ddetr_16_16", "--format", "json").rows
+    with torch.device("meta"):
+        module = datbench.create_model("dat_t_ddetr_16_16")
+    trainable = sum(p.numel() for p in module.parameters() if p.requires_grad)
+    frozen = sum(p.numel() for p in module.parameters() if not p.requires_grad)
+    assert (row["params"], row["frozen"]) == (trainable, frozen)
+    assert frozen > 0
+    assert row["buffers"] == sum(b.numel() for b in module.buffers())
+    assert "28,319,138" in run("params", "dat_t", "datpp_t").text
+
+
+@pytest.mark.parametrize("extra", [(), ("--features",)])
+def test_params_by_stage_sum_to_the_total(run: Run, extra: tuple[str, ...]) -> None:
+    *stages, total = run("params", "dat_s", "--by", "stage", *extra, "--format", "json").rows
+    (whole,) = run("params", "dat_s", *extra, "--format", "json").rows
+    assert total["stage"] == "total"
+    assert total["features"] == whole["features"] == bool(extra)
+    for kind in ("params", "frozen", "buffers"):
+        assert sum(stage[kind] for stage in stages) == total[kind] == whole[kind]
+
+
+def test_env_describes_this_machine(run: Run) -> None:
+    (found,) = run("env", "--format", "json").rows
+    assert found["datbench"] == datbench.__version__
+    assert found["torch"] == torch.__version__
+    assert found["packages"]["torch"].partition("+")[0] == torch.__version__.partition("+")[0]
+    assert found["memory_bytes"] > 0
+    assert len(found["gpus"]) == torch.cuda.device_count()
+    text = run("env").text
+    assert "GiB" in text
+    assert "{" not in text
+
+
+def test_env_tells_a_gpu_in_words(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    from datbench.measure import environment
+
+    gpu = {"name": "NVIDIA H200", "memory_bytes": 150_754_820_096, "capability": "9.0"}
+    monkeypatch.setattr(environment, "environment", lambda: {"cpus": None, "gpus": [gpu]})
+    text = run("env").text
+    assert "name NVIDIA H200; memory_bytes 140.4 GiB; capability 9.0" in text
+    assert "cpus    -" in text
+    assert run("env", "--format", "json").rows == [{"cpus": None, "gpus": [gpu]}]
+
+
+def test_version_and_help(run: Run) -> None:
+    assert run("--version").text == f"datbench {datbench.__version__}\n"
+    assert run("-h").text == run("--help").text
+
+
+def test_help_is_whole(run: Run) -> None:
+    """Every command with its whole sentence, every option with a word about it."""
+    text = run("--help").text
+    listed = text.partition("Commands:\n")[2].partition("\n\n")[0].splitlines()
+    assert [line.split()[0] for line in listed] == ["models", "show", "flops", "params", "env"]
+    assert all(line.endswith(".") and not line.endswith("...") for line in listed)
+    for line in listed:
+        command = run(line.split()[0], "--help").text
+        assert "  --out FILE" in command
+        options = command.partition("Options:\n")[2].splitlines()
+        for option, below in zip(options, [*options[1:], ""], strict=True):
+            if option.startswith("  -"):
+                assert "  " in option.strip() or below.startswith(" " * 10), option

@@ -1,0 +1,150 @@
+"""The program as a process: its exit codes, what it loads, completion, broken pipes."""
+
+import os
+import shlex
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import datbench
+from datbench.cli.main import COMMANDS
+from datbench.cli.options import complete_models
+
+from .runner import Result
+
+
+def program(*arguments: str, **environment: str) -> Result:
+    done = subprocess.run(
+        [sys.executable, "-m", "datbench", *arguments],
+        capture_output=True,
+        encoding="utf-8",
+        errors="surrogateescape",
+        env={**os.environ, **environment},
+        timeout=60,
+    )
+    return Result(done.returncode, done.stdout, done.stderr)
+
+
+def shell(command: str) -> tuple[int, str]:
+    """The exit code of `datbench` in a shell's pipeline or redirection, and all standard errors."""
+    run = f"set -o pipefail; {shlex.quote(sys.executable)} -m datbench {command}"
+    done = subprocess.run(["bash", "-c", run], capture_output=True, encoding="utf-8", timeout=60)
+    return done.returncode, done.stderr
+
+
+def test_the_program_counts() -> None:
+    (row,) = program("flops", "dat_s", "--res", "1280x800", "--format", "json").rows
+    assert (row["macs"], row["params"]) == (301_959_091_200, 49_700_402)
+
+
+def test_the_program_refuses() -> None:
+    assert program("flops", "dat_ss").complaint().startswith("unknown model 'dat_ss'; did you mean")
+    assert program("flops", "dat_t", "--foo").complaint().endswith("see datbench flops --help.")
+
+
+def test_the_program_shows_a_traceback_for_debug_alone() -> None:
+    failed = program("--debug", "flops", "dat_ss")
+    assert failed.code == 1
+    assert "Traceback" in failed.err
+    assert "UnknownNameError: unknown model 'dat_ss'" in failed.err
+
+
+HEAVY = ("torch", "pandas", "numpy", "timm")
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["--help"],
+        ["--version"],
+        ["flops", "--help"],
+        ["models"],
+        ["show", "dat_t"],
+        ["flops", "dat_ss"],
+        ["flops", "dat_t", "--res", "12y0"],
+        ["flops", "dat_t", "--convention", "foo"],
+        ["flops", "dat_t", "--out", "nowhere/x.json"],
+    ],
+    ids=" ".join,
+)
+def test_nothing_heavy_is_loaded_for_help_lists_and_mistakes(arguments: list[str]) -> None:
+    code = (
+        "import sys\n"
+        "from datbench.cli.main import main\n"
+        f"main({arguments!r})\n"
+        f"print(*sorted(set({HEAVY!r}) & set(sys.modules)), file=sys.stderr)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
+    assert done.returncode == 0
+    assert done.stderr.splitlines()[-1] == ""
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="no bash")
+@pytest.mark.parametrize("command", ["models", "models --format csv"])
+def test_a_reader_that_leaves_is_no_failed_check(command: str) -> None:
+    code, err = shell(f"{command} | true")
+    assert code in (0, 141)  # 0 where the pipe took it all before it was closed
+    assert err == ""
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="there is no /dev/full")
+@pytest.mark.parametrize("command", ["models", "flops dat_t --res 64 --format json", "--version"])
+def test_standard_output_on_a_full_disk(command: str) -> None:
+    code, err = shell(f"{command} > /dev/full")
+    assert code == 5
+    assert err == "datbench: No space left on device.\n"
+
+
+def test_a_name_that_is_no_text(tmp_path: Path) -> None:
+    """A file name of arbitrary bytes, and a stream that knows ASCII alone."""
+    try:
+        (tmp_path / "\udcff.txt").touch()
+    except (OSError, UnicodeError):
+        pytest.skip("this file system's names are text")
+    assert r"\udcff.pth" in program("show", "dat_t", "--checkpoint", "\udcff.pth").complaint()
+    assert program("models", "--out", "\udcff.txt").text == ""
+    found = program("flops", "dat_é", PYTHONIOENCODING="ascii")
+    assert found.complaint().startswith(r"unknown model 'dat_\xe9'")
+
+
+def completed(words: str, **environment: str) -> list[str]:
+    done = program(
+        _DATBENCH_COMPLETE="complete_bash",
+        COMP_WORDS=words,
+        COMP_CWORD=str(len(words.split(" ")) - 1),
+        **environment,
+    )
+    assert done.err == ""
+    return done.out.split()
+
+
+def test_bash_completes_commands_models_and_options() -> None:
+    assert completed("datbench ") == [command.__name__ for command in COMMANDS]
+    assert completed("datbench flops dat_s") == ["dat_s"]
+    assert completed("datbench show datpp_") == ["datpp_t", "datpp_s", "datpp_b", "datpp_b_384"]
+    assert completed("datbench flops dat_t --conv") == ["--convention"]
+    assert completed("datbench flops dat_t --convention ") == ["fvcore", "torch", "mmdet", "strict"]
+    assert completed("datbench flops dat_t --format j") == ["json"]
+    assert completed("datbench flops dat_t --attention s") == ["sdpa"]
+
+
+def test_every_model_can_be_completed_with_a_word_about_it() -> None:
+    assert [name for name, _ in complete_models("")] == list(datbench.list_models())
+    assert all(about for _, about in complete_models(""))
+    assert complete_models("nothing") == []
+
+
+@pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
+def test_completion_scripts_are_shown(shell: str) -> None:
+    done = program(_DATBENCH_COMPLETE=f"source_{shell}")
+    assert done.code == 0, done.err
+    assert "_DATBENCH_COMPLETE" in done.out
+    assert "datbench" in done.out
+
+
+def test_show_completion() -> None:
+    done = program("--show-completion")
+    assert done.code in (0, 1)  # 1 where the shell around the tests is not known
+    assert "Traceback" not in done.err
