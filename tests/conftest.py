@@ -5,9 +5,9 @@ import torch
 
 
 @pytest.fixture(autouse=True, scope="session")
-def _two_threads() -> None:
-    """The same arithmetic everywhere: sums depend on the number of threads."""
-    torch.set_num_threads(2)
+def _one_thread() -> None:
+    """Small models gain nothing from threads, and lose a hundredfold where cores are shared."""
+    torch.set_num_threads(1)
 
 
 @pytest.fixture(autouse=True)

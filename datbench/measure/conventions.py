@@ -79,9 +79,15 @@ _STRICT: dict[Kind, int] = (
     }
 )
 
-_LINEAR_HOOK: Mapping[Kind, int] = {Kind.LINEAR: 1}
+# A module that stands for a 1x1 convolution (`datbench.models.layers.Pointwise`) runs `linear`.
 _ACTIVATION_HOOK: Mapping[Kind, int] = {Kind.ELEMENTWISE: 1}
-_CONV_HOOK: Mapping[Kind, int] = {Kind.CONV: 1, Kind.CONV_BIAS: 1}
+_CONV_HOOK: Mapping[Kind, int] = {
+    Kind.CONV: 1,
+    Kind.CONV_BIAS: 1,
+    Kind.LINEAR: 1,
+    Kind.LINEAR_BIAS: 1,
+}
+_LINEAR_HOOK: Mapping[Kind, int] = {Kind.LINEAR: 1}
 _NORM_HOOK: Mapping[Kind, int] = {
     Kind.NORM: 2,
     Kind.NORM_PLAIN: 1,

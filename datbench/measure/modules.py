@@ -17,6 +17,8 @@ from torch.nn.modules.module import (
 class ModuleTracker:
     """A stack of (path, class name) of the modules whose forward is running.
 
+    A class with an attribute `stands_for` goes by that name: it is another layer's equal.
+
     A module that is called under a name of `model.named_modules()` has that path; `_orig_mod`,
     which `torch.compile` adds, is left out. A module made during the forward has its caller's.
     """
@@ -50,7 +52,8 @@ class ModuleTracker:
         path = self._paths.get(id(module))
         if path is None:
             path = self.current[0]
-        self._stack.append((path, type(module).__qualname__))
+        kind: str = getattr(module, "stands_for", type(module).__qualname__)
+        self._stack.append((path, kind))
 
     def _exit(self, module: nn.Module, inputs: Any, output: Any) -> None:
         if self._stack:

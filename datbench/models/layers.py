@@ -7,17 +7,30 @@ no permute, and a convolution sees the map as a channels-last view, without a co
 from __future__ import annotations
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from .config import Downsample, FeedForward, Stem
 
 
 class MapConv(nn.Conv2d):
-    """A 2-D convolution on (B, H, W, C) maps, returning (B, H', W', C')."""
+    """A 2-D convolution on (B, H, W, C) maps, returning (B, H', W', C').
+
+    `stands_for` names the layer of the published code: a counter that goes by the classes of
+    modules (mmcv's hooks) counts this one as that.
+    """
+
+    stands_for = "Conv2d"
 
     def forward(self, x: Tensor) -> Tensor:
         x = x.permute(0, 3, 1, 2)  # (B, C, H, W), channels last in memory
         return super().forward(x).permute(0, 2, 3, 1)  # (B, H', W', C')
+
+
+class Pointwise(nn.Linear):
+    """A published 1x1 convolution, as a linear layer over the channels of (B, H, W, C)."""
+
+    stands_for = "Conv2d"
 
 
 def depthwise(dim: int, kernel: int = 3) -> MapConv:
@@ -50,13 +63,27 @@ def make_downsample(kind: Downsample, dim_in: int, dim_out: int) -> nn.Sequentia
     return nn.Sequential(conv, nn.LayerNorm(dim_out))
 
 
+class Gelu(nn.GELU):
+    """GELU; where no gradient is recorded it overwrites its input.
+
+    That input, four times as large as the map, is the largest tensor around: finding memory for
+    another one takes a CPU as long as the GELU.
+    """
+
+    def forward(self, x: Tensor) -> Tensor:
+        if torch.is_grad_enabled():
+            return F.gelu(x)
+        y: Tensor = torch.ops.aten.gelu_(x)
+        return y
+
+
 class Mlp(nn.Module):
     """linear, GELU, linear."""
 
     def __init__(self, dim: int, expansion: int) -> None:
         super().__init__()
         self.linear1 = nn.Linear(dim, dim * expansion)
-        self.act = nn.GELU()
+        self.act = Gelu()
         self.linear2 = nn.Linear(dim * expansion, dim)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -70,10 +97,10 @@ class ConvMlp(nn.Module):
     def __init__(self, dim: int, expansion: int, residual: bool) -> None:
         super().__init__()
         self.residual = residual
-        self.linear1 = nn.Linear(dim, dim * expansion)
+        self.linear1 = Pointwise(dim, dim * expansion)
         self.dwconv = depthwise(dim * expansion)
-        self.act = nn.GELU()
-        self.linear2 = nn.Linear(dim * expansion, dim)
+        self.act = Gelu()
+        self.linear2 = Pointwise(dim * expansion, dim)
 
     def forward(self, x: Tensor) -> Tensor:
         x = self.linear1(x)

@@ -47,7 +47,8 @@ def attend(
         if bias is not None and bias.ndim < q.ndim:
             bias = bias[None]  # the fused kernels take masks of rank 2 and 4 only
         return F.scaled_dot_product_attention(q, k, v, attn_mask=bias, scale=scale)
-    logits = (q * scale) @ k.transpose(-2, -1)  # (..., N, Ns)
+    # A key that `matmul` must copy is copied by rows first: transposing it costs four times that.
+    logits = (q * scale) @ k.contiguous().transpose(-2, -1)  # (..., N, Ns)
     if bias is not None:
-        logits = logits + bias
+        logits += bias  # in place: no gradient needs what it was
     return logits.softmax(dim=-1) @ v

@@ -13,9 +13,25 @@ from torch import Tensor, nn
 
 from ...errors import UsageError
 from ..config import Deformable
-from ..layers import depthwise
+from ..layers import Pointwise, depthwise
 from .attention import Mixer, attend
 from .grids import query_points, reference_points
+
+
+class SharedDepthwise(nn.Conv2d):
+    """One depthwise convolution for each of G groups: (B, H, W, C) -> (B, Hk, Wk, C)."""
+
+    stands_for = "Conv2d"
+
+    def forward(self, x: Tensor) -> Tensor:
+        c = x.shape[-1]
+        shares = c // self.in_channels
+        # Repeating the weights is cheaper than copying the map apart into its groups.
+        weight = self.weight.repeat(shares, 1, 1, 1)  # (C, 1, k, k)
+        bias = None if self.bias is None else self.bias.repeat(shares)
+        x = x.permute(0, 3, 1, 2)  # (B, C, H, W), channels last in memory
+        y = F.conv2d(x, weight, bias, self.stride, self.padding, groups=c)
+        return y.permute(0, 2, 3, 1)  # (B, Hk, Wk, C)
 
 
 class OffsetNetwork(nn.Module):
@@ -27,25 +43,19 @@ class OffsetNetwork(nn.Module):
     def __init__(self, dim: int, config: Deformable) -> None:
         super().__init__()
         self.groups = config.groups
-        self.stride = config.stride
         width = dim // config.groups
         # 2022 always pads by k // 2; 2023 does not pad where the kernel equals the stride.
         exact = config.code == 2023 and config.kernel == config.stride
-        self.padding = 0 if exact else config.kernel // 2
-        self.dwconv = nn.Conv2d(width, width, config.kernel, groups=width)
+        padding = 0 if exact else config.kernel // 2
+        self.dwconv = SharedDepthwise(
+            width, width, config.kernel, config.stride, padding, groups=width
+        )
         self.norm = nn.LayerNorm(width)
         self.act = nn.GELU()
-        self.out = nn.Linear(width, 2, bias=False)
+        self.out = Pointwise(width, 2, bias=False)
 
     def forward(self, q: Tensor) -> Tensor:
-        b, _, _, c = q.shape
-        # The groups share weights; repeating these is cheaper than copying the map apart.
-        weight = self.dwconv.weight.repeat(self.groups, 1, 1, 1)  # (C, 1, k, k)
-        bias = None if self.dwconv.bias is None else self.dwconv.bias.repeat(self.groups)
-        x = F.conv2d(
-            q.permute(0, 3, 1, 2), weight, bias, self.stride, self.padding, groups=c
-        ).permute(0, 2, 3, 1)  # (B, Hk, Wk, C)
-        x = x.reshape(b, x.shape[1], x.shape[2], self.groups, -1)  # (B, Hk, Wk, G, C/G)
+        x = self.dwconv(q).unflatten(-1, (self.groups, -1))  # (B, Hk, Wk, G, C/G)
         offsets: Tensor = self.out(self.act(self.norm(x)))
         return offsets
 
@@ -62,10 +72,10 @@ class DeformableAttention(Mixer):
         self.config = config
         self.map_side = map_side
         self.offset_network = OffsetNetwork(dim, config)
-        self.query = nn.Linear(dim, dim)
-        self.key = nn.Linear(dim, dim)
-        self.value = nn.Linear(dim, dim)
-        self.out = nn.Linear(dim, dim)
+        self.query = Pointwise(dim, dim)
+        self.key = Pointwise(dim, dim)
+        self.value = Pointwise(dim, dim)
+        self.out = Pointwise(dim, dim)
         self.position_conv = depthwise(dim) if config.bias == "dwconv" else None
         self.bias_table = self._make_table() if config.bias in ("relative", "fixed") else None
 
@@ -185,8 +195,11 @@ class DeformableAttention(Mixer):
         b, hk, wk, g, _ = points.shape
         span_y, span_x = self.bias_table.shape[-2:]
         queries = query_points(h, w, self.config.code, points).view(1, h * w, 1, 2)
-        keys = points.permute(0, 3, 1, 2, 4).reshape(b * g, 1, hk * wk, 2)
-        displacement = (queries - keys) * 0.5  # (B G, HW, Ns, 2), in [-1, 1] inside the map
+        queries = queries.permute(0, 3, 1, 2)  # (1, 2, HW, 1)
+        keys = points.permute(0, 3, 4, 1, 2).reshape(b * g, 2, 1, hk * wk)
+        # In planes of x and y, so that the longest loop is over keys; halved while small.
+        displacement = queries * 0.5 - keys * 0.5  # (B G, 2, HW, Ns), in [-1, 1] inside the map
+        displacement = displacement.permute(0, 2, 3, 1)  # (B G, HW, Ns, 2)
         table = self.bias_table.view(1, g, -1, span_y, span_x)  # (1, G, M/G, 2H-1, 2W-1)
         table = table.expand(b, -1, -1, -1, -1).flatten(0, 1)  # (B G, M/G, 2H-1, 2W-1)
         bias = F.grid_sample(table, displacement, mode="bilinear", align_corners=True)

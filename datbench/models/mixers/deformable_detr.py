@@ -13,6 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ..config import DeformableDetr
+from ..layers import Pointwise
 from .attention import Mixer
 from .grids import reference_points
 
@@ -25,8 +26,8 @@ class DeformableDetrAttention(Mixer):
         self.points = config.points
         self.offsets = nn.Linear(dim, heads * config.points * 2)
         self.weights = nn.Linear(dim, heads * config.points)
-        self.value = nn.Linear(dim, dim)
-        self.out = nn.Linear(dim, dim)
+        self.value = Pointwise(dim, dim)
+        self.out = Pointwise(dim, dim)
         # The published module keeps its grid as a frozen parameter, which Table 8 counts.
         like = torch.zeros(())
         grid = reference_points(map_side, map_side, 2023, like).flip(-1)  # (H, W, 2) as (y, x)

@@ -22,7 +22,9 @@ from ..declared import Declaration, declared
 from .attention import Mixer, attend
 
 TILE = 7
-"""Side of a tile of queries: small enough to waste little, large enough to copy little."""
+"""Largest side of a tile of queries, save that a map of up to twice this is one tile. Smaller tiles
+copy more keys, larger ones multiply more pairs that the bias then removes.
+"""
 
 
 class NeighborhoodAttention(Mixer):
@@ -94,27 +96,27 @@ def _tiled(
     b, h, w, m, d = q.shape
     rows, cols = _tiles(h, size), _tiles(w, size)
     nh, nw, t, u = len(rows.keys), len(cols.keys), rows.tile, cols.tile
-    q = F.pad(q, (0, 0, 0, 0, 0, nw * u - w, 0, nh * t - h))
-    q = q.view(b, nh, t, nw, u, m, d).permute(0, 1, 3, 5, 2, 4, 6)
-    q = q.reshape(b * nh * nw, m, t * u, d)  # (B nT, M, T^2, d)
-    key_y = torch.tensor(rows.keys, device=q.device)  # (nh, K)
-    key_x = torch.tensor(cols.keys, device=q.device)  # (nw, K)
+    if nh * t > h or nw * u > w:
+        q = F.pad(q, (0, 0, 0, 0, 0, nw * u - w, 0, nh * t - h))
+    q = q.view(b, nh, t, nw, u, m, d).permute(0, 5, 1, 3, 2, 4, 6)
+    q = q.reshape(b, m * nh * nw, t * u, d)  # (B, M nT, T^2, d)
+    table = _tile_bias(bias, rows, cols)  # (M nT, T^2, K^2), the same for every image
+    key_y = torch.tensor(rows.keys, device=q.device)[:, None, :, None] * w  # (nh, 1, K, 1)
+    key_x = torch.tensor(cols.keys, device=q.device)[None, :, None, :]  # (1, nw, 1, K)
+    first = torch.arange(b * m, device=q.device)[:, None] * (h * w)  # of an image's head
+    seen = (first + (key_y + key_x).view(-1)).view(-1)  # (B M nT K^2,)
 
     def gather(x: Tensor) -> Tensor:
-        x = x[:, key_y.view(-1)].view(b, nh, -1, w, m, d)
-        x = x[:, :, :, key_x.view(-1)].view(b, nh, key_y.shape[1], nw, -1, m, d)
-        x = x.permute(0, 1, 3, 5, 2, 4, 6)
-        return x.reshape(b * nh * nw, m, -1, d)  # (B nT, M, K^2, d)
+        x = x.permute(0, 3, 1, 2, 4).reshape(-1, d)  # (B M H W, d)
+        return x.index_select(0, seen).view(b, m * nh * nw, -1, d)  # (B, M nT, K^2, d)
 
-    table = _tile_bias(bias, rows, cols)  # (nT, M, T^2, K^2)
-    table = table.expand(b, -1, -1, -1, -1).flatten(0, 1)
-    y = attend(q, gather(k), gather(v), scale, table, kind)  # (B nT, M, T^2, d)
-    y = y.view(b, nh, nw, m, t, u, d).permute(0, 1, 4, 2, 5, 3, 6)
+    y = attend(q, gather(k), gather(v), scale, table, kind)  # (B, M nT, T^2, d)
+    y = y.reshape(b, m, nh, nw, t, u, d).permute(0, 2, 4, 3, 5, 1, 6)
     return y.reshape(b, nh * t, nw * u, m, d)[:, :h, :w]
 
 
 def _tile_bias(bias: Tensor, rows: Tiles, cols: Tiles) -> Tensor:
-    """The bias of every pair of a tile, minus infinity outside the window: (nT, M, T^2, K^2).
+    """The bias of every pair of a tile, minus infinity outside the window: (M nT, T^2, K^2).
 
     Tiles away from a border have the same bias: it is gathered once for each kind of tile.
     """
@@ -130,7 +132,7 @@ def _tile_bias(bias: Tensor, rows: Tiles, cols: Tiles) -> Tensor:
     of_row = torch.tensor(rows.kinds, device=bias.device) * len(cols.offsets)
     of_col = torch.tensor(cols.kinds, device=bias.device)
     of_tile = (of_row[:, None] + of_col).view(-1)  # (nT,)
-    return gathered[:, of_tile].transpose(0, 1)  # (nT, M, T^2, K^2)
+    return gathered[:, of_tile].flatten(0, 1)  # (M nT, T^2, K^2)
 
 
 @dataclass(frozen=True)
@@ -152,7 +154,8 @@ class Tiles:
 
 @lru_cache(maxsize=256)
 def _tiles(length: int, size: int) -> Tiles:
-    tile = min(TILE, length)
+    tiles = -(-length // TILE) if length > 2 * TILE else 1
+    tile = -(-length // tiles)
     span = min(tile + size - 1, length)
     keys: list[list[int]] = []
     kinds: list[int] = []

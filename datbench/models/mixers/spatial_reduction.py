@@ -5,7 +5,7 @@ from __future__ import annotations
 from torch import Tensor, nn
 
 from ..config import SpatialReduction
-from ..layers import MapConv
+from ..layers import MapConv, Pointwise
 from .attention import Mixer, attend
 
 
@@ -14,9 +14,9 @@ class SpatialReductionAttention(Mixer):
 
     def __init__(self, dim: int, heads: int, config: SpatialReduction) -> None:
         super().__init__(dim, heads)
-        self.query = nn.Linear(dim, dim)
-        self.key_value = nn.Linear(dim, 2 * dim)
-        self.out = nn.Linear(dim, dim)
+        self.query = Pointwise(dim, dim)
+        self.key_value = Pointwise(dim, 2 * dim)
+        self.out = Pointwise(dim, dim)
         self.reduce = (
             nn.Sequential(MapConv(dim, dim, config.ratio, stride=config.ratio), nn.LayerNorm(dim))
             if config.ratio > 1

@@ -46,31 +46,31 @@ class WindowAttention(Mixer):
         b, h, w, c = x.shape
         s = self.size
         x = F.pad(x, (0, 0, 0, -w % s, 0, -h % s)) if h % s or w % s else x
-        rows, cols = x.shape[1] // s, x.shape[2] // s
         if self.shift:
             x = x.roll((-self.shift, -self.shift), dims=(1, 2))
-        x = x.view(b, rows, s, cols, s, c).transpose(2, 3)  # (B, rows, cols, s, s, C)
-        x = x.reshape(b * rows * cols, s * s, c)  # (B nW, N, C)
-        x = self._attention(x, rows, cols)
-        x = x.view(b, rows, cols, s, s, c).transpose(2, 3)  # (B, rows, s, cols, s, C)
-        x = x.reshape(b, rows * s, cols * s, c)  # (B, Hpad, Wpad, C)
+        x = self._attention(x)  # (B, Hpad, Wpad, C)
         if self.shift:
             x = x.roll((self.shift, self.shift), dims=(1, 2))
         return x[:, :h, :w]
 
-    def _attention(self, x: Tensor, rows: int, cols: int) -> Tensor:
-        """(B nW, N, C) -> (B nW, N, C) for nW = rows x cols windows of N pixels."""
-        bn, n, c = x.shape
-        qkv = self.qkv(x).view(bn, n, 3, self.heads, self.head_dim)
+    def _attention(self, x: Tensor) -> Tensor:
+        """(B, H, W, C) -> (B, H, W, C) for sides that are multiples of the window."""
+        b, h, w, c = x.shape
+        s, m, d = self.size, self.heads, self.head_dim
+        rows, cols = h // s, w // s
+        x = x.view(b, rows, s, cols, s, c).transpose(2, 3)  # (B, rows, cols, s, s, C)
+        x = x.reshape(-1, s * s, c)  # (B nW, N, C)
+        qkv = self.qkv(x).view(-1, s * s, 3, m, d)
         q, k, v = qkv.permute(2, 0, 3, 1, 4).unbind(0)  # (B nW, M, N, d) each
         bias = self.bias_table[self.relative_position_index.view(-1)]  # (N N, M)
-        bias = bias.view(n, n, self.heads).permute(2, 0, 1).contiguous()  # (M, N, N)
+        bias = bias.view(s * s, s * s, m).permute(2, 0, 1).contiguous()  # (M, N, N)
         if self.shift:
             bias = bias + self._mask(rows, cols).unsqueeze(1)  # (nW, M, N, N)
-            images = bn // (rows * cols)
-            bias = bias.expand(images, -1, -1, -1, -1).flatten(0, 1)  # (B nW, M, N, N)
-        x = attend(q, k, v, self.scale, bias, self.attention)
-        y: Tensor = self.out(x.transpose(1, 2).reshape(bn, n, c))  # (B nW, N, C)
+            bias = bias.expand(b, -1, -1, -1, -1).flatten(0, 1)  # (B nW, M, N, N)
+        x = attend(q, k, v, self.scale, bias, self.attention)  # (B nW, M, N, d)
+        # Windows and heads are joined in one copy.
+        x = x.view(b, rows, cols, m, s, s, d).permute(0, 1, 4, 2, 5, 3, 6)
+        y: Tensor = self.out(x.reshape(b, h, w, c))
         return y
 
     def _mask(self, rows: int, cols: int) -> Tensor:
