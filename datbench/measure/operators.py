@@ -49,6 +49,16 @@ _FREE = frozenset(
 
 _FREE_PREFIXES = ("prim::", "profiler::", "prims::device_put", "aten::_assert", "aten::_nested_")
 
+_MOVES_NOTHING = frozenset(
+    f"aten::{name}"
+    for name in """
+    _unsafe_view _reshape_alias lift lift_fresh detach_ unsafe_chunk unsafe_split
+    unsafe_split_with_sizes empty empty_like empty_permuted empty_strided new_empty
+    new_empty_strided resize_ set_ is_pinned is_same_size _has_compatible_shallow_copy_type
+    """.split()
+)
+"""Free operators that neither read nor write, though torch does not call them views."""
+
 READS_WHAT_IT_WRITES = frozenset(
     {"aten::embedding", "aten::index", "aten::index_select", "aten::gather", "aten::take"}
 )
@@ -57,7 +67,13 @@ READS_WHAT_IT_WRITES = frozenset(
 
 @dataclass(frozen=True)
 class Plan:
-    """What to do with one operator."""
+    """What to do with one operator.
+
+    Args:
+        is_view: its result shares its input's memory, or has none to fill: no byte moves.
+        overload: its full name, such as ``aten::add.Tensor``.
+        is_inplace: it writes into its first argument and changes no shape.
+    """
 
     name: str
     status: Status
@@ -95,7 +111,7 @@ def _make_plan(operator: Any) -> Plan:
         name,
         status,
         rule,
-        is_view=operator.is_view,
+        is_view=status == "free" and (operator.is_view or name in _MOVES_NOTHING),
         overload=_full_name(operator),
         is_inplace=is_plain_inplace(operator),
     )
@@ -107,11 +123,14 @@ def _classify(operator: OpOverload, name: str) -> tuple[Status, Rule | None]:
     rule = RULES.get(name) or RULES.get(base)
     if rule is not None:
         return "counted", rule
-    if operator.is_view or name in _FREE or base in _FREE or name.startswith(_FREE_PREFIXES):
+    if name in _FREE or base in _FREE or name.startswith(_FREE_PREFIXES):
         return "free", None
     if torch.Tag.pointwise in operator.tags:
         return "counted", _pointwise
-    return ("composite" if _is_composite(operator) else "unknown"), None
+    # Before views: `reshape`, `contiguous` and `to` say that they may alias, and may copy.
+    if _is_composite(operator):
+        return "composite", None
+    return ("free" if operator.is_view else "unknown"), None
 
 
 def execute(operator: Any, plan: Plan, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Any:

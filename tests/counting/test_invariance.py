@@ -110,6 +110,19 @@ def test_bytes_and_intensity_of_one_operator() -> None:
     assert group.intensity == 8 * 64 * 32 / (group.bytes_read + group.bytes_written)
 
 
+def test_copies_move_bytes_and_views_do_not() -> None:
+    class Moves(nn.Module):
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            x = x.reshape(4, 16).t()  # views
+            x = x.reshape(64)  # a copy: 256 bytes each way
+            return x.to(torch.float64)  # 256 read, 512 written
+
+    for device in ("cpu", "meta"):
+        count = datbench.count(Moves(), torch.zeros(8, 8, device=device))
+        assert sum(call.bytes_read for call in count.calls) == 256 + 256
+        assert sum(call.bytes_written for call in count.calls) == 256 + 512
+
+
 def test_breakdowns_sum_to_the_total() -> None:
     count = datbench.count_model("datpp_t", Setting(Resolution(224, 224), backward=True))
     for found in CONVENTIONS.values():
