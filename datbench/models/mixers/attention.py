@@ -50,5 +50,6 @@ def attend(
     # A key that `matmul` must copy is copied by rows first: transposing it costs four times that.
     logits = (q * scale) @ k.contiguous().transpose(-2, -1)  # (..., N, Ns)
     if bias is not None:
-        logits += bias  # in place: no gradient needs what it was
+        # In place where no precision is lost by it: no gradient needs what the logits were.
+        logits = logits.add_(bias) if bias.dtype == logits.dtype else logits + bias
     return logits.softmax(dim=-1) @ v

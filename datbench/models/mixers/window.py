@@ -43,8 +43,7 @@ class WindowAttention(Mixer):
         self._mask_size = (padded, padded)
 
     def forward(self, x: Tensor) -> Tensor:
-        b, h, w, c = x.shape
-        s = self.size
+        h, w, s = x.shape[1], x.shape[2], self.size
         x = F.pad(x, (0, 0, 0, -w % s, 0, -h % s)) if h % s or w % s else x
         if self.shift:
             x = x.roll((-self.shift, -self.shift), dims=(1, 2))
