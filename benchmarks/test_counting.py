@@ -1,5 +1,5 @@
-"""One count of DAT-S at 1280x800 against fvcore's of the same model. Slow: fvcore takes a minute
-and several GB, so it runs once; its margin is far wider than its noise.
+"""One count of DAT-S at 1280x800 against fvcore's of the same model. Slow: fvcore takes half a
+minute and 4 GB, so it runs once; the margin in time is far wider than its noise.
 """
 
 import json
