@@ -67,11 +67,13 @@ class Gelu(nn.GELU):
     """GELU; where no gradient is recorded it overwrites its input.
 
     That input, four times as large as the map, is the largest tensor around: finding memory for
-    another one takes a CPU as long as the GELU.
+    another one takes a CPU as long as the GELU. A hook that may have kept the input keeps it whole:
+    `keep` says that the module which made it has one.
     """
 
-    def forward(self, x: Tensor) -> Tensor:
-        if torch.is_grad_enabled():
+    def forward(self, x: Tensor, keep: bool = False) -> Tensor:
+        watched = keep or self._forward_hooks or self._forward_pre_hooks
+        if watched or torch.is_grad_enabled():
             return F.gelu(x)
         y: Tensor = torch.ops.aten.gelu_(x)
         return y
@@ -87,7 +89,8 @@ class Mlp(nn.Module):
         self.linear2 = nn.Linear(dim * expansion, dim)
 
     def forward(self, x: Tensor) -> Tensor:
-        y: Tensor = self.linear2(self.act(self.linear1(x)))
+        hidden = self.act(self.linear1(x), keep=bool(self.linear1._forward_hooks))
+        y: Tensor = self.linear2(hidden)
         return y
 
 
@@ -105,7 +108,11 @@ class ConvMlp(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         x = self.linear1(x)
         local = self.dwconv(x)
-        y: Tensor = self.linear2(self.act(x + local if self.residual else local))
+        if self.residual:
+            hidden = self.act(x + local)
+        else:
+            hidden = self.act(local, keep=bool(self.dwconv._forward_hooks))
+        y: Tensor = self.linear2(hidden)
         return y
 
 

@@ -119,3 +119,20 @@ def test_a_duplicate_name_raises() -> None:
     spec = ModelSpec("same", datbench.create_model("dat_t", device="meta").config, "", "", "")
     with pytest.raises(ValueError, match="duplicate"):
         Registry((spec, spec))
+
+
+@pytest.mark.parametrize("name", ["dat_t", "datpp_t"])
+def test_a_hook_sees_what_a_layer_made(name: str) -> None:
+    """Without gradients the GELU overwrites its input, unless somebody may have kept it."""
+    model = datbench.create_model(name).eval()
+    ffn = model.stages[0].blocks[0].ffn
+    seen: dict[str, torch.Tensor] = {}
+    ffn.linear1.register_forward_hook(lambda m, x, y: seen.update(x=x[0].clone(), y=y))
+    x = torch.randn(1, 3, 64, 64)
+    with torch.no_grad():
+        hooked = model(x)
+        torch.testing.assert_close(
+            seen["y"], torch.nn.functional.linear(seen["x"], ffn.linear1.weight, ffn.linear1.bias)
+        )
+        ffn.linear1._forward_hooks.clear()
+        torch.testing.assert_close(model(x), hooked)
