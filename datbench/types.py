@@ -108,7 +108,6 @@ class Kind(str, Enum):
     ADAPTIVE_POOL2D = "adaptive_avg_pool2d"  # input elements
     POOL = "pool"  # input elements
     SOFTMAX = "softmax"  # elements
-    RELU = "relu"  # elements
     ELEMENTWISE = "elementwise"  # output elements
     REDUCTION = "reduction"  # input elements
     FFT = "fft"  # real additions and multiplications, 5 N log2 N
