@@ -10,7 +10,8 @@
     ├── CheckFailed          1  (a limit or a comparison that was asked for does not hold)
     ├── MissingError         3  (a baseline or a row is not there)
     ├── AmbiguousError       4  (the evidence does not settle the question)
-    └── MeasurementError     5  (the model could not be run)
+    ├── LibraryError         5  (a library that this needs is absent or broken)
+    └── MeasurementError     5  (the model could not be built or run)
 
 They are caught in one place, `datbench.cli.main`, which prints the message on standard error.
 """
@@ -83,6 +84,10 @@ class AmbiguousError(DatbenchError):
     """The evidence is not enough for a verdict."""
 
     exit_code = 4
+
+
+class LibraryError(DatbenchError):
+    """An optional library is not installed, or does not load; the message names the remedy."""
 
 
 class MeasurementError(DatbenchError):

@@ -1,7 +1,8 @@
 """Results as plain values, and their JSON form.
 
 A document is ``{"format": "datbench", "version": 1, "kind", "environment", "rows": [...]}``.
-Version history: 1, the first (0.1.0): kinds ``flops``, ``params``, ``models``, ``show``, ``env``.
+Version history: 1, the first (0.1.0): kinds ``flops``, ``explain``, ``table``, ``params``,
+``models``, ``show``, ``env``.
 """
 
 from __future__ import annotations
@@ -46,6 +47,17 @@ class ParameterRow:
         buffers: elements of registered buffers, persistent or not.
     """
 
+    params: int
+    frozen: int
+    buffers: int
+
+
+@dataclass(frozen=True)
+class PartRow:
+    """A part of a model, its class, and its elements (see `ParameterRow`)."""
+
+    part: str
+    kind: str
     params: int
     frozen: int
     buffers: int
@@ -121,6 +133,109 @@ class CheckpointReport:
             f"{self.path}: {len(self.matched)} matched, {len(self.resized)} resized, "
             f"{len(self.ignored)} ignored, {len(self.initialised)} left as initialised"
         )
+
+
+@dataclass(frozen=True)
+class Term:
+    """One operator's part of the difference between two conventions.
+
+    Args:
+        label: for people: the operator, and the kind of its work where it does several.
+        amount: of that kind of work, unweighted.
+        each: the difference for one unit of work; None where it depends on the module.
+        difference: what the term adds, in the chain's unit.
+    """
+
+    label: str
+    operator: str
+    kind: str
+    calls: int
+    amount: int
+    each: int | None
+    difference: int
+
+
+@dataclass(frozen=True)
+class Chain:
+    """Two conventions, in one unit: `start_amount` and the terms are `end_amount`, exactly."""
+
+    start: str
+    end: str
+    unit: str
+    start_amount: int
+    end_amount: int
+    terms: tuple[Term, ...]
+
+
+@dataclass(frozen=True)
+class PeerTerm:
+    """A part of the difference between another counter's figure and our multiply-adds.
+
+    Args:
+        label: for people: the operator and the kind of its work.
+        kind: of work; ``parameters`` for a module's own; None where nothing explains it.
+        modules: classes of the modules concerned; empty where it is every module with the operator.
+        below: whether what runs inside these modules' children is meant too.
+        amount: of that kind of work, unweighted; None where nothing explains it.
+        each: what the other counter adds for one unit of work; -1 on a product: it is not counted.
+        difference: in MACs.
+        others: other columns that would explain the same as simply.
+    """
+
+    label: str
+    kind: str | None
+    modules: tuple[str, ...]
+    below: bool
+    amount: int | None
+    each: int | float | None
+    difference: int | float
+    others: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class PeerRow:
+    """What another counter said, in a process of its own.
+
+    Args:
+        unit: of `amount`: ``MAC`` or ``FLOP``.
+        amount: as the counter gave it; None where it gave none, and `reason` says why.
+        macs: the same in MACs: FLOPs halved.
+        difference: `macs` less our multiply-adds.
+        seconds: the counting call, once.
+        peak_bytes: of the process, torch and all.
+        extra_bytes: the part above what the process held before the counting call.
+        terms: what the difference is; None where the counter gives totals alone.
+    """
+
+    name: str
+    version: str | None
+    unit: str
+    amount: int | float | None
+    macs: int | float | None
+    difference: int | float | None
+    seconds: float | None
+    peak_bytes: int | None
+    extra_bytes: int | None
+    terms: tuple[PeerTerm, ...] | None
+    reason: str | None
+
+
+@dataclass(frozen=True)
+class ExplainRow:
+    """One count, and how the conventions and the other counters differ on it.
+
+    Args:
+        macs: multiply-adds alone.
+        unknown: operators without a rule, in no figure here.
+        peers: None where they were not run.
+    """
+
+    model: str
+    setting: Setting
+    macs: int
+    chains: tuple[Chain, ...]
+    unknown: dict[str, int]
+    peers: tuple[PeerRow, ...] | None
 
 
 def document(kind: str, rows: Sequence[Any], environment: dict[str, Any]) -> dict[str, Any]:

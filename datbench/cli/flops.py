@@ -11,6 +11,7 @@ from ..measure.conventions import CONVENTIONS
 from ..measure.conventions import convention as find_convention
 from ..types import ATTENTIONS, DTYPES, Setting
 from .options import (
+    Configs,
     Format,
     Models,
     Out,
@@ -22,7 +23,7 @@ from .options import (
 )
 
 if TYPE_CHECKING:
-    from ..models.spec import ModelSpec
+    from ..models.resolve import Spec
     from ..report.counts import By
     from ..results import CountRow
 
@@ -30,7 +31,8 @@ PARTS: tuple[By, ...] = ("stage", "operator", "module")
 
 
 def flops(
-    model: Models,
+    model: Models = None,
+    config: Configs = None,
     res: Resolutions = None,
     batch: Annotated[int, typer.Option(help="Images in a batch; totals are of the batch.")] = 1,
     convention: Annotated[
@@ -98,7 +100,7 @@ def flops(
     from .output import choose_format
 
     wanted = choose_format(format, out)
-    chosen, sizes = specs(model), resolutions(res)
+    chosen, sizes = specs(model, config), resolutions(res)
     parts = _parts(by, wanted)
     if depth is not None and "module" not in parts:
         raise UsageError("--depth cuts the paths of modules; add --by module.")
@@ -140,7 +142,7 @@ def _parts(by: str | None, wanted: Format) -> list[By]:
     return found
 
 
-def _count(jobs: list[tuple[ModelSpec, Setting]], convention: str) -> list[CountRow]:
+def _count(jobs: list[tuple[Spec, Setting]], convention: str) -> list[CountRow]:
     """Count every job, with a progress bar where there are several and somebody watches."""
     from .progress import progress
 

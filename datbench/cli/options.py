@@ -9,8 +9,9 @@ from typing import Annotated
 
 import typer
 
+from ..errors import UsageError
 from ..models.dat import REGISTRY
-from ..models.spec import ModelSpec
+from ..models.resolve import CONFIG, Spec, resolve
 from ..types import Resolution
 
 
@@ -35,11 +36,22 @@ def complete_models(incomplete: str) -> list[tuple[str, str]]:
 
 
 Models = Annotated[
-    list[str],
+    list[str] | None,
     typer.Argument(
         metavar="MODEL",
-        help="Models, such as dat_t; `datbench models` lists them.",
+        help="Models: dat_t and the like (`datbench models` lists them), timm:NAME, or "
+        "package.module:factory.",
         autocompletion=complete_models,
+        show_default=False,
+    ),
+]
+Configs = Annotated[
+    list[Path] | None,
+    typer.Option(
+        "--config",
+        metavar="FILE",
+        readable=False,  # the reader says what is wrong
+        help="A published YAML configuration of the DAT repositories, as one more model.",
         show_default=False,
     ),
 ]
@@ -72,9 +84,16 @@ Out = Annotated[
 ]
 
 
-def specs(names: list[str]) -> list[ModelSpec]:
-    """The named variants; UnknownNameError for the first that does not exist."""
-    return [REGISTRY.get(name) for name in names]
+def specs(names: list[str] | None, configs: list[Path] | None = None) -> list[Spec]:
+    """The named models, then the configured ones.
+
+    Raises:
+        UsageError: there are none, or one does not exist.
+    """
+    wanted = [*(names or ()), *(f"{CONFIG}{path}" for path in configs or ())]
+    if not wanted:
+        raise UsageError("name a model, such as dat_t; `datbench models` lists them all.")
+    return [resolve(name) for name in wanted]
 
 
 def resolutions(texts: list[str] | None) -> list[Resolution] | None:

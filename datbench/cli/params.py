@@ -6,11 +6,12 @@ from typing import Annotated
 
 import typer
 
-from .options import Models, Out, OutputFormat
+from .options import Configs, Models, Out, OutputFormat
 
 
 def params(
-    model: Models,
+    model: Models = None,
+    config: Configs = None,
     by: Annotated[str, typer.Option(help="total or stage (of a single model).")] = "total",
     features: Annotated[
         bool, typer.Option("--features", help="With a norm for each feature map, and no head.")
@@ -27,7 +28,7 @@ def params(
     from .output import choose_format, emit
 
     wanted = choose_format(format, out)
-    chosen = specs(model)
+    chosen = specs(model, config)
     if by not in ("total", "stage"):
         raise UnknownNameError.among("breakdown", by, ("total", "stage"))
     if by == "stage" and len(chosen) > 1:

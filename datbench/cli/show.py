@@ -3,27 +3,39 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from .options import Out, OutputFormat, complete_models
 
 if TYPE_CHECKING:
+    from ..models.external import FactorySpec, TimmSpec
     from ..models.spec import ModelSpec
+    from ..report.table import Table
     from ..results import CheckpointReport
+    from ..types import Resolution
 
 
 def show(
     model: Annotated[
-        str,
+        str | None,
         typer.Argument(
             metavar="MODEL",
-            help="A model, such as dat_t.",
+            help="A model: dat_t and the like, timm:NAME, or package.module:factory.",
             autocompletion=complete_models,
             show_default=False,
         ),
-    ],
+    ] = None,
+    config: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE",
+            readable=False,  # the reader says what is wrong
+            help="A published YAML configuration of the DAT repositories, in place of MODEL.",
+            show_default=False,
+        ),
+    ] = None,
     res: Annotated[
         str | None,
         typer.Option("--res", metavar="WxH", help="Input in pixels.", show_default=False),
@@ -40,30 +52,64 @@ def show(
     out: Out = None,
 ) -> None:
     """Show how a model is built, and whether a checkpoint fits."""
-    from dataclasses import asdict
-
+    from ..errors import UsageError
     from ..measure.environment import summary
-    from ..models.dat import REGISTRY
-    from ..paper.published import published
-    from ..report.architecture import architecture, checkpoint_table, stage_rows
+    from ..models.spec import ModelSpec
     from ..results import document
     from ..types import Resolution
+    from .options import specs
     from .output import choose_format, emit
 
     wanted = choose_format(format, out)
-    spec = REGISTRY.get(model)
+    spec, *others = specs([model] if model else None, [config] if config else None)
+    if others:
+        raise UsageError("show draws one model: give MODEL or --config, not both.")
     size = spec.resolution if res is None else Resolution.parse(res)
+    if isinstance(spec, ModelSpec):
+        tables, content = _ours(spec, size, checkpoint)
+    elif checkpoint is not None:
+        raise UsageError("--checkpoint is for datbench's models.")
+    else:
+        tables, content = _others(spec, size)
+    emit(tables, document("show", [content], summary()), wanted, out)
+
+
+def _ours(
+    spec: ModelSpec, size: Resolution, checkpoint: Path | None
+) -> tuple[list[Table], dict[str, Any]]:
+    """The stages as the literal describes them; nothing is built."""
+    from dataclasses import asdict
+
+    from ..paper.published import published
+    from ..report.architecture import architecture, checkpoint_table, stage_rows
+
     report = None if checkpoint is None else _checked(spec, checkpoint)
     rows = stage_rows(spec.config, size)
-    entry = published().get(spec.name)
-    tables = [architecture(spec, rows, size, entry.sentences() if entry else ())]
-    content: dict[str, object] = {"model": spec.name, "resolution": str(size), "stages": rows}
-    if entry is not None:
+    entry = published(spec.name)
+    tables = [architecture(spec, rows, size, entry.sentences())]
+    content: dict[str, Any] = {"model": spec.name, "resolution": str(size), "stages": rows}
+    if entry.cells:
         content["published"] = asdict(entry)
     if report is not None:
         tables.append(checkpoint_table(report))
         content["checkpoint"] = asdict(report)
-    emit(tables, document("show", [content], summary()), wanted, out)
+    return tables, content
+
+
+def _others(spec: TimmSpec | FactorySpec, size: Resolution) -> tuple[list[Table], dict[str, Any]]:
+    """The parts of a model that has to be built to be seen."""
+    from dataclasses import asdict
+
+    from ..measure.count import build_for_count
+    from ..measure.parameters import parts
+    from ..report.parts import parts_table
+    from ..types import Setting
+
+    module = build_for_count(spec, Setting(size))
+    rows = parts(module)
+    table = parts_table(spec.name, str(size), type(module).__name__, rows)
+    content = {"model": spec.name, "resolution": str(size), "parts": [asdict(row) for row in rows]}
+    return [table], content
 
 
 def _checked(spec: ModelSpec, checkpoint: Path) -> CheckpointReport:

@@ -13,8 +13,9 @@ from torch import Tensor, nn
 from torch.utils._pytree import tree_leaves
 
 from ..errors import MeasurementError
-from ..models.build import create_model
+from ..models.build import build
 from ..models.declared import observing
+from ..models.resolve import Spec, resolve
 from ..models.spec import ModelSpec
 from ..types import Setting
 from .modules import ModuleTracker
@@ -39,10 +40,10 @@ def count(model: nn.Module, *inputs: Any, backward: bool = False) -> Count:
     """
     with ExitStack() as stack:
         tracker = stack.enter_context(ModuleTracker(model))
-        stack.enter_context(_unchanged(model))
+        stack.enter_context(unchanged(model))
         recorder = Recorder(tracker)
         stack.enter_context(observing(recorder))
-        with torch.no_grad(), _below_autograd(), recorder, _quiet():
+        with torch.no_grad(), below_autograd(), recorder, quiet():
             model(*inputs)
         if backward:
             _count_backward(model, inputs, recorder)
@@ -73,7 +74,7 @@ def _count_backward(model: nn.Module, inputs: tuple[Any, ...], recorder: Recorde
 def _losses(model: nn.Module, inputs: tuple[Any, ...], recorder: Recorder) -> list[Tensor]:
     """Every output with a gradient, from a forward whose graph the recorder knows."""
     recorder.phase = "forward"
-    with torch.enable_grad(), recorder.linking(), recorder, _quiet():
+    with torch.enable_grad(), recorder.linking(), recorder, quiet():
         outputs = model(*inputs)
     losses = [
         leaf for leaf in tree_leaves(outputs) if isinstance(leaf, Tensor) and leaf.requires_grad
@@ -100,14 +101,14 @@ def _gradients_kept(tensors: list[Tensor]) -> Iterator[None]:
             tensor.grad = gradient
 
 
-def _below_autograd() -> AbstractContextManager[Any]:
+def below_autograd() -> AbstractContextManager[Any]:
     """Dispatch below autograd, where composite operators arrive whole."""
     guard: AbstractContextManager[Any] = torch._C._AutoDispatchBelowAutograd()
     return guard
 
 
 @contextmanager
-def _unchanged(model: nn.Module) -> Iterator[None]:
+def unchanged(model: nn.Module) -> Iterator[None]:
     """Plain, repeatable execution, and a model that keeps its buffers and random state."""
     buffers = (
         [(buffer, buffer.detach().clone()) for buffer in model.buffers() if not buffer.is_meta]
@@ -128,7 +129,7 @@ def _unchanged(model: nn.Module) -> Iterator[None]:
 
 
 @contextmanager
-def _quiet() -> Iterator[None]:
+def quiet() -> Iterator[None]:
     """Without the warnings that counting itself provokes."""
     with warnings.catch_warnings():
         # A checkpointed module runs once without gradients here.
@@ -148,28 +149,45 @@ def _eager() -> Iterator[None]:
         yield
 
 
-def count_model(model: str | ModelSpec, setting: Setting) -> Count:
-    """Build a registered variant in evaluation mode and count it.
+def count_model(model: str | Spec, setting: Setting) -> Count:
+    """Build a model in evaluation mode and count it.
+
+    Args:
+        model: any name that `datbench.models.resolve` knows, such as ``dat_t``,
+            ``timm:swin_tiny_patch4_window7_224`` or ``package.module:factory``, or its spec.
 
     Raises:
-        UnknownNameError: no such variant.
+        UnknownNameError: no such model.
         MeasurementError: the device is not there, or the model does not run with this setting.
     """
-    name = model if isinstance(model, str) else model.name
-    return count_built(name, build_for_count(model, setting), setting)
+    spec = resolve(model) if isinstance(model, str) else model
+    return count_built(spec.name, build_for_count(spec, setting), setting)
 
 
-def build_for_count(model: str | ModelSpec, setting: Setting) -> nn.Module:
-    """The variant in evaluation mode on the setting's device; on meta, without initialising."""
+def build_for_count(model: str | Spec, setting: Setting) -> nn.Module:
+    """The model in evaluation mode on the setting's device; on meta, without initialising."""
+    spec = resolve(model) if isinstance(model, str) else model
+    try:
+        with _reported(spec, setting), _on_meta(setting):
+            return _built(spec, setting, setting.device)
+    except MeasurementError:
+        if setting.device != "meta" or isinstance(spec, ModelSpec):
+            raise
+    # Others' models may read values while they are built, which meta tensors do not have.
+    with _reported(spec, setting):
+        return _built(spec, setting, "cpu").to("meta")
+
+
+def _built(spec: Spec, setting: Setting, device: str) -> nn.Module:
     dtype: torch.dtype = getattr(torch, setting.dtype)
-    with _reported(model, setting), _on_meta(setting):
-        module = create_model(
-            model,
-            features_only=setting.features,
-            attention=setting.attention,
-            device=setting.device,
-        ).eval()
-        return module if dtype == torch.float32 else module.to(dtype)
+    module = build(
+        spec,
+        setting.resolution,
+        features=setting.features,
+        attention=setting.attention,
+        device=device,
+    ).eval()
+    return module if dtype == torch.float32 else module.to(dtype)
 
 
 def _on_meta(setting: Setting) -> AbstractContextManager[Any]:
@@ -188,7 +206,7 @@ def count_built(name: str, module: nn.Module, setting: Setting) -> Count:
 
 
 @contextmanager
-def _reported(model: str | ModelSpec, setting: Setting) -> Iterator[None]:
+def _reported(model: str | Spec, setting: Setting) -> Iterator[None]:
     """Turn what torch raises into one line that names the model and its setting."""
     name = model if isinstance(model, str) else model.name
     try:

@@ -6,7 +6,7 @@ from collections import Counter
 
 from torch import nn
 
-from ..results import ParameterRow
+from ..results import ParameterRow, PartRow
 from .stages import stage_of
 
 
@@ -34,3 +34,21 @@ def parameters_by_stage(model: nn.Module) -> dict[str, ParameterRow]:
         stage: ParameterRow(row["params"], row["frozen"], row["buffers"])
         for stage, row in rows.items()
     }
+
+
+def parts(model: nn.Module) -> list[PartRow]:
+    """The stages of a model with their classes, in the model's order."""
+    classes = {path: type(module).__name__ for path, module in model.named_modules()}
+    return [
+        PartRow(stage, classes.get(stage, ""), row.params, row.frozen, row.buffers)
+        for stage, row in parameters_by_stage(model).items()
+    ]
+
+
+def mask_elements(model: nn.Module) -> int:
+    """Elements of attention masks that a model keeps as buffers, which some prints count."""
+    return sum(
+        buffer.numel()
+        for name, buffer in model.named_buffers()
+        if name.rpartition(".")[2].endswith("mask")
+    )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from torch import nn
 
-from ..models.spec import ModelSpec
+from ..models.resolve import Spec
 from ..results import CountRow, GroupRow
 from ..types import Setting
 from .conventions import Convention
@@ -13,8 +13,8 @@ from .parameters import parameters, parameters_by_stage
 from .views import Count, Group
 
 
-def count_row(spec: ModelSpec, setting: Setting, convention: Convention) -> CountRow:
-    """Build, count and summarise one registered variant.
+def count_row(spec: Spec, setting: Setting, convention: Convention) -> CountRow:
+    """Build, count and summarise one model.
 
     Raises:
         MeasurementError: it does not run with this setting.

@@ -5,11 +5,13 @@ from __future__ import annotations
 from dataclasses import replace
 
 import torch
+from torch import nn
 
-from ..types import Attention
+from ..types import Attention, Resolution
 from .config import Pyramid
 from .dat import REGISTRY
 from .pyramid import PyramidBackbone
+from .resolve import Spec
 from .spec import ModelSpec
 
 
@@ -50,3 +52,25 @@ def create_model(
         config = replace(config, layer_scale=layer_scale)
     with torch.device(device) if device is not None else torch.device(torch.get_default_device()):
         return PyramidBackbone(config, features=features_only, attention=attention)
+
+
+def build(
+    spec: Spec,
+    resolution: Resolution,
+    *,
+    features: bool = False,
+    attention: Attention = "eager",
+    device: torch.device | str = "cpu",
+) -> nn.Module:
+    """Build any model that datbench can name, for inputs of this size.
+
+    A model of others that reads values while it is built cannot be made on ``meta``; it is made on
+    the CPU and moved.
+
+    Raises:
+        DatbenchError: it cannot be built; the message says why.
+    """
+    if isinstance(spec, ModelSpec):
+        return create_model(spec, features_only=features, attention=attention, device=device)
+    with torch.device(device):
+        return spec.build(resolution, features, attention)

@@ -12,7 +12,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 
 from ..errors import CheckpointError, UsageError
 from ..results import CheckpointReport, Resized
@@ -25,6 +25,7 @@ _OURS = r"stages.\1.blocks.\2"
 PATTERNS: tuple[tuple[str, str], ...] = (
     (r"patch_proj\.(\d+)\.norm\.", r"stem.\1."),
     (r"patch_proj\.(\d+)\.", r"stem.\1."),
+    (rf"{_BLOCK}\.proj\.", r"stages.\1.projection."),
     (rf"{_BLOCK}\.mlps\.(\d+)\.chunk\.(linear[12])\.", rf"{_OURS}.ffn.\3."),
     (rf"{_BLOCK}\.mlps\.(\d+)\.(linear[12])\.(?:0\.)?", rf"{_OURS}.ffn.\3."),
     (rf"{_BLOCK}\.mlps\.(\d+)\.dwc\.", rf"{_OURS}.ffn.dwconv."),
@@ -171,8 +172,14 @@ def _is_top(name: str) -> bool:
 
 
 def _other_head(name: str, model: PyramidBackbone) -> bool:
-    """Whether `name` is the top of the other kind of model: a head here, dense norms there."""
-    return name.startswith("head." if model.head is None else "norms.")
+    """Whether `name` is the top of the other kind of model: a head here, dense norms there.
+
+    A head may have lost its classifier.
+    """
+    if model.head is None:
+        return name.startswith("head.")
+    bare = not isinstance(model.head.linear, nn.Linear)
+    return name.startswith("norms.") or (bare and name.startswith("head.linear."))
 
 
 def _fit(name: str, value: Tensor, target: Tensor) -> Tensor | None:

@@ -105,6 +105,7 @@ class Pyramid:
     """A whole backbone.
 
     Args:
+        stem_dim: width of the stem where it is not the first stage's; a 1x1 convolution follows.
         image_size: side of the training input in pixels; it fixes the size of bias tables.
         drop_path: rate of the last block's stochastic depth (linear from 0), training only.
         lpu: a local perception unit (x + depthwise 3x3) before every block.
@@ -113,6 +114,7 @@ class Pyramid:
 
     stages: tuple[Stage, Stage, Stage, Stage]
     stem: Stem = "patch"
+    stem_dim: int | None = None
     downsample: Downsample = "patch"
     ffn: FeedForward = "linear"
     lpu: bool = False

@@ -9,7 +9,7 @@ from ..errors import UsageError
 from ..types import MIN_SIDE, Attention
 from .config import Mixer as MixerConfig
 from .config import Pyramid
-from .layers import DropPath, LayerScale, depthwise, make_downsample, make_ffn, make_stem
+from .layers import DropPath, LayerScale, Pointwise, depthwise, make_downsample, make_ffn, make_stem
 from .mixers import Mixer, make_mixer
 
 
@@ -38,7 +38,10 @@ class Block(nn.Module):
 
 
 class StageModule(nn.Module):
-    """Down-sampling from the previous stage (none in the first), then the blocks."""
+    """Down-sampling from the previous stage (none in the first), then the blocks.
+
+    Where the stem's width is not the first stage's, that stage begins with a projection.
+    """
 
     def __init__(self, config: Pyramid, stage: int, rates: list[float]) -> None:
         super().__init__()
@@ -48,6 +51,8 @@ class StageModule(nn.Module):
             if stage
             else nn.Identity()
         )
+        stem = here.dim if stage or config.stem_dim is None else config.stem_dim
+        self.projection = None if stem == here.dim else Pointwise(stem, here.dim)
         self.blocks = nn.Sequential(
             *(
                 Block(config, mixer, stage, rate)
@@ -56,7 +61,10 @@ class StageModule(nn.Module):
         )
 
     def forward(self, x: Tensor) -> Tensor:
-        y: Tensor = self.blocks(self.downsample(x))
+        x = self.downsample(x)
+        if self.projection is not None:
+            x = self.projection(x)
+        y: Tensor = self.blocks(x)
         return y
 
 
@@ -66,7 +74,7 @@ class Head(nn.Module):
     def __init__(self, dim: int, classes: int) -> None:
         super().__init__()
         self.norm = nn.LayerNorm(dim)
-        self.linear = nn.Linear(dim, classes)
+        self.linear: nn.Module = nn.Linear(dim, classes)
 
     def forward(self, x: Tensor) -> Tensor:
         x = self.norm(x).permute(0, 3, 1, 2)  # (B, C, H, W), a view
@@ -91,7 +99,7 @@ class PyramidBackbone(nn.Module):
     ) -> None:
         super().__init__()
         self.config = config
-        self.stem = make_stem(config.stem, config.stages[0].dim)
+        self.stem = make_stem(config.stem, config.stem_dim or config.stages[0].dim)
         depths = [len(stage.blocks) for stage in config.stages]
         # Plain floats: calling .item() on a tensor would forbid building on meta.
         last = max(sum(depths) - 1, 1)
@@ -111,13 +119,18 @@ class PyramidBackbone(nn.Module):
             if isinstance(module, Mixer):
                 module.attention = attention
 
-    def forward(self, x: Tensor) -> Tensor | list[Tensor]:
+    def embed(self, x: Tensor) -> Tensor:
+        """The stem: (B, 3, H, W) -> (B, H/4, W/4, C)."""
         height, width = x.shape[-2:]
         if min(height, width) < MIN_SIDE:
             raise UsageError(
                 f"input {width}x{height} is too small: both sides need at least {MIN_SIDE} pixels."
             )
-        x = self.stem(x.permute(0, 2, 3, 1))  # (B, H/4, W/4, C)
+        y: Tensor = self.stem(x.permute(0, 2, 3, 1))
+        return y
+
+    def forward(self, x: Tensor) -> Tensor | list[Tensor]:
+        x = self.embed(x)
         maps: list[Tensor] = []
         for i, stage in enumerate(self.stages):
             x = stage(x)

@@ -83,7 +83,7 @@ def architecture(
     config = spec.config
     title = f"{spec.name}: {spec.summary} ({spec.source}), input {size}"
     notes = [
-        f"Stem {config.stem}, down-sampling {config.downsample}, feed-forward {config.ffn}, "
+        f"Stem {_stem(config)}, down-sampling {config.downsample}, feed-forward {config.ffn}, "
         f"{'local perception units, ' if config.lpu else ''}bias tables for "
         f"{config.image_size}x{config.image_size}."
     ]
@@ -98,6 +98,14 @@ def architecture(
         Column("blocks", "blocks"),
     )
     return Table(columns, tuple(tuple(row.values()) for row in rows), title, tuple(notes))
+
+
+def _stem(config: Pyramid) -> str:
+    """Its kind, and its width where the first stage has another."""
+    dim = config.stages[0].dim
+    if config.stem_dim in (None, dim):
+        return config.stem
+    return f"{config.stem} of width {config.stem_dim} (a 1x1 convolution makes it {dim})"
 
 
 def checkpoint_table(report: CheckpointReport) -> Table:

@@ -1,0 +1,272 @@
+"""Models of others, by name: timm's, and whatever a factory of the user's returns.
+
+A name carries its options, so that it can stand in a table file, a result or a shell:
+``timm:davit_base,window_size=12`` or ``mypackage.models:make_net,depth=12``.
+"""
+
+from __future__ import annotations
+
+import ast
+import contextlib
+import importlib
+import inspect
+import sys
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from ..errors import LibraryError, MeasurementError, UnknownNameError, UsageError
+from ..types import Attention, Resolution
+
+if TYPE_CHECKING:
+    from torch import nn
+
+TIMM = "timm:"
+
+_SIDE = 224
+"""Input side of a factory's model, of which nothing else is known."""
+
+
+@dataclass(frozen=True)
+class TimmSpec:
+    """A model of timm's, with the options that its entry point is given.
+
+    Args:
+        name: as the user wrote it; it resolves back to this spec.
+        architecture: timm's name.
+        options: keyword arguments of `timm.create_model`.
+    """
+
+    name: str
+    architecture: str
+    options: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def resolution(self) -> Resolution:
+        """The input that timm's configuration of the model names.
+
+        Raises:
+            LibraryError: timm cannot be loaded.
+            UnknownNameError: timm has no such model.
+        """
+        side = self.options.get("img_size")
+        if side is None:
+            config = _timm_model(self.architecture).get_pretrained_cfg(self.architecture)
+            side = config.input_size[1:] if config is not None else _SIDE
+        height, width = side if isinstance(side, (tuple, list)) else (side, side)
+        return Resolution(int(width), int(height))
+
+    def build(self, resolution: Resolution, features: bool, attention: Attention) -> nn.Module:
+        """The model for this input, on the default device."""
+        timm = _timm_model(self.architecture)
+        options = dict(self.options)
+        if features:
+            options["features_only"] = True
+        config = timm.get_pretrained_cfg(self.architecture)
+        fixed = config is not None and config.fixed_input_size
+        if fixed and "img_size" not in options and resolution != self.resolution:
+            options["img_size"] = (resolution.height, resolution.width)
+        with _fused(timm, attention != "eager"):
+            try:
+                model: nn.Module = timm.create_model(self.architecture, **options)
+            except (TypeError, ValueError, KeyError, AttributeError, AssertionError) as error:
+                raise UsageError(f"{self.name}: timm does not build it: {_line(error)}") from error
+        # datbench's own models in timm's registry do not read timm's global.
+        set_attention = getattr(model, "set_attention", None)
+        if set_attention is not None and "attention" not in options:
+            set_attention(attention)
+        return model
+
+
+@dataclass(frozen=True)
+class FactorySpec:
+    """A function or class of the user's that makes a model that takes an image.
+
+    Args:
+        name: as the user wrote it; it resolves back to this spec.
+        module, attribute: where the factory is; the attribute may have dots.
+        options: its keyword arguments.
+    """
+
+    name: str
+    module: str
+    attribute: str
+    options: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def resolution(self) -> Resolution:
+        """A square of 224; give another with `--res`."""
+        return Resolution(_SIDE, _SIDE)
+
+    def build(self, resolution: Resolution, features: bool, attention: Attention) -> nn.Module:
+        """What the factory returns, on the default device.
+
+        Raises:
+            UsageError: the factory is not there, takes other arguments, or returns no module.
+            MeasurementError: it raised.
+        """
+        from torch import nn
+
+        if features:
+            raise UsageError(f"{self.name}: --features is for datbench's and timm's models.")
+        factory = self._factory()
+        if isinstance(factory, nn.Module):
+            raise UsageError(
+                f"{self.name} is a model already; name the function or class that makes it."
+            )
+        if not callable(factory):
+            raise UsageError(f"{self.name} is no function or class but {type(factory).__name__}.")
+        self._check_arguments(factory)
+        try:
+            model = factory(**self.options)
+        except Exception as error:  # somebody else's code may raise anything
+            raise MeasurementError(f"{self.name} raised {_named(error)}") from error
+        if not isinstance(model, nn.Module):
+            raise UsageError(
+                f"{self.name} returns {type(model).__name__}, which is no torch.nn.Module."
+            )
+        return model
+
+    def _factory(self) -> Any:
+        here = str(Path.cwd())
+        if here not in sys.path:
+            sys.path.insert(0, here)
+        try:
+            found: Any = importlib.import_module(self.module)
+        except ModuleNotFoundError as error:
+            if error.name and (self.module + ".").startswith(error.name + "."):
+                raise UsageError(
+                    f"{self.name}: there is no module {error.name!r} in this environment or in "
+                    "the current directory."
+                ) from error
+            raise UsageError(f"{self.name}: importing it raised {_named(error)}") from error
+        except Exception as error:  # somebody else's code may raise anything
+            raise UsageError(f"{self.name}: importing it raised {_named(error)}") from error
+        for part in self.attribute.split("."):
+            if not hasattr(found, part):
+                names = [name for name in dir(found) if name[0] != "_"]
+                unknown = UnknownNameError.among("factory", part, names)
+                raise UnknownNameError(f"{self.name}: {unknown}")
+            found = getattr(found, part)
+        return found
+
+    def _check_arguments(self, factory: Any) -> None:
+        try:
+            signature = inspect.signature(factory)
+        except (TypeError, ValueError):
+            return  # written in C: calling it will tell
+        try:
+            signature.bind(**self.options)
+        except TypeError as error:
+            needed = [
+                p.name
+                for p in signature.parameters.values()
+                if p.default is p.empty
+                and p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY)
+                and p.name not in self.options
+            ]
+            if not needed:
+                raise UsageError(f"{self.name}: {error}.") from error
+            wanted = "".join(f",{name}=..." for name in needed)
+            raise UsageError(
+                f"{self.name} needs arguments: {', '.join(needed)}; write "
+                f"{self.module}:{self.attribute}{wanted}."
+            ) from error
+
+
+def timm_spec(text: str) -> TimmSpec:
+    """``timm:NAME[,option=value...]``; nothing is loaded yet."""
+    name, options = _split(text, text[len(TIMM) :])
+    return TimmSpec(text, name, options)
+
+
+def factory_spec(text: str) -> FactorySpec:
+    """``package.module:factory[,argument=value...]``; nothing is imported yet.
+
+    Raises:
+        UsageError: it is not written so.
+    """
+    target, options = _split(text, text)
+    module, _, attribute = target.partition(":")
+    words = [*module.split("."), *attribute.split(".")]
+    if not all(word.isidentifier() for word in words):
+        raise UsageError(f"{text!r} is not understood; write package.module:factory.")
+    return FactorySpec(text, module, attribute, options)
+
+
+def _split(text: str, rest: str) -> tuple[str, dict[str, Any]]:
+    """``name,key=value,key=(1,2)`` -> the name and the options, as Python literals or words."""
+    parts, depth = [""], 0
+    for character in rest:
+        depth += (character in "([{") - (character in ")]}")
+        if character == "," and depth == 0:
+            parts.append("")
+        else:
+            parts[-1] += character
+    options: dict[str, Any] = {}
+    for part in parts[1:]:
+        key, equals, value = part.partition("=")
+        if not equals or not key.strip().isidentifier():
+            raise UsageError(f"{text!r}: {part!r} is no option; write name=value.")
+        options[key.strip()] = _literal(value.strip())
+    return parts[0].strip(), options
+
+
+def _literal(text: str) -> Any:
+    try:
+        return ast.literal_eval(text)
+    except (ValueError, SyntaxError, MemoryError, RecursionError):
+        return text
+
+
+def load_timm() -> Any:
+    """timm, imported.
+
+    Raises:
+        LibraryError: it is not installed, or its torchvision does not fit torch.
+    """
+    try:
+        import timm
+    except ModuleNotFoundError as error:
+        raise LibraryError(
+            f"this needs timm, and {error.name} is not installed: pip install 'datbench[timm]'."
+        ) from error
+    except Exception as error:  # a torchvision of another torch fails in several ways
+        import torch
+
+        raise LibraryError(
+            f"timm cannot be loaded: {_line(error)} Its torchvision was probably built for "
+            f"another torch than {torch.__version__}: reinstall the two together, "
+            "pip install --force-reinstall torch torchvision. Everything else works without timm."
+        ) from error
+    return timm
+
+
+def _timm_model(architecture: str) -> Any:
+    timm = load_timm()
+    if not timm.is_model(architecture):
+        raise UnknownNameError.among("timm model", architecture, timm.list_models())
+    return timm
+
+
+@contextlib.contextmanager
+def _fused(timm: Any, wanted: bool) -> Iterator[None]:
+    """Fused or plain attention in what timm builds meanwhile: it reads a global."""
+    config = timm.layers.config
+    before = config._USE_FUSED_ATTN
+    timm.layers.set_fused_attn(wanted)
+    try:
+        yield
+    finally:
+        config._USE_FUSED_ATTN = before
+
+
+def _line(error: BaseException) -> str:
+    """The first line of what an exception says, as a sentence."""
+    line = (str(error).strip().splitlines() or [type(error).__name__])[0].rstrip(".")
+    return f"{line}."
+
+
+def _named(error: BaseException) -> str:
+    return f"{type(error).__name__}: {_line(error)}"

@@ -1,0 +1,94 @@
+"""Models that are not in the registry, on the command line."""
+
+import sys
+from pathlib import Path
+
+import pytest
+
+from .runner import Run
+
+CONFIGS = Path(__file__).parents[1] / "models" / "configs"
+
+NET = """
+from torch import nn
+
+def net(width=8):
+    return nn.Sequential(nn.Conv2d(3, width, 3, padding=1, bias=False), nn.ReLU())
+"""
+
+
+@pytest.fixture
+def net(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
+    monkeypatch.setattr(sys, "path", list(sys.path))
+    monkeypatch.setattr(sys, "dont_write_bytecode", True)
+    (tmp_path / "net_of_mine.py").write_text(NET)
+    monkeypatch.delitem(sys.modules, "net_of_mine", raising=False)
+    return "net_of_mine:net"
+
+
+@pytest.mark.parametrize(
+    ("file", "same"),
+    [
+        ("dat_tiny.yaml", "dat_t"),
+        ("dat_base_384.yaml", "dat_b_384"),
+        ("datpp_tiny.yaml", "datpp_t"),
+        ("datpp_base_384.yaml", "datpp_b_384"),
+    ],
+)
+def test_a_published_configuration_costs_what_the_variant_does(
+    run: Run, file: str, same: str
+) -> None:
+    ours, theirs = run("flops", same, "--config", str(CONFIGS / file), "--format", "json").rows
+    assert theirs["model"] == f"config:{CONFIGS / file}"
+    for key in ("amount", "params", "buffers", "setting"):
+        assert ours[key] == theirs[key]
+
+
+def test_a_configuration_alone(run: Run) -> None:
+    path = str(CONFIGS / "dat_t_ss_ld.yaml")
+    assert f"config:{path}: " in run("flops", "--config", path).text
+    (row,) = run("params", "--config", path, "--format", "json").rows
+    assert row["params"] > 2e7
+    shown = run("show", "--config", path).text
+    assert "of width 64 (a 1x1 convolution makes it 96)" in shown
+    assert run("flops", f"config:{path}", "--format", "csv").text.count("\n") == 2
+
+
+def test_show_takes_one_of_both(run: Run) -> None:
+    path = str(CONFIGS / "dat_tiny.yaml")
+    assert "not both" in run("show", "dat_t", "--config", path).complaint()
+
+
+@pytest.mark.parametrize("command", ["flops", "params", "show"])
+def test_a_configuration_that_is_not_there(run: Run, command: str) -> None:
+    assert "none.yaml does not exist" in run(command, "--config", "none.yaml").complaint()
+
+
+def test_an_unknown_key_is_refused(run: Run, tmp_path: Path) -> None:
+    text = (CONFIGS / "dat_tiny.yaml").read_text().replace("dims:", "dim:")
+    (tmp_path / "mine.yaml").write_text(text)
+    line = run("flops", "--config", "mine.yaml").complaint()
+    assert line == "mine.yaml: MODEL.DAT: unknown key 'dim'; did you mean dims?"
+
+
+def test_a_factory(run: Run, net: str) -> None:
+    rows = run("flops", f"{net},width=16", "dat_t", "--res", "64x32", "--format", "json").rows
+    assert rows[0]["amount"] == 16 * 27 * 64 * 32
+    text = run("show", net).text
+    assert text.startswith("net_of_mine:net at 224x224\n")
+    assert [line.split()[0] for line in text.splitlines()[3:5]] == ["0", "total"]
+    (row,) = run("params", net, "--format", "json").rows
+    assert row["params"] == 8 * 27
+    assert "--features is for datbench's" in run("flops", net, "--features").complaint()
+    assert "--checkpoint is for" in run("show", net, "--checkpoint", "x.pth").complaint()
+
+
+def test_a_timm_model(run: Run) -> None:
+    pytest.importorskip("timm", reason="needs datbench[timm]", exc_type=ImportError)
+    (row,) = run("flops", "timm:swin_tiny_patch4_window7_224", "--format", "json").rows
+    assert round(row["amount"] / 1e9, 4) == 4.5092
+    assert row["params"] == 28_288_354
+    text = run("show", "timm:resnet18").text
+    assert "layer4" in text
+    assert "ResNet" in text
+    assert "did you mean" in run("flops", "timm:resnet19").complaint()

@@ -1,0 +1,590 @@
+"""Published YAML configurations: what they become, what is refused, and how it is said."""
+
+import copy
+import math
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import torch.nn.functional as F
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+import datbench
+from datbench.errors import DatbenchError, LibraryError, UnknownNameError, UsageError
+from datbench.models.config import (
+    Deformable,
+    Neighborhood,
+    Pyramid,
+    SpatialReduction,
+    Window,
+)
+from datbench.models.dat import REGISTRY
+from datbench.models.spec import ModelSpec
+from datbench.models.yaml_config import read_config
+
+yaml = pytest.importorskip("yaml", reason="needs PyYAML", exc_type=ImportError)
+
+CONFIGS = Path(__file__).parent / "configs"
+
+REGISTERED = {
+    "dat_tiny": "dat_t",
+    "dat_small": "dat_s",
+    "dat_base": "dat_b",
+    "dat_base_384": "dat_b_384",
+    "datpp_tiny": "datpp_t",
+    "datpp_small": "datpp_s",
+    "datpp_base": "datpp_b",
+    "datpp_base_384": "datpp_b_384",
+}
+
+FOUR = {"off": [False] * 4, "on": [True] * 4}
+
+
+def _content(name: str) -> dict[str, Any]:
+    content: dict[str, Any] = yaml.safe_load((CONFIGS / f"{name}.yaml").read_text())
+    return content
+
+
+def _read(tmp_path: Path, content: object) -> ModelSpec:
+    path = tmp_path / "model.yaml"
+    path.write_text(yaml.safe_dump(content))
+    return read_config(path)
+
+
+def _changed(tmp_path: Path, name: str, **dat: object) -> Pyramid:
+    """The configuration with these keys of MODEL.DAT; None removes one."""
+    content = _content(name)
+    content["MODEL"]["DAT"].update(dat)
+    for key in [key for key, value in dat.items() if value is None]:
+        del content["MODEL"]["DAT"][key]
+    return _read(tmp_path, content).config
+
+
+def _refusal(tmp_path: Path, text: str | bytes) -> str:
+    path = tmp_path / "model.yaml"
+    path.write_bytes(text.encode() if isinstance(text, str) else text)
+    with pytest.raises(UsageError) as caught:
+        read_config(path)
+    assert caught.value.exit_code == 2
+    assert "\n" not in str(caught.value)
+    return str(caught.value).replace(str(path), "model.yaml")
+
+
+@pytest.mark.parametrize(("file", "name"), REGISTERED.items())
+def test_a_published_configuration_is_the_registered_variant(file: str, name: str) -> None:
+    spec, registered = read_config(CONFIGS / f"{file}.yaml"), REGISTRY.get(name)
+    assert replace(spec.config, drop_path=0.0) == registered.config
+    assert spec.config.drop_path > 0
+    assert spec.resolution == registered.resolution
+
+
+def test_the_spec_says_where_it_comes_from() -> None:
+    path = CONFIGS / "dat_tiny.yaml"
+    spec = read_config(path)
+    assert (spec.name, spec.family) == (f"config:{path}", "config")
+    assert (spec.source, spec.summary) == (str(path), "dat_tiny")
+
+
+def test_reading_loads_no_torch() -> None:
+    code = (
+        "import sys, pathlib; from datbench.models.yaml_config import read_config;"
+        f"read_config(pathlib.Path({str(CONFIGS / 'datpp_tiny.yaml')!r}));"
+        "assert 'torch' not in sys.modules"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_without_pyyaml_the_remedy_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "yaml", None)
+    with pytest.raises(LibraryError, match="pip install pyyaml"):
+        read_config(CONFIGS / "dat_tiny.yaml")
+
+
+def test_letters() -> None:
+    config = read_config(CONFIGS / "swin_tiny.yaml").config
+    assert config.stages[2].blocks == (Window(7), Window(7, shift=4)) * 3
+    config = read_config(CONFIGS / "datpp_plain.yaml").config
+    assert (config.stem, config.downsample, config.ffn, config.lpu) == (
+        "patch",
+        "patch",
+        "linear",
+        False,
+    )
+    assert config.stages[0].blocks == (Neighborhood(7), Deformable(1, 9, 8, None, code=2023))
+
+
+def test_spatial_reduction_of_table_6(tmp_path: Path) -> None:
+    spec = [["P", "P"], ["P", "P"], ["L", "D"] * 3, ["L", "D"]]
+    config = _changed(tmp_path, "dat_tiny", stage_spec=spec, sr_ratios=[8, 4, -1, -1])
+    assert config.stages[0].blocks == (SpatialReduction(8),) * 2
+    assert replace(config, drop_path=0.0) == REGISTRY.get("dat_t_sra").config
+
+
+@pytest.mark.parametrize(
+    ("dat", "name"),
+    [
+        ({"use_pes": [False] * 4}, "dat_t_no_bias"),
+        ({"fixed_pes": [True] * 4}, "dat_t_fixed_bias"),
+        ({"dwc_pes": [True] * 4}, "dat_t_dwconv_bias"),
+        ({"dwc_pes": [True] * 4, "fixed_pes": [True] * 4}, "dat_t_dwconv_bias"),
+        ({"no_offs": [True] * 4}, "dat_t_no_offsets"),
+        ({"use_conv_patches": True}, "dat_t_star"),
+        ({"strides": [-1, -1, 2, 1]}, "dat_t_49_49"),
+        ({"sr_ratios": None, "window_sizes": None, "ns_per_pts": [4] * 4}, "dat_t"),
+    ],
+)
+def test_ablations_of_the_2022_code(tmp_path: Path, dat: dict[str, Any], name: str) -> None:
+    config = _changed(tmp_path, "dat_tiny", **dat)
+    assert replace(config, drop_path=0.0) == REGISTRY.get(name).config
+
+
+def test_the_year_decides_what_the_same_keys_mean(tmp_path: Path) -> None:
+    convolutions = {"use_conv_patches": True, "use_dwc_mlps": FOUR["on"]}
+    old = _changed(tmp_path, "dat_tiny", **convolutions)
+    assert (old.stem, old.ffn) == ("overlap", "conv")
+    new = _changed(tmp_path, "dat_tiny", **convolutions, use_lpus=FOUR["off"])
+    assert (new.stem, new.ffn, new.lpu) == ("double", "conv_residual", False)
+    assert isinstance(new.stages[3].blocks[1], Deformable)
+    assert new.stages[3].blocks[1].code == 2023
+    spec = [["N", "N"], ["L", "S"], ["L", "D"] * 3, ["L", "D"]]  # a letter that 2022 has not
+    assert _changed(tmp_path, "dat_tiny", **convolutions, stage_spec=spec).stem == "double"
+
+
+def test_the_2022_kernel_follows_the_map(tmp_path: Path) -> None:
+    """The code of that year looks at the side of the map, not at the stage."""
+    spec = [["D", "D"], ["L", "S"], ["L", "D"] * 3, ["L", "L"]]
+    dat = {"stage_spec": spec, "groups": [3, -1, 3, -1], "strides": [4, -1, 1, -1]}
+    dat |= {"offset_range_factor": [1.5, -1, 2, 2]}
+    first = _changed(tmp_path, "dat_tiny", img_size=112, **dat).stages[0].blocks[0]
+    assert first == Deformable(3, 7, 4, 1.5, "none")  # 28x28: 7, where a stage 1 of 56 has 9
+    with pytest.raises(UsageError, match=r"img_size: stage 1: .*no offset kernel.*side 64"):
+        _changed(tmp_path, "dat_tiny", img_size=256, **dat)
+
+
+def test_offset_ranges(tmp_path: Path) -> None:
+    def ranges(file: str, factor: list[object]) -> list[object]:
+        config = _changed(tmp_path, file, offset_range_factor=factor)
+        return [stage.blocks[-1].offset_range for stage in config.stages[2:]]  # type: ignore[union-attr]
+
+    assert ranges("dat_tiny", [-1, -1, -1, 0.5]) == [None, 0.5]
+    assert ranges("datpp_tiny", [0, 0, 0, 4]) == [0.0, 4.0]  # 2023: no offset, not unbounded
+    with pytest.raises(UsageError, match=r"offset_range_factor: stage 4: 0 leaves"):
+        ranges("dat_tiny", [-1, -1, 2, 0])
+
+
+def test_layer_scale(tmp_path: Path) -> None:
+    assert _changed(tmp_path, "datpp_tiny", layer_scale_values=[-1, 0, -1, 0]).layer_scale is None
+    assert _changed(tmp_path, "datpp_tiny", layer_scale_values=[1e-5] * 4).layer_scale == 1e-5
+    with pytest.raises(UsageError, match=r"layer_scale_values: one value for all stages"):
+        _changed(tmp_path, "datpp_tiny", layer_scale_values=[-1, -1, 1e-5, 1e-5])
+
+
+# --- A stem of another width ---------------------------------------------------------------------
+
+
+def test_stem_projection_parameters() -> None:
+    narrow = read_config(CONFIGS / "dat_t_ss_ld.yaml").config
+    assert narrow.stem_dim == 64
+    wide = replace(narrow, stem_dim=None)
+
+    def parameters(config: Pyramid) -> int:
+        spec = ModelSpec("x", config, "", "", "")
+        return datbench.parameters(datbench.create_model(spec, device="meta")).params
+
+    # A 1x1 convolution 64 -> 96 with bias; the stem's 4x4x3 patches, bias and norm shrink.
+    assert parameters(narrow) - parameters(wide) == (64 * 96 + 96) - 32 * (4 * 4 * 3 + 1 + 2)
+
+
+def test_stem_projection_is_counted_as_the_published_convolution() -> None:
+    narrow = read_config(CONFIGS / "dat_t_ss_ld.yaml").config
+    pixels = 56 * 56
+    expected = {
+        "fvcore": pixels * (64 * 96 - 32 * 48 - 32 * 5),  # no bias, norms five times
+        "mmdet": pixels * (64 * 96 + 96 - 32 * (48 + 1) - 32 * 2),  # bias, norms twice
+    }
+    from datbench.measure.conventions import CONVENTIONS
+
+    counts = []
+    for config in (narrow, replace(narrow, stem_dim=96)):
+        model = datbench.create_model(ModelSpec("x", config, "", "", ""), device="meta").eval()
+        counts.append(datbench.count(model, torch.empty(1, 3, 224, 224, device="meta")))
+    for name, difference in expected.items():
+        first, second = (count.total(CONVENTIONS[name]) for count in counts)
+        assert first - second == difference, name
+
+
+@pytest.mark.peers
+def test_stem_projection_against_fvcore() -> None:
+    fvcore_nn = pytest.importorskip(
+        "fvcore.nn", reason="needs datbench[peers]", exc_type=ImportError
+    )
+    from datbench.measure.conventions import CONVENTIONS
+
+    model = datbench.create_model(read_config(CONFIGS / "dat_t_ss_ld.yaml")).eval()
+    x = torch.randn(1, 3, 96, 160)
+    with torch.no_grad():
+        analysis = fvcore_nn.FlopCountAnalysis(model, x)
+        analysis.unsupported_ops_warnings(False).uncalled_modules_warnings(False)
+        expected = int(analysis.total())
+    assert datbench.count(model, x).total(CONVENTIONS["fvcore"]) == expected
+
+
+def test_stem_projection_loads_and_computes_as_published(tmp_path: Path) -> None:
+    spec = read_config(CONFIGS / "dat_t_ss_ld.yaml")
+    model = datbench.create_model(spec).eval()
+    weights = datbench.create_model(spec).state_dict()
+    weight = weights.pop("stages.0.projection.weight")
+    bias = weights.pop("stages.0.projection.bias").normal_()
+    published = {"stages.0.proj.weight": weight[:, :, None, None], "stages.0.proj.bias": bias}
+    torch.save({"model": weights | published}, tmp_path / "published.pth")
+    datbench.load_checkpoint(model, tmp_path / "published.pth")
+    assert torch.equal(model.stages[0].projection.bias, bias)
+    seen: dict[str, torch.Tensor] = {}
+    model.stem.register_forward_hook(lambda m, x, y: seen.update(stem=y))
+    model.stages[0].blocks.register_forward_pre_hook(lambda m, x: seen.update(blocks=x[0]))
+    with torch.no_grad():
+        model(torch.randn(1, 3, 64, 96))
+    expected = F.conv2d(seen["stem"].permute(0, 3, 1, 2), weight[:, :, None, None], bias)
+    torch.testing.assert_close(seen["blocks"], expected.permute(0, 2, 3, 1))
+
+
+def test_stem_projection_is_drawn() -> None:
+    from datbench.report.architecture import architecture, stage_rows
+
+    spec = read_config(CONFIGS / "dat_t_ss_ld.yaml")
+    notes = architecture(spec, stage_rows(spec.config, spec.resolution), spec.resolution).notes
+    assert "Stem patch of width 64 (a 1x1 convolution makes it 96)" in notes[0]
+
+
+# --- What is refused -----------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("file", "dat", "message"),
+    [
+        ("dat_tiny", {"heads": [3, 6, 12]}, "heads: it has 3 entries; write 4, one a stage."),
+        ("dat_tiny", {"heads": 3}, "heads: it is a number; write a list of 4, one value a stage."),
+        (
+            "dat_tiny",
+            {"heads": [3, 6, "12", 24]},
+            "heads: stage 3: it is text; write a whole number.",
+        ),
+        (
+            "dat_tiny",
+            {"heads": [3, 6, True, 24]},
+            "heads: stage 3: it is true or false; write a whole number.",
+        ),
+        (
+            "dat_tiny",
+            {"heads": [3, 5, 12, 24]},
+            "heads: stage 2: width 192 is no multiple of 5 heads.",
+        ),
+        ("dat_tiny", {"heads": [3, 0, 12, 24]}, "heads: stage 2: 0 lies outside 1 to 65536."),
+        ("dat_tiny", {"dims": [96, 192, 384, 512]}, "dims: stage 4: 512 is not twice 384."),
+        (
+            "dat_tiny",
+            {"depths": [2, 2, 8, 2]},
+            "stage_spec: stage 3: it has 6 letters for depth 8.",
+        ),
+        (
+            "dat_tiny",
+            {"stage_spec": "LD"},
+            "stage_spec: it is text; write a list of 4, one value a stage.",
+        ),
+        (
+            "dat_tiny",
+            {"stage_spec": [["L", 1], [], [], []]},
+            "stage_spec: stage 1: write a list of letters, one a block.",
+        ),
+        ("dat_tiny", {"patch_size": 2}, "patch_size: only patches of 4 are built."),
+        ("dat_tiny", {"patch_size": 4.0}, "patch_size: it is a number; write a whole number."),
+        ("dat_tiny", {"drop_rate": 0.1}, "drop_rate: no dropout is built; write 0.0."),
+        ("dat_tiny", {"attn_drop_rate": 0.1}, "attn_drop_rate: no dropout is built; write 0.0."),
+        (
+            "dat_tiny",
+            {"drop_path_rate": 1},
+            "drop_path_rate: write a rate from 0 to below 1.",
+        ),
+        (
+            "dat_tiny",
+            {"drop_path_rate": math.nan},
+            "drop_path_rate: write a finite number such as 0.2.",
+        ),
+        ("dat_tiny", {"img_size": 31}, "img_size: 31 lies outside 32 to 32768."),
+        ("dat_tiny", {"img_size": 10**5000}, "img_size: the number lies outside 32 to 32768."),
+        (
+            "dat_tiny",
+            {"groups": [-1, -1, 5, 6]},
+            "groups: stage 3: 12 heads are no multiple of 5 groups.",
+        ),
+        (
+            "dat_tiny",
+            {"strides": None},
+            "strides: stage 3: -1 lies outside 1 to 14 (strides is absent: this is its published "
+            "default).",
+        ),
+        (
+            "dat_tiny",
+            {"use_dwc_mlps": [True, True, True, False]},
+            "use_dwc_mlps: one value for all stages is built; write the same four times.",
+        ),
+        (
+            "datpp_tiny",
+            {"use_lpus": [True, True, True, False]},
+            "use_lpus: one value for all stages is built; write the same four times.",
+        ),
+        (
+            "datpp_tiny",
+            {"log_cpb": [True] * 4},
+            "log_cpb: the continuous position bias is not built; write False.",
+        ),
+        (
+            "datpp_tiny",
+            {"no_offs": [True] * 4},
+            "no_offs: stage 1: it is built for the code of 2022 only.",
+        ),
+        (
+            "dat_tiny",
+            {"no_offs": [True] * 4, "strides": [-1, -1, 2, 1]},
+            "no_offs: stage 3: without offsets only a stride of 1 is built.",
+        ),
+        (
+            "dat_tiny",
+            {"fixed_pes": [True] * 4, "strides": [-1, -1, 2, 1]},
+            "fixed_pes: stage 3: its table is for 14x14 keys, not 7x7.",
+        ),
+        (
+            "datpp_tiny",
+            {"nat_ksizes": [7, 7, 6, 7]},
+            "nat_ksizes: stage 3: 6 is even; write an odd",
+        ),
+        # A stage that reads none of it may say -1, but must say it four times.
+        ("dat_tiny", {"sr_ratios": [-1] * 3}, "sr_ratios: it has 3 entries; write 4, one a stage."),
+        (
+            "dat_tiny",
+            {"use_pes": [False, False, True, 1]},
+            "use_pes: stage 4: it is a number; write True or False.",
+        ),
+    ],
+)
+def test_a_wrong_value_is_one_line_that_names_the_key(
+    tmp_path: Path, file: str, dat: dict[str, Any], message: str
+) -> None:
+    content = _content(file)
+    content["MODEL"]["DAT"].update(dat)
+    for key in [key for key, value in dat.items() if value is None]:
+        del content["MODEL"]["DAT"][key]
+    if dat.get("img_size") == 10**5000:  # Python prints no such number
+        content["MODEL"]["DAT"]["img_size"] = "HUGE"
+    text = yaml.safe_dump(content).replace("HUGE", "0x" + "f" * 5000)
+    assert _refusal(tmp_path, text).startswith(f"model.yaml: MODEL.DAT.{message}")
+
+
+@pytest.mark.parametrize("letter", ["F", "Q", "X", "E", "C", "d", ""])
+def test_blocks_that_are_not_built(tmp_path: Path, letter: str) -> None:
+    content = _content("datpp_tiny")
+    content["MODEL"]["DAT"]["stage_spec"][1][2] = letter
+    assert _refusal(tmp_path, yaml.safe_dump(content)) == (
+        f"model.yaml: MODEL.DAT.stage_spec: block {letter!r} is not built; choose L, S, N, P, D."
+    )
+
+
+@pytest.mark.parametrize(
+    ("where", "key", "hint"),
+    [
+        ((), "MODELS", "top level: unknown key 'MODELS'; did you mean MODEL?"),
+        ((), "nonsense", "top level: unknown key 'nonsense'; remove it."),
+        (("MODEL",), "Name", "MODEL: unknown key 'Name'; did you mean NAME?"),
+        (("DATA",), "IMAGE_SIZE", "DATA: unknown key 'IMAGE_SIZE'; did you mean IMG_SIZE?"),
+        (("MODEL", "DAT"), "window_size", "unknown key 'window_size'; did you mean window_sizes?"),
+        (("MODEL", "DAT"), 3, "MODEL.DAT: a key is a number; keys are names."),
+    ],
+)
+def test_an_unknown_key_suggests_the_nearest(
+    tmp_path: Path, where: tuple[str, ...], key: object, hint: str
+) -> None:
+    content = _content("dat_tiny")
+    section: dict[Any, Any] = content
+    for name in where:
+        section = section[name]
+    section[key] = [7] * 4
+    message = _refusal(tmp_path, yaml.safe_dump(content))
+    assert message.startswith("model.yaml: ")
+    assert hint in message
+
+
+def test_unknown_keys_are_unknown_names(tmp_path: Path) -> None:
+    with pytest.raises(UnknownNameError, match="groups"):
+        _changed(tmp_path, "dat_tiny", group=[1] * 4)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"BASE": ["other.yaml"]}, "BASE: it names other files; write one file that holds"),
+        ({"MODEL": None}, "MODEL: it is missing"),
+        ({"MODEL": {"TYPE": "dat"}}, "MODEL.DAT: it is missing"),
+        ({"MODEL": {"TYPE": "swin", "DAT": {}}}, "MODEL.TYPE: datbench reads models of type dat"),
+        ({"MODEL": {"NAME": 7, "DAT": {}}}, "MODEL.NAME: write text"),
+        ({"MODEL": [1]}, "MODEL: it is a list; write keys below it"),
+        ({"DATA": {"IMG_SIZE": "224"}}, "DATA.IMG_SIZE: it is text; write a whole number"),
+        ({"DATA": 224}, "DATA: it is a number; write keys below it"),
+    ],
+)
+def test_sections(tmp_path: Path, change: dict[str, Any], message: str) -> None:
+    refused = _refusal(tmp_path, yaml.safe_dump(_content("dat_tiny") | change))
+    assert refused.startswith(f"model.yaml: {message}")
+
+
+def test_what_the_published_files_leave_open(tmp_path: Path) -> None:
+    content = _content("dat_tiny") | {"BASE": [""], "DATA": None, "OUTPUT": "x", "SEED": 1}
+    del content["MODEL"]["NAME"], content["MODEL"]["TYPE"]
+    spec = _read(tmp_path, content)
+    assert spec.summary == "model"
+    assert spec.evaluated_at is None
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("", "model.yaml is empty; a configuration has a MODEL section."),
+        ("# nothing\n", "model.yaml is empty; a configuration has a MODEL section."),
+        ("- MODEL\n", "model.yaml holds a list, not the sections of a configuration."),
+        ("MODEL:\n  DAT: [1, 2\n", "model.yaml: line 3, column 1: "),
+        ("MODEL:\n\tDAT: 1\n", "model.yaml: line 2, column 1: "),
+        (
+            "MODEL: 1\nA: \x07\n",
+            "model.yaml: line 2, column 4: special characters are not allowed.",
+        ),
+        ("MODEL: *gone\n", "model.yaml: line 1, column 8: found undefined alias 'gone'."),
+        ("MODEL: !!python/name:os.system\n", "model.yaml: line 1, column 8: could not determine"),
+        ("MODEL: !!timestamp x\n", "model.yaml: a value cannot be read as YAML (AttributeError)."),
+        ("[" * 5000, "model.yaml: a value cannot be read as YAML (RecursionError)."),
+        (b"MODEL: \xff\n", "model.yaml is not UTF-8 text (byte 7)."),
+        ("#" * ((1 << 20) + 1), "model.yaml is larger than a mebibyte: it is no configuration."),
+    ],
+    ids=lambda value: str(value)[:20],
+)
+def test_malformed_files(tmp_path: Path, text: str | bytes, message: str) -> None:
+    assert _refusal(tmp_path, text).startswith(message)
+
+
+def test_files_that_are_none(tmp_path: Path) -> None:
+    for path, message in (
+        (tmp_path / "gone.yaml", "does not exist."),
+        (tmp_path, "is a directory."),
+        (Path("/dev/null"), "is no file."),
+        (tmp_path / ("x" * 300), "File name too long."),
+    ):
+        with pytest.raises(UsageError) as caught:
+            read_config(path)
+        assert str(caught.value).startswith(str(path))
+        assert str(caught.value).endswith(message)
+
+
+def test_nested_aliases_are_not_printed(tmp_path: Path) -> None:
+    """Ten lists of ten aliases each would be a text of ten gigabytes."""
+    lines = ["A0: &a0 [x, x, x, x, x, x, x, x, x, x]"]
+    lines += [f"A{i}: &a{i} [{', '.join([f'*a{i - 1}'] * 10)}]" for i in range(1, 10)]
+    text = "\n".join(["MODEL:", *(f"  {line}" for line in lines), "  DAT: *a9"])
+    assert "unknown key 'A0'" in _refusal(tmp_path, text)
+    cyclic = "MODEL:\n  DAT: {heads: &h [*h, *h, *h, *h]}\n"
+    assert _refusal(tmp_path, cyclic).startswith(
+        "model.yaml: MODEL.DAT.heads: stage 1: it is a list"
+    )
+
+
+# --- Whatever else a file may say ----------------------------------------------------------------
+
+JUNK = st.one_of(
+    st.none(),
+    st.booleans(),
+    st.integers(-3, 20),
+    st.integers(),
+    st.floats(),
+    st.sampled_from(["", "L", "D", "x", "dat", "224", "\x1b[2J"]),
+    st.lists(st.one_of(st.integers(-2, 9), st.booleans(), st.text(max_size=2)), max_size=5),
+    st.dictionaries(st.text(max_size=3), st.integers(), max_size=2),
+    st.dates(),
+)
+
+
+def _mutate(data: st.DataObject, content: Any) -> None:
+    """One change somewhere in nested mappings and lists, in place."""
+    while True:
+        keys = list(content) if isinstance(content, dict) else list(range(len(content)))
+        if not keys:
+            return
+        key = data.draw(st.sampled_from(keys))
+        if isinstance(content[key], (dict, list)) and data.draw(st.integers(0, 5)):
+            content = content[key]
+            continue
+        match data.draw(st.sampled_from(["replace", "remove", "double", "near"])):
+            case "remove":
+                del content[key]
+            case "double" if isinstance(content, list):
+                content.append(content[key])
+            case "near" if isinstance(content[key], int):
+                content[key] = content[key] + data.draw(st.integers(-4, 12))
+            case _:
+                content[key] = data.draw(JUNK)
+        return
+
+
+def _outcome(path: Path) -> ModelSpec | DatbenchError:
+    try:
+        return read_config(path)
+    except DatbenchError as error:
+        return error
+
+
+RELAXED = settings(
+    max_examples=200,
+    deadline=None,
+    derandomize=True,
+    database=None,
+    suppress_health_check=[HealthCheck.function_scoped_fixture],
+)
+
+
+@RELAXED
+@given(data=st.data())
+def test_a_changed_configuration_is_read_or_refused_in_one_line(
+    tmp_path: Path, data: st.DataObject
+) -> None:
+    content = copy.deepcopy(_BASES[data.draw(st.sampled_from(sorted(_BASES)))])
+    for _ in range(data.draw(st.integers(1, 3))):
+        _mutate(data, content)
+    path = tmp_path / "model.yaml"
+    path.write_text(yaml.safe_dump(content, allow_unicode=True), encoding="utf-8")
+    spec = _outcome(path)
+    if isinstance(spec, DatbenchError):
+        assert str(spec).startswith(str(path))
+        assert spec.exit_code == 2
+        return
+    assert spec.resolution.width >= 32
+    if len(_BUILT) < 12:  # what is read can be built
+        _BUILT.append(datbench.create_model(spec, device="meta").config)
+
+
+@RELAXED
+@given(
+    at=st.integers(0, 900),
+    gone=st.integers(0, 30),
+    text=st.text(st.sampled_from("\t\n :[]{}&*!|>'\"%@#-?,01aé\x00\u2028"), max_size=6),
+)
+def test_a_changed_text_is_read_or_refused(tmp_path: Path, at: int, gone: int, text: str) -> None:
+    path = tmp_path / "model.yaml"
+    path.write_text(_TEXT[:at] + text + _TEXT[at + gone :], encoding="utf-8")
+    spec = _outcome(path)
+    assert isinstance(spec, ModelSpec) or str(spec).startswith(str(path))
+
+
+_BASES = {name: _content(name) for name in ("dat_tiny", "datpp_tiny", "dat_t_ss_ld")}
+_TEXT = (CONFIGS / "dat_tiny.yaml").read_text()
+_BUILT: list[Pyramid] = []
