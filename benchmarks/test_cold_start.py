@@ -9,6 +9,11 @@ COMMANDS = {
     "flops": ["-m", "datbench", "flops", "dat_s", "--res", "1280x800"],
     "help": ["-m", "datbench", "--help"],
 }
+TABLES = {
+    "torch": ["-c", "import torch"],
+    "timm": ["-c", "import timm"],
+    "tables": ["-m", "datbench", "table", "all", "--check"],
+}
 TIMES = 9
 
 
@@ -27,3 +32,18 @@ def test_cold_start(benchmark: Any) -> None:
     assert ratios["flops_seconds"] <= 1.35
     assert ratios["flops_memory"] <= 1.25
     assert ratios["help_seconds"] < 0.25
+
+
+def test_all_tables(benchmark: Any) -> None:
+    """Every cell of every table, against `import torch`; timm's own import is most of the rest."""
+    runs = benchmark.pedantic(interleaved, (TABLES, 5), rounds=1)
+    torch, timm, tables = runs["torch"], runs["timm"], runs["tables"]
+    assert "Cells by verdict" in tables.output
+    ratios = {
+        "tables_seconds": tables.seconds / torch.seconds,
+        "tables_memory": tables.peak_kib / torch.peak_kib,
+        "timm_seconds": timm.seconds / torch.seconds,
+    }
+    benchmark.extra_info.update(ratios, torch_seconds=torch.seconds)
+    print(ratios)
+    assert ratios["tables_seconds"] <= 8

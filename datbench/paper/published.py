@@ -1,11 +1,13 @@
-"""Published figures of the registered variants, from `tables/variants.toml`."""
+"""What is published of a variant: the cells of the papers' tables, and fvcore's own count."""
 
 from __future__ import annotations
 
 import sys
 from dataclasses import dataclass
 from functools import lru_cache
-from pathlib import Path
+
+from .library import paper_tables, tables_directory
+from .tables import RowData, TableData
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -14,44 +16,78 @@ else:
 
 
 @dataclass(frozen=True)
-class Published:
-    """What a paper says of a variant.
+class Reference:
+    """fvcore's count of the published code.
 
     Args:
-        source: the table and row.
-        gmacs: fvcore's count of the published code, in 1e9 multiply-adds.
-        mparams: its trainable parameters, in millions.
-        printed_flops, printed_params: as printed; None where the source prints none.
-        note: where the print disagrees with the published code, and why.
+        gmacs: in 1e9 multiply-adds.
+        mparams: trainable parameters, in millions.
+        note: how the published code was read where it does not run as it is.
     """
 
-    source: str
     gmacs: float
     mparams: float
-    printed_flops: str | None = None
-    printed_params: str | None = None
     note: str | None = None
+
+
+@dataclass(frozen=True)
+class PublishedCell:
+    """A figure as printed, and where."""
+
+    table: str
+    row: str
+    column: str
+    printed: str
+
+
+@dataclass(frozen=True)
+class Published:
+    """Everything that is published of a variant; both parts may be empty."""
+
+    cells: tuple[PublishedCell, ...]
+    reference: Reference | None
 
     def sentences(self) -> tuple[str, ...]:
         """The entry in words, for people."""
-        params = f", {self.printed_params} parameters" if self.printed_params else ""
-        found = [
-            f"{self.source} prints {self.printed_flops} FLOPs (MACs by fvcore's rules){params}; "
-            f"fvcore counts {self.gmacs:.4f} GMACs and {self.mparams:.4f} M trainable parameters "
-            "in the published code."
-        ]
-        return (*found, self.note) if self.note else tuple(found)
+        found: dict[str, list[str]] = {}
+        for cell in self.cells:
+            found.setdefault(f"{cell.table} ({cell.row})", []).append(
+                f"{cell.column} {cell.printed}"
+            )
+        lines = [f"{where} prints {', '.join(prints)}." for where, prints in found.items()]
+        if self.reference is not None:
+            lines.append(
+                f"In the published code fvcore counts {self.reference.gmacs:.4f} GMACs, and "
+                f"{self.reference.mparams:.4f} M parameters are trainable."
+            )
+            if self.reference.note:
+                lines.append(self.reference.note)
+        return tuple(lines)
 
 
-def tables_directory() -> Path:
-    """Where the tables are: inside an installed package, or beside it in a checkout."""
-    package = Path(__file__).resolve().parents[1]
-    installed = package / "_tables"
-    return installed if installed.is_dir() else package.parent / "tables"
+def published(name: str) -> Published:
+    """What the tables and fvcore say of the variant called `name`."""
+    cells = [
+        PublishedCell(_named(table), table.label(row), column.title, row.values[column.name])
+        for table in paper_tables()
+        for row in table.rows
+        if _is_of(row, name)
+        for column in table.columns
+        if column.quantity in ("macs", "params") and column.name in row.values
+    ]
+    return Published(tuple(cells), references().get(name))
+
+
+def _named(table: TableData) -> str:
+    return f"Table {table.table}" if table.table.isdigit() else f"The {table.title} page"
+
+
+def _is_of(row: RowData, name: str) -> bool:
+    return row.build is not None and row.build.model == name and row.build.head is None
 
 
 @lru_cache(maxsize=1)
-def published() -> dict[str, Published]:
-    """Every entry, by the variant's name."""
-    with (tables_directory() / "variants.toml").open("rb") as file:
-        return {name: Published(**entry) for name, entry in tomllib.load(file).items()}
+def references() -> dict[str, Reference]:
+    """What fvcore counts of every registered variant, by name."""
+    with (tables_directory() / "fvcore.toml").open("rb") as file:
+        return {name: Reference(**entry) for name, entry in tomllib.load(file).items()}

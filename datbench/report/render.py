@@ -11,6 +11,7 @@ from .table import Column, Table
 if TYPE_CHECKING:
     from rich.console import Console
     from rich.table import Table as RichTable
+    from rich.text import Text as RichText
 
 Cells: TypeAlias = tuple[Column, list[str]]
 """A column with its values as text."""
@@ -29,6 +30,9 @@ _LATEX = str.maketrans(
         "<": r"\textless{}",
         ">": r"\textgreater{}",
         "|": r"\textbar{}",
+        "²": r"\textsuperscript{2}",
+        "✓": r"$\surd$",
+        "✗": r"$\times$",
         **{character: f"\\{character}" for character in "&%#_${}"},
     }
 )
@@ -145,6 +149,13 @@ def _least(cells: Cells) -> int:
     return min(_natural(cells), max([_PROSE, *map(cell_len, words)]))
 
 
+def _styled(cells: Cells, text: str) -> RichText:
+    from rich.text import Text
+
+    style = cells[0].style
+    return Text(text, style=style(text) if style else "")
+
+
 def _drawn(columns: Sequence[Cells]) -> RichTable:
     from rich import box
     from rich.table import Table as RichTable
@@ -161,5 +172,5 @@ def _drawn(columns: Sequence[Cells]) -> RichTable:
             min_width=_least(cells) if number else None,
         )
     for row in zip(*(texts for _, texts in columns), strict=True):
-        drawn.add_row(*map(Text, row))
+        drawn.add_row(*map(_styled, columns, row))
     return drawn

@@ -20,12 +20,14 @@ class Column:
         title: the heading for people, with the unit.
         text: from value to text; a missing value is a dash.
         hidden: for machines only: people read it in the title.
+        style: from text to how a terminal draws it; colour never says what the text does not.
     """
 
     name: str
     title: str
     text: Callable[[float], str] | None = None
     hidden: bool = False
+    style: Callable[[str], str] | None = None
 
     @property
     def is_number(self) -> bool:

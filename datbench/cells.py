@@ -1,0 +1,117 @@
+"""A published table beside what was computed, as plain values.
+
+A cell's verdict is one of
+
+- ``agrees``: the computed figure rounds to the print;
+- ``differs``: it does not;
+- ``wrong in print``: it does not, and the papers print a figure for the same model elsewhere that
+  the computed one does round to;
+- ``not reproducible``: none of the configurations that were tried rounds to the print;
+- ``published only``: nothing was computed; the reason says why.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import dataclass
+from typing import Literal, get_args
+
+Verdict = Literal["agrees", "differs", "wrong in print", "not reproducible", "published only"]
+
+VERDICTS: tuple[Verdict, ...] = get_args(Verdict)
+
+
+@dataclass(frozen=True)
+class Evidence:
+    """What a verdict rests on.
+
+    Args:
+        model, resolution: what was built, and for which input.
+        amount: exact, in `unit`; None where it could not be computed.
+        unit: ``MAC``, ``FLOP``, ``element`` (of parameters) or empty (a size of the architecture).
+        rule: the convention of a count, what was counted as a parameter, or the property.
+    """
+
+    model: str
+    resolution: str
+    amount: int | None
+    unit: str
+    rule: str
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One figure of a table.
+
+    Args:
+        table, row, column: where it stands.
+        printed: as printed.
+        low, high: the figures that round to the print, in units of one.
+        verdict: see above; `expected` is what the table's file says it should be.
+        difference: computed minus printed, relative to the print.
+        reason: why the verdict is not ``agrees``, with the figures that say so.
+        evidence: what was computed; first the model itself, then whatever else was tried.
+        failed: it should have been computed and could not be.
+    """
+
+    table: str
+    row: str
+    column: str
+    quantity: str
+    printed: str
+    low: float | None
+    high: float | None
+    verdict: Verdict
+    expected: Verdict
+    difference: float | None = None
+    reason: str = ""
+    evidence: tuple[Evidence, ...] = ()
+    failed: bool = False
+
+    @property
+    def amount(self) -> int | None:
+        """What was computed, if anything was."""
+        return self.evidence[0].amount if self.evidence else None
+
+    @property
+    def is_expected(self) -> bool:
+        """Whether the verdict is the one that the file expects."""
+        return self.verdict == self.expected and not self.failed
+
+
+@dataclass(frozen=True)
+class Heading:
+    """A column: its machine name, the print's heading, and the quantity (None for a label)."""
+
+    name: str
+    title: str
+    quantity: str | None = None
+    unit: str = ""
+
+
+@dataclass(frozen=True)
+class Line:
+    """A row: its labels as printed, and its cells by column; a column may have none."""
+
+    labels: dict[str, str]
+    cells: dict[str, Cell]
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """A whole table, compared."""
+
+    table: str
+    title: str
+    source: str
+    headings: tuple[Heading, ...]
+    lines: tuple[Line, ...]
+    notes: tuple[str, ...]
+
+    def cells(self) -> list[Cell]:
+        """Every figure, row by row."""
+        return [cell for line in self.lines for cell in line.cells.values()]
+
+    def verdicts(self) -> Counter[Verdict]:
+        """How many cells have each verdict."""
+        return Counter(cell.verdict for cell in self.cells())

@@ -1,0 +1,120 @@
+"""`datbench table`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from .options import Out, OutputFormat, complete
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from ..cells import Cell, Comparison
+    from ..paper.tables import TableData
+
+
+def table(
+    name: Annotated[
+        list[str] | None,
+        typer.Argument(
+            metavar="TABLE",
+            help="1 to 9 of the DAT paper, datpp, davit, or all.",
+            autocompletion=complete(*"123456789", "datpp", "davit", "all"),
+            show_default=False,
+        ),
+    ] = None,
+    file: Annotated[
+        list[Path] | None,
+        typer.Option(
+            "--file",
+            metavar="FILE",
+            readable=False,  # the reader says what is wrong
+            help="A table of your own paper, in TOML; may be repeated.",
+            show_default=False,
+        ),
+    ] = None,
+    check: Annotated[
+        bool,
+        typer.Option(
+            "--check",
+            help="Fail if a verdict is not the one that the table's file expects (exit code 1), "
+            "or a cell could not be computed (3).",
+        ),
+    ] = False,
+    format: OutputFormat = None,
+    out: Out = None,
+) -> None:
+    """Compare a paper's tables with what is computed.
+
+    Every printed figure has a verdict: it agrees if the computed one rounds to it; otherwise it
+    differs, is wrong in print, not reproducible, or published only, with the reason.
+    """
+    from .output import choose_format, emit
+
+    wanted = choose_format(format, out)
+    chosen = _chosen(name or [], file or [])
+    from ..measure.environment import summary
+    from ..report.comparisons import for_machines, for_people, overview
+    from ..results import document
+    from .options import Format
+
+    comparisons = _compare(chosen)
+    tables = [for_people(comparison) for comparison in comparisons]
+    if wanted is Format.CSV:
+        tables = [for_machines(comparisons)]
+    elif len(comparisons) > 1:
+        tables.append(overview(comparisons))
+    emit(tables, document("table", comparisons, summary()), wanted, out)
+    if check:
+        _check([cell for comparison in comparisons for cell in comparison.cells()])
+
+
+def _chosen(names: Sequence[str], files: Sequence[Path]) -> list[TableData]:
+    """The tables asked for, each once."""
+    from ..errors import UsageError
+    from ..paper.library import FILES, paper_table
+    from ..paper.reading import read_table
+
+    expanded = [each for name in names for each in (FILES if name == "all" else (name,))]
+    found = [paper_table(name) for name in dict.fromkeys(expanded)]
+    found += [read_table(path) for path in files]
+    if not found:
+        raise UsageError(f"name a table: {', '.join(FILES)} or all; or --file FILE.")
+    return found
+
+
+def _compare(chosen: Sequence[TableData]) -> list[Comparison]:
+    """Compute every table; models that they share are counted once."""
+    from ..paper.library import paper_tables
+    from ..paper.verdicts import compare
+    from ..paper.workshop import Workshop
+    from .progress import progress
+
+    workshop = Workshop()
+    known = [*paper_tables(), *(table for table in chosen if table not in paper_tables())]
+    return [
+        compare(table, [other for other in known if other is not table], workshop)
+        for table in progress(chosen, lambda table: f"table {table.table}")
+    ]
+
+
+def _check(cells: Sequence[Cell]) -> None:
+    from ..errors import CheckFailed, MissingError
+
+    wrong = [cell for cell in cells if cell.verdict != cell.expected and not cell.failed]
+    if wrong:
+        named = "; ".join(
+            f"table {c.table}, {c.row}, {c.column}: {c.verdict}, expected {c.expected}"
+            for c in wrong
+        )
+        raise CheckFailed(f"{len(wrong)} of {len(cells)} cells are not as expected: {named}.")
+    failed = [cell for cell in cells if cell.failed]
+    if failed:
+        rows = dict.fromkeys(f"table {c.table}, {c.row}" for c in failed)
+        raise MissingError(
+            f"{len(failed)} of {len(cells)} cells could not be computed: {'; '.join(rows)}; "
+            f"{failed[0].reason}"
+        )

@@ -1,0 +1,70 @@
+"""Figures as a paper prints them: ``4.6G``, ``28.32M``, ``1038``. The print has a last place."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from decimal import Decimal
+
+_SCALES = {"": 1, "K": 10**3, "M": 10**6, "G": 10**9, "T": 10**12, "P": 10**15}
+
+_PRINTED = re.compile(r"\s*([0-9]{1,18}(?:\.[0-9]{1,18})?)\s*([KMGTP]?)\s*")
+
+
+@dataclass(frozen=True)
+class Printed:
+    """A printed figure.
+
+    Args:
+        text: as printed.
+        value: in units of one.
+        step: one in the last printed place, in units of one.
+    """
+
+    text: str
+    value: Decimal
+    step: Decimal
+
+    @classmethod
+    def parse(cls, text: str, unit: str = "") -> Printed:
+        """Read a figure; `unit` is the column's prefix for a print that has none.
+
+        Raises:
+            ValueError: it is no number with a prefix of K, M, G, T or P.
+        """
+        match = _PRINTED.fullmatch(text)
+        if match is None:
+            raise ValueError(
+                f"{text!r} is no figure such as 4.6G or 28.32M (a number and a prefix)"
+            )
+        scale = _SCALES[match[2] or unit]
+        number = Decimal(match[1])
+        exponent = number.as_tuple().exponent
+        assert isinstance(exponent, int)
+        return cls(text, number * scale, Decimal(scale).scaleb(exponent))
+
+    @property
+    def low(self) -> Decimal:
+        """The least figure that rounds to the print."""
+        return self.value - self.step / 2
+
+    @property
+    def high(self) -> Decimal:
+        """The largest figure that rounds to the print."""
+        return self.value + self.step / 2
+
+    def agrees(self, amount: int) -> bool:
+        """Whether `amount`, rounded to the printed place, is the print; a tie may go either way."""
+        return self.low <= amount <= self.high
+
+    def cuts_off(self, amount: int) -> bool:
+        """Whether the print is `amount` with its last digits cut off."""
+        return self.value <= amount < self.value + self.step
+
+    def miss(self, amount: int) -> float:
+        """How far `amount` is from the print, relative to the print."""
+        return float((amount - self.value) / self.value) if self.value else float("inf")
+
+    def apart_from(self, other: Printed) -> bool:
+        """Whether no figure rounds to both."""
+        return self.high < other.low or other.high < self.low

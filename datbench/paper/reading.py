@@ -1,0 +1,196 @@
+"""Reading a table's file. Whatever is wrong is one line that names file, row and column."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any, NoReturn, cast
+
+from ..cells import VERDICTS, Verdict
+from ..errors import UnknownNameError, UsageError
+from ..types import Resolution
+from .printed import Printed
+from .tables import CARRIED, COMPUTED, COUNTING, Build, ColumnData, RowData, TableData
+
+if sys.version_info >= (3, 11):
+    import tomllib
+else:
+    import tomli as tomllib
+
+_CONVENTIONS = ("fvcore", "torch", "mmdet", "strict")
+_UNITS = ("", "K", "M", "G", "T")
+_ROW_KEYS = ("build", "tried", "unbuilt", "counting", "expect")
+
+
+def read_table(path: Path) -> TableData:
+    """The table in a TOML file.
+
+    Raises:
+        UsageError: the file cannot be read, or says something that a table does not; the message
+            names file, row and column.
+    """
+    try:
+        with path.open("rb") as file:
+            content = tomllib.load(file)
+    except OSError as error:
+        raise UsageError(f"{path}: {error.strerror}.") from error
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError, RecursionError) as error:
+        raise UsageError(f"{path} is no TOML: {error}.") from error
+    return _Reader(path).table(content)
+
+
+class _Reader:
+    """Checks every value; `where` grows as it goes down."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def table(self, content: Mapping[str, Any]) -> TableData:
+        where = f"{self.path}"
+        known = ("table", "title", "source", "convention", "notes", "rows", "columns")
+        self._known(where, content, known)
+        convention = self._text(where, content, "convention", "fvcore")
+        self._one_of(f"{where}: convention", convention, _CONVENTIONS)
+        columns = tuple(
+            self._column(name, entry, convention)
+            for name, entry in self._mapping(f"{where}: columns", content.get("columns")).items()
+        )
+        if all(column.quantity is not None for column in columns):
+            self._fail(where, "no column is a label (one without a quantity), to name its rows by")
+        entries = content.get("rows")
+        if not isinstance(entries, list) or not entries:
+            self._fail(where, "rows is missing: an array of tables, one for each row")
+        return TableData(
+            self._text(where, content, "table", self.path.stem),
+            self._text(where, content, "title", ""),
+            self._text(where, content, "source", str(self.path)),
+            columns,
+            tuple(self._row(n, entry, columns) for n, entry in enumerate(entries, start=1)),
+            self._texts(f"{where}: notes", content.get("notes", [])),
+            self.path,
+        )
+
+    def _column(self, name: str, entry: Any, convention: str) -> ColumnData:
+        where = f"{self.path}: column {name}"
+        if name in _ROW_KEYS:
+            self._fail(where, f"{name} has a meaning of its own; give the column another name")
+        values = self._mapping(where, entry)
+        self._known(where, values, ("title", "quantity", "unit", "convention"))
+        quantity = values.get("quantity")
+        if quantity is not None:
+            self._one_of(f"{where}: quantity", quantity, (*COMPUTED, *CARRIED))
+        unit = self._text(where, values, "unit", "")
+        self._one_of(f"{where}: unit", unit, _UNITS)
+        own = self._text(where, values, "convention", convention)
+        self._one_of(f"{where}: convention", own, _CONVENTIONS)
+        counts_flops = own in ("torch", "strict")
+        if quantity in ("macs", "flops") and counts_flops is not (quantity == "flops"):
+            self._fail(where, f"{own} counts {'FLOPs' if counts_flops else 'MACs'}, not {quantity}")
+        return ColumnData(name, self._text(where, values, "title", name), quantity, unit, own)
+
+    def _row(self, number: int, entry: Any, columns: tuple[ColumnData, ...]) -> RowData:
+        where = f"{self.path}: row {number}"
+        values = self._mapping(where, entry)
+        first = values.get(columns[0].name)
+        if isinstance(first, str):
+            where += f" ({first})"
+        self._known(where, values, (*(c.name for c in columns), *_ROW_KEYS))
+        texts = {c.name: self._cell(where, c, values) for c in columns if c.name in values}
+        if not any(c.quantity is None and c.name in texts for c in columns):
+            self._fail(where, "it has no label")
+        build = values.get("build")
+        tried = values.get("tried", [])
+        if not isinstance(tried, list):
+            self._fail(f"{where}: tried", "write an array of tables, each as build is")
+        return RowData(
+            number,
+            texts,
+            {
+                c.name: self._printed(where, c, texts[c.name])
+                for c in columns
+                if c.is_computed and c.name in texts
+            },
+            None if build is None else self._build(f"{where}: build", build),
+            tuple(self._build(f"{where}: tried {n}", t) for n, t in enumerate(tried, start=1)),
+            self._text(where, values, "unbuilt", "the file names nothing to build"),
+            self._counting(where, values),
+            self._expect(where, values, columns),
+        )
+
+    def _cell(self, where: str, column: ColumnData, values: Mapping[str, Any]) -> str:
+        value = values[column.name]
+        if not isinstance(value, str):
+            self._fail(
+                f"{where}, column {column.name}",
+                f'write what is printed between quotes, "{value}": its digits tell the rounding',
+            )
+        return value
+
+    def _printed(self, where: str, column: ColumnData, text: str) -> Printed:
+        try:
+            return Printed.parse(text, column.unit)
+        except ValueError as error:
+            self._fail(f"{where}, column {column.name}", str(error))
+
+    def _build(self, where: str, entry: Any) -> Build:
+        values = self._mapping(where, entry)
+        self._known(where, values, ("model", "res", "with", "stage"))
+        if not isinstance(values.get("model"), str):
+            self._fail(where, 'write { model = "NAME" }, a name as `datbench flops` takes it')
+        stage = values.get("stage")
+        if stage is not None and stage not in (1, 2, 3, 4):
+            self._fail(f"{where}: stage", "write a number from 1 to 4")
+        res = self._text(where, values, "res", "")
+        head = self._text(where, values, "with", "")
+        try:
+            size = Resolution.parse(res) if res else None
+        except UsageError as error:
+            raise UsageError(f"{where}: {error}") from error
+        return Build(values["model"], size, head or None, stage)
+
+    def _counting(self, where: str, values: Mapping[str, Any]) -> tuple[str, ...]:
+        counting = self._texts(f"{where}: counting", values.get("counting", ["trainable"]))
+        for what in counting:
+            self._one_of(f"{where}: counting", what, COUNTING)
+        return counting
+
+    def _expect(
+        self, where: str, values: Mapping[str, Any], columns: tuple[ColumnData, ...]
+    ) -> dict[str, Verdict]:
+        found = self._mapping(f"{where}: expect", values.get("expect", {}))
+        self._known(f"{where}: expect", found, [c.name for c in columns if c.is_computed])
+        for column, verdict in found.items():
+            self._one_of(f"{where}, column {column}: expect", verdict, VERDICTS)
+        return cast("dict[str, Verdict]", dict(found))
+
+    def _mapping(self, where: str, value: Any) -> Mapping[str, Any]:
+        if not isinstance(value, dict):
+            self._fail(where, "missing, or no TOML table")
+        return value
+
+    def _text(self, where: str, values: Mapping[str, Any], key: str, default: str) -> str:
+        value = values.get(key, default)
+        if not isinstance(value, str):
+            self._fail(f"{where}: {key}", f"write a text between quotes, not {value!r}")
+        return value
+
+    def _texts(self, where: str, value: Any) -> tuple[str, ...]:
+        if not isinstance(value, list) or not all(isinstance(item, str) for item in value):
+            self._fail(where, "write an array of texts")
+        return tuple(value)
+
+    def _known(self, where: str, values: Iterable[str], known: Iterable[str]) -> None:
+        names = list(known)
+        for key in values:
+            if key not in names:
+                raise UsageError(f"{where}: {UnknownNameError.among('key', key, names)}")
+
+    def _one_of(self, where: str, value: Any, known: Iterable[str]) -> None:
+        names = list(known)
+        if value not in names:
+            shown = ", ".join(name or '""' for name in names)
+            self._fail(where, f"{value!r} is none of {shown}")
+
+    def _fail(self, where: str, problem: str) -> NoReturn:
+        raise UsageError(f"{where}: {problem}.")

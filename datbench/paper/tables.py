@@ -1,0 +1,111 @@
+"""Published tables as data: the values of a table's file. Free of torch."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Literal
+
+from ..cells import Verdict
+from ..types import Resolution
+from .printed import Printed
+
+Quantity = Literal["macs", "flops", "params", "pairs", "dim", "window", "heads", "groups"]
+"""What can be computed: a count in MACs or FLOPs, parameters, or a size of the architecture."""
+
+COMPUTED: tuple[Quantity, ...] = (
+    "macs",
+    "flops",
+    "params",
+    "pairs",
+    "dim",
+    "window",
+    "heads",
+    "groups",
+)
+
+CARRIED = {
+    "accuracy": "accuracy comes from training and is carried as published",
+    "memory": "memory is measured in training, and this table counts",
+    "throughput": "throughput belongs to a machine, and this table counts",
+    "published": "this column is carried as published",
+}
+"""What is carried as published, with the reason."""
+
+COUNTING = ("trainable", "frozen", "masks")
+"""What a print may count as a parameter: masks are buffers of that name."""
+
+
+@dataclass(frozen=True)
+class Build:
+    """What a row is computed from.
+
+    Args:
+        model: any name that `datbench.models.resolve` knows.
+        res: the input; the model's own where None.
+        head: what stands on the backbone, such as ``retinanet``; written ``with`` in the file.
+        stage: 1 to 4, for sizes of the architecture.
+    """
+
+    model: str
+    res: Resolution | None = None
+    head: str | None = None
+    stage: int | None = None
+
+
+@dataclass(frozen=True)
+class ColumnData:
+    """A column of the file; one without a quantity is a label."""
+
+    name: str
+    title: str
+    quantity: str | None = None
+    unit: str = ""
+    convention: str = "fvcore"
+
+    @property
+    def is_computed(self) -> bool:
+        """Whether datbench computes it."""
+        return self.quantity in COMPUTED
+
+
+@dataclass(frozen=True)
+class RowData:
+    """A row of the file.
+
+    Args:
+        number: from 1, for messages.
+        values: as printed, by column; a cell that the print leaves out is not there.
+        printed: the figures of computed columns.
+        build: None where there is nothing to build (`unbuilt` says why) or only `tried`.
+        tried: configurations of which none is known to be the print's.
+        counting: what the row's print counts as parameters.
+        expect: the verdict of a column, where it is not ``agrees``.
+    """
+
+    number: int
+    values: dict[str, str]
+    printed: dict[str, Printed]
+    build: Build | None = None
+    tried: tuple[Build, ...] = ()
+    unbuilt: str = "the file names nothing to build"
+    counting: tuple[str, ...] = ("trainable",)
+    expect: dict[str, Verdict] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class TableData:
+    """A table's file."""
+
+    table: str
+    title: str
+    source: str
+    columns: tuple[ColumnData, ...]
+    rows: tuple[RowData, ...]
+    notes: tuple[str, ...] = ()
+    path: Path | None = None
+
+    def label(self, row: RowData) -> str:
+        """The row in words: its labels."""
+        labels = [c.name for c in self.columns if c.quantity is None]
+        return ", ".join(row.values[name] for name in labels if row.values.get(name))

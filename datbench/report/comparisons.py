@@ -1,0 +1,150 @@
+"""Published tables beside what was computed, as tables for people and as one for machines."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from .. import units
+from ..cells import VERDICTS, Cell, Comparison, Heading
+from .table import Column, Table, Value
+
+_STYLES = {
+    "agrees": "green",
+    "differs": "bold red",
+    "wrong in print": "magenta",
+    "not reproducible": "yellow",
+    "published only": "dim",
+}
+
+
+def for_people(comparison: Comparison) -> Table:
+    """The print's rows, with our figure and the verdict beside each computed column."""
+    columns: list[Column] = []
+    for heading in comparison.headings:
+        columns.append(Column(heading.name, heading.title))
+        if _is_compared(comparison, heading):
+            unit = f" ({heading.unit})" if heading.unit else ""
+            columns.append(Column(f"{heading.name}_computed", f"computed{unit}", units.integer))
+            columns.append(Column(f"{heading.name}_verdict", "verdict", style=_style))
+    rows = []
+    for line in comparison.lines:
+        values: list[Value] = []
+        for heading in comparison.headings:
+            cell = line.cells.get(heading.name)
+            values.append(line.labels.get(heading.name) or (cell.printed if cell else None))
+            if _is_compared(comparison, heading):
+                values += [_computed(cell, heading), _verdict(cell)]
+        rows.append(tuple(values))
+    named = f"Table {comparison.table}" if comparison.table.isdigit() else comparison.table
+    title = f"{named}: {comparison.title} ({_summary([comparison])})"
+    return Table(tuple(columns), tuple(rows), title, (comparison.source, *_notes(comparison)))
+
+
+def _is_compared(comparison: Comparison, heading: Heading) -> bool:
+    """Whether anything of the column was computed, or should have been."""
+    found = [line.cells[heading.name] for line in comparison.lines if heading.name in line.cells]
+    return any(cell.evidence or cell.failed for cell in found)
+
+
+def _computed(cell: Cell | None, heading: Heading) -> str | None:
+    if cell is None or cell.amount is None:
+        return None
+    suffix = cell.printed.strip()[-1:]
+    match suffix if suffix.isalpha() else heading.unit:
+        case "G":
+            return units.giga(cell.amount)
+        case "M":
+            return units.mega(cell.amount)
+        case _:
+            return units.integer(cell.amount)
+
+
+def _verdict(cell: Cell | None) -> str | None:
+    if cell is None:
+        return None
+    by = cell.verdict in ("differs", "not reproducible") and cell.difference is not None
+    percent = f" {100 * cell.difference:+.1f} %" if by and cell.difference is not None else ""
+    return f"{cell.verdict}{percent}" + ("" if cell.is_expected else " (unexpected)")
+
+
+def _style(text: str) -> str:
+    if "unexpected" in text:
+        return "bold red"
+    return next((style for verdict, style in _STYLES.items() if text.startswith(verdict)), "")
+
+
+def _notes(comparison: Comparison) -> list[str]:
+    """The file's notes, then the reasons, equal ones together."""
+    titles = {heading.name: heading.title for heading in comparison.headings}
+    reasons: dict[str, list[Cell]] = {}
+    for cell in comparison.cells():
+        if cell.reason:
+            reasons.setdefault(f"{cell.verdict}: {cell.reason}.", []).append(cell)
+    notes = list(comparison.notes)
+    for reason, cells in reasons.items():
+        columns = list(dict.fromkeys(titles[cell.column] for cell in cells))
+        rows = list(dict.fromkeys(cell.row for cell in cells))
+        whole = len(cells) > 1 and len(rows) == len(comparison.lines)
+        where = "" if whole else f"{'; '.join(rows)}: "
+        notes.append(f"{where}{', '.join(columns)} {reason}".replace("..", "."))
+    return notes
+
+
+def _summary(comparisons: Sequence[Comparison]) -> str:
+    """``16 agree, 2 wrong in print, ...``: the verdicts that some cell has."""
+    found = []
+    for verdict in VERDICTS:
+        cells = sum(c.verdicts()[verdict] for c in comparisons)
+        word = verdict[:-1] if verdict in ("agrees", "differs") and cells > 1 else verdict
+        found += [f"{cells} {word}"] if cells else []
+    return ", ".join(found)
+
+
+def overview(comparisons: Sequence[Comparison]) -> Table:
+    """How many cells of each table have which verdict."""
+    columns = (
+        Column("table", "table"),
+        *(Column(v.replace(" ", "_"), v, units.integer) for v in VERDICTS),
+        Column("unexpected", "unexpected", units.integer),
+    )
+
+    def row(name: str, some: Sequence[Comparison]) -> tuple[Value, ...]:
+        unexpected = sum(not cell.is_expected for c in some for cell in c.cells())
+        return (name, *(sum(c.verdicts()[v] for c in some) for v in VERDICTS), unexpected)
+
+    rows = [row(c.table, [c]) for c in comparisons]
+    return Table(columns, (*rows, row("all", comparisons)), "Cells by verdict")
+
+
+def for_machines(comparisons: Sequence[Comparison]) -> Table:
+    """One row a cell, in plain numbers."""
+    names = (
+        "table row column quantity printed low high computed unit rule model resolution "
+        "difference verdict expected failed reason"
+    )
+    rows = []
+    for comparison in comparisons:
+        for cell in comparison.cells():
+            made = cell.evidence[0] if cell.evidence else None
+            rows.append(
+                (
+                    cell.table,
+                    cell.row,
+                    cell.column,
+                    cell.quantity,
+                    cell.printed,
+                    cell.low,
+                    cell.high,
+                    cell.amount,
+                    made.unit if made else None,
+                    made.rule if made else None,
+                    made.model if made else None,
+                    made.resolution if made else None,
+                    cell.difference,
+                    cell.verdict,
+                    cell.expected,
+                    cell.failed,
+                    cell.reason,
+                )
+            )
+    return Table(tuple(Column(name, name) for name in names.split()), tuple(rows))

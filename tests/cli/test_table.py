@@ -1,0 +1,225 @@
+"""`datbench table` as a user meets it."""
+
+import csv
+import io
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from datbench.cells import VERDICTS
+
+from .runner import Run
+
+MINE = """
+title = "Two models"
+source = "My paper, Table 1"
+rows = [
+  { method = "DAT-T", flops = "4.6G", params = "28.3M", top1 = "82", build = { model = "dat_t" } },
+  { method = "Net", flops = "21.3M", build = { model = "my_net:Net,width=16" } },
+]
+[columns]
+method = { title = "Method" }
+flops = { title = "FLOPs", quantity = "macs", unit = "G" }
+params = { title = "#Param", quantity = "params", unit = "M" }
+top1 = { title = "Top-1", quantity = "accuracy" }
+"""
+
+NET = """
+from torch import nn
+
+class Net(nn.Sequential):
+    def __init__(self, width):
+        super().__init__(nn.Conv2d(3, width, 3))
+"""
+
+
+@pytest.fixture
+def mine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setattr(sys, "path", [str(tmp_path), *sys.path])
+    monkeypatch.delitem(sys.modules, "my_net", raising=False)
+    (tmp_path / "my_net.py").write_text(NET)
+    path = tmp_path / "mine.toml"
+    path.write_text(MINE)
+    return path
+
+
+def test_a_paper_table(run: Run) -> None:
+    text = run("table", "8").text
+    assert text.startswith("Table 8: DAT and Deformable-DETR attention (10 agree, 10 published on")
+    rows = [line.split() for line in text.splitlines() if line.startswith(("D-DETR ", "DAT "))]
+    assert rows[2] == (
+        "D-DETR 196 49 6.16G 6.1612 agrees 37.26M 37.2634 agrees 37.9GB 79.2".split()
+    )
+    assert "The D-DETR rows print shift masks" in text
+    assert "accuracy comes from training" in text
+
+
+def test_a_table_of_ones_own(run: Run, mine: Path) -> None:
+    text = run("table", "--file", str(mine)).text
+    assert "mine: Two models (3 agree, 1 published only)" in text
+    assert "My paper, Table 1" in text
+    # 16 * 27 * 222 * 222 multiply-adds
+    rows = run("table", "--file", str(mine), "--format", "json").rows
+    cell = rows[0]["lines"][1]["cells"]["flops"]
+    assert cell["evidence"][0]["amount"] == 16 * 27 * 222 * 222
+    assert cell["evidence"][0]["model"] == "my_net:Net,width=16"
+    assert cell["verdict"] == "agrees"
+    assert run("table", "--file", str(mine), "--check").code == 0
+
+
+def test_check_fails_for_a_wrong_print(run: Run, mine: Path) -> None:
+    mine.write_text(MINE.replace("4.6G", "4.9G"))
+    done = run("table", "--file", str(mine), "--check")
+    assert done.code == 1
+    assert done.err == (
+        "datbench: 1 of 4 cells are not as expected: table mine, DAT-T, flops: wrong in print, "
+        "expected agrees.\n"
+    )
+    assert "wrong in print (unexpected)" in done.out
+    expected = MINE.replace("4.6G", "4.9G").replace(
+        'build = { model = "dat_t" }',
+        'build = { model = "dat_t" }, expect = { flops = "wrong in print" }',
+    )
+    mine.write_text(expected)
+    assert run("table", "--file", str(mine), "--check").code == 0
+
+
+def test_an_expected_difference_that_is_gone_fails_too(run: Run, mine: Path) -> None:
+    mine.write_text(
+        MINE.replace('{ model = "dat_t" }', '{ model = "dat_t" }, expect = { flops = "differs" }')
+    )
+    done = run("table", "--file", str(mine), "--check")
+    assert done.code == 1
+    assert "DAT-T, flops: agrees, expected differs" in done.err
+
+
+def test_check_misses_a_row_that_cannot_be_built(run: Run, mine: Path) -> None:
+    (mine.parent / "my_net.py").write_text("raise RuntimeError('broken\\nfor good')")
+    plain = run("table", "--file", str(mine))
+    assert plain.code == 0
+    assert "importing it raised RuntimeError: broken." in plain.out
+    assert "4.5889  agrees" in plain.out  # the rest goes on
+    done = run("table", "--file", str(mine), "--check")
+    assert done.code == 3
+    assert "1 of 4 cells could not be computed: table mine, Net" in done.err
+
+
+def test_csv_is_one_row_a_cell(run: Run) -> None:
+    rows = list(csv.DictReader(io.StringIO(run("table", "6", "8", "--format", "csv").text)))
+    assert len(rows) == 28 + 20
+    assert {row["verdict"] for row in rows} <= set(VERDICTS)
+    first = rows[0]
+    assert (first["table"], first["row"], first["column"]) == ("6", "S, ✗, ✗", "flops")
+    assert (first["printed"], first["computed"], first["unit"]) == ("4.57G", "4574297856", "MAC")
+    assert (float(first["low"]), float(first["high"])) == (4.565e9, 4.575e9)
+
+
+def test_json_carries_the_evidence(run: Run) -> None:
+    (row,) = run("table", "8", "--format", "json").rows
+    cell = row["lines"][4]["cells"]["flops"]
+    assert cell["printed"] == "4.59G"
+    assert cell["evidence"] == [
+        {
+            "model": "dat_t",
+            "resolution": "224x224",
+            "amount": 4_588_941_408,
+            "unit": "MAC",
+            "rule": "fvcore",
+        }
+    ]
+    assert row["lines"][0]["labels"] == {"attn": "D-DETR", "keys3": "16", "keys4": "16"}
+    memory = row["lines"][0]["cells"]["memory"]
+    assert (memory["printed"], memory["verdict"]) == ("13.9GB", "published only")
+
+
+def test_markdown_and_latex(run: Run, tmp_path: Path) -> None:
+    out = tmp_path / "t.md"
+    assert run("table", "6", "--out", str(out)).code == 0
+    assert "### Table 6: Ablation" in out.read_text()
+    latex = run("table", "6", "--format", "latex").text
+    assert r"$\surd$" in latex
+    assert "✓" not in latex.partition("\\end{table")[0]
+
+
+def test_several_tables_end_with_an_overview(run: Run) -> None:
+    text = run("table", "8", "6", "8").text
+    assert text.count("Table 8:") == 1
+    last = text.splitlines()[-1].split()
+    assert last == ["all", "24", "0", "0", "0", "24", "0"]
+
+
+def test_tables_share_the_terminal_with_narrow_people(
+    run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "60")
+    text = run("table", "8").text
+    assert max(len(line) for line in text.splitlines()) <= 60
+    assert "37.2634" in text
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "words"),
+    [
+        (("table",), 2, "name a table: 1, 2, 3"),
+        (("table", "10"), 2, "unknown table '10'; there are 1, 2, 3"),
+        (("table", "2b"), 2, "datpp, davit and all"),
+        (("table", "--file", "none.toml"), 2, "none.toml: No such file or directory"),
+        (("table", "--file", "."), 2, "Is a directory"),
+        (("table", "8", "--out", "no/dir.md"), 2, "there is no directory"),
+        (("table", "8", "--format", "xml"), 2, "--format"),
+    ],
+)
+def test_bad_input(run: Run, arguments: tuple[str, ...], code: int, words: str) -> None:
+    assert words in run(*arguments).complaint(code)
+
+
+WITHOUT_TIMM = """
+import sys
+
+class Nothing:
+    def find_spec(self, name, path=None, target=None):
+        if name.partition(".")[0] == "timm":
+            raise {error}
+
+sys.meta_path.insert(0, Nothing())
+from datbench.cli.main import main
+sys.exit(main(sys.argv[1:]))
+"""
+
+
+@pytest.mark.parametrize(
+    ("error", "words"),
+    [
+        (
+            'ModuleNotFoundError("No module named timm", name="timm")',
+            "timm is not installed: pip install 'datbench[timm]'",
+        ),
+        (
+            'RuntimeError("operator torchvision::nms does not exist")',
+            "pip install --force-reinstall torch torchvision",
+        ),
+    ],
+)
+def test_without_timm_the_rest_works(error: str, words: str, tmp_path: Path) -> None:
+    def program(*arguments: str) -> subprocess.CompletedProcess[str]:
+        code = WITHOUT_TIMM.format(error=error)
+        return subprocess.run(
+            [sys.executable, "-c", code, *arguments], capture_output=True, text=True, cwd=tmp_path
+        )
+
+    done = program("table", "7", "--format", "json", "--check")
+    assert done.returncode == 3, done.stderr
+    assert "2 of 10 cells could not be computed" not in done.stderr  # all columns count
+    assert "2 of 15 cells could not be computed: table 7, none (Swin-T)" in done.stderr
+    lines = json.loads(done.stdout)["rows"][0]["lines"]
+    assert [line["cells"]["flops"]["verdict"] for line in lines] == ["agrees"] * 4 + [
+        "published only"
+    ]
+    assert words in lines[4]["cells"]["flops"]["reason"]
+    refused = program("flops", "timm:resnet18")
+    assert refused.returncode == 5
+    assert words in refused.stderr
+    assert "Traceback" not in refused.stderr

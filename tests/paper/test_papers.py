@@ -1,0 +1,162 @@
+"""The papers' tables: every cell that is known to agree does, by computation, at print rounding.
+
+The figures beside the rows were computed on the published code and on timm's models with fvcore
+(and are asserted to the digits that are known), so that a verdict is not only our own word.
+"""
+
+from collections.abc import Iterator
+
+import pytest
+
+from datbench.cells import Cell, Comparison
+from datbench.paper.library import FILES, paper_table, paper_tables
+from datbench.paper.verdicts import compare
+from datbench.paper.workshop import Workshop
+
+pytest.importorskip("timm", reason="needs datbench[timm]", exc_type=ImportError)
+
+WORKSHOP = Workshop()
+
+# (table, row): GMACs by fvcore, millions of parameters; None where the table prints none.
+KNOWN = {
+    ("2", "DeiT-S, 224²"): (4.608, 22.05),
+    ("2", "Swin-T, 224²"): (4.5092, 28.2884),
+    ("2", "DAT-T, 224²"): (4.5889, 28.3191),
+    ("2", "Swin-S, 224²"): (8.7685, 49.6063),
+    ("2", "DAT-S, 224²"): (9.0084, 49.7004),
+    ("2", "DeiT-B, 224²"): (17.583, 86.57),
+    ("2", "Swin-B, 224²"): (15.4678, 87.7682),
+    ("2", "DAT-B, 224²"): (15.7876, 87.8816),
+    ("2", "DeiT-B, 384²"): (55.540, 86.86),
+    ("2", "Swin-B, 384²"): (47.1915, 87.9036),
+    ("2", "DAT-B, 384²"): (49.7720, 88.1783),
+    ("6", "S, ✗, ✗"): (4.5743, 28.2888),
+    ("6", "S, ✗, Relative"): (4.5743, 28.3191),
+    ("6", "S, ✓, ✗"): (4.5832, 28.2888),
+    ("6", "S, ✓, Fixed"): (4.5832, 29.7294),
+    ("6", "S, ✓, DWConv"): (4.5855, 28.3080),
+    ("6", "P, ✓, Relative"): (4.4825, 30.6771),
+    ("6", "S, ✓, Relative"): (4.5889, 28.3191),
+    ("7", "1, 2, 3, 4"): (4.6392, 28.3862),
+    ("7", "2, 3, 4"): (4.5958, 28.3415),
+    ("7", "3, 4"): (4.5889, 28.3191),
+    ("7", "4"): (4.5089, 28.2875),
+    ("7", "none (Swin-T)"): (4.5092, 28.2884),
+    ("8", "D-DETR, 16, 16"): (4.4412, 27.9518),
+    ("8", "D-DETR, 49, 49"): (4.8336, 31.1511),
+    ("8", "D-DETR, 196, 49"): (6.1612, 37.2634),
+    ("8", "DAT, 49, 49"): (4.3823, 28.3191),
+    ("8", "DAT, 196, 49"): (4.5889, 28.3191),
+    ("9", "CoaT-Lite Small"): (3.9602, 19.84),
+    ("9", "PVTv2-B2"): (4.0458, 25.36),
+    ("9", "CoaT Small"): (12.6055, 21.69),
+    ("9", "DAT-T"): (4.5889, 28.3191),
+    ("9", "DAT-T*"): (4.8355, 30.2640),
+    ("datpp", "DAT-T++, 224²"): (4.2877, None),
+    ("datpp", "DAT-S++, 224²"): (9.4256, None),
+    ("datpp", "DAT-B++, 224²"): (16.5595, None),
+    ("datpp", "DAT-B++, 384²"): (49.7342, None),
+    ("davit", "DaViT-T"): (4.540, 28.3602),
+    ("davit", "DaViT-S"): (8.8005, 49.7459),
+    ("davit", "DaViT-B"): (15.510, 87.9544),
+    ("davit", "DaViT-B (ImageNet-22k)"): (46.448, None),
+    ("davit", "DaViT-L (ImageNet-22k)"): (103.0, None),
+}
+
+# Cells whose computed figure does not round to the print.
+NOT_AGREEING = {
+    ("2", "Swin-T, 224²", "params"): "wrong in print",  # 29M; Table 7 prints 28.29M
+    ("2", "DAT-T, 224²", "params"): "wrong in print",  # 29M; Table 6 prints 28.32M
+    ("2", "DeiT-B, 224²", "flops"): "differs",  # from the literature, cut off
+    ("2", "DeiT-B, 224²", "params"): "differs",
+    ("2", "DeiT-B, 384²", "flops"): "differs",
+    ("2", "DeiT-B, 384²", "params"): "differs",
+    ("davit", "DaViT-T", "params"): "differs",  # 28.3602 printed as 28.3
+    ("davit", "DaViT-B", "params"): "differs",  # 87.9544 printed as 87.9
+    ("davit", "DaViT-H", "flops"): "not reproducible",
+    ("davit", "DaViT-G", "flops"): "not reproducible",
+}
+
+
+@pytest.fixture(scope="module")
+def comparisons() -> dict[str, Comparison]:
+    tables = paper_tables()
+    return {table.table: compare(table, tables, WORKSHOP) for table in tables}
+
+
+def _computed(comparisons: dict[str, Comparison]) -> Iterator[Cell]:
+    for comparison in comparisons.values():
+        yield from (cell for cell in comparison.cells() if cell.evidence)
+
+
+def test_every_table_is_there(comparisons: dict[str, Comparison]) -> None:
+    assert list(comparisons) == list(FILES) == [*"123456789", "datpp", "davit"]
+    assert [len(c.lines) for c in comparisons.values()] == [12, 18, 10, 16, 12, 7, 5, 5, 8, 4, 7]
+
+
+def test_known_figures(comparisons: dict[str, Comparison]) -> None:
+    found = {(c.table, c.row, c.column): c.amount for c in _computed(comparisons)}
+    for (table, row), (gmacs, mparams) in KNOWN.items():
+        for column, known, scale in (("flops", gmacs, 1e9), ("params", mparams, 1e6)):
+            if known is not None:
+                amount = found[table, row, column]
+                assert amount is not None
+                digits = len(str(known).partition(".")[2])
+                assert round(amount / scale, digits) == known, (table, row, column)
+
+
+def test_every_other_cell_agrees(comparisons: dict[str, Comparison]) -> None:
+    verdicts = {
+        (c.table, c.row, c.column): c.verdict
+        for c in _computed(comparisons)
+        if c.verdict != "agrees"
+    }
+    assert verdicts == NOT_AGREEING
+    agreeing = [c for c in _computed(comparisons) if c.verdict == "agrees"]
+    assert len(agreeing) == 54 + 16 + 14 + 10 + 10 + 10 + 4 + 6
+
+
+def test_verdicts_are_what_the_files_expect(comparisons: dict[str, Comparison]) -> None:
+    assert all(cell.is_expected for c in comparisons.values() for cell in c.cells())
+
+
+def test_a_verdict_says_why(comparisons: dict[str, Comparison]) -> None:
+    for comparison in comparisons.values():
+        for cell in comparison.cells():
+            assert bool(cell.reason) is (cell.verdict != "agrees")
+            assert (cell.verdict == "published only") is (not cell.evidence)
+
+
+def test_evidence_against_a_print_is_a_print_elsewhere(comparisons: dict[str, Comparison]) -> None:
+    reasons = {c.row: c.reason for c in _computed(comparisons) if c.verdict == "wrong in print"}
+    assert "Table 7 (none (Swin-T)) prints 28.29M" in reasons["Swin-T, 224²"]
+    assert "prints 28.32M" in reasons["DAT-T, 224²"]
+
+
+def test_masks_count_where_the_print_counts_them(comparisons: dict[str, Comparison]) -> None:
+    rules = {
+        line.cells["params"].row: line.cells["params"].evidence[0].rule
+        for line in comparisons["8"].lines
+    }
+    assert rules == {
+        "D-DETR, 16, 16": "trainable+frozen+masks",
+        "D-DETR, 49, 49": "trainable+frozen+masks",
+        "D-DETR, 196, 49": "trainable+frozen+masks",
+        "DAT, 49, 49": "trainable",
+        "DAT, 196, 49": "trainable",
+    }
+
+
+def test_accuracy_is_never_ours(comparisons: dict[str, Comparison]) -> None:
+    carried = [
+        cell for c in comparisons.values() for cell in c.cells() if cell.quantity == "accuracy"
+    ]
+    assert len(carried) > 300
+    assert all(cell.amount is None and cell.verdict == "published only" for cell in carried)
+
+
+def test_a_row_that_prints_another_models_figures_is_noticed() -> None:
+    """PVT-M is printed with DPT-M's figures."""
+    lines = compare(paper_table("2"), [], WORKSHOP).lines
+    reason = next(x.cells["flops"].reason for x in lines if x.labels["method"] == "PVT-M")
+    assert "prints the same figures as the row of DPT-M" in reason

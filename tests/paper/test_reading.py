@@ -1,0 +1,157 @@
+"""Files of tables: what is wrong is named, with file, row and column."""
+
+import contextlib
+from pathlib import Path
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from datbench.errors import DatbenchError, UsageError
+from datbench.paper.reading import read_table
+
+GOOD = """
+table = "mine"
+title = "A table"
+source = "My paper, Table 1"
+convention = "fvcore"
+notes = ["a note"]
+
+rows = [
+  { name = "DAT-S", flops = "9.0G", params = "50M", build = { model = "dat_s", res = "224" } },
+  { name = "Mine", flops = "1.0G", unbuilt = "no code", counting = ["masks"], expect = EXPECT },
+]
+
+[columns]
+name = { title = "Model" }
+flops = { title = "FLOPs", quantity = "macs", unit = "G" }
+params = { quantity = "params", unit = "M" }
+top1 = { title = "Top-1", quantity = "accuracy" }
+""".replace("EXPECT", '{ flops = "differs" }')
+
+
+def _read(tmp_path: Path, text: str | bytes):
+    path = tmp_path / "mine.toml"
+    path.write_bytes(text.encode() if isinstance(text, str) else text)
+    return read_table(path)
+
+
+def test_a_good_file(tmp_path: Path) -> None:
+    table = _read(tmp_path, GOOD)
+    assert (table.table, table.title, table.notes) == ("mine", "A table", ("a note",))
+    assert [c.title for c in table.columns] == ["Model", "FLOPs", "params", "Top-1"]
+    first, second = table.rows
+    assert table.label(first) == "DAT-S"
+    assert first.build is not None
+    assert (first.build.model, str(first.build.res)) == ("dat_s", "224x224")
+    assert set(first.printed) == {"flops", "params"}
+    assert (second.build, second.unbuilt, second.expect) == (None, "no code", {"flops": "differs"})
+    assert second.counting == ("masks",)
+
+
+BAD = {
+    "no TOML": (GOOD.replace("rows = [", "rows = ["[:-1]), "is no TOML: "),
+    "not UTF-8": (b"\xff\xfe\x00", "is no TOML: "),
+    "empty": ("", "columns: missing"),
+    "no rows": (GOOD.replace("rows", "lines"), "unknown key 'lines'; did you mean"),
+    "rows is a text": ('rows = "x"\n[columns]\nname = {}\n', "rows is missing"),
+    "rows are texts": ('rows = ["x"]\n[columns]\nname = {}\n', "row 1: missing, or no TOML table"),
+    "a figure with a comma": (
+        GOOD.replace("9.0G", "9,0G"),
+        "row 1 (DAT-S), column flops: '9,0G' is no figure such as 4.6G",
+    ),
+    "a figure as a number": (
+        GOOD.replace('"9.0G"', "9.0"),
+        'row 1 (DAT-S), column flops: write what is printed between quotes, "9.0"',
+    ),
+    "an unknown column": (
+        GOOD.replace("params =", "param =", 1),
+        "row 1 (DAT-S): unknown key 'param'; did you mean params",
+    ),
+    "an unknown quantity": (
+        GOOD.replace('"macs"', '"mac"'),
+        "column flops: quantity: 'mac' is none of macs, flops, params",
+    ),
+    "an unknown unit": (GOOD.replace('unit = "M"', 'unit = "MB"'), "column params: unit: 'MB' is"),
+    "an unknown convention": (GOOD.replace('"fvcore"', '"thop"'), "convention: 'thop' is none of"),
+    "FLOPs by a convention in MACs": (
+        GOOD.replace('"macs"', '"flops"'),
+        "column flops: fvcore counts MACs, not flops",
+    ),
+    "MACs by a convention in FLOPs": (
+        GOOD.replace('"fvcore"', '"torch"'),
+        "column flops: torch counts FLOPs, not macs",
+    ),
+    "a reserved column": (
+        GOOD.replace("top1", "build", 1),
+        "column build: build has a meaning of its own",
+    ),
+    "no label": (
+        GOOD.replace('title = "Model"', 'quantity = "published"'),
+        "no column is a label",
+    ),
+    "a row without its label": (GOOD.replace('name = "Mine", ', ""), "row 2: it has no label"),
+    "a build without a model": (
+        GOOD.replace('model = "dat_s"', 'name = "dat_s"'),
+        "row 1 (DAT-S): build: unknown key 'name'",
+    ),
+    "an empty build": (
+        GOOD.replace('model = "dat_s", ', ""),
+        'row 1 (DAT-S): build: write { model = "NAME" }',
+    ),
+    "a resolution": (
+        GOOD.replace('res = "224"', 'res = "12y0"'),
+        "row 1 (DAT-S): build: resolution '12y0' is not understood",
+    ),
+    "a stage": (
+        GOOD.replace('res = "224"', "stage = 5"),
+        "row 1 (DAT-S): build: stage: write a number from 1 to 4",
+    ),
+    "an unknown verdict": (
+        GOOD.replace('"differs"', '"wrong"'),
+        "row 2 (Mine), column flops: expect: 'wrong' is none of agrees",
+    ),
+    "an expectation of a label": (
+        GOOD.replace("{ flops = \"differs\" }", '{ name = "differs" }'),
+        "row 2 (Mine): expect: unknown key 'name'",
+    ),
+    "an unknown way of counting": (
+        GOOD.replace('"masks"', '"mask"'),
+        "row 2 (Mine): counting: 'mask' is none of trainable, frozen, masks",
+    ),
+    "notes": (GOOD.replace('["a note"]', '"a note"'), "notes: write an array of texts"),
+    "tried": (
+        GOOD.replace("unbuilt = \"no code\"", 'tried = "dat_t"'),
+        "row 2 (Mine): tried: write an array",
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("what", BAD)
+def test_a_bad_file_is_refused(tmp_path: Path, what: str) -> None:
+    text, message = BAD[what]
+    with pytest.raises(UsageError) as refused:
+        _read(tmp_path, text)
+    said = str(refused.value)
+    assert message in said
+    assert "mine.toml" in said
+    assert "\n" not in said.strip() or what == "no TOML"
+
+
+def test_a_file_that_is_not_there(tmp_path: Path) -> None:
+    for path in (tmp_path / "none.toml", tmp_path):
+        with pytest.raises(UsageError, match=path.name):
+            read_table(path)
+
+
+@settings(max_examples=300, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(st.data())
+def test_a_damaged_file_is_read_or_refused(tmp_path: Path, data: st.DataObject) -> None:
+    """Cut, doubled or overwritten anywhere: never another exception."""
+    start = data.draw(st.integers(0, len(GOOD)))
+    end = data.draw(st.integers(start, min(len(GOOD), start + 40)))
+    middle = data.draw(
+        st.sampled_from(["", "{", "]", '"', "=", "1.5", "true", "{}", "[]", "é", "\x00"])
+    )
+    with contextlib.suppress(DatbenchError):
+        _read(tmp_path, GOOD[:start] + middle + GOOD[end:])

@@ -1,0 +1,166 @@
+"""Verdicts follow from the figures: change the print, and the verdict changes."""
+
+from pathlib import Path
+
+import pytest
+
+from datbench.cells import Cell
+from datbench.paper.library import paper_table
+from datbench.paper.reading import read_table
+from datbench.paper.verdicts import compare
+from datbench.paper.workshop import Workshop
+
+WORKSHOP = Workshop()
+
+COLUMNS = """
+[columns]
+name = { title = "Model" }
+macs = { title = "FLOPs", quantity = "macs", unit = "G" }
+params = { title = "#Param", quantity = "params", unit = "M" }
+"""
+
+
+def _cells(tmp_path: Path, rows: str, columns: str = COLUMNS) -> dict[tuple[str, str], Cell]:
+    path = tmp_path / "mine.toml"
+    path.write_text(f"rows = [\n{rows}\n]\n{columns}", encoding="utf-8")
+    comparison = compare(read_table(path), [paper_table("8"), paper_table("9")], WORKSHOP)
+    return {(cell.row, cell.column): cell for cell in comparison.cells()}
+
+
+DAT_T = 'build = { model = "dat_t" }'  # 4.588941408 GMACs
+
+
+@pytest.mark.parametrize(
+    ("printed", "verdict"),
+    [
+        ("9G", "agrees"),
+        ("9.0G", "agrees"),
+        ("9.01", "agrees"),
+        ("9.008G", "agrees"),
+        ("9.008368224", "agrees"),
+        ("9008.4M", "agrees"),
+        ("0.009T", "agrees"),
+        ("8.9G", "differs"),
+        ("9.1G", "differs"),
+        ("9.00G", "differs"),
+        ("9.0083G", "differs"),
+        ("9008.3M", "differs"),
+    ],
+)
+def test_the_last_printed_place_decides(tmp_path: Path, printed: str, verdict: str) -> None:
+    row = f'{{ name = "a", macs = "{printed}", build = {{ model = "dat_s" }} }},'
+    found = _cells(tmp_path, row)["a", "macs"]
+    assert (found.verdict, found.amount) == (verdict, 9_008_368_224)
+
+
+@pytest.mark.parametrize(
+    ("printed", "verdict"), [("4.5G", "wrong in print"), ("4.588G", "differs"), ("4.6G", "agrees")]
+)
+def test_a_print_elsewhere_is_evidence_if_no_figure_rounds_to_both(
+    tmp_path: Path, printed: str, verdict: str
+) -> None:
+    """Table 8 prints 4.59G for dat_t, which 4.588G may be; 4.5G may not."""
+    found = _cells(tmp_path, f'{{ name = "a", macs = "{printed}", {DAT_T} }},')["a", "macs"]
+    assert found.verdict == verdict
+    assert ("Table 8 (DAT, 196, 49) prints 4.59G" in found.reason) is (verdict == "wrong in print")
+
+
+def test_a_difference_without_a_contradiction_is_no_error_of_the_print(tmp_path: Path) -> None:
+    rows = '{ name = "a", macs = "15.7G", build = { model = "dat_b" } },'
+    cell = _cells(tmp_path, rows)["a", "macs"]
+    assert cell.verdict == "differs"
+    assert cell.difference == pytest.approx(0.0056, abs=1e-4)
+    assert cell.reason == (
+        "15.7876G is computed, +0.0876G (+0.6 %); the print is this figure cut off, not rounded; "
+        "its multiply-adds alone, 15.7214G, would agree"
+    )
+
+
+def test_another_reading_that_explains_the_print_is_found(tmp_path: Path) -> None:
+    rows = """
+    { name = "a", macs = "15.721G", build = { model = "dat_b" } },
+    { name = "b", params = "27.95M", build = { model = "dat_t_ddetr_16_16" } },
+    """
+    cells = _cells(tmp_path, rows)
+    # Same model, but Table 8 counts the masks: another rule is no contradiction.
+    assert cells["b", "params"].verdict == "differs"
+    assert "with frozen parameters and masks, 27.9518M, would agree" in cells["b", "params"].reason
+    halved = WORKSHOP.make(paper_table("2").rows[14].build).totals["torch"] // 2
+    assert f"{halved / 1e9:.3f}" == "15.721"
+    assert "multiply-adds alone, 15.7214G, would agree" in cells["a", "macs"].reason
+
+
+def test_tried_configurations(tmp_path: Path) -> None:
+    both = 'tried = [{ model = "dat_t" }, { model = "dat_s" }]'
+    rows = f'{{ name = "a", macs = "7.5G", {both} }},\n{{ name = "b", macs = "9.0G", {both} }},'
+    cells = _cells(tmp_path, rows)
+    assert cells["a", "macs"].verdict == "not reproducible"
+    assert cells["a", "macs"].evidence[0].model == "dat_s"  # the nearest first
+    assert "dat_t at 224x224 gives 4.5889G" in cells["a", "macs"].reason
+    assert cells["b", "macs"].verdict == "agrees"
+
+
+def test_other_conventions_and_architecture(tmp_path: Path) -> None:
+    columns = """
+[columns]
+name = {}
+flops = { quantity = "flops", convention = "torch", unit = "G" }
+hooks = { quantity = "macs", convention = "mmdet", unit = "G" }
+heads = { quantity = "heads" }
+"""
+    rows = (
+        '{ name = "a", flops = "9.13", hooks = "4.30", heads = "12", '
+        'build = { model = "dat_t", stage = 3 } },'
+    )
+    cells = _cells(tmp_path, rows, columns)
+    assert cells["a", "flops"].verdict == "agrees"
+    assert cells["a", "flops"].evidence[0].unit == "FLOP"
+    assert cells["a", "heads"].verdict == "agrees"
+    assert (
+        cells["a", "hooks"].amount
+        == WORKSHOP.make(
+            paper_table("9").rows[6].build  # dat_t
+        ).totals["mmdet"]
+    )
+
+
+def test_a_model_that_cannot_be_built_spoils_its_own_row_alone(tmp_path: Path) -> None:
+    rows = f"""
+    {{ name = "a", macs = "1G", build = {{ model = "dat_q" }} }},
+    {{ name = "b", macs = "1G", build = {{ model = "no_such_module_here:make" }} }},
+    {{ name = "c", macs = "4.6G", {DAT_T} }},
+    {{ name = "d", macs = "1G", unbuilt = "nobody has its code" }},
+    {{ name = "e", macs = "1G", build = {{ model = "dat_t", with = "retinanet" }} }},
+    """
+    cells = _cells(tmp_path, rows)
+    verdicts = {row: (c.verdict, c.failed) for (row, _), c in cells.items()}
+    assert verdicts == {
+        "a": ("published only", True),
+        "b": ("published only", True),
+        "c": ("agrees", False),
+        "d": ("published only", False),
+        "e": ("published only", False),
+    }
+    assert "did you mean" in cells["a", "macs"].reason
+    assert "no module 'no_such_module_here'" in cells["b", "macs"].reason
+    assert cells["d", "macs"].reason == "nobody has its code"
+    assert cells["e", "macs"].reason == "datbench builds no retinanet yet"
+
+
+def test_a_model_is_counted_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    from datbench.paper import workshop as module
+
+    made: list[str] = []
+    original = module._make
+
+    def counting(spec: module.Spec, resolution: module.Resolution) -> module.Made:
+        made.append(spec.name)
+        return original(spec, resolution)
+
+    monkeypatch.setattr(module, "_make", counting)
+    tables = [paper_table(name) for name in ("6", "8")]
+    shared = Workshop()
+    for table in tables:
+        compare(table, tables, shared)
+    assert sorted(made) == sorted(set(made))
+    assert len(made) == 11
