@@ -1,0 +1,148 @@
+"""Counters in processes of their own: what comes back, and that none is left behind."""
+
+import dataclasses
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from datbench.measure.count import build_for_count
+from datbench.measure.peers import run, worker
+from datbench.measure.peers.adapters import PEERS, Peer
+from datbench.measure.peers.columns import Observed, observe
+from datbench.types import Resolution, Setting
+
+SETTING = Setting(Resolution(64, 64))
+
+POPEN = subprocess.Popen
+
+
+@pytest.fixture(scope="module")
+def observed() -> tuple[Observed, ...]:
+    return observe(build_for_count("dat_t", SETTING), torch.zeros(1, 3, 64, 64, device="meta"))
+
+
+@pytest.mark.parametrize("name", list(PEERS))
+def test_a_counter_in_a_process_of_its_own(name: str, observed: tuple[Observed, ...]) -> None:
+    row = run.peer_row(PEERS[name], "dat_t", SETTING, observed, timeout=120)
+    if row.reason is not None:
+        pytest.skip(row.reason)
+    ours = sum(module.multiply_adds for module in observed)
+    assert row.amount is not None
+    assert row.macs == (row.amount / 2 if row.unit == "FLOP" else row.amount)
+    assert row.difference == row.macs - ours
+    assert row.terms is not None
+    assert sum(term.difference for term in row.terms) == row.difference
+    assert not [term for term in row.terms if term.each is None]
+    assert row.seconds is not None
+    assert row.peak_bytes is not None
+    assert row.extra_bytes is not None
+    assert 0 < row.seconds < 60
+    assert 0 <= row.extra_bytes < row.peak_bytes
+
+
+def test_a_counter_that_is_not_there(observed: tuple[Observed, ...]) -> None:
+    missing = Peer("nobody", "nobody", "nobody_counts", "MAC", PEERS["torch"].count)
+    row = run.peer_row(missing, "dat_t", SETTING, observed)
+    assert row.reason == "not installed; pip install nobody"
+    assert (row.amount, row.terms, row.version, row.seconds) == (None, None, None, None)
+
+
+def test_a_counter_that_fails_has_a_reason_of_one_line() -> None:
+    assert worker.reason(ValueError("a\nb")) == "ValueError: a b"
+    assert worker.reason(ValueError()) == "ValueError"
+    job = run._job(PEERS["torch"], "dat_q", SETTING)
+    answer = run.ask(job, timeout=60)
+    assert answer["reason"].startswith("UnknownNameError: unknown model 'dat_q'")
+
+
+def replaced(monkeypatch: pytest.MonkeyPatch, code: str) -> None:
+    """Put a program in the worker's place."""
+
+    def start(command: list[str], **options: Any) -> Any:
+        return POPEN([sys.executable, "-c", code], **options)
+
+    monkeypatch.setattr(run.subprocess, "Popen", start)
+
+
+def test_a_process_that_dies_is_told_by_its_last_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    replaced(monkeypatch, "import sys; print('noise'); sys.exit('Fatal: no')")
+    answer = run.ask(run._job(PEERS["torch"], "dat_t", SETTING), timeout=30)
+    assert answer == {"reason": "exit code 1: Fatal: no"}
+    replaced(monkeypatch, "import os; os.kill(os.getpid(), 9)")
+    answer = run.ask(run._job(PEERS["torch"], "dat_t", SETTING), timeout=30)
+    assert answer == {"reason": "killed by signal 9: no message"}
+
+
+def gone(pid: int) -> bool:
+    for _ in range(100):
+        try:
+            os.kill(pid, 0)
+            stat = Path(f"/proc/{pid}/stat")
+            if stat.exists() and stat.read_text().rpartition(")")[2].split()[0] == "Z":
+                return True  # ended; nobody has asked yet how
+        except (ProcessLookupError, FileNotFoundError):
+            return True
+        time.sleep(0.05)
+    return False
+
+
+@pytest.fixture
+def sleeper(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
+    """A worker that starts a child and sleeps; the file has both process ids."""
+    pids = tmp_path / "pids"
+    child = "import time; time.sleep(60)"
+    replaced(
+        monkeypatch,
+        f"import os, pathlib, subprocess, sys, time\n"
+        f"child = subprocess.Popen([sys.executable, '-c', {child!r}])\n"
+        f"pathlib.Path({str(pids)!r}).write_text(f'{{os.getpid()}} {{child.pid}}')\n"
+        f"time.sleep(60)",
+    )
+    return pids
+
+
+@pytest.mark.skipif(os.name != "posix", reason="process groups are POSIX")
+def test_a_time_limit_ends_the_process_and_its_children(
+    sleeper: Path, observed: tuple[Observed, ...]
+) -> None:
+    row = run.peer_row(PEERS["torch"], "dat_t", SETTING, observed, timeout=1.5)
+    assert row.reason == "did not finish in 1.5 s (--timeout)"
+    assert all(gone(int(pid)) for pid in sleeper.read_text().split())
+
+
+@pytest.mark.skipif(os.name != "posix", reason="process groups are POSIX")
+def test_an_interrupt_leaves_nothing_behind(sleeper: Path) -> None:
+    def interrupt(*_: Any) -> None:
+        if sleeper.exists() and len(sleeper.read_text().split()) == 2:
+            raise KeyboardInterrupt
+        signal.setitimer(signal.ITIMER_REAL, 0.1)
+
+    before = signal.signal(signal.SIGALRM, interrupt)
+    signal.setitimer(signal.ITIMER_REAL, 0.2)
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            run.ask(run._job(PEERS["torch"], "dat_t", SETTING), timeout=30)
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, before)
+    assert all(gone(int(pid)) for pid in sleeper.read_text().split())
+
+
+def test_a_worker_ends_with_its_standard_input(tmp_path: Path) -> None:
+    """Whoever started it may have been killed: then nobody waits for the answer."""
+    large = dataclasses.replace(SETTING, resolution=Resolution(4096, 4096))
+    job = run._job(PEERS["torch"], "dat_t", large) | {"result": str(tmp_path / "r.json")}
+    process = subprocess.Popen(
+        [sys.executable, "-m", "datbench.measure.peers.worker"], stdin=subprocess.PIPE, text=True
+    )
+    process.communicate(json.dumps(job) + "\n", timeout=20)  # closes it
+    assert process.returncode == 1
+    assert not (tmp_path / "r.json").exists()
