@@ -57,6 +57,14 @@ def benchmarks(session: nox.Session) -> None:
 
 
 @nox.session
+def docs(session: nox.Session) -> None:
+    """Write the generated pages again and build the site."""
+    session.install("-e", ".[docs,timm]")
+    session.run("python", "docs/generate.py")
+    session.run("mkdocs", "build", "--strict", "--site-dir", "site")
+
+
+@nox.session
 def pictures(session: nox.Session) -> None:
     """Draw the picture in README again."""
     session.install("-e", ".")

@@ -12,13 +12,15 @@ import typer
 from .. import __version__
 from ..errors import DatbenchError
 from ..units import printable
-from . import env, flops, models, params, show
+from . import env, explain, flops, models, params, show, table
 
 COMMANDS: tuple[Callable[..., None], ...] = (
     models.models,
     show.show,
     flops.flops,
+    explain.explain,
     params.params,
+    table.table,
     env.env,
 )
 

@@ -154,7 +154,9 @@ def test_help_is_whole(run: Run) -> None:
     """Every command with its whole sentence, every option with a word about it."""
     text = run("--help").text
     listed = text.partition("Commands:\n")[2].partition("\n\n")[0].splitlines()
-    assert [line.split()[0] for line in listed] == ["models", "show", "flops", "params", "env"]
+    assert [
+        line.split()[0] for line in listed
+    ] == "models show flops explain params table env".split()
     assert all(line.endswith(".") and not line.endswith("...") for line in listed)
     for line in listed:
         command = run(line.split()[0], "--help").text

@@ -11,6 +11,15 @@ from .registry import Cost, Rule, argument, first, register_rule
 
 # Normalisation.
 
+_ABOUT_NORM = (
+    "input elements, with or without scale and shift. "
+    "fvcore `norm_flop_counter`, mmcv `norm_flops_counter_hook`"
+)
+_ABOUT_BATCH_NORM = (
+    "input elements, over the batch's statistics or stored ones. "
+    "fvcore `batchnorm_flop_jit`, mmcv `norm_flops_counter_hook`"
+)
+
 
 def _norm(weight: int, name: str = "weight") -> Rule:
     def rule(args: Sequence[Any], kwargs: Mapping[str, Any], out: Any) -> Cost:
@@ -20,8 +29,10 @@ def _norm(weight: int, name: str = "weight") -> Rule:
     return rule
 
 
-register_rule("aten::layer_norm", "aten::native_layer_norm", "aten::group_norm")(_norm(2))
-register_rule("aten::instance_norm", "aten::native_group_norm")(_norm(1))
+register_rule("aten::layer_norm", "aten::native_layer_norm", "aten::group_norm", about=_ABOUT_NORM)(
+    _norm(2)
+)
+register_rule("aten::instance_norm", "aten::native_group_norm", about=_ABOUT_NORM)(_norm(1))
 
 
 def _batch_norm(training: int) -> Rule:
@@ -40,11 +51,16 @@ register_rule(
     "aten::cudnn_batch_norm",
     "aten::miopen_batch_norm",
     "aten::_native_batch_norm_legit",
+    about=_ABOUT_BATCH_NORM,
 )(_batch_norm(5))
-register_rule("aten::_batch_norm_with_update")(_norm(1))
+register_rule("aten::_batch_norm_with_update", about=_ABOUT_BATCH_NORM)(_norm(1))
 
 
-@register_rule("aten::_native_batch_norm_legit_no_training", "aten::_batch_norm_no_update")
+@register_rule(
+    "aten::_native_batch_norm_legit_no_training",
+    "aten::_batch_norm_no_update",
+    about=_ABOUT_BATCH_NORM,
+)
 def _batch_norm_fixed(args: Sequence[Any], kwargs: Mapping[str, Any], out: Any) -> Cost:
     affine = argument(args, kwargs, 1, "weight") is not None
     return {Kind.NORM_FIXED if affine else Kind.NORM_FIXED_PLAIN: args[0].numel()}
@@ -61,12 +77,25 @@ def _of_output(kind: Kind) -> Rule:
     return lambda args, kwargs, out: {kind: first(out).numel()}
 
 
-register_rule("aten::rms_norm", "aten::_fused_rms_norm")(_of_input(Kind.NORM_RMS))
-register_rule("aten::grid_sampler", "aten::grid_sampler_2d", "aten::grid_sampler_3d")(
-    _of_output(Kind.SAMPLE)
-)
-register_rule("aten::upsample_bilinear2d")(_of_output(Kind.UPSAMPLE_BILINEAR))
-register_rule("aten::upsample_nearest2d")(_of_output(Kind.UPSAMPLE_NEAREST))
+register_rule(
+    "aten::rms_norm", "aten::_fused_rms_norm", about="input elements. Ours: fvcore skips it"
+)(_of_input(Kind.NORM_RMS))
+register_rule(
+    "aten::grid_sampler",
+    "aten::grid_sampler_2d",
+    "aten::grid_sampler_3d",
+    about="output elements. fvcore `elementwise_flop_counter(0, 4)`",
+)(_of_output(Kind.SAMPLE))
+register_rule(
+    "aten::upsample_bilinear2d",
+    about="output elements. fvcore `elementwise_flop_counter(0, 4)`, "
+    "mmcv `upsample_flops_counter_hook`",
+)(_of_output(Kind.UPSAMPLE_BILINEAR))
+register_rule(
+    "aten::upsample_nearest2d",
+    about="output elements. fvcore `elementwise_flop_counter(0, 1)`, "
+    "mmcv `upsample_flops_counter_hook`",
+)(_of_output(Kind.UPSAMPLE_NEAREST))
 register_rule(
     "aten::upsample_bicubic2d",
     "aten::upsample_linear1d",
@@ -78,10 +107,13 @@ register_rule(
     "aten::_upsample_nearest_exact3d",
     "aten::_upsample_bilinear2d_aa",
     "aten::_upsample_bicubic2d_aa",
+    about="output elements. mmcv `upsample_flops_counter_hook`; fvcore skips it",
 )(_of_output(Kind.UPSAMPLE_OTHER))
-register_rule("aten::adaptive_avg_pool2d", "aten::_adaptive_avg_pool2d")(
-    _of_input(Kind.ADAPTIVE_POOL2D)
-)
+register_rule(
+    "aten::adaptive_avg_pool2d",
+    "aten::_adaptive_avg_pool2d",
+    about="input elements. fvcore `elementwise_flop_counter(1, 0)`, mmcv `pool_flops_counter_hook`",
+)(_of_input(Kind.ADAPTIVE_POOL2D))
 register_rule(
     *(
         f"aten::{name}"
@@ -91,7 +123,8 @@ register_rule(
         max_pool2d max_pool3d max_pool1d_with_indices max_pool2d_with_indices
         max_pool3d_with_indices fractional_max_pool2d fractional_max_pool3d
         """.split()
-    )
+    ),
+    about="input elements. mmcv `pool_flops_counter_hook`; fvcore skips it",
 )(_of_input(Kind.POOL))
 register_rule(
     "aten::softmax",
@@ -99,6 +132,7 @@ register_rule(
     "aten::log_softmax",
     "aten::_log_softmax",
     "aten::_safe_softmax",
+    about="input elements. Ours: the other counters skip it",
 )(_of_input(Kind.SOFTMAX))
 register_rule(
     *(
@@ -109,7 +143,8 @@ register_rule(
         nansum nanmean topk sort argsort median nanmedian mode kthvalue cummax cummin
         bincount histc unique2 _unique2 trace segment_reduce
         """.split()
-    )
+    ),
+    about="input elements. Ours: the other counters skip it",
 )(_of_input(Kind.REDUCTION))
 register_rule(
     *(
@@ -122,11 +157,17 @@ register_rule(
         cross linalg_cross binary_cross_entropy mse_loss nll_loss_forward smooth_l1_loss
         cosine_similarity
         """.split()
-    )
+    ),
+    about="output elements. Ours; mmcv counts the ReLU family by `relu_flops_counter_hook`",
 )(_of_output(Kind.ELEMENTWISE))
 
 
-@register_rule("aten::_fft_r2c", "aten::_fft_c2c", "aten::_fft_c2r")
+@register_rule(
+    "aten::_fft_r2c",
+    "aten::_fft_c2c",
+    "aten::_fft_c2r",
+    about="5 N log2 N operations for N complex points, half for real ones. Ours",
+)
 def _fft(args: Sequence[Any], kwargs: Mapping[str, Any], out: Any) -> Cost:
     """5 N log2 N real operations for a complex transform of N points, half that for a real one."""
     x, dims = args[0], args[1]

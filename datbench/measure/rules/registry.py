@@ -19,9 +19,15 @@ Rule = Callable[[Sequence[Any], Mapping[str, Any], Any], Cost]
 RULES: dict[str, Rule] = {}
 """Rule by operator name, such as ``aten::linear``."""
 
+ABOUT: dict[str, str] = {}
+"""What a rule counts and where that comes from, by operator name; the documentation lists it."""
 
-def register_rule(*operators: str) -> Callable[[Rule], Rule]:
+
+def register_rule(*operators: str, about: str = "") -> Callable[[Rule], Rule]:
     """Make the decorated function the rule of these operators, custom ones too.
+
+    Args:
+        about: what is counted, in words, and whose rule it is.
 
     Example::
 
@@ -39,6 +45,7 @@ def register_rule(*operators: str) -> Callable[[Rule], Rule]:
             if name in RULES:
                 raise ValueError(f"operator {name!r} has a rule already")
             RULES[name] = rule
+            ABOUT[name] = about
         return rule
 
     return decorate

@@ -1,0 +1,105 @@
+"""The documentation is what the program does: generated pages, examples, commands."""
+
+import importlib.util
+import re
+import sys
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+
+from datbench.measure.rules.registry import ABOUT, RULES
+
+ROOT = Path(__file__).parents[1]
+DOCS = ROOT / "docs"
+PAGES = sorted(path.name for path in DOCS.glob("*.md"))
+
+BLOCK = re.compile(r'^```(\w+)(?: title="([^"]+)")?\n(.*?)^```', re.MULTILINE | re.DOTALL)
+
+
+@pytest.fixture(scope="module")
+def generate() -> ModuleType:
+    spec = importlib.util.spec_from_file_location("docs_generate", DOCS / "generate.py")
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.mark.parametrize("name", ["cli.md", "rules.md", "tables.md"])
+def test_generated_pages_are_up_to_date(generate: ModuleType, name: str) -> None:
+    if name == "tables.md":
+        pytest.importorskip("timm", reason="needs datbench[timm]", exc_type=ImportError)
+    written = (DOCS / "reference" / name).read_text(encoding="utf-8")
+    assert written == generate.page(name), "run python docs/generate.py"
+
+
+def test_every_rule_says_whose_it_is() -> None:
+    ours = [name for name in RULES if name.startswith(("aten::", "torchvision::"))]
+    assert len(ours) > 200
+    for name in ours:
+        assert re.search(r"fvcore|torch|mmcv|Ours", ABOUT[name]), name
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_commands_of_a_page_run(
+    page: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """Files that a page shows are written, its commands are run beside them."""
+    from datbench.cli.main import main
+
+    blocks = BLOCK.findall((DOCS / page).read_text(encoding="utf-8"))
+    commands = [
+        line.partition("#")[0].split()[1:]
+        for language, _, text in blocks
+        for line in text.splitlines()
+        # The peers have tests of their own, and take their time.
+        if language == "sh" and line.startswith("datbench ") and "--run-peers" not in line
+    ]
+    if not commands:
+        pytest.skip("shows no command")
+    if any("timm:" in word or word in ("2", "all") for words in commands for word in words):
+        pytest.importorskip("timm", reason="needs datbench[timm]", exc_type=ImportError)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", list(sys.path))
+    monkeypatch.delitem(sys.modules, "my_net", raising=False)
+    for _, title, text in blocks:
+        if title:
+            (tmp_path / title).write_text(text, encoding="utf-8")
+    for words in commands:
+        assert main(words) == 0, capsys.readouterr().err
+    sys.modules.pop("my_net", None)
+
+
+def test_python_of_the_pages_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The tutorial's Python, with the figure that its comment gives."""
+    blocks = BLOCK.findall((DOCS / "tutorial.md").read_text(encoding="utf-8"))
+    (code,) = (text for language, title, text in blocks if language == "python")
+    names: dict[str, object] = {}
+    *before, last = code.strip().splitlines()
+    exec("\n".join(before), names)
+    expression, _, figure = last.partition("  # ")
+    assert eval(expression, names) == int(figure)
+
+
+def test_every_page_is_in_the_navigation() -> None:
+    site = (ROOT / "mkdocs.yml").read_text()
+    for path in DOCS.rglob("*.md"):
+        assert str(path.relative_to(DOCS)) in site
+
+
+def test_the_account_of_what_is_wrong_in_print_is_whole(generate: ModuleType) -> None:
+    """docs/tables.md names every row of the papers that does not agree."""
+    pytest.importorskip("timm", reason="needs datbench[timm]", exc_type=ImportError)
+    from datbench.paper.library import paper_tables
+
+    text = (DOCS / "tables.md").read_text(encoding="utf-8")
+    for table in paper_tables():
+        for row in table.rows:
+            if row.expect:
+                name = row.values["method"]
+                assert name in text or name.replace("DaViT-", "") in text, (table.table, name)
