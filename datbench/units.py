@@ -36,6 +36,18 @@ def size(value: float) -> str:
     return f"{value:.0f} B"
 
 
+def seconds(value: float) -> str:
+    """``0.01234`` -> ``12.3 ms``, three figures."""
+    for scale, unit in ((1, "s"), (1e-3, "ms"), (1e-6, "us")):
+        if value >= scale * 0.9995:
+            return f"{_three(value / scale)} {unit}"
+    return f"{_three(value / 1e-9)} ns"
+
+
+def _three(value: float) -> str:
+    return f"{value:.{2 if value < 9.995 else 1 if value < 99.95 else 0}f}"
+
+
 def share(part: float, whole: float) -> str:
     """``part`` of ``whole`` in percent; a dash where there is no whole."""
     return f"{100 * part / whole:.1f} %" if whole else "-"

@@ -41,10 +41,7 @@ def choose_format(wanted: Format | None, out: Path | None) -> Format:
         UsageError: the suffix says nothing, or the file cannot be written there.
     """
     if out is not None:
-        try:
-            _check_path(out)
-        except OSError as error:
-            raise UsageError(f"--out {out}: {error.strerror}.") from error
+        check_path(out)
     if wanted is not None:
         return wanted
     if out is None:
@@ -58,18 +55,30 @@ def choose_format(wanted: Format | None, out: Path | None) -> Format:
     return found
 
 
-def _check_path(out: Path) -> None:
+def check_path(out: Path, option: str = "--out") -> None:
+    """Refuse a file that cannot be written, before any work.
+
+    Raises:
+        UsageError: it is a directory, is in none, or may not be written.
+    """
+    try:
+        _check_path(out, option)
+    except OSError as error:
+        raise UsageError(f"{option} {out}: {error.strerror}.") from error
+
+
+def _check_path(out: Path, option: str) -> None:
     if out.is_dir():
-        raise UsageError(f"--out {out} is a directory; name a file.")
+        raise UsageError(f"{option} {out} is a directory; name a file.")
     if out.exists() and not os.access(out, os.W_OK):
-        raise UsageError(f"--out {out}: no permission to write to it.")
+        raise UsageError(f"{option} {out}: no permission to write to it.")
     if out.exists() and not out.is_file():
         return  # a device or a pipe: nothing is made beside it
     folder = _target(out).parent
     if not folder.is_dir():
-        raise UsageError(f"--out {out}: there is no directory {folder}.")
+        raise UsageError(f"{option} {out}: there is no directory {folder}.")
     if not os.access(folder, os.W_OK):
-        raise UsageError(f"--out {out}: no permission to write in {folder}.")
+        raise UsageError(f"{option} {out}: no permission to write in {folder}.")
 
 
 def console(stderr: bool = False) -> Console:
@@ -101,6 +110,11 @@ def emit(
         text = _trimmed(drawn.get())
     else:
         text = as_text(tables, content, wanted)
+    write_text(text)
+
+
+def write_text(text: str) -> None:
+    """Write to standard output; a reader who leaves ends the program quietly."""
     try:
         sys.stdout.write(text)
         sys.stdout.flush()
@@ -139,7 +153,7 @@ def _trimmed(text: str) -> str:
     return "".join(f"{line.rstrip()}\n" for line in text.splitlines())
 
 
-def write_whole(path: Path, text: str) -> None:
+def write_whole(path: Path, content: str | bytes) -> None:
     """Write beside and rename, so that the file is whole or as it was.
 
     A link keeps pointing where it does; a device or a pipe is written to as it stands.
@@ -147,7 +161,8 @@ def write_whole(path: Path, text: str) -> None:
     Raises:
         DatbenchError: the system refused, for example because the disk is full.
     """
-    data = text.encode("utf-8", "backslashreplace")  # names of files need not be UTF-8
+    # Names of files need not be UTF-8.
+    data = content if isinstance(content, bytes) else content.encode("utf-8", "backslashreplace")
     try:
         if path.exists() and not path.is_file():
             path.write_bytes(data)

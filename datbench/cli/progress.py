@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import TypeVar
 
 Job = TypeVar("Job")
@@ -27,3 +28,15 @@ def _shown(jobs: Sequence[Job], name: Callable[[Job], str]) -> Iterator[Job]:
             bar.update(task, description=name(job))
             yield job
             bar.advance(task)
+
+
+@contextmanager
+def status() -> Iterator[Callable[[str], None]]:
+    """A function that shows what is at work, where somebody watches."""
+    if not sys.stderr.isatty():
+        yield lambda text: None
+        return
+    from .output import console
+
+    with console(stderr=True).status("") as shown:
+        yield shown.update

@@ -10,9 +10,9 @@ from .table import Column, Table, Value
 
 _STYLES = {
     "agrees": "green",
-    "differs": "bold red",
+    "differs": "yellow",
     "wrong in print": "magenta",
-    "not reproducible": "yellow",
+    "not reproducible": "cyan",
     "published only": "dim",
 }
 

@@ -1,0 +1,1 @@
+"""The papers' complexity formulas against what is counted: identities, fits, measurements."""

@@ -1,0 +1,165 @@
+"""How long a call takes in this process: warm-up found, raw samples, a reason for stopping.
+
+The interval of the median speaks of this process alone: another process may settle at another
+level, which only repeating in fresh processes shows.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Sequence
+from statistics import median, quantiles
+from typing import Any, TypeAlias
+
+import torch
+
+from ..measurements import Stopped, Timing
+from .intervals import median_interval
+
+Clock: TypeAlias = Callable[[], float]
+Stopwatch: TypeAlias = Callable[[Callable[[], object], int], float]
+"""Seconds that so many calls take."""
+
+FEWEST = 12
+"""Samples before the first look at them; six would do for an interval, not for a warm-up."""
+
+MOST = 20_000
+"""Samples that are kept at most."""
+
+WINDOW = 5
+"""Samples whose median is the level at a place."""
+
+SAME = 0.02
+"""Levels that differ by less, relatively, are one."""
+
+OVERHEAD = 0.01
+"""Of a sample, the part that the clock itself may take."""
+
+
+def time_calls(
+    run: Callable[[], object],
+    device: str | torch.device = "cpu",
+    *,
+    budget: float = 1.0,
+    width: float = 0.05,
+    least: float = 0.05,
+    clock: Clock = time.perf_counter,
+) -> Timing:
+    """Time `run` until its median is known well enough, or the budget ends.
+
+    A call that is short beside the clock's own cost is repeated within a sample. A sample that has
+    begun is finished, so that one slow call may pass the budget.
+
+    Args:
+        budget: seconds in all, warm-up included.
+        width: of the median's 95 % confidence interval, relative to the median, that will do.
+        least: seconds before an interval is trusted at all: clocks take a while to rise.
+        clock: of the budget, and of the samples too where the device is no GPU.
+    """
+    watch = stopwatch(device, clock)
+    start = clock()
+    early, calls = _calibrate(run, watch, lambda: clock() - start < budget)
+    samples: list[float] = []
+    stopped: Stopped = "budget"
+    look = FEWEST
+    while clock() - start < budget:
+        samples.append(watch(run, calls) / calls)
+        if len(samples) >= MOST:
+            stopped = "samples"
+            break
+        if len(samples) < look or clock() - start < least:
+            continue
+        look = len(samples) * 3 // 2  # many looks would favour lucky intervals
+        settled = samples[warm_up(samples) :]
+        if len(settled) >= FEWEST and median_interval(settled).relative_width <= width:
+            stopped = "interval"
+            break
+    if not samples:
+        samples.append(early.pop())
+    begin = warm_up(samples)
+    found = median_interval(samples[begin:])
+    return Timing(
+        tuple(samples[begin:]),
+        (*early, *samples[:begin]),
+        calls,
+        stopped,
+        found.value,
+        found.low,
+        found.high,
+        found.coverage,
+    )
+
+
+def stopwatch(device: str | torch.device, clock: Clock = time.perf_counter) -> Stopwatch:
+    """What times calls on a device: CUDA events on a GPU, else the clock."""
+    if torch.device(device).type == "cuda":
+        return _cuda_stopwatch(torch.device(device))
+
+    def watch(run: Callable[[], object], calls: int) -> float:
+        start = clock()
+        for _ in range(calls):
+            run()
+        return clock() - start
+
+    return watch
+
+
+def _cuda_stopwatch(device: torch.device) -> Stopwatch:
+    event: Any = torch.cuda.Event
+
+    def watch(run: Callable[[], object], calls: int) -> float:
+        with torch.cuda.device(device):
+            start, end = (event(enable_timing=True) for _ in range(2))
+            start.record()
+            for _ in range(calls):
+                run()
+            end.record()
+            end.synchronize()
+            return float(start.elapsed_time(end)) / 1e3
+
+    return watch
+
+
+def _calibrate(
+    run: Callable[[], object], watch: Stopwatch, goes_on: Callable[[], bool]
+) -> tuple[list[float], int]:
+    """The first samples, one at least, and how many calls make a sample long enough."""
+    overhead = min(watch(_nothing, 1) for _ in range(5))
+    enough = overhead / OVERHEAD
+    calls = 1
+    early = [watch(run, 1)]  # the first call of all: caches, lazy initialisation
+    while goes_on():
+        seconds = watch(run, calls)
+        early.append(seconds / calls)
+        if seconds >= enough:
+            break
+        wanted = math.ceil(enough / early[-1]) if early[-1] > 0 else 10 * calls
+        calls = min(max(wanted, 2 * calls), 10 * calls)
+    return early, calls
+
+
+def _nothing() -> None:
+    """What an empty sample times."""
+
+
+def warm_up(samples: Sequence[float]) -> int:
+    """How many of the first samples come before the level has settled.
+
+    The second half is taken for settled. The warm-up ends at the first sample that lies within
+    its range and begins a window whose median lies within its bulk. It is never more than half:
+    a level that changes later is no warm-up but part of what the machine does, and widens the
+    interval until the samples outgrow it.
+    """
+    half = len(samples) // 2
+    settled = samples[half:]
+    if len(settled) < WINDOW:
+        return 0
+    tenths = quantiles(settled, n=10, method="inclusive")
+    low, high = tenths[0] * (1 - SAME), tenths[-1] * (1 + SAME)
+    least, most = min(settled) * (1 - SAME), max(settled) * (1 + SAME)
+    for start in range(half):
+        level = median(samples[start : start + WINDOW])
+        if least <= samples[start] <= most and low <= level <= high:
+            return start
+    return half

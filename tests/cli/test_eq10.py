@@ -1,0 +1,132 @@
+"""`datbench eq10` as a user meets it."""
+
+import csv
+import io
+from pathlib import Path
+
+import pytest
+
+from .runner import Run
+
+
+def test_without_a_model_it_is_dat_t_at_two_sizes(run: Run) -> None:
+    text = run("eq10", "--check").text
+    assert "dat_t at 224x224, stage 3, DMHA (stages.2.blocks.1.mixer and 2 more like it)" in text
+    assert "dat_t at 1280x800, stage 3, DMHA" in text
+    assert "HW=50x80, Ns=4000" in text
+    assert "interpolation of the position bias  4 M HW Ns" in text
+    assert "FAILS" not in text
+
+
+def test_one_stage(run: Run) -> None:
+    rows = run("eq10", "dat_t", "--stage", "3", "--format", "json").rows
+    assert [row["kind"] for row in rows] == ["W-MSA", "DMHA"] * 3
+    assert {row["stage"] for row in rows} == {3}
+    dmha = rows[1]
+    assert dmha["counted"] == 149_662_464 == sum(t["counted"] for t in dmha["terms"])
+    assert dmha["sizes"] == {
+        "height": 14, "width": 14, "keys": 196, "dim": 384, "heads": 12, "kernel": 5,
+        "stride": 1, "groups": 3,
+    }  # fmt: skip
+
+
+def test_models_stand_in_one_table(run: Run) -> None:
+    names = ["dat_t_ddetr_196_49", "datpp_t", "dat_t_sra", "dat_t"]
+    text = run("eq10", *names, "--stage", "1").text
+    table = text.partition("\n\n")[0]
+    assert all(name in table for name in names)
+    assert "NA: 4 HW C² + 2 s² HW C" in text
+    assert "SRA: 2 HW C² + 2 Ns C²" in text
+    assert "W-MSA: 4 HW C² + 2 s² HW C (Swin, Eq. 2)" in text
+
+
+def test_terms_of_deformable_modules_unless_all(run: Run) -> None:
+    assert "stage 3, W-MSA" not in run("eq10", "dat_t").text
+    assert "stage 3, W-MSA" in run("eq10", "dat_t", "--all").text
+    assert "stage 1, SRA" in run("eq10", "dat_t_sra", "--stage", "1").text
+
+
+def test_csv_is_one_row_a_term(run: Run) -> None:
+    text = run("eq10", "dat_t", "--res", "640x480", "--format", "csv").text
+    rows = list(csv.DictReader(io.StringIO(text)))
+    assert len(rows) == 8 * 2 + 4 * 7
+    assert all(row["predicted"] == row["counted"] for row in rows)
+    assert all((row["residual"] == "0") is (row["cause"] == "") for row in rows)
+
+
+def test_fit(run: Run) -> None:
+    text = run("eq10", "--fit", "--check").text
+    assert "Ns C      11           2  2 offset network + 5 LayerNorm" in text
+    assert "186 held-out modules are met exactly" in text
+    (row,) = run("eq10", "--fit", "--convention", "torch", "--format", "json").rows
+    assert all(c["fitted"] == str(c["paper"]) for c in row["coefficients"])
+
+
+def test_paper(run: Run) -> None:
+    text = run("eq10", "--paper").text
+    assert "5.08M" in text
+    assert "slipped decimal" in text
+    assert "122.9814" in text
+
+
+def test_plots_in_the_terminal(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", "90")
+    text = run("eq10", "--plot").text
+    assert "Cost of one module against the side of its map" in text
+    assert "stride r of the grid of keys" in text
+    assert "stage 3, 3 x DMHA, 1280x800" in text
+    assert max(len(line) for line in text.splitlines()) <= 90
+    of_one = run("eq10", "datpp_t", "--plot").text
+    assert of_one.startswith("datpp_t: the terms of one attention module")
+    assert "against the side" not in of_one
+
+
+@pytest.mark.parametrize(("name", "start"), [("p.svg", b"<?xml"), ("p.png", b"\x89PNG")])
+def test_plots_in_a_file(run: Run, tmp_path: Path, name: str, start: bytes) -> None:
+    pytest.importorskip("matplotlib", reason="needs datbench[plots]")
+    text = run("eq10", "dat_t", "--stage", "4", "--plot-out", name).text
+    assert "stage 4, DMHA" in text  # the tables as ever
+    assert (tmp_path / name).read_bytes().startswith(start)
+    assert [path.name for path in tmp_path.iterdir()] == [name]
+
+
+def test_measure(run: Run) -> None:
+    """Structure alone: times are another matter on every machine."""
+    arguments = ("eq10", "--measure", "--sides", "8,9,10", "--budget", "1.5")
+    (row,) = run(*arguments, "--format", "json").rows
+    kinds = {point["kind"] for point in row["points"]}
+    assert kinds == {"DMHA", "MSA", "W-MSA", "SRA", "D-DETR"}
+    assert all(point["timing"]["samples"] for point in row["points"])
+    assert row["ceilings"]["macs"] > 0
+    assert {(e["kind"], e["over"]) for e in row["exponents"]} >= {("DMHA", "HW"), ("DMHA", "Ns")}
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (("torch.nn:Identity",), "dat_t has deformable and window attention"),
+        (("dat_q",), "did you mean"),
+        (("--fit", "--paper"), "--fit and --paper are reports of their own; ask for one"),
+        (("--grid", "dim=3"), "--grid is for --fit"),
+        (("--paper", "--budget", "3"), "--budget is for --measure"),
+        (("dat_t", "--fit"), "--fit takes no model"),
+        (("--paper", "--check"), "--paper has nothing to --check"),
+        (("--measure", "--sides", "8,x"), "--sides '8,x' is not understood"),
+        (("--measure", "--sides", "8,16"), "sides"),
+        (("--measure", "--device", "cuda:99"), "is not available here"),
+        (("--measure", "--dtype", "int8"), "dtype"),
+        (("--measure", "--attention", "flash"), "unknown attention 'flash'"),
+        (("--measure", "--budget", "0"), "budget"),
+        (("--paper", "--res", "224"), "--paper takes no model"),
+        (("--fit", "--grid", "kernel=3"), "cannot tell k² Ns C, Ns C apart"),
+        (("--fit", "--grid", "side=3"), "is not understood"),
+        (("--fit", "--convention", "mmdet"), "choose one of fvcore, torch"),
+        (("dat_t", "--stage", "5"), "--stage"),
+        (("--plot-out", "p.pdf"), "a plot is written as .png or .svg"),
+        (("--plot-out", "no/p.svg"), "--plot-out no/p.svg: there is no directory"),
+        (("--plot", "--format", "json"), "--plot draws in the terminal"),
+        (("--fit", "--plot"), "--fit takes no model, --res, --stage, --all or --plot"),
+    ],
+)
+def test_bad_input(run: Run, arguments: tuple[str, ...], words: str) -> None:
+    assert words in run("eq10", *arguments).complaint(2)

@@ -1,0 +1,147 @@
+"""Formula + causes = counted, for every attention module, at any size, as integers."""
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+import datbench
+from datbench.errors import UsageError
+from datbench.measure.complexity import formulas
+from datbench.measure.complexity.formulas import formula_of
+from datbench.measure.complexity.identity import FVCORE, attribute, identities
+from datbench.models.config import (
+    Deformable,
+    DeformableDetr,
+    Mixer,
+    Neighborhood,
+    SpatialReduction,
+    Window,
+)
+from datbench.models.dat import REGISTRY
+from datbench.models.mixers import make_mixer
+from datbench.models.resolve import resolve
+from datbench.terms import ModuleTerms
+from datbench.types import Attention, Resolution
+
+sides = st.integers(1, 23)
+
+
+@st.composite
+def deformables(draw: st.DrawFn) -> Deformable:
+    year = draw(st.sampled_from([2022, 2023]))
+    stride = draw(st.integers(1, 4))
+    offsets = draw(st.booleans())
+    bias = draw(st.sampled_from(["relative", "none", "dwconv", "fixed"]))
+    return Deformable(
+        groups=draw(st.sampled_from([1, 2, 4])),
+        kernel=draw(st.sampled_from([3, 5, 7, stride])),
+        stride=stride if offsets else 1,
+        offset_range=draw(st.sampled_from([None, 2.0])),
+        bias=bias,
+        offsets=offsets,
+        code=year,
+    )
+
+
+mixers: st.SearchStrategy[Mixer] = st.one_of(
+    deformables(),
+    st.builds(Window, st.integers(2, 7), st.just(1)),
+    st.builds(Window, st.integers(1, 7)),
+    st.builds(SpatialReduction, st.integers(1, 4)),
+    st.builds(Neighborhood, st.sampled_from([3, 5, 7])),
+    st.builds(DeformableDetr, st.integers(1, 9)),
+)
+
+
+@settings(max_examples=150, deadline=None)
+@given(mixers, sides, sides, st.sampled_from([8, 24]), st.sampled_from(["eager", "sdpa"]))
+def test_every_term_is_what_is_counted(
+    config: Mixer, height: int, width: int, dim: int, attention: Attention
+) -> None:
+    """On a standalone module, counted under the fvcore convention."""
+    if isinstance(config, SpatialReduction) and min(height, width) < config.ratio:
+        return  # no key is left
+    if isinstance(config, Deformable):
+        least = config.kernel if config.code == 2023 and config.kernel == config.stride else 1
+        if min(height, width) < least:
+            return  # the unpadded kernel does not fit
+    trained = 7  # side that the tables are for
+    with torch.device("meta"):
+        mixer = make_mixer(config, dim, 4, trained).eval()
+        x = torch.empty(1, height, width, dim)
+    mixer.attention = attention
+    count = datbench.count(mixer, x)
+    formula = formula_of(mixer, height, width)
+    assert formula is not None
+    if isinstance(config, Deformable) and config.bias == "fixed":
+        points = trained // config.stride
+        if formula.sizes.keys != points * points and (height, width) == (trained, trained):
+            return
+    counted = attribute("", mixer, formula, count.calls)
+    predicted = {e.name: e.predicted for e in formula.expected if e.predicted}
+    assert counted == predicted
+    assert sum(counted.values()) == count.total(FVCORE)
+    for term in formula.expected:
+        assert (term.formula == term.predicted) is (term.cause == "")
+
+
+def _of(name: str, width: int, height: int) -> list[ModuleTerms]:
+    return identities(resolve(name), Resolution(width, height))
+
+
+@pytest.mark.parametrize("name", REGISTRY.names())
+@pytest.mark.parametrize(("width", "height"), [(224, 224), (333, 97)])
+def test_every_module_of_every_variant(name: str, width: int, height: int) -> None:
+    found = _of(name, width, height)
+    assert len(found) == sum(len(s.blocks) for s in REGISTRY.get(name).config.stages)
+    for terms in found:
+        assert terms.holds, (terms.module, terms.terms)
+        assert terms.counted == terms.by_formula + sum(t.residual for t in terms.terms)
+
+
+def test_the_released_stage_3_is_what_fvcore_counts() -> None:
+    """147.141M by Eq. 10, 149.662M with LayerNorm, sampling and the bias."""
+    terms = next(t for t in _of("dat_t", 224, 224) if t.stage == 3 and t.kind == "DMHA")
+    assert (terms.by_formula, terms.counted) == (147_141_120, 149_662_464)
+    residuals = {t.name: t.residual for t in terms.terms if t.residual}
+    assert residuals == {
+        formulas.OFFSET_NORM: 376_320,
+        formulas.SAMPLING: 301_056,
+        formulas.BIAS: 1_843_968,
+    }
+    assert (terms.sizes.keys, terms.sizes.kernel, terms.sizes.stride) == (196, 5, 1)
+
+
+def test_causes_beyond_what_is_left_out() -> None:
+    def causes(name: str, width: int, height: int) -> set[str]:
+        return {t.cause for m in _of(name, width, height) for t in m.terms if t.cause}
+
+    assert causes("dat_t_no_offsets", 224, 224) == {"the offset network is built and does not run"}
+    assert "the map is padded to 784 pixels, multiples of a window" in causes("dat_t", 400, 400)
+    detr = causes("dat_t_ddetr_16_16", 224, 224)
+    assert detr == {"a product and a sum of elements, to which fvcore gives no weight"}
+
+
+def test_global_attention_is_spatial_reduction_by_one() -> None:
+    with torch.device("meta"):
+        mixer = make_mixer(SpatialReduction(1), 8, 2, 7)
+    formula = formula_of(mixer, 5, 6)
+    assert formula is not None
+    assert (formula.kind, formula.sizes.keys) == ("MSA", 30)
+    hw, c = 30, 8
+    assert sum(e.formula for e in formula.expected) == 4 * hw * c * c + 2 * hw * hw * c
+
+
+def test_a_module_is_placed() -> None:
+    found = _of("datpp_t", 224, 224)
+    assert [t.stage for t in found[:3]] == [1, 1, 2]
+    assert {t.kind for t in found} == {"NA", "DMHA"}
+    assert found[0].module == "stages.0.blocks.0.mixer"
+    strides = [t.sizes.stride for t in found if t.kind == "DMHA"]
+    assert sorted(set(strides)) == [1, 2, 4, 8]
+
+
+def test_a_model_without_such_modules() -> None:
+    with pytest.raises(UsageError, match="dat_t has deformable and window attention"):
+        identities(resolve("torch.nn:Identity"), Resolution(32, 32))
