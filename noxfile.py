@@ -66,6 +66,6 @@ def docs(session: nox.Session) -> None:
 
 @nox.session
 def pictures(session: nox.Session) -> None:
-    """Draw the picture in README again."""
-    session.install("-e", ".")
+    """Draw the pictures of README and docs again."""
+    session.install("-e", ".[plots]")
     session.run("python", "docs/draw.py")

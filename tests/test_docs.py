@@ -2,6 +2,7 @@
 
 import importlib.util
 import re
+import shlex
 import sys
 from pathlib import Path
 from types import ModuleType
@@ -54,7 +55,7 @@ def test_commands_of_a_page_run(
 
     blocks = BLOCK.findall((DOCS / page).read_text(encoding="utf-8"))
     commands = [
-        line.partition("#")[0].split()[1:]
+        shlex.split(line, comments=True)[1:]
         for language, _, text in blocks
         for line in text.splitlines()
         # The peers have tests of their own, and take their time.
