@@ -55,12 +55,15 @@ class UnknownNameError(UsageError):
         close = difflib.get_close_matches(name.lower(), names, n=3, cutoff=0.5)
         if close:
             suggestion = f"did you mean {' or '.join(close)}?"
-        elif len(names) <= 8:
+        elif not names:
+            suggestion = "there are none."
+        elif len(names) <= 12:
             suggestion = f"choose one of {', '.join(names)}."
         else:
             suggestion = ""
+        said = [part for part in (suggestion, hint) if part]
         return cls(
-            " ".join(part for part in (f"unknown {what} {name!r};", suggestion, hint) if part)
+            f"unknown {what} {name!r}; {' '.join(said)}" if said else f"unknown {what} {name!r}."
         )
 
 

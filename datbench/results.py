@@ -260,7 +260,7 @@ def _plain(row: Any) -> dict[str, Any]:
 
 def dumps(content: dict[str, Any]) -> str:
     """Text of a document, ending in a newline."""
-    return json.dumps(content, indent=2, ensure_ascii=False) + "\n"
+    return json.dumps(content, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
 
 
 def loads(text: str, name: str = "the document") -> dict[str, Any]:

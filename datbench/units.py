@@ -23,6 +23,14 @@ def giga(value: float) -> str:
     return f"{value / 1e9:.4f}"
 
 
+def prefixed(value: float, prefix: str) -> str:
+    """In units of a prefix, with four decimals; a whole number without one."""
+    if not prefix:
+        return integer(value)
+    scale = next(scale for scale, name in _DECIMAL if name == prefix)
+    return f"{value / scale:.4f}"
+
+
 def mega(value: float) -> str:
     """In units of 1e6, with four decimals."""
     return f"{value / 1e6:.4f}"

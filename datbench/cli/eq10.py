@@ -39,6 +39,13 @@ def eq10(
             "--plot-out", metavar="FILE", readable=False, help="The same as .png or .svg."
         ),
     ] = None,
+    kinds: Annotated[
+        bool,
+        typer.Option(
+            "--kinds",
+            help="Compare kinds of attention on the map that stage 3 has at --res.",
+        ),
+    ] = False,
     fit: Annotated[
         bool, typer.Option("--fit", help="Recover the formula's coefficients from counts alone.")
     ] = False,
@@ -119,12 +126,13 @@ def eq10(
 
     For every attention module of a model: its published formula (Eq. 10 for deformable attention),
     what is counted from the operators that run, and each cause of the difference, exactly. Without
-    a model, DAT-T at 224x224 and 1280x800. --fit, --paper and --measure are reports of their own.
+    a model, DAT-T at 224x224 and 1280x800. --kinds, --fit, --paper and --measure are reports of
+    their own.
     """
     from .output import choose_format
 
     wanted = choose_format(format, out)
-    report = _report(fit=fit, paper=paper, measure=measure)
+    report = _report(kinds=kinds, fit=fit, paper=paper, measure=measure)
     _refuse(report, "fit", grid=grid, convention=convention)
     _refuse(
         report,
@@ -137,12 +145,15 @@ def eq10(
         budget=budget,
     )
     if report:
-        if model or config or res or stage or every or plot or plot_out:
-            raise UsageError(f"--{report} takes no model, --res, --stage, --all or --plot.")
-        if check and not fit:
+        if model or config or (res and not kinds) or stage or every or plot or plot_out:
+            sized = "" if kinds else " --res,"
+            raise UsageError(f"--{report} takes no model,{sized} --stage, --all or --plot.")
+        if check and not (fit or kinds):
             raise UsageError(f"--{report} has nothing to --check.")
     if fit:
         reports.fit(grid or "", convention or "fvcore", check, wanted, out)
+    elif kinds:
+        reports.kinds(res, check, wanted, out)
     elif paper:
         reports.paper(wanted, out)
     elif measure:

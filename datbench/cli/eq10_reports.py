@@ -107,6 +107,24 @@ def fit(grid: str, convention: str, failing: bool, wanted: Format, out: Path | N
         raise CheckFailed("no integers fit the counts of this grid.")
 
 
+def kinds(res: list[str] | None, failing: bool, wanted: Format, out: Path | None) -> None:
+    """Every kind of attention on the maps that stage 3 has at these inputs."""
+    from ..measure.complexity.curves import kinds_on
+    from ..measure.environment import summary
+    from ..report.terms import kinds_table, modules_csv
+    from ..results import document
+    from ..types import Resolution
+    from .options import resolutions
+    from .output import emit
+
+    sizes = resolutions(res) or [Resolution(224, 224), Resolution(1280, 800)]
+    modules = [m for size in sizes for m in kinds_on(size.height // 16, size.width // 16)]
+    table = modules_csv(modules) if wanted is Format.CSV else kinds_table(modules)
+    emit([table], document("eq10", modules, summary()), wanted, out)
+    if failing:
+        check(modules)
+
+
 def paper(wanted: Format, out: Path | None) -> None:
     """The worked example of Section 3.2."""
     from ..measure.environment import summary

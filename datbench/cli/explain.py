@@ -8,19 +8,20 @@ import typer
 
 from ..errors import UnknownNameError, UsageError
 from ..types import ATTENTIONS, Resolution, Setting
-from .options import Format, Out, OutputFormat, complete, complete_models, specs
+from .options import Config, Format, Out, OutputFormat, complete, complete_models, one_spec
 
 
 def explain(
     model: Annotated[
-        str,
+        str | None,
         typer.Argument(
             metavar="MODEL",
             help="A model: dat_t and the like, timm:NAME, or package.module:factory.",
             autocompletion=complete_models,
             show_default=False,
         ),
-    ],
+    ] = None,
+    config: Config = None,
     res: Annotated[
         str | None,
         typer.Option(
@@ -60,7 +61,7 @@ def explain(
     from .output import choose_format
 
     wanted = choose_format(format, out)
-    (spec,) = specs([model])
+    spec = one_spec(model, config)
     resolution = spec.resolution if res is None else Resolution.parse(res)
     if attention not in ATTENTIONS:
         raise UnknownNameError.among("attention", attention, ATTENTIONS)

@@ -57,6 +57,9 @@ def root(
     """What vision backbones with deformable attention cost, counted and measured."""
 
 
+INTERRUPTED = 130
+"""Exit code after Ctrl-C, as a shell reports it."""
+
 # Typer carries click's exceptions inside itself in some versions and imports them in others.
 _CLICK_ERROR: Any = next(c for c in typer.BadParameter.__mro__ if c.__name__ == "ClickException")
 
@@ -75,12 +78,14 @@ def main(arguments: list[str] | None = None) -> int:
     except _CLICK_ERROR as error:
         return _complain(_usage(error), 2)
     except (typer.Abort, KeyboardInterrupt):
-        return _complain("interrupted.", 130)
+        return _complain("interrupted.", INTERRUPTED)
     except OSError as error:
         if debug:
             raise
         where = f"{error.filename}: " if error.filename else ""
         return _complain(f"{where}{error.strerror or error}.", 5)
+    if result == INTERRUPTED:  # some versions of typer catch Ctrl-C themselves
+        return _complain("interrupted.", INTERRUPTED)
     return result if isinstance(result, int) else 0
 
 

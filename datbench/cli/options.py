@@ -55,6 +55,16 @@ Configs = Annotated[
         show_default=False,
     ),
 ]
+Config = Annotated[
+    Path | None,
+    typer.Option(
+        "--config",
+        metavar="FILE",
+        readable=False,
+        help="A published YAML configuration of the DAT repositories, in place of MODEL.",
+        show_default=False,
+    ),
+]
 Resolutions = Annotated[
     list[str] | None,
     typer.Option(
@@ -94,6 +104,17 @@ def specs(names: list[str] | None, configs: list[Path] | None = None) -> list[Sp
     if not wanted:
         raise UsageError("name a model, such as dat_t; `datbench models` lists them all.")
     return [resolve(name) for name in wanted]
+
+
+def one_spec(name: str | None, config: Path | None) -> Spec:
+    """The one model of a command that takes one.
+
+    Raises:
+        UsageError: there is none, or two.
+    """
+    if name and config:
+        raise UsageError("this takes one model: give MODEL or --config, not both.")
+    return specs([name] if name else None, [config] if config else None)[0]
 
 
 def resolutions(texts: list[str] | None) -> list[Resolution] | None:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from .options import Out, OutputFormat, complete_models
+from .options import Config, Out, OutputFormat, complete_models
 
 if TYPE_CHECKING:
     from ..models.external import FactorySpec, TimmSpec
@@ -27,15 +27,7 @@ def show(
             show_default=False,
         ),
     ] = None,
-    config: Annotated[
-        Path | None,
-        typer.Option(
-            metavar="FILE",
-            readable=False,  # the reader says what is wrong
-            help="A published YAML configuration of the DAT repositories, in place of MODEL.",
-            show_default=False,
-        ),
-    ] = None,
+    config: Config = None,
     res: Annotated[
         str | None,
         typer.Option("--res", metavar="WxH", help="Input in pixels.", show_default=False),
@@ -57,13 +49,11 @@ def show(
     from ..models.spec import ModelSpec
     from ..results import document
     from ..types import Resolution
-    from .options import specs
+    from .options import one_spec
     from .output import choose_format, emit
 
     wanted = choose_format(format, out)
-    spec, *others = specs([model] if model else None, [config] if config else None)
-    if others:
-        raise UsageError("show draws one model: give MODEL or --config, not both.")
+    spec = one_spec(model, config)
     size = spec.resolution if res is None else Resolution.parse(res)
     if isinstance(spec, ModelSpec):
         tables, content = _ours(spec, size, checkpoint)

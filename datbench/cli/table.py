@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -80,7 +81,12 @@ def _chosen(names: Sequence[str], files: Sequence[Path]) -> list[TableData]:
 
     expanded = [each for name in names for each in (FILES if name == "all" else (name,))]
     found = [paper_table(name) for name in dict.fromkeys(expanded)]
-    found += [read_table(path) for path in files]
+    for path in dict.fromkeys(files):
+        table = read_table(path)
+        if table.table in FILES:
+            raise UsageError(f"{path}: table {table.table!r} is one of the papers'; choose a name.")
+        found.append(table)
+        sys.path.insert(0, str(path.parent.resolve()))  # where a table's own factories are
     if not found:
         raise UsageError(f"name a table: {', '.join(FILES)} or all; or --file FILE.")
     return found
@@ -94,9 +100,9 @@ def _compare(chosen: Sequence[TableData]) -> list[Comparison]:
     from .progress import progress
 
     workshop = Workshop()
-    known = [*paper_tables(), *(table for table in chosen if table not in paper_tables())]
+    # A paper's verdicts rest on the papers alone; a table of the user's, on its own rows too.
     return [
-        compare(table, [other for other in known if other is not table], workshop)
+        compare(table, [other for other in paper_tables() if other is not table], workshop)
         for table in progress(chosen, lambda table: f"table {table.table}")
     ]
 

@@ -5,16 +5,25 @@ from __future__ import annotations
 import sys
 import warnings
 from collections.abc import Iterator
-from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
+from contextlib import (
+    AbstractContextManager,
+    ExitStack,
+    contextmanager,
+    nullcontext,
+    redirect_stdout,
+)
+from dataclasses import replace
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn.parameter import is_lazy
 from torch.utils._pytree import tree_leaves
 
-from ..errors import MeasurementError
+from ..errors import DatbenchError, MeasurementError
 from ..models.build import build
 from ..models.declared import observing
+from ..models.pyramid import PyramidBackbone
 from ..models.resolve import Spec, resolve
 from ..models.spec import ModelSpec
 from ..types import Setting
@@ -167,14 +176,15 @@ def count_model(model: str | Spec, setting: Setting) -> Count:
 def build_for_count(model: str | Spec, setting: Setting) -> nn.Module:
     """The model in evaluation mode on the setting's device; on meta, without initialising."""
     spec = resolve(model) if isinstance(model, str) else model
+    foreign = not isinstance(spec, ModelSpec)
     try:
-        with _reported(spec, setting), _on_meta(setting):
+        with _reported(spec.name, setting, foreign), _on_meta(setting):
             return _built(spec, setting, setting.device)
     except MeasurementError:
-        if setting.device != "meta" or isinstance(spec, ModelSpec):
+        if setting.device != "meta" or not foreign:
             raise
     # Others' models may read values while they are built, which meta tensors do not have.
-    with _reported(spec, setting):
+    with _reported(spec.name, setting, foreign):
         return _built(spec, setting, "cpu").to("meta")
 
 
@@ -187,7 +197,27 @@ def _built(spec: Spec, setting: Setting, device: str) -> nn.Module:
         attention=setting.attention,
         device=device,
     ).eval()
+    if any(is_lazy(parameter) for parameter in module.parameters()):
+        with torch.no_grad(), quiet():
+            module(_image(setting, device))  # lazy modules learn their sizes from an input
     return module if dtype == torch.float32 else module.to(dtype)
+
+
+def count_anywhere(spec: Spec, setting: Setting) -> tuple[nn.Module, Count]:
+    """Build and count a model; one of others that needs real values on meta, on the CPU instead.
+
+    Raises:
+        DatbenchError: it does not run.
+    """
+    try:
+        module = build_for_count(spec, setting)
+        return module, count_built(spec.name, module, setting)
+    except MeasurementError:
+        if setting.device != "meta" or isinstance(spec, ModelSpec):
+            raise
+    real = replace(setting, device="cpu")
+    module = build_for_count(spec, real)
+    return module, count_built(spec.name, module, real)
 
 
 def _on_meta(setting: Setting) -> AbstractContextManager[Any]:
@@ -196,23 +226,36 @@ def _on_meta(setting: Setting) -> AbstractContextManager[Any]:
 
 def count_built(name: str, module: nn.Module, setting: Setting) -> Count:
     """Count a model that is built already, on an image of the setting's size."""
-    resolution = setting.resolution
-    shape = (setting.batch, 3, resolution.height, resolution.width)
-    with _reported(name, setting):
-        image = torch.empty(shape, dtype=getattr(torch, setting.dtype), device=setting.device)
-        if not image.is_meta:
-            image.zero_()
+    foreign = not isinstance(module, PyramidBackbone)
+    with _reported(name, setting, foreign):
+        image = _image(setting, setting.device, getattr(torch, setting.dtype))
         return count(module, image, backward=setting.backward)
 
 
+def _image(setting: Setting, device: str, dtype: torch.dtype = torch.float32) -> Tensor:
+    """A batch of images of zeros, (B, 3, H, W); on meta, of nothing."""
+    resolution = setting.resolution
+    shape = (setting.batch, 3, resolution.height, resolution.width)
+    return torch.zeros(shape, dtype=dtype, device=device)
+
+
 @contextmanager
-def _reported(model: str | Spec, setting: Setting) -> Iterator[None]:
-    """Turn what torch raises into one line that names the model and its setting."""
-    name = model if isinstance(model, str) else model.name
+def _reported(name: str, setting: Setting, foreign: bool) -> Iterator[None]:
+    """Turn what torch raises into one line that names the model and its setting.
+
+    Somebody else's code may raise anything, and print: its prints go to standard error.
+    """
+    expected = (RuntimeError, MemoryError, AssertionError, NotImplementedError)
     try:
-        yield
-    except (RuntimeError, MemoryError, AssertionError, NotImplementedError) as error:
-        reason = (str(error).splitlines() or [type(error).__name__])[0]
+        with redirect_stdout(sys.stderr) if foreign else nullcontext():
+            yield
+    except DatbenchError:
+        raise
+    except (Exception, SystemExit) as error:
+        if not foreign and not isinstance(error, expected):
+            raise
+        line = (str(error).splitlines() or [""])[0]
+        reason = line if isinstance(error, expected) and line else f"{type(error).__name__}: {line}"
         raise MeasurementError(
             f"{name} at {setting.resolution} on {setting.device}: {reason}"
         ) from error

@@ -10,7 +10,7 @@ from ..models.resolve import Spec
 from ..results import ExplainRow, PeerRow
 from ..types import Setting
 from .conventions import CONVENTIONS
-from .count import build_for_count, count_built
+from .count import count_anywhere
 from .peers.adapters import Peer
 from .peers.columns import observe
 from .peers.run import peer_rows
@@ -31,8 +31,7 @@ def explain_row(
     Raises:
         MeasurementError: the model does not run with this setting.
     """
-    module = build_for_count(spec, setting)
-    count = count_built(spec.name, module, setting)
+    module, count = count_anywhere(spec, setting)
     peers: tuple[PeerRow, ...] | None = None
     if timeout is not None:
         resolution = setting.resolution

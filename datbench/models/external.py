@@ -52,7 +52,7 @@ class TimmSpec:
         """
         side = self.options.get("img_size")
         if side is None:
-            config = _timm_model(self.architecture).get_pretrained_cfg(self.architecture)
+            config = _timm_config(self.architecture)
             side = config.input_size[1:] if config is not None else _SIDE
         height, width = side if isinstance(side, (tuple, list)) else (side, side)
         return Resolution(int(width), int(height))
@@ -63,7 +63,7 @@ class TimmSpec:
         options = dict(self.options)
         if features:
             options["features_only"] = True
-        config = timm.get_pretrained_cfg(self.architecture)
+        config = _timm_config(self.architecture)
         fixed = config is not None and config.fixed_input_size
         if fixed and "img_size" not in options and resolution != self.resolution:
             options["img_size"] = (resolution.height, resolution.width)
@@ -71,7 +71,7 @@ class TimmSpec:
             try:
                 model: nn.Module = timm.create_model(self.architecture, **options)
             except (TypeError, ValueError, KeyError, AttributeError, AssertionError) as error:
-                raise UsageError(f"{self.name}: timm does not build it: {_line(error)}") from error
+                raise UsageError(f"{self.name}: timm does not build it: {_named(error)}") from error
         # datbench's own models in timm's registry do not read timm's global.
         set_attention = getattr(model, "set_attention", None)
         if set_attention is not None and "attention" not in options:
@@ -120,7 +120,7 @@ class FactorySpec:
         self._check_arguments(factory)
         try:
             model = factory(**self.options)
-        except Exception as error:  # somebody else's code may raise anything
+        except (Exception, SystemExit) as error:  # somebody else's code may raise anything
             raise MeasurementError(f"{self.name} raised {_named(error)}") from error
         if not isinstance(model, nn.Module):
             raise UsageError(
@@ -141,7 +141,7 @@ class FactorySpec:
                     "the current directory."
                 ) from error
             raise UsageError(f"{self.name}: importing it raised {_named(error)}") from error
-        except Exception as error:  # somebody else's code may raise anything
+        except (Exception, SystemExit) as error:  # somebody else's code may raise anything
             raise UsageError(f"{self.name}: importing it raised {_named(error)}") from error
         for part in self.attribute.split("."):
             if not hasattr(found, part):
@@ -170,14 +170,20 @@ class FactorySpec:
                 raise UsageError(f"{self.name}: {error}.") from error
             wanted = "".join(f",{name}=..." for name in needed)
             raise UsageError(
-                f"{self.name} needs arguments: {', '.join(needed)}; write "
-                f"{self.module}:{self.attribute}{wanted}."
+                f"{self.name} needs arguments: {', '.join(needed)}; write {self.name}{wanted}."
             ) from error
 
 
 def timm_spec(text: str) -> TimmSpec:
-    """``timm:NAME[,option=value...]``; nothing is loaded yet."""
+    """``timm:NAME[,option=value...]``; nothing is loaded yet.
+
+    Raises:
+        UsageError: an option is not written so, or asks for weights.
+    """
     name, options = _split(text, text[len(TIMM) :])
+    for option in ("pretrained", "checkpoint_path"):
+        if options.get(option):
+            raise UsageError(f"{text}: no weights are needed to count; leave out {option}.")
     return TimmSpec(text, name, options)
 
 
@@ -248,6 +254,21 @@ def _timm_model(architecture: str) -> Any:
     if not timm.is_model(architecture):
         raise UnknownNameError.among("timm model", architecture, timm.list_models())
     return timm
+
+
+def _timm_config(architecture: str) -> Any:
+    """What timm says of a model's input; None where it says nothing.
+
+    Raises:
+        UnknownNameError: the tag after the dot is none of the model's.
+    """
+    timm = _timm_model(architecture)
+    try:
+        return timm.get_pretrained_cfg(architecture)
+    except RuntimeError as error:
+        name, _, tag = architecture.partition(".")
+        tags = [known.partition(".")[2] for known in timm.list_pretrained(f"{name}.*")]
+        raise UnknownNameError.among(f"tag of timm's {name}", tag, tags) from error
 
 
 @contextlib.contextmanager

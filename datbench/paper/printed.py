@@ -19,11 +19,13 @@ class Printed:
         text: as printed.
         value: in units of one.
         step: one in the last printed place, in units of one.
+        prefix: that the figure is in, printed or the column's.
     """
 
     text: str
     value: Decimal
     step: Decimal
+    prefix: str
 
     @classmethod
     def parse(cls, text: str, unit: str = "") -> Printed:
@@ -37,11 +39,12 @@ class Printed:
             raise ValueError(
                 f"{text!r} is no figure such as 4.6G or 28.32M (a number and a prefix)"
             )
-        scale = _SCALES[match[2] or unit]
+        prefix = match[2] or unit
+        scale = _SCALES[prefix]
         number = Decimal(match[1])
         exponent = number.as_tuple().exponent
         assert isinstance(exponent, int)
-        return cls(text, number * scale, Decimal(scale).scaleb(exponent))
+        return cls(text, number * scale, Decimal(scale).scaleb(exponent), prefix)
 
     @property
     def low(self) -> Decimal:
@@ -61,9 +64,9 @@ class Printed:
         """Whether the print is `amount` with its last digits cut off."""
         return self.value <= amount < self.value + self.step
 
-    def miss(self, amount: int) -> float:
-        """How far `amount` is from the print, relative to the print."""
-        return float((amount - self.value) / self.value) if self.value else float("inf")
+    def miss(self, amount: int) -> float | None:
+        """How far `amount` is from the print, relative to the print; None of a printed 0."""
+        return float((amount - self.value) / self.value) if self.value else None
 
     def apart_from(self, other: Printed) -> bool:
         """Whether no figure rounds to both."""

@@ -11,7 +11,7 @@ from ..cells import VERDICTS, Verdict
 from ..errors import UnknownNameError, UsageError
 from ..types import Resolution
 from .printed import Printed
-from .tables import CARRIED, COMPUTED, COUNTING, Build, ColumnData, RowData, TableData
+from .tables import CARRIED, COMPUTED, COUNTING, HEADS, Build, ColumnData, RowData, TableData
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -31,8 +31,7 @@ def read_table(path: Path) -> TableData:
             names file, row and column.
     """
     try:
-        with path.open("rb") as file:
-            content = tomllib.load(file)
+        content = tomllib.loads(path.read_bytes().decode("utf-8-sig"))
     except OSError as error:
         raise UsageError(f"{path}: {error.strerror}.") from error
     except (tomllib.TOMLDecodeError, UnicodeDecodeError, RecursionError) as error:
@@ -99,6 +98,7 @@ class _Reader:
         texts = {c.name: self._cell(where, c, values) for c in columns if c.name in values}
         if not any(c.quantity is None and c.name in texts for c in columns):
             self._fail(where, "it has no label")
+        self._check_one_source(where, values)
         build = values.get("build")
         tried = values.get("tried", [])
         if not isinstance(tried, list):
@@ -115,8 +115,13 @@ class _Reader:
             tuple(self._build(f"{where}: tried {n}", t) for n, t in enumerate(tried, start=1)),
             self._text(where, values, "unbuilt", "the file names nothing to build"),
             self._counting(where, values),
-            self._expect(where, values, columns),
+            self._expect(where, values, texts, columns),
         )
+
+    def _check_one_source(self, where: str, values: Mapping[str, Any]) -> None:
+        given = [key for key in ("build", "tried", "unbuilt") if key in values]
+        if len(given) > 1:
+            self._fail(where, f"it has {' and '.join(given)}; a row is computed in one way")
 
     def _cell(self, where: str, column: ColumnData, values: Mapping[str, Any]) -> str:
         value = values[column.name]
@@ -125,7 +130,7 @@ class _Reader:
                 f"{where}, column {column.name}",
                 f'write what is printed between quotes, "{value}": its digits tell the rounding',
             )
-        return value
+        return " ".join(value.split())
 
     def _printed(self, where: str, column: ColumnData, text: str) -> Printed:
         try:
@@ -139,27 +144,45 @@ class _Reader:
         if not isinstance(values.get("model"), str):
             self._fail(where, 'write { model = "NAME" }, a name as `datbench flops` takes it')
         stage = values.get("stage")
-        if stage is not None and stage not in (1, 2, 3, 4):
+        if stage is not None and (type(stage) is not int or not 1 <= stage <= 4):
             self._fail(f"{where}: stage", "write a number from 1 to 4")
         res = self._text(where, values, "res", "")
         head = self._text(where, values, "with", "")
+        if head:
+            self._one_of(f"{where}: with", head, HEADS)
         try:
             size = Resolution.parse(res) if res else None
         except UsageError as error:
             raise UsageError(f"{where}: {error}") from error
-        return Build(values["model"], size, head or None, stage)
+        return Build(self._model(values["model"]), size, head or None, stage)
+
+    def _model(self, name: str) -> str:
+        """A configuration's path is relative to the table's file, as people expect."""
+        if not name.startswith("config:"):
+            return name
+        path = Path(name[len("config:") :]).expanduser()
+        return f"config:{path if path.is_absolute() else self.path.parent / path}"
 
     def _counting(self, where: str, values: Mapping[str, Any]) -> tuple[str, ...]:
         counting = self._texts(f"{where}: counting", values.get("counting", ["trainable"]))
         for what in counting:
             self._one_of(f"{where}: counting", what, COUNTING)
+        if not counting or len(set(counting)) < len(counting):
+            self._fail(f"{where}: counting", f"write some of {', '.join(COUNTING)}, once each")
         return counting
 
     def _expect(
-        self, where: str, values: Mapping[str, Any], columns: tuple[ColumnData, ...]
+        self,
+        where: str,
+        values: Mapping[str, Any],
+        texts: Mapping[str, str],
+        columns: tuple[ColumnData, ...],
     ) -> dict[str, Verdict]:
         found = self._mapping(f"{where}: expect", values.get("expect", {}))
-        self._known(f"{where}: expect", found, [c.name for c in columns if c.is_computed])
+        computed = [c.name for c in columns if c.is_computed and c.name in texts]
+        self._known(f"{where}: expect", found, computed)
+        if found and "build" not in values and "tried" not in values:
+            self._fail(f"{where}: expect", "nothing is computed for this row")
         for column, verdict in found.items():
             self._one_of(f"{where}, column {column}: expect", verdict, VERDICTS)
         return cast("dict[str, Verdict]", dict(found))
@@ -173,7 +196,7 @@ class _Reader:
         value = values.get(key, default)
         if not isinstance(value, str):
             self._fail(f"{where}: {key}", f"write a text between quotes, not {value!r}")
-        return value
+        return " ".join(value.split())
 
     def _texts(self, where: str, value: Any) -> tuple[str, ...]:
         if not isinstance(value, list) or not all(isinstance(item, str) for item in value):

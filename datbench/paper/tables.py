@@ -32,6 +32,9 @@ CARRIED = {
 }
 """What is carried as published, with the reason."""
 
+HEADS = ("retinanet", "mask_rcnn", "cascade_mask_rcnn", "semantic_fpn", "upernet")
+"""What the papers put on a backbone; datbench builds none of them yet."""
+
 COUNTING = ("trainable", "frozen", "masks")
 """What a print may count as a parameter: masks are buffers of that name."""
 
@@ -106,6 +109,11 @@ class TableData:
     path: Path | None = None
 
     def label(self, row: RowData) -> str:
-        """The row in words: its labels."""
-        labels = [c.name for c in self.columns if c.quantity is None]
-        return ", ".join(row.values[name] for name in labels if row.values.get(name))
+        """The row in words: its labels, and its number where another row has the same."""
+        label = self._labels(row)
+        alike = sum(self._labels(other) == label for other in self.rows)
+        return label if alike == 1 else f"{label} (row {row.number})"
+
+    def _labels(self, row: RowData) -> str:
+        names = [c.name for c in self.columns if c.quantity is None]
+        return ", ".join(row.values[name] for name in names if row.values.get(name))

@@ -85,7 +85,7 @@ def _cell(place: _Place, tables: Sequence[TableData], workshop: Workshop) -> Cel
         return replace(blank, expected="published only", reason=str(error).rstrip("."))
     except DatbenchError as error:
         return replace(blank, reason=f"not computed: {error}", failed=True)
-    nearest = min(evidence, key=lambda e: abs(printed.miss(_amount(e))))
+    nearest = min(evidence, key=lambda e: abs(_amount(e) - printed.value))
     verdict, reason = _judge(place, nearest, evidence, tables, workshop)
     return replace(
         blank,
@@ -129,13 +129,15 @@ def _judge(
             f"{e.model} at {e.resolution} gives {_shown(place, _amount(e))}" for e in evidence
         )
         return "not reproducible", f"{by} at the nearest of what was tried: {tried}"
-    contradicting = _contradictions(place, amount, tables)
+    contradicting = _contradictions(place, amount, tables, workshop)
     if contradicting:
         return "wrong in print", f"{by}, and {' and '.join(contradicting)} for the same model"
     return "differs", "; ".join([by, *_hints(place, amount, workshop)])
 
 
-def _contradictions(place: _Place, amount: int, tables: Sequence[TableData]) -> list[str]:
+def _contradictions(
+    place: _Place, amount: int, tables: Sequence[TableData], workshop: Workshop
+) -> list[str]:
     """Other prints of the same model that the computed figure rounds to, and this one does not."""
     found: dict[str, str] = {}
     for table in tables:
@@ -146,12 +148,21 @@ def _contradictions(place: _Place, amount: int, tables: Sequence[TableData]) -> 
                     column.quantity == place.column.quantity
                     and column.convention == place.column.convention
                     and column.name in row.printed
-                    and (row.build, row.counting) == (place.row.build, place.row.counting)
+                    and row.counting == place.row.counting
                     and other.printed.agrees(amount)
                     and other.printed.apart_from(place.printed)
+                    and _same_build(row.build, place.row.build, workshop)
                 ):
                     found.setdefault(other.printed.text, f"{other} prints {other.printed.text}")
     return list(found.values())
+
+
+def _same_build(one: Build | None, other: Build | None, workshop: Workshop) -> bool:
+    """Whether both are one model at one input, however it is written."""
+    if one is None or other is None or (one.model, one.head) != (other.model, other.head):
+        return False
+    sizes = {build.res or workshop.spec(build).resolution for build in (one, other)}
+    return len(sizes) == 1
 
 
 def _hints(place: _Place, amount: int, workshop: Workshop) -> list[str]:
@@ -194,20 +205,18 @@ def _amount(evidence: Evidence) -> int:
 
 
 def _by(place: _Place, amount: int) -> str:
-    """``by +0.083G (+0.5 %)``."""
+    """``+0.0830G (+0.5 %)``."""
     printed = place.printed
     sign = "+" if amount > printed.value else "-"
     distance = _shown(place, abs(amount - int(printed.value)))
-    return f"{sign}{distance} ({100 * printed.miss(amount):+.1f} %)"
+    miss = printed.miss(amount)
+    return f"{sign}{distance}" if miss is None else f"{sign}{distance} ({100 * miss:+.1f} %)"
 
 
 def _shown(place: _Place, amount: int) -> str:
     """An amount with the prefix of the print and four decimals."""
-    prefix = place.printed.text.strip()[-1:]
-    prefix = prefix if prefix.isalpha() else place.column.unit
-    if not prefix:
-        return units.integer(amount)
-    return f"{units.giga(amount) if prefix == 'G' else units.mega(amount)}{prefix}"
+    prefix = place.printed.prefix
+    return f"{units.prefixed(amount, prefix)}{prefix}"
 
 
 def _title(table: TableData) -> str:

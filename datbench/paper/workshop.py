@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from ..errors import DatbenchError, MeasurementError, UsageError
 from ..measure.conventions import CONVENTIONS
-from ..measure.count import build_for_count, count_built
+from ..measure.count import count_anywhere
 from ..measure.parameters import mask_elements, parameters
 from ..models.config import Deformable, Window
 from ..models.resolve import Spec, resolve
@@ -44,9 +44,9 @@ class Workshop:
         Raises:
             DatbenchError: it cannot be built; the message says why.
         """
+        spec = self.spec(build)
         if build.head is not None:
             raise NotBuiltError(f"datbench builds no {build.head} yet")
-        spec = self.spec(build)
         key = (spec.name, build.res or spec.resolution)
         if key not in self._made:
             try:
@@ -104,10 +104,8 @@ class NotBuiltError(MeasurementError):
 
 
 def _make(spec: Spec, resolution: Resolution) -> Made:
-    setting = Setting(resolution)
-    module = build_for_count(spec, setting)
+    module, count = count_anywhere(spec, Setting(resolution))
     sizes = parameters(module)
-    count = count_built(spec.name, module, setting)
     return Made(
         resolution,
         {name: count.total(convention) for name, convention in CONVENTIONS.items()},

@@ -36,7 +36,9 @@ def for_people(comparison: Comparison) -> Table:
                 values += [_computed(cell, heading), _verdict(cell)]
         rows.append(tuple(values))
     named = f"Table {comparison.table}" if comparison.table.isdigit() else comparison.table
-    title = f"{named}: {comparison.title} ({_summary([comparison])})"
+    summary = _summary([comparison])
+    named = f"{named}: {comparison.title}" if comparison.title else named
+    title = f"{named} ({summary})" if summary else named
     return Table(tuple(columns), tuple(rows), title, (comparison.source, *_notes(comparison)))
 
 
@@ -49,14 +51,7 @@ def _is_compared(comparison: Comparison, heading: Heading) -> bool:
 def _computed(cell: Cell | None, heading: Heading) -> str | None:
     if cell is None or cell.amount is None:
         return None
-    suffix = cell.printed.strip()[-1:]
-    match suffix if suffix.isalpha() else heading.unit:
-        case "G":
-            return units.giga(cell.amount)
-        case "M":
-            return units.mega(cell.amount)
-        case _:
-            return units.integer(cell.amount)
+    return units.prefixed(cell.amount, heading.unit)
 
 
 def _verdict(cell: Cell | None) -> str | None:

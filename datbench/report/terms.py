@@ -20,15 +20,26 @@ def _groups(modules: Iterable[ModuleTerms]) -> list[list[ModuleTerms]]:
     return list(groups.values())
 
 
+def kinds_table(modules: Sequence[ModuleTerms]) -> Table:
+    """Kinds of attention on the same maps."""
+    title = "Kinds of attention on one map of stage 3, in multiply-adds"
+    return _table(modules, title, alone=True)
+
+
 def modules_table(modules: Sequence[ModuleTerms]) -> Table:
     """One row for modules that are alike: formula, left out, counted, and whether it is exact."""
+    title = "Attention modules: published formulas beside what is counted, in multiply-adds"
+    return _table(modules, title, alone=False)
+
+
+def _table(modules: Sequence[ModuleTerms], title: str, alone: bool) -> Table:
     several = len({m.model for m in modules}) > 1
     columns = (
-        Column("model", "model", hidden=not several),
-        Column("resolution", "input"),
-        Column("stage", "stage", units.integer),
-        Column("kind", "attention"),
-        Column("modules", "modules", units.integer),
+        Column("model", "module" if alone else "model", hidden=not several),
+        Column("resolution", "input", hidden=alone),
+        Column("stage", "stage", units.integer, hidden=alone),
+        Column("kind", "attention", hidden=alone),
+        Column("modules", "modules", units.integer, hidden=alone),
         Column("map", "map"),
         Column("keys", "Ns", units.integer),
         Column("dim", "C", units.integer),
@@ -65,7 +76,6 @@ def modules_table(modules: Sequence[ModuleTerms]) -> Table:
                 "exact" if m.holds else "FAILS",
             )
         )
-    title = "Attention modules: published formulas beside what is counted, in multiply-adds"
     named = {m.kind: m.formula for m in modules}
     notes = [f"{kind}: {formula}." for kind, formula in named.items()]
     notes.append(

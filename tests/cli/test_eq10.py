@@ -54,6 +54,17 @@ def test_csv_is_one_row_a_term(run: Run) -> None:
     assert all((row["residual"] == "0") is (row["cause"] == "") for row in rows)
 
 
+def test_kinds_of_attention_in_one_table(run: Run) -> None:
+    text = run("eq10", "--kinds", "--check").text
+    lines = [line.split() for line in text.splitlines()]
+    assert ["MSA", "14x14", "196", "384", "12", "-", "1"] in [line[:7] for line in lines]
+    for name in ("DMHA r=1", "DMHA r=2", "MSA", "SRA R=2", "W-MSA s=7", "NA s=7", "D-DETR K=4"):
+        assert text.count(f"\n{name} ") == 2
+    rows = run("eq10", "--kinds", "--res", "640", "--format", "json").rows
+    assert {(row["sizes"]["height"], row["sizes"]["width"]) for row in rows} == {(40, 40)}
+    assert len(rows) == 7
+
+
 def test_fit(run: Run) -> None:
     text = run("eq10", "--fit", "--check").text
     assert "Ns C      11           2  2 offset network + 5 LayerNorm" in text

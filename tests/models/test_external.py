@@ -11,7 +11,7 @@ import datbench
 from datbench import Resolution, Setting
 from datbench.errors import MeasurementError, UnknownNameError, UsageError
 from datbench.measure.conventions import CONVENTIONS
-from datbench.measure.count import build_for_count
+from datbench.measure.count import build_for_count, count_anywhere
 from datbench.models.external import FactorySpec, TimmSpec
 from datbench.models.resolve import resolve
 from datbench.types import Kind
@@ -49,6 +49,33 @@ def raises():
 
 def number():
     return 3
+
+def quits():
+    raise SystemExit(0)
+
+class TwoInputs(Net):
+    def forward(self, x, y):
+        return x + y
+
+class QuitsLater(Net):
+    def forward(self, x):
+        raise SystemExit(7)
+
+class ReadsInputs(Net):
+    def forward(self, x):
+        return self.conv(x) * x.sum().item()
+
+class Prints(Net):
+    def __init__(self):
+        print("a print while it is made")
+        super().__init__()
+
+    def forward(self, x):
+        print("a print while it runs")
+        return super().forward(x)
+
+def lazy():
+    return nn.Sequential(nn.Flatten(), nn.LazyLinear(5))
 
 def fails_on_images():
     return nn.Linear(7, 7)
@@ -101,6 +128,10 @@ def test_a_factory_that_reads_values_is_built_on_the_cpu(factories: str) -> None
         ("Nett", UnknownNameError, "unknown factory 'Nett'; did you mean Net or name?"),
         ("Net.tall", UnknownNameError, "unknown factory"),
         ("raises", MeasurementError, "raised KeyError: 'nothing here'"),
+        ("quits", MeasurementError, "raised SystemExit: 0"),
+        ("QuitsLater", MeasurementError, "at 34x34 on meta: SystemExit: 7"),
+        ("TwoInputs", MeasurementError, "missing 1 required positional argument"),
+        ("needs,width=1,depth=2", UsageError, "write factories_"),
         ("fails_on_images", MeasurementError, "at 34x34 on meta: "),
     ],
 )
@@ -109,6 +140,34 @@ def test_a_factory_is_refused(factories: str, name: str, error: type, words: str
         _macs(f"{factories}:{name}")
     assert words in str(refused.value)
     assert refused.type is error
+
+
+def test_what_is_missing_is_added_to_what_was_given(factories: str) -> None:
+    with pytest.raises(UsageError, match=r":needs,width=1,depth=\.\.\.,heads=\.\.\.\.$"):
+        _macs(f"{factories}:needs,width=1")
+
+
+def test_a_lazy_module_learns_its_sizes(factories: str) -> None:
+    assert _macs(f"{factories}:lazy", 32) == 3 * 32 * 32 * 5
+
+
+def test_a_model_that_reads_its_input_runs_on_the_cpu(factories: str) -> None:
+    spec = resolve(f"{factories}:ReadsInputs")
+    setting = Setting(Resolution(34, 34))
+    with pytest.raises(MeasurementError, match=r"on meta: Tensor\.item"):
+        datbench.count_model(spec, setting)
+    _, count = count_anywhere(spec, setting)
+    assert count.total(FVCORE) == 8 * 27 * 32 * 32
+
+
+def test_what_a_model_prints_is_not_our_output(
+    factories: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert _macs(f"{factories}:Prints") == 8 * 27 * 32 * 32
+    captured = capsys.readouterr()
+    assert captured.out == ""
+    assert "a print while it is made" in captured.err
+    assert "a print while it runs" in captured.err
 
 
 @pytest.mark.parametrize(
@@ -215,7 +274,10 @@ def test_features_of_a_timm_model(timm: object) -> None:
     [
         ("timm:resnet81", UnknownNameError, "unknown timm model 'resnet81'; did you mean"),
         ("timm:resnet18,depth=3", UsageError, "timm does not build it: "),
-        ("timm:", UnknownNameError, "unknown timm model ''"),
+        ("timm:", UnknownNameError, "unknown timm model ''."),
+        ("timm:resnet18.nosuchtag", UnknownNameError, "unknown tag of timm's resnet18"),
+        ("timm:resnet18,pretrained=True", UsageError, "leave out pretrained"),
+        ("timm:davit_tiny,window_size=seven", MeasurementError, "davit_tiny"),
     ],
 )
 def test_a_timm_name_is_refused(timm: object, name: str, error: type, words: str) -> None:

@@ -19,7 +19,8 @@ notes = ["a note"]
 
 rows = [
   { name = "DAT-S", flops = "9.0G", params = "50M", build = { model = "dat_s", res = "224" } },
-  { name = "Mine", flops = "1.0G", unbuilt = "no code", counting = ["masks"], expect = EXPECT },
+  { name = "Mine", flops = "1G", tried = [{ model = "dat_s" }], COUNTING, expect = EXPECT },
+  { name = "Theirs", flops = "1.0G", unbuilt = "no code" },
 ]
 
 [columns]
@@ -27,7 +28,7 @@ name = { title = "Model" }
 flops = { title = "FLOPs", quantity = "macs", unit = "G" }
 params = { quantity = "params", unit = "M" }
 top1 = { title = "Top-1", quantity = "accuracy" }
-""".replace("EXPECT", '{ flops = "differs" }')
+""".replace("EXPECT", '{ flops = "differs" }').replace("COUNTING", 'counting = ["masks"]')
 
 
 def _read(tmp_path: Path, text: str | bytes):
@@ -40,12 +41,14 @@ def test_a_good_file(tmp_path: Path) -> None:
     table = _read(tmp_path, GOOD)
     assert (table.table, table.title, table.notes) == ("mine", "A table", ("a note",))
     assert [c.title for c in table.columns] == ["Model", "FLOPs", "params", "Top-1"]
-    first, second = table.rows
+    first, second, third = table.rows
     assert table.label(first) == "DAT-S"
     assert first.build is not None
     assert (first.build.model, str(first.build.res)) == ("dat_s", "224x224")
     assert set(first.printed) == {"flops", "params"}
-    assert (second.build, second.unbuilt, second.expect) == (None, "no code", {"flops": "differs"})
+    assert (second.build, second.expect) == (None, {"flops": "differs"})
+    assert [build.model for build in second.tried] == ["dat_s"]
+    assert (third.build, third.unbuilt) == (None, "no code")
     assert second.counting == ("masks",)
 
 
@@ -121,9 +124,32 @@ BAD = {
     ),
     "notes": (GOOD.replace('["a note"]', '"a note"'), "notes: write an array of texts"),
     "tried": (
-        GOOD.replace("unbuilt = \"no code\"", 'tried = "dat_t"'),
-        "row 2 (Mine): tried: write an array",
+        GOOD.replace('unbuilt = "no code"', 'tried = "dat_t"'),
+        "row 3 (Theirs): tried: write an array",
     ),
+    "two sources of a row": (
+        GOOD.replace('unbuilt = "no code"', 'unbuilt = "x", build = { model = "dat_t" }'),
+        "row 3 (Theirs): it has build and unbuilt; a row is computed in one way",
+    ),
+    "an expectation of nothing": (
+        GOOD.replace('unbuilt = "no code"', 'expect = { flops = "differs" }'),
+        "row 3 (Theirs): expect: nothing is computed for this row",
+    ),
+    "an expectation of a cell that is not there": (
+        GOOD.replace('{ flops = "differs" }', '{ params = "differs" }'),
+        "row 2 (Mine): expect: unknown key 'params'; choose one of flops",
+    ),
+    "nothing counted": (GOOD.replace('["masks"]', "[]"), "counting: write some of trainable"),
+    "counted twice": (GOOD.replace('["masks"]', '["masks", "masks"]'), "counting: write some of"),
+    "an unknown head": (
+        GOOD.replace('res = "224"', 'with = "retinanett"'),
+        "row 1 (DAT-S): build: with: 'retinanett' is none of retinanet, mask_rcnn",
+    ),
+    "a stage that is no integer": (
+        GOOD.replace('res = "224"', "stage = 1.0"),
+        "build: stage: write a number from 1 to 4",
+    ),
+    "a stage that is a boolean": (GOOD.replace('res = "224"', "stage = true"), "write a number"),
 }  # fmt: skip
 
 
@@ -142,6 +168,25 @@ def test_a_file_that_is_not_there(tmp_path: Path) -> None:
     for path in (tmp_path / "none.toml", tmp_path):
         with pytest.raises(UsageError, match=path.name):
             read_table(path)
+
+
+def test_what_editors_do_to_a_file(tmp_path: Path) -> None:
+    """A byte order mark, line breaks and blanks inside a text."""
+    text = GOOD.replace('title = "A table"', 'title = """ A\n  table """')
+    table = _read(tmp_path, b"\xef\xbb\xbf" + text.encode())
+    assert table.title == "A table"
+
+
+def test_a_configuration_is_beside_its_table(tmp_path: Path) -> None:
+    text = GOOD.replace('model = "dat_s", res = "224"', 'model = "config:sub/mine.yaml"')
+    build = _read(tmp_path, text).rows[0].build
+    assert build is not None
+    assert build.model == f"config:{tmp_path / 'sub/mine.yaml'}"
+
+
+def test_rows_with_the_same_label_are_told_apart(tmp_path: Path) -> None:
+    table = _read(tmp_path, GOOD.replace('"Theirs"', '"Mine"'))
+    assert [table.label(row) for row in table.rows] == ["DAT-S", "Mine (row 2)", "Mine (row 3)"]
 
 
 @settings(max_examples=300, suppress_health_check=[HealthCheck.function_scoped_fixture])

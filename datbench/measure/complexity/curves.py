@@ -6,7 +6,7 @@ A module is built once on meta and run on maps of any size, so a whole sweep tak
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 
@@ -14,12 +14,12 @@ from ...errors import UsageError
 from ...figures import Figure, Series
 from ...models import config
 from ...models.mixers import Mixer, make_mixer
-from ...terms import Term
+from ...terms import ModuleTerms
 from ..count import count
 from ..operators import ShapesOnly
 from . import formulas
 from .formulas import formula_of
-from .identity import FVCORE, attribute
+from .identity import module_terms
 
 SIDES = (7, 14, 21, 28, 42, 56, 84, 112)
 """Multiples of a window of 7: stage 3 of inputs from 112 to 1792 pixels a side."""
@@ -31,30 +31,11 @@ MAP_SIDE = 14
 
 
 @dataclass(frozen=True)
-class Point:
-    """A module on one map.
-
-    Args:
-        counted: multiply-adds as fvcore weighs them.
-    """
-
-    height: int
-    width: int
-    terms: tuple[Term, ...]
-    counted: int
-
-    @property
-    def by_formula(self) -> int:
-        """The published formula's value."""
-        return sum(term.formula for term in self.terms)
-
-
-@dataclass(frozen=True)
 class Curve:
     """One module over several maps."""
 
     name: str
-    points: tuple[Point, ...]
+    points: tuple[ModuleTerms, ...]
 
 
 @dataclass(frozen=True)
@@ -92,19 +73,13 @@ class Compared:
 STAGE_3 = Compared()
 
 
-def point_of(mixer: Mixer, height: int, width: int) -> Point:
+def point_of(mixer: Mixer, height: int, width: int, name: str = "") -> ModuleTerms:
     """Count a module on an H x W map, term by term."""
     formula = formula_of(mixer, height, width)
     if formula is None:
         raise UsageError(f"no formula of {type(mixer).__name__} is known.")
     calls = count(mixer, torch.empty(1, height, width, mixer.dim, device="meta")).calls
-    counted = attribute("", mixer, formula, calls)
-    terms = tuple(
-        Term(e.name, e.expression, e.formula, e.predicted, counted.get(e.name, 0), e.cause)
-        for e in formula.expected
-    )
-    total = sum(FVCORE.weigh(call.cost, call.module_type) for call in calls)
-    return Point(height, width, terms, total)
+    return module_terms(name, f"map {width}x{height}", "", mixer, formula, calls)
 
 
 def sweep(compared: Compared, sides: Sequence[int] = SIDES) -> tuple[Curve, ...]:
@@ -115,6 +90,15 @@ def sweep(compared: Compared, sides: Sequence[int] = SIDES) -> tuple[Curve, ...]
         Curve(name, tuple(point_of(mixer, side, side) for side in sides))
         for name, mixer in ((name, _on_meta(mixer, compared)) for name, mixer in compared.configs())
     )
+
+
+def kinds_on(height: int, width: int) -> list[ModuleTerms]:
+    """Every kind of attention on one map, under the names that they have in plots."""
+    compared = replace(STAGE_3, strides=(1, 2))
+    return [
+        point_of(_on_meta(mixer, compared), height, width, name)
+        for name, mixer in compared.configs()
+    ]
 
 
 def _on_meta(mixer: config.Mixer, compared: Compared) -> Mixer:
@@ -143,7 +127,9 @@ def cost_against_side(
         f"The same for one pixel of the map ({where})",
         "cost for one pixel (MMACs)",
         [
-            _series(curve, lambda point, amount: amount / (1e6 * point.height * point.width))
+            _series(
+                curve, lambda point, amount: amount / (1e6 * point.sizes.height * point.sizes.width)
+            )
             for curve in curves
         ],
         notes,
@@ -156,7 +142,7 @@ def _left_out(curves: Sequence[Curve], where: str) -> Figure:
     series = [
         Series(
             curve.name,
-            tuple(float(point.height) for point in curve.points),
+            tuple(float(point.sizes.height) for point in curve.points),
             tuple(100 * (p.counted - p.by_formula) / p.by_formula for p in curve.points),
         )
         for curve in curves
@@ -168,10 +154,10 @@ def _left_out(curves: Sequence[Curve], where: str) -> Figure:
     return _figure(title, "difference (% of the formula)", series, notes, log_y=False)
 
 
-def _series(curve: Curve, scaled: Callable[[Point, int], float]) -> Series:
+def _series(curve: Curve, scaled: Callable[[ModuleTerms, int], float]) -> Series:
     return Series(
         curve.name,
-        tuple(float(point.height) for point in curve.points),
+        tuple(float(point.sizes.height) for point in curve.points),
         tuple(scaled(point, point.counted) for point in curve.points),
         tuple(scaled(point, point.by_formula) for point in curve.points),
     )
@@ -219,6 +205,6 @@ def share_against_stride(
     )
 
 
-def _share(point: Point, name: str) -> float:
+def _share(point: ModuleTerms, name: str) -> float:
     (counted,) = (term.counted for term in point.terms if term.name == name)
     return 100 * counted / point.counted

@@ -77,7 +77,7 @@ def identities(
         formula = formula_of(mixer, *shapes[path])
         if formula is not None:
             calls = [c for c in count.calls if (c.module + ".").startswith(path + ".")]
-            found.append(_terms(spec.name, str(resolution), path, mixer, formula, calls))
+            found.append(module_terms(spec.name, str(resolution), path, mixer, formula, calls))
     return found
 
 
@@ -88,7 +88,7 @@ def _note(shapes: dict[str, tuple[int, int]], path: str) -> Any:
     return hook
 
 
-def _terms(
+def module_terms(
     model: str,
     resolution: str,
     path: str,
@@ -96,6 +96,7 @@ def _terms(
     formula: Formula,
     calls: Sequence[OperatorCall],
 ) -> ModuleTerms:
+    """A module's formula with what its operators were counted to cost, term by term."""
     counted = attribute(path, mixer, formula, calls)
     terms = [
         Term(e.name, e.expression, e.formula, e.predicted, counted.pop(e.name, 0), e.cause)
