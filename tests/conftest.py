@@ -1,7 +1,14 @@
 """What every test shares."""
 
+from collections.abc import Iterator
+
 import pytest
 import torch
+
+from datbench.models.external import FactorySpec
+from datbench.models.resolve import CONFIG, Spec
+from datbench.paper import workshop
+from datbench.types import Resolution
 
 
 @pytest.fixture(autouse=True, scope="session")
@@ -13,3 +20,22 @@ def _one_thread() -> None:
 @pytest.fixture(autouse=True)
 def _seeded() -> None:
     torch.manual_seed(0)
+
+
+@pytest.fixture(autouse=True, scope="session")
+def _tables_are_computed_once() -> Iterator[None]:
+    """Many tests print all tables: their models, which never change, are counted once for all."""
+    made: dict[tuple[str, str], workshop.Made] = {}
+    make = workshop._make
+
+    def remembered(spec: Spec, resolution: Resolution) -> workshop.Made:
+        if isinstance(spec, FactorySpec) or spec.name.startswith(CONFIG):  # their files change
+            return make(spec, resolution)
+        key = (spec.name, str(resolution))
+        if key not in made:
+            made[key] = make(spec, resolution)
+        return made[key]
+
+    workshop._make = remembered
+    yield
+    workshop._make = make

@@ -62,7 +62,7 @@ class Workshop:
         """What a build's name stands for.
 
         Raises:
-            DatbenchError: nothing.
+            DatbenchError: it stands for nothing.
         """
         if build.model not in self._specs:
             try:

@@ -64,7 +64,13 @@ def test_a_name_is_found_or_another_is_suggested(text: str) -> None:
         assert "datbench models" in str(error)  # noqa: PT017
 
 
-values = st.one_of(st.none(), st.booleans(), st.integers(), st.floats(allow_nan=False), st.text())
+values = st.one_of(
+    st.none(),
+    st.booleans(),
+    st.integers(),
+    st.floats(allow_nan=False, allow_infinity=False),
+    st.text(),
+)
 
 
 @FEW
