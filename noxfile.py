@@ -67,5 +67,5 @@ def docs(session: nox.Session) -> None:
 @nox.session
 def pictures(session: nox.Session) -> None:
     """Draw the pictures of README and docs again."""
-    session.install("-e", ".[plots]")
+    session.install("-e", ".[plots,timm]")
     session.run("python", "docs/draw.py")

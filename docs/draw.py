@@ -9,10 +9,15 @@ from datbench.measure.complexity.identity import identities
 from datbench.measure.conventions import CONVENTIONS
 from datbench.measure.summary import count_row
 from datbench.models.dat import REGISTRY
+from datbench.paper.library import paper_table, paper_tables
+from datbench.paper.verdicts import compare
+from datbench.paper.workshop import Workshop
+from datbench.report.comparisons import for_people
 from datbench.report.counts import one_model
 from datbench.report.plots import to_bytes
 from datbench.report.render import print_tables
 from datbench.report.stacks import stacks
+from datbench.report.table import Table
 from datbench.types import Resolution, Setting
 
 IMAGES = Path(__file__).parent / "images"
@@ -34,16 +39,31 @@ def draw_plots() -> None:
     (IMAGES / "eq10-terms.svg").write_bytes(to_bytes([stacks(modules)], ".svg"))
 
 
-def draw_terminal() -> None:
-    """Write `images/flops.svg`: the output of `datbench flops dat_s --res 1280x800`."""
-    row = count_row(REGISTRY.get("dat_s"), Setting(Resolution(1280, 800)), CONVENTIONS["fvcore"])
+def draw_terminal(command: str, tables: list[Table], width: int) -> None:
+    """Write `images/NAME.svg`, NAME the command's first word: what the command prints."""
     with Path("/dev/null").open("w") as nowhere:
-        console = Console(record=True, width=104, file=nowhere, highlight=False)
-        console.print("[bold green]$[/] datbench flops dat_s --res 1280x800")
-        print_tables(one_model(row, ["stage", "operator"]), console)
-        console.save_svg(str(IMAGES / "flops.svg"), title="datbench")
+        console = Console(
+            record=True, width=width, file=nowhere, highlight=False, force_terminal=True
+        )
+        console.print(f"[bold green]$[/] datbench {command}")
+        print_tables(tables, console)
+        name = command.split()[0]
+        console.save_svg(str(IMAGES / f"{name}.svg"), title="datbench", unique_id=name)
+
+
+def draw_flops() -> None:
+    """The output of `datbench flops dat_s --res 1280x800`."""
+    row = count_row(REGISTRY.get("dat_s"), Setting(Resolution(1280, 800)), CONVENTIONS["fvcore"])
+    draw_terminal("flops dat_s --res 1280x800", one_model(row, ["stage", "operator"]), 104)
+
+
+def draw_table() -> None:
+    """The output of `datbench table 2`."""
+    table = compare(paper_table("2"), paper_tables(), Workshop())
+    draw_terminal("table 2", [for_people(table)], 112)
 
 
 if __name__ == "__main__":
-    draw_terminal()
+    draw_flops()
+    draw_table()
     draw_plots()
