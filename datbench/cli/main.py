@@ -12,7 +12,7 @@ import typer
 from .. import __version__
 from ..errors import DatbenchError
 from ..units import printable
-from . import env, eq10, explain, flops, models, params, show, table
+from . import env, eq10, explain, flops, memory, models, params, show, table
 
 COMMANDS: tuple[Callable[..., None], ...] = (
     models.models,
@@ -21,6 +21,7 @@ COMMANDS: tuple[Callable[..., None], ...] = (
     explain.explain,
     params.params,
     eq10.eq10,
+    memory.memory,
     table.table,
     env.env,
 )

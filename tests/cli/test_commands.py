@@ -156,7 +156,7 @@ def test_help_is_whole(run: Run) -> None:
     listed = text.partition("Commands:\n")[2].partition("\n\n")[0].splitlines()
     assert [
         line.split()[0] for line in listed
-    ] == "models show flops explain params eq10 table env".split()
+    ] == "models show flops explain params eq10 memory table env".split()
     assert all(line.endswith(".") and not line.endswith("...") for line in listed)
     for line in listed:
         command = run(line.split()[0], "--help").text

@@ -1,0 +1,110 @@
+"""The same run on the CPU, in a process of its own, under torch's profiler.
+
+The profiler reports every allocation and release of the CPU allocator; replayed in order, on top
+of what was there before, they give the peak. What oneDNN and others allocate past the allocator is
+not seen.
+"""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from dataclasses import asdict
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.profiler import ProfilerActivity, profile
+from torch.utils._pytree import tree_leaves
+
+from ...errors import MeasurementError
+from ...ledger import CpuPeak, MemoryMode, MemoryRow
+from ...types import Attention, Resolution, Setting
+from ..count import build_for_count, unchanged
+from .simulate import gradients_kept, with_gradients
+
+
+def measured_on_cpu(row: MemoryRow) -> CpuPeak:
+    """Run what a simulated row stands for.
+
+    Raises:
+        MeasurementError: the run failed, or was killed for the memory that it took.
+    """
+    job = {"model": row.model, "mode": row.mode, "setting": asdict(row.setting)}
+    command = [sys.executable, "-m", __name__, json.dumps(job)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    if done.returncode < 0:
+        raise MeasurementError(
+            f"{row.model}: the run on the CPU was killed (signal {-done.returncode}), probably for "
+            "lack of memory; verify a smaller batch."
+        )
+    lines = done.stdout.splitlines()
+    if done.returncode or not lines:
+        errors = [line for line in done.stderr.splitlines() if line.strip()]
+        reason = errors[-1].strip() if errors else "it said nothing"
+        raise MeasurementError(f"{row.model}: the run on the CPU failed: {reason}")
+    found: dict[str, Any] = json.loads(lines[-1])
+    difference = row.peak.amount / found["peak"] - 1
+    return CpuPeak(found["peak"], found["at_end"], found["operator"], difference)
+
+
+def profiled(model: nn.Module, *inputs: Any, mode: MemoryMode) -> tuple[int, int, str]:
+    """Peak, what is alive at the end, and the operator at the peak, of a model on the CPU.
+
+    Raises:
+        MeasurementError: a training mode, and nothing that the model returns has a gradient.
+    """
+    given = [leaf for leaf in tree_leaves(inputs) if isinstance(leaf, Tensor)]
+    before = {
+        t.untyped_storage()._cdata: t.untyped_storage().nbytes()
+        for t in [*model.parameters(), *model.buffers(), *given]
+    }
+    with unchanged(model), gradients_kept(model):
+        # Held until the profiler has stopped, so that they are alive at the end.
+        held: list[Tensor] = []
+        with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as profiler:
+            with torch.set_grad_enabled(mode != "inference"):
+                outputs = tree_leaves(model(*inputs))
+            held += [leaf for leaf in outputs if isinstance(leaf, Tensor)]
+            del outputs
+            if mode == "train":
+                losses = with_gradients(held)
+                torch.autograd.backward(losses, [torch.ones_like(loss) for loss in losses])
+    return _replayed(profiler.profiler.kineto_results.events(), sum(before.values()))
+
+
+def _replayed(events: Any, before: int) -> tuple[int, int, str]:
+    changes = sorted(
+        ((e.start_ns(), e.nbytes()) for e in events if e.name() == "[memory]"),
+        key=lambda change: change[0],
+    )
+    live = peak = before
+    at = 0
+    for time, change in changes:
+        live += change
+        if live > peak:
+            peak, at = live, time
+    running = sorted(
+        (e.start_ns(), e.name())
+        for e in events
+        if e.name().startswith("aten::") and e.start_ns() <= at <= e.start_ns() + e.duration_ns()
+    )
+    return peak, live, running[0][1] if running else ""
+
+
+def _work(job: dict[str, Any]) -> dict[str, Any]:
+    given = dict(job["setting"])
+    size = Resolution(**given.pop("resolution"))
+    attention: Attention = given.pop("attention")
+    setting = Setting(size, attention=attention, **(given | {"device": "cpu"}))
+    mode: MemoryMode = job["mode"]
+    model = build_for_count(job["model"], setting).train(mode != "inference")
+    dtype: torch.dtype = getattr(torch, setting.dtype)
+    image = torch.zeros((setting.batch, 3, size.height, size.width), dtype=dtype)
+    peak, at_end, operator = profiled(model, image, mode=mode)
+    return {"peak": peak, "at_end": at_end, "operator": operator}
+
+
+if __name__ == "__main__":
+    print(json.dumps(_work(json.loads(sys.argv[1]))))  # noqa: T201

@@ -1,0 +1,220 @@
+"""Ledgers of memory as tables."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Literal
+
+from .. import units
+from ..ledger import Category, CpuPeak, MemoryPart, MemoryRow
+from .table import Column, Table, Value
+
+By = Literal["stage", "module", "operator"]
+
+LARGEST = 5
+"""Parts that are shown where no breakdown was asked for."""
+
+_LABELS: dict[Category, str] = {
+    "parameters": "parameters",
+    "buffers": "buffers",
+    "inputs": "inputs",
+    "kept": "kept for backward",
+    "outputs": "outputs",
+    "gradients": "gradients",
+    "temporary": "temporary",
+}
+
+_SETTING = ("batch", "dtype", "attention", "features")
+
+_NOT_THERE = (
+    "Simulated on tensors without values. An optimizer's state, the allocator's rounding and cache "
+    "and a GPU's context are not in it."
+)
+
+
+def _setting_columns(*shown: str) -> list[Column]:
+    """The model and its setting: for machines in every row, for people where the title lacks it."""
+    names = ("model", "resolution", *_SETTING, "mode")
+    numbers = ("batch",)
+    return [
+        Column(name, name, units.integer if name in numbers else None, hidden=name not in shown)
+        for name in names
+    ]
+
+
+def _setting_values(row: MemoryRow) -> tuple[Value, ...]:
+    setting = row.setting
+    values = (getattr(setting, name) for name in _SETTING)
+    return (row.model, str(setting.resolution), *values, row.mode)
+
+
+def _words(row: MemoryRow, *left_out: str) -> str:
+    """What the figures belong to, in words."""
+    setting = row.setting
+    parts = {
+        "mode": row.mode,
+        "resolution": str(setting.resolution),
+        "batch": f"batch {setting.batch}",
+        "dtype": setting.dtype,
+        "attention": f"{setting.attention} attention",
+        "features": "four feature maps, no head" if setting.features else "",
+    }
+    return ", ".join(words for name, words in parts.items() if words and name not in left_out)
+
+
+def one_model(row: MemoryRow, by: Sequence[By]) -> list[Table]:
+    """A model's ledger, then what its largest parts are, or the breakdowns asked for."""
+    kept = row.line("kept").amount
+    total = f"peak {units.size(row.peak.amount)}"
+    if kept is not None:
+        total += f", {units.size(kept)} kept for backward"
+    first = _ledger(row, f"{row.model}: {total} ({_words(row)})")
+    return [first, *([breakdown(row, part) for part in by] or [_largest(row)])]
+
+
+def _ledger(row: MemoryRow, title: str) -> Table:
+    columns = (
+        Column("category", "memory"),
+        Column("bytes", "bytes", units.size),
+        Column("at_peak", "at the peak", units.size),
+        Column("share", "share", lambda value: units.share(value, 1)),
+    )
+    peak = row.peak.amount
+    rows: list[tuple[Value, ...]] = [
+        (
+            _LABELS[line.category],
+            line.amount,
+            line.at_peak,
+            None if line.at_peak is None else line.at_peak / peak,
+        )
+        for line in row.lines
+    ]
+    rows.append(("total, at the end and at the peak", row.at_end, peak, 1.0))
+    if row.measured is not None:
+        found = row.measured
+        rows.append(("measured on the CPU", found.at_end, found.peak, found.peak / peak))
+    return Table(columns, tuple(rows), title, _notes(row))
+
+
+def _notes(row: MemoryRow) -> tuple[str, ...]:
+    peak = row.peak
+    where = (
+        f"{_short(peak.operator)} in {peak.module or '(model)'}" if peak.operator else "the input"
+    )
+    notes = [f"The peak is in the {peak.phase}: {where}." if peak.operator else "Nothing was made."]
+    temporary = row.line("temporary").amount
+    if temporary:
+        notes.append("Of temporaries the most at any one time, which need not be the peak.")
+    absent = [f"{_LABELS[line.category]}: {line.reason}" for line in row.lines if line.reason]
+    if absent:
+        notes.append(f"{'; '.join(absent)}.")
+    if row.measured is not None:
+        notes.append(_verdict(row.measured))
+    return (*notes, _NOT_THERE)
+
+
+def _verdict(measured: CpuPeak) -> str:
+    return (
+        f"The simulated peak differs by {_percent(measured.difference)} from the CPU's, "
+        f"which is in {_short(measured.operator)}."
+    )
+
+
+def _percent(difference: float) -> str:
+    return f"{round(100 * difference, 2) + 0.0:+.2f} %"  # no negative zero
+
+
+def _largest(row: MemoryRow) -> Table:
+    """The largest parts by stage and operator."""
+    parts = row.parts_by("stage", "operator")[:LARGEST]
+    kept = row.line("kept").amount is not None
+    title = f"The largest that are {'kept for backward' if kept else 'alive at the peak'}"
+    return _parts(row, parts, ("stage", "operator"), title)
+
+
+def breakdown(row: MemoryRow, by: By) -> Table:
+    """Everything that operators made, by one place."""
+    return _parts(row, row.parts_by(by), (by,), f"By the {by} that made it")
+
+
+def _parts(row: MemoryRow, parts: Sequence[MemoryPart], places: Sequence[By], title: str) -> Table:
+    keeps = row.line("kept").amount is not None
+    columns = (
+        *_setting_columns(),
+        *(Column(place, place) for place in places),
+        Column("tensors", "tensors", units.integer, hidden=not keeps),
+        Column("kept", "kept for backward", units.size, hidden=not keeps),
+        Column("at_peak", "at the peak", units.size),
+    )
+    rows = tuple(
+        (
+            *_setting_values(row),
+            *(_place(part, place) for place in places),
+            part.tensors,
+            part.kept,
+            part.at_peak,
+        )
+        for part in parts
+    )
+    return Table(columns, rows, title)
+
+
+def _place(part: MemoryPart, place: By) -> str:
+    name: str | None = getattr(part, place)
+    if place == "operator":
+        return _short(name or "")
+    return name or "(model)"
+
+
+def many_models(rows: Sequence[MemoryRow]) -> Table:
+    """One row a model and setting."""
+    first = rows[0]
+    several = [
+        name
+        for name in ("model", "resolution", "batch")
+        if name == "model" or len({_setting_of(row, name) for row in rows}) > 1
+    ]
+    verified = any(row.measured is not None for row in rows)
+    columns = (
+        *_setting_columns(*several),
+        *(
+            Column(c, label, units.size, hidden=all(row.line(c).amount is None for row in rows))
+            for c, label in _LABELS.items()
+        ),
+        Column("after_forward", "after forward", units.size),
+        Column("at_end", "at the end", units.size, hidden=first.mode != "train"),
+        Column("peak", "peak", units.size),
+        Column("measured_peak", "measured", units.size, hidden=not verified),
+        Column("difference", "difference", _percent, hidden=not verified),
+        Column("peak_operator", "peak in"),
+        Column("peak_module", "of"),
+        Column("peak_phase", "phase", hidden=True),
+    )
+    values = tuple(
+        (
+            *_setting_values(row),
+            *(row.line(category).amount for category in _LABELS),
+            row.after_forward,
+            row.at_end,
+            row.peak.amount,
+            row.measured.peak if row.measured else None,
+            row.measured.difference if row.measured else None,
+            _short(row.peak.operator),
+            row.peak.module or "(model)",
+            row.peak.phase,
+        )
+        for row in rows
+    )
+    title = f"Memory in bytes; {_words(first, *several)}"
+    notes = ["Of temporaries the most at any one time."]
+    if verified:
+        notes.append("Measured: the CPU's peak, from torch's profiler.")
+    return Table(columns, values, title, (*notes, _NOT_THERE))
+
+
+def _setting_of(row: MemoryRow, name: str) -> Value:
+    return dict(zip(("model", "resolution", *_SETTING), _setting_values(row), strict=False))[name]
+
+
+def _short(operator: str) -> str:
+    return operator.removeprefix("aten::")

@@ -1,0 +1,110 @@
+"""Simulated peaks are those that torch's profiler sees on the CPU."""
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+import datbench
+from datbench.ledger import MEMORY_MODES, MemoryMode
+from datbench.measure.memory import simulate
+from datbench.measure.memory.measured import profiled
+from datbench.models.layers import ConvMlp, MapConv, Mlp
+
+# oneDNN's own bookkeeping for a convolution, some hundred bytes to some KiB, is not simulated.
+TOLERANCE = 0.02
+
+
+class _Layouts(nn.Module):
+    """Operators that copy what does not lie in rows, or roll over two dimensions."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.norm = nn.LayerNorm(16)
+        self.linear = nn.Linear(16, 16)
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = self.norm(x.permute(0, 2, 3, 1))  # (B, H, W, C)
+        y = y.roll((1, 1), (1, 2)) * y.transpose(1, 2).softmax(dim=-1)
+        return self.linear(y).mean(dim=(1, 2))
+
+
+class _Samples(nn.Module):
+    """Sampling at learnt points, and products that must copy an expanded operand."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.points = nn.Linear(16, 2)
+
+    def forward(self, x: Tensor) -> Tensor:
+        maps = x.permute(0, 2, 3, 1)
+        where = self.points(maps).clamp(-1, 1)
+        y = F.grid_sample(x, where, align_corners=True).flatten(2)  # (B, C, HW)
+        return y @ torch.ones(1, y.shape[-1], 3, dtype=x.dtype, device=x.device)
+
+
+class _Attends(nn.Module):
+    """Fused where a token's channels lie side by side, else by the plain fallback."""
+
+    def __init__(self, fused: bool) -> None:
+        super().__init__()
+        self.fused = fused
+
+    def forward(self, x: Tensor) -> Tensor:
+        tokens = x.flatten(2).transpose(1, 2)  # (B, HW, C)
+        if self.fused:
+            tokens = tokens.contiguous()
+        tokens = tokens.unflatten(-1, (2, -1)).transpose(1, 2)  # (B, M, HW, d)
+        return F.scaled_dot_product_attention(tokens, tokens, tokens)
+
+
+def _maps() -> nn.Module:
+    return nn.Sequential(
+        MapConv(12, 32, 3, padding=1), nn.LayerNorm(32), ConvMlp(32, 4, residual=True), Mlp(32, 4)
+    )
+
+
+CASES = {
+    "layouts": (_Layouts, (2, 16, 24, 24)),
+    "samples": (_Samples, (2, 16, 24, 24)),
+    "maps": (_maps, (2, 24, 24, 12)),
+}
+
+
+def _both(model: nn.Module, shape: tuple[int, ...], mode: MemoryMode) -> tuple[float, float]:
+    """Simulated over measured: at the peak, at the end."""
+    peak, at_end, _ = profiled(model, torch.zeros(shape), mode=mode)
+    trace = simulate(model.to("meta"), torch.empty(shape, device="meta"), mode=mode)
+    return trace.peak.amount / peak, sum(trace.live(trace.end).values()) / at_end
+
+
+@pytest.mark.parametrize("mode", MEMORY_MODES)
+@pytest.mark.parametrize("case", CASES)
+def test_layers(case: str, mode: MemoryMode) -> None:
+    make, shape = CASES[case]
+    peak, end = _both(make(), shape, mode)
+    assert peak == pytest.approx(1, abs=TOLERANCE)
+    assert end == pytest.approx(1, abs=1e-3)
+
+
+@pytest.mark.parametrize("fused", [True, False])
+def test_attention_in_inference(fused: bool) -> None:
+    peak, end = _both(_Attends(fused), (16, 128, 24, 24), "inference")
+    assert peak == pytest.approx(1, abs=TOLERANCE)
+    assert end == 1
+
+
+@pytest.mark.parametrize("mode", MEMORY_MODES)
+@pytest.mark.parametrize("name", ["dat_t", "datpp_t", "dat_t_ddetr_16_16"])
+def test_variants(name: str, mode: MemoryMode) -> None:
+    peak, end = _both(datbench.create_model(name), (2, 3, 96, 64), mode)
+    assert peak == pytest.approx(1, abs=TOLERANCE)
+    assert end == pytest.approx(1, abs=1e-4)
+
+
+def test_swin_of_timm() -> None:
+    timm = pytest.importorskip("timm", reason="needs datbench[timm]", exc_type=ImportError)
+    model = timm.create_model("swin_tiny_patch4_window7_224", img_size=64)
+    peak, end = _both(model, (2, 3, 64, 64), "train")
+    assert peak == pytest.approx(1, abs=TOLERANCE)
+    assert end == pytest.approx(1, abs=1e-3)
