@@ -28,8 +28,10 @@ class Evidence:
     Args:
         model, resolution: what was built, and for which input.
         amount: exact, in `unit`; None where it could not be computed.
-        unit: ``MAC``, ``FLOP``, ``element`` (of parameters) or empty (a size of the architecture).
-        rule: the convention of a count, what was counted as a parameter, or the property.
+        unit: ``MAC``, ``FLOP``, ``element`` (of parameters), ``byte`` or empty (a size of the
+            architecture).
+        rule: the convention of a count, what was counted as a parameter, what memory is held at
+            which batch, or the property.
     """
 
     model: str
@@ -80,6 +82,36 @@ class Cell:
 
 
 @dataclass(frozen=True)
+class Ratio:
+    """A quotient of two rows that a paper states in words, such as "2.6x the memory".
+
+    Args:
+        column, row, over: of which column, which row over which.
+        printed: as printed.
+        of_prints: the quotient of the two printed cells.
+        computed: of what was computed; None if it could not be.
+        rule: what was computed.
+    """
+
+    table: str
+    column: str
+    row: str
+    over: str
+    printed: str
+    of_prints: float
+    computed: float | None
+    rule: str
+    verdict: Verdict
+    expected: Verdict
+    reason: str = ""
+
+    @property
+    def is_expected(self) -> bool:
+        """Whether the verdict is the one that the file expects."""
+        return self.verdict == self.expected and self.computed is not None
+
+
+@dataclass(frozen=True)
 class Heading:
     """A column: its machine name, the print's heading, and the quantity (None for a label)."""
 
@@ -107,6 +139,7 @@ class Comparison:
     headings: tuple[Heading, ...]
     lines: tuple[Line, ...]
     notes: tuple[str, ...]
+    ratios: tuple[Ratio, ...] = ()
 
     def cells(self) -> list[Cell]:
         """Every figure, row by row."""

@@ -136,12 +136,13 @@ def tables() -> str:
     from datbench.paper.library import paper_tables
     from datbench.paper.verdicts import compare
     from datbench.paper.workshop import Workshop
-    from datbench.report.comparisons import for_people, overview
+    from datbench.report.comparisons import for_people, further, overview
     from datbench.report.render import to_markdown
 
     workshop, known = Workshop(), paper_tables()
     comparisons = [compare(table, known, workshop) for table in known]
-    text = to_markdown([overview(comparisons), *map(for_people, comparisons)])
+    parts = [part for c in comparisons for part in (for_people(c), *further(c))]
+    text = to_markdown([overview(comparisons), *parts])
     intro = (
         "# The papers' tables, checked\n\n"
         "What `datbench table all` prints: every figure of the papers beside what is computed "

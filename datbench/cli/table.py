@@ -13,7 +13,7 @@ from .options import Out, OutputFormat, complete
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from ..cells import Cell, Comparison
+    from ..cells import Cell, Comparison, Ratio
     from ..paper.tables import TableData
 
 
@@ -58,12 +58,12 @@ def table(
     wanted = choose_format(format, out)
     chosen = _chosen(name or [], file or [])
     from ..measure.environment import summary
-    from ..report.comparisons import for_machines, for_people, overview
+    from ..report.comparisons import for_machines, for_people, further, overview
     from ..results import document
     from .options import Format
 
     comparisons = _compare(chosen)
-    tables = [for_people(comparison) for comparison in comparisons]
+    tables = [t for c in comparisons for t in (for_people(c), *further(c))]
     if wanted is Format.CSV:
         tables = [for_machines(comparisons)]
     elif len(comparisons) > 1:
@@ -71,6 +71,7 @@ def table(
     emit(tables, document("table", comparisons, summary()), wanted, out)
     if check:
         _check([cell for comparison in comparisons for cell in comparison.cells()])
+        _check_ratios([ratio for comparison in comparisons for ratio in comparison.ratios])
 
 
 def _chosen(names: Sequence[str], files: Sequence[Path]) -> list[TableData]:
@@ -105,6 +106,19 @@ def _compare(chosen: Sequence[TableData]) -> list[Comparison]:
         compare(table, [other for other in paper_tables() if other is not table], workshop)
         for table in progress(chosen, lambda table: f"table {table.table}")
     ]
+
+
+def _check_ratios(ratios: Sequence[Ratio]) -> None:
+    from ..errors import CheckFailed, MissingError
+
+    for r in ratios:
+        if r.computed is None:
+            raise MissingError(f"table {r.table}, {r.column}, {r.row} over {r.over}: {r.reason}")
+        if not r.is_expected:
+            raise CheckFailed(
+                f"table {r.table}, {r.column}, {r.row} over {r.over}: {r.computed:.3f} {r.verdict} "
+                f"from the printed {r.printed}."
+            )
 
 
 def _check(cells: Sequence[Cell]) -> None:

@@ -8,7 +8,7 @@ from decimal import Decimal
 
 _SCALES = {"": 1, "K": 10**3, "M": 10**6, "G": 10**9, "T": 10**12, "P": 10**15}
 
-_PRINTED = re.compile(r"\s*([0-9]{1,18}(?:\.[0-9]{1,18})?)\s*([KMGTP]?)\s*")
+_PRINTED = re.compile(r"\s*([0-9]{1,18}(?:\.[0-9]{1,18})?)\s*([KMGTP]?)(B?)\s*")
 
 
 @dataclass(frozen=True)
@@ -28,23 +28,26 @@ class Printed:
     prefix: str
 
     @classmethod
-    def parse(cls, text: str, unit: str = "") -> Printed:
+    def parse(cls, text: str, unit: str = "", memory: bool = False) -> Printed:
         """Read a figure; `unit` is the column's prefix for a print that has none.
+
+        Args:
+            memory: bytes, with an optional B and prefixes of 2^10, as tools show a GPU's memory.
 
         Raises:
             ValueError: it is no number with a prefix of K, M, G, T or P.
         """
         match = _PRINTED.fullmatch(text)
-        if match is None:
+        if match is None or (match[3] and not memory):
             raise ValueError(
                 f"{text!r} is no figure such as 4.6G or 28.32M (a number and a prefix)"
             )
         prefix = match[2] or unit
-        scale = _SCALES[prefix]
+        scale = 1024 ** list(_SCALES).index(prefix) if memory else _SCALES[prefix]
         number = Decimal(match[1])
         exponent = number.as_tuple().exponent
         assert isinstance(exponent, int)
-        return cls(text, number * scale, Decimal(scale).scaleb(exponent), prefix)
+        return cls(text, number * scale, Decimal(1).scaleb(exponent) * scale, prefix)
 
     @property
     def low(self) -> Decimal:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Iterable, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, NoReturn, cast
 
@@ -11,7 +12,17 @@ from ..cells import VERDICTS, Verdict
 from ..errors import UnknownNameError, UsageError
 from ..types import Resolution
 from .printed import Printed
-from .tables import CARRIED, COMPUTED, COUNTING, HEADS, Build, ColumnData, RowData, TableData
+from .tables import (
+    CARRIED,
+    COMPUTED,
+    COUNTING,
+    HEADS,
+    Build,
+    ColumnData,
+    RatioData,
+    RowData,
+    TableData,
+)
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -47,7 +58,7 @@ class _Reader:
 
     def table(self, content: Mapping[str, Any]) -> TableData:
         where = f"{self.path}"
-        known = ("table", "title", "source", "convention", "notes", "rows", "columns")
+        known = ("table", "title", "source", "convention", "notes", "rows", "columns", "ratios")
         self._known(where, content, known)
         convention = self._text(where, content, "convention", "fvcore")
         self._one_of(f"{where}: convention", convention, _CONVENTIONS)
@@ -60,7 +71,7 @@ class _Reader:
         entries = content.get("rows")
         if not isinstance(entries, list) or not entries:
             self._fail(where, "rows is missing: an array of tables, one for each row")
-        return TableData(
+        table = TableData(
             self._text(where, content, "table", self.path.stem),
             self._text(where, content, "title", ""),
             self._text(where, content, "source", str(self.path)),
@@ -69,13 +80,38 @@ class _Reader:
             self._texts(f"{where}: notes", content.get("notes", [])),
             self.path,
         )
+        ratios = content.get("ratios", [])
+        if not isinstance(ratios, list):
+            self._fail(f"{where}: ratios", "write an array of tables")
+        found = [self._ratio(n, entry, table) for n, entry in enumerate(ratios, start=1)]
+        return replace(table, ratios=tuple(found))
+
+    def _ratio(self, number: int, entry: Any, table: TableData) -> RatioData:
+        where = f"{self.path}: ratio {number}"
+        values = self._mapping(where, entry)
+        self._known(where, values, ("column", "row", "over", "printed", "expect"))
+        column, row, over, printed = (
+            self._text(where, values, key, "") for key in ("column", "row", "over", "printed")
+        )
+        self._one_of(f"{where}: column", column, [c.name for c in table.columns if c.is_computed])
+        labels = [table.label(r) for r in table.rows if column in r.printed and r.build]
+        for key, label in (("row", row), ("over", over)):
+            if label not in labels:
+                raise UsageError(f"{where}: {key}: {UnknownNameError.among('row', label, labels)}")
+        try:
+            Printed.parse(printed)
+        except ValueError as error:
+            self._fail(f"{where}: printed", str(error))
+        expect = self._text(where, values, "expect", "agrees")
+        self._one_of(f"{where}: expect", expect, ("agrees", "differs"))
+        return RatioData(column, row, over, printed, cast("Verdict", expect))
 
     def _column(self, name: str, entry: Any, convention: str) -> ColumnData:
         where = f"{self.path}: column {name}"
         if name in _ROW_KEYS:
             self._fail(where, f"{name} has a meaning of its own; give the column another name")
         values = self._mapping(where, entry)
-        self._known(where, values, ("title", "quantity", "unit", "convention"))
+        self._known(where, values, ("title", "quantity", "unit", "convention", "batch"))
         quantity = values.get("quantity")
         if quantity is not None:
             self._one_of(f"{where}: quantity", quantity, (*COMPUTED, *CARRIED))
@@ -86,7 +122,11 @@ class _Reader:
         counts_flops = own in ("torch", "strict")
         if quantity in ("macs", "flops") and counts_flops is not (quantity == "flops"):
             self._fail(where, f"{own} counts {'FLOPs' if counts_flops else 'MACs'}, not {quantity}")
-        return ColumnData(name, self._text(where, values, "title", name), quantity, unit, own)
+        batch = values.get("batch")
+        if batch is not None and (quantity != "memory" or type(batch) is not int or batch < 1):
+            self._fail(f"{where}: batch", "write a number of images, of a column of memory")
+        title = self._text(where, values, "title", name)
+        return ColumnData(name, title, quantity, unit, own, batch)
 
     def _row(self, number: int, entry: Any, columns: tuple[ColumnData, ...]) -> RowData:
         where = f"{self.path}: row {number}"
@@ -134,7 +174,7 @@ class _Reader:
 
     def _printed(self, where: str, column: ColumnData, text: str) -> Printed:
         try:
-            return Printed.parse(text, column.unit)
+            return Printed.parse(text, column.unit, column.quantity == "memory")
         except ValueError as error:
             self._fail(f"{where}, column {column.name}", str(error))
 

@@ -26,7 +26,7 @@ COMPUTED: tuple[Quantity, ...] = (
 
 CARRIED = {
     "accuracy": "accuracy comes from training and is carried as published",
-    "memory": "memory is measured in training, and this table counts",
+    "memory": "the table's file gives no batch that this memory would be simulated at",
     "throughput": "throughput belongs to a machine, and this table counts",
     "published": "this column is carried as published",
 }
@@ -58,18 +58,34 @@ class Build:
 
 @dataclass(frozen=True)
 class ColumnData:
-    """A column of the file; one without a quantity is a label."""
+    """A column of the file; one without a quantity is a label.
+
+    Args:
+        batch: that a column of memory is of; such a column is computed.
+    """
 
     name: str
     title: str
     quantity: str | None = None
     unit: str = ""
     convention: str = "fvcore"
+    batch: int | None = None
 
     @property
     def is_computed(self) -> bool:
         """Whether datbench computes it."""
-        return self.quantity in COMPUTED
+        return self.quantity in COMPUTED or self.batch is not None
+
+
+@dataclass(frozen=True)
+class RatioData:
+    """A quotient of two rows, by their labels, that the paper states."""
+
+    column: str
+    row: str
+    over: str
+    printed: str
+    expect: Verdict = "agrees"
 
 
 @dataclass(frozen=True)
@@ -107,6 +123,18 @@ class TableData:
     rows: tuple[RowData, ...]
     notes: tuple[str, ...] = ()
     path: Path | None = None
+    ratios: tuple[RatioData, ...] = ()
+
+    def row(self, label: str) -> RowData:
+        """The row of this label.
+
+        Raises:
+            KeyError: there is none.
+        """
+        for row in self.rows:
+            if self.label(row) == label:
+                return row
+        raise KeyError(label)
 
     def label(self, row: RowData) -> str:
         """The row in words: its labels, and its number where another row has the same."""

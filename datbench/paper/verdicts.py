@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from decimal import Decimal
 
 from .. import units
-from ..cells import Cell, Comparison, Evidence, Heading, Line, Verdict
+from ..cells import Cell, Comparison, Evidence, Heading, Line, Ratio, Verdict
 from ..errors import DatbenchError
+from .held import judge_memory, kept, memory_evidence
 from .printed import Printed
-from .tables import CARRIED, Build, ColumnData, RowData, TableData
+from .tables import CARRIED, Build, ColumnData, RatioData, RowData, TableData
 from .workshop import NotBuiltError, Workshop
 
 _UNITS = {"macs": "MAC", "flops": "FLOP", "params": "element"}
@@ -54,7 +56,43 @@ def compare(
         labels = {c.name: row.values.get(c.name, "") for c in table.columns if c.quantity is None}
         lines.append(Line(labels, cells))
     headings = tuple(Heading(c.name, c.title, c.quantity, c.unit) for c in table.columns)
-    return Comparison(table.table, table.title, table.source, headings, tuple(lines), table.notes)
+    ratios = tuple(_ratio(ratio, table, workshop) for ratio in table.ratios)
+    return Comparison(
+        table.table, table.title, table.source, headings, tuple(lines), table.notes, ratios
+    )
+
+
+def _ratio(ratio: RatioData, table: TableData, workshop: Workshop) -> Ratio:
+    """A quotient that the paper states, of what is computed for the two rows."""
+    column = next(c for c in table.columns if c.name == ratio.column)
+    rows = (table.row(ratio.row), table.row(ratio.over))
+    above, below = (float(row.printed[ratio.column].value) for row in rows)
+    rule = column.convention
+    blank = Ratio(
+        *(table.table, ratio.column, ratio.row, ratio.over, ratio.printed, above / below),
+        *(None, rule, "published only", ratio.expect),
+    )
+    try:
+        if column.batch is not None:
+            rule = f"kept for backward, batch {column.batch}"
+            one, other = (kept(row, column.batch, workshop) for row in rows)
+        else:
+            one, other = (
+                _amount(_evidence(row.build, row, column, workshop)) for row in rows if row.build
+            )
+    except DatbenchError as error:
+        return replace(blank, reason=f"not computed: {error}")
+    computed = one / other
+    printed = Printed.parse(ratio.printed)
+    agrees = printed.low <= Decimal(computed) <= printed.high
+    of_prints = f"{100 * (computed * below / above - 1):+.1f} % from the quotient of the prints"
+    return replace(
+        blank,
+        computed=computed,
+        rule=rule,
+        verdict="agrees" if agrees else "differs",
+        reason=of_prints,
+    )
 
 
 def _cell(place: _Place, tables: Sequence[TableData], workshop: Workshop) -> Cell:
@@ -80,6 +118,8 @@ def _cell(place: _Place, tables: Sequence[TableData], workshop: Workshop) -> Cel
         return replace(blank, reason=row.unbuilt + _twin(place))
     blank = replace(blank, expected=row.expect.get(column.name, "agrees"))
     try:
+        if column.batch is not None:
+            return _memory_cell(blank, place, builds[0], column.batch, workshop)
         evidence = [_evidence(build, row, column, workshop) for build in builds]
     except NotBuiltError as error:
         return replace(blank, expected="published only", reason=str(error).rstrip("."))
@@ -93,6 +133,18 @@ def _cell(place: _Place, tables: Sequence[TableData], workshop: Workshop) -> Cel
         reason=reason,
         difference=printed.miss(_amount(nearest)),
         evidence=(nearest, *(e for e in evidence if e is not nearest)),
+    )
+
+
+def _memory_cell(blank: Cell, place: _Place, build: Build, batch: int, workshop: Workshop) -> Cell:
+    evidence = memory_evidence(build, batch, workshop)
+    verdict, reason = judge_memory(place.printed, batch, evidence)
+    return replace(
+        blank,
+        verdict=verdict,
+        reason=reason,
+        difference=place.printed.miss(_amount(evidence[0])),
+        evidence=tuple(evidence),
     )
 
 

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from ..errors import DatbenchError, MeasurementError, UsageError
 from ..measure.conventions import CONVENTIONS
 from ..measure.count import count_anywhere
+from ..measure.memory.rows import memory_row
 from ..measure.parameters import mask_elements, parameters
 from ..models.config import Deformable, Window
 from ..models.resolve import Spec, resolve
@@ -31,11 +32,25 @@ class Made:
     elements: Mapping[str, int]
 
 
+@dataclass(frozen=True)
+class Held:
+    """Bytes that a forward in training holds.
+
+    Args:
+        kept: what autograd keeps for the backward.
+        after_forward: all that is alive when the forward has ended.
+    """
+
+    kept: int
+    after_forward: int
+
+
 class Workshop:
     """Builds and counts on meta, and remembers: tables share their models."""
 
     def __init__(self) -> None:
         self._made: dict[tuple[str, Resolution], Made | DatbenchError] = {}
+        self._held: dict[tuple[str, Resolution, int], Held | DatbenchError] = {}
         self._specs: dict[str, Spec | DatbenchError] = {}
 
     def make(self, build: Build) -> Made:
@@ -74,6 +89,26 @@ class Workshop:
             raise found
         return found
 
+    def hold(self, build: Build, batch: int) -> Held:
+        """The memory that the forward of `build` holds in training, simulated.
+
+        Raises:
+            DatbenchError: it cannot be built; the message says why.
+        """
+        spec = self.spec(build)
+        if build.head is not None:
+            raise NotBuiltError(f"datbench builds no {build.head} yet")
+        key = (spec.name, build.res or spec.resolution, batch)
+        if key not in self._held:
+            try:
+                self._held[key] = _hold(spec, key[1], batch)
+            except DatbenchError as error:
+                self._held[key] = error
+        found = self._held[key]
+        if isinstance(found, DatbenchError):
+            raise found
+        return found
+
     def size(self, build: Build, quantity: str) -> int:
         """A size of the architecture of one of datbench's own models, by stage (Table 1).
 
@@ -101,6 +136,13 @@ class Workshop:
 
 class NotBuiltError(MeasurementError):
     """What the file asks for is not part of datbench yet: known, and no failure."""
+
+
+def _hold(spec: Spec, resolution: Resolution, batch: int) -> Held:
+    row = memory_row(spec, Setting(resolution, batch=batch), "train-forward")
+    kept = next(line.amount for line in row.lines if line.category == "kept")
+    assert kept is not None
+    return Held(kept, row.after_forward)
 
 
 def _make(spec: Spec, resolution: Resolution) -> Made:

@@ -8,6 +8,8 @@ from .. import units
 from ..cells import VERDICTS, Cell, Comparison, Heading
 from .table import Column, Table, Value
 
+_GIB = 1 << 30
+
 _STYLES = {
     "agrees": "green",
     "differs": "yellow",
@@ -24,6 +26,8 @@ def for_people(comparison: Comparison) -> Table:
         columns.append(Column(heading.name, heading.title))
         if _is_compared(comparison, heading):
             unit = f" ({heading.unit})" if heading.unit else ""
+            if heading.quantity == "memory":
+                unit = " (GiB)"
             columns.append(Column(f"{heading.name}_computed", f"computed{unit}", units.integer))
             columns.append(Column(f"{heading.name}_verdict", "verdict", style=_style))
     rows = []
@@ -51,6 +55,8 @@ def _is_compared(comparison: Comparison, heading: Heading) -> bool:
 def _computed(cell: Cell | None, heading: Heading) -> str | None:
     if cell is None or cell.amount is None:
         return None
+    if cell.quantity == "memory":
+        return f"{cell.amount / _GIB:.2f}"
     return units.prefixed(cell.amount, heading.unit)
 
 
@@ -93,6 +99,75 @@ def _summary(comparisons: Sequence[Comparison]) -> str:
         word = verdict[:-1] if verdict in ("agrees", "differs") and cells > 1 else verdict
         found += [f"{cells} {word}"] if cells else []
     return ", ".join(found)
+
+
+def further(comparison: Comparison) -> list[Table]:
+    """What a table has besides its cells: readings of printed memory, and stated quotients."""
+    found = [
+        _memory(comparison, heading)
+        for heading in comparison.headings
+        if heading.quantity == "memory" and _is_compared(comparison, heading)
+    ]
+    return [*found, _ratios(comparison)] if comparison.ratios else found
+
+
+def _memory(comparison: Comparison, heading: Heading) -> Table:
+    """Every reading in GiB, and in parts of the last row's."""
+    cells = [line.cells[heading.name] for line in comparison.lines if heading.name in line.cells]
+    rules = [evidence.rule for evidence in next(c for c in cells if c.evidence).evidence]
+    columns = [Column("row", "row"), Column("printed", "printed")]
+    columns += [Column(rule, f"{rule} (GiB)", lambda v: f"{v / _GIB:.2f}") for rule in rules]
+    columns += [Column("printed_ratio", "printed / last", units.ratio)]
+    columns += [Column("ratio", f"{rules[1]} / last", units.ratio)]
+    last = cells[-1]
+
+    def amounts(cell: Cell) -> list[int | None]:
+        return [evidence.amount for evidence in cell.evidence] or [None] * len(rules)
+
+    rows = []
+    for cell in cells:
+        print_, last_print = (_middle(c) for c in (cell, last))
+        one, other = amounts(cell)[1], amounts(last)[1]
+        rows.append(
+            (
+                cell.row,
+                cell.printed,
+                *amounts(cell),
+                print_ / last_print if print_ and last_print else None,
+                one / other if one and other else None,
+            )
+        )
+    return Table(tuple(columns), tuple(rows), f"{heading.title}: readings of the print")
+
+
+def _middle(cell: Cell) -> float | None:
+    return None if cell.low is None or cell.high is None else (cell.low + cell.high) / 2
+
+
+def _ratios(comparison: Comparison) -> Table:
+    titles = {heading.name: heading.title for heading in comparison.headings}
+    columns = (
+        Column("quotient", "quotient that the text states"),
+        Column("printed", "printed"),
+        Column("of_prints", "of the prints", lambda value: f"{value:.3f}"),
+        Column("computed", "computed", lambda value: f"{value:.3f}"),
+        Column("rule", "of"),
+        Column("verdict", "verdict", style=_style),
+        Column("reason", "difference"),
+    )
+    rows = tuple(
+        (
+            f"{titles[r.column]}: {r.row} over {r.over}",
+            f"{r.printed}x",
+            r.of_prints,
+            r.computed,
+            r.rule,
+            r.verdict + ("" if r.is_expected else " (unexpected)"),
+            r.reason,
+        )
+        for r in comparison.ratios
+    )
+    return Table(columns, rows, "Quotients")
 
 
 def overview(comparisons: Sequence[Comparison]) -> Table:

@@ -31,6 +31,15 @@ top1 = { title = "Top-1", quantity = "accuracy" }
 """.replace("EXPECT", '{ flops = "differs" }').replace("COUNTING", 'counting = ["masks"]')
 
 
+RATIO = """
+[[ratios]]
+column = "flops"
+row = "ROW"
+over = "DAT-S"
+printed = "2.6"
+"""
+
+
 def _read(tmp_path: Path, text: str | bytes):
     path = tmp_path / "mine.toml"
     path.write_bytes(text.encode() if isinstance(text, str) else text)
@@ -148,6 +157,22 @@ BAD = {
     "a stage that is no integer": (
         GOOD.replace('res = "224"', "stage = 1.0"),
         "build: stage: write a number from 1 to 4",
+    ),
+    "a batch of MACs": (
+        GOOD.replace('quantity = "macs"', 'quantity = "macs", batch = 64'),
+        "column flops: batch: write a number of images, of a column of memory",
+    ),
+    "a ratio of rows that are not there": (
+        GOOD + RATIO.replace("ROW", "DAT-X"),
+        "ratio 1: row: unknown row 'DAT-X'; choose one of DAT-S.",
+    ),
+    "a ratio of accuracies": (
+        GOOD + RATIO.replace("ROW", "DAT-S").replace('"flops"', '"top1"'),
+        "ratio 1: column: 'top1' is none of flops, params",
+    ),
+    "a ratio without a figure": (
+        GOOD + RATIO.replace("ROW", "DAT-S").replace('"2.6"', '"2,6"'),
+        "ratio 1: printed: '2,6' is no figure",
     ),
     "a stage that is a boolean": (GOOD.replace('res = "224"', "stage = true"), "write a number"),
 }  # fmt: skip
