@@ -30,6 +30,11 @@ class Term:
         """Counted minus formula."""
         return self.counted - self.formula
 
+    @property
+    def holds(self) -> bool:
+        """Whether it is as predicted, and differs from the formula where a cause is named."""
+        return self.counted == self.predicted and bool(self.residual) == bool(self.cause)
+
 
 @dataclass(frozen=True)
 class Sizes:
@@ -62,6 +67,8 @@ class ModuleTerms:
         model, resolution, module, stage: which module of which model, for which input.
         kind: ``DMHA``, ``W-MSA``, ``SW-MSA``, ``SRA``, ``MSA``, ``NA`` or ``D-DETR``.
         formula: the published formula, and whose it is.
+        published: the formula as it is written there, evaluated at these sizes.
+        runs: maps that the module saw for one image: 1, unless it is used more than once.
         counted: everything that was counted inside the module, attributed to a term or not.
     """
 
@@ -74,6 +81,8 @@ class ModuleTerms:
     sizes: Sizes
     terms: tuple[Term, ...]
     counted: int
+    published: int
+    runs: int = 1
 
     @property
     def by_formula(self) -> int:
@@ -83,8 +92,10 @@ class ModuleTerms:
     @property
     def holds(self) -> bool:
         """Whether formula + causes = counted, term by term and as a whole, exactly."""
-        return self.counted == sum(term.counted for term in self.terms) and all(
-            term.counted == term.predicted for term in self.terms
+        return (
+            self.counted == sum(term.counted for term in self.terms)
+            and self.published == self.by_formula
+            and all(term.holds for term in self.terms)
         )
 
 
@@ -94,12 +105,14 @@ class Coefficient:
 
     Args:
         fitted: an integer, or a fraction where no integers fit.
+        own: of the work that Eq. 10 has a term for.
         paper: what Eq. 10 has.
         parts: the coefficient of each term by itself, by the term's name.
     """
 
     monomial: str
     fitted: str
+    own: str
     paper: int
     parts: dict[str, str]
 
@@ -123,8 +136,10 @@ class Fit:
 
     @property
     def holds(self) -> bool:
-        """Whether integers fit, and every held-out count is met."""
-        return self.worst == 0 and all("/" not in c.fitted for c in self.coefficients)
+        """Whether integers fit, every held-out count is met, and Eq. 10 is right in its terms."""
+        return self.worst == 0 and all(
+            "/" not in c.fitted and c.own == str(c.paper) for c in self.coefficients
+        )
 
 
 @dataclass(frozen=True)

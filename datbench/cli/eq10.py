@@ -71,7 +71,8 @@ def eq10(
         bool,
         typer.Option(
             "--measure",
-            help="Time modules of stage 3's sizes over growing maps and keys, beside the formula.",
+            help="Time a model's deformable attention (dat_t's, of --stage 3, unless told) over "
+            "growing maps and keys, beside the formula and other kinds of attention.",
         ),
     ] = False,
     sides: Annotated[
@@ -79,8 +80,12 @@ def eq10(
         typer.Option(
             metavar="N,N,...",
             help="With --measure: sides of the maps; keys vary on the largest.",
-            show_default="8,12,16,20,24,28,32",
+            show_default="7,14,21,28,35",
         ),
+    ] = None,
+    batch: Annotated[
+        int | None,
+        typer.Option(help="With --measure: images in a batch.", min=1, show_default="1"),
     ] = None,
     device: Annotated[
         str | None,
@@ -138,6 +143,7 @@ def eq10(
         report,
         "measure",
         sides=sides,
+        batch=batch,
         device=device,
         dtype=dtype,
         attention=attention,
@@ -145,9 +151,16 @@ def eq10(
         budget=budget,
     )
     if report:
-        if model or config or (res and not kinds) or stage or every or plot or plot_out:
-            sized = "" if kinds else " --res,"
-            raise UsageError(f"--{report} takes no model,{sized} --stage, --all or --plot.")
+        given = {
+            "a model": (model or config) and not measure,
+            "--res": res and not kinds,
+            "--stage": stage and not measure,
+            "--all": every,
+            "--plot": plot or plot_out,
+        }
+        unused = [name for name, value in given.items() if value]
+        if unused:
+            raise UsageError(f"--{report} does not take {', '.join(unused)}.")
         if check and not (fit or kinds):
             raise UsageError(f"--{report} has nothing to --check.")
     if fit:
@@ -161,8 +174,18 @@ def eq10(
         if how is None:
             raise UnknownNameError.among("attention", str(attention), ATTENTIONS)
         seconds = 45.0 if budget is None else budget
+        module = reports.module_of(model, config, stage or 3)
         reports.measured(
-            sides, device or "cpu", dtype or "float32", how, threads, seconds, wanted, out
+            module,
+            batch or 1,
+            sides,
+            device or "cpu",
+            dtype or "float32",
+            how,
+            threads,
+            seconds,
+            wanted,
+            out,
         )
     else:
         _check_plots(plot, plot_out, wanted)

@@ -137,7 +137,34 @@ def paper(wanted: Format, out: Path | None) -> None:
     emit([claims_table(found)], document("eq10-paper", found, summary()), wanted, out)
 
 
+def module_of(names: list[str] | None, configs: list[Path] | None, stage: int) -> dict[str, int]:
+    """Width, heads, groups and kernel of the deformable attention that is to be measured.
+
+    Raises:
+        UsageError: there are several models, or this stage has no deformable attention.
+    """
+    from ..models.config import Deformable
+    from ..models.spec import ModelSpec
+    from .options import specs
+
+    chosen = specs(names or ([] if configs else ["dat_t"]), configs)
+    if len(chosen) > 1:
+        raise UsageError("--measure times the attention of one model; name only one.")
+    spec = chosen[0]
+    if isinstance(spec, ModelSpec):
+        here = spec.config.stages[stage - 1]
+        for mixer in here.blocks:
+            if isinstance(mixer, Deformable):
+                sizes = {"dim": here.dim, "heads": here.heads}
+                return {**sizes, "groups": mixer.groups, "kernel": mixer.kernel}
+    raise UsageError(
+        f"{spec.name} has no deformable attention in stage {stage}; dat_t has it in 3 and 4."
+    )
+
+
 def measured(
+    module: dict[str, int],
+    batch: int,
     sides: str | None,
     device: str,
     dtype: str,
@@ -164,6 +191,11 @@ def measured(
     check_device(device)
     with _threads(threads), status() as step:
         found: Measurements = measure(
+            dim=module["dim"],
+            heads=module["heads"],
+            groups=module["groups"],
+            kernel=module["kernel"],
+            batch=batch,
             sides=numbers,
             side_for_strides=max(numbers),
             device=device,
@@ -193,7 +225,7 @@ def _threads(wanted: int | None) -> Iterator[None]:
 
 def _sides(text: str | None) -> tuple[int, ...]:
     if text is None:
-        return (8, 12, 16, 20, 24, 28, 32)
+        return (7, 14, 21, 28, 35)
     parts = text.split(",")
     if not all(part.strip().isdecimal() and 0 < int(part) <= 1024 for part in parts):
         raise UsageError(f"--sides {text!r} is not understood; write numbers such as 8,16,24,32.")

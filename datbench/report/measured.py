@@ -9,7 +9,7 @@ from ..measurements import Measurements, Point
 from .measured_words import answers, factor, percent
 from .table import Column, Table, Value
 
-CERTAIN = 0.9
+CERTAIN = 0.95
 """Coverage below which an interval is not shown: too few samples to have one."""
 
 
@@ -124,7 +124,8 @@ def _notes(of: Measurements) -> list[str]:
         notes.append(
             f"Ceilings: {units.amount(product, 'MAC/s', 1)} in a matrix product of side "
             f"{of.ceilings.side}, {units.size(copied)}/s in a copy that moves "
-            f"{units.size(of.ceilings.copied)}; small maps may pass the copy in a cache."
+            f"{units.size(of.ceilings.copied)}; above 100 % it was no ceiling (a small "
+            "map in a cache, a kernel that the product did not have)."
         )
     timed = [point.timing for point in of.points if point.timing]
     short = sum(timing.stopped != "interval" for timing in timed)

@@ -30,10 +30,12 @@ def stacks(modules: Sequence[ModuleTerms]) -> Bars:
     several = len({bar.model for bar in bars}) > 1
     names = [_name(group, with_model=several) for group in ordered]
     names_of_terms = dict.fromkeys(term.name for bar in bars for term in bar.terms)
-    parts = [
-        Part(name, tuple(_counted(bar, name) for bar in bars), _left_out(name, bars))
-        for name in names_of_terms
-    ]
+    parts = []
+    for name in names_of_terms:
+        # A term that one formula has and another leaves out is two parts.
+        for extra in (False, True):
+            amounts = tuple(_counted(bar, name, extra) for bar in bars)
+            parts.append(Part(name, amounts, extra))
     # What a formula has comes first, and of that the projections, then the products.
     parts.sort(key=lambda part: (part.extra, _position(part.name, bars)))
     model = "" if several else f"{bars[0].model}: "
@@ -67,10 +69,9 @@ def _position(name: str, modules: Sequence[ModuleTerms]) -> int:
     return max(names.index(name) for names in found if name in names)
 
 
-def _left_out(name: str, modules: Sequence[ModuleTerms]) -> bool:
-    """Whether no module's formula has the term."""
-    return not any(t.formula for module in modules for t in module.terms if t.name == name)
-
-
-def _counted(module: ModuleTerms, name: str) -> int:
-    return sum(term.counted for term in module.terms if term.name == name)
+def _counted(module: ModuleTerms, name: str, left_out: bool) -> int:
+    return sum(
+        term.counted
+        for term in module.terms
+        if term.name == name and (term.formula == 0) is left_out
+    )

@@ -57,7 +57,7 @@ def test_csv_is_one_row_a_term(run: Run) -> None:
 def test_kinds_of_attention_in_one_table(run: Run) -> None:
     text = run("eq10", "--kinds", "--check").text
     lines = [line.split() for line in text.splitlines()]
-    assert ["MSA", "14x14", "196", "384", "12", "-", "1"] in [line[:7] for line in lines]
+    assert ["MSA", "14x14", "196", "384", "12", "-", "1", "exact"] in [x[:8] for x in lines]
     for name in ("DMHA r=1", "DMHA r=2", "MSA", "SRA R=2", "W-MSA s=7", "NA s=7", "D-DETR K=4"):
         assert text.count(f"\n{name} ") == 2
     rows = run("eq10", "--kinds", "--res", "640", "--format", "json").rows
@@ -67,7 +67,7 @@ def test_kinds_of_attention_in_one_table(run: Run) -> None:
 
 def test_fit(run: Run) -> None:
     text = run("eq10", "--fit", "--check").text
-    assert "Ns C      11           2  2 offset network + 5 LayerNorm" in text
+    assert "Ns C      11      2                      2  2 offset network + 5 LayerNorm" in text
     assert "186 held-out modules are met exactly" in text
     (row,) = run("eq10", "--fit", "--convention", "torch", "--format", "json").rows
     assert all(c["fitted"] == str(c["paper"]) for c in row["coefficients"])
@@ -120,7 +120,10 @@ def test_measure(run: Run) -> None:
         (("--fit", "--paper"), "--fit and --paper are reports of their own; ask for one"),
         (("--grid", "dim=3"), "--grid is for --fit"),
         (("--paper", "--budget", "3"), "--budget is for --measure"),
-        (("dat_t", "--fit"), "--fit takes no model"),
+        (("dat_t", "--fit"), "--fit does not take a model"),
+        (("datpp_t", "dat_t", "--measure"), "name only one"),
+        (("dat_t", "--measure", "--stage", "1"), "no deformable attention in stage 1"),
+        (("timm:resnet18", "--measure"), "timm:resnet18 has no deformable attention"),
         (("--paper", "--check"), "--paper has nothing to --check"),
         (("--measure", "--sides", "8,x"), "--sides '8,x' is not understood"),
         (("--measure", "--sides", "8,16"), "sides"),
@@ -128,7 +131,7 @@ def test_measure(run: Run) -> None:
         (("--measure", "--dtype", "int8"), "dtype"),
         (("--measure", "--attention", "flash"), "unknown attention 'flash'"),
         (("--measure", "--budget", "0"), "budget"),
-        (("--paper", "--res", "224"), "--paper takes no model"),
+        (("--paper", "--res", "224"), "--paper does not take --res"),
         (("--fit", "--grid", "kernel=3"), "cannot tell k² Ns C, Ns C apart"),
         (("--fit", "--grid", "side=3"), "is not understood"),
         (("--fit", "--convention", "mmdet"), "choose one of fvcore, torch"),
@@ -136,7 +139,7 @@ def test_measure(run: Run) -> None:
         (("--plot-out", "p.pdf"), "a plot is written as .png or .svg"),
         (("--plot-out", "no/p.svg"), "--plot-out no/p.svg: there is no directory"),
         (("--plot", "--format", "json"), "--plot draws in the terminal"),
-        (("--fit", "--plot"), "--fit takes no model, --res, --stage, --all or --plot"),
+        (("--fit", "--plot"), "--fit does not take --plot"),
     ],
 )
 def test_bad_input(run: Run, arguments: tuple[str, ...], words: str) -> None:

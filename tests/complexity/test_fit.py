@@ -1,5 +1,7 @@
 """The coefficients of Eq. 10, recovered from counts."""
 
+from dataclasses import replace
+
 import pytest
 
 from datbench.errors import UsageError
@@ -7,6 +9,7 @@ from datbench.measure.complexity import fit as module
 from datbench.measure.complexity.fit import MONOMIALS, fit, parse_grid
 from datbench.measure.conventions import CONVENTIONS
 from datbench.paper.example import claims
+from datbench.types import Kind
 
 FVCORE, TORCH = CONVENTIONS["fvcore"], CONVENTIONS["torch"]
 
@@ -36,10 +39,6 @@ def test_multiply_adds_alone_are_the_papers_formula() -> None:
 
 def test_the_fit_does_not_know_the_formula(monkeypatch: pytest.MonkeyPatch) -> None:
     """Other weights give other coefficients: a norm that costs 7, products that cost 3."""
-    from dataclasses import replace
-
-    from datbench.types import Kind
-
     other = replace(
         FVCORE,
         weights={**FVCORE.weights, Kind.NORM: 7, Kind.MATMUL: 3, Kind.SAMPLE: 0},
@@ -48,6 +47,20 @@ def test_the_fit_does_not_know_the_formula(monkeypatch: pytest.MonkeyPatch) -> N
     found = fit(SMALL, other)
     assert [c.fitted for c in found.coefficients] == ["6", "2", "2", "1", "9", "0"]
     assert {c.paper for c in found.coefficients} == {9}
+    assert not found.holds
+
+
+@pytest.mark.parametrize(("kind", "weight"), [(Kind.MATMUL, 3), (Kind.LINEAR, 2), (Kind.CONV, 2)])
+def test_a_wrong_weight_of_its_own_work_contradicts_the_formula(kind: Kind, weight: int) -> None:
+    other = replace(FVCORE, weights={**FVCORE.weights, kind: weight})
+    found = fit(SMALL, other)
+    assert found.worst == 0
+    assert not found.holds
+
+
+def test_what_it_leaves_out_may_weigh_anything() -> None:
+    other = replace(FVCORE, weights={**FVCORE.weights, Kind.SAMPLE: 3, Kind.NORM: 9})
+    assert fit(SMALL, other).holds
 
 
 def test_work_that_the_monomials_cannot_express_is_not_fitted_away() -> None:
@@ -73,11 +86,10 @@ def test_a_grid_that_is_too_small_is_refused(grid: str, words: str) -> None:
         fit({**SMALL, **parse_grid(grid)}, FVCORE)
 
 
-def test_no_module_is_left_to_hold_out() -> None:
-    """Six modules, and six coefficients."""
-    grid = {"height": (5,), "width": (6,), "stride": (1, 2), "dim": (24,), "kernel": (3,)}
-    with pytest.raises(UsageError, match=r"cannot tell|leaves no module"):
-        fit({**grid, "groups": (1,), "heads": (3, 6, 12)}, FVCORE)
+def test_a_grid_has_every_value_once() -> None:
+    assert parse_grid("height=7,7,8") == {"height": (7, 8)}
+    with pytest.raises(UsageError, match="height is given twice"):
+        parse_grid("height=7 height=8")
 
 
 @pytest.mark.parametrize(

@@ -1,13 +1,17 @@
 """Formula + causes = counted, for every attention module, at any size, as integers."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from torch import Tensor, nn
 
 import datbench
 from datbench.errors import UsageError
-from datbench.measure.complexity import formulas
+from datbench.measure.complexity import formulas, identity
+from datbench.measure.complexity.expression import evaluate, names_of
 from datbench.measure.complexity.formulas import formula_of
 from datbench.measure.complexity.identity import FVCORE, attribute, identities
 from datbench.models.config import (
@@ -19,10 +23,11 @@ from datbench.models.config import (
     Window,
 )
 from datbench.models.dat import REGISTRY
+from datbench.models.mixers import Mixer as Module
 from datbench.models.mixers import make_mixer
 from datbench.models.resolve import resolve
-from datbench.terms import ModuleTerms
-from datbench.types import Attention, Resolution
+from datbench.terms import ModuleTerms, Sizes
+from datbench.types import Attention, Kind, Resolution
 
 sides = st.integers(1, 23)
 
@@ -97,7 +102,96 @@ def test_every_module_of_every_variant(name: str, width: int, height: int) -> No
     assert len(found) == sum(len(s.blocks) for s in REGISTRY.get(name).config.stages)
     for terms in found:
         assert terms.holds, (terms.module, terms.terms)
-        assert terms.counted == terms.by_formula + sum(t.residual for t in terms.terms)
+
+
+def _check(monkeypatch: pytest.MonkeyPatch, **changes: object) -> list[ModuleTerms]:
+    original = identity.formula_of
+
+    def changed(mixer: Module, height: int, width: int) -> formulas.Formula | None:
+        formula = original(mixer, height, width)
+        assert formula is not None
+        first, *others = formula.expected
+        return replace(formula, expected=(replace(first, **changes), *others))
+
+    monkeypatch.setattr(identity, "formula_of", changed)
+    return _of("dat_t", 224, 224)
+
+
+@pytest.mark.parametrize("changes", [{"formula": 1}, {"predicted": 1}, {"cause": "no reason"}])
+def test_a_wrong_formula_fails(monkeypatch: pytest.MonkeyPatch, changes: dict[str, object]) -> None:
+    """Another value of the formula, of what follows from the sizes, or a cause of nothing."""
+    assert not any(terms.holds for terms in _check(monkeypatch, **changes))
+
+
+def test_a_formula_that_is_written_otherwise_fails(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Both amounts wrong alike, and right beside each other: the text of the formula tells."""
+    original = identity.formula_of
+
+    def changed(mixer: Module, height: int, width: int) -> formulas.Formula | None:
+        formula = original(mixer, height, width)
+        assert formula is not None
+        return replace(
+            formula, formula=formula.formula.replace("4 HW", "3 HW").replace("2 Ns", "Ns")
+        )
+
+    monkeypatch.setattr(identity, "formula_of", changed)
+    found = _of("dat_t", 224, 224)
+    assert not any(terms.holds for terms in found)
+
+
+@pytest.mark.parametrize(
+    ("kind", "weight"), [(Kind.SAMPLE, 3), (Kind.NORM, 4), (Kind.LINEAR, 2), (Kind.CONV, 2)]
+)
+def test_a_wrong_count_fails(monkeypatch: pytest.MonkeyPatch, kind: Kind, weight: int) -> None:
+    other = replace(FVCORE, weights={**FVCORE.weights, kind: weight})
+    monkeypatch.setattr(identity, "FVCORE", other)
+    found = [terms for terms in _of("dat_t", 224, 224) if terms.kind == "DMHA"]
+    assert not any(terms.holds for terms in found)
+    causes = [t.cause for terms in found for t in terms.terms if t.counted != t.predicted]
+    assert causes
+    assert all("NOT EXPLAINED: " in cause for cause in causes)
+
+
+class _Uses(nn.Module):
+    """A mixer used as others may use one: by name, twice, on two images, or not at all."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stages = nn.ModuleDict({"a": make_mixer(Window(7), 12, 3, 14)})
+        self.idle = make_mixer(Window(7), 12, 3, 14)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = x[:, :, :14, :14].permute(0, 2, 3, 1).repeat(2, 1, 1, 4)  # (2, 14, 14, 12)
+        x = self.stages["a"](x=x)
+        y: Tensor = self.stages["a"](x)
+        return y
+
+
+def test_a_module_in_somebody_elses_model(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(identity, "build_for_count", lambda spec, setting: _Uses().to("meta"))
+    (terms,) = _of("torch.nn:Identity", 32, 32)
+    assert (terms.module, terms.stage, terms.runs) == ("stages.a", 0, 4)
+    assert terms.holds
+
+
+@pytest.mark.parametrize(
+    ("text", "value"),
+    [
+        ("2 HW Ns C + 2 HW C² + 2 Ns C² + (k² + 2) Ns C", 2 * 6 * 4 * 5 + 2 * 150 + 200 + 11 * 20),
+        ("4 M (2H - 1)(2W - 1)", 4 * 7 * 3 * 5),
+        ("2 (HW)² C", 2 * 36 * 5),
+        ("3 M K HW C - 1", 3 * 7 * 3 * 6 * 5 - 1),
+    ],
+)
+def test_expressions(text: str, value: int) -> None:
+    names = names_of(Sizes(2, 3, 4, 5, 7, kernel=3))
+    assert evaluate(text, names) == value
+
+
+@pytest.mark.parametrize("text", ["", "2 X", "2 +", "(C", "C)", "C * 2", "C^2"])
+def test_expressions_are_refused(text: str) -> None:
+    with pytest.raises(ValueError, match=r"."):
+        evaluate(text, names_of(Sizes(2, 3, 4, 5, 7)))
 
 
 def test_the_released_stage_3_is_what_fvcore_counts() -> None:

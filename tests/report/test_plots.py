@@ -40,7 +40,7 @@ def module(resolution: str, kind: str, offsets: int, left_out: int) -> ModuleTer
     terms = tuple(term for term in terms if term.counted)
     counted = sum(term.counted for term in terms)
     return ModuleTerms(
-        "dat_t", resolution, "stages.2", 3, kind, "", Sizes(1, 1, 1, 1, 1), terms, counted
+        "dat_t", resolution, "stages.2", 3, kind, "", Sizes(1, 1, 1, 1, 1), terms, counted, 600
     )
 
 

@@ -17,6 +17,7 @@ from ...terms import Coefficient, Fit
 from ..conventions import Convention
 from ..count import count
 from ..operators import ShapesOnly
+from . import formulas
 from .identity import term_of
 
 Row: TypeAlias = list[Fraction]
@@ -25,6 +26,9 @@ MONOMIALS = ("HW Ns C", "HW C²", "Ns C²", "k² Ns C", "Ns C", "M HW Ns")
 
 PAPER = (2, 2, 2, 1, 2, 0)
 """Eq. 10, in the same order; the fit does not read it."""
+
+OWN = (formulas.PROJECTIONS, formulas.KEYS, formulas.PRODUCTS, formulas.OFFSETS)
+"""The work that Eq. 10 has a term for."""
 
 GRID: Mapping[str, tuple[int, ...]] = {
     "height": (5, 8, 14),
@@ -70,6 +74,7 @@ def fit(grid: Mapping[str, Sequence[int]], convention: Convention) -> Fit:
         Coefficient(
             monomial,
             str(coefficients[i]),
+            str(sum((parts[name][i] for name in OWN if name in parts), start=Fraction(0))),
             PAPER[i],
             {name: str(found[i]) for name, found in parts.items() if found[i]},
         )
@@ -93,7 +98,9 @@ def parse_grid(text: str) -> dict[str, tuple[int, ...]]:
                 f"--grid {part!r} is not understood; write NAME=N,N,... with a name of "
                 f"{', '.join(GRID)} and numbers from 1 to 4096."
             )
-        found[name] = tuple(int(number) for number in numbers)
+        if name in found:
+            raise UsageError(f"--grid: {name} is given twice; write its numbers with commas.")
+        found[name] = tuple(dict.fromkeys(int(number) for number in numbers))
     return found
 
 

@@ -5,9 +5,10 @@ as fvcore does (a norm 5 an element, bilinear sampling 4 an output element); the
 what is counted, never derived from it.
 
 Sources: DMHA, DAT (CVPR 2022) Eq. 10. W-MSA and MSA, Swin Transformer (ICCV 2021) Eqs. 2 and 1.
-SRA, PVT (ICCV 2021) Section 3.3: the same with fewer keys, and the reduction's convolution. NA, NAT
-(CVPR 2023): as W-MSA at the same number of keys. Deformable-DETR attention (DAT Eq. 11), Deformable
-DETR (ICLR 2021) Appendix A.1, values projected before sampling.
+SRA is derived from PVT (ICCV 2021) Section 3.3, which prints none: the same with fewer keys, and
+the reduction's convolution. NA is W-MSA's with as many keys, as NAT (CVPR 2023) says of itself.
+Deformable-DETR attention (DAT Eq. 11): Deformable DETR (ICLR 2021) Appendix A.1, values projected
+before sampling.
 """
 
 from __future__ import annotations
@@ -162,7 +163,7 @@ def _spatial_reduction(mixer: SpatialReductionAttention, height: int, width: int
     reduction = r * r * ns * c * c
     expected.append(Expected(REDUCTION, "r² Ns C²", reduction, reduction))
     expected.append(_left_out(REDUCTION_NORM, "5 Ns C", 5 * ns * c))
-    formula = "2 HW C² + 2 Ns C² + 2 HW Ns C + r² Ns C² (PVT, Section 3.3)"
+    formula = "2 HW C² + 2 Ns C² + 2 HW Ns C + r² Ns C² (derived from PVT, Section 3.3)"
     return Formula("SRA", formula, sizes, tuple(expected))
 
 
@@ -177,7 +178,7 @@ def _neighborhood(mixer: NeighborhoodAttention, height: int, width: int) -> Form
         Expected(ALL_PROJECTIONS, "4 HW C²", 4 * hw * c * c, projections, cause),
         Expected(PRODUCTS, "2 s² HW C", products * hw, products * padded, cause),
     )
-    return Formula("NA", "4 HW C² + 2 s² HW C (as Swin, Eq. 2)", sizes, expected)
+    return Formula("NA", "4 HW C² + 2 s² HW C (as Swin, Eq. 2, with as many keys)", sizes, expected)
 
 
 def _deformable_detr(mixer: DeformableDetrAttention, height: int, width: int) -> Formula:

@@ -7,7 +7,7 @@ where in the module it ran. Nothing is found by subtracting.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, TypeAlias
 
 from torch import Tensor, nn
 
@@ -21,9 +21,13 @@ from ..conventions import CONVENTIONS
 from ..count import build_for_count, count_built
 from ..recorder import OperatorCall
 from . import formulas
-from .formulas import Formula, formula_of
+from .expression import evaluate, names_of
+from .formulas import Expected, Formula, formula_of
 
 FVCORE = CONVENTIONS["fvcore"]
+
+Shape: TypeAlias = tuple[int, int, int]
+"""Images, height and width of a map."""
 
 UNATTRIBUTED = "unattributed"
 
@@ -58,14 +62,10 @@ def identities(
     setting = Setting(resolution, attention=attention)
     model = build_for_count(spec, setting)
     mixers = {path: m for path, m in model.named_modules() if isinstance(m, Mixer)}
-    if not mixers:
-        raise UsageError(
-            f"{spec.name} has no attention module that a formula here describes; dat_t has "
-            "deformable and window attention, datpp_t neighbourhood attention."
-        )
-    shapes: dict[str, tuple[int, int]] = {}
+    shapes: dict[str, list[Shape]] = {}
     handles = [
-        mixer.register_forward_pre_hook(_note(shapes, path)) for path, mixer in mixers.items()
+        mixer.register_forward_pre_hook(_note(shapes.setdefault(path, [])), with_kwargs=True)
+        for path, mixer in mixers.items()
     ]
     try:
         count = count_built(spec.name, model, setting)
@@ -74,18 +74,48 @@ def identities(
             handle.remove()
     found = []
     for path, mixer in mixers.items():
-        formula = formula_of(mixer, *shapes[path])
-        if formula is not None:
-            calls = [c for c in count.calls if (c.module + ".").startswith(path + ".")]
-            found.append(module_terms(spec.name, str(resolution), path, mixer, formula, calls))
+        calls = [c for c in count.calls if (c.module + ".").startswith(path + ".")]
+        terms = _of_module(spec.name, str(resolution), path, mixer, shapes[path], calls)
+        found += [terms] if terms is not None else []
+    if not found:
+        raise UsageError(
+            f"{spec.name} has no attention module that a formula here describes; dat_t has "
+            "deformable and window attention, datpp_t neighbourhood attention."
+        )
     return found
 
 
-def _note(shapes: dict[str, tuple[int, int]], path: str) -> Any:
-    def hook(module: nn.Module, inputs: tuple[Tensor, ...]) -> None:
-        shapes[path] = (inputs[0].shape[1], inputs[0].shape[2])  # of (B, H, W, C)
+def _note(shapes: list[Shape]) -> Any:
+    def hook(module: nn.Module, inputs: tuple[Any, ...], named: dict[str, Any]) -> None:
+        b, h, w, _ = next(x for x in (*inputs, *named.values()) if isinstance(x, Tensor)).shape
+        shapes.append((b, h, w))
 
     return hook
+
+
+def _of_module(
+    model: str,
+    resolution: str,
+    path: str,
+    mixer: Mixer,
+    shapes: Sequence[Shape],
+    calls: Sequence[OperatorCall],
+) -> ModuleTerms | None:
+    """A module that ran on maps of one size; None if it did not run, or has no formula.
+
+    Raises:
+        UsageError: it ran on maps of several sizes.
+    """
+    sizes = {(h, w) for _, h, w in shapes}
+    if not sizes:
+        return None
+    if len(sizes) > 1:
+        raise UsageError(f"{model}: {path} runs on maps of several sizes; no one formula is its.")
+    formula = formula_of(mixer, *sizes.pop())
+    runs = sum(b for b, _, _ in shapes)
+    if formula is None:
+        return None
+    return module_terms(model, resolution, path, mixer, formula, calls, runs)
 
 
 def module_terms(
@@ -95,15 +125,21 @@ def module_terms(
     mixer: Mixer,
     formula: Formula,
     calls: Sequence[OperatorCall],
+    runs: int = 1,
 ) -> ModuleTerms:
-    """A module's formula with what its operators were counted to cost, term by term."""
+    """A module's formula with what its operators were counted to cost, term by term.
+
+    Args:
+        runs: maps that it saw: the formula is of one.
+    """
     counted = attribute(path, mixer, formula, calls)
     terms = [
-        Term(e.name, e.expression, e.formula, e.predicted, counted.pop(e.name, 0), e.cause)
+        _term(e.name, e.expression, runs * e.formula, runs * e.predicted, counted.pop(e.name, 0), e)
         for e in formula.expected
     ]
     # What is left belongs to no term of the module's: the identity then fails, and says where.
     terms += [Term(name, "", 0, 0, amount, "not predicted") for name, amount in counted.items()]
+    published = evaluate(_written(formula.formula), names_of(formula.sizes))
     return ModuleTerms(
         model,
         resolution,
@@ -114,7 +150,23 @@ def module_terms(
         formula.sizes,
         tuple(terms),
         sum(FVCORE.weigh(call.cost, call.module_type) for call in calls),
+        runs * published,
+        runs,
     )
+
+
+def _term(
+    name: str, expression: str, formula: int, predicted: int, counted: int, expected: Expected
+) -> Term:
+    cause = expected.cause
+    if counted != predicted:
+        cause = f"{cause}; NOT EXPLAINED: {counted - predicted:+,}".removeprefix("; ")
+    return Term(name, expression, formula, predicted, counted, cause)
+
+
+def _written(formula: str) -> str:
+    """The formula without its source, which stands last in brackets."""
+    return formula[: formula.rindex(" (")]
 
 
 def attribute(
@@ -169,4 +221,5 @@ def _samples_features(call: OperatorCall, mixer: Mixer) -> bool:
 def _stage(path: str) -> int:
     """From 1, as the papers count; of a module on its own, 0."""
     parts = path.split(".")
-    return int(parts[1]) + 1 if parts[0] == "stages" and len(parts) > 1 else 0
+    numbered = parts[0] == "stages" and len(parts) > 1 and parts[1].isdecimal()
+    return int(parts[1]) + 1 if numbered else 0

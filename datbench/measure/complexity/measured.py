@@ -26,6 +26,9 @@ from .jobs import DETR_POINTS, RATIO, WINDOW, How, Job, how_of, jobs_of
 from .memory import available_bytes
 from .shares import shares
 
+SIDES = (7, 14, 21, 28, 35)
+"""Multiples of a window of 7, so that no map is padded."""
+
 _CEILINGS = 0.1
 """Of the budget."""
 
@@ -54,9 +57,9 @@ def measure(
     heads: int = 12,
     groups: int = 3,
     kernel: int = 5,
-    sides: Sequence[int] = (8, 12, 16, 20, 24, 28, 32),
+    sides: Sequence[int] = SIDES,
     strides: Sequence[int] = (8, 4, 2, 1),
-    side_for_strides: int = 32,
+    side_for_strides: int = SIDES[-1],
     batch: int = 1,
     dtype: str = "float32",
     device: str = "cpu",
@@ -94,6 +97,10 @@ def measure(
         for number, counted in enumerate(waiting):
             step(f"{counted.job} ({number + 1} of {len(waiting)})")
             left = max(budget - (time.perf_counter() - start), 0.0)
+            if counted.point.macs / limits.macs > max(left, 1.0):
+                reason = "at the machine's best rate one call takes longer than the budget has left"
+                points.append(replace(counted.point, reason=reason))
+                continue
             seconds = left * weights[number] / sum(weights[number:])
             points.append(_rated(_measured(counted, how, seconds), limits))
     except KeyboardInterrupt:
@@ -187,13 +194,11 @@ def _run(counted: _Counted, how: How, seconds: float) -> Point:
     x = torch.randn(how.shape(counted.job.side), device=how.device).to(how.dtype)  # (B, H, W, C)
     with torch.inference_mode():
         timing = time_calls(lambda: mixer(x), how.device, budget=(1 - _PROFILED) * seconds)
+        point = replace(counted.point, timing=timing, peak_bytes=_peak(mixer, x))
+        if timing.median > max(seconds, 1.0):
+            return point  # its seconds are spent: another run would only double them
         runs = min(max(round(_PROFILED * seconds / timing.median), 1), _RUNS)
-        return replace(
-            counted.point,
-            timing=timing,
-            peak_bytes=_peak(mixer, x),
-            shares=shares(mixer, counted.formula, counted.calls, x, runs),
-        )
+        return replace(point, shares=shares(mixer, counted.formula, counted.calls, x, runs))
 
 
 def _peak(mixer: Mixer, x: Tensor) -> int | None:
