@@ -2,17 +2,36 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
+from .errors import UsageError
 from .types import Setting
 
-MemoryMode = Literal["inference", "train-forward", "train"]
-"""Without gradients; the forward with what autograd keeps; the backward after it."""
+MemoryMode = Literal["inference", "train-forward", "train", "step"]
+"""Without gradients; the forward with what autograd keeps; the backward after it; a full step,
+which ends with the optimizer's.
+"""
 
-MEMORY_MODES: tuple[MemoryMode, ...] = ("inference", "train-forward", "train")
+MEMORY_MODES: tuple[MemoryMode, ...] = ("inference", "train-forward", "train", "step")
 
-Category = Literal["parameters", "buffers", "inputs", "kept", "outputs", "gradients", "temporary"]
+WITH_BACKWARD: tuple[MemoryMode, ...] = ("train", "step")
+
+Optimizer = Literal["sgd", "sgd-momentum", "adamw"]
+
+OPTIMIZERS: tuple[Optimizer, ...] = ("sgd", "sgd-momentum", "adamw")
+
+Autocast = Literal["bfloat16", "float16"]
+
+AUTOCASTS: tuple[Autocast, ...] = ("bfloat16", "float16")
+
+Checkpointing = Literal["block"]
+
+CHECKPOINTINGS: tuple[Checkpointing, ...] = ("block",)
+
+Category = Literal[
+    "parameters", "buffers", "inputs", "kept", "outputs", "gradients", "optimizer", "temporary"
+]
 """What a storage is. The first of these that fits; `kept` is kept for the backward."""
 
 CATEGORIES: tuple[Category, ...] = (
@@ -22,8 +41,42 @@ CATEGORIES: tuple[Category, ...] = (
     "kept",
     "outputs",
     "gradients",
+    "optimizer",
     "temporary",
 )
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """How a model is trained besides its mode and setting; None is without.
+
+    Args:
+        optimizer: of a full step; there None is AdamW.
+        autocast: operators that CUDA's autocast runs in this type are run in it.
+        checkpointing: what is run again in the backward instead of being kept.
+    """
+
+    optimizer: Optimizer | None = None
+    autocast: Autocast | None = None
+    checkpointing: Checkpointing | None = None
+
+    def of(self, mode: MemoryMode) -> Recipe:
+        """The recipe with the optimizer that this mode has.
+
+        Raises:
+            UsageError: the mode has no use for a part of it.
+        """
+        if mode == "step":
+            return replace(self, optimizer=self.optimizer or "adamw")
+        if self.optimizer is not None:
+            raise UsageError(f"the mode {mode} makes no optimizer's step; use the mode step.")
+        if self.checkpointing is not None and mode == "inference":
+            raise UsageError("checkpointing saves what training keeps; inference keeps nothing.")
+        return self
+
+
+PLAIN = Recipe()
+"""Without any of it."""
 
 
 @dataclass(frozen=True)
@@ -98,6 +151,7 @@ class MemoryRow:
         at_end: alive when the run has ended.
         parts: by stage, module and operator; parameters, buffers and inputs belong to none.
         measured: None where `--verify` was not asked for.
+        recipe: with the optimizer named in a full step.
     """
 
     model: str
@@ -109,6 +163,7 @@ class MemoryRow:
     peak: Peak
     parts: tuple[MemoryPart, ...]
     measured: CpuPeak | None = None
+    recipe: Recipe = PLAIN
 
     def line(self, category: Category) -> LedgerLine:
         """The line of one category."""

@@ -2,7 +2,8 @@
 
 A document is ``{"format": "datbench", "version": 1, "kind", "environment", "rows": [...]}``.
 Version history: 1, the first (0.1.0): kinds ``flops``, ``explain``, ``eq10``, ``eq10-fit``,
-``eq10-paper``, ``eq10-measured``, ``memory``, ``table``, ``params``, ``models``, ``show``, ``env``.
+``eq10-paper``, ``eq10-measured``, ``memory``, ``memory-largest``, ``memory-measured``,
+``table``, ``params``, ``models``, ``show``, ``env``.
 """
 
 from __future__ import annotations

@@ -2,13 +2,24 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, TypeVar
 
 import typer
 
 from ..errors import UnknownNameError, UsageError
-from ..ledger import MEMORY_MODES, MemoryMode
+from ..ledger import (
+    AUTOCASTS,
+    CHECKPOINTINGS,
+    MEMORY_MODES,
+    OPTIMIZERS,
+    WITH_BACKWARD,
+    MemoryMode,
+    Recipe,
+)
 from ..types import ATTENTIONS, DTYPES, Attention, Setting
+from . import memory_reports as reports
 from .options import (
     Configs,
     Format,
@@ -22,9 +33,12 @@ from .options import (
 )
 
 if TYPE_CHECKING:
+    from ..allocation import Replay
     from ..ledger import MemoryRow
     from ..models.resolve import Spec
     from ..report.memory import By
+
+Name = TypeVar("Name", bound=str)
 
 PARTS: tuple[By, ...] = ("stage", "module", "operator")
 
@@ -40,11 +54,19 @@ def memory(
     mode: Annotated[
         str,
         typer.Option(
-            help="inference (no gradients), train-forward (with what autograd keeps; the papers') "
-            "or train (the backward too).",
+            help="inference (no gradients), train-forward (with what autograd keeps; the papers'), "
+            "train (the backward too) or step (a full step: the optimizer's too).",
             autocompletion=complete(*MEMORY_MODES),
         ),
     ] = "train-forward",
+    optimizer: Annotated[
+        str | None,
+        typer.Option(
+            help="Of a full step: sgd, sgd-momentum or adamw.",
+            autocompletion=complete(*OPTIMIZERS),
+            show_default="adamw",
+        ),
+    ] = None,
     attention: Annotated[
         str,
         typer.Option(
@@ -59,6 +81,22 @@ def memory(
             autocompletion=complete(*DTYPES),
         ),
     ] = "float32",
+    autocast: Annotated[
+        str | None,
+        typer.Option(
+            help="Cast as CUDA's autocast does, to bfloat16 or float16; the model stays float32.",
+            autocompletion=complete(*AUTOCASTS),
+            show_default=False,
+        ),
+    ] = None,
+    checkpointing: Annotated[
+        str | None,
+        typer.Option(
+            help="block: run each block again in the backward instead of keeping what it makes.",
+            autocompletion=complete(*CHECKPOINTINGS),
+            show_default=False,
+        ),
+    ] = None,
     features: Annotated[
         bool, typer.Option("--features", help="Four feature maps with a norm each, no head.")
     ] = False,
@@ -78,36 +116,127 @@ def memory(
             "profiler sees beside the simulated one.",
         ),
     ] = False,
+    largest: Annotated[
+        str | None,
+        typer.Option(
+            metavar="MEMORY",
+            help="The largest batch that fits, into an amount such as 16GiB or a GPU: "
+            "v100-16gb, v100-32gb, rtx3090, rtx4090, a100-40gb, a100-80gb, h100-80gb or h200.",
+            show_default=False,
+        ),
+    ] = None,
+    context: Annotated[
+        str | None,
+        typer.Option(
+            metavar="MEMORY",
+            help="With --largest: what the CUDA context and libraries take of it.",
+            show_default="500MiB",
+        ),
+    ] = None,
+    device: Annotated[
+        str | None,
+        typer.Option(
+            help="Measure on this device, cuda or cpu, in a fresh process for each run; with "
+            "--verify beside the simulation; with --largest confirm the batch on it.",
+            show_default="simulate",
+        ),
+    ] = None,
+    timeline: Annotated[
+        bool, typer.Option("--timeline", help="Draw what is alive over the run in the terminal.")
+    ] = False,
+    timeline_out: Annotated[
+        Path | None,
+        typer.Option(
+            "--timeline-out",
+            metavar="FILE",
+            readable=False,
+            help="The same as .png or .svg, or as .pickle for pytorch.org/memory_viz.",
+        ),
+    ] = None,
     format: OutputFormat = None,
     out: Out = None,
 ) -> None:
-    """Tell where the memory goes, simulated on tensors without values.
+    """Tell where the memory goes, simulated or measured.
 
-    One model at one setting has a ledger; several make one table. JSON holds it all.
+    One model at one setting has a ledger; several make one table. JSON holds it all. Without
+    --device nothing is run: storages are followed on tensors without values.
     """
     from .output import choose_format
 
     wanted = choose_format(format, out)
     parts = _parts(by, wanted)
+    chosen = _mode(mode)
+    recipe = _recipe(chosen, optimizer, autocast, checkpointing)
     jobs = _jobs(specs(model, config), res, batch, _attention(attention), dtype, features)
+    if autocast is not None and dtype != "float32":
+        raise UsageError(f"--autocast casts a float32 model; leave out --dtype {dtype}.")
+    if autocast is not None and verify and device is None:
+        raise UsageError(
+            "--verify: the CPU's autocast casts other operators than CUDA's, which is simulated; "
+            "leave one of --verify and --autocast out."
+        )
     if parts and len(jobs) > 1:
         raise UsageError("--by breaks down one model at one setting; name only one.")
-    rows = _simulate(jobs, _mode(mode), verify)
-    _write(rows, parts, wanted, out)
+    _check_timeline(timeline, timeline_out, wanted, len(jobs), largest or device)
+    if context is not None and largest is None:
+        raise UsageError("--context is a part of --largest; give that too.")
+    if (largest or device) and (parts or (largest and verify)):
+        raise UsageError("--by and --verify are of a ledger; leave them out.")
+    if largest is not None:
+        room = None if context is None else reports.amount(context, "--context")
+        size = reports.capacity(largest)
+        reports.largest(jobs, chosen, recipe, size, room, device, wanted, out)
+    elif device is not None:
+        there = [(spec, replace(setting, device=device)) for spec, setting in jobs]
+        reports.measured(there, chosen, recipe, verify, wanted, out)
+    else:
+        if timeline or timeline_out is not None:
+            reports.timeline(jobs[0], chosen, recipe, timeline, timeline_out)
+        if not timeline:
+            rows = _simulate(jobs, chosen, recipe, verify)
+            _write(rows, reports.replays(jobs, chosen, recipe), parts, wanted, out)
+
+
+def _check_timeline(
+    terminal: bool, path: Path | None, wanted: Format, jobs: int, other: str | None
+) -> None:
+    """Whatever can be refused is refused before anything is simulated."""
+    if not terminal and path is None:
+        return
+    if other is not None:
+        raise UsageError("--timeline is of a simulated run; leave out --largest and --device.")
+    if jobs > 1:
+        raise UsageError("--timeline draws one run; name one model, size and batch.")
+    if terminal and wanted is not Format.TABLE:
+        raise UsageError("--timeline draws in the terminal; a file is --timeline-out FILE.")
+    if path is not None:
+        reports.check_timeline(path)
 
 
 def _mode(name: str) -> MemoryMode:
-    for mode in MEMORY_MODES:
-        if mode == name:
-            return mode
-    raise UnknownNameError.among("mode", name, MEMORY_MODES)
+    return _named("mode", name, MEMORY_MODES)
 
 
 def _attention(name: str) -> Attention:
-    for attention in ATTENTIONS:
-        if attention == name:
-            return attention
-    raise UnknownNameError.among("attention", name, ATTENTIONS)
+    return _named("attention", name, ATTENTIONS)
+
+
+def _recipe(
+    mode: MemoryMode, optimizer: str | None, autocast: str | None, checkpointing: str | None
+) -> Recipe:
+    """How the model is trained; refused where the mode has no use for it."""
+    return Recipe(
+        None if optimizer is None else _named("optimizer", optimizer, OPTIMIZERS),
+        None if autocast is None else _named("autocast", autocast, AUTOCASTS),
+        None if checkpointing is None else _named("checkpointing", checkpointing, CHECKPOINTINGS),
+    ).of(mode)
+
+
+def _named(what: str, name: str, known: tuple[Name, ...]) -> Name:
+    for one in known:
+        if one == name:
+            return one
+    raise UnknownNameError.among(what, name, known)
 
 
 def _parts(by: str | None, wanted: Format) -> list[By]:
@@ -140,17 +269,17 @@ def _jobs(
     ]
 
 
-def _simulate(jobs: list[tuple[Spec, Setting]], mode: MemoryMode, verify: bool) -> list[MemoryRow]:
+def _simulate(
+    jobs: list[tuple[Spec, Setting]], mode: MemoryMode, recipe: Recipe, verify: bool
+) -> list[MemoryRow]:
     """Simulate every job, and run it if that is wanted."""
-    from dataclasses import replace
-
     # torch is imported here, after everything that the user may have mistyped was checked.
     from ..measure.memory import memory_row
     from .progress import progress
 
     rows = []
     for spec, setting in progress(jobs, lambda job: job[0].name):
-        row = memory_row(spec, replace(setting, backward=mode == "train"), mode)
+        row = memory_row(spec, replace(setting, backward=mode in WITH_BACKWARD), mode, recipe)
         if verify:
             from ..measure.memory.measured import measured_on_cpu
 
@@ -159,8 +288,16 @@ def _simulate(jobs: list[tuple[Spec, Setting]], mode: MemoryMode, verify: bool) 
     return rows
 
 
-def _write(rows: list[MemoryRow], parts: list[By], wanted: Format, out: Out) -> None:
+def _write(
+    rows: list[MemoryRow],
+    replays: list[list[Replay]],
+    parts: list[By],
+    wanted: Format,
+    out: Out,
+) -> None:
+    from ..allocation import NO_CONTEXT
     from ..measure.environment import summary
+    from ..report.allocation import replays_table
     from ..report.memory import breakdown, many_models, one_model
     from ..results import document
     from .output import emit
@@ -171,4 +308,10 @@ def _write(rows: list[MemoryRow], parts: list[By], wanted: Format, out: Out) -> 
         tables = [breakdown(rows[0], parts[0])]
     else:
         tables = one_model(rows[0], parts)
-    emit(tables, document("memory", rows, summary()), wanted, out)
+    names = [f"{row.model}, {row.setting.resolution}, batch {row.setting.batch}" for row in rows]
+    tables = [tables[0], replays_table(names, replays), *tables[1:]]
+    content = document("memory", rows, summary())
+    for row, found in zip(content["rows"], replays, strict=True):
+        row["allocator"] = [asdict(each) for each in found]
+        row["context"] = {"amount": None, "reason": NO_CONTEXT}
+    emit(tables, content, wanted, out)

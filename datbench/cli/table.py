@@ -45,6 +45,13 @@ def table(
             "or a cell could not be computed (3).",
         ),
     ] = False,
+    device: Annotated[
+        str | None,
+        typer.Option(
+            help="Measure printed memory on this device too (cuda), each run in a fresh process.",
+            show_default=False,
+        ),
+    ] = None,
     format: OutputFormat = None,
     out: Out = None,
 ) -> None:
@@ -62,7 +69,7 @@ def table(
     from ..results import document
     from .options import Format
 
-    comparisons = _compare(chosen)
+    comparisons = _compare(chosen, device)
     tables = [t for c in comparisons for t in (for_people(c), *further(c))]
     if wanted is Format.CSV:
         tables = [for_machines(comparisons)]
@@ -93,14 +100,17 @@ def _chosen(names: Sequence[str], files: Sequence[Path]) -> list[TableData]:
     return found
 
 
-def _compare(chosen: Sequence[TableData]) -> list[Comparison]:
+def _compare(chosen: Sequence[TableData], device: str | None) -> list[Comparison]:
     """Compute every table; models that they share are counted once."""
+    from ..measure.memory.gpu import check_present
     from ..paper.library import paper_tables
     from ..paper.verdicts import compare
     from ..paper.workshop import Workshop
     from .progress import progress
 
-    workshop = Workshop()
+    if device is not None:
+        check_present(device)
+    workshop = Workshop(device)
     # A paper's verdicts rest on the papers alone; a table of the user's, on its own rows too.
     return [
         compare(table, [other for other in paper_tables() if other is not table], workshop)

@@ -15,7 +15,7 @@ _RULES = ("after the forward", "kept for backward")
 
 
 def memory_evidence(build: Build, batch: int, workshop: Workshop) -> list[Evidence]:
-    """What a forward in training holds, both readings at both batches."""
+    """What a forward in training holds, both readings at both batches; then on a device."""
     return list(_evidence(build, batch, workshop))
 
 
@@ -25,11 +25,20 @@ def _evidence(build: Build, batch: int, workshop: Workshop) -> Iterator[Evidence
         held = workshop.hold(build, images)
         for rule, amount in zip(_RULES, (held.after_forward, held.kept), strict=True):
             yield Evidence(build.model, str(res), amount, "byte", f"{rule}, batch {images}")
+    if workshop.device is None:
+        return
+    for images in (batch, 2 * batch):
+        row = workshop.measure(build, images)
+        for rule in ("allocated", "reserved"):
+            found: int | None = None if row.peaks is None else getattr(row.peaks, rule)
+            on = f"{rule} on {workshop.device}, batch {images}"
+            said = on if found is not None else f"{on}: {row.outcome}"
+            yield Evidence(build.model, str(res), found, "byte", said)
 
 
 def judge_memory(printed: Printed, batch: int, evidence: list[Evidence]) -> tuple[Verdict, str]:
     """A print that no reading at the stated batch rounds to is not reproduced; and by how much."""
-    here, there = evidence[:2], evidence[2:]
+    here, there = evidence[:2], evidence[2:4]
     if any(e.amount is not None and printed.agrees(e.amount) for e in here):
         return "agrees", ""
     after, kept = (_gib(e) for e in here)

@@ -6,8 +6,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from ..errors import DatbenchError, MeasurementError, UsageError
+from ..gpu_memory import GpuRow
 from ..measure.conventions import CONVENTIONS
 from ..measure.count import count_anywhere
+from ..measure.memory.gpu import measure_gpu
 from ..measure.memory.rows import memory_row
 from ..measure.parameters import mask_elements, parameters
 from ..models.config import Deformable, Window
@@ -46,9 +48,14 @@ class Held:
 
 
 class Workshop:
-    """Builds and counts on meta, and remembers: tables share their models."""
+    """Builds and counts on meta, and remembers: tables share their models.
 
-    def __init__(self) -> None:
+    Args:
+        device: where memory is measured besides being simulated; None for nowhere.
+    """
+
+    def __init__(self, device: str | None = None) -> None:
+        self.device = device
         self._made: dict[tuple[str, Resolution], Made | DatbenchError] = {}
         self._held: dict[tuple[str, Resolution, int], Held | DatbenchError] = {}
         self._specs: dict[str, Spec | DatbenchError] = {}
@@ -108,6 +115,17 @@ class Workshop:
         if isinstance(found, DatbenchError):
             raise found
         return found
+
+    def measure(self, build: Build, batch: int) -> GpuRow:
+        """The memory of the same run on the device, in a fresh process.
+
+        Raises:
+            UsageError: the device is not here.
+        """
+        assert self.device is not None
+        spec = self.spec(build)
+        setting = Setting(build.res or spec.resolution, batch=batch, device=self.device)
+        return measure_gpu(spec, setting, "train-forward")
 
     def size(self, build: Build, quantity: str) -> int:
         """A size of the architecture of one of datbench's own models, by stage (Table 1).

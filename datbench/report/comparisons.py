@@ -106,15 +106,19 @@ def further(comparison: Comparison) -> list[Table]:
     found = [
         _memory(comparison, heading)
         for heading in comparison.headings
-        if heading.quantity == "memory" and _is_compared(comparison, heading)
+        if heading.quantity == "memory" and _has_evidence(comparison, heading)
     ]
     return [*found, _ratios(comparison)] if comparison.ratios else found
+
+
+def _has_evidence(comparison: Comparison, heading: Heading) -> bool:
+    return any(cell.evidence for cell in comparison.cells() if cell.column == heading.name)
 
 
 def _memory(comparison: Comparison, heading: Heading) -> Table:
     """Every reading in GiB, and in parts of the last row's."""
     cells = [line.cells[heading.name] for line in comparison.lines if heading.name in line.cells]
-    rules = [evidence.rule for evidence in next(c for c in cells if c.evidence).evidence]
+    rules = [e.rule for e in max((cell.evidence for cell in cells), key=len)]
     columns = [Column("row", "row"), Column("printed", "printed")]
     columns += [Column(rule, f"{rule} (GiB)", lambda v: f"{v / _GIB:.2f}") for rule in rules]
     columns += [Column("printed_ratio", "printed / last", units.ratio)]
@@ -122,7 +126,8 @@ def _memory(comparison: Comparison, heading: Heading) -> Table:
     last = cells[-1]
 
     def amounts(cell: Cell) -> list[int | None]:
-        return [evidence.amount for evidence in cell.evidence] or [None] * len(rules)
+        found = [evidence.amount for evidence in cell.evidence]
+        return found + [None] * (len(rules) - len(found))
 
     rows = []
     for cell in cells:

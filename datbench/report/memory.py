@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Literal
 
 from .. import units
-from ..ledger import Category, CpuPeak, MemoryPart, MemoryRow
+from ..ledger import WITH_BACKWARD, Category, CpuPeak, MemoryPart, MemoryRow
 from .table import Column, Table, Value
 
 By = Literal["stage", "module", "operator"]
@@ -21,20 +21,22 @@ _LABELS: dict[Category, str] = {
     "kept": "kept for backward",
     "outputs": "outputs",
     "gradients": "gradients",
+    "optimizer": "optimizer state",
     "temporary": "temporary",
 }
 
 _SETTING = ("batch", "dtype", "attention", "features")
 
+_RECIPE = ("optimizer", "autocast", "checkpointing")
+
 _NOT_THERE = (
-    "Simulated on tensors without values. An optimizer's state, the allocator's rounding and cache "
-    "and a GPU's context are not in it."
+    "Simulated on tensors without values. What the allocator would reserve for them stands below."
 )
 
 
 def _setting_columns(*shown: str) -> list[Column]:
     """The model and its setting: for machines in every row, for people where the title lacks it."""
-    names = ("model", "resolution", *_SETTING, "mode")
+    names = ("model", "resolution", *_SETTING, "mode", *_RECIPE)
     numbers = ("batch",)
     return [
         Column(name, name, units.integer if name in numbers else None, hidden=name not in shown)
@@ -45,18 +47,22 @@ def _setting_columns(*shown: str) -> list[Column]:
 def _setting_values(row: MemoryRow) -> tuple[Value, ...]:
     setting = row.setting
     values = (getattr(setting, name) for name in _SETTING)
-    return (row.model, str(setting.resolution), *values, row.mode)
+    recipe = (getattr(row.recipe, name) for name in _RECIPE)
+    return (row.model, str(setting.resolution), *values, row.mode, *recipe)
 
 
 def _words(row: MemoryRow, *left_out: str) -> str:
     """What the figures belong to, in words."""
-    setting = row.setting
+    setting, recipe = row.setting, row.recipe
     parts = {
-        "mode": row.mode,
+        "mode": "full step" if row.mode == "step" else row.mode,
+        "optimizer": recipe.optimizer,
         "resolution": str(setting.resolution),
         "batch": f"batch {setting.batch}",
         "dtype": setting.dtype,
+        "autocast": f"autocast to {recipe.autocast}" if recipe.autocast else "",
         "attention": f"{setting.attention} attention",
+        "checkpointing": f"{recipe.checkpointing} checkpointing" if recipe.checkpointing else "",
         "features": "four feature maps, no head" if setting.features else "",
     }
     return ", ".join(words for name, words in parts.items() if words and name not in left_out)
@@ -101,7 +107,8 @@ def _notes(row: MemoryRow) -> tuple[str, ...]:
     where = (
         f"{_short(peak.operator)} in {peak.module or '(model)'}" if peak.operator else "the input"
     )
-    notes = [f"The peak is in the {peak.phase}: {where}." if peak.operator else "Nothing was made."]
+    phase = "optimizer's step" if peak.phase == "step" else peak.phase
+    notes = [f"The peak is in the {phase}: {where}." if peak.operator else "Nothing was made."]
     temporary = row.line("temporary").amount
     if temporary:
         notes.append("Of temporaries the most at any one time, which need not be the peak.")
@@ -178,11 +185,17 @@ def many_models(rows: Sequence[MemoryRow]) -> Table:
     columns = (
         *_setting_columns(*several),
         *(
-            Column(c, label, units.size, hidden=all(row.line(c).amount is None for row in rows))
-            for c, label in _LABELS.items()
+            # `optimizer` is the recipe's.
+            Column(
+                "optimizer_state" if category == "optimizer" else category,
+                label,
+                units.size,
+                hidden=all(row.line(category).amount is None for row in rows),
+            )
+            for category, label in _LABELS.items()
         ),
         Column("after_forward", "after forward", units.size),
-        Column("at_end", "at the end", units.size, hidden=first.mode != "train"),
+        Column("at_end", "at the end", units.size, hidden=first.mode not in WITH_BACKWARD),
         Column("peak", "peak", units.size),
         Column("measured_peak", "measured", units.size, hidden=not verified),
         Column("difference", "difference", _percent, hidden=not verified),

@@ -105,6 +105,10 @@ def _draw(plot: Plot, axes: Axes) -> None:
         )
 
 
+_DENSE, _MARKERS = 60, 16
+"""Points above which markers are thinned, and about how many remain."""
+
+
 def _folded(text: str, width: int) -> str:
     return "\n".join(wrap(units.printable(text), width))
 
@@ -125,7 +129,9 @@ def _draw_figure(plot: Figure, axes: Axes) -> None:
             "markeredgewidth": 1.5,
         }
         axes.plot(series.x, series.drawn_line, color=colour, linewidth=width)
-        axes.plot(series.x, series.y, color=colour, linestyle="none", **marker)
+        # Hundreds of points are a line: a marker now and then says whose.
+        every = max(len(series.x) // _MARKERS, 1) if len(series.x) > _DENSE else 1
+        axes.plot(series.x, series.y, color=colour, linestyle="none", markevery=every, **marker)
         name = units.printable(series.name)
         axes.plot([], [], color=colour, linewidth=width, label=name, **marker)  # for the legend
     axes.set_xlabel(plot.x_label)

@@ -26,7 +26,7 @@ def test_one_model_has_a_ledger(run: Run) -> None:
     text = run("memory", "dat_t", "--batch", "64").text
     assert text.startswith("dat_t: peak 7.2 GiB, 7.1 GiB kept for backward (train-forward, 224x224")
     assert _line(text, "kept for backward") == "kept for backward 7.1 GiB 7.1 GiB 97.9 %"
-    assert "gradients: no backward was run." in text
+    assert "gradients: no backward was run; optimizer state: no optimizer's step was made." in text
     assert "The peak is in the forward: addmm in head.linear." in text
     assert "The largest that are kept for backward" in text
     assert "stages.0  clone" in text
@@ -180,14 +180,25 @@ def test_verify_of_a_run_that_fails(run: Run, tmp_path: Path, monkeypatch) -> No
         (("dat_t", "--batch", "-3"), "batch -3: write a number from 1"),
         (("dat_t", "--batch", "many"), "--batch"),
         (("dat_t", "--mode", "forward"), "did you mean train-forward"),
-        (("dat_t", "--mode", "xyz"), "choose one of inference, train-forward, train"),
+        (("dat_t", "--mode", "xyz"), "choose one of inference, train-forward, train, step"),
+        (("dat_t", "--mode", "train", "--optimizer", "sgd"), "use the mode step"),
+        (("dat_t", "--optimizer", "adamw"), "train-forward makes no optimizer's step"),
+        (("dat_t", "--mode", "step", "--optimizer", "adam"), "did you mean adamw"),
+        (("dat_t", "--autocast", "int8"), "choose one of bfloat16, float16"),
+        (("dat_t", "--autocast", "float16", "--dtype", "float16"), "leave out --dtype float16"),
+        (("dat_t", "--autocast", "float16", "--verify"), "leave one of --verify and --autocast"),
+        (
+            ("dat_t", "--checkpointing", "layer"),
+            "unknown checkpointing 'layer'; choose one of block",
+        ),
+        (("dat_t", "--mode", "inference", "--checkpointing", "block"), "inference keeps nothing"),
         (("dat_t", "--attention", "flash"), "choose one of eager, sdpa"),
         (("dat_t", "--dtype", "int8"), "choose one of float32"),
         (("dat_t", "--res", "12y0"), "is not understood"),
         (("dat_t", "--by", "layer"), "choose one of stage, module, operator"),
         (("dat_t", "dat_s", "--by", "stage"), "name only one"),
         (("dat_t", "--by", "stage,module", "--format", "csv"), "a CSV file holds one table"),
-        (("dat_t", "--device", "cuda"), "--device"),
+        (("dat_t", "--device", "cuda:99"), "device 'cuda:99' is not available here"),
     ],
 )
 def test_bad_input(run: Run, arguments: tuple[str, ...], words: str) -> None:

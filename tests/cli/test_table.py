@@ -187,6 +187,38 @@ def test_markdown_and_latex(run: Run, tmp_path: Path) -> None:
     assert "✓" not in latex.partition("\\end{table")[0]
 
 
+def test_memory_is_measured_where_a_device_is(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Through what would run it on a GPU: an eighth of a GiB an image, and no room above 64."""
+    from datbench.gpu_memory import GpuPeaks, GpuRow
+    from datbench.ledger import PLAIN, MemoryMode
+    from datbench.measure.memory import gpu
+    from datbench.models.resolve import Spec
+    from datbench.paper import workshop
+    from datbench.types import Setting
+
+    def measured(spec: Spec, setting: Setting, mode: MemoryMode) -> GpuRow:
+        fits = setting.batch <= 64
+        gib = setting.batch * 2**27
+        peaks = GpuPeaks(gib, gib, 2 * gib, None, 0) if fits else None
+        outcome = "measured" if fits else "out of memory"
+        return GpuRow(spec.name, setting, mode, PLAIN, outcome, None, peaks, (), None, None, 1.0)
+
+    monkeypatch.setattr(workshop, "measure_gpu", measured)
+    monkeypatch.setattr(gpu, "check_present", lambda device: None)
+    (row,) = run("table", "8", "--device", "cuda", "--format", "json", "--check").rows
+    for line in row["lines"]:
+        rules = {e["rule"]: e["amount"] for e in line["cells"]["memory"]["evidence"]}
+        assert rules["allocated on cuda, batch 64"] == 8 * 2**30
+        assert rules["reserved on cuda, batch 64"] == 16 * 2**30
+        assert rules["allocated on cuda, batch 128: out of memory"] is None
+    text = run("table", "8", "--device", "cuda").text
+    assert "allocated on cuda, batch 64 (GiB)" in text
+
+
+def test_a_device_that_is_not_there(run: Run) -> None:
+    assert "is not available here" in run("table", "8", "--device", "cuda:99").complaint()
+
+
 def test_several_tables_end_with_an_overview(run: Run) -> None:
     text = run("table", "8", "6", "8").text
     assert text.count("Table 8:") == 1

@@ -6,7 +6,15 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 import datbench
-from datbench.ledger import MEMORY_MODES, MemoryMode
+from datbench.ledger import (
+    MEMORY_MODES,
+    OPTIMIZERS,
+    PLAIN,
+    Checkpointing,
+    MemoryMode,
+    Optimizer,
+    Recipe,
+)
 from datbench.measure.memory import simulate
 from datbench.measure.memory.measured import profiled
 from datbench.models.layers import ConvMlp, MapConv, Mlp
@@ -71,10 +79,13 @@ CASES = {
 }
 
 
-def _both(model: nn.Module, shape: tuple[int, ...], mode: MemoryMode) -> tuple[float, float]:
+def _both(
+    model: nn.Module, shape: tuple[int, ...], mode: MemoryMode, recipe: Recipe = PLAIN
+) -> tuple[float, float]:
     """Simulated over measured: at the peak, at the end."""
-    peak, at_end, _ = profiled(model, torch.zeros(shape), mode=mode)
-    trace = simulate(model.to("meta"), torch.empty(shape, device="meta"), mode=mode)
+    peak, at_end, _ = profiled(model, torch.zeros(shape), mode=mode, recipe=recipe)
+    image = torch.empty(shape, device="meta")
+    trace = simulate(model.to("meta"), image, mode=mode, recipe=recipe)
     return trace.peak.amount / peak, sum(trace.live(trace.end).values()) / at_end
 
 
@@ -102,9 +113,28 @@ def test_variants(name: str, mode: MemoryMode) -> None:
     assert end == pytest.approx(1, abs=1e-4)
 
 
-def test_swin_of_timm() -> None:
-    timm = pytest.importorskip("timm", reason="needs datbench[timm]", exc_type=ImportError)
-    model = timm.create_model("swin_tiny_patch4_window7_224", img_size=64)
-    peak, end = _both(model, (2, 3, 64, 64), "train")
+@pytest.mark.parametrize("checkpointing", [None, "block"])
+@pytest.mark.parametrize("optimizer", OPTIMIZERS)
+def test_full_steps(optimizer: Optimizer, checkpointing: Checkpointing | None) -> None:
+    recipe = Recipe(optimizer, checkpointing=checkpointing)
+    peak, end = _both(datbench.create_model("dat_t"), (2, 3, 96, 64), "step", recipe)
+    assert peak == pytest.approx(1, abs=TOLERANCE)
+    assert end == pytest.approx(1, abs=1e-4)
+
+
+@pytest.mark.parametrize("mode", ["train-forward", "train"])
+def test_checkpointing(mode: MemoryMode) -> None:
+    """With maps so large that activations make the peak."""
+    recipe = Recipe(checkpointing="block")
+    peak, end = _both(datbench.create_model("dat_t"), (2, 3, 224, 224), mode, recipe)
     assert peak == pytest.approx(1, abs=TOLERANCE)
     assert end == pytest.approx(1, abs=1e-3)
+
+
+def test_swin_of_timm() -> None:
+    timm = pytest.importorskip("timm", reason="needs datbench[timm]", exc_type=ImportError)
+    for recipe in (PLAIN, Recipe(checkpointing="block")):
+        model = timm.create_model("swin_tiny_patch4_window7_224", img_size=64)
+        peak, end = _both(model, (2, 3, 64, 64), "train", recipe)
+        assert peak == pytest.approx(1, abs=TOLERANCE)
+        assert end == pytest.approx(1, abs=1e-3)

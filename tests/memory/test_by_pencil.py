@@ -37,6 +37,7 @@ def test_forward_in_training() -> None:
         "kept": 2 * HIDDEN,  # the GELU's input, the second layer's input
         "outputs": OUTPUT,
         "gradients": None,
+        "optimizer": None,
         "temporary": 0,
     }
     assert trace.peak.amount == WEIGHTS + INPUT + 2 * HIDDEN + OUTPUT

@@ -21,7 +21,15 @@ ALIGNMENT = 16
 
 
 class FusedAttention(TorchFunctionMode):
-    """Sends `scaled_dot_product_attention` on meta tensors to the fused operator."""
+    """Sends `scaled_dot_product_attention` on meta tensors to the fused operator.
+
+    Args:
+        lowered: what autocast makes of an operand; as it is without.
+    """
+
+    def __init__(self, lowered: Callable[[Any], Any] | None = None) -> None:
+        super().__init__()
+        self._lowered = lowered
 
     def __torch_function__(
         self,
@@ -32,6 +40,9 @@ class FusedAttention(TorchFunctionMode):
     ) -> Any:
         kwargs = kwargs or {}
         if func is F.scaled_dot_product_attention:
+            if self._lowered is not None:
+                args = [self._lowered(x) for x in args]
+                kwargs = {name: self._lowered(x) for name, x in kwargs.items()}
             return _attention(*args, **kwargs)
         if func in _ENTERED:
             with self:

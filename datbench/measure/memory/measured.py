@@ -18,20 +18,35 @@ from torch import Tensor, nn
 from torch.profiler import ProfilerActivity, profile
 from torch.utils._pytree import tree_leaves
 
-from ...errors import MeasurementError
-from ...ledger import CpuPeak, MemoryMode, MemoryRow
+from ...errors import MeasurementError, UsageError
+from ...ledger import PLAIN, WITH_BACKWARD, CpuPeak, MemoryMode, MemoryRow, Recipe
 from ...types import Attention, Resolution, Setting
 from ..count import build_for_count, unchanged
-from .simulate import gradients_kept, with_gradients
+from .checkpointing import checkpointed
+from .optimizers import gradients_kept, state, stepped
+from .simulate import with_gradients
+
+NO_AUTOCAST = (
+    "autocast is simulated as CUDA's, which runs other operators in low precision than the CPU's; "
+    "it cannot be verified there."
+)
 
 
 def measured_on_cpu(row: MemoryRow) -> CpuPeak:
     """Run what a simulated row stands for.
 
     Raises:
+        UsageError: the CPU has no equal of this run.
         MeasurementError: the run failed, or was killed for the memory that it took.
     """
-    job = {"model": row.model, "mode": row.mode, "setting": asdict(row.setting)}
+    if row.recipe.autocast is not None:
+        raise UsageError(NO_AUTOCAST)
+    job = {
+        "model": row.model,
+        "mode": row.mode,
+        "setting": asdict(row.setting),
+        "recipe": asdict(row.recipe),
+    }
     command = [sys.executable, "-m", __name__, json.dumps(job)]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     if done.returncode < 0:
@@ -49,29 +64,43 @@ def measured_on_cpu(row: MemoryRow) -> CpuPeak:
     return CpuPeak(found["peak"], found["at_end"], found["operator"], difference)
 
 
-def profiled(model: nn.Module, *inputs: Any, mode: MemoryMode) -> tuple[int, int, str]:
+def profiled(
+    model: nn.Module, *inputs: Any, mode: MemoryMode, recipe: Recipe = PLAIN
+) -> tuple[int, int, str]:
     """Peak, what is alive at the end, and the operator at the peak, of a model on the CPU.
 
     Raises:
+        UsageError: the recipe does not suit the mode or the model, or has autocast.
         MeasurementError: a training mode, and nothing that the model returns has a gradient.
     """
+    recipe = recipe.of(mode)
+    if recipe.autocast is not None:
+        raise UsageError(NO_AUTOCAST)
     given = [leaf for leaf in tree_leaves(inputs) if isinstance(leaf, Tensor)]
-    before = {
-        t.untyped_storage()._cdata: t.untyped_storage().nbytes()
-        for t in [*model.parameters(), *model.buffers(), *given]
-    }
-    with unchanged(model), gradients_kept(model):
-        # Held until the profiler has stopped, so that they are alive at the end.
-        held: list[Tensor] = []
+    with unchanged(model), gradients_kept(model), checkpointed(model, recipe.checkpointing):
+        optimizer = None
+        if recipe.optimizer is not None:
+            _run(model, inputs, "train")
+            optimizer = stepped(recipe.optimizer, model)
+        there = [*model.parameters(), *model.buffers(), *given]
+        there += [] if optimizer is None else state(optimizer)
+        before = {t.untyped_storage()._cdata: t.untyped_storage().nbytes() for t in there}
         with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as profiler:
-            with torch.set_grad_enabled(mode != "inference"):
-                outputs = tree_leaves(model(*inputs))
-            held += [leaf for leaf in outputs if isinstance(leaf, Tensor)]
-            del outputs
-            if mode == "train":
-                losses = with_gradients(held)
-                torch.autograd.backward(losses, [torch.ones_like(loss) for loss in losses])
+            # Held until the profiler has stopped, so that they are alive at the end.
+            held = _run(model, inputs, mode)
+            if optimizer is not None:
+                optimizer.step()
+        del held
     return _replayed(profiler.profiler.kineto_results.events(), sum(before.values()))
+
+
+def _run(model: nn.Module, inputs: tuple[Any, ...], mode: MemoryMode) -> list[Tensor]:
+    with torch.set_grad_enabled(mode != "inference"):
+        outputs = [leaf for leaf in tree_leaves(model(*inputs)) if isinstance(leaf, Tensor)]
+    if mode in WITH_BACKWARD:
+        losses = with_gradients(outputs)
+        torch.autograd.backward(losses, [torch.ones_like(loss) for loss in losses])
+    return outputs
 
 
 def _replayed(events: Any, before: int) -> tuple[int, int, str]:
@@ -102,7 +131,7 @@ def _work(job: dict[str, Any]) -> dict[str, Any]:
     model = build_for_count(job["model"], setting).train(mode != "inference")
     dtype: torch.dtype = getattr(torch, setting.dtype)
     image = torch.zeros((setting.batch, 3, size.height, size.width), dtype=dtype)
-    peak, at_end, operator = profiled(model, image, mode=mode)
+    peak, at_end, operator = profiled(model, image, mode=mode, recipe=Recipe(**job["recipe"]))
     return {"peak": peak, "at_end": at_end, "operator": operator}
 
 

@@ -4,7 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from ...ledger import CATEGORIES, Category, LedgerLine, MemoryMode, MemoryPart, MemoryRow
+from ...ledger import (
+    CATEGORIES,
+    PLAIN,
+    WITH_BACKWARD,
+    Category,
+    LedgerLine,
+    MemoryMode,
+    MemoryPart,
+    MemoryRow,
+    Recipe,
+)
 from ...models.resolve import Spec
 from ...types import Setting
 from ..stages import stage_of
@@ -15,31 +25,34 @@ _FIXED: frozenset[Category] = frozenset({"parameters", "buffers", "inputs"})
 """There before the run; no operator makes them."""
 
 
-def memory_row(spec: Spec, setting: Setting, mode: MemoryMode) -> MemoryRow:
+def memory_row(spec: Spec, setting: Setting, mode: MemoryMode, recipe: Recipe = PLAIN) -> MemoryRow:
     """Build, simulate and summarise one model.
 
     Raises:
+        UsageError: the recipe does not suit the mode, the dtype or the model.
         MeasurementError: it does not run with this setting.
     """
-    module, trace = simulate_model(spec, setting, mode)
+    recipe = recipe.of(mode)
+    module, trace = simulate_model(spec, setting, mode, recipe)
     return MemoryRow(
         model=spec.name,
         setting=setting,
         mode=mode,
-        lines=ledger(trace, mode),
+        lines=ledger(trace, mode, recipe),
         after_forward=sum(trace.live(trace.forward_end).values()),
         at_end=sum(trace.live(trace.end).values()),
         peak=trace.peak,
         parts=_parts(trace, mode, lambda path: stage_of(module, path)),
+        recipe=recipe,
     )
 
 
-def ledger(trace: Trace, mode: MemoryMode) -> tuple[LedgerLine, ...]:
+def ledger(trace: Trace, mode: MemoryMode, recipe: Recipe = PLAIN) -> tuple[LedgerLine, ...]:
     """One line for each category."""
     at_peak = trace.live(trace.peak_time)
     lines = []
     for category in CATEGORIES:
-        reason = _absent(category, mode)
+        reason = _absent(category, mode, recipe.of(mode))
         if reason is not None:
             lines.append(LedgerLine(category, None, None, reason))
             continue
@@ -48,12 +61,16 @@ def ledger(trace: Trace, mode: MemoryMode) -> tuple[LedgerLine, ...]:
     return tuple(lines)
 
 
-def _absent(category: Category, mode: MemoryMode) -> str | None:
+def _absent(category: Category, mode: MemoryMode, recipe: Recipe) -> str | None:
     """Why a mode has no such thing."""
     if category == "kept" and mode == "inference":
         return "gradients are not recorded in inference"
-    if category == "gradients" and mode != "train":
+    if category == "gradients" and mode not in WITH_BACKWARD:
         return "no backward was run"
+    if category == "optimizer" and mode != "step":
+        return "no optimizer's step was made"
+    if category == "optimizer" and recipe.optimizer == "sgd":
+        return "SGD without momentum keeps none"
     return None
 
 

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, nullcontext
 from typing import Any
 
 import torch
@@ -11,26 +10,33 @@ from torch import Tensor, nn
 from torch.utils._pytree import tree_leaves
 
 from ...errors import MeasurementError, UsageError
-from ...ledger import MemoryMode
+from ...ledger import PLAIN, WITH_BACKWARD, MemoryMode, Recipe
 from ...models.resolve import Spec, resolve
 from ...types import Setting
 from ..count import build_for_count, quiet, unchanged
 from ..modules import ModuleTracker
+from .autocast import Autocast
+from .checkpointing import checkpointed
 from .fused import FusedAttention
+from .optimizers import gradients_kept, state, stepped
 from .trace import Trace
 from .watcher import Watcher
 
 
-def simulate(model: nn.Module, *inputs: Any, mode: MemoryMode = "train-forward") -> Trace:
+def simulate(
+    model: nn.Module, *inputs: Any, mode: MemoryMode = "train-forward", recipe: Recipe = PLAIN
+) -> Trace:
     """Run `model`, which is on meta, on meta tensors, and follow every storage.
 
     The model is run as it is (`train()` or `eval()`), and is unchanged afterwards. The backward
-    starts from a gradient of ones for every floating output; there is no loss.
+    starts from a gradient of ones for every floating output; there is no loss. Of full steps the
+    second is followed: the first makes the optimizer's state.
 
     Raises:
-        UsageError: the model or an input is not on meta.
+        UsageError: the model or an input is not on meta, or the mode has no use for the recipe.
         MeasurementError: a training mode, and nothing that the model returns has a gradient.
     """
+    recipe = recipe.of(mode)
     given = [leaf for leaf in tree_leaves(inputs) if isinstance(leaf, Tensor)]
     if not all(t.is_meta for t in [*model.parameters(), *model.buffers(), *given]):
         raise UsageError("memory is simulated on meta: move the model and its inputs there.")
@@ -39,30 +45,48 @@ def simulate(model: nn.Module, *inputs: Any, mode: MemoryMode = "train-forward")
         stack.enter_context(unchanged(model))
         stack.enter_context(quiet())
         stack.enter_context(gradients_kept(model))
-        stack.enter_context(FusedAttention())
+        stack.enter_context(checkpointed(model, recipe.checkpointing))
+        casts = None if recipe.autocast is None else Autocast(getattr(torch, recipe.autocast))
+        if casts is not None:
+            stack.enter_context(casts.installed())
+        stack.enter_context(FusedAttention(None if casts is None else casts.lowered))
+        optimizer = None
+        if recipe.optimizer is not None:
+            with Watcher(tracker) as first:
+                _run(model, inputs, "train", first, casts)
+            optimizer = stepped(recipe.optimizer, model)
         watcher = Watcher(tracker)
         watcher.mark(model.parameters(), "parameters")
         watcher.mark(model.buffers(), "buffers")
         watcher.mark(given, "inputs")
+        if optimizer is not None:
+            watcher.mark(state(optimizer), "optimizer")
         stack.enter_context(watcher)
-        outputs = _run(model, inputs, mode, watcher)
+        outputs = _run(model, inputs, mode, watcher, casts)
+        if optimizer is not None:
+            watcher.phase = "step"
+            optimizer.step()
         found = watcher.trace()
         del outputs  # alive until here, as a caller's are
         return found
 
 
 def _run(
-    model: nn.Module, inputs: tuple[Any, ...], mode: MemoryMode, watcher: Watcher
+    model: nn.Module,
+    inputs: tuple[Any, ...],
+    mode: MemoryMode,
+    watcher: Watcher,
+    casts: Autocast | None,
 ) -> list[Tensor]:
     training = mode != "inference"
     watcher.phase = "forward"
-    with torch.set_grad_enabled(training):
+    with torch.set_grad_enabled(training), nullcontext() if casts is None else casts.casting():
         outputs = [leaf for leaf in tree_leaves(model(*inputs)) if isinstance(leaf, Tensor)]
     watcher.mark(outputs, "outputs")
     watcher.forward_ended(keeps=training)
     if training:
         losses = with_gradients(outputs)
-        if mode == "train":
+        if mode in WITH_BACKWARD:
             watcher.phase = "backward"
             torch.autograd.backward(losses, [torch.ones_like(loss) for loss in losses])
             watcher.mark((p.grad for p in model.parameters() if p.grad is not None), "gradients")
@@ -81,35 +105,25 @@ def with_gradients(outputs: list[Tensor]) -> list[Tensor]:
     return losses
 
 
-@contextmanager
-def gradients_kept(model: nn.Module) -> Iterator[None]:
-    """Parameters without gradients inside, with those that they had afterwards."""
-    kept = [(parameter, parameter.grad) for parameter in model.parameters()]
-    for parameter, _ in kept:
-        parameter.grad = None
-    try:
-        yield
-    finally:
-        for parameter, gradient in kept:
-            parameter.grad = gradient
-
-
 def simulate_model(
-    model: str | Spec, setting: Setting, mode: MemoryMode
+    model: str | Spec, setting: Setting, mode: MemoryMode, recipe: Recipe = PLAIN
 ) -> tuple[nn.Module, Trace]:
     """Build a model on meta and simulate it on an image of the setting's size.
 
     Raises:
         UnknownNameError: no such model.
+        UsageError: the recipe does not suit the mode, the dtype or the model.
         MeasurementError: the model does not run with this setting.
     """
     spec = resolve(model) if isinstance(model, str) else model
+    if recipe.autocast is not None and setting.dtype != "float32":
+        raise UsageError(f"autocast casts float32; a model in {setting.dtype} takes no autocast.")
     module = build_for_count(spec, setting).train(mode != "inference")
     size = setting.resolution
     dtype: torch.dtype = getattr(torch, setting.dtype)
     image = torch.empty((setting.batch, 3, size.height, size.width), dtype=dtype, device="meta")
     try:
-        return module, simulate(module, image, mode=mode)
+        return module, simulate(module, image, mode=mode, recipe=recipe)
     except (RuntimeError, MemoryError, AssertionError) as error:
         reason = (str(error).splitlines() or [type(error).__name__])[0]
         raise MeasurementError(f"{spec.name} at {size}: {reason}") from error

@@ -9,7 +9,7 @@ from typing import Literal
 
 from ...ledger import CATEGORIES, Category, Peak
 
-Phase = Literal["before", "forward", "backward"]
+Phase = Literal["before", "forward", "backward", "step"]
 
 
 @dataclass(frozen=True)

@@ -56,10 +56,15 @@ class Watcher(EagerMode):
     # What the run says.
 
     def mark(self, tensors: Iterable[Tensor], category: Category) -> None:
-        """These tensors' storages are of this category, unless they are of one already."""
+        """These tensors' storages are of this category, unless they are of one already.
+
+        What is not on meta, the step counts of an optimizer, is there from now on.
+        """
         for tensor in tensors:
             life = self._life(tensor, "", "")
-            if life is not None and life.category is None:
+            if life is None:
+                life = self._born(tensor.untyped_storage().nbytes(), "", "")
+            if life.category is None:
                 life.category = category
 
     def forward_ended(self, keeps: bool) -> None:

@@ -1,0 +1,113 @@
+"""What `datbench memory` has besides the ledger."""
+
+import json
+import pickle
+from pathlib import Path
+
+import pytest
+
+from .runner import Run
+
+
+def test_the_allocator_stands_below_the_ledger(run: Run) -> None:
+    text = run("memory", "dat_t", "--batch", "8").text
+    assert "What the allocator would reserve" in text
+    assert "Context and libraries: measured on a GPU only" in text
+    (row,) = run("memory", "dat_t", "--batch", "8", "--format", "json").rows
+    plain, expandable = row["allocator"]
+    assert (plain["expandable"], expandable["expandable"]) == (False, True)
+    for replay in row["allocator"]:
+        assert replay["requested_peak"] == row["peak"]["amount"]
+        assert replay["requested_peak"] <= replay["allocated_peak"] <= replay["reserved_peak"]
+    assert row["context"]["amount"] is None
+    assert "--device cuda" in row["context"]["reason"]
+
+
+def test_several_runs_have_their_names(run: Run) -> None:
+    text = run("memory", "dat_t", "--batch", "1", "--batch", "2").text
+    assert "dat_t, 224x224, batch 2  expandable" in text
+
+
+def test_largest_batch(run: Run) -> None:
+    (row,) = run("memory", "dat_t", "--res", "64", "--largest", "2GiB", "--format", "json").rows
+    assert row["batch"] > 10
+    assert row["reserved"] <= 2 * 2**30 - 500 * 2**20 < row["reserved_next"]
+    (more,) = run(
+        "memory",
+        "dat_t",
+        "--res",
+        "64",
+        "--largest",
+        "2GiB",
+        "--context",
+        "0MiB",
+        "--format",
+        "json",
+    ).rows
+    assert more["batch"] > row["batch"]
+    assert "500.0 MiB are taken for the CUDA context" in row["assumption"]
+
+
+def test_largest_batch_of_a_named_gpu(run: Run) -> None:
+    text = run(
+        "memory", "dat_t", "--res", "64", "--mode", "inference", "--largest", "v100-16gb"
+    ).text
+    assert "v100-16gb  15.7 GiB" in text
+
+
+def test_nothing_fits(run: Run) -> None:
+    text = run("memory", "dat_t", "--largest", "600MiB", "--mode", "train").text
+    assert " 0 " in text
+    assert "one image needs" in text
+
+
+def test_timelines(run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", "90")
+    text = run("memory", "dat_t", "--res", "64", "--mode", "train", "--timeline").text
+    assert text.startswith("dat_t: memory over the run (train, batch 1)")
+    assert "kept" in text
+    assert "aten::convolution_backward in stages." in text
+    assert max(map(len, text.splitlines())) <= 90
+    run("memory", "dat_t", "--res", "64", "--timeline-out", "run.pickle").text
+    snapshot = pickle.loads((tmp_path / "run.pickle").read_bytes())
+    assert {"segments", "device_traces"} <= set(snapshot)
+    assert len(snapshot["device_traces"][0]) > 100
+
+
+def test_a_timeline_as_a_plot(run: Run, tmp_path: Path) -> None:
+    pytest.importorskip("matplotlib", reason="needs datbench[plots]")
+    text = run("memory", "dat_t", "--res", "64", "--timeline-out", "run.svg").text
+    assert "dat_t: peak" in text  # the ledger as ever
+    assert b"dat_t: memory over the run" in (tmp_path / "run.svg").read_bytes()
+
+
+def test_measured_on_the_cpu(run: Run) -> None:
+    arguments = ("memory", "dat_t", "--res", "64", "--batch", "2", "--device", "cpu")
+    text = run(*arguments, "--verify").text
+    assert "allocated by the run" in text
+    assert "simulated peak" in text
+    (row,) = run(*arguments, "--format", "json").rows
+    assert row["outcome"] == "measured"
+    assert row["peaks"]["process"] > row["peaks"]["allocated"] > 113_276_552
+    json.dumps(row, allow_nan=False)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (("--largest", "big"), "unknown GPU 'big'"),
+        (("--largest", "16"), "--largest '16' is not understood; write an amount such as 16GiB"),
+        (("--largest", "a100-40"), "did you mean a100-40gb"),
+        (("--largest", "8GiB", "--context", "x"), "--context 'x' is not understood"),
+        (("--context", "1GiB"), "--context is a part of --largest"),
+        (("--largest", "8GiB", "--verify"), "--by and --verify are of a ledger"),
+        (("--largest", "8GiB", "--device", "cpu"), "is confirmed on cuda, not on cpu"),
+        (("--timeline-out", "run.txt"), "--timeline-out run.txt: write .png, .svg, .pickle"),
+        (("--timeline-out", "no/run.svg"), "--timeline-out no/run.svg: there is no directory"),
+        (("--timeline", "--batch", "1", "--batch", "2"), "--timeline draws one run"),
+        (("--timeline", "--format", "json"), "--timeline draws in the terminal"),
+        (("--timeline", "--device", "cpu"), "leave out --largest and --device"),
+    ],
+)
+def test_bad_input(run: Run, arguments: tuple[str, ...], words: str) -> None:
+    assert words in run("memory", "dat_t", "--res", "64", *arguments).complaint(2)

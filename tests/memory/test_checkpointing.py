@@ -1,0 +1,92 @@
+"""Blocks that run again in the backward instead of being kept."""
+
+import pytest
+import torch
+from torch import nn
+
+from datbench import Resolution, Setting, create_model
+from datbench.errors import UsageError
+from datbench.ledger import MemoryRow, Recipe
+from datbench.measure.memory import memory_row, simulate
+from datbench.measure.memory.checkpointing import checkpointed
+from datbench.models.resolve import resolve
+
+BLOCK = Recipe(checkpointing="block")
+IMAGE = torch.empty(2, 3, 64, 64, device="meta")
+
+
+def _row(name: str, recipe: Recipe) -> MemoryRow:
+    return memory_row(resolve(name), Setting(Resolution(224, 224), batch=8), "train", recipe)
+
+
+@pytest.mark.parametrize("name", ["dat_t", "datpp_t"])
+def test_less_is_kept_and_the_same_is_learnt(name: str) -> None:
+    plain, saving = _row(name, Recipe()), _row(name, BLOCK)
+    kept, before = saving.line("kept").amount, plain.line("kept").amount
+    assert kept is not None
+    assert before is not None
+    assert kept < before / 8
+    assert saving.peak.amount < plain.peak.amount * 0.6
+    for category in ("parameters", "buffers", "gradients", "outputs"):
+        assert saving.line(category).amount == plain.line(category).amount
+    assert saving.at_end == plain.at_end
+
+
+def test_a_block_keeps_its_input_alone() -> None:
+    """What a block returns is what the next one keeps: a map of (2, H, W, C) for each."""
+    with torch.device("meta"):
+        model = create_model("dat_t")
+    trace = simulate(model, IMAGE, mode="train-forward", recipe=BLOCK)
+    inside = [b for b in trace.blocks if b.category == "kept" and b.module.startswith("stages.2.b")]
+    # Six blocks; the last one's is what the down-sampling keeps.
+    assert [block.size for block in inside] == [4 * 2 * 4 * 4 * 384] * 6
+
+
+def test_modules_run_again_under_their_names() -> None:
+    with torch.device("meta"):
+        model = create_model("dat_t")
+    trace = simulate(model, IMAGE, mode="train", recipe=BLOCK)
+    again = {b.module for b in trace.blocks if b.phase == "backward" and b.operator == "aten::gelu"}
+    assert {"stages.0.blocks.0.ffn.act", "stages.3.blocks.1.ffn.act"} <= again
+    assert all("forward" not in stage.blocks.__dict__ for stage in model.stages)
+
+
+def test_others_do_what_they_do_themselves() -> None:
+    class Other(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.linear = nn.Linear(4, 4)
+            self.saving = False
+
+        def set_grad_checkpointing(self, enable: bool = True) -> None:
+            self.saving = enable
+
+    other = Other()
+    with checkpointed(other, "block"):
+        assert other.saving
+    assert not other.saving
+
+
+def test_models_that_cannot() -> None:
+    class Refuses(nn.Linear):
+        def set_grad_checkpointing(self, enable: bool = True) -> None:
+            assert not enable, "gradient checkpointing not supported"
+
+    for model in (nn.Linear(4, 4), Refuses(4, 4)):
+        with (
+            pytest.raises(UsageError, match="cannot be checkpointed"),
+            checkpointed(model, "block"),
+        ):
+            pass
+    with pytest.raises(UsageError, match="inference keeps nothing"):
+        simulate(nn.Linear(4, 4).to("meta"), IMAGE, mode="inference", recipe=BLOCK)
+
+
+def test_timms() -> None:
+    timm = pytest.importorskip("timm", reason="needs datbench[timm]", exc_type=ImportError)
+    with torch.device("meta"):
+        model = timm.create_model("vit_tiny_patch16_224", img_size=64)
+    plain = simulate(model, IMAGE, mode="train")
+    saving = simulate(model, IMAGE, mode="train", recipe=BLOCK)
+    assert saving.whole("kept") < plain.whole("kept") / 3
+    assert simulate(model, IMAGE, mode="train") == plain

@@ -1,0 +1,490 @@
+"""One configuration in a process of its own: what it held, and how it may end."""
+
+import inspect
+import json
+import os
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import fake_nvml
+import pytest
+import torch
+from torch import Tensor, nn
+
+from datbench.errors import UnknownNameError, UsageError
+from datbench.gpu_memory import GpuRow
+from datbench.ledger import MemoryMode, Recipe
+from datbench.measure.memory import gpu, gpu_worker
+from datbench.measure.memory.gpu import measure_gpu
+from datbench.measure.memory.held import Cuda
+from datbench.report.gpu_memory import many, tables
+from datbench.report.render import to_csv, to_markdown
+from datbench.results import document, dumps
+from datbench.types import Resolution, Setting
+
+UUID = "12345678-aaaa-bbbb-cccc-1234567890ab"
+SETTING = Setting(Resolution(32, 32), batch=2, device="cpu")
+MIB = 1 << 20
+POSIX = pytest.mark.skipif(os.name != "posix", reason="signals and process groups are POSIX")
+
+MODELS = '''
+import os, signal, sys, time
+import torch
+from torch import nn
+
+class Does(nn.Module):
+    """A classifier that does something first."""
+    def __init__(self, what="nothing"):
+        super().__init__()
+        self.what = what
+        self.conv = nn.Conv2d(3, 8, 3)
+        self.register_buffer("scale", torch.ones(16))
+        if what == "fails to be built":
+            raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 3 GiB. No.")
+
+    def forward(self, x):
+        print("noise")
+        if self.what == "segfaults":
+            os.kill(os.getpid(), signal.SIGSEGV)
+        if self.what == "is killed":
+            os.kill(os.getpid(), signal.SIGKILL)
+        if self.what == "exits":
+            os._exit(3)
+        if self.what == "sleeps":
+            time.sleep(60)
+        if self.what == "raises":
+            raise ValueError("no\\nsuch thing")
+        if self.what == "fills the machine":
+            torch.empty(1 << 60)
+        if self.what == "fills the GPU":
+            raise torch.OutOfMemoryError(
+                "CUDA out of memory. Tried to allocate 20.00 MiB. GPU 0 has a total capacity of "
+                "1.5 GiB of which 2.5 MiB is free. Including non-PyTorch memory, this process")
+        if self.what == "fills cuBLAS":
+            raise RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling cublasCreate")
+        if self.what == "has no gradient":
+            x = x.detach()
+            return x.sum()
+        return self.conv(x).mean((2, 3)).float()
+'''
+
+
+@pytest.fixture
+def models(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """`models_that:Does,what=...` here and in processes."""
+    (tmp_path / "models_that.py").write_text(MODELS)
+    monkeypatch.chdir(tmp_path)
+    before = list(sys.path)
+    sys.modules.pop("models_that", None)
+    yield
+    sys.modules.pop("models_that", None)
+    sys.path[:] = before
+
+
+def does(what: str) -> str:
+    return f"models_that:Does,what={what}"
+
+
+# --- in this process, with a fake torch.cuda and a fake NVML ---
+
+
+@dataclass
+class FakeCuda:
+    """Figures that a test writes down, and the calls in order."""
+
+    calls: list[str] = field(default_factory=list)
+    allocated: int = 10 * MIB
+    reserved: int = 30 * MIB
+    stats: dict[str, int] = field(
+        default_factory=lambda: {"num_alloc_retries": 0, "requested_bytes.all.peak": 19 * MIB}
+    )
+    retries: int = 0
+
+    def set_device(self, device: Any) -> None:
+        self.calls.append("set_device")
+
+    def get_device_properties(self, device: Any) -> Any:
+        self.calls.append("properties")
+        return SimpleNamespace(name="Fake 1", total_memory=80 << 30, uuid=UUID)
+
+    def get_allocator_backend(self) -> str:
+        return "native"
+
+    def current_blas_handle(self) -> int:
+        self.calls.append("blas")
+        return 1
+
+    def synchronize(self) -> None:
+        pass
+
+    def empty_cache(self) -> None:
+        self.calls.append("empty")
+
+    def reset_peak_memory_stats(self) -> None:
+        self.calls.append("reset")
+
+    def memory_allocated(self) -> int:
+        return self.allocated
+
+    def memory_reserved(self) -> int:
+        return self.reserved
+
+    def max_memory_allocated(self) -> int:
+        self.calls.append("peak")
+        return 20 * MIB
+
+    def max_memory_reserved(self) -> int:
+        return 32 * MIB
+
+    def memory_stats(self) -> dict[str, int]:
+        self.stats["num_alloc_retries"] += self.retries
+        return dict(self.stats)
+
+
+@pytest.fixture
+def driver(monkeypatch: pytest.MonkeyPatch) -> fake_nvml.Gpu:
+    found = fake_nvml.Gpu(uuid=f"GPU-{UUID}", compute={os.getpid(): 500 * MIB})
+    monkeypatch.setitem(sys.modules, "pynvml", fake_nvml.module(found))
+    for name in ("PYTORCH_ALLOC_CONF", "PYTORCH_CUDA_ALLOC_CONF"):
+        monkeypatch.delenv(name, raising=False)
+    return found
+
+
+def row(
+    model: str,
+    cuda: FakeCuda,
+    mode: MemoryMode = "train",
+    recipe: Recipe | None = None,
+    setting: Setting = SETTING,
+) -> GpuRow:
+    """What the parent makes of the worker's answer, which has been JSON in between."""
+    recipe = (recipe or Recipe()).of(mode)
+    job = {"model": model, "setting": asdict(setting), "mode": mode, "recipe": asdict(recipe)}
+    answer = json.loads(json.dumps(gpu_worker.work(json.loads(json.dumps(job)), cuda)))
+    on_gpu = replace(setting, device="cuda")
+    blank = GpuRow(model, on_gpu, mode, recipe, "failed", None, None, (), None, None, 1.5)
+    return gpu._filled(blank, answer)
+
+
+def amounts(of: GpuRow) -> dict[str, int | None]:
+    return {line.part: line.amount for line in of.lines}
+
+
+def test_a_ledger_of_a_gpu(models: None, driver: fake_nvml.Gpu) -> None:
+    found = row(does("nothing"), FakeCuda())
+    assert found.outcome == "measured"
+    assert found.peaks is not None
+    assert asdict(found.peaks) == {
+        "allocated": 20 * MIB,
+        "requested": 19 * MIB,
+        "reserved": 32 * MIB,
+        "process": 500 * MIB,
+        "retries": 0,
+    }
+    held = (8 * 27 + 8) * 4 + 16 * 4 + 2 * 3 * 32 * 32 * 4
+    assert amounts(found) == {
+        "parameters": (8 * 27 + 8) * 4,
+        "buffers": 16 * 4,
+        "inputs": 2 * 3 * 32 * 32 * 4,
+        "optimizer": None,
+        "workspaces": 10 * MIB - held,
+        "run": 10 * MIB,
+        "slack": 12 * MIB,
+        "context": 470 * MIB,  # what is reserved when NVML is asked, not at the peak
+    }
+    optimizer = found.line("optimizer")
+    assert optimizer is not None
+    assert optimizer.reason == "no optimizer's step was made"
+    assert found.environment is not None
+    assert asdict(found.environment) == {
+        "name": "Fake 1",
+        "memory": 80 << 30,
+        "driver": driver.driver,
+        "torch": torch.__version__,
+        "cuda": torch.version.cuda,
+        "allocator": "native",
+    }
+    assert found.others == 0
+    plain = json.loads(dumps(document("memory", [found], {})))["rows"][0]
+    assert plain["lines"][7] == {"part": "context", "amount": 470 * MIB, "reason": None}
+    assert (plain["setting"]["width"], plain["environment"]["name"]) == (32, "Fake 1")
+
+
+def test_torch_has_what_is_used_of_it() -> None:
+    used = [name for name in vars(Cuda) if not name.startswith("_")]
+    assert len(used) == 12
+    for name in used:
+        given = [None] if name in ("set_device", "get_device_properties") else []
+        inspect.signature(getattr(torch.cuda, name)).bind(*given)
+        assert callable(getattr(FakeCuda, name))
+
+
+class Logs(nn.Module):
+    """Writes its runs among the calls of the fake."""
+
+    log: list[str] = []  # noqa: RUF012
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layer = nn.Linear(32, 4)
+
+    def forward(self, x: Tensor) -> Tensor:
+        self.log.append("training" if self.training else "inference")
+        assert self.layer.weight.grad is None
+        return self.layer(x)
+
+
+@pytest.mark.parametrize(
+    ("mode", "word"), [("inference", "inference"), ("train", "training"), ("step", "training")]
+)
+def test_a_run_warms_up_before_the_peaks_are_reset(
+    mode: MemoryMode, word: str, driver: fake_nvml.Gpu, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cuda = FakeCuda()
+    monkeypatch.setattr(Logs, "log", cuda.calls)
+    monkeypatch.syspath_prepend(str(Path(__file__).parent))
+    found = row(f"{__name__}:Logs", cuda, mode)
+    assert found.reason is None
+    assert cuda.calls == ["properties", "blas", "empty", word, "reset", word, "peak"]
+
+
+@pytest.mark.parametrize(("optimizer", "copies"), [("sgd", 0), ("sgd-momentum", 1), ("adamw", 2)])
+def test_a_step_has_an_optimizers_state(
+    optimizer: Any, copies: int, models: None, driver: fake_nvml.Gpu
+) -> None:
+    found = row(does("nothing"), FakeCuda(), "step", Recipe(optimizer))
+    weights = (8 * 27 + 8) * 4
+    steps = 2 * 4 if optimizer == "adamw" else 0  # a count for each parameter; here on one device
+    assert amounts(found)["optimizer"] == copies * weights + steps
+
+
+def test_nvml_may_have_no_figure(
+    models: None, driver: fake_nvml.Gpu, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    driver.compute = {1: 9 << 30}
+    found = row(does("nothing"), FakeCuda())
+    context = found.line("context")
+    assert context is not None
+    assert context.amount is None
+    assert context.reason is not None
+    assert context.reason.startswith("NVML lists 1 others on this GPU and not process")
+    assert found.others == 1
+    assert "Warning: 1 other process was on the GPU already" in to_markdown(tables([found]))
+
+    driver.compute = {os.getpid(): 29 * MIB}  # less than torch has: it cannot be this process
+    found = row(does("nothing"), FakeCuda())
+    assert found.peaks is not None
+    assert found.peaks.process is None
+    assert "it is another process's" in to_markdown(tables([found]))
+
+    monkeypatch.setitem(sys.modules, "pynvml", None)
+    found = row(does("nothing"), FakeCuda())
+    context = found.line("context")
+    assert found.outcome == "measured"
+    assert context is not None
+    assert context.reason == "nvidia-ml-py is not installed; pip install 'datbench[gpu]'"
+    assert found.others is None
+
+
+def test_the_process_that_asked_is_no_stranger(models: None, driver: fake_nvml.Gpu) -> None:
+    driver.compute |= {os.getppid(): 300 * MIB}
+    assert row(does("nothing"), FakeCuda()).others == 0
+
+
+def test_a_cache_that_was_given_back_is_told(
+    models: None, driver: fake_nvml.Gpu, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PYTORCH_CUDA_ALLOC_CONF", "expandable_segments:True")
+    found = row(does("nothing"), FakeCuda(retries=2))
+    assert found.peaks is not None
+    assert found.peaks.retries == 2
+    text = to_markdown(tables([found]))
+    assert "gave its cache back 2 times" in text
+    assert "allocator native, expandable_segments:True" in text
+
+
+@pytest.mark.parametrize("what", ["fills the GPU", "fills cuBLAS", "fails to be built"])
+def test_out_of_memory_on_a_gpu(what: str, models: None, driver: fake_nvml.Gpu) -> None:
+    found = row(does(what), FakeCuda())
+    assert found.outcome == "out of memory"
+    assert found.peaks is None
+    assert found.reason is not None
+    assert "\n" not in found.reason
+    if what == "fills the GPU":
+        assert found.reason == (
+            "CUDA out of memory. Tried to allocate 20.00 MiB. GPU 0 has a total capacity of "
+            "1.5 GiB of which 2.5 MiB is free"
+        )
+    assert found.environment is not None  # known before it failed
+    assert "| out of memory | CUDA" in to_markdown(tables([found]))
+
+
+def test_the_machines_memory_is_not_the_gpus(models: None, driver: fake_nvml.Gpu) -> None:
+    assert row(does("fills the machine"), FakeCuda()).outcome == "failed"
+    job = {"setting": asdict(SETTING), "mode": "train", "recipe": asdict(Recipe())}
+    assert gpu_worker.work(job | {"model": does("fills the GPU")})["outcome"] == "failed"
+    machine = gpu_worker.work(job | {"model": does("fills the machine")})
+    assert machine["outcome"] == "out of memory"
+
+
+def test_other_failures(models: None, driver: fake_nvml.Gpu) -> None:
+    found = row(does("raises"), FakeCuda())
+    assert (found.outcome, found.reason) == ("failed", "ValueError: no such thing")
+    found = row(does("has no gradient"), FakeCuda())
+    assert found.outcome == "failed"
+    assert (found.reason or "").startswith("the model's output has no gradient")
+    assert row(does("has no gradient"), FakeCuda(), "inference").outcome == "measured"
+
+
+def test_autocast_and_checkpointing_take_effect(
+    models: None, driver: fake_nvml.Gpu, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen = []
+
+    class Sees(nn.Conv2d):
+        def forward(self, x: Tensor) -> Tensor:
+            y = super().forward(x)
+            seen.append(y.dtype)
+            return y
+
+    monkeypatch.setattr(gpu_worker, "checkpointed", _noted(seen))
+    monkeypatch.setattr(nn, "Conv2d", Sees)
+    recipe = Recipe(autocast="bfloat16", checkpointing="block")
+    assert row(does("nothing"), FakeCuda(), "train", recipe).outcome == "measured"
+    assert seen == ["block", torch.bfloat16, torch.bfloat16]
+
+
+def _noted(seen: list[Any]) -> Any:
+    @contextmanager
+    def checkpointed(model: nn.Module, how: str) -> Iterator[None]:
+        seen.append(how)
+        yield
+
+    return checkpointed
+
+
+# --- in a process of its own ---
+
+
+def test_a_ledger_of_the_cpu() -> None:
+    setting = Setting(Resolution(64, 64), batch=2, device="cpu")
+    found = measure_gpu("dat_t", setting, "step", Recipe("adamw"), timeout=120)
+    assert found.reason is None
+    assert found.outcome == "measured"
+    assert found.peaks is not None
+    held = amounts(found)
+    assert held["inputs"] == 2 * 3 * 64 * 64 * 4
+    assert held["optimizer"] is not None
+    assert held["parameters"] is not None
+    assert held["optimizer"] >= 2 * held["parameters"]
+    assert (held["workspaces"], held["slack"]) == (None, None)
+    assert found.peaks.allocated is not None
+    assert found.peaks.process is not None
+    known = [held[part] for part in ("parameters", "buffers", "inputs", "optimizer", "run")]
+    assert sum(amount or 0 for amount in known) == found.peaks.allocated
+    assert held["context"] == found.peaks.process - found.peaks.allocated
+    assert 0 < held["context"] < 8 << 30
+    assert found.environment is not None
+    assert found.environment.torch == torch.__version__
+    text = to_markdown(tables([found]))
+    assert "- workspaces, allocator slack: the CPU has no caching allocator.\n" in text
+    assert 0 < found.seconds < 120
+
+
+@POSIX
+@pytest.mark.parametrize(
+    ("what", "outcome", "reason"),
+    [
+        ("segfaults", "crashed", "killed by signal 11 (SIGSEGV)"),
+        ("is killed", "crashed", "probably for lack of the machine's own memory; try a smaller"),
+        ("exits", "crashed", "exit code 3"),
+        ("fills the machine", "out of memory", "memory"),
+    ],
+)
+def test_how_a_process_may_end(what: str, outcome: str, reason: str, models: None) -> None:
+    found = measure_gpu(does(what), SETTING, "inference", timeout=120)
+    assert found.outcome == outcome
+    assert found.reason is not None
+    assert reason in found.reason
+    assert "\n" not in found.reason
+    assert (found.peaks, found.lines) == (None, ())
+    table = many([found, found])
+    assert found.reason in to_csv([table])
+    assert to_markdown(tables([found, found])).count(found.reason) == 1
+    title, *rest = to_markdown(tables([found])).splitlines()
+    assert f": {outcome} (inference, 32x32, batch 2, float32, eager attention, cpu)" in title
+    assert found.reason in "".join(rest)
+
+
+def test_a_process_that_takes_too_long(models: None) -> None:
+    found = measure_gpu(does("sleeps"), SETTING, "inference", timeout=0.5)
+    assert (found.outcome, found.reason) == ("timed out", "did not finish in 0.5 s")
+    assert found.seconds < 20
+
+
+def test_what_is_refused_before_a_process_is_started(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(gpu, "ask", None)
+    with pytest.raises(UnknownNameError, match="unknown model 'dat_q'"):
+        measure_gpu("dat_q", SETTING, "train")
+    with pytest.raises(UsageError, match="memory is measured on cuda or on cpu, not on meta"):
+        measure_gpu("dat_t", replace(SETTING, device="meta"), "train")
+    with pytest.raises(UsageError, match="no optimizer's step"):
+        measure_gpu("dat_t", SETTING, "train", Recipe("adamw"))
+    with pytest.raises(UsageError, match="cannot be verified there"):
+        measure_gpu("dat_t", SETTING, "train", Recipe(autocast="bfloat16"))
+    half = replace(SETTING, dtype="float16", device="cuda")
+    with pytest.raises(UsageError, match="takes no autocast"):
+        measure_gpu("dat_t", half, "train", Recipe(autocast="bfloat16"))
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
+    with pytest.raises(UsageError, match="device 'cuda:99' is not available here"):
+        measure_gpu("dat_t", replace(SETTING, device="cuda:99"), "train")
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="needs a machine without CUDA")
+@pytest.mark.parametrize("name", ["cuda", "cuda:0", "cuda:x"])
+def test_a_machine_without_a_gpu(name: str) -> None:
+    with pytest.raises(UsageError, match=f"device '{name}' is not available here; use meta or cpu"):
+        measure_gpu("dat_t", replace(SETTING, device=name), "train")
+
+
+# --- on a GPU ---
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+@pytest.mark.parametrize("mode", ["inference", "train-forward", "train", "step"])
+def test_a_ledger_of_a_real_gpu(mode: MemoryMode) -> None:
+    from datbench.measure.memory import simulate_model
+
+    setting = Setting(Resolution(224, 224), batch=8, device="cuda")
+    found = measure_gpu("dat_t", setting, mode)
+    assert found.reason is None
+    assert found.peaks is not None
+    peaks, held = found.peaks, amounts(found)
+    assert peaks.requested is not None
+    assert peaks.allocated is not None
+    assert peaks.reserved is not None
+    assert peaks.requested <= peaks.allocated <= peaks.reserved
+    assert all(amount is None or amount >= 0 for amount in held.values())
+    simulated = simulate_model("dat_t", replace(setting, device="meta"), mode)[1].peak.amount
+    assert held["workspaces"] is not None
+    assert simulated == pytest.approx(peaks.requested - held["workspaces"], rel=0.1)
+    if peaks.process is not None:
+        assert peaks.process > peaks.reserved
+        assert held["context"] is not None
+        assert held["context"] > 50 * MIB
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+def test_a_gpu_that_is_too_small() -> None:
+    found = measure_gpu("dat_b", Setting(Resolution(1024, 1024), 4096, device="cuda"), "inference")
+    assert found.outcome == "out of memory"
+    assert found.reason is not None
+    assert "out of memory" in found.reason

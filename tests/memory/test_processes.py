@@ -1,0 +1,113 @@
+"""A job in a fresh process: it answers, or its ending is told, and none is left behind."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from datbench.measure import processes
+
+POSIX = pytest.mark.skipif(os.name != "posix", reason="signals and process groups are POSIX")
+
+WORKER = """
+import os, pathlib, subprocess, sys, time
+from datbench.measure.processes import serve
+
+def work(job):
+    print("noise")
+    if job["do"] == "answers":
+        return {"twice": job["number"] * 2}
+    if job["do"] == "raises":
+        raise ValueError("no")
+    child = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)"])
+    part = pathlib.Path(job["pids"] + ".part")
+    part.write_text(f"{os.getpid()} {child.pid}")
+    part.rename(job["pids"])
+    time.sleep(60)
+
+if __name__ == "__main__":
+    sys.stdout.flush()
+    os._exit(serve(work))
+"""
+
+
+@pytest.fixture
+def worker(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
+    (tmp_path / "a_worker.py").write_text(WORKER)
+    monkeypatch.chdir(tmp_path)
+    return "a_worker"
+
+
+def gone(pid: int) -> bool:
+    for _ in range(100):
+        try:
+            os.kill(pid, 0)
+            stat = Path(f"/proc/{pid}/stat")
+            if stat.exists() and stat.read_text().rpartition(")")[2].split()[0] == "Z":
+                return True  # ended; nobody has asked yet how
+        except (ProcessLookupError, FileNotFoundError):
+            return True
+        time.sleep(0.05)
+    return False
+
+
+def test_a_process_answers_or_its_ending_is_told(worker: str) -> None:
+    assert processes.ask(worker, {"do": "answers", "number": 21}, 30) == {"twice": 42}
+    ending = processes.ask(worker, {"do": "raises"}, 30)
+    assert ending == processes.Ending(1, "ValueError: no")
+    assert str(ending) == "exit code 1: ValueError: no"
+    missing = processes.ask("no_such_worker", {}, 30)
+    assert isinstance(missing, processes.Ending)
+    assert missing.code == 1
+
+
+def test_endings_in_words() -> None:
+    assert str(processes.Ending(-9, "")) == "killed by signal 9 (SIGKILL)"
+    assert str(processes.Ending(-6, "abort")) == "killed by signal 6 (SIGABRT): abort"
+    assert str(processes.Ending(-99, "")) == "killed by signal 99"
+    assert str(processes.Ending(None, "")) == "out of time"
+
+
+@POSIX
+def test_a_time_limit_ends_a_process_and_its_children(worker: str, tmp_path: Path) -> None:
+    pids = tmp_path / "pids"
+    ending = processes.ask(worker, {"do": "sleeps", "pids": str(pids)}, 2)
+    assert ending == processes.Ending(None, "")
+    assert all(gone(int(pid)) for pid in pids.read_text().split())
+
+
+@POSIX
+def test_an_interrupt_leaves_nothing_behind(worker: str, tmp_path: Path) -> None:
+    pids = tmp_path / "pids"
+
+    def interrupt(*_: Any) -> None:
+        if pids.exists():
+            raise KeyboardInterrupt
+        signal.setitimer(signal.ITIMER_REAL, 0.1)
+
+    before = signal.signal(signal.SIGALRM, interrupt)
+    signal.setitimer(signal.ITIMER_REAL, 0.2)
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            processes.ask(worker, {"do": "sleeps", "pids": str(pids)}, 30)
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, before)
+    assert all(gone(int(pid)) for pid in pids.read_text().split())
+
+
+def test_a_process_ends_with_its_standard_input(worker: str, tmp_path: Path) -> None:
+    """Whoever started it may have been killed: then nobody waits for the answer."""
+    job = {"do": "sleeps", "pids": str(tmp_path / "pids"), "result": str(tmp_path / "r.json")}
+    process = subprocess.Popen([sys.executable, "-m", worker], stdin=subprocess.PIPE, text=True)
+    process.communicate(json.dumps(job) + "\n", timeout=20)  # closes it
+    assert process.returncode == 1
+    assert not (tmp_path / "r.json").exists()
+    if (tmp_path / "pids").exists():  # its child, which nobody asked for
+        os.kill(int((tmp_path / "pids").read_text().split()[1]), signal.SIGKILL)
