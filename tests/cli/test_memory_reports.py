@@ -68,7 +68,9 @@ def test_timelines(run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
     assert "kept" in text
     assert "aten::convolution_backward in stages." in text
     assert max(map(len, text.splitlines())) <= 90
-    run("memory", "dat_t", "--res", "64", "--timeline-out", "run.pickle").text
+    assert (
+        "dat_t: peak" in run("memory", "dat_t", "--res", "64", "--timeline-out", "run.pickle").text
+    )
     snapshot = pickle.loads((tmp_path / "run.pickle").read_bytes())
     assert {"segments", "device_traces"} <= set(snapshot)
     assert len(snapshot["device_traces"][0]) > 100

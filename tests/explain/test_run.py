@@ -13,8 +13,9 @@ from typing import Any
 import pytest
 import torch
 
+from datbench.measure import processes
 from datbench.measure.count import build_for_count
-from datbench.measure.peers import run, worker
+from datbench.measure.peers import run
 from datbench.measure.peers.adapters import PEERS, Peer
 from datbench.measure.peers.columns import Observed, observe
 from datbench.types import Resolution, Setting
@@ -56,11 +57,8 @@ def test_a_counter_that_is_not_there(observed: tuple[Observed, ...]) -> None:
 
 
 def test_a_counter_that_fails_has_a_reason_of_one_line() -> None:
-    assert worker.reason(ValueError("a\nb")) == "ValueError: a b"
-    assert worker.reason(ValueError()) == "ValueError"
-    job = run._job(PEERS["torch"], "dat_q", SETTING)
-    answer = run.ask(job, timeout=60)
-    assert answer["reason"].startswith("UnknownNameError: unknown model 'dat_q'")
+    row = run.peer_row(PEERS["torch"], "dat_q", SETTING, (), timeout=60)
+    assert (row.reason or "").startswith("UnknownNameError: unknown model 'dat_q'")
 
 
 def replaced(monkeypatch: pytest.MonkeyPatch, code: str) -> None:
@@ -69,16 +67,16 @@ def replaced(monkeypatch: pytest.MonkeyPatch, code: str) -> None:
     def start(command: list[str], **options: Any) -> Any:
         return POPEN([sys.executable, "-c", code], **options)
 
-    monkeypatch.setattr(run.subprocess, "Popen", start)
+    monkeypatch.setattr(processes.subprocess, "Popen", start)
 
 
 def test_a_process_that_dies_is_told_by_its_last_line(monkeypatch: pytest.MonkeyPatch) -> None:
     replaced(monkeypatch, "import sys; print('noise'); sys.exit('Fatal: no')")
-    answer = run.ask(run._job(PEERS["torch"], "dat_t", SETTING), timeout=30)
-    assert answer == {"reason": "exit code 1: Fatal: no"}
+    row = run.peer_row(PEERS["torch"], "dat_t", SETTING, (), timeout=30)
+    assert row.reason == "exit code 1: Fatal: no"
     replaced(monkeypatch, "import os; os.kill(os.getpid(), 9)")
-    answer = run.ask(run._job(PEERS["torch"], "dat_t", SETTING), timeout=30)
-    assert answer == {"reason": "killed by signal 9: no message"}
+    row = run.peer_row(PEERS["torch"], "dat_t", SETTING, (), timeout=30)
+    assert row.reason == "killed by signal 9 (SIGKILL)"
 
 
 def gone(pid: int) -> bool:
@@ -129,7 +127,7 @@ def test_an_interrupt_leaves_nothing_behind(sleeper: Path) -> None:
     signal.setitimer(signal.ITIMER_REAL, 0.2)
     try:
         with pytest.raises(KeyboardInterrupt):
-            run.ask(run._job(PEERS["torch"], "dat_t", SETTING), timeout=30)
+            run.peer_row(PEERS["torch"], "dat_t", SETTING, (), timeout=30)
     finally:
         signal.setitimer(signal.ITIMER_REAL, 0)
         signal.signal(signal.SIGALRM, before)

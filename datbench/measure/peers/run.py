@@ -1,25 +1,20 @@
-"""Start a counter in a process of its own, wait for it, and never leave it behind."""
+"""Counters, each in a process of its own."""
 
 from __future__ import annotations
 
-import contextlib
-import json
-import os
-import signal
-import subprocess
-import sys
-import tempfile
 from collections.abc import Callable, Iterable, Sequence
 from importlib import metadata
 from importlib.util import find_spec
-from pathlib import Path
 from typing import Any
 
 from ...results import PeerRow
 from ...types import Setting
+from ..processes import Ending, ask
 from .adapters import PEERS, Peer, Tally
 from .columns import Observed
 from .explain import explain, macs, number
+
+WORKER = "datbench.measure.peers.worker"
 
 TIMEOUT = 300.0
 """Seconds that one counter may take, unless told."""
@@ -39,10 +34,10 @@ def peer_row(
     version = _version(peer)
     if not _importable(peer.module):
         return _without(peer, version, f"not installed; pip install {peer.package}")
-    try:
-        answer = ask(_job(peer, model, setting), timeout)
-    except subprocess.TimeoutExpired:
-        return _without(peer, version, f"did not finish in {timeout:g} s (--timeout)")
+    answer = ask(WORKER, _job(peer, model, setting), timeout)
+    if isinstance(answer, Ending):
+        late = f"did not finish in {timeout:g} s (--timeout)"
+        return _without(peer, version, late if answer.code is None else str(answer)[:LONGEST])
     if "reason" in answer:
         return _without(peer, version, answer["reason"][:LONGEST])
     tally = Tally(answer["total"], answer["modules"])
@@ -85,63 +80,6 @@ def _job(peer: Peer, model: str, setting: Setting) -> dict[str, Any]:
         "attention": setting.attention,
         "features": setting.features,
     }
-
-
-def ask(job: dict[str, Any], timeout: float) -> dict[str, Any]:
-    """Do a job in a fresh process.
-
-    Raises:
-        subprocess.TimeoutExpired: it took longer; the process is gone.
-    """
-    with tempfile.TemporaryDirectory(prefix="datbench-") as folder:
-        result = Path(folder, "result.json")
-        with Path(folder, "errors").open("w+b") as errors:
-            code = _run(json.dumps({**job, "result": str(result)}), errors, timeout)
-            if result.exists():
-                answer: dict[str, Any] = json.loads(result.read_text(encoding="utf-8"))
-                return answer
-            errors.seek(0)
-            lines = errors.read().decode(errors="replace").split("\n")
-        last = next((line.strip() for line in reversed(lines) if line.strip()), "no message")
-        return {"reason": f"{_ending(code)}: {last}"}
-
-
-def _run(job: str, errors: Any, timeout: float) -> int:
-    """The process's exit code. However this function is left, the process has ended."""
-    process = subprocess.Popen(
-        [sys.executable, "-m", "datbench.measure.peers.worker"],
-        stdin=subprocess.PIPE,
-        stdout=subprocess.DEVNULL,
-        stderr=errors,
-        text=True,
-        start_new_session=os.name == "posix",  # Ctrl-C is ours alone
-    )
-    try:
-        assert process.stdin is not None
-        process.stdin.write(f"{job}\n")
-        process.stdin.flush()  # left open: the process ends with its standard input
-        return process.wait(timeout)
-    except BrokenPipeError:
-        return process.wait()
-    finally:
-        _end(process)
-
-
-def _end(process: subprocess.Popen[str]) -> None:
-    """Kill what is left of it and of what it started."""
-    if process.poll() is None:
-        if os.name == "posix":
-            os.killpg(process.pid, signal.SIGKILL)
-        else:
-            process.kill()
-        process.wait()
-    assert process.stdin is not None
-    with contextlib.suppress(BrokenPipeError):
-        process.stdin.close()
-
-
-def _ending(code: int) -> str:
-    return f"killed by signal {-code}" if code < 0 else f"exit code {code}"
 
 
 def _version(peer: Peer) -> str | None:

@@ -1,17 +1,13 @@
 """The process in which one counter counts one model: `python -m datbench.measure.peers.worker`.
 
-A line of JSON on standard input is the job; the answer is written to the file that it names, since
-counters print to standard output what they like. The process ends when its standard input does,
-so it never outlives the one that started it.
+How the job comes in and the answer goes out, `datbench.measure.processes` says.
 """
 
 from __future__ import annotations
 
-import json
 import logging
 import os
 import sys
-import threading
 import time
 import warnings
 from collections.abc import Mapping
@@ -20,36 +16,17 @@ from pathlib import Path
 from typing import Any
 
 from ...types import Resolution, Setting
+from ..processes import one_line, serve
 
 
-def main() -> int:
-    """Read the job, do it, write what came of it. Never raises."""
-    job: dict[str, Any] = json.loads(sys.stdin.readline())
-    threading.Thread(target=_end_with_standard_input, daemon=True).start()
+def work(job: dict[str, Any]) -> dict[str, Any]:
+    """Do the job, or say in one line why it cannot be done."""
     warnings.simplefilter("ignore")
     logging.disable(logging.CRITICAL)
     try:
-        answer = run(job)
-    except KeyboardInterrupt:
-        return 130
+        return run(job)
     except (Exception, SystemExit) as error:
-        answer = {"reason": reason(error)}
-    result = Path(job["result"])
-    beside = result.with_suffix(".part")
-    beside.write_text(json.dumps(answer), encoding="utf-8")
-    beside.replace(result)
-    return 0
-
-
-def _end_with_standard_input() -> None:
-    sys.stdin.read()
-    os._exit(1)
-
-
-def reason(error: BaseException) -> str:
-    """An error as one line."""
-    text = " ".join(str(error).split())
-    return f"{type(error).__name__}: {text}" if text else type(error).__name__
+        return {"reason": one_line(error)}
 
 
 def run(job: Mapping[str, Any]) -> dict[str, Any]:
@@ -130,6 +107,6 @@ def _status(key: str) -> int | None:
 
 
 if __name__ == "__main__":
-    code = main()
+    code = serve(work)
     sys.stdout.flush()
     os._exit(code)  # no counter's exit handlers, and no wait for the reading thread
