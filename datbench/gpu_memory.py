@@ -131,6 +131,7 @@ class Confirmed:
         tried: every run in order.
         stopped: the run that ended the search early, for another reason than memory.
         row: of the largest batch.
+        limit: bytes that tensors were given of the GPU; None for all of it.
     """
 
     model: str
@@ -143,6 +144,7 @@ class Confirmed:
     tried: tuple[Tried, ...]
     stopped: GpuRow | None
     row: GpuRow | None
+    limit: int | None = None
 
     @property
     def certain(self) -> bool:

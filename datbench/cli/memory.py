@@ -178,6 +178,12 @@ def memory(
     if parts and len(jobs) > 1:
         raise UsageError("--by breaks down one model at one setting; name only one.")
     _check_timeline(timeline, timeline_out, wanted, len(jobs), largest or device)
+    if largest is not None and batch:
+        raise UsageError("--largest finds the batch; leave out --batch.")
+    if timeline and (parts or verify or out is not None):
+        raise UsageError(
+            "--timeline draws in place of the tables; leave out --by, --verify, --out."
+        )
     if context is not None and largest is None:
         raise UsageError("--context is a part of --largest; give that too.")
     if (largest or device) and (parts or (largest and verify)):

@@ -23,6 +23,8 @@ Jobs = Sequence[tuple["Spec", "Setting"]]
 
 SUFFIXES = (".png", ".svg", ".pickle")
 
+_AMOUNT = re.compile(r"\s*([0-9]{1,12}(?:\.[0-9]{1,6})?)\s*([A-Za-z]{1,3})\s*")
+
 _UNITS = {"B": 1, "KIB": 2**10, "MIB": 2**20, "GIB": 2**30, "MB": 10**6, "GB": 10**9, "G": 2**30}
 
 
@@ -32,7 +34,7 @@ def amount(text: str, option: str) -> int:
     Raises:
         UsageError: it is not written so.
     """
-    match = re.fullmatch(r"\s*([0-9]{1,12}(?:\.[0-9]{1,6})?)\s*([A-Za-z]{1,3})\s*", text)
+    match = _AMOUNT.fullmatch(text)
     if match is None or match[2].upper() not in _UNITS:
         raise UsageError(f"{option} {text!r} is not understood; write an amount such as 16GiB.")
     return int(float(match[1]) * _UNITS[match[2].upper()])
@@ -44,8 +46,11 @@ def capacity(text: str) -> int | str:
     Raises:
         UsageError: it is neither.
     """
-    if text[:1].isdigit():
-        return amount(text, "--largest")
+    if text.strip()[:1].isdigit() or not text.strip()[:1].isalpha():
+        found = amount(text, "--largest")
+        if not found:
+            raise UsageError("--largest: write an amount above 0, such as 16GiB.")
+        return found
     from ..allocation import gpu_memory
 
     gpu_memory(text)
@@ -115,8 +120,10 @@ def largest(
     out: Path | None,
 ) -> None:
     """The largest batch of each model; with a device, confirmed on it."""
-    from ..allocation import CONTEXT
+    from .. import units
+    from ..allocation import CONTEXT, gpu_memory
     from ..measure.environment import summary
+    from ..measure.memory.gpu import check_present
     from ..measure.memory.largest import largest_batch
     from ..report.allocation import largest_table
     from ..results import document
@@ -124,6 +131,16 @@ def largest(
     from .progress import progress
 
     room = CONTEXT if context is None else context
+    whole = size if isinstance(size, int) else gpu_memory(size)
+    if room >= whole:
+        raise UsageError(
+            f"the context takes {units.size(room)} and leaves nothing of {units.size(whole)}; give "
+            "--context, or more memory."
+        )
+    if device is not None:
+        if not device.startswith("cuda"):
+            raise UsageError(f"the largest batch is confirmed on cuda, not on {device}.")
+        check_present(device)
     found: list[LargestBatch] = [
         largest_batch(spec, setting, mode, size, room, recipe=recipe)
         for spec, setting in progress(jobs, lambda job: job[0].name)
@@ -141,6 +158,7 @@ def largest(
                 mode,
                 max(simulated.batch, 1),
                 recipe=recipe,
+                limit=whole - room,
             )
             rows.append(confirmed)
             if wanted is not Format.CSV:
@@ -163,7 +181,7 @@ def measured(
     """
     from ..measure.environment import environment
     from ..measure.memory.gpu import measure_gpu
-    from ..report.gpu_memory import many, tables
+    from ..report.gpu_memory import beside_table, many, tables
     from ..results import document
     from .output import emit
     from .progress import progress
@@ -172,27 +190,22 @@ def measured(
         measure_gpu(spec, setting, mode, recipe)
         for spec, setting in progress(jobs, lambda job: f"{job[0].name}, batch {job[1].batch}")
     ]
+    simulated = [
+        _simulated(job, row) if verify else None for job, row in zip(jobs, rows, strict=True)
+    ]
     shown = [many(rows)] if wanted is Format.CSV else tables(rows)
     if verify:
-        notes = tuple(_beside(job, row) for job, row in zip(jobs, rows, strict=True))
-        shown[-1] = replace(shown[-1], notes=(*shown[-1].notes, *notes))
-    emit(shown, document("memory-measured", rows, environment()), wanted, out)
+        shown.insert(0 if wanted is Format.CSV else len(shown), beside_table(rows, simulated))
+    content = document("memory-measured", rows, environment())
+    for entry, peak in zip(content["rows"], simulated, strict=True):
+        entry["simulated_peak"] = peak
+    emit(shown, content, wanted, out)
     bad = [row for row in rows if row.outcome not in ("measured", "out of memory")]
     if bad:
         raise MeasurementError(f"{bad[0].model}: {bad[0].outcome}: {bad[0].reason}")
 
 
-def _beside(job: tuple[Spec, Setting], row: GpuRow) -> str:
-    """The simulated peak of tensors beside the measured one."""
-    from .. import units
-
+def _simulated(job: tuple[Spec, Setting], row: GpuRow) -> int:
+    """The simulated peak of tensors of the same run, in bytes."""
     spec, setting = job
-    trace = _trace(spec, replace(setting, device="meta"), row.mode, row.recipe)
-    seen = None if row.peaks is None else row.peaks.requested or row.peaks.allocated
-    simulated = units.size(trace.peak.amount)
-    if not seen:
-        return f"{spec.name}, batch {setting.batch}: simulated peak {simulated}; none was measured."
-    return (
-        f"{spec.name}, batch {setting.batch}: simulated peak {simulated}, measured "
-        f"{units.size(seen)}: {100 * (trace.peak.amount / seen - 1):+.2f} %."
-    )
+    return _trace(spec, replace(setting, device="meta"), row.mode, row.recipe).peak.amount

@@ -102,6 +102,7 @@ def _chosen(names: Sequence[str], files: Sequence[Path]) -> list[TableData]:
 
 def _compare(chosen: Sequence[TableData], device: str | None) -> list[Comparison]:
     """Compute every table; models that they share are counted once."""
+    from ..errors import UsageError
     from ..measure.memory.gpu import check_present
     from ..paper.library import paper_tables
     from ..paper.verdicts import compare
@@ -109,6 +110,8 @@ def _compare(chosen: Sequence[TableData], device: str | None) -> list[Comparison
     from .progress import progress
 
     if device is not None:
+        if not device.startswith("cuda"):
+            raise UsageError(f"--device {device}: printed memory is measured on cuda.")
         check_present(device)
     workshop = Workshop(device)
     # A paper's verdicts rest on the papers alone; a table of the user's, on its own rows too.

@@ -58,7 +58,7 @@ def largest_table(found: Sequence[LargestBatch]) -> Table:
         Column("capacity", "memory", units.size),
         Column("batch", "largest batch", units.integer),
         Column("reserved", "reserved", units.size),
-        Column("reserved_next", "one image more", units.size),
+        Column("reserved_next", "one more, no limit", units.size),
         Column("reason", "why"),
     )
     rows = tuple(

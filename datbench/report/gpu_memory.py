@@ -106,6 +106,38 @@ def many(rows: Sequence[GpuRow]) -> Table:
     return Table(columns, tuple(map(_flat, rows)), title, (*failures, *_notes(rows)))
 
 
+def beside_table(rows: Sequence[GpuRow], simulated: Sequence[int | None]) -> Table:
+    """Simulated peaks of tensors beside measured ones, before the allocator's rounding."""
+    columns = (
+        Column("model", "model"),
+        Column("resolution", "input"),
+        Column("batch", "batch", units.integer),
+        Column("mode", "mode"),
+        Column("device", "device"),
+        Column("simulated", "simulated", units.size),
+        Column("measured", "measured", units.size),
+        Column("difference", "difference", lambda value: f"{100 * value:+.2f} %"),
+        Column("outcome", "outcome"),
+    )
+    values = []
+    for row, peak in zip(rows, simulated, strict=True):
+        seen = None if row.peaks is None else row.peaks.requested
+        values.append(
+            (
+                row.model,
+                str(row.setting.resolution),
+                row.setting.batch,
+                row.mode,
+                row.setting.device,
+                peak,
+                seen,
+                peak / seen - 1 if peak and seen else None,
+                row.outcome,
+            )
+        )
+    return Table(columns, tuple(values), "Peak of tensors: simulated beside measured")
+
+
 def largest(found: Confirmed) -> Table:
     """The largest batch, and every run that led to it."""
     columns = (
@@ -128,6 +160,8 @@ def _largest(found: Confirmed) -> str:
 
 def _search_notes(found: Confirmed) -> tuple[str, ...]:
     notes = [f"The search began at {found.start}; each batch ran in a process of its own."]
+    if found.limit is not None:
+        notes.append(f"Tensors were given {units.size(found.limit)} of the GPU.")
     if found.stopped is not None:
         batch = found.stopped.setting.batch
         notes.append(

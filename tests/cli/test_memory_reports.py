@@ -2,6 +2,7 @@
 
 import json
 import pickle
+import sys
 from pathlib import Path
 
 import pytest
@@ -40,7 +41,7 @@ def test_largest_batch(run: Run) -> None:
         "--largest",
         "2GiB",
         "--context",
-        "0MiB",
+        "1MiB",
         "--format",
         "json",
     ).rows
@@ -53,6 +54,44 @@ def test_largest_batch_of_a_named_gpu(run: Run) -> None:
         "memory", "dat_t", "--res", "64", "--mode", "inference", "--largest", "v100-16gb"
     ).text
     assert "v100-16gb  15.7 GiB" in text
+
+
+FAILING = """
+import torch
+from torch import nn
+
+class Fails(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx, x):
+        return x.clone()
+
+    @staticmethod
+    def backward(ctx, grad):
+        raise ValueError("no way back")
+
+class Net(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.conv = nn.Conv2d(3, 8, 3)
+
+    def forward(self, x):
+        return Fails.apply(self.conv(x))
+
+class Reads(Net):
+    def forward(self, x):
+        return self.conv(x) * x.sum().item()
+"""
+
+
+def test_what_others_code_raises_is_one_line(
+    run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sys, "path", [str(tmp_path), *sys.path])
+    monkeypatch.setattr(sys, "dont_write_bytecode", True)
+    (tmp_path / "fails_in_memory.py").write_text(FAILING)
+    for name, words in (("Net", "ValueError: no way back"), ("Reads", "measure it with --device")):
+        line = run("memory", f"fails_in_memory:{name}", "--mode", "train").complaint(5)
+        assert words in line
 
 
 def test_nothing_fits(run: Run) -> None:
@@ -87,7 +126,9 @@ def test_measured_on_the_cpu(run: Run) -> None:
     arguments = ("memory", "dat_t", "--res", "64", "--batch", "2", "--device", "cpu")
     text = run(*arguments, "--verify").text
     assert "allocated by the run" in text
-    assert "simulated peak" in text
+    assert "Peak of tensors: simulated beside measured" in text
+    (verified,) = run(*arguments, "--verify", "--format", "json").rows
+    assert verified["simulated_peak"] == pytest.approx(verified["peaks"]["requested"], rel=0.05)
     (row,) = run(*arguments, "--format", "json").rows
     assert row["outcome"] == "measured"
     assert row["peaks"]["process"] > row["peaks"]["allocated"] > 113_276_552
@@ -102,6 +143,12 @@ def test_measured_on_the_cpu(run: Run) -> None:
         (("--largest", "a100-40"), "did you mean a100-40gb"),
         (("--largest", "8GiB", "--context", "x"), "--context 'x' is not understood"),
         (("--context", "1GiB"), "--context is a part of --largest"),
+        (("--largest", "-5GiB"), "--largest '-5GiB' is not understood"),
+        (("--largest", "0GiB"), "write an amount above 0"),
+        (("--largest", "400MiB"), "the context takes 500.0 MiB and leaves nothing of 400.0 MiB"),
+        (("--largest", "8GiB", "--batch", "3"), "leave out --batch"),
+        (("--largest", "8GiB", "--device", "cuda:99"), "is not available here"),
+        (("--timeline", "--by", "stage"), "leave out --by, --verify, --out"),
         (("--largest", "8GiB", "--verify"), "--by and --verify are of a ledger"),
         (("--largest", "8GiB", "--device", "cpu"), "is confirmed on cuda, not on cpu"),
         (("--timeline-out", "run.txt"), "--timeline-out run.txt: write .png, .svg, .pickle"),

@@ -112,12 +112,18 @@ class Measure:
 
     def __init__(self, run: Runner) -> None:
         self.run = run
-        self.asked: list[tuple[MemoryMode, Recipe, float]] = []
+        self.asked: list[tuple[MemoryMode, Recipe, float, int | None]] = []
 
     def __call__(
-        self, spec: Spec, setting: Setting, mode: MemoryMode, recipe: Recipe, timeout: float
+        self,
+        spec: Spec,
+        setting: Setting,
+        mode: MemoryMode,
+        recipe: Recipe,
+        timeout: float,
+        limit: int | None,
     ) -> GpuRow:
-        self.asked.append((mode, recipe, timeout))
+        self.asked.append((mode, recipe, timeout, limit))
         outcome = self.run(setting.batch)
         reason = None if outcome == "measured" else f"why {setting.batch}"
         return GpuRow(spec.name, setting, mode, recipe, outcome, reason, None, (), None, None, 1.0)
@@ -125,8 +131,9 @@ class Measure:
 
 def confirm(run: Runner, start: int = 8, setting: Setting = SETTING) -> Confirmed:
     measure = Measure(run)
-    found = confirm_largest(resolve("dat_t"), setting, "step", start, 60, measure=measure)
-    assert set(measure.asked) == {("step", Recipe("adamw"), 60)}
+    found = confirm_largest(resolve("dat_t"), setting, "step", start, 60, measure=measure, limit=7)
+    assert set(measure.asked) == {("step", Recipe("adamw"), 60, 7)}
+    assert found.limit == 7
     return found
 
 

@@ -76,6 +76,7 @@ def confirm_largest(
     limit_s: float = TIMEOUT,
     recipe: Recipe | None = None,
     measure: Callable[..., GpuRow] = measure_gpu,
+    limit: int | None = None,
 ) -> Confirmed:
     """Find the largest batch on a GPU, each in a fresh process.
 
@@ -84,6 +85,7 @@ def confirm_largest(
         start: where to begin: the simulation's answer.
         limit_s: seconds that one run may take.
         measure: `measure_gpu`, unless a test brings its own.
+        limit: bytes that tensors may take of the GPU; None for all of it.
 
     Raises:
         UsageError: the device is no GPU, or is not here.
@@ -94,7 +96,8 @@ def confirm_largest(
     rows: dict[int, GpuRow] = {}
 
     def run(batch: int) -> Outcome:
-        rows[batch] = measure(spec, replace(setting, batch=batch), mode, recipe, limit_s)
+        here = replace(setting, batch=batch)
+        rows[batch] = measure(spec, here, mode, recipe, limit_s, limit)
         return rows[batch].outcome
 
     found = search(run, start)
@@ -110,4 +113,5 @@ def confirm_largest(
         tried=tuple(Tried(b, outcome, rows[b].reason) for b, outcome in found.tried),
         stopped=rows[last] if found.stopped is not None else None,
         row=rows[found.largest] if found.largest is not None else None,
+        limit=limit,
     )

@@ -33,11 +33,15 @@ def measure_gpu(
     mode: MemoryMode,
     recipe: Recipe | None = None,
     timeout: float = TIMEOUT,
+    limit: int | None = None,
 ) -> GpuRow:
     """Run a model on the setting's device, ``cuda`` or ``cpu``, and tell what it held.
 
     One iteration warms up, so that libraries have their workspaces and the optimizer its state;
     the next is measured. What goes wrong in the process is a row with its outcome, not an error.
+
+    Args:
+        limit: bytes that tensors may take of a GPU; None for all of it.
 
     Raises:
         UnknownNameError: no such model.
@@ -52,6 +56,7 @@ def measure_gpu(
         "setting": asdict(setting),
         "mode": mode,
         "recipe": asdict(recipe),
+        "limit": limit,
     }
     began = time.perf_counter()
     answer = ask(_WORKER, job, timeout)

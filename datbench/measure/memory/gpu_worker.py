@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils._pytree import tree_leaves
 
-from ...errors import DatbenchError
+from ...errors import DatbenchError, UsageError
 from ...gpu_memory import Held
 from ...ledger import WITH_BACKWARD, Autocast, MemoryMode, Recipe
 from ...types import Resolution, Setting
@@ -43,7 +43,7 @@ def work(job: dict[str, Any], cuda: Cuda | None = None) -> dict[str, Any]:
     """Run one configuration. Whatever it raises is an outcome.
 
     Args:
-        job: ``model``, ``setting``, ``mode``, ``recipe``.
+        job: ``model``, ``setting``, ``mode``, ``recipe``, and ``limit`` (bytes) or none.
         cuda: torch's, unless a test brings its own.
     """
     given = dict(job["setting"])
@@ -51,6 +51,8 @@ def work(job: dict[str, Any], cuda: Cuda | None = None) -> dict[str, Any]:
     on_gpu = torch.device(setting.device).type == "cuda" or cuda is not None
     here: OnGpu | OnCpu | None = None
     try:
+        if job.get("limit") is not None and cuda is None:
+            _limit(setting.device, job["limit"])
         here = OnGpu.at(setting.device, cuda) if on_gpu else OnCpu()
         return _measured(here, job["model"], setting, job["mode"], Recipe(**job["recipe"]))
     except (Exception, SystemExit) as error:
@@ -60,6 +62,18 @@ def work(job: dict[str, Any], cuda: Cuda | None = None) -> dict[str, Any]:
             return {"outcome": "out of memory", "reason": _shortage(cause), **told}
         reason = str(error) if isinstance(error, DatbenchError) else one_line(error)
         return {"outcome": "failed", "reason": reason, **told}
+
+
+def _limit(device: str, limit: int) -> None:
+    """Let the allocator have so much of the GPU, as if it were a smaller one.
+
+    Raises:
+        UsageError: the GPU has less.
+    """
+    total = torch.cuda.get_device_properties(device).total_memory
+    if limit > total:
+        raise UsageError(f"this GPU has {total} bytes; {limit} cannot be tried on it.")
+    torch.cuda.set_per_process_memory_fraction(limit / total, device)
 
 
 def _measured(

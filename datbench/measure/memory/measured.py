@@ -58,6 +58,10 @@ def measured_on_cpu(row: MemoryRow) -> CpuPeak:
     if done.returncode or not lines:
         errors = [line for line in done.stderr.splitlines() if line.strip()]
         reason = errors[-1].strip() if errors else "it said nothing"
+        if "allocate memory" in reason or "not enough memory" in reason:
+            raise MeasurementError(
+                f"{row.model}: out of memory on the CPU; verify a smaller batch."
+            )
         raise MeasurementError(f"{row.model}: the run on the CPU failed: {reason}")
     found: dict[str, Any] = json.loads(lines[-1])
     difference = row.peak.amount / found["peak"] - 1

@@ -9,9 +9,10 @@ import torch
 from torch import Tensor, nn
 from torch.utils._pytree import tree_leaves
 
-from ...errors import MeasurementError, UsageError
+from ...errors import DatbenchError, MeasurementError, UsageError
 from ...ledger import PLAIN, WITH_BACKWARD, MemoryMode, Recipe
 from ...models.resolve import Spec, resolve
+from ...models.spec import ModelSpec
 from ...types import Setting
 from ..count import build_for_count, quiet, unchanged
 from ..modules import ModuleTracker
@@ -124,6 +125,14 @@ def simulate_model(
     image = torch.empty((setting.batch, 3, size.height, size.width), dtype=dtype, device="meta")
     try:
         return module, simulate(module, image, mode=mode, recipe=recipe)
-    except (RuntimeError, MemoryError, AssertionError) as error:
-        reason = (str(error).splitlines() or [type(error).__name__])[0]
+    except DatbenchError:
+        raise
+    except (Exception, SystemExit) as error:
+        expected = isinstance(error, (RuntimeError, MemoryError, AssertionError))
+        if isinstance(spec, ModelSpec) and not expected:
+            raise
+        line = (str(error).splitlines() or [""])[0]
+        reason = line if expected and line else f"{type(error).__name__}: {line}"
+        if "meta tensors" in reason:
+            reason += "; its work depends on values: measure it with --device cpu"
         raise MeasurementError(f"{spec.name} at {size}: {reason}") from error
