@@ -200,7 +200,7 @@ def memory(
             reports.timeline(jobs[0], chosen, recipe, timeline, timeline_out)
         if not timeline:
             rows = _simulate(jobs, chosen, recipe, verify)
-            _write(rows, reports.replays(jobs, chosen, recipe), parts, wanted, out)
+            _write(rows, parts, wanted, out)
 
 
 def _check_timeline(
@@ -277,29 +277,26 @@ def _jobs(
 
 def _simulate(
     jobs: list[tuple[Spec, Setting]], mode: MemoryMode, recipe: Recipe, verify: bool
-) -> list[MemoryRow]:
-    """Simulate every job, and run it if that is wanted."""
+) -> list[tuple[MemoryRow, list[Replay]]]:
+    """Simulate every job once, replay it through the allocator, and run it if that is wanted."""
     # torch is imported here, after everything that the user may have mistyped was checked.
-    from ..measure.memory import memory_row
+    from ..measure.memory.rows import traced_row
     from .progress import progress
 
     rows = []
     for spec, setting in progress(jobs, lambda job: job[0].name):
-        row = memory_row(spec, replace(setting, backward=mode in WITH_BACKWARD), mode, recipe)
+        here = replace(setting, backward=mode in WITH_BACKWARD)
+        row, trace = traced_row(spec, here, mode, recipe)
         if verify:
             from ..measure.memory.measured import measured_on_cpu
 
             row = replace(row, measured=measured_on_cpu(row))
-        rows.append(row)
+        rows.append((row, reports.replays(trace)))
     return rows
 
 
 def _write(
-    rows: list[MemoryRow],
-    replays: list[list[Replay]],
-    parts: list[By],
-    wanted: Format,
-    out: Out,
+    simulated: list[tuple[MemoryRow, list[Replay]]], parts: list[By], wanted: Format, out: Out
 ) -> None:
     from ..allocation import NO_CONTEXT
     from ..measure.environment import summary
@@ -308,6 +305,8 @@ def _write(
     from ..results import document
     from .output import emit
 
+    rows = [row for row, _ in simulated]
+    replays = [found for _, found in simulated]
     if len(rows) > 1 or (wanted is Format.CSV and not parts):
         tables = [many_models(rows)]
     elif wanted is Format.CSV:

@@ -69,15 +69,11 @@ def check_timeline(path: Path) -> None:
     check_path(path, "--timeline-out")
 
 
-def replays(jobs: Jobs, mode: MemoryMode, recipe: Recipe) -> list[list[Replay]]:
-    """Of each run the allocator with its usual segments, and with expandable ones."""
+def replays(trace: Trace) -> list[Replay]:
+    """The allocator with its usual segments, and with expandable ones."""
     from ..measure.memory.replay import replay
 
-    found = []
-    for spec, setting in jobs:
-        trace = _trace(spec, setting, mode, recipe)
-        found.append([replay(trace), replay(trace, expandable=True)])
-    return found
+    return [replay(trace), replay(trace, expandable=True)]
 
 
 def timeline(

@@ -110,6 +110,8 @@ def _compare(chosen: Sequence[TableData], device: str | None) -> list[Comparison
     from .progress import progress
 
     if device is not None:
+        if not any(c.batch for table in chosen for c in table.columns):
+            raise UsageError("--device measures printed memory; table 8 prints some.")
         if not device.startswith("cuda"):
             raise UsageError(f"--device {device}: printed memory is measured on cuda.")
         check_present(device)

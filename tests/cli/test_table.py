@@ -217,6 +217,7 @@ def test_memory_is_measured_where_a_device_is(run: Run, monkeypatch: pytest.Monk
 
 def test_a_device_that_is_not_there(run: Run) -> None:
     assert "is not available here" in run("table", "8", "--device", "cuda:99").complaint()
+    assert "table 8 prints some" in run("table", "6", "--device", "cuda").complaint()
     assert "printed memory is measured on cuda" in run("table", "8", "--device", "cpu").complaint()
 
 

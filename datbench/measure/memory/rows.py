@@ -32,9 +32,16 @@ def memory_row(spec: Spec, setting: Setting, mode: MemoryMode, recipe: Recipe = 
         UsageError: the recipe does not suit the mode, the dtype or the model.
         MeasurementError: it does not run with this setting.
     """
+    return traced_row(spec, setting, mode, recipe)[0]
+
+
+def traced_row(
+    spec: Spec, setting: Setting, mode: MemoryMode, recipe: Recipe = PLAIN
+) -> tuple[MemoryRow, Trace]:
+    """`memory_row`, with the run that it sums up."""
     recipe = recipe.of(mode)
     module, trace = simulate_model(spec, setting, mode, recipe)
-    return MemoryRow(
+    row = MemoryRow(
         model=spec.name,
         setting=setting,
         mode=mode,
@@ -45,6 +52,7 @@ def memory_row(spec: Spec, setting: Setting, mode: MemoryMode, recipe: Recipe = 
         parts=_parts(trace, mode, lambda path: stage_of(module, path)),
         recipe=recipe,
     )
+    return row, trace
 
 
 def ledger(trace: Trace, mode: MemoryMode, recipe: Recipe = PLAIN) -> tuple[LedgerLine, ...]:
