@@ -6,7 +6,8 @@ A cell's verdict is one of
 - ``differs``: it does not;
 - ``wrong in print``: it does not, and the papers print a figure for the same model elsewhere that
   the computed one does round to;
-- ``not reproducible``: none of the configurations that were tried rounds to the print;
+- ``not reproducible``: what was published does not fix the configuration, and the one of those
+  tried that misses least in all the rows that share the choice does not round to the print;
 - ``published only``: nothing was computed; the reason says why.
 """
 
@@ -54,6 +55,9 @@ class Cell:
         reason: why the verdict is not ``agrees``, with the figures that say so.
         evidence: what was computed; first the model itself, then whatever else was tried.
         failed: it should have been computed and could not be.
+        readings: of a number of multiply-adds, what every rule counts on the model of the first
+            piece of evidence; the column's own rule first.
+        follows: the rules of these whose total rounds to the print.
     """
 
     table: str
@@ -69,6 +73,8 @@ class Cell:
     reason: str = ""
     evidence: tuple[Evidence, ...] = ()
     failed: bool = False
+    readings: tuple[Evidence, ...] = ()
+    follows: tuple[str, ...] = ()
 
     @property
     def amount(self) -> int | None:
@@ -113,12 +119,31 @@ class Ratio:
 
 @dataclass(frozen=True)
 class Heading:
-    """A column: its machine name, the print's heading, and the quantity (None for a label)."""
+    """A column: its machine name, the print's heading, and the quantity (None for a label).
+
+    Args:
+        by_rules: people are shown what every rule counts, not the column's own alone.
+    """
 
     name: str
     title: str
     quantity: str | None = None
     unit: str = ""
+    by_rules: bool = False
+
+
+@dataclass(frozen=True)
+class Score:
+    """How many figures of a column each rule rounds to.
+
+    Args:
+        cells: different figures of models whose configuration is known.
+        agreeing: how many of them, by rule.
+    """
+
+    column: str
+    cells: int
+    agreeing: dict[str, int]
 
 
 @dataclass(frozen=True)
@@ -140,6 +165,7 @@ class Comparison:
     lines: tuple[Line, ...]
     notes: tuple[str, ...]
     ratios: tuple[Ratio, ...] = ()
+    scores: tuple[Score, ...] = ()
 
     def cells(self) -> list[Cell]:
         """Every figure, row by row."""
@@ -148,3 +174,46 @@ class Comparison:
     def verdicts(self) -> Counter[Verdict]:
         """How many cells have each verdict."""
         return Counter(cell.verdict for cell in self.cells())
+
+
+@dataclass(frozen=True)
+class Miss:
+    """What a configuration gives for one cell, and how far that is from the print."""
+
+    row: str
+    printed: str
+    amount: int
+    relative: float
+    agrees: bool
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """A configuration of a search, by its choices, with its miss for every cell."""
+
+    choices: dict[str, str]
+    misses: tuple[Miss, ...]
+
+    @property
+    def worst(self) -> float:
+        """The largest miss of a cell, relative to the print."""
+        return max(abs(miss.relative) for miss in self.misses)
+
+
+@dataclass(frozen=True)
+class Search:
+    """A search over configurations that are the same for every cell of a head.
+
+    Args:
+        tried: how many.
+        reproducing: how many of them round to every print.
+        best: those that miss least in their worst cell, the best first.
+        nearest: for each cell, the one that is nearest to it, whatever it gives elsewhere.
+    """
+
+    table: str
+    head: str
+    tried: int
+    reproducing: int
+    best: tuple[Candidate, ...]
+    nearest: tuple[Candidate, ...]

@@ -164,6 +164,11 @@ def _ddetr(points_three: int, points_four: int) -> Dat2022Config:
     return replace(DAT_T, stages=(_ONE, _TWO, three, replace(_DDETR_FOUR, points=points_four)))
 
 
+def _coarser(config: Dat2022Config) -> Dat2022Config:
+    one, two, three, four = config.stages
+    return replace(config, stages=(one, two, replace(three, stride=2), four))
+
+
 VARIANTS: dict[str, Dat2022Config] = {
     # Table 2
     "dat_t": DAT_T,
@@ -190,6 +195,9 @@ VARIANTS: dict[str, Dat2022Config] = {
     "ddetr_49_49": _ddetr(49, 49),
     "ddetr_196_49": _ddetr(196, 49),
     "dat_t_49_49": replace(DAT_T, stages=(_ONE, _TWO, replace(_THREE, stride=2), _FOUR)),
+    # Tables 3 to 5
+    "dat_s_49_49": _coarser(DAT_S),
+    "dat_b_49_49": _coarser(DAT_B),
 }
 
 #: Trainable parameters in millions: the paper's cells where they are exact, to four digits.
@@ -212,6 +220,8 @@ PARAMETERS_M: dict[str, float] = {
     "ddetr_49_49": 30.9578,
     "ddetr_196_49": 37.0700,
     "dat_t_49_49": 28.3191,
+    "dat_s_49_49": 49.7004,
+    "dat_b_49_49": 87.8816,
 }
 
 

@@ -10,12 +10,13 @@ import typer
 from ..errors import UnknownNameError, UsageError
 from ..types import ATTENTIONS, DTYPES
 from . import eq10_reports as reports
-from .options import Configs, Format, Models, Out, OutputFormat, Resolutions, complete
+from .options import Configs, Format, Models, Out, OutputFormat, Resolutions, With, complete
 
 
 def eq10(
     model: Models = None,
     config: Configs = None,
+    with_: With = None,
     res: Resolutions = None,
     stage: Annotated[
         int | None,
@@ -153,6 +154,7 @@ def eq10(
     if report:
         given = {
             "a model": (model or config) and not measure,
+            "--with": with_,
             "--res": res and not kinds,
             "--stage": stage and not measure,
             "--all": every,
@@ -189,7 +191,7 @@ def eq10(
         )
     else:
         _check_plots(plot, plot_out, wanted)
-        modules = reports.identities(reports.jobs(model, config, res), stage)
+        modules = reports.identities(reports.jobs(model, config, res, with_), stage)
         if plot or plot_out is not None:
             reports.draw(modules, bool(model or config), plot, plot_out)
         if not plot:

@@ -19,7 +19,10 @@ if TYPE_CHECKING:
 
 
 def jobs(
-    names: list[str] | None, configs: list[Path] | None, res: list[str] | None
+    names: list[str] | None,
+    configs: list[Path] | None,
+    res: list[str] | None,
+    with_: list[str] | None = None,
 ) -> list[tuple[Spec, Resolution]]:
     """Every model at every size; DAT-T at the papers' two where none is named."""
     from ..types import Resolution
@@ -28,8 +31,9 @@ def jobs(
     sizes = resolutions(res)
     if not names and not configs:
         names = ["dat_t"]
-        sizes = sizes or [Resolution(224, 224), Resolution(1280, 800)]
-    chosen = specs(names, configs)
+        if not with_:
+            sizes = sizes or [Resolution(224, 224), Resolution(1280, 800)]
+    chosen = specs(names, configs, with_)
     return [(spec, size) for spec in chosen for size in sizes or [spec.resolution]]
 
 

@@ -8,19 +8,11 @@ import typer
 
 from ..errors import UnknownNameError, UsageError
 from ..types import ATTENTIONS, Resolution, Setting
-from .options import Config, Format, Out, OutputFormat, complete, complete_models, one_spec
+from .options import Config, Format, Model, Out, OutputFormat, complete, one_spec
 
 
 def explain(
-    model: Annotated[
-        str | None,
-        typer.Argument(
-            metavar="MODEL",
-            help="A model: dat_t and the like, timm:NAME, or package.module:factory.",
-            autocompletion=complete_models,
-            show_default=False,
-        ),
-    ] = None,
+    model: Model = None,
     config: Config = None,
     res: Annotated[
         str | None,

@@ -17,6 +17,7 @@ from .options import (
     Out,
     OutputFormat,
     Resolutions,
+    With,
     complete,
     resolutions,
     specs,
@@ -27,12 +28,13 @@ if TYPE_CHECKING:
     from ..report.counts import By
     from ..results import CountRow
 
-PARTS: tuple[By, ...] = ("stage", "operator", "module")
+PARTS: tuple[By, ...] = ("part", "stage", "operator", "module")
 
 
 def flops(
     model: Models = None,
     config: Configs = None,
+    with_: With = None,
     res: Resolutions = None,
     batch: Annotated[int, typer.Option(help="Images in a batch; totals are of the batch.")] = 1,
     convention: Annotated[
@@ -47,7 +49,8 @@ def flops(
     by: Annotated[
         str | None,
         typer.Option(
-            help="Break one model down by stage, operator or module, or several with commas.",
+            help="Break one model down by part (backbone, neck, heads), stage, operator or module, "
+            "or several with commas.",
             autocompletion=complete(*PARTS),
             show_default="stage,operator",
         ),
@@ -100,7 +103,7 @@ def flops(
     from .output import choose_format
 
     wanted = choose_format(format, out)
-    chosen, sizes = specs(model, config), resolutions(res)
+    chosen, sizes = specs(model, config, with_), resolutions(res)
     parts = _parts(by, wanted)
     if depth is not None and "module" not in parts:
         raise UsageError("--depth cuts the paths of modules; add --by module.")

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from .options import Format, Out, OutputFormat, complete
+
+if TYPE_CHECKING:
+    from ..report.table import Table
 
 
 def models(
@@ -17,27 +20,29 @@ def models(
     family: Annotated[
         str | None,
         typer.Option(
-            help="Only this family: dat, dat++, ablation or deformable-detr.",
-            autocompletion=complete("dat", "dat++", "ablation", "deformable-detr"),
+            help="Only this family: dat, dat++, ablation, deformable-detr or comparison.",
+            autocompletion=complete("dat", "dat++", "ablation", "deformable-detr", "comparison"),
         ),
     ] = None,
     format: OutputFormat = None,
     out: Out = None,
 ) -> None:
-    """List the models, with where each is published."""
+    """List the models and heads, with where each is published."""
     from ..errors import UnknownNameError, UsageError
+    from ..models.comparison import COMPARISONS
     from ..models.dat import REGISTRY
     from ..report.table import Column, Table
     from ..results import document
     from .output import choose_format, emit
 
     wanted: Format = choose_format(format, out)
-    families = list(dict.fromkeys(spec.family for spec in REGISTRY))
+    specs = [*REGISTRY, *COMPARISONS]
+    families = list(dict.fromkeys(spec.family for spec in specs))
     if family is not None and family not in families:
         raise UnknownNameError.among("family", family, families)
     chosen = [
         spec
-        for spec in REGISTRY
+        for spec in specs
         if family in (None, spec.family) and (pattern or "").lower() in spec.name
     ]
     if not chosen:
@@ -69,4 +74,17 @@ def models(
     tables = [table(family) for family in dict.fromkeys(row["family"] for row in rows)]
     from ..measure.environment import summary
 
+    if grouped:
+        tables.append(_heads())
     emit(tables if grouped else [table()], document("models", rows, summary()), wanted, out)
+
+
+def _heads() -> Table:
+    """What can stand on a model with four feature maps."""
+    from ..models.detectors.heads import HEADS
+    from ..report.table import Column, Table
+
+    names = ("head", "input", "summary")
+    rows = tuple((h.name, str(h.resolution), h.summary) for h in HEADS.values())
+    note = "dat_t+semantic_fpn names one on a model, --with semantic_fpn puts it on every model."
+    return Table(tuple(Column(name, name) for name in names), rows, "heads", (note,))

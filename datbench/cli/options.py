@@ -10,8 +10,11 @@ from typing import Annotated
 import typer
 
 from ..errors import UsageError
+from ..models.comparison import COMPARISONS
 from ..models.dat import REGISTRY
-from ..models.resolve import CONFIG, Spec, resolve
+from ..models.detectors.heads import HEADS, JOINT, join
+from ..models.external import CONFIG
+from ..models.resolve import Spec, resolve
 from ..types import Resolution
 
 
@@ -31,16 +34,33 @@ def complete(*names: str) -> Callable[[str], list[str]]:
 
 
 def complete_models(incomplete: str) -> list[tuple[str, str]]:
-    """Names for shell completion, with a line about each."""
-    return [(s.name, s.summary) for s in REGISTRY if s.name.startswith(incomplete)]
+    """Names for shell completion, with a line about each; heads after a ``+``."""
+    backbone, joint, begun = incomplete.rpartition(JOINT)
+    if joint:
+        heads = [head for head in HEADS.values() if head.name.startswith(begun)]
+        return [(f"{backbone}{JOINT}{head.name}", head.summary) for head in heads]
+    known = [*REGISTRY, *COMPARISONS]
+    return [(s.name, s.summary) for s in known if s.name.startswith(incomplete)]
 
 
+_NAMES = (
+    "dat_t and the like (`datbench models` lists them), timm:NAME, transformers:NAME, config:FILE "
+    "or package.module:factory; MODEL+HEAD puts a detector or segmentor on it (`--with`)."
+)
 Models = Annotated[
     list[str] | None,
     typer.Argument(
         metavar="MODEL",
-        help="Models: dat_t and the like (`datbench models` lists them), timm:NAME, or "
-        "package.module:factory.",
+        help=f"Models: {_NAMES}",
+        autocompletion=complete_models,
+        show_default=False,
+    ),
+]
+Model = Annotated[
+    str | None,
+    typer.Argument(
+        metavar="MODEL",
+        help=f"A model: {_NAMES}",
         autocompletion=complete_models,
         show_default=False,
     ),
@@ -75,6 +95,17 @@ Resolutions = Annotated[
         show_default=False,
     ),
 ]
+With = Annotated[
+    list[str] | None,  # so that a second one can be refused
+    typer.Option(
+        "--with",
+        metavar="HEAD",
+        help="Put a detector or segmentor on every model: retinanet, mask_rcnn, "
+        "cascade_mask_rcnn, semantic_fpn or upernet; the same as the name MODEL+HEAD.",
+        autocompletion=complete(*HEADS),
+        show_default=False,
+    ),
+]
 OutputFormat = Annotated[
     Format | None,
     typer.Option(
@@ -94,19 +125,30 @@ Out = Annotated[
 ]
 
 
-def specs(names: list[str] | None, configs: list[Path] | None = None) -> list[Spec]:
+def specs(
+    names: list[str] | None, configs: list[Path] | None = None, with_: list[str] | None = None
+) -> list[Spec]:
     """The named models, then the configured ones.
 
+    Args:
+        with_: the head that stands on each of them (`With`), such as ``retinanet``.
+
     Raises:
-        UsageError: there are none, or one does not exist.
+        UsageError: there are none, one does not exist, or there are two heads.
     """
     wanted = [*(names or ()), *(f"{CONFIG}{path}" for path in configs or ())]
     if not wanted:
         raise UsageError("name a model, such as dat_t; `datbench models` lists them all.")
+    if with_ and len(with_) > 1:
+        raise UsageError(
+            f"--with takes one head, not {' and '.join(with_)}; name the others as MODEL+HEAD."
+        )
+    for head in with_ or ():
+        wanted = [join(name, head) for name in wanted]
     return [resolve(name) for name in wanted]
 
 
-def one_spec(name: str | None, config: Path | None) -> Spec:
+def one_spec(name: str | None, config: Path | None, with_: list[str] | None = None) -> Spec:
     """The one model of a command that takes one.
 
     Raises:
@@ -114,7 +156,7 @@ def one_spec(name: str | None, config: Path | None) -> Spec:
     """
     if name and config:
         raise UsageError("this takes one model: give MODEL or --config, not both.")
-    return specs([name] if name else None, [config] if config else None)[0]
+    return specs([name] if name else None, [config] if config else None, with_)[0]
 
 
 def resolutions(texts: list[str] | None) -> list[Resolution] | None:

@@ -6,13 +6,22 @@ from typing import Annotated
 
 import typer
 
-from .options import Configs, Models, Out, OutputFormat
+from .options import Configs, Models, Out, OutputFormat, With, complete
+
+BY = ("total", "part", "stage")
 
 
 def params(
     model: Models = None,
     config: Configs = None,
-    by: Annotated[str, typer.Option(help="total or stage (of a single model).")] = "total",
+    with_: With = None,
+    by: Annotated[
+        str,
+        typer.Option(
+            help="total, or of a single model part (backbone, neck, heads) or stage.",
+            autocompletion=complete(*BY),
+        ),
+    ] = "total",
     features: Annotated[
         bool, typer.Option("--features", help="With a norm for each feature map, and no head.")
     ] = False,
@@ -28,25 +37,26 @@ def params(
     from .output import choose_format, emit
 
     wanted = choose_format(format, out)
-    chosen = specs(model, config)
-    if by not in ("total", "stage"):
-        raise UnknownNameError.among("breakdown", by, ("total", "stage"))
-    if by == "stage" and len(chosen) > 1:
-        raise UsageError("--by stage breaks down one model; name only one.")
+    chosen = specs(model, config, with_)
+    if by not in BY:
+        raise UnknownNameError.among("breakdown", by, BY)
+    if by != "total" and len(chosen) > 1:
+        raise UsageError(f"--by {by} breaks down one model; name only one.")
     from ..measure.count import build_for_count
     from ..measure.environment import summary
-    from ..measure.parameters import parameters, parameters_by_stage
+    from ..measure.parameters import parameters, parameters_by_part, parameters_by_stage
     from ..types import Setting
 
     rows: list[dict[str, str | int]] = []
     for spec in chosen:
         module = build_for_count(spec, Setting(spec.resolution, features=features))
-        parts = parameters_by_stage(module) if by == "stage" else {}
-        for stage, row in {**parts, "total": parameters(module)}.items():
+        views = {"part": parameters_by_part, "stage": parameters_by_stage}
+        parts = views[by](module) if by in views else {}
+        for place, row in {**parts, "total": parameters(module)}.items():
             rows.append(
                 {
                     "model": spec.name,
-                    **({"stage": stage} if by == "stage" else {}),
+                    **({by: place} if by in views else {}),
                     "params": row.params,
                     "frozen": row.frozen,
                     "buffers": row.buffers,

@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from .options import Config, Out, OutputFormat, complete_models
+from .options import Config, Model, Out, OutputFormat, With
 
 if TYPE_CHECKING:
-    from ..models.external import FactorySpec, TimmSpec
+    from ..models.resolve import Spec
     from ..models.spec import ModelSpec
     from ..report.table import Table
     from ..results import CheckpointReport
@@ -18,16 +18,9 @@ if TYPE_CHECKING:
 
 
 def show(
-    model: Annotated[
-        str | None,
-        typer.Argument(
-            metavar="MODEL",
-            help="A model: dat_t and the like, timm:NAME, or package.module:factory.",
-            autocompletion=complete_models,
-            show_default=False,
-        ),
-    ] = None,
+    model: Model = None,
     config: Config = None,
+    with_: With = None,
     res: Annotated[
         str | None,
         typer.Option("--res", metavar="WxH", help="Input in pixels.", show_default=False),
@@ -53,7 +46,7 @@ def show(
     from .output import choose_format, emit
 
     wanted = choose_format(format, out)
-    spec = one_spec(model, config)
+    spec = one_spec(model, config, with_)
     size = spec.resolution if res is None else Resolution.parse(res)
     if isinstance(spec, ModelSpec):
         tables, content = _ours(spec, size, checkpoint)
@@ -86,7 +79,7 @@ def _ours(
     return tables, content
 
 
-def _others(spec: TimmSpec | FactorySpec, size: Resolution) -> tuple[list[Table], dict[str, Any]]:
+def _others(spec: Spec, size: Resolution) -> tuple[list[Table], dict[str, Any]]:
     """The parts of a model that has to be built to be seen."""
     from dataclasses import asdict
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from .options import Out, OutputFormat, complete
+from .options import Format, Out, OutputFormat, complete
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -22,8 +22,8 @@ def table(
         list[str] | None,
         typer.Argument(
             metavar="TABLE",
-            help="1 to 9 of the DAT paper, datpp, davit, or all.",
-            autocompletion=complete(*"123456789", "datpp", "davit", "all"),
+            help="1 to 9 of the DAT paper, datpp, davit, davit_dense, or all.",
+            autocompletion=complete(*"123456789", "datpp", "davit", "davit_dense", "all"),
             show_default=False,
         ),
     ] = None,
@@ -45,6 +45,21 @@ def table(
             "or a cell could not be computed (3).",
         ),
     ] = False,
+    search: Annotated[
+        bool,
+        typer.Option(
+            "--search",
+            help="Try a grid of configurations where the print gives none (tables 5, davit).",
+        ),
+    ] = False,
+    rules: Annotated[
+        bool,
+        typer.Option(
+            "--rules",
+            help="Show what every counter's rules give for printed FLOPs, and which the print "
+            "follows; tables of detectors and segmentors always do.",
+        ),
+    ] = False,
     device: Annotated[
         str | None,
         typer.Option(
@@ -64,21 +79,57 @@ def table(
 
     wanted = choose_format(format, out)
     chosen = _chosen(name or [], file or [])
+    if search:
+        _search(chosen, _refused(check, rules, device), wanted, out)
+        return
     from ..measure.environment import summary
     from ..report.comparisons import for_machines, for_people, further, overview
+    from ..report.readings import scores
     from ..results import document
-    from .options import Format
 
     comparisons = _compare(chosen, device)
-    tables = [t for c in comparisons for t in (for_people(c), *further(c))]
+    tables = [t for c in comparisons for t in (for_people(c), *further(c, rules))]
     if wanted is Format.CSV:
         tables = [for_machines(comparisons)]
-    elif len(comparisons) > 1:
-        tables.append(overview(comparisons))
+    else:
+        scored = scores(comparisons, rules)
+        tables += [scored] if scored else []
+        tables += [overview(comparisons)] if len(comparisons) > 1 else []
     emit(tables, document("table", comparisons, summary()), wanted, out)
     if check:
         _check([cell for comparison in comparisons for cell in comparison.cells()])
         _check_ratios([ratio for comparison in comparisons for ratio in comparison.ratios])
+
+
+def _refused(check: bool, rules: bool, device: str | None) -> str | None:
+    """An option that a search has no use for."""
+    given = {"--check": check, "--rules": rules, "--device": device is not None}
+    return next((option for option, is_given in given.items() if is_given), None)
+
+
+def _search(
+    chosen: Sequence[TableData], refused: str | None, wanted: Format, out: Path | None
+) -> None:
+    from ..errors import UsageError
+
+    if len(chosen) > 1:
+        raise UsageError("--search takes one table.")
+    if refused:
+        raise UsageError(f"--search does not take {refused}.")
+    from ..measure.environment import summary
+    from ..paper.library import paper_table
+    from ..paper.search import search
+    from ..paper.search_davit import search_davit
+    from ..report.searches import for_machines, search_tables
+    from ..results import document
+    from .output import emit
+
+    is_davit = chosen[0] is paper_table("davit")
+    found = search_davit(chosen[0]) if is_davit else search(chosen[0])
+    tables = [table for one in found for table in search_tables(one)]
+    if wanted is Format.CSV:
+        tables = [for_machines(found)]
+    emit(tables, document("table-search", found, summary()), wanted, out)
 
 
 def _chosen(names: Sequence[str], files: Sequence[Path]) -> list[TableData]:

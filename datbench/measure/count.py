@@ -23,9 +23,9 @@ from torch.utils._pytree import tree_leaves
 from ..errors import DatbenchError, MeasurementError
 from ..models.build import build
 from ..models.declared import observing
+from ..models.detectors.dense import FourMaps
 from ..models.pyramid import PyramidBackbone
-from ..models.resolve import Spec, resolve
-from ..models.spec import ModelSpec
+from ..models.resolve import Spec, is_ours, resolve
 from ..types import Setting
 from .modules import ModuleTracker
 from .operators import ShapesOnly
@@ -176,7 +176,7 @@ def count_model(model: str | Spec, setting: Setting) -> Count:
 def build_for_count(model: str | Spec, setting: Setting) -> nn.Module:
     """The model in evaluation mode on the setting's device; on meta, without initialising."""
     spec = resolve(model) if isinstance(model, str) else model
-    foreign = not isinstance(spec, ModelSpec)
+    foreign = not is_ours(spec)
     try:
         with _reported(spec.name, setting, foreign), _on_meta(setting):
             return _built(spec, setting, setting.device)
@@ -213,7 +213,7 @@ def count_anywhere(spec: Spec, setting: Setting) -> tuple[nn.Module, Count]:
         module = build_for_count(spec, setting)
         return module, count_built(spec.name, module, setting)
     except MeasurementError:
-        if setting.device != "meta" or isinstance(spec, ModelSpec):
+        if setting.device != "meta" or is_ours(spec):
             raise
     real = replace(setting, device="cpu")
     module = build_for_count(spec, real)
@@ -226,7 +226,8 @@ def _on_meta(setting: Setting) -> AbstractContextManager[Any]:
 
 def count_built(name: str, module: nn.Module, setting: Setting) -> Count:
     """Count a model that is built already, on an image of the setting's size."""
-    foreign = not isinstance(module, PyramidBackbone)
+    inner = module.backbone if isinstance(module, FourMaps) else module
+    foreign = not isinstance(inner, PyramidBackbone)
     with _reported(name, setting, foreign):
         image = _image(setting, setting.device, getattr(torch, setting.dtype))
         return count(module, image, backward=setting.backward)

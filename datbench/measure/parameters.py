@@ -36,6 +36,18 @@ def parameters_by_stage(model: nn.Module) -> dict[str, ParameterRow]:
     }
 
 
+def parameters_by_part(model: nn.Module) -> dict[str, ParameterRow]:
+    """The same for each part: ``backbone``, ``neck``, ``box_heads``."""
+    rows: dict[str, ParameterRow] = {}
+    for stage, row in parameters_by_stage(model).items():
+        part = stage.partition(".")[0]
+        old = rows.get(part, ParameterRow(0, 0, 0))
+        rows[part] = ParameterRow(
+            old.params + row.params, old.frozen + row.frozen, old.buffers + row.buffers
+        )
+    return rows
+
+
 def parts(model: nn.Module) -> list[PartRow]:
     """The stages of a model with their classes, in the model's order."""
     classes = {path: type(module).__name__ for path, module in model.named_modules()}

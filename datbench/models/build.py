@@ -7,9 +7,12 @@ from dataclasses import replace
 import torch
 from torch import nn
 
+from ..errors import UnknownNameError
 from ..types import Attention, Resolution
+from .comparison import COMPARISONS
 from .config import Pyramid
 from .dat import REGISTRY
+from .detectors.heads import JOINT
 from .pyramid import PyramidBackbone
 from .resolve import Spec
 from .spec import ModelSpec
@@ -40,9 +43,9 @@ def create_model(
         A module in training mode, as `torch.nn.Module` starts.
 
     Raises:
-        UnknownNameError: no such variant.
+        UnknownNameError: no such variant, or a model that is none of DAT's (`build` makes those).
     """
-    spec = name if isinstance(name, ModelSpec) else REGISTRY.get(name)
+    spec = name if isinstance(name, ModelSpec) else _variant(name)
     config: Pyramid = spec.config
     if num_classes is not None:
         config = replace(config, classes=num_classes)
@@ -52,6 +55,16 @@ def create_model(
         config = replace(config, layer_scale=layer_scale)
     with torch.device(device) if device is not None else torch.device(torch.get_default_device()):
         return PyramidBackbone(config, features=features_only, attention=attention)
+
+
+def _variant(name: str) -> ModelSpec:
+    if name in COMPARISONS.names() or any(mark in name for mark in (":", JOINT)):
+        raise UnknownNameError(
+            f"create_model builds what datbench.list_models() names, and {name} is none of them: "
+            f"datbench.models.build.build(datbench.models.resolve.resolve({name!r}), "
+            "datbench.Resolution(224, 224)) builds any model for an input."
+        )
+    return REGISTRY.get(name)
 
 
 def build(

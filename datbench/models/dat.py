@@ -137,6 +137,13 @@ def _ddetr(points3: int, points4: int) -> Pyramid:
     )
 
 
+def _fewer_keys(pyramid: Pyramid) -> Pyramid:
+    """Sampling points at every second pixel in stage 3: strides (2, 1), 49 keys at 224."""
+    first, second, third, fourth = pyramid.stages
+    blocks = tuple(replace(m, stride=2) if isinstance(m, Deformable) else m for m in third.blocks)
+    return replace(pyramid, stages=(first, second, replace(third, blocks=blocks), fourth))
+
+
 # Table 7: strides [4, 2, 1, 1], groups [1, 2, 3, 6]. The paper gives no offset range for stages 1
 # and 2; s = 2 everywhere ("we choose a small s = 2 for all models", Section 4.4).
 _D1 = Stage(96, 3, (_LOCAL, Deformable(groups=1, kernel=9, stride=4)))
@@ -234,18 +241,25 @@ REGISTRY = Registry(
         ),
         ModelSpec(
             "dat_t_49_49",
-            replace(
-                DAT_T,
-                stages=(
-                    _T1,
-                    _T2,
-                    replace(_T3, blocks=(_LOCAL, Deformable(groups=3, kernel=5, stride=2)) * 3),
-                    _T4,
-                ),
-            ),
+            _fewer_keys(DAT_T),
             "ablation",
             "DAT Table 8, row 4",
             "49 keys in stages 3 and 4",
+        ),
+        # The backbones of Tables 3 to 5, whose FLOPs are nearest to those of strides (2, 1).
+        ModelSpec(
+            "dat_s_49_49",
+            _fewer_keys(DAT_S),
+            "ablation",
+            "DAT Tables 3 to 5",
+            "DAT-S with 49 keys in stages 3 and 4, for dense prediction",
+        ),
+        ModelSpec(
+            "dat_b_49_49",
+            _fewer_keys(DAT_B),
+            "ablation",
+            "DAT Tables 4, 5",
+            "DAT-B with 49 keys in stages 3 and 4, for dense prediction",
         ),
         ModelSpec(
             "dat_t_ddetr_16_16",

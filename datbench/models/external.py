@@ -23,6 +23,8 @@ if TYPE_CHECKING:
     from torch import nn
 
 TIMM = "timm:"
+CONFIG = "config:"
+"""Before the name of a published YAML file, which may be called anything."""
 
 _SIDE = 224
 """Input side of a factory's model, of which nothing else is known."""
@@ -71,7 +73,7 @@ class TimmSpec:
             try:
                 model: nn.Module = timm.create_model(self.architecture, **options)
             except (TypeError, ValueError, KeyError, AttributeError, AssertionError) as error:
-                raise UsageError(f"{self.name}: timm does not build it: {_named(error)}") from error
+                raise UsageError(f"{self.name}: timm does not build it: {named(error)}") from error
         # datbench's own models in timm's registry do not read timm's global.
         set_attention = getattr(model, "set_attention", None)
         if set_attention is not None and "attention" not in options:
@@ -121,7 +123,7 @@ class FactorySpec:
         try:
             model = factory(**self.options)
         except (Exception, SystemExit) as error:  # somebody else's code may raise anything
-            raise MeasurementError(f"{self.name} raised {_named(error)}") from error
+            raise MeasurementError(f"{self.name} raised {named(error)}") from error
         if not isinstance(model, nn.Module):
             raise UsageError(
                 f"{self.name} returns {type(model).__name__}, which is no torch.nn.Module."
@@ -140,9 +142,9 @@ class FactorySpec:
                     f"{self.name}: there is no module {error.name!r} in this environment or in "
                     "the current directory."
                 ) from error
-            raise UsageError(f"{self.name}: importing it raised {_named(error)}") from error
+            raise UsageError(f"{self.name}: importing it raised {named(error)}") from error
         except (Exception, SystemExit) as error:  # somebody else's code may raise anything
-            raise UsageError(f"{self.name}: importing it raised {_named(error)}") from error
+            raise UsageError(f"{self.name}: importing it raised {named(error)}") from error
         for part in self.attribute.split("."):
             if not hasattr(found, part):
                 names = [name for name in dir(found) if name[0] != "_"]
@@ -180,7 +182,7 @@ def timm_spec(text: str) -> TimmSpec:
     Raises:
         UsageError: an option is not written so, or asks for weights.
     """
-    name, options = _split(text, text[len(TIMM) :])
+    name, options = split_options(text, text[len(TIMM) :])
     for option in ("pretrained", "checkpoint_path"):
         if options.get(option):
             raise UsageError(f"{text}: no weights are needed to count; leave out {option}.")
@@ -193,7 +195,7 @@ def factory_spec(text: str) -> FactorySpec:
     Raises:
         UsageError: it is not written so.
     """
-    target, options = _split(text, text)
+    target, options = split_options(text, text)
     module, _, attribute = target.partition(":")
     words = [*module.split("."), *attribute.split(".")]
     if not all(word.isidentifier() for word in words):
@@ -201,8 +203,8 @@ def factory_spec(text: str) -> FactorySpec:
     return FactorySpec(text, module, attribute, options)
 
 
-def _split(text: str, rest: str) -> tuple[str, dict[str, Any]]:
-    """``name,key=value,key=(1,2)`` -> the name and the options, as Python literals or words."""
+def split_options(text: str, rest: str) -> tuple[str, dict[str, Any]]:
+    """The name and options of ``name,key=value,key=(1,2)``, as Python literals or words."""
     parts, depth = [""], 0
     for character in rest:
         depth += (character in "([{") - (character in ")]}")
@@ -289,5 +291,6 @@ def _line(error: BaseException) -> str:
     return f"{line}."
 
 
-def _named(error: BaseException) -> str:
+def named(error: BaseException) -> str:
+    """An exception's class and the first line of what it says."""
     return f"{type(error).__name__}: {_line(error)}"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from typing import Generic, Protocol, TypeVar
 
 from ..errors import UnknownNameError
 from ..types import Resolution
@@ -38,24 +39,34 @@ class ModelSpec:
         return Resolution(side, side)
 
 
-class Registry:
+class Named(Protocol):
+    """What a registry holds."""
+
+    @property
+    def name(self) -> str: ...
+
+
+S = TypeVar("S", bound=Named)
+
+
+class Registry(Generic[S]):
     """Specs by name, in the order given; a duplicate name raises ValueError."""
 
-    def __init__(self, specs: Iterable[ModelSpec]) -> None:
-        self._specs: dict[str, ModelSpec] = {}
+    def __init__(self, specs: Iterable[S]) -> None:
+        self._specs: dict[str, S] = {}
         for spec in specs:
             if spec.name in self._specs:
                 raise ValueError(f"duplicate model name {spec.name!r}")
             self._specs[spec.name] = spec
 
-    def __iter__(self) -> Iterator[ModelSpec]:
+    def __iter__(self) -> Iterator[S]:
         return iter(self._specs.values())
 
     def names(self) -> tuple[str, ...]:
         """Every name, in order."""
         return tuple(self._specs)
 
-    def get(self, name: str) -> ModelSpec:
+    def get(self, name: str) -> S:
         """The spec called `name`.
 
         Raises:

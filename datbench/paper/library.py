@@ -13,6 +13,7 @@ FILES = {
     **{str(number): f"table{number}.toml" for number in range(1, 10)},
     "datpp": "datpp.toml",
     "davit": "davit.toml",
+    "davit_dense": "davit_dense.toml",
 }
 """File by the table's name, in the order in which `datbench table all` prints them."""
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
-from decimal import Decimal
+from decimal import ROUND_HALF_UP, Decimal
 
 _SCALES = {"": 1, "K": 10**3, "M": 10**6, "G": 10**9, "T": 10**12, "P": 10**15}
 
@@ -66,6 +66,13 @@ class Printed:
     def cuts_off(self, amount: int) -> bool:
         """Whether the print is `amount` with its last digits cut off."""
         return self.value <= amount < self.value + self.step
+
+    def is_rounded_twice(self, amount: int) -> bool:
+        """Whether the print is `amount` rounded to one place more, and that rounded again."""
+        rounded = Decimal(amount)
+        for step in (self.step / 10, self.step):
+            rounded = (rounded / step).quantize(Decimal(1), ROUND_HALF_UP) * step
+        return rounded == self.value
 
     def miss(self, amount: int) -> float | None:
         """How far `amount` is from the print, relative to the print; None of a printed 0."""

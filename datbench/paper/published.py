@@ -6,8 +6,9 @@ import sys
 from dataclasses import dataclass
 from functools import lru_cache
 
+from ..models.detectors.heads import HEADS, split
 from .library import paper_tables, tables_directory
-from .tables import RowData, TableData
+from .tables import TableData
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -67,23 +68,31 @@ class Published:
 
 def published(name: str) -> Published:
     """What the tables and fvcore say of the variant called `name`."""
-    cells = [
-        PublishedCell(_named(table), table.label(row), column.title, row.values[column.name])
-        for table in paper_tables()
-        for row in table.rows
-        if _is_of(row, name)
-        for column in table.columns
-        if column.quantity in ("macs", "params") and column.name in row.values
-    ]
+    backbone, head = split(name) or (name, None)
+    # A backbone of dense tables alone is known by what is printed of it with a head.
+    cells = _cells(backbone, (head,)) or (_cells(name, tuple(HEADS)) if head is None else [])
     return Published(tuple(cells), references().get(name))
+
+
+def _cells(model: str, heads: tuple[str | None, ...]) -> list[PublishedCell]:
+    found = []
+    for table in paper_tables():
+        for row in table.rows:
+            build = row.builds[0] if row.builds else None
+            if build is None or build.model != model or build.head not in heads:
+                continue
+            label = table.label(row)
+            where = label if build.head is None else f"{label}, with {build.head}"
+            found += [
+                PublishedCell(_named(table), where, column.title, row.values[column.name])
+                for column in table.columns
+                if column.quantity in ("macs", "params") and column.name in row.values
+            ]
+    return found
 
 
 def _named(table: TableData) -> str:
     return f"Table {table.table}" if table.table.isdigit() else f"The {table.title} page"
-
-
-def _is_of(row: RowData, name: str) -> bool:
-    return row.build is not None and row.build.model == name and row.build.head is None
 
 
 @lru_cache(maxsize=1)

@@ -10,13 +10,15 @@ from typing import Any, NoReturn, cast
 
 from ..cells import VERDICTS, Verdict
 from ..errors import UnknownNameError, UsageError
+from ..models.detectors.heads import HEADS
 from ..types import Resolution
 from .printed import Printed
 from .tables import (
     CARRIED,
     COMPUTED,
     COUNTING,
-    HEADS,
+    HOOKS_AND_PRODUCTS,
+    WITHOUT_RESIZING,
     Build,
     ColumnData,
     RatioData,
@@ -29,9 +31,9 @@ if sys.version_info >= (3, 11):
 else:
     import tomli as tomllib
 
-_CONVENTIONS = ("fvcore", "torch", "mmdet", "strict")
+_CONVENTIONS = ("fvcore", "torch", "mmdet", "strict", HOOKS_AND_PRODUCTS, WITHOUT_RESIZING)
 _UNITS = ("", "K", "M", "G", "T")
-_ROW_KEYS = ("build", "tried", "unbuilt", "counting", "expect")
+_ROW_KEYS = ("build", "tried", "together", "unbuilt", "counting", "expect")
 
 
 def read_table(path: Path) -> TableData:
@@ -80,6 +82,7 @@ class _Reader:
             self._texts(f"{where}: notes", content.get("notes", [])),
             self.path,
         )
+        self._check_together(where, table)
         ratios = content.get("ratios", [])
         if not isinstance(ratios, list):
             self._fail(f"{where}: ratios", "write an array of tables")
@@ -156,7 +159,18 @@ class _Reader:
             self._text(where, values, "unbuilt", "the file names nothing to build"),
             self._counting(where, values),
             self._expect(where, values, texts, columns),
+            self._text(where, values, "together", ""),
         )
+
+    def _check_together(self, where: str, table: TableData) -> None:
+        first: dict[str, RowData] = {}
+        for row in table.rows:
+            other = first.setdefault(row.together, row) if row.together else row
+            if len(row.tried) != len(other.tried) or (row.together and not row.tried):
+                self._fail(
+                    f"{where}: row {row.number}: together",
+                    f"write as many tried as the first row of {row.together!r} has, one or more",
+                )
 
     def _check_one_source(self, where: str, values: Mapping[str, Any]) -> None:
         given = [key for key in ("build", "tried", "unbuilt") if key in values]

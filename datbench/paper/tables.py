@@ -32,8 +32,19 @@ CARRIED = {
 }
 """What is carried as published, with the reason."""
 
-HEADS = ("retinanet", "mask_rcnn", "cascade_mask_rcnn", "semantic_fpn", "upernet")
-"""What the papers put on a backbone; datbench builds none of them yet."""
+HOOKS_AND_PRODUCTS = "hooks + products"
+"""mmcv's hooks on modules, and the products of attention that no hook sees: what a script counts
+that adds these by hand to mmdet's or mmseg's `get_flops`."""
+
+WITHOUT_RESIZING = "fvcore without resizing"
+"""fvcore's rules without those of nearest and bilinear resizing of maps (`aten::upsample_*`). No
+counter is known to do so; it is there to be compared with."""
+
+ALONE = "multiply-adds"
+"""Multiply-adds alone."""
+
+READINGS = (HOOKS_AND_PRODUCTS, WITHOUT_RESIZING, "fvcore", ALONE, "mmdet")
+"""By which a printed number of multiply-adds may have been counted."""
 
 COUNTING = ("trainable", "frozen", "masks")
 """What a print may count as a parameter: masks are buffers of that name."""
@@ -98,6 +109,7 @@ class RowData:
         printed: the figures of computed columns.
         build: None where there is nothing to build (`unbuilt` says why) or only `tried`.
         tried: configurations of which none is known to be the print's.
+        together: rows of the same word have the same one of theirs, by its place in `tried`.
         counting: what the row's print counts as parameters.
         expect: the verdict of a column, where it is not ``agrees``.
     """
@@ -110,6 +122,12 @@ class RowData:
     unbuilt: str = "the file names nothing to build"
     counting: tuple[str, ...] = ("trainable",)
     expect: dict[str, Verdict] = field(default_factory=dict)
+    together: str = ""
+
+    @property
+    def builds(self) -> tuple[Build, ...]:
+        """What may be built for the row: one thing, what is tried, or nothing."""
+        return self.tried if self.build is None else (self.build,)
 
 
 @dataclass(frozen=True)

@@ -2,21 +2,60 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Hashable, Mapping
+from dataclasses import dataclass, replace
 
-from ..errors import DatbenchError, MeasurementError, UsageError
+import torch
+from torch import nn
+
+from ..errors import DatbenchError, UsageError
 from ..gpu_memory import GpuRow
-from ..measure.conventions import CONVENTIONS
-from ..measure.count import count_anywhere
+from ..measure.conventions import CONVENTIONS, Convention
+from ..measure.count import count_anywhere, count_built
 from ..measure.memory.gpu import measure_gpu
 from ..measure.memory.rows import memory_row
 from ..measure.parameters import mask_elements, parameters
+from ..measure.views import Count
 from ..models.config import Deformable, Window
+from ..models.detectors.dense import MODULES, FourMaps
+from ..models.detectors.heads import join
+from ..models.detectors.spec import DetectorSpec
 from ..models.resolve import Spec, resolve
 from ..models.spec import ModelSpec
-from ..types import Resolution, Setting
-from .tables import Build
+from ..types import MULTIPLY_ADDS, Kind, Resolution, Setting
+from .tables import ALONE, HOOKS_AND_PRODUCTS, WITHOUT_RESIZING, Build
+
+_RESIZING = (Kind.UPSAMPLE_BILINEAR, Kind.UPSAMPLE_NEAREST)
+_PRODUCTS = (Kind.MATMUL, Kind.ATTENTION)
+
+
+class _WithProducts(Convention):
+    """Hooks on modules, and every product of two activations besides, wherever it runs."""
+
+    def weigh(self, cost: Mapping[Kind, int], module_type: str) -> int:
+        return super().weigh(cost, module_type) + sum(cost.get(kind, 0) for kind in _PRODUCTS)
+
+
+RULES: Mapping[str, Convention] = {
+    **CONVENTIONS,
+    WITHOUT_RESIZING: replace(
+        CONVENTIONS["fvcore"],
+        name=WITHOUT_RESIZING,
+        weights={k: w for k, w in CONVENTIONS["fvcore"].weights.items() if k not in _RESIZING},
+    ),
+    HOOKS_AND_PRODUCTS: _WithProducts(
+        HOOKS_AND_PRODUCTS,
+        "MAC",
+        "mmcv's hooks, and the products of attention",
+        {},
+        CONVENTIONS["mmdet"].by_module,
+    ),
+    ALONE: Convention(ALONE, "MAC", "one for a multiply-add", dict.fromkeys(MULTIPLY_ADDS, 1)),
+}
+"""What a column may be counted by, by name."""
+
+Shapes = tuple[tuple[int, ...], ...]
+"""Of a backbone's four maps, each (B, C, H, W)."""
 
 
 @dataclass(frozen=True)
@@ -27,11 +66,19 @@ class Made:
         resolution: the input that was used.
         totals: by convention, each in its unit.
         elements: of parameters and masks, by the words of `COUNTING`.
+        maps: the shapes of a backbone's four maps, where it was made for a head.
     """
 
     resolution: Resolution
     totals: Mapping[str, int]
     elements: Mapping[str, int]
+    maps: Shapes = ()
+
+    def __add__(self, other: Made) -> Made:
+        """A whole of two parts."""
+        totals = {name: amount + other.totals[name] for name, amount in self.totals.items()}
+        elements = {what: n + other.elements[what] for what, n in self.elements.items()}
+        return Made(self.resolution, totals, elements)
 
 
 @dataclass(frozen=True)
@@ -56,7 +103,7 @@ class Workshop:
 
     def __init__(self, device: str | None = None) -> None:
         self.device = device
-        self._made: dict[tuple[str, Resolution], Made | DatbenchError] = {}
+        self._made: dict[Hashable, Made | DatbenchError] = {}
         self._held: dict[tuple[str, Resolution, int], Held | DatbenchError] = {}
         self._specs: dict[str, Spec | DatbenchError] = {}
 
@@ -67,12 +114,20 @@ class Workshop:
             DatbenchError: it cannot be built; the message says why.
         """
         spec = self.spec(build)
-        if build.head is not None:
-            raise NotBuiltError(f"datbench builds no {build.head} yet")
-        key = (spec.name, build.res or spec.resolution)
+        res = build.res or spec.resolution
+        if not isinstance(spec, DetectorSpec):
+            return self._kept((spec.name, res), lambda: _make(spec, res))
+        # Backbones and heads come in few sorts and many pairs: each is counted once.
+        maps = spec.maps
+        backbone = self._kept((maps.name, res), lambda: _make(maps, res))
+        head = (spec.head, backbone.maps, res)
+        return backbone + self._kept(head, lambda: _make_head(*head))
+
+    def _kept(self, key: Hashable, make: Callable[[], Made]) -> Made:
+        """What `make` gives, made once; what it raises is raised every time."""
         if key not in self._made:
             try:
-                self._made[key] = _make(spec, key[1])
+                self._made[key] = make()
             except DatbenchError as error:
                 self._made[key] = error
         found = self._made[key]
@@ -86,12 +141,13 @@ class Workshop:
         Raises:
             DatbenchError: it stands for nothing.
         """
-        if build.model not in self._specs:
+        name = build.model if build.head is None else join(build.model, build.head)
+        if name not in self._specs:
             try:
-                self._specs[build.model] = resolve(build.model)
+                self._specs[name] = resolve(name)
             except DatbenchError as error:
-                self._specs[build.model] = error
-        found = self._specs[build.model]
+                self._specs[name] = error
+        found = self._specs[name]
         if isinstance(found, DatbenchError):
             raise found
         return found
@@ -103,8 +159,6 @@ class Workshop:
             DatbenchError: it cannot be built; the message says why.
         """
         spec = self.spec(build)
-        if build.head is not None:
-            raise NotBuiltError(f"datbench builds no {build.head} yet")
         key = (spec.name, build.res or spec.resolution, batch)
         if key not in self._held:
             try:
@@ -152,10 +206,6 @@ class Workshop:
         return found.pop()
 
 
-class NotBuiltError(MeasurementError):
-    """What the file asks for is not part of datbench yet: known, and no failure."""
-
-
 def _hold(spec: Spec, resolution: Resolution, batch: int) -> Held:
     row = memory_row(spec, Setting(resolution, batch=batch), "train-forward")
     kept = next(line.amount for line in row.lines if line.category == "kept")
@@ -163,11 +213,35 @@ def _hold(spec: Spec, resolution: Resolution, batch: int) -> Held:
     return Held(kept, row.after_forward)
 
 
+class _Given(nn.Module):
+    """A backbone without cost, which gives maps of these shapes."""
+
+    def __init__(self, shapes: Shapes) -> None:
+        super().__init__()
+        self.given = shapes
+
+    def forward(self, x: torch.Tensor) -> list[torch.Tensor]:
+        return [x.new_empty(shape) for shape in self.given]
+
+
 def _make(spec: Spec, resolution: Resolution) -> Made:
     module, count = count_anywhere(spec, Setting(resolution))
+    return _made(module, count, resolution)
+
+
+def _make_head(head: str, shapes: Shapes, resolution: Resolution) -> Made:
+    """A head alone, on maps of these shapes."""
+    channels = tuple(shape[1] for shape in shapes)
+    with torch.device("meta"):
+        module = MODULES[head](head, _Given(shapes), channels).eval()
+    return _made(module, count_built(head, module, Setting(resolution)), resolution)
+
+
+def _made(module: nn.Module, count: Count, resolution: Resolution) -> Made:
     sizes = parameters(module)
     return Made(
         resolution,
-        {name: count.total(convention) for name, convention in CONVENTIONS.items()},
+        {name: count.total(rule) for name, rule in RULES.items()},
         {"trainable": sizes.params, "frozen": sizes.frozen, "masks": mask_elements(module)},
+        module.shapes if isinstance(module, FourMaps) else (),
     )

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 from .. import units
 from ..cells import VERDICTS, Cell, Comparison, Heading
+from .readings import by_rule
 from .table import Column, Table, Value
 
 _GIB = 1 << 30
@@ -101,13 +102,19 @@ def _summary(comparisons: Sequence[Comparison]) -> str:
     return ", ".join(found)
 
 
-def further(comparison: Comparison) -> list[Table]:
-    """What a table has besides its cells: readings of printed memory, and stated quotients."""
+def further(comparison: Comparison, rules: bool = False) -> list[Table]:
+    """What a table has besides its cells: readings of printed memory and FLOPs, stated quotients.
+
+    Args:
+        rules: show what every rule counts for any column of multiply-adds.
+    """
     found = [
         _memory(comparison, heading)
         for heading in comparison.headings
         if heading.quantity == "memory" and _has_evidence(comparison, heading)
     ]
+    found += [by_rule(comparison, h) for h in comparison.headings if h.by_rules or rules]
+    found = [table for table in found if table.rows]
     return [*found, _ratios(comparison)] if comparison.ratios else found
 
 
@@ -191,35 +198,41 @@ def overview(comparisons: Sequence[Comparison]) -> Table:
     return Table(columns, (*rows, row("all", comparisons)), "Cells by verdict")
 
 
+_NAMES = (
+    "table row column quantity printed low high computed unit rule model resolution "
+    "difference verdict expected failed reason follows"
+).split()
+
+
 def for_machines(comparisons: Sequence[Comparison]) -> Table:
-    """One row a cell, in plain numbers."""
-    names = (
-        "table row column quantity printed low high computed unit rule model resolution "
-        "difference verdict expected failed reason"
-    )
+    """One row a cell, in plain numbers; at the end what every rule counts."""
+    cells = [cell for comparison in comparisons for cell in comparison.cells()]
+    rules = sorted({e.rule for cell in cells for e in cell.readings})
     rows = []
-    for comparison in comparisons:
-        for cell in comparison.cells():
-            made = cell.evidence[0] if cell.evidence else None
-            rows.append(
-                (
-                    cell.table,
-                    cell.row,
-                    cell.column,
-                    cell.quantity,
-                    cell.printed,
-                    cell.low,
-                    cell.high,
-                    cell.amount,
-                    made.unit if made else None,
-                    made.rule if made else None,
-                    made.model if made else None,
-                    made.resolution if made else None,
-                    cell.difference,
-                    cell.verdict,
-                    cell.expected,
-                    cell.failed,
-                    cell.reason,
-                )
+    for cell in cells:
+        made = cell.evidence[0] if cell.evidence else None
+        by_rule = {e.rule: e.amount for e in cell.readings}
+        rows.append(
+            (
+                cell.table,
+                cell.row,
+                cell.column,
+                cell.quantity,
+                cell.printed,
+                cell.low,
+                cell.high,
+                cell.amount,
+                made.unit if made else None,
+                made.rule if made else None,
+                made.model if made else None,
+                made.resolution if made else None,
+                cell.difference,
+                cell.verdict,
+                cell.expected,
+                cell.failed,
+                cell.reason,
+                (", ".join(cell.follows) or "none") if cell.readings else None,
+                *(by_rule.get(rule) for rule in rules),
             )
-    return Table(tuple(Column(name, name) for name in names.split()), tuple(rows))
+        )
+    return Table(tuple(Column(name, name) for name in [*_NAMES, *rules]), tuple(rows))

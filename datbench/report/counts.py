@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from typing import Literal
 
@@ -9,7 +10,7 @@ from .. import units
 from ..results import CountRow, GroupRow
 from .table import Column, Table, Value
 
-By = Literal["stage", "operator", "module"]
+By = Literal["part", "stage", "operator", "module"]
 
 _PARAMS = Column("params", "params (M)", units.mega)
 
@@ -66,11 +67,12 @@ def one_model(row: CountRow, by: Sequence[By], depth: int | None = None) -> list
 
 def _breakdown(row: CountRow, by: By, depth: int | None) -> Table:
     groups = {
+        "part": _parts(row),
         "stage": [g for g in row.stages if _costs(g)],
         "operator": [g for g in row.operators if g.amount],
         "module": [g for g in _cut(row.modules, depth) if _costs(g)],
     }[by]
-    staged = by == "stage"
+    staged = by in ("part", "stage")
     columns = [
         *(Column(name, name, hidden=True) for name in ("model", "resolution")),
         *_setting_columns(),
@@ -84,7 +86,7 @@ def _breakdown(row: CountRow, by: By, depth: int | None) -> Table:
         Column("intensity", f"{row.unit}/byte", units.ratio),
     ]
     setting = (row.model, str(row.setting.resolution), *_setting_values(row))
-    params = row.stage_params | {"total": row.params}
+    params = {**row.stage_params, **_part_params(row), "total": row.params}
     rows = [
         (
             *setting,
@@ -100,6 +102,22 @@ def _breakdown(row: CountRow, by: By, depth: int | None) -> Table:
         for g in [*groups, *([_sum("total", groups)] if staged else [])]
     ]
     return Table(tuple(columns), tuple(rows))
+
+
+def _parts(row: CountRow) -> list[GroupRow]:
+    """Stages summed to parts, also those that only have parameters (UperNet's auxiliary head)."""
+    stages: dict[str, list[GroupRow]] = {part: [] for part in _part_params(row)}
+    for group in row.stages:
+        stages.setdefault(group.name.partition(".")[0], []).append(group)
+    sums = [_sum(part, groups) for part, groups in stages.items()]
+    return [group for group in sums if _costs(group) or _part_params(row).get(group.name)]
+
+
+def _part_params(row: CountRow) -> dict[str, int]:
+    found: Counter[str] = Counter()
+    for stage, params in row.stage_params.items():
+        found[stage.partition(".")[0]] += params
+    return dict(found)
 
 
 def _costs(group: GroupRow) -> bool:

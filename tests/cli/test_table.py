@@ -159,6 +159,33 @@ def test_csv_is_one_row_a_cell(run: Run) -> None:
     assert (float(first["low"]), float(first["high"])) == (4.565e9, 4.575e9)
 
 
+def test_csv_says_what_every_rule_gives(run: Run) -> None:
+    rows = list(csv.DictReader(io.StringIO(run("table", "8", "--format", "csv").text)))
+    first, params = rows[0], next(row for row in rows if row["column"] == "params")
+    assert first["follows"].startswith("fvcore, ")
+    assert first["computed"] == first["fvcore"]
+    assert int(first["mmdet"]) < int(first["multiply-adds"]) < int(first["fvcore"])
+    assert params["follows"] == params["fvcore"] == ""
+
+
+def test_rules_on_request(run: Run) -> None:
+    assert "by whose rules" not in run("table", "8").text
+    text = run("table", "8", "6", "--rules").text
+    assert text.count("FLOPs: by whose rules") == 2
+    scores = text[text.index("Prints that the total by each rule rounds to") :]
+    header, _, *lines = scores.splitlines()[1:6]
+    assert header.split()[:3] == ["table", "prints", "fvcore"]
+    assert [line.split()[:3] for line in lines] == [
+        ["8", "5", "5"],
+        ["6", "7", "7"],
+        ["all", "12", "12"],
+    ]
+
+
+def test_a_search_takes_no_options_of_a_table(run: Run) -> None:
+    assert "--search does not take --rules" in run("table", "5", "--search", "--rules").complaint()
+
+
 def test_json_carries_the_evidence(run: Run) -> None:
     (row,) = run("table", "8", "--format", "json").rows
     cell = row["lines"][4]["cells"]["flops"]
@@ -242,7 +269,7 @@ def test_tables_share_the_terminal_with_narrow_people(
     [
         (("table",), 2, "name a table: 1, 2, 3"),
         (("table", "10"), 2, "unknown table '10'; there are 1, 2, 3"),
-        (("table", "2b"), 2, "datpp, davit and all"),
+        (("table", "2b"), 2, "datpp, davit, davit_dense and all"),
         (("table", "--file", "none.toml"), 2, "none.toml: No such file or directory"),
         (("table", "--file", "."), 2, "Is a directory"),
         (("table", "8", "--out", "no/dir.md"), 2, "there is no directory"),

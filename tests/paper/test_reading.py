@@ -136,6 +136,18 @@ BAD = {
         GOOD.replace('unbuilt = "no code"', 'tried = "dat_t"'),
         "row 3 (Theirs): tried: write an array",
     ),
+    "together without tried": (
+        GOOD.replace('unbuilt = "no code"', 'together = "x"'),
+        "row 3: together: write as many tried as the first row of 'x' has, one or more",
+    ),
+    "together with too many": (
+        GOOD.replace(
+            'unbuilt = "no code" }',
+            'together = "x", tried = [{ model = "dat_t" }] }, { name = "Fourth", together = "x", '
+            'tried = [{ model = "dat_t" }, { model = "dat_s" }] }',
+        ),
+        "row 4: together: write as many tried",
+    ),
     "two sources of a row": (
         GOOD.replace('unbuilt = "no code"', 'unbuilt = "x", build = { model = "dat_t" }'),
         "row 3 (Theirs): it has build and unbuilt; a row is computed in one way",

@@ -220,6 +220,6 @@ def _samples_features(call: OperatorCall, mixer: Mixer) -> bool:
 
 def _stage(path: str) -> int:
     """From 1, as the papers count; of a module on its own, 0."""
-    parts = path.split(".")
+    parts = path.removeprefix("backbone.").split(".")  # a detector's backbone
     numbered = parts[0] == "stages" and len(parts) > 1 and parts[1].isdecimal()
     return int(parts[1]) + 1 if numbered else 0

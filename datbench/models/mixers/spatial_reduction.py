@@ -10,13 +10,22 @@ from .attention import Mixer, attend
 
 
 class SpatialReductionAttention(Mixer):
-    """(B, H, W, C) -> (B, H, W, C); keys from floor(H / ratio) x floor(W / ratio) pixels."""
+    """(B, H, W, C) -> (B, H, W, C); keys from floor(H / ratio) x floor(W / ratio) pixels.
 
-    def __init__(self, dim: int, heads: int, config: SpatialReduction) -> None:
+    `projection` is the layer of the published code: DAT's is a 1x1 convolution, PVT's linear.
+    """
+
+    def __init__(
+        self,
+        dim: int,
+        heads: int,
+        config: SpatialReduction,
+        projection: type[nn.Linear] = Pointwise,
+    ) -> None:
         super().__init__(dim, heads)
-        self.query = Pointwise(dim, dim)
-        self.key_value = Pointwise(dim, 2 * dim)
-        self.out = Pointwise(dim, dim)
+        self.query = projection(dim, dim)
+        self.key_value = projection(dim, 2 * dim)
+        self.out = projection(dim, dim)
         self.reduce = (
             nn.Sequential(MapConv(dim, dim, config.ratio, stride=config.ratio), nn.LayerNorm(dim))
             if config.ratio > 1

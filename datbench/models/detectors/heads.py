@@ -1,0 +1,111 @@
+"""What can stand on a backbone, by name. Free of torch."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from ...errors import UnknownNameError, UsageError
+from ...types import Resolution
+from ..external import CONFIG
+
+JOINT = "+"
+"""Between a backbone's name and a head's: ``dat_t+retinanet``."""
+
+MIN_SIDE = 64
+"""Smallest side in pixels: the coarsest level of a pyramid (stride 64) keeps one."""
+
+COCO = Resolution(1280, 800)
+ADE20K = Resolution(2048, 512)  # 512x2048 as mmseg writes it, height first
+
+
+@dataclass(frozen=True)
+class Head:
+    """A detector or segmentor.
+
+    Args:
+        resolution: the input that the papers' figures belong to.
+        source: the configurations whose structure it has.
+        start: the first of the four maps that it takes, from 0.
+    """
+
+    name: str
+    summary: str
+    resolution: Resolution
+    source: str
+    start: int = 0
+
+
+HEADS: Mapping[str, Head] = {
+    head.name: head
+    for head in (
+        Head(
+            "retinanet",
+            "FPN P3 to P7 and RetinaNet's two towers",
+            COCO,
+            "mmdetection 2.x, retinanet_r50_fpn",
+            start=1,
+        ),
+        Head(
+            "mask_rcnn",
+            "FPN P2 to P6, RPN, a box head of two linear layers, a mask head",
+            COCO,
+            "mmdetection 2.x, mask_rcnn_r50_fpn",
+        ),
+        Head(
+            "cascade_mask_rcnn",
+            "FPN P2 to P6, RPN, three stages of a 4conv1fc box head and a mask head",
+            COCO,
+            "Swin's cascade_mask_rcnn_swin_fpn, on mmdetection 2.x",
+        ),
+        Head(
+            "semantic_fpn",
+            "FPN P2 to P5 and Semantic FPN's head",
+            ADE20K,
+            "mmsegmentation, fpn_r50",
+        ),
+        Head(
+            "upernet",
+            "pyramid pooling, FPN and fusion of 512 channels; an auxiliary FCN head in training",
+            ADE20K,
+            "Swin's upernet_swin, on mmsegmentation",
+        ),
+    )
+}
+
+
+def join(name: str, head: str) -> str:
+    """The name of `head` on the model called `name`.
+
+    Raises:
+        UnknownNameError: there is no such head.
+        UsageError: the model has one already.
+    """
+    find(head)
+    if split(name) is not None:
+        raise UsageError(f"{name} has a head already; leave out --with {head}.")
+    return f"{name}{JOINT}{head}"
+
+
+def split(name: str) -> tuple[str, str] | None:
+    """The backbone's name and the head's, at the last ``+``; None for a backbone alone.
+
+    A ``+`` inside a backbone's options or a file's name (``config:a+b.yaml``) is not one of ours:
+    a head is a plain word, and a file that is there under the whole name is that file.
+    """
+    if name.startswith(CONFIG) and Path(name[len(CONFIG) :]).is_file():
+        return None
+    backbone, joint, head = name.rpartition(JOINT)
+    return (backbone, head) if joint and head.isidentifier() else None
+
+
+def find(name: str) -> Head:
+    """The head called `name`.
+
+    Raises:
+        UnknownNameError: there is none; the message suggests the closest names.
+    """
+    if name not in HEADS:
+        raise UnknownNameError.among("head", name, HEADS)
+    return HEADS[name]

@@ -1,0 +1,381 @@
+"""Detectors and segmentors on real inputs: shapes, gradients, regions, and what is refused."""
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.utils._pytree import tree_leaves
+
+import datbench
+from datbench.errors import MeasurementError, UnknownNameError, UsageError
+from datbench.ledger import MemoryMode
+from datbench.measure.count import build_for_count, count_anywhere
+from datbench.measure.memory import simulate
+from datbench.measure.memory.measured import profiled
+from datbench.models.build import build
+from datbench.models.detectors import dense
+from datbench.models.detectors.boxes import Regions, level_of, proposals, roi_align
+from datbench.models.detectors.dense import Dense
+from datbench.models.detectors.heads import HEADS
+from datbench.models.detectors.spec import DetectorSpec
+from datbench.models.resolve import resolve
+from datbench.types import Resolution, Setting
+
+Shapes = list[tuple[int, ...]]
+
+
+class Plain(nn.Module):
+    """Four maps by convolutions alone; it declares nothing."""
+
+    def __init__(self, as_mapping: bool = False, maps: int = 4, stride: int = 4) -> None:
+        super().__init__()
+        self.as_mapping = as_mapping
+        strides = [stride, 2, 2, 2][:maps]
+        dims = [3, 8, 12, 16, 20]
+        self.convs = nn.ModuleList(
+            nn.Conv2d(dims[i], dims[i + 1], s, stride=s) for i, s in enumerate(strides)
+        )
+
+    def forward(self, x: Tensor) -> list[Tensor] | dict[str, Tensor]:
+        found = []
+        for conv in self.convs:
+            x = conv(x)
+            found.append(x)
+        return {str(i): x for i, x in enumerate(found)} if self.as_mapping else found
+
+
+class Single(nn.Conv2d):
+    def __init__(self) -> None:
+        super().__init__(3, 8, 4, stride=4)
+
+
+class Liar(Plain):
+    channels = (8, 12, 16, 24)
+
+
+class Many(Plain):
+    channels = (8, 12, 16, 20, 24)
+
+
+class Coarse(Plain):
+    """It declares the right channels, of maps that are too coarse."""
+
+    channels = (8, 12, 16, 20)
+
+    def __init__(self) -> None:
+        super().__init__(stride=8)
+
+
+class Pools(nn.Module):
+    """Maps without a parameter."""
+
+    def __init__(self, reads: bool = False) -> None:
+        super().__init__()
+        self.reads = reads
+
+    def forward(self, x: Tensor) -> list[Tensor]:
+        assert not self.reads or x.mean().item() == 0
+        return [F.avg_pool2d(x, stride) for stride in (4, 8, 16, 32)]
+
+
+class Reads(Plain):
+    """It cannot run on meta."""
+
+    def forward(self, x: Tensor) -> list[Tensor] | dict[str, Tensor]:
+        assert x.mean().item() == 0
+        return super().forward(x)
+
+
+HERE = f"{__name__}:"
+SWIN = "timm:swin_tiny_patch4_window7_224"
+
+
+def _made(name: str, width: int = 96, height: int = 64, device: str = "cpu") -> Dense:
+    module = build(resolve(name), Resolution(width, height), device=device)
+    assert isinstance(module, Dense)
+    return module
+
+
+def _shapes(maps: list[Tensor]) -> Shapes:
+    return [tuple(x.shape) for x in maps]
+
+
+def _sizes(start: int, levels: int, width: int = 96, height: int = 64) -> Shapes:
+    found = []
+    for i in range(levels):
+        stride = 2 ** (start + i)
+        found.append((-(-height // stride), -(-width // stride)))
+    return found
+
+
+def test_retinanet() -> None:
+    out = _made("dat_t+retinanet").eval()(torch.randn(2, 3, 64, 96))
+    assert list(out) == ["scores", "boxes"]
+    sizes = _sizes(3, 5)
+    assert _shapes(out["scores"]) == [(2, 720, *size) for size in sizes]
+    assert _shapes(out["boxes"]) == [(2, 36, *size) for size in sizes]
+
+
+@pytest.mark.parametrize(("head", "stages"), [("mask_rcnn", 1), ("cascade_mask_rcnn", 3)])
+def test_mask_rcnn(head: str, stages: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(dense, "PROPOSALS", 20)  # a fiftieth, to be quick
+    monkeypatch.setattr(dense, "MASKS", 2)
+    out = _made(f"{HERE}Plain+{head}").eval()(torch.randn(2, 3, 64, 96))
+    sizes = _sizes(2, 5)
+    assert _shapes(out["proposal_scores"]) == [(2, 3, *size) for size in sizes]
+    assert _shapes(out["proposal_boxes"]) == [(2, 12, *size) for size in sizes]
+    assert _shapes(out["scores"]) == [(40, 81)] * stages
+    assert _shapes(out["boxes"]) == [(40, 320)] * stages
+    assert _shapes(out["masks"]) == [(4, 80, 28, 28)] * stages
+
+
+@pytest.mark.parametrize("head", ["semantic_fpn", "upernet"])
+def test_segmentors(head: str) -> None:
+    model = _made(f"{HERE}Plain+{head}").eval()
+    x = torch.randn(2, 3, 64, 96)
+    assert model(x).shape == (2, 150, 64, 96)
+    torch.testing.assert_close(model(x), model(x))
+    trained = model.train()(x)
+    if head == "upernet":
+        assert [tuple(y.shape) for y in trained] == [(2, 150, 64, 96)] * 2
+    else:
+        assert trained.shape == (2, 150, 64, 96)
+
+
+@pytest.mark.parametrize("head", HEADS)
+def test_every_parameter_is_trained(head: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(dense, "PROPOSALS", 12)
+    monkeypatch.setattr(dense, "MASKS", 2)
+    with torch.device("meta"):
+        model = _made(f"{HERE}Plain+{head}", device="meta").train()
+        out = model(torch.empty(2, 3, 64, 64))
+    leaves = tree_leaves(out)
+    sum(leaf.sum() for leaf in leaves).backward()
+    assert [n for n, p in model.named_parameters() if p.grad is None] == []
+
+
+def test_upernet_cannot_be_trained_on_one_image() -> None:
+    model = _made(f"{HERE}Plain+upernet").train()
+    with pytest.raises(UsageError, match="use a batch of 2 or more"):
+        model(torch.randn(1, 3, 64, 96))
+
+
+# Regions.
+
+
+def test_proposals_are_fixed_inside_and_on_every_level() -> None:
+    boxes = proposals(1000, 1280, 800)
+    assert boxes == proposals(1000, 1280, 800)
+    assert all(0 <= a < c <= 1280 and 0 <= b < d <= 800 for a, b, c, d in boxes)
+    levels = [level_of(box, 4) for box in boxes]
+    assert min(levels.count(level) for level in range(4)) >= 50
+    assert {level_of(box, 4) for box in boxes[:100]} == {0, 1, 2, 3}
+    # FPN, Eq. 1: 224 pixels belong to the third level.
+    sides = [(20, 0), (111, 0), (112, 1), (223, 1), (224, 2), (447, 2), (448, 3), (2000, 3)]
+    for side, level in sides:
+        assert level_of((0, 0, side, side), 4) == level
+
+
+def test_roi_align_is_torchvisions() -> None:
+    ops = pytest.importorskip("torchvision.ops", exc_type=ImportError)
+    torch.manual_seed(0)
+    x = torch.randn(2, 5, 20, 33)
+    boxes = [*proposals(40, 132, 80), (0.0, 0.0, 132.0, 80.0), (0.0, 10.0, 3.0, 11.0)]
+    ours = roi_align(x, boxes, 7, 0.25)
+    rois = torch.tensor([(i, *box) for i in range(2) for box in boxes])
+    theirs = ops.roi_align(x, rois, (7, 7), spatial_scale=0.25, sampling_ratio=2, aligned=True)
+    torch.testing.assert_close(ours.flatten(0, 1), theirs, atol=1e-5, rtol=1e-4)
+
+
+def test_roi_align_of_a_ramp_is_its_cells_centres() -> None:
+    x = torch.arange(32.0).expand(1, 1, 32, 32)  # the value is x - 0.5 of a pixel's centre
+    found = roi_align(x, [(8.0, 8.0, 24.0, 24.0)], 4, 1.0)
+    torch.testing.assert_close(found[0, 0, 0, 0], torch.tensor([9.5, 13.5, 17.5, 21.5]))
+
+
+def test_regions_keep_the_order_of_their_boxes() -> None:
+    levels = [torch.full((1, 1, 800 // s, 1280 // s), float(s)) for s in (4, 8, 16, 32)]
+    boxes = proposals(50, 1280, 800)
+    found = Regions(7)(levels, boxes, 1280)
+    assert found.shape == (50, 1, 7, 7)
+    expected = [4.0 * 2 ** level_of(box, 4) for box in boxes]
+    torch.testing.assert_close(found[:, 0, 3, 3], torch.tensor(expected))
+
+
+def test_regions_of_several_images_come_image_by_image() -> None:
+    levels = [torch.ones(2, 1, 64 // s, 64 // s) for s in (4, 8, 16, 32)]
+    for x in levels:
+        x[1] = 5
+    found = Regions(7)(levels, proposals(6, 64, 64), 64)
+    assert F.adaptive_avg_pool2d(found, 1).flatten().tolist() == [1.0] * 6 + [5.0] * 6
+
+
+# Names and backbones.
+
+
+def test_names_resolve_back() -> None:
+    spec = resolve("timm:swin_tiny_patch4_window7_224,window_size=8+mask_rcnn")
+    assert isinstance(spec, DetectorSpec)
+    assert (spec.head, str(spec.resolution)) == ("mask_rcnn", "1280x800")
+    assert resolve(spec.name) == spec
+    assert str(resolve("dat_t+upernet").resolution) == "2048x512"
+
+
+@pytest.mark.parametrize(
+    ("name", "words"),
+    [
+        ("dat_t+retinanot", "unknown head 'retinanot'; did you mean retinanet?"),
+        ("dat_tt+retinanet", "unknown model 'dat_tt'; did you mean dat_t"),
+        ("dat_t+retinanet+upernet", "two heads"),
+    ],
+)
+def test_bad_names(name: str, words: str) -> None:
+    with pytest.raises(UsageError, match=words.replace("?", r"\?").replace("+", r"\+")):
+        resolve(name)
+    assert issubclass(UnknownNameError, UsageError)
+
+
+@pytest.mark.parametrize(
+    ("name", "words"),
+    [
+        ("Single+retinanet", "returns one tensor"),
+        ("Plain,maps=3+retinanet", "returns 3 outputs"),
+        ("Many+retinanet", "declares 5 feature maps; a head needs four"),
+        ("Liar+retinanet", "8, 12, 16, 20, and the head was made for 8, 12, 16, 24"),
+        ("Plain,stride=2+retinanet", "a head needs stride 4 there"),
+        ("Coarse+retinanet", "a head needs stride 4 there"),
+    ],
+)
+def test_backbones_without_four_maps(name: str, words: str) -> None:
+    """Refused where they are built, by a run, though parameters alone need none."""
+    with pytest.raises(UsageError, match=words):
+        build_for_count(HERE + name, Setting(Resolution(128, 128)))
+    with pytest.raises(UsageError, match=words):
+        _made(HERE + name)
+
+
+def test_trying_a_backbone_out_leaves_it_as_it_was() -> None:
+    torch.manual_seed(0)
+    alone = Plain()
+    torch.manual_seed(0)
+    kept = build(resolve(f"{HERE}Plain+retinanet"), Resolution(96, 64)).backbone
+    assert kept.training
+    for name, weight in alone.state_dict().items():
+        assert torch.equal(kept.state_dict()[name], weight)
+
+
+def test_a_backbone_without_parameters() -> None:
+    """On meta where it can run there, and else where everything is made."""
+    for name in ("Pools", "Pools,reads=True"):
+        model = _made(f"{HERE}{name}+upernet", 64, 64).eval()
+        assert model.channels == (3, 3, 3, 3)
+        assert model(torch.zeros(1, 3, 64, 64)).shape == (1, 150, 64, 64)
+    _, count = count_anywhere(
+        resolve(f"{HERE}Pools,reads=True+retinanet"), Setting(Resolution(64, 64))
+    )
+    assert count.multiply_adds() > 0
+
+
+@pytest.mark.parametrize("name", ["dat_t", "dat_t_49_49", "regionvit_s", "timm:dat_t", SWIN])
+def test_retinanet_has_no_norm_on_the_map_that_it_leaves_out(name: str) -> None:
+    if name.startswith("timm:"):
+        pytest.importorskip("timm", reason="needs datbench[timm]", exc_type=ImportError)
+    for head, trained in (("retinanet", False), ("mask_rcnn", True)):
+        model = _made(f"{name}+{head}", 64, 64, "meta")
+        norms = model.backbone.norms if model.norms is None else model.norms
+        assert isinstance(norms, nn.ModuleList)
+        assert [bool(list(norm.parameters())) for norm in norms] == [trained, True, True, True]
+        assert datbench.count(model.eval(), torch.empty(1, 3, 64, 64, device="meta")).calls
+
+
+def test_comparison_models_without_maps() -> None:
+    with pytest.raises(UsageError, match="ceit_s has no four maps of strides 4 to 32"):
+        build_for_count("ceit_s+retinanet", Setting(Resolution(128, 128)))
+
+
+def test_create_model_says_what_builds_the_others() -> None:
+    for name in ("pvt_s", "timm:resnet18", "dat_t+retinanet"):
+        with pytest.raises(UnknownNameError, match="create_model builds what"):
+            datbench.create_model(name)
+    said = build(resolve("pvt_s"), Resolution(224, 224), device="meta")  # as the message writes it
+    assert said(torch.empty(1, 3, 224, 224, device="meta")).shape == (1, 1000)
+
+
+def test_small_inputs_are_refused() -> None:
+    with pytest.raises(UsageError, match="at least 64 pixels"):
+        build_for_count("dat_t+retinanet", Setting(Resolution(64, 63)))
+    with pytest.raises(UsageError, match="input 63x64 is too small"):
+        _made("dat_t+retinanet")(torch.zeros(1, 3, 64, 63))
+
+
+@pytest.mark.parametrize("name", ["Plain", "Plain,as_mapping=True", "Reads"])
+def test_factories(name: str) -> None:
+    """Channels are found out by a run; what reads values is made and counted on the CPU."""
+    spec = resolve(f"{HERE}{name}+retinanet")
+    module, count = count_anywhere(spec, Setting(Resolution(128, 64)))
+    assert isinstance(module, Dense)
+    assert module.channels == (8, 12, 16, 20)
+    assert count.multiply_adds() > 0
+
+
+@pytest.mark.parametrize(
+    ("name", "channels", "normed"),
+    [
+        ("swin_tiny_patch4_window7_224", (96, 192, 384, 768), True),
+        ("resnet18", (64, 128, 256, 512), False),  # five maps; the last four
+        ("davit_tiny", (96, 192, 384, 768), False),
+        ("dat_t", (96, 192, 384, 768), False),
+    ],
+)
+def test_timm(name: str, channels: tuple[int, ...], normed: bool) -> None:
+    pytest.importorskip("timm", reason="needs datbench[timm]", exc_type=ImportError)
+    module = build_for_count(f"timm:{name}+retinanet", Setting(Resolution(128, 96)))
+    assert isinstance(module, Dense)
+    assert module.channels == channels
+    assert (module.norms is not None) == normed
+    out = module(torch.empty(1, 3, 96, 128, device="meta"))
+    assert out["scores"][0].shape == (1, 720, 12, 16)
+
+
+def test_timm_without_maps_of_four_strides() -> None:
+    pytest.importorskip("timm", reason="needs datbench[timm]", exc_type=ImportError)
+    with pytest.raises((UsageError, MeasurementError), match="stride 4"):
+        datbench.count_model("timm:vit_tiny_patch16_224+upernet", Setting(Resolution(224, 224)))
+
+
+def test_timms_swin_on_the_cpu_gives_what_its_maps_say() -> None:
+    """Its maps are (B, H, W, C): the head sees them as (B, C, H, W), normalised."""
+    pytest.importorskip("timm", reason="needs datbench[timm]", exc_type=ImportError)
+    model = _made(f"{SWIN}+semantic_fpn", 64, 64).eval()
+    with torch.no_grad():
+        x = torch.randn(1, 3, 64, 64)
+        maps, raw = model.maps(x), model.backbone(x)
+    for ours, theirs in zip(maps, raw, strict=True):
+        expected = F.layer_norm(theirs, theirs.shape[-1:]).permute(0, 3, 1, 2)
+        torch.testing.assert_close(ours, expected)
+
+
+# Memory.
+
+
+class _Regions(nn.Module):
+    """Regions of two levels, and what they are cut from."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.convs = nn.ModuleList(nn.Conv2d(3, 64, s, stride=s) for s in (4, 8))
+        self.regions = Regions(7)
+
+    def forward(self, x: Tensor) -> Tensor:
+        out: Tensor = self.regions([conv(x) for conv in self.convs], proposals(200, 128, 128), 128)
+        return out
+
+
+@pytest.mark.parametrize("mode", ["inference", "train"])
+@pytest.mark.parametrize("name", ["dat_t+retinanet", "regions"])
+def test_simulated_memory_is_what_the_profiler_sees(name: str, mode: MemoryMode) -> None:
+    model = (_Regions() if name == "regions" else _made(name, 128, 128)).train(mode == "train")
+    peak, at_end, _ = profiled(model, torch.zeros(1, 3, 128, 128), mode=mode)
+    trace = simulate(model.to("meta"), torch.empty(1, 3, 128, 128, device="meta"), mode=mode)
+    assert trace.peak.amount / peak == pytest.approx(1, abs=0.02)
+    assert sum(trace.live(trace.end).values()) / at_end == pytest.approx(1, abs=1e-3)

@@ -1,0 +1,276 @@
+"""Models of Hugging Face's transformers: built from our literals, counted, run and refused."""
+
+import logging
+import socket
+import sys
+from dataclasses import replace
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+import datbench
+from datbench import Resolution, Setting
+from datbench.errors import DatbenchError, LibraryError, UnknownNameError, UsageError
+from datbench.measure.conventions import CONVENTIONS
+from datbench.measure.count import build_for_count
+from datbench.models.comparison.pvt import PVT_T
+from datbench.models.comparison.pyramid_transformer import EPS, PyramidTransformer
+from datbench.models.resolve import resolve
+from datbench.models.transformers_models import ARCHITECTURES, TransformersSpec
+from datbench.paper.printed import Printed
+
+FVCORE = CONVENTIONS["fvcore"]
+AT_224 = Setting(Resolution(224, 224))
+OURS = {"pvt_tiny": "pvt_t", "pvt_small": "pvt_s", "pvt_medium": "pvt_m", "pvt_large": "pvt_l"}
+
+
+@pytest.fixture
+def _library() -> None:
+    pytest.importorskip("transformers", reason="needs datbench[transformers]", exc_type=ImportError)
+
+
+needs_library = pytest.mark.usefixtures("_library")
+
+
+def _totals(name: str, setting: Setting) -> tuple[int, int]:
+    module = build_for_count(name, setting)
+    elements = sum(p.numel() for p in module.parameters())
+    return datbench.count_model(name, setting).total(FVCORE), elements
+
+
+# Names, without the library
+
+
+def test_a_name_is_read_without_the_library(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "transformers", None)
+    spec = resolve("transformers:cvt_13,num_labels=21841,cls_token=[False, False, True]")
+    assert isinstance(spec, TransformersSpec)
+    assert spec.architecture == "cvt_13"
+    assert spec.options == {"num_labels": 21841, "cls_token": [False, False, True]}
+    assert resolve(spec.name) == spec
+    assert str(spec.resolution) == "224x224"
+    assert str(resolve("transformers:pvt_tiny,image_size=384").resolution) == "384x384"
+
+
+def test_without_the_library_the_remedy_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "transformers", None)
+    with pytest.raises(LibraryError, match=r"pip install 'datbench\[transformers\]'"):
+        datbench.count_model("transformers:cvt_13", AT_224)
+
+
+@pytest.mark.parametrize(
+    ("broken", "words"),
+    [
+        (AttributeError("no attribute"), "has no CvtConfig: pip install"),
+        (ImportError("tokenizers>=0.22 is required."), "cannot be loaded: ImportError: tokenizers"),
+        (RuntimeError("Failed to import"), "cannot be loaded: RuntimeError: Failed to import"),
+    ],
+)
+def test_a_broken_library(monkeypatch: pytest.MonkeyPatch, broken: Exception, words: str) -> None:
+    class Broken:
+        __spec__ = None
+
+        def __getattr__(self, name: str) -> Any:
+            raise broken
+
+    monkeypatch.setitem(sys.modules, "transformers", Broken())
+    with pytest.raises(LibraryError, match=words):
+        datbench.count_model("transformers:cvt_13", AT_224)
+
+
+@pytest.mark.parametrize(
+    ("name", "error", "words"),
+    [
+        ("cvt_31", UnknownNameError, "did you mean cvt_21 or cvt_13"),
+        ("microsoft/cvt-13", UnknownNameError, "unknown transformers model"),
+        ("cvt_13,labels", UsageError, "write name=value"),
+        ("pvt_tiny,image_size=[3]", UsageError, "write image_size as one number"),
+    ],
+)
+def test_a_name_is_refused(name: str, error: type, words: str) -> None:
+    with pytest.raises(error, match=words):
+        resolve(f"transformers:{name}")
+
+
+# With the library
+
+
+@needs_library
+@pytest.mark.parametrize(
+    ("name", "error", "words"),
+    [
+        ("cvt_13,num_label=3", UnknownNameError, "option of transformers:cvt_13 'num_label'"),
+        ("cvt_13,depth=3", UsageError, "transformers does not build it: "),
+        ("pvt_tiny,hidden_sizes=[64]", UsageError, "transformers does not build it: IndexError"),
+    ],
+)
+def test_options_are_refused(name: str, error: type, words: str) -> None:
+    with pytest.raises(error, match=words):
+        datbench.count_model(f"transformers:{name}", AT_224)
+
+
+@needs_library
+def test_cvt_has_no_four_maps() -> None:
+    with pytest.raises(UsageError, match="three stages"):
+        datbench.count_model("transformers:cvt_13", replace(AT_224, features=True))
+
+
+@needs_library
+@pytest.mark.parametrize(("name", "ours"), OURS.items())
+def test_pvt_counts_as_our_own(name: str, ours: str) -> None:
+    assert _totals(f"transformers:{name}", AT_224) == _totals(ours, AT_224)
+
+
+@needs_library
+@pytest.mark.parametrize(
+    "setting",
+    [
+        replace(AT_224, attention="sdpa"),
+        Setting(Resolution(1280, 800)),
+        Setting(Resolution(2048, 512), features=True),
+    ],
+    ids=["224-sdpa", "1280x800", "2048x512-maps"],
+)
+def test_pvt_counts_as_our_own_in_any_setting(setting: Setting) -> None:
+    assert _totals("transformers:pvt_tiny", setting) == _totals("pvt_t", setting)
+
+
+def _as_ours(theirs: nn.Module) -> dict[str, Tensor]:
+    """The library's weights of a PVT, under our names."""
+    names = {
+        "0.position_embeddings": "positions",
+        "0.projection": "patches.0",
+        "0.layer_norm": "patches.1",
+        "layer_norm_1": "norm1",
+        "layer_norm_2": "norm2",
+        "attention.self.query": "mixer.query",
+        "attention.self.sequence_reduction": "mixer.reduce.0",
+        "attention.self.layer_norm": "mixer.reduce.1",
+        "attention.output.dense": "mixer.out",
+        "mlp.dense1": "ffn.linear1",
+        "mlp.dense2": "ffn.linear2",
+    }
+    state, keys = {}, {}
+    for name, tensor in theirs.state_dict().items():
+        if name.split(".")[0] in ("norm", "head"):
+            part, rest = name.split(".", 1)
+            state[f"head.{'norm' if part == 'norm' else 'linear'}.{rest}"] = tensor
+            continue
+        _, stage, rest = name.split(".", 2)
+        prefix = f"stages.{stage}."
+        if rest == "0.cls_token":
+            state[prefix + "class_token"] = tensor[:, None]
+        elif "attention.self.key" in rest or "attention.self.value" in rest:
+            keys[name] = tensor
+        elif rest == "0.position_embeddings":
+            side = 56 >> int(stage)
+            if tensor.shape[1] > side * side:
+                state[prefix + "class_position"] = tensor[:, None, :1]
+            state[prefix + "positions"] = tensor[:, -side * side :].unflatten(1, (side, side))
+        else:
+            number, _, inner = rest.partition(".")
+            for old, new in names.items():
+                rest = rest.replace(old, new)
+                inner = inner.replace(old, new)
+            # The library's stage is the patches, then the blocks.
+            rest = rest if number == "0" else f"blocks.{int(number) - 1}.{inner}"
+            state[prefix + rest] = tensor
+    for name, tensor in keys.items():
+        if ".key." in name:
+            _, stage, number, _ = name.split(".", 3)
+            value = keys[name.replace(".key.", ".value.")]
+            kind = name.rsplit(".", 1)[1]
+            joint = f"stages.{stage}.blocks.{int(number) - 1}.mixer.key_value.{kind}"
+            state[joint] = torch.cat((tensor, value))
+    return state
+
+
+@needs_library
+@pytest.mark.parametrize("features", [False, True])
+@pytest.mark.parametrize("size", [(224, 224), (64, 96)], ids=["224x224", "96x64"])
+def test_pvt_computes_what_ours_does(features: bool, size: tuple[int, int]) -> None:
+    """The library's PVT and ours, with the same weights; its norms all have one epsilon."""
+    spec = resolve(f"transformers:pvt_tiny,layer_norm_eps={EPS}")
+    theirs = spec.build(Resolution(224, 224), features, "eager").eval()
+    ours = PyramidTransformer(PVT_T, features=features).eval()
+    ours.load_state_dict(_as_ours(theirs))
+    for module in ours.modules():
+        if isinstance(module, nn.LayerNorm):
+            module.eps = EPS
+    x = torch.randn(1, 3, *size)
+    with torch.no_grad():
+        one, other = theirs(x), ours(x)
+    pairs = zip(one, other, strict=True) if features else [(one, other)]
+    for a, b in pairs:
+        assert a.shape == b.shape
+        torch.testing.assert_close(a, b, atol=1e-4, rtol=1e-3)
+
+
+@needs_library
+@pytest.mark.parametrize(
+    ("name", "side", "flops", "params"),
+    # The README of microsoft/CvT.
+    [
+        ("cvt_13", 224, "4.5G", "20M"),
+        ("cvt_21", 224, "7.1G", "32M"),
+        ("cvt_13", 384, "16.3G", "20M"),
+    ],
+)
+def test_cvt_is_near_its_print(name: str, side: int, flops: str, params: str) -> None:
+    total, elements = _totals(f"transformers:{name}", Setting(Resolution(side, side)))
+    assert Printed.parse(params).agrees(elements)
+    # Their counter is their own; none of the figures is off by 2 %.
+    assert abs(Printed.parse(flops).miss(total)) < 0.02
+
+
+@needs_library
+@pytest.mark.parametrize("name", ["cvt_13", "pvt_tiny"])
+def test_it_runs(name: str) -> None:
+    spec = resolve(f"transformers:{name},num_labels=7")
+    module = spec.build(Resolution(96, 64), False, "eager").eval()
+    with torch.no_grad():
+        logits = module(torch.randn(2, 3, 64, 96))
+    assert logits.shape == (2, 7)
+    assert logits.isfinite().all()
+    count = datbench.count_model(spec.name, Setting(Resolution(96, 64)))
+    assert {"stages.0", "stages.1", "stages.2", "head"} <= set(count.stages.values())
+
+
+@needs_library
+def test_maps_leave_no_parameter_over() -> None:
+    spec = resolve("transformers:pvt_tiny")
+    model = spec.build(Resolution(64, 64), True, "eager")
+    maps = model(torch.randn(1, 3, 64, 64))
+    assert [tuple(m.shape) for m in maps] == [
+        (1, dim, side, side) for dim, side in ((64, 16), (128, 8), (320, 4), (512, 2))
+    ]
+    sum(m.square().mean() for m in maps).backward()
+    assert all(p.grad is not None and p.grad.abs().sum() > 0 for p in model.parameters())
+
+
+@needs_library
+def test_it_is_quiet_and_asks_no_one(
+    monkeypatch: pytest.MonkeyPatch,
+    capfd: pytest.CaptureFixture[str],
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    def refused(*arguments: object, **options: object) -> None:
+        raise AssertionError("a connection was tried")
+
+    monkeypatch.setattr(socket.socket, "connect", refused)
+    monkeypatch.setattr(socket, "getaddrinfo", refused)
+    with caplog.at_level(logging.INFO):
+        for name in ARCHITECTURES:
+            datbench.count_model(f"transformers:{name}", AT_224)
+    assert [r for r in caplog.records if r.levelno >= logging.WARNING] == []
+    captured = capfd.readouterr()
+    assert (captured.out, captured.err) == ("", "")
+
+
+@needs_library
+def test_an_error_of_the_model_is_one_line() -> None:
+    with pytest.raises(DatbenchError) as refused:
+        datbench.count_model("transformers:cvt_13,depth=[1]", AT_224)
+    assert "\n" not in str(refused.value)
