@@ -5,8 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-Stopped = Literal["interval", "budget", "samples"]
-"""Why sampling ended: the interval was narrow enough, the seconds or the samples were used up."""
+Stopped = Literal["interval", "budget", "samples", "timeout", "interrupted"]
+"""Why sampling ended: the interval was narrow enough, the seconds or the samples were used up, the
+process had no time left for all of the seconds, or somebody pressed Ctrl-C."""
 
 Group = Literal["formula", "left out", "rest"]
 """Whose time it is: a term's of the formula; a term's that the formula leaves out; no term's."""
@@ -21,6 +22,9 @@ class Timing:
         warmup: raw samples before the level settled, the very first call among them.
         low, high: order statistics of the samples that enclose the median.
         coverage: how likely they do, for independent samples of one process.
+        settled: whether the warm-up was seen to end; it is never more than half of the samples.
+        drift: of the level from the first half of the samples to the second, relative, where the
+            two differ beyond their intervals; None where they do not.
     """
 
     samples: tuple[float, ...]
@@ -31,16 +35,35 @@ class Timing:
     low: float
     high: float
     coverage: float
+    settled: bool = True
+    drift: float | None = None
+
+
+@dataclass(frozen=True)
+class Scatter:
+    """What a rate whose fastest sample is a ceiling usually was, a second's.
+
+    Args:
+        median: of the samples.
+        low, high: an interval that holds it, `coverage` says how likely.
+    """
+
+    median: float
+    low: float
+    high: float
+    coverage: float
+    samples: int
 
 
 @dataclass(frozen=True)
 class Ceilings:
-    """What the machine does at best, measured in the same run.
+    """What the machine does at best, measured in the same run: the fastest sample of each.
 
     Args:
         macs: multiply-adds a second of one square matrix product, the best side tried.
         bytes: bytes a second, read and written, of one copy of `copied` bytes.
         threads: that torch runs an operator with on a CPU.
+        product, copy: how the samples of the two scatter; None in older files.
     """
 
     device: str
@@ -50,6 +73,8 @@ class Ceilings:
     side: int
     bytes: float
     copied: int
+    product: Scatter | None = None
+    copy: Scatter | None = None
 
 
 @dataclass(frozen=True)

@@ -45,6 +45,10 @@ def time_calls(
     width: float = 0.05,
     least: float = 0.05,
     clock: Clock = time.perf_counter,
+    prepare: Callable[[], object] | None = None,
+    between: Callable[[], object] | None = None,
+    keep: bool = False,
+    own: Stopwatch | None = None,
 ) -> Timing:
     """Time `run` until its median is known well enough, or the budget ends.
 
@@ -56,31 +60,62 @@ def time_calls(
         width: of the median's 95 % confidence interval, relative to the median, that will do.
         least: seconds before an interval is trusted at all: clocks take a while to rise.
         clock: of the budget, and of the samples too where the device is no GPU.
+        prepare: done before every sample and no part of it; a sample is one call then.
+        between: done after every sample, the warm-up's too, and no part of any.
+        keep: on Ctrl-C, return the samples that are finished, if there is one.
+        own: what times the samples in place of the device's stopwatch.
     """
-    watch = stopwatch(device, clock)
+    watch = _watch(own or stopwatch(device, clock), prepare, between)
     start = clock()
-    early, calls = _calibrate(run, watch, lambda: clock() - start < budget)
     samples: list[float] = []
+    early: list[float] = []
+    calls = 1
     stopped: Stopped = "budget"
+    try:
+        calls = _calibrate(
+            run, watch, early, lambda: clock() - start < budget, once=prepare is not None
+        )
+        stopped = _sample(run, watch, calls, samples, lambda: clock() - start, budget, width, least)
+    except KeyboardInterrupt:
+        if not keep or not (early or samples):
+            raise
+        stopped = "interrupted"
+    if not samples:
+        samples.append(early.pop())
+    return _timing(samples, early, calls, stopped)
+
+
+def _sample(
+    run: Callable[[], object],
+    watch: Stopwatch,
+    calls: int,
+    samples: list[float],
+    passed: Clock,
+    budget: float,
+    width: float,
+    least: float,
+) -> Stopped:
+    """Add samples until there is a reason to stop."""
     look = FEWEST
-    while clock() - start < budget:
+    while passed() < budget:
         samples.append(watch(run, calls) / calls)
         if len(samples) >= MOST:
-            stopped = "samples"
-            break
-        if len(samples) < look or clock() - start < least:
+            return "samples"
+        if len(samples) < look or passed() < least:
             continue
         look = len(samples) * 3 // 2  # many looks would favour lucky intervals
         settled = samples[warm_up(samples) :]
         if len(settled) >= FEWEST and median_interval(settled).relative_width <= width:
-            stopped = "interval"
-            break
-    if not samples:
-        samples.append(early.pop())
+            return "interval"
+    return "budget"
+
+
+def _timing(samples: list[float], early: list[float], calls: int, stopped: Stopped) -> Timing:
     begin = warm_up(samples)
-    found = median_interval(samples[begin:])
+    kept = tuple(samples[begin:])
+    found = median_interval(kept)
     return Timing(
-        tuple(samples[begin:]),
+        kept,
         (*early, *samples[:begin]),
         calls,
         stopped,
@@ -88,7 +123,29 @@ def time_calls(
         found.low,
         found.high,
         found.coverage,
+        settled=begin == 0 or begin < len(samples) // 2,
+        drift=drift(kept),
     )
+
+
+def _watch(
+    bare: Stopwatch,
+    prepare: Callable[[], object] | None,
+    between: Callable[[], object] | None,
+) -> Stopwatch:
+    """A stopwatch with what is done around its samples."""
+    if prepare is None and between is None:
+        return bare
+
+    def watch(run: Callable[[], object], calls: int) -> float:
+        if prepare is not None:
+            prepare()
+        seconds = bare(run, calls)
+        if between is not None and run is not _nothing:
+            between()
+        return seconds
+
+    return watch
 
 
 def stopwatch(device: str | torch.device, clock: Clock = time.perf_counter) -> Stopwatch:
@@ -122,21 +179,25 @@ def _cuda_stopwatch(device: torch.device) -> Stopwatch:
 
 
 def _calibrate(
-    run: Callable[[], object], watch: Stopwatch, goes_on: Callable[[], bool]
-) -> tuple[list[float], int]:
-    """The first samples, one at least, and how many calls make a sample long enough."""
+    run: Callable[[], object],
+    watch: Stopwatch,
+    early: list[float],
+    goes_on: Callable[[], bool],
+    once: bool,
+) -> int:
+    """Add the first samples, one at least; how many calls make a sample long enough."""
     overhead = min(watch(_nothing, 1) for _ in range(5))
     enough = overhead / OVERHEAD
     calls = 1
-    early = [watch(run, 1)]  # the first call of all: caches, lazy initialisation
+    early.append(watch(run, 1))  # the first call of all: caches, lazy initialisation
     while goes_on():
         seconds = watch(run, calls)
         early.append(seconds / calls)
-        if seconds >= enough:
+        if once or seconds >= enough:
             break
         wanted = math.ceil(enough / early[-1]) if early[-1] > 0 else 10 * calls
         calls = min(max(wanted, 2 * calls), 10 * calls)
-    return early, calls
+    return calls
 
 
 def _nothing() -> None:
@@ -163,3 +224,18 @@ def warm_up(samples: Sequence[float]) -> int:
         if least <= samples[start] <= most and low <= level <= high:
             return start
     return half
+
+
+def drift(samples: Sequence[float]) -> float | None:
+    """How far the level moved from the first half to the second, relatively, if it did.
+
+    It did where the halves' intervals of the median have nothing in common and their medians
+    differ by more than `SAME`. The interval of the whole then speaks of no one level.
+    """
+    half = len(samples) // 2
+    if half < FEWEST // 2:
+        return None
+    first, second = median_interval(samples[:half]), median_interval(samples[-half:])
+    moved = second.value / first.value - 1 if first.value else 0.0
+    apart = first.high < second.low or second.high < first.low
+    return moved if apart and abs(moved) > SAME else None

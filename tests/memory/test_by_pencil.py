@@ -159,5 +159,5 @@ def test_multi_head_attention_is_fused_too() -> None:
 def test_what_cannot_be_simulated() -> None:
     with pytest.raises(UsageError, match="on meta"):
         simulate(nn.Linear(2, 2), torch.zeros(1, 2))
-    with pytest.raises(MeasurementError, match="no gradient; use the mode inference"):
+    with pytest.raises(MeasurementError, match="no gradient; use --mode inference"):
         simulate(nn.Identity(), _image(1, 2), mode="train-forward")

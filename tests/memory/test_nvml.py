@@ -12,7 +12,8 @@ import pytest
 import torch
 
 from datbench.errors import LibraryError
-from datbench.measure.memory.nvml import Place, Process, process_memory
+from datbench.measure.memory.nvml import Process, process_memory
+from datbench.measure.nvml import Place
 
 UUID = "12345678-aaaa-bbbb-cccc-1234567890ab"
 BUS = "00000000:17:00.0"

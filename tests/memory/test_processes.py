@@ -17,12 +17,15 @@ POSIX = pytest.mark.skipif(os.name != "posix", reason="signals and process group
 
 WORKER = """
 import os, pathlib, subprocess, sys, time
-from datbench.measure.processes import serve
+from datbench.measure.processes import serve, write_answer
 
 def work(job):
     print("noise")
     if job["do"] == "answers":
         return {"twice": job["number"] * 2}
+    if job["do"] == "keeps":
+        write_answer(job, {"early": 1})
+        time.sleep(60)
     if job["do"] == "raises":
         raise ValueError("no")
     child = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)"])
@@ -65,6 +68,20 @@ def test_a_process_answers_or_its_ending_is_told(worker: str) -> None:
     missing = processes.ask("no_such_worker", {}, 30)
     assert isinstance(missing, processes.Ending)
     assert missing.code == 1
+
+
+@POSIX
+def test_an_early_answer_is_kept_and_says_how_its_process_ended(worker: str) -> None:
+    answer = processes.ask(worker, {"do": "keeps"}, 2)
+    assert answer == {"early": 1, "ended": "out of time"}
+
+
+def test_another_datbench_in_the_working_directory_is_not_taken(
+    worker: str, tmp_path: Path
+) -> None:
+    (tmp_path / "datbench").mkdir()
+    (tmp_path / "datbench" / "__init__.py").write_text("raise ImportError('the wrong one')")
+    assert processes.ask(worker, {"do": "answers", "number": 21}, 30) == {"twice": 42}
 
 
 def test_endings_in_words() -> None:

@@ -1,11 +1,15 @@
-"""What the machine does at best: one matrix product and one copy, in the same run."""
+"""What the machine does at best: one matrix product and one copy, in the same run.
+
+The fastest sample counts. What slows a sample down is the machine's other work and its clocks; a
+ceiling is what is left when there is none of it. How the samples scatter stands beside it.
+"""
 
 from __future__ import annotations
 
 import torch
 import torch.nn.functional as F
 
-from ...measurements import Ceilings
+from ...measurements import Ceilings, Scatter, Timing
 from ..timing import time_calls
 
 SIDES = (512, 1024, 2048)
@@ -24,33 +28,58 @@ def ceilings(
     """Measure them with the threads that torch is set to.
 
     Args:
-        budget: seconds, shared evenly.
+        budget: seconds; a third is the copy's, whose samples are long.
         sides: of the square matrices; the fastest counts.
         copied: bytes of the source of the copy.
     """
     sides = sides or (SIDES_CUDA if device.type == "cuda" else SIDES)
-    each = budget / (2 * len(sides) + 1)
+    each = 2 * budget / 3 / (2 * len(sides))
     with torch.inference_mode():
-        rates = {side: _product(side, device, dtype, each) for side in sides}
-        moved = _copy(copied, device, dtype, each)
-    best = max(rates, key=lambda side: rates[side])
-    name = str(dtype).removeprefix("torch.")
+        found = [
+            (side, timing) for side in sides for timing in _products(side, device, dtype, each)
+        ]
+        moved = _copy(copied, device, dtype, budget / 3)
+    side, product = max(found, key=lambda one: _rate(one[0] ** 3, one[1]))
     return Ceilings(
-        str(device), name, torch.get_num_threads(), rates[best], best, moved, 2 * copied
+        str(device),
+        str(dtype).removeprefix("torch."),
+        torch.get_num_threads(),
+        _rate(side**3, product),
+        side,
+        _rate(2 * copied, moved),
+        2 * copied,
+        _scatter(side**3, product),
+        _scatter(2 * copied, moved),
     )
 
 
-def _product(side: int, device: torch.device, dtype: torch.dtype, budget: float) -> float:
-    """The faster of two ways to the same product: a CPU may have a kernel for one of them only."""
+def _rate(work: int, timing: Timing) -> float:
+    return work / min(timing.samples)
+
+
+def _scatter(work: int, timing: Timing) -> Scatter:
+    return Scatter(
+        median=work / timing.median,
+        low=work / timing.high,
+        high=work / timing.low,
+        coverage=timing.coverage,
+        samples=len(timing.samples),
+    )
+
+
+def _products(
+    side: int, device: torch.device, dtype: torch.dtype, budget: float
+) -> tuple[Timing, Timing]:
+    """Two ways to the same product: a CPU may have a fast kernel for one of them only."""
     left, right = (torch.randn(side, side, device=device).to(dtype) for _ in range(2))
     out = torch.empty_like(left)
-    ways = (lambda: torch.mm(left, right, out=out), lambda: F.linear(left, right))
-    median = min(time_calls(way, device, budget=budget).median for way in ways)
-    return side**3 / median
+    return (
+        time_calls(lambda: torch.mm(left, right, out=out), device, budget=budget),
+        time_calls(lambda: F.linear(left, right), device, budget=budget),
+    )
 
 
-def _copy(copied: int, device: torch.device, dtype: torch.dtype, budget: float) -> float:
+def _copy(copied: int, device: torch.device, dtype: torch.dtype, budget: float) -> Timing:
     source = torch.ones(copied // dtype.itemsize, dtype=dtype, device=device)
     target = torch.zeros_like(source)  # its pages are there before the first copy
-    timing = time_calls(lambda: target.copy_(source), device, budget=budget)
-    return 2 * source.numel() * dtype.itemsize / timing.median
+    return time_calls(lambda: target.copy_(source), device, budget=budget)

@@ -21,22 +21,11 @@ from ...ledger import WITH_BACKWARD, Autocast, MemoryMode, Recipe
 from ...types import Resolution, Setting
 from ..count import build_for_count
 from ..processes import one_line, serve
+from ..shortage import memory_error, shortage
 from .checkpointing import checkpointed
 from .held import Cuda, OnCpu, OnGpu
 from .optimizers import state, stepped
 from .simulate import with_gradients
-
-_OUT_OF_MEMORY = (
-    "CUDA error: out of memory",
-    "CUDA driver error: out of memory",
-    "CUBLAS_STATUS_ALLOC_FAILED",
-    "CUDNN_STATUS_ALLOC_FAILED",
-)
-"""What libraries say who allocate past torch's allocator. `CUBLAS_STATUS_NOT_INITIALIZED` is left
-out: it may mean this, and may mean anything."""
-
-_OUT_OF_HOST_MEMORY = ("can't allocate memory", "not enough memory")
-"""What torch's CPU allocator says."""
 
 
 def work(job: dict[str, Any], cuda: Cuda | None = None) -> dict[str, Any]:
@@ -56,10 +45,10 @@ def work(job: dict[str, Any], cuda: Cuda | None = None) -> dict[str, Any]:
         here = OnGpu.at(setting.device, cuda) if on_gpu else OnCpu()
         return _measured(here, job["model"], setting, job["mode"], Recipe(**job["recipe"]))
     except (Exception, SystemExit) as error:
-        cause = _memory_error(error, on_gpu)
+        cause = memory_error(error, on_gpu)
         told = {"environment": asdict(here.environment), "others": here.others} if here else {}
         if cause is not None:
-            return {"outcome": "out of memory", "reason": _shortage(cause), **told}
+            return {"outcome": "out of memory", "reason": shortage(cause), **told}
         reason = str(error) if isinstance(error, DatbenchError) else one_line(error)
         return {"outcome": "failed", "reason": reason, **told}
 
@@ -147,35 +136,6 @@ def held_before(
                 seen.add(storage._cdata)
                 found[part] += storage.nbytes()
     return found
-
-
-def _memory_error(error: BaseException | None, on_gpu: bool) -> BaseException | None:
-    """The error in the chain that says that the device's memory was used up.
-
-    On a GPU the machine's own memory running out is a failure like any other: a smaller batch is
-    not what the GPU asks for.
-    """
-    seen: set[int] = set()
-    while error is not None and id(error) not in seen:
-        seen.add(id(error))
-        text = str(error)
-        if on_gpu and (
-            isinstance(error, torch.OutOfMemoryError)
-            or any(said in text for said in _OUT_OF_MEMORY)
-        ):
-            return error
-        if not on_gpu and (
-            isinstance(error, MemoryError) or any(said in text for said in _OUT_OF_HOST_MEMORY)
-        ):
-            return error
-        error = error.__cause__ or error.__context__
-    return None
-
-
-def _shortage(error: BaseException) -> str:
-    """Torch's first sentences: what was asked for, and what was left. The rest is advice."""
-    text = " ".join(str(error).split()) or type(error).__name__
-    return ". ".join(text.split(". ")[:3])
 
 
 def main() -> int:

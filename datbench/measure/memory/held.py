@@ -14,8 +14,9 @@ from ...errors import LibraryError
 from ...gpu_memory import HELD, GpuEnvironment, GpuPeaks, Held, HeldLine
 from ...ledger import MemoryMode, Recipe
 from ..environment import environment
+from ..nvml import Place
 from .measured import profiled
-from .nvml import Place, Process, process_memory
+from .nvml import Process, process_memory
 from .resident import peak_resident, reset_resident
 
 _ALLOCATOR = ("PYTORCH_ALLOC_CONF", "PYTORCH_CUDA_ALLOC_CONF")

@@ -11,8 +11,7 @@ from torch.utils._pytree import tree_leaves
 
 from ...errors import DatbenchError, MeasurementError, UsageError
 from ...ledger import PLAIN, WITH_BACKWARD, MemoryMode, Recipe
-from ...models.resolve import Spec, resolve
-from ...models.spec import ModelSpec
+from ...models.resolve import Spec, is_ours, resolve
 from ...types import Setting
 from ..count import build_for_count, quiet, unchanged
 from ..modules import ModuleTracker
@@ -102,7 +101,7 @@ def with_gradients(outputs: list[Tensor]) -> list[Tensor]:
     """
     losses = [tensor for tensor in outputs if tensor.requires_grad]
     if not losses:
-        raise MeasurementError("the model's output has no gradient; use the mode inference.")
+        raise MeasurementError("the model's output has no gradient; use --mode inference.")
     return losses
 
 
@@ -129,7 +128,7 @@ def simulate_model(
         raise
     except (Exception, SystemExit) as error:
         expected = isinstance(error, (RuntimeError, MemoryError, AssertionError))
-        if isinstance(spec, ModelSpec) and not expected:
+        if is_ours(spec) and not expected:
             raise
         line = (str(error).splitlines() or [""])[0]
         reason = line if expected and line else f"{type(error).__name__}: {line}"

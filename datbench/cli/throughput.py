@@ -1,0 +1,308 @@
+"""`datbench throughput`."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, TypeVar
+
+import typer
+
+from ..errors import MeasurementError, UnknownNameError, UsageError
+from ..timings import TIME_MODES, How
+from ..types import ATTENTIONS, DTYPES, MAX_BATCH, Setting
+from .options import (
+    Configs,
+    Format,
+    Models,
+    Out,
+    Resolutions,
+    With,
+    complete,
+    resolutions,
+    specs,
+)
+
+if TYPE_CHECKING:
+    from ..measure.throughput.rows import Results
+    from ..models.resolve import Spec
+
+Name = TypeVar("Name", bound=str)
+
+LONGEST = 86_400.0
+"""Seconds that one process may be given."""
+
+PYTEST_BENCHMARK = "pytest-benchmark"
+
+FORMATS = (*(each.value for each in Format), PYTEST_BENCHMARK)
+
+KNOWN_PROTOCOLS = "swin, dat, timm, timm-train, tome, pycls, mmdet or deformable-detr"
+
+
+def throughput(
+    model: Models = None,
+    config: Configs = None,
+    with_: With = None,
+    res: Resolutions = None,
+    batch: Annotated[
+        str | None,
+        typer.Option(
+            metavar="N,N,...",
+            help="Images in a batch, one row each.",
+            show_default="1, or the protocol's",
+        ),
+    ] = None,
+    mode: Annotated[
+        str,
+        typer.Option(
+            help="infer (a forward without gradients) or train (forward, backward and a step of "
+            "SGD).",
+            autocompletion=complete(*TIME_MODES),
+        ),
+    ] = "infer",
+    device: Annotated[
+        str | None,
+        typer.Option(help="cpu or cuda.", show_default="cuda where a GPU is, else cpu"),
+    ] = None,
+    dtype: Annotated[
+        str,
+        typer.Option(
+            help="Of the model and its input: float32, float64, bfloat16 or float16.",
+            autocompletion=complete(*DTYPES),
+        ),
+    ] = "float32",
+    attention: Annotated[
+        str,
+        typer.Option(
+            help="eager (the published code's tensors) or sdpa (fused).",
+            autocompletion=complete(*ATTENTIONS),
+        ),
+    ] = "eager",
+    compiled: Annotated[
+        bool,
+        typer.Option("--compile", help="Through torch.compile; compiling is in no sample."),
+    ] = False,
+    channels_last: Annotated[
+        bool, typer.Option("--channels-last", help="Weights and images in that memory format.")
+    ] = False,
+    threads: Annotated[
+        int | None,
+        typer.Option(
+            help="Threads of an operator on a CPU.", min=1, max=4096, show_default="torch's"
+        ),
+    ] = None,
+    processes: Annotated[
+        int,
+        typer.Option(
+            help="Fresh processes for each row; from two the interval is of processes, from six "
+            "it is one of 95 %.",
+            min=1,
+            max=1000,
+        ),
+    ] = 1,
+    budget: Annotated[
+        float, typer.Option(help="Seconds of timing in each process, its warm-up included.")
+    ] = 5.0,
+    width: Annotated[
+        float,
+        typer.Option(
+            help="Stop when the median's 95 % interval is narrower than this many percent of it."
+        ),
+    ] = 2.0,
+    flush: Annotated[
+        bool,
+        typer.Option("--flush-l2", help="Evict the GPU's level-2 cache before every sample."),
+    ] = False,
+    protocol: Annotated[
+        list[str] | None,
+        typer.Option(
+            help=f"Also time as it is published: {KNOWN_PROTOCOLS}; may be repeated.",
+            show_default=False,
+        ),
+    ] = None,
+    gpus: Annotated[
+        int,
+        typer.Option(
+            help="Run on so many at once, through torchrun; the slowest counts. On a CPU, "
+            "processes.",
+            min=1,
+            max=1024,
+        ),
+    ] = 1,
+    timeout: Annotated[
+        float | None,
+        typer.Option(
+            help="Seconds that one process may take in all.",
+            show_default="300; 1800 with --compile",
+        ),
+    ] = None,
+    format: Annotated[
+        str | None,
+        typer.Option(
+            "--format",
+            metavar=f"[{'|'.join(FORMATS)}]",
+            help="How to write the result; a table unless told, or what the suffix of --out says. "
+            "pytest-benchmark is what `pytest-benchmark compare` reads.",
+            autocompletion=complete(*FORMATS),
+            show_default=False,
+        ),
+    ] = None,
+    out: Out = None,
+) -> None:
+    """Time models: images a second and latency, with intervals.
+
+    Each row is timed in a fresh process until the interval of its median is narrow, or the budget
+    ends. Ctrl-C, or SIGTERM, keeps what was finished. A batch that runs out of memory is halved
+    until it fits.
+    """
+    from .output import choose_format
+
+    wanted = choose_format(None if format is None else _format(format), out)
+    seconds = timeout if timeout is not None else 1800.0 if compiled else 300.0
+    if not all(0 < value < math.inf for value in (budget, width, seconds)):
+        raise UsageError("--budget, --width and --timeout are finite numbers above 0.")
+    if not budget < seconds <= LONGEST:
+        raise UsageError(
+            f"--budget {budget:g} is a part of --timeout {seconds:g}, of a day at most: write a "
+            "longer --timeout or a shorter --budget."
+        )
+    how = How(
+        _named("mode", mode, TIME_MODES),
+        threads,
+        compiled,
+        channels_last,
+        flush,
+        budget,
+        width / 100,
+    )
+    fused = _named("attention", attention, ATTENTIONS)
+    given = _batches(batch)
+    chosen, sizes = specs(model, config, with_), resolutions(res)
+    batches = _fitting(tuple(protocol or ()), given, how, gpus)
+    where = device or _default_device()
+    jobs = [
+        (spec, Setting(size, images, dtype, where, fused))
+        for spec in chosen
+        for size in sizes or [spec.resolution]
+        for images in batches
+    ]
+    _check(jobs, how, gpus)
+    from ..measure.throughput.rows import measure_rows
+    from .progress import status
+    from .signals import terminated_as_interrupt
+
+    with terminated_as_interrupt():
+        with status() as step:
+            results = measure_rows(
+                jobs,
+                how,
+                processes=processes,
+                protocols=tuple(protocol or ()),
+                gpus=gpus,
+                timeout=seconds,
+                step=step,
+            )
+        _write(results, wanted, out, format == PYTEST_BENCHMARK)
+
+
+def _format(name: str) -> Format:
+    if name not in FORMATS:
+        raise UnknownNameError.among("format", name, FORMATS)
+    return Format.JSON if name == PYTEST_BENCHMARK else Format(name)
+
+
+def _named(what: str, name: str, known: tuple[Name, ...]) -> Name:
+    for one in known:
+        if one == name:
+            return one
+    raise UnknownNameError.among(what, name, known)
+
+
+def _batches(text: str | None) -> list[int]:
+    """Batches that were asked for, each once; none where the option was not given."""
+    if text is None:
+        return []
+    parts = [part.strip() for part in text.split(",") if part.strip()]
+    if not parts:
+        raise UsageError("--batch: the list is empty; write batches such as 1,8,64.")
+    for part in parts:
+        if not (part.isdecimal() and part.isascii() and 1 <= int(part) <= MAX_BATCH):
+            raise UsageError(
+                f"--batch {text!r} is not understood; write numbers from 1 to {MAX_BATCH}, such as "
+                "1,8,64."
+            )
+    return list(dict.fromkeys(map(int, parts)))
+
+
+def _fitting(names: tuple[str, ...], given: list[int], how: How, gpus: int) -> list[int]:
+    """The batches of the rows; the protocols' own where none was asked for.
+
+    Raises:
+        UsageError: a protocol fits no row.
+    """
+    if not names:
+        return given or [1]
+    if gpus > 1:
+        raise UsageError("--protocol times one device; leave out --gpus.")
+    from ..measure.throughput.protocols import misfit, protocol_named
+
+    chosen = [protocol_named(name) for name in names]
+    own = [known.batch for known in chosen if known.batch is not None]
+    batches = given or list(dict.fromkeys(own)) or [1]
+    for known in chosen:
+        reasons = [misfit(known, batch, how.mode) for batch in batches]
+        if all(reasons):
+            needed = "another --mode" if known.mode != how.mode else f"--batch {known.batch}"
+            raise UsageError(f"--protocol {reasons[0]}; give {needed}.")
+    return batches
+
+
+def _default_device() -> str:
+    import torch
+
+    return "cuda" if torch.cuda.is_available() else "cpu"
+
+
+def _check(jobs: list[tuple[Spec, Setting]], how: How, gpus: int) -> None:
+    """Whatever can be refused is refused before anything is timed."""
+    from ..measure.throughput.process import check
+
+    setting = jobs[0][1]
+    check(setting, how)
+    if gpus > 1:
+        from ..measure.throughput.ranks import check_ranks
+
+        check_ranks(setting, how, gpus)
+
+
+def _write(results: Results, wanted: Format, out: Path | None, as_benchmarks: bool = False) -> None:
+    """The rows, whatever became of them.
+
+    Raises:
+        KeyboardInterrupt: Ctrl-C ended it; what was finished has been written.
+        MeasurementError: a run did not end well, other than by running out of memory, or no row
+            has a figure.
+    """
+    from ..benchmark_documents import document as benchmark_document
+    from ..measure.environment import environment
+    from ..report.throughput import many, tables
+    from ..results import document
+    from .output import emit
+
+    rows = results.rows
+    if rows:
+        where = environment()
+        if as_benchmarks:
+            benchmarks = benchmark_document(rows, where)
+            if benchmarks["benchmarks"]:  # a row without a sample is no benchmark
+                emit([], benchmarks, Format.JSON, out)
+        else:
+            shown = [many(rows)] if wanted is Format.CSV else tables(rows)
+            emit(shown, document("throughput", rows, where), wanted, out)
+    if results.interrupted:
+        raise KeyboardInterrupt
+    bad = [row for row in rows if row.outcome not in ("measured", "out of memory")]
+    if not bad and all(row.seconds is None for row in rows):
+        bad = list(rows)
+    if bad:
+        raise MeasurementError(f"{bad[0].model}: {bad[0].outcome}: {bad[0].reason}.")

@@ -1,0 +1,205 @@
+"""Rows of figures: processes in turn, the batch that fits, the ceilings of the same run."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
+from functools import partial
+from typing import Protocol
+
+from ...errors import DatbenchError
+from ...measurements import Ceilings
+from ...models.resolve import Spec
+from ...timings import How, ProcessTiming, ThroughputRow
+from ...types import Setting
+from ..conventions import CONVENTIONS
+from ..count import count_anywhere
+from .process import TIMEOUT, time_in_process
+from .summary import summed
+
+Key = tuple[str, str, int | None]
+"""What ceilings belong to: device, dtype, threads."""
+
+
+class Timer(Protocol):
+    """`time_in_process`, or a test's."""
+
+    def __call__(
+        self, name: str, setting: Setting, how: How, *, ceilings: bool, protocols: tuple[str, ...]
+    ) -> ProcessTiming:
+        """Time a model in a fresh process."""
+        ...
+
+
+@dataclass(frozen=True)
+class _Work:
+    """What one call of a batch is counted to do, or why that is not known."""
+
+    batch: int
+    macs: int | None = None
+    bytes: int | None = None
+    unknown: tuple[str, ...] = ()
+    reason: str | None = None
+
+
+@dataclass
+class _Job:
+    """A row to be."""
+
+    spec: Spec
+    requested: Setting
+    setting: Setting
+    how: How
+    processes: list[ProcessTiming] = field(default_factory=list)
+    shortage: str | None = None
+    work: _Work | None = None
+
+    @property
+    def key(self) -> Key:
+        return self.setting.device, self.setting.dtype, self.how.threads
+
+    def __str__(self) -> str:
+        return f"{self.spec.name}, batch {self.setting.batch}"
+
+
+@dataclass(frozen=True)
+class Results:
+    """Rows that were begun, in the order asked for, and whether Ctrl-C ended them."""
+
+    rows: tuple[ThroughputRow, ...]
+    interrupted: bool
+
+
+def measure_rows(
+    jobs: Sequence[tuple[Spec, Setting]],
+    how: How,
+    *,
+    processes: int = 1,
+    protocols: tuple[str, ...] = (),
+    gpus: int = 1,
+    timeout: float = TIMEOUT,
+    step: Callable[[str], object] = lambda text: None,
+    timer: Timer | None = None,
+) -> Results:
+    """Time every job in so many fresh processes, by rounds: each job once, then each again.
+
+    What slowly changes on the machine meets all rows alike, and lies between a row's processes.
+    Only running out of memory makes a batch smaller: it is halved until it fits.
+
+    Args:
+        step: told what is at work.
+        timer: of one process; `time_in_process` or, with several GPUs, `time_on_gpus`.
+
+    Raises:
+        UsageError: the device is not here, or no model can be run so.
+    """
+    timer = timer or _timer(gpus, timeout)
+    waiting = [_Job(spec, setting, setting, how) for spec, setting in jobs]
+    limits: dict[Key, Ceilings] = {}
+    interrupted = False
+    try:
+        for turn in range(processes):
+            for number, job in enumerate(waiting):
+                step(_words(job, number, len(waiting), turn, processes))
+                if not _time(job, timer, limits, protocols):
+                    raise KeyboardInterrupt
+    except KeyboardInterrupt:
+        interrupted = True
+    begun = [job for job in waiting if job.processes]
+    rows = tuple(_row(job, limits.get(job.key), processes, gpus) for job in begun)
+    return Results(rows, interrupted)
+
+
+def _timer(gpus: int, timeout: float) -> Timer:
+    if gpus == 1:
+        return partial(time_in_process, timeout=timeout)
+    from .ranks import time_on_gpus
+
+    def timer(
+        name: str, setting: Setting, how: How, *, ceilings: bool, protocols: tuple[str, ...]
+    ) -> ProcessTiming:
+        return time_on_gpus(name, setting, how, gpus, timeout=timeout, ceilings=ceilings)
+
+    return timer
+
+
+def _words(job: _Job, number: int, jobs: int, turn: int, turns: int) -> str:
+    parts = [str(job)]
+    if jobs > 1:
+        parts.append(f"row {number + 1} of {jobs}")
+    if turns > 1:
+        parts.append(f"process {turn + 1} of {turns}")
+    return ", ".join(parts)
+
+
+def _time(job: _Job, timer: Timer, limits: dict[Key, Ceilings], protocols: tuple[str, ...]) -> bool:
+    """One more process of a job, with the batch that fits; whether to go on after it."""
+    if job.processes and job.processes[0].timing is None:
+        return True  # it would end as the first one did
+    if job.work is None:
+        job.work = _count(job)
+    while True:
+        found = timer(
+            job.spec.name,
+            job.setting,
+            job.how,
+            ceilings=job.key not in limits,
+            protocols=protocols,
+        )
+        if found.ceilings is not None:
+            limits.setdefault(job.key, found.ceilings)
+        batch = job.setting.batch
+        if found.outcome != "out of memory" or batch == 1 or job.processes:
+            break
+        job.shortage = found.reason
+        job.setting = replace(job.setting, batch=batch // 2)
+    job.processes.append(found)
+    if found.outcome == "interrupted":
+        return False
+    if job.work.batch != job.setting.batch and found.timing is not None:
+        job.work = _count(job)
+    return True
+
+
+def _row(job: _Job, limits: Ceilings | None, asked: int, gpus: int) -> ThroughputRow:
+    """The job's figures, with what its operators are counted to do."""
+    *_, last = job.processes
+    good = (process for process in job.processes if process.outcome == "measured")
+    ended = last if last.outcome == "interrupted" else next(good, last)
+    work = job.work
+    if work is None or work.batch != job.setting.batch:
+        work = _Work(job.setting.batch, reason="this batch was not counted")
+    row = ThroughputRow(
+        model=job.spec.name,
+        setting=job.setting,
+        how=job.how,
+        outcome=ended.outcome,
+        reason=ended.reason,
+        requested_batch=job.requested.batch,
+        asked=asked,
+        gpus=gpus,
+        processes=tuple(job.processes),
+        macs=work.macs,
+        bytes=work.bytes,
+        counted=work.reason,
+        unknown=work.unknown,
+        ceilings=limits,
+    )
+    return summed(row, job.shortage)
+
+
+def _count(job: _Job) -> _Work:
+    """The multiply-adds and bytes of one call: before it is timed, so that Ctrl-C need not wait."""
+    batch = job.setting.batch
+    there = replace(job.setting, device="meta", backward=job.how.mode == "train")
+    try:
+        _, count = count_anywhere(job.spec, there)
+    except DatbenchError as error:
+        return _Work(batch, reason=str(error).rstrip("."))
+    fvcore = CONVENTIONS["fvcore"]
+    return _Work(
+        batch,
+        count.total(fvcore),
+        sum(call.bytes_read + call.bytes_written for call in count.calls),
+        tuple(group.key for group in count.with_status("unknown", fvcore)),
+    )

@@ -1,0 +1,248 @@
+"""How long models take, as plain values: one process's samples, and a row of several processes.
+
+All times are in seconds, all rates are a second's, all amounts of work are one call's.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+from .measurements import Ceilings, Stopped, Timing
+from .types import Setting
+
+TimeMode = Literal["infer", "train"]
+"""A forward without gradients; or forward, backward and a step of SGD."""
+
+TIME_MODES: tuple[TimeMode, ...] = ("infer", "train")
+
+TimeOutcome = Literal["measured", "interrupted", "out of memory", "crashed", "timed out", "failed"]
+"""How a run ended. Interrupted: by Ctrl-C, and the finished samples are kept."""
+
+
+UNFINISHED = "unfinished"
+"""The entry of a worker's early answer that names what is still to come."""
+
+
+@dataclass(frozen=True)
+class How:
+    """How a model is run and timed, beside its `Setting`.
+
+    Args:
+        threads: that an operator runs with on a CPU; None for as many as torch takes by itself.
+        compile: through `torch.compile`; compiling is no part of any sample.
+        channels_last: weights and images in the memory format of that name.
+        flush: evict the GPU's level-2 cache before every sample.
+        budget: seconds of one process's timing, its warm-up included.
+        width: of the median's 95 % interval, relative to the median, that ends the sampling.
+    """
+
+    mode: TimeMode = "infer"
+    threads: int | None = None
+    compile: bool = False
+    channels_last: bool = False
+    flush: bool = False
+    budget: float = 5.0
+    width: float = 0.02
+
+
+@dataclass(frozen=True)
+class Telemetry:
+    """What a GPU's driver said while it was timed; None where it does not say.
+
+    Args:
+        clock, clock_low: of the streaming multiprocessors, in Hz: median and least.
+        power: mean, in watts.
+        energy: joules of all timed calls, `calls` of them.
+        throttled: reasons seen, in NVML's words; a sample taken meanwhile is not to be trusted.
+        throttled_samples: indices into the timing's samples.
+        temperature: the highest, in degrees Celsius.
+        reason: why there is nothing here.
+        note: what is missing or less exact than it looks, and why.
+    """
+
+    clock: float | None = None
+    clock_low: float | None = None
+    power: float | None = None
+    energy: float | None = None
+    calls: int | None = None
+    throttled: tuple[str, ...] = ()
+    throttled_samples: tuple[int, ...] = ()
+    temperature: float | None = None
+    reason: str | None = None
+    note: str | None = None
+
+
+@dataclass(frozen=True)
+class ProtocolTiming:
+    """What a published protocol gives: a fixed warm-up, a fixed number of calls, their mean.
+
+    Args:
+        seconds: a call's, as the protocol computes it.
+        batch: that the protocol prescribes, or the row's where it prescribes none.
+        difference: of its images a second from the row's in the same process, relative; None
+            without the row's.
+        low, high: an interval that holds the true difference, `coverage` says how likely; None
+            for one process.
+        processes: that followed it; all figures are medians of theirs.
+    """
+
+    protocol: str
+    warmup: int
+    calls: int
+    batch: int
+    seconds: float
+    images_per_second: float
+    difference: float | None = None
+    reason: str | None = None
+    low: float | None = None
+    high: float | None = None
+    coverage: float | None = None
+    processes: int = 1
+
+
+@dataclass(frozen=True)
+class ProcessTiming:
+    """One fresh process.
+
+    Args:
+        threads: that torch ran an operator with.
+        ceilings: measured in the same process, where asked for.
+        environment: `datbench.measure.environment.environment()` there.
+        seconds: of the process's whole life.
+        compiling: seconds of the first call of all under `torch.compile`, in no sample.
+        ranks: each rank's median, where several GPUs (or processes on a CPU) took part; a sample of
+            `timing` is the slowest rank's.
+        refused: protocols, or ceilings, that were asked for and gave nothing, and why.
+    """
+
+    outcome: TimeOutcome
+    reason: str | None = None
+    timing: Timing | None = None
+    threads: int | None = None
+    ceilings: Ceilings | None = None
+    telemetry: Telemetry | None = None
+    protocols: tuple[ProtocolTiming, ...] = ()
+    environment: Mapping[str, Any] = field(default_factory=dict)
+    seconds: float = 0.0
+    compiling: float | None = None
+    ranks: tuple[float, ...] = ()
+    refused: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def whole(self) -> bool:
+        """Whether its sampling ended by itself; what was interrupted later does not matter."""
+        return self.timing is not None and (
+            self.outcome == "measured"
+            or (self.outcome == "interrupted" and self.timing.stopped != "interrupted")
+        )
+
+
+def counted(processes: Sequence[ProcessTiming]) -> list[ProcessTiming]:
+    """The processes whose samples make a row's figures.
+
+    One that Ctrl-C cut short stopped at no level of its own choice: it counts only where there is
+    no whole one. One that failed does not count, whatever it had.
+    """
+    whole = [process for process in processes if process.whole]
+    return whole or [p for p in processes if p.outcome == "interrupted" and p.timing is not None]
+
+
+@dataclass(frozen=True)
+class Percentile:
+    """A call's time that `percent` % of the samples do not pass; None with a reason."""
+
+    percent: int
+    seconds: float | None
+    reason: str | None = None
+
+
+@dataclass(frozen=True)
+class ThroughputRow:
+    """How fast one model is at one setting, from one process or several.
+
+    Args:
+        setting: with the batch that was timed, for each GPU.
+        outcome: measured where one process was and none was interrupted; else how the last ended.
+        requested_batch: larger than the setting's where that ran out of memory.
+        asked: processes that were wanted.
+        gpus: that took part at once.
+        seconds: the median of a call; with several processes, of their medians.
+        low, high: an interval that holds the true one, `coverage` says how likely.
+        interval_of: what repeats in it: one process's samples, or processes.
+        spread: between the largest and the smallest process median, over `seconds`.
+        latency: percentiles of all processes' samples.
+        samples, warmup: of all processes that count; see `counted`.
+        stopped: why sampling ended, of each process that was measured.
+        macs, bytes: of one call on each GPU: multiply-adds as fvcore weighs them, bytes that all
+            operators read and write; the backward's too in training, but not the optimizer's.
+        counted: why there are none.
+        unknown: operators without a rule, in neither of the two.
+        mac_fraction, byte_fraction: of the ceilings.
+        protocols: each once, the medians of the processes that followed it.
+        energy: joules an image; `energy_reason` where there is none.
+        doubts: what the figures do not show, in sentences.
+    """
+
+    model: str
+    setting: Setting
+    how: How
+    outcome: TimeOutcome
+    reason: str | None
+    requested_batch: int
+    asked: int
+    gpus: int
+    processes: tuple[ProcessTiming, ...]
+    seconds: float | None = None
+    low: float | None = None
+    high: float | None = None
+    coverage: float | None = None
+    interval_of: Literal["samples", "processes"] | None = None
+    spread: float | None = None
+    images_per_second: float | None = None
+    images_low: float | None = None
+    images_high: float | None = None
+    latency: tuple[Percentile, ...] = ()
+    samples: int = 0
+    warmup: int = 0
+    stopped: tuple[Stopped, ...] = ()
+    macs: int | None = None
+    bytes: int | None = None
+    counted: str | None = None
+    unknown: tuple[str, ...] = ()
+    ceilings: Ceilings | None = None
+    mac_rate: float | None = None
+    byte_rate: float | None = None
+    mac_fraction: float | None = None
+    byte_fraction: float | None = None
+    energy: float | None = None
+    energy_reason: str | None = None
+    protocols: tuple[ProtocolTiming, ...] = ()
+    doubts: tuple[str, ...] = ()
+
+
+PERCENTS = (50, 90, 95, 99)
+
+
+def latency(timings: Sequence[Timing]) -> tuple[Percentile, ...]:
+    """The percentiles of all samples together, each only where a sample lies beyond it.
+
+    Between two samples the line that joins them counts.
+    """
+    ordered = sorted(sample for timing in timings for sample in timing.samples)
+    calls = max((timing.calls for timing in timings), default=1)
+    return tuple(_percentile(ordered, percent, calls) for percent in PERCENTS)
+
+
+def _percentile(ordered: Sequence[float], percent: int, calls: int) -> Percentile:
+    needed = 1 if percent == 50 else math.ceil(100 / (100 - percent))
+    if len(ordered) < needed:
+        return Percentile(percent, None, f"takes {needed} samples, there are {len(ordered)}")
+    if calls > 1 and percent != 50:
+        return Percentile(percent, None, f"a sample is the mean of {calls} calls")
+    place = (len(ordered) - 1) * percent / 100
+    below = int(place)
+    above = min(below + 1, len(ordered) - 1)
+    return Percentile(percent, ordered[below] + (place - below) * (ordered[above] - ordered[below]))

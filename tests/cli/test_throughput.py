@@ -1,0 +1,304 @@
+"""`datbench throughput`: rows in every format, endings, and what is refused."""
+
+import csv
+import io
+import json
+import os
+import signal
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from datbench.measure.throughput import rows
+from datbench.measure.throughput.process import filled
+from datbench.measure.throughput.worker import work
+from datbench.timings import ProcessTiming, latency
+
+from .runner import Run
+
+MODELS = """
+import torch
+from torch import nn
+
+class Net(nn.Module):
+    def __init__(self, most=100):
+        super().__init__()
+        self.conv, self.most = nn.Conv2d(3, 4, 3), most
+    def forward(self, x):
+        if x.shape[0] > self.most and not x.is_meta:
+            raise RuntimeError("can't allocate memory")
+        return self.conv(x).mean((2, 3))
+
+def plain():
+    return Net()
+
+def small():
+    return Net(2)
+
+def never():
+    return Net(0)
+"""
+QUICK = ("--res", "32", "--budget", "0.05", "--threads", "1", "--device", "cpu")
+
+
+@pytest.fixture
+def _models(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    import sys
+
+    (tmp_path / "my_nets.py").write_text(MODELS)
+    monkeypatch.setattr(sys, "path", list(sys.path))
+    monkeypatch.delitem(sys.modules, "my_nets", raising=False)
+
+
+@pytest.fixture
+def _here(_models: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Workers work in this process: what they answer is the same, and quicker."""
+    import signal
+
+    import torch
+
+    def time_in_process(
+        name: str, setting: Any, how: Any, *, protocols: tuple[str, ...], **_: Any
+    ) -> ProcessTiming:
+        from dataclasses import asdict
+
+        before = signal.getsignal(signal.SIGINT)
+        job = {"model": name, "setting": asdict(setting), "how": asdict(how)}
+        try:
+            answer = work({**job, "protocols": list(protocols), "end": float("inf")})
+        finally:
+            signal.signal(signal.SIGINT, before)
+            torch.set_num_threads(1)
+        return filled(json.loads(json.dumps(answer)), 1.0)
+
+    monkeypatch.setattr(rows, "time_in_process", time_in_process)
+
+
+@pytest.mark.usefixtures("_models")
+def test_a_row_from_a_fresh_process_with_the_machine_beside_it(run: Run) -> None:
+    (row,) = run("throughput", "my_nets:plain", "--batch", "4", *QUICK, "--format", "json").rows
+    assert (row["outcome"], row["setting"]["batch"], row["how"]["threads"]) == ("measured", 4, 1)
+    assert row["setting"]["device"] == "cpu"
+    (only,) = row["processes"]
+    timing = only["timing"]
+    assert row["samples"] == len(timing["samples"])
+    assert row["images_per_second"] == pytest.approx(4 / timing["median"])
+    assert row["low"] <= row["seconds"] <= row["high"]
+    assert row["mac_rate"] == pytest.approx(row["macs"] / row["seconds"])
+    assert row["macs"] == 4 * 30 * 30 * 4 * 27  # the convolution; a mean weighs nothing
+    assert row["mac_fraction"] == pytest.approx(row["mac_rate"] / row["ceilings"]["macs"])
+    assert row["ceilings"] == only["ceilings"]
+    assert row["energy"] is None
+    assert row["energy_reason"]
+    assert only["environment"]["torch_threads"] == only["threads"] == 1
+
+
+@pytest.mark.usefixtures("_here")
+def test_the_jsons_raw_samples_give_its_percentiles(run: Run) -> None:
+    (row,) = run("throughput", "my_nets:plain", *QUICK, "--format", "json", "--processes", "2").rows
+    timings = [filled(p, 1.0).timing for p in row["processes"]]
+    again = latency([timing for timing in timings if timing is not None])
+    assert [(one.percent, one.seconds) for one in again] == [
+        (one["percent"], one["seconds"]) for one in row["latency"]
+    ]
+    assert row["interval_of"] == "processes"
+
+
+@pytest.mark.usefixtures("_here")
+def test_one_row_is_a_list_of_figures_and_several_are_a_table(run: Run) -> None:
+    one = run("throughput", "my_nets:plain", *QUICK).text
+    for part in ("images/s", "median", "p99", "samples", "ended by", "MAC/s", "energy an image"):
+        assert part in one
+    assert "use --processes" in one
+    assert "1 thread" in one
+    several = run("throughput", "my_nets:plain", "my_nets:small", "--batch", "1,2", *QUICK).text
+    lines = [line for line in several.splitlines() if line.startswith("my_nets:")]
+    assert [line.split()[:2] for line in lines] == [
+        ["my_nets:plain", "1"],
+        ["my_nets:plain", "2"],
+        ["my_nets:small", "1"],
+        ["my_nets:small", "2"],
+    ]
+
+
+@pytest.mark.usefixtures("_here")
+@pytest.mark.parametrize("wide", [80, 100, 120])
+def test_a_table_fits_its_terminal(run: Run, monkeypatch: pytest.MonkeyPatch, wide: int) -> None:
+    monkeypatch.setenv("COLUMNS", str(wide))
+    text = run("throughput", "my_nets:plain", "--batch", "1,2", *QUICK).text
+    assert max(map(len, text.splitlines())) <= wide
+
+
+@pytest.mark.usefixtures("_here")
+def test_every_format_has_the_same_figures(run: Run) -> None:
+    text = run("throughput", "my_nets:plain", *QUICK, "--format", "csv").text
+    (row,) = csv.DictReader(io.StringIO(text))
+    assert float(row["images_per_second"]) == pytest.approx(1 / float(row["seconds"]))
+    assert (row["model"], row["outcome"], row["threads"]) == ("my_nets:plain", "measured", "1")
+    assert "| images/s" in run("throughput", "my_nets:plain", *QUICK, "--format", "md").text
+    assert "tabular" in run("throughput", "my_nets:plain", *QUICK, "--format", "latex").text
+
+
+@pytest.mark.usefixtures("_here")
+def test_a_batch_that_does_not_fit_is_halved_and_told(run: Run) -> None:
+    (row,) = run("throughput", "my_nets:small", "--batch", "16", *QUICK, "--format", "json").rows
+    assert (row["requested_batch"], row["setting"]["batch"]) == (16, 2)
+    text = run("throughput", "my_nets:small", "--batch", "16", *QUICK).text
+    assert "batch 16 was asked for and ran out of memory" in text
+
+
+@pytest.mark.usefixtures("_here")
+def test_rows_that_failed_are_shown_and_are_an_error(run: Run) -> None:
+    mixed = run("throughput", "my_nets:plain", "my_nets:gone", *QUICK)
+    assert mixed.code == 5
+    assert "failed" in mixed.out
+    assert mixed.err.startswith("datbench: my_nets:gone: failed: ")
+    never = run("throughput", "my_nets:never", *QUICK)
+    assert never.code == 5
+    assert "out of memory" in never.out
+
+
+@pytest.mark.usefixtures("_here")
+def test_ctrl_c_writes_what_is_finished(
+    run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    inner: Callable[..., ProcessTiming] = rows.time_in_process
+    asked: list[str] = []
+
+    def pressed(name: str, *rest: Any, **more: Any) -> ProcessTiming:
+        asked.append(name)
+        found = inner(name, *rest, **more)
+        if len(asked) < 2:
+            return found
+        from dataclasses import replace
+
+        return replace(found, outcome="interrupted", reason="by Ctrl-C")
+
+    monkeypatch.setattr(rows, "time_in_process", pressed)
+    done = run("throughput", *["my_nets:plain", "my_nets:small", "my_nets:plain"], *QUICK,
+               "--out", "found.json")  # fmt: skip
+    assert (done.code, done.err) == (130, "datbench: interrupted.\n")
+    written = json.loads((tmp_path / "found.json").read_text())["rows"]
+    assert [row["outcome"] for row in written] == ["measured", "interrupted"]
+    assert written[1]["samples"] > 0
+
+
+@pytest.mark.usefixtures("_here")
+def test_protocols_have_a_table_of_their_own(run: Run) -> None:
+    text = run("throughput", "my_nets:plain", *QUICK, "--protocol", "dat").text
+    assert "Published protocols" in text
+    line = next(line for line in text.splitlines() if " dat " in line)
+    assert line.split()[1:5] == ["1", "dat", "50", "30"]
+    assert line.endswith("%")
+    (row,) = run(
+        "throughput", "my_nets:plain", *QUICK, "--protocol", "swin", "--format", "json"
+    ).rows
+    assert row["setting"]["batch"] == 64  # the protocol's, where none is asked for
+    (found,) = row["protocols"]
+    assert found["batch"] == 64
+
+
+@pytest.mark.usefixtures("_here")
+def test_a_protocol_stands_beside_the_figure_above_it(run: Run) -> None:
+    again = ("--protocol", "dat", "--processes", "3")
+    (row,) = run("throughput", "my_nets:plain", *QUICK, *again, "--format", "json").rows
+    (found,) = row["protocols"]
+    assert found["processes"] == 3
+    own = [process["protocols"][0]["difference"] for process in row["processes"]]
+    assert found["difference"] == sorted(own)[1]
+    text = run("throughput", "my_nets:plain", *QUICK, *again).text
+    above = next(line.split()[1] for line in text.splitlines() if line.startswith("images/s"))
+    line = next(line.split() for line in text.splitlines() if " dat " in line)
+    assert line[6] == above
+
+
+@pytest.mark.skipif(os.name != "posix", reason="signals are POSIX")
+@pytest.mark.usefixtures("_here")
+def test_being_terminated_writes_what_is_finished(
+    run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    inner: Callable[..., ProcessTiming] = rows.time_in_process
+    asked: list[str] = []
+
+    def terminated(name: str, *rest: Any, **more: Any) -> ProcessTiming:
+        asked.append(name)
+        if len(asked) == 2:
+            os.kill(os.getpid(), signal.SIGTERM)
+        return inner(name, *rest, **more)
+
+    def by_default(*_: object) -> None:
+        asked.append("nobody takes it")
+
+    monkeypatch.setattr(rows, "time_in_process", terminated)
+    before = signal.signal(signal.SIGTERM, by_default)
+    try:
+        models = ("my_nets:plain", "my_nets:small")
+        done = run("throughput", *models, *QUICK, "--out", "found.json")
+        assert signal.getsignal(signal.SIGTERM) is by_default
+    finally:
+        signal.signal(signal.SIGTERM, before)
+    assert (done.code, done.err) == (130, "datbench: interrupted.\n")
+    written = json.loads((tmp_path / "found.json").read_text())["rows"]
+    assert [row["outcome"] for row in written] == ["measured"]
+    assert asked == list(models)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "part"),
+    [
+        (("--batch", ""), "--batch: the list is empty; write batches such as 1,8,64"),
+        (("--batch", ","), "--batch: the list is empty"),
+        (("--batch", "0"), "--batch '0' is not understood"),
+        (("--batch", "1,x"), "--batch '1,x' is not understood"),
+        (("--batch", "-1"), "--batch '-1' is not understood"),
+        (("--batch", "²"), "is not understood"),
+        (("--batch", "9" * 30), "is not understood"),
+        (("--device", "cuda:77"), "device 'cuda:77' is not available here"),
+        (("--device", "meta"), "time is measured on cuda or on cpu, not on 'meta'"),
+        (("--device", "nowhere"), "not on 'nowhere'"),
+        (("--dtype", "int8"), "dtype 'int8': choose one of"),
+        (("--attention", "flash"), "unknown attention 'flash'"),
+        (("--mode", "tran"), "did you mean train?"),
+        (("--threads", "0"), "'--threads'"),
+        (("--processes", "0"), "'--processes'"),
+        (("--budget", "0"), "--budget, --width and --timeout are finite numbers above 0"),
+        (("--budget", "nan"), "numbers above 0"),
+        (("--width", "-1"), "numbers above 0"),
+        (("--timeout", "0"), "numbers above 0"),
+        (("--budget", "inf"), "finite numbers above 0"),
+        (("--width", "inf"), "finite numbers above 0"),
+        (("--timeout", "inf"), "finite numbers above 0"),
+        (("--budget", "10", "--timeout", "6"), "write a longer --timeout or a shorter --budget"),
+        (("--timeout", "1e300"), "of a day at most"),
+        (("--device", "cpu", "--flush-l2"), "flushed on a GPU only"),
+        (("--protocol", "swn"), "did you mean swin?"),
+        (("--protocol", "swin", "--batch", "8"), "swin takes batches of 64; give --batch 64"),
+        (("--protocol", "swin", "--mode", "train"), "swin times inference; give another --mode"),
+        (("--protocol", "dat", "--gpus", "2"), "leave out --gpus"),
+        (("--device", "cpu", "--gpus", "1000"), "--gpus 1000: this machine has"),
+    ],
+)
+def test_what_is_refused_before_anything_is_timed(
+    run: Run, monkeypatch: pytest.MonkeyPatch, arguments: tuple[str, ...], part: str
+) -> None:
+    monkeypatch.setattr(rows, "measure_rows", None)
+    assert part in run("throughput", "dat_t", *arguments).complaint()
+
+
+def test_no_compiler_is_said_in_a_line(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CXX", "no_such_compiler")
+    told = run("throughput", "dat_t", "--device", "cpu", "--compile").complaint()
+    assert told.startswith("torch.compile needs a C++ compiler")
+
+
+def test_no_model_is_refused(run: Run) -> None:
+    assert "name a model" in run("throughput").complaint()
+
+
+def test_help_names_every_protocol(run: Run) -> None:
+    from datbench.measure.throughput.protocols import PROTOCOLS
+
+    text = " ".join(run("throughput", "--help").text.split())
+    assert all(name in text for name in PROTOCOLS)

@@ -1,0 +1,86 @@
+"""Models that do odd things when they run, as `tests.throughput.odd_models:NAME`."""
+
+import os
+import signal
+import time
+from collections.abc import Callable
+
+from torch import Tensor, nn
+
+FITS = 4
+
+
+class Net(nn.Module):
+    """Does something first, except where it is only counted."""
+
+    def __init__(self, does: Callable[[Tensor], object]) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(3, 4, 3)
+        self.does = does
+
+    def forward(self, x: Tensor) -> Tensor:
+        if not x.is_meta:
+            self.does(x)
+        return self.conv(x).mean((2, 3))  # (B, 4)
+
+
+def _fills(x: Tensor) -> None:
+    if x.shape[0] > FITS:
+        raise RuntimeError("DefaultCPUAllocator: can't allocate memory: you asked for too much.")
+
+
+def _always_fills(x: Tensor) -> None:
+    raise RuntimeError("DefaultCPUAllocator: can't allocate memory: you asked for too much.")
+
+
+def _raises(x: Tensor) -> None:
+    raise ValueError("no such thing\nas this")
+
+
+class _Interrupting:
+    """Presses Ctrl-C in its own process, after some calls."""
+
+    def __init__(self) -> None:
+        self.calls = 0
+
+    def __call__(self, x: Tensor) -> None:
+        self.calls += 1
+        if self.calls == 9:
+            os.kill(os.getpid(), signal.SIGINT)
+            time.sleep(5)
+
+
+def plain() -> Net:
+    return Net(lambda x: None)
+
+
+def fills() -> Net:
+    return Net(_fills)
+
+
+def always_fills() -> Net:
+    return Net(_always_fills)
+
+
+def raises() -> Net:
+    return Net(_raises)
+
+
+def kills_itself() -> Net:
+    return Net(lambda x: os.kill(os.getpid(), signal.SIGKILL))
+
+
+def exits() -> Net:
+    return Net(lambda x: os._exit(3))
+
+
+def sleeps() -> Net:
+    return Net(lambda x: time.sleep(60))
+
+
+def interrupts() -> Net:
+    return Net(_Interrupting())
+
+
+def no_gradient() -> nn.Module:
+    return plain().requires_grad_(False)

@@ -1,0 +1,385 @@
+"""A worker's work in this process, and workers in theirs: every end is an outcome."""
+
+import json
+import os
+from collections.abc import Iterator
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import nn
+
+from datbench.errors import UsageError
+from datbench.measure import processes
+from datbench.measure.throughput import process, runs, worker
+from datbench.measure.throughput.process import check, check_compiler, time_in_process
+from datbench.timings import How, ProcessTiming
+from datbench.types import Resolution, Setting
+
+from . import odd_models
+
+ODD = "tests.throughput.odd_models"
+SETTING = Setting(Resolution(32, 32), 2, device="cpu")
+QUICK = How(budget=0.05, threads=1)
+
+POSIX = pytest.mark.skipif(os.name != "posix", reason="signals are POSIX")
+
+
+@pytest.fixture(autouse=True)
+def _as_it_was() -> Iterator[None]:
+    import signal
+
+    before = signal.getsignal(signal.SIGINT)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+def work(name: str, setting: Setting = SETTING, how: How = QUICK, **more: Any) -> dict[str, Any]:
+    job = {"model": f"{ODD}:{name}", "setting": asdict(setting), "how": asdict(how), **more}
+    found: dict[str, Any] = json.loads(json.dumps(worker.work(json.loads(json.dumps(job)))))
+    return found
+
+
+# What is timed.
+
+
+def test_inference_is_in_inference_mode_and_evaluation() -> None:
+    seen: list[tuple[bool, bool]] = []
+    net = odd_models.Net(
+        lambda x: seen.append((torch.is_inference_mode_enabled(), torch.is_grad_enabled()))
+    ).eval()
+    runs.call_of(net, runs.images(SETTING), How())()
+    assert seen == [(True, False)]
+
+
+def test_a_training_iteration_is_forward_backward_and_step() -> None:
+    net = odd_models.plain().train()
+    before = {name: p.detach().clone() for name, p in net.named_parameters()}
+    call = runs.call_of(net, runs.images(SETTING), How(mode="train"))
+    call()
+    first = {name: p.grad for name, p in net.named_parameters()}
+    call()
+    for name, p in net.named_parameters():
+        assert p.grad is not None
+        assert p.grad is not first[name]  # gradients do not add up
+        torch.testing.assert_close(p.grad, first[name])  # a rate of 0: the same weights
+        torch.testing.assert_close(p.detach(), before[name])
+    assert net.conv.bias is not None
+    assert net.conv.bias.grad is not None
+    # The sum of the outputs: each bias is in the mean of as many images as the batch has.
+    torch.testing.assert_close(net.conv.bias.grad, torch.full((4,), 2.0), rtol=1e-3, atol=0)
+
+
+def test_images_are_the_same_everywhere_and_not_zero() -> None:
+    one, other = (runs.images(SETTING) for _ in range(2))
+    assert one.shape == (2, 3, 32, 32)
+    assert torch.equal(one, other)
+    assert 0.9 < one.std() < 1.1
+
+
+def test_channels_last_is_of_weights_and_images() -> None:
+    found = runs.ready(f"{ODD}:plain", SETTING, How(channels_last=True))
+    assert found.image.is_contiguous(memory_format=torch.channels_last)
+    assert isinstance(found.model.conv, nn.Conv2d)
+    assert found.model.conv.weight.is_contiguous(memory_format=torch.channels_last)
+
+
+def test_dtype_mode_and_attention_reach_the_model() -> None:
+    half = Setting(Resolution(32, 32), 1, "bfloat16", "cpu", "sdpa")
+    found = runs.ready("dat_t", half, How(mode="train"))
+    assert found.model.training
+    assert found.image.dtype == next(found.model.parameters()).dtype == torch.bfloat16
+
+
+# Outcomes, without a process.
+
+
+def test_a_measured_answer_has_samples_threads_and_environment() -> None:
+    answer = work("plain")
+    assert (answer["outcome"], answer["reason"]) == ("measured", None)
+    found = process.filled(answer, 1.0)
+    assert found.timing is not None
+    assert found.timing.samples
+    assert found.threads == found.environment["torch_threads"] == 1
+    assert found.telemetry is not None
+    assert found.telemetry.reason is not None
+    assert found.ceilings is None
+
+
+@pytest.mark.parametrize(
+    ("name", "mode", "outcome", "part"),
+    [
+        ("always_fills", "infer", "out of memory", "can't allocate memory"),
+        ("raises", "infer", "failed", "ValueError: no such thing as this"),
+        ("no_gradient", "train", "failed", "no parameter of the model has a gradient"),
+        ("no_such_factory", "infer", "failed", "no_such_factory"),
+    ],
+)
+def test_what_a_model_raises_is_an_outcome(name: str, mode: Any, outcome: str, part: str) -> None:
+    answer = work(name, how=How(mode=mode, budget=0.05))
+    assert answer["outcome"] == outcome
+    assert part in answer["reason"]
+    assert "timing" not in answer
+
+
+def test_an_answer_of_a_newer_version_is_read_as_far_as_it_is_known() -> None:
+    answer = work("plain", protocols=["dat"])
+    answer["ceilings"] = {
+        "device": "cpu",
+        "dtype": "float32",
+        "threads": 1,
+        "macs": 1.0,
+        "side": 2,
+        "bytes": 3.0,
+        "copied": 4,
+        "product": {"median": 1.0, "low": 1.0, "high": 1.0, "coverage": 0.5, "samples": 1},
+    }
+    expected = process.filled(answer, 1.0)
+    assert expected.ceilings is not None
+    assert expected.ceilings.product is not None
+    parts = (answer["timing"], answer["telemetry"], answer["ceilings"], *answer["protocols"])
+    for part in (*parts, answer["ceilings"]["product"]):
+        part["from_the_future"] = 1
+    assert process.filled(answer, 1.0) == expected
+
+
+@POSIX
+def test_ctrl_c_leaves_the_finished_samples() -> None:
+    """The ninth call presses it: two calibrate the first sample's length at least."""
+    answer = work("interrupts", how=How(budget=60.0, width=1e-9))
+    assert answer["outcome"] == "interrupted"
+    timing = answer["timing"]
+    assert timing["stopped"] == "interrupted"
+    assert len(timing["warmup"]) + len(timing["samples"]) == 8
+
+
+def test_protocols_follow_where_they_fit() -> None:
+    import time
+
+    late = work("plain", protocols=["dat", "swin", "mmdet"], end=time.time() + 60)
+    (found,) = late["protocols"]
+    assert (found["protocol"], found["warmup"], found["calls"]) == ("dat", 50, 30)
+    row = 2 / late["timing"]["median"]
+    assert found["difference"] == pytest.approx(found["images_per_second"] / row - 1)
+    assert late["refused"]["swin"] == "swin takes batches of 64"
+    early = work("plain", protocols=["dat"], end=time.time())
+    assert early["protocols"] == []
+    assert "--timeout" in early["refused"]["dat"]
+
+
+def test_the_budget_ends_before_the_process_does() -> None:
+    import time
+
+    answer = work("plain", how=How(budget=60.0, width=1e-9), end=time.time() + 0.8)
+    assert (answer["outcome"], answer["timing"]["stopped"]) == ("measured", "timeout")
+    assert work("plain", end=time.time() + 60)["timing"]["stopped"] != "timeout"
+
+
+def test_ceilings_that_would_come_too_late_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    import time
+
+    monkeypatch.setattr(worker, "ceilings", None)
+    answer = work("plain", ceilings=True, end=time.time() + 0.8)
+    assert answer["outcome"] == "measured"
+    assert answer["refused"] == {"ceilings": "--timeout left no time for it"}
+
+
+def test_a_protocol_that_is_slower_than_the_samples_is_ended() -> None:
+    import time
+
+    answer: dict[str, Any] = {}
+    job = {"protocols": ["dat"], "end": time.time() + worker.MARGIN + 0.2}
+    worker._follow(job, SETTING, QUICK, lambda: time.sleep(0.05), 1e-6, answer)
+    assert answer["protocols"] == []
+    assert answer["refused"]["dat"] == "dat was slower than the samples; --timeout ended it"
+
+
+def test_a_protocol_that_fails_leaves_the_samples() -> None:
+    def fails() -> None:
+        raise RuntimeError("no\nmore")
+
+    answer: dict[str, Any] = {}
+    worker._follow({"protocols": ["dat"]}, SETTING, QUICK, fails, 1e-6, answer)
+    assert answer == {"protocols": [], "refused": {"dat": "RuntimeError: no more"}}
+
+
+# Processes.
+
+
+def timed(name: str, how: How = QUICK, **more: Any) -> ProcessTiming:
+    return time_in_process(f"{ODD}:{name}", SETTING, how, **more)
+
+
+@pytest.fixture
+def _at_the_root(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(Path(__file__).parents[2])
+
+
+@pytest.mark.usefixtures("_at_the_root")
+def test_a_process_is_timed_with_its_own_threads_and_ceilings() -> None:
+    found = timed("plain", ceilings=True)
+    assert (found.outcome, found.reason) == ("measured", None)
+    assert found.timing is not None
+    assert found.timing.low <= found.timing.median <= found.timing.high
+    assert found.ceilings is not None
+    assert found.ceilings.threads == found.threads == 1
+    assert found.seconds > sum(found.timing.samples)
+
+
+@POSIX
+@pytest.mark.usefixtures("_at_the_root")
+def test_a_killed_process_and_one_that_leaves_are_crashes() -> None:
+    killed = timed("kills_itself")
+    assert killed.outcome == "crashed"
+    assert killed.reason is not None
+    assert "SIGKILL" in killed.reason
+    assert "smaller batch" in killed.reason
+    left = timed("exits")
+    assert (left.outcome, left.reason) == ("crashed", "exit code 3")
+
+
+@pytest.mark.usefixtures("_at_the_root")
+def test_a_process_that_takes_too_long_is_timed_out() -> None:
+    found = timed("sleeps", timeout=3.0)
+    assert (found.outcome, found.reason) == ("timed out", "did not finish in 3 s")
+
+
+def test_samples_outlive_what_comes_after_them(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "a_short_life.py").write_text(
+        "import os\n"
+        "from datbench.measure.throughput import worker\n"
+        "worker.ceilings = lambda *_: os._exit(7)\n"
+        "if __name__ == '__main__':\n"
+        "    os._exit(worker.main())\n"
+    )
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(process, "WORKER", "a_short_life")
+    found = time_in_process("torch.nn:Flatten", SETTING, QUICK, ceilings=True)
+    assert (found.outcome, found.ceilings) == ("measured", None)
+    assert found.timing is not None
+    assert found.refused == {"ceilings": "the process did not finish it (exit code 7)"}
+    assert found.environment["datbench_from"] == str(processes.PACKAGES)
+
+
+def test_another_checkout_and_another_interpreter_are_what_runs(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A datbench made up here; the working directory holds yet another, which is not taken."""
+    for name in ("there", "here"):
+        package = tmp_path / name / "datbench" / "measure" / "throughput"
+        package.mkdir(parents=True)
+        for folder in (package, *package.parents[:2]):
+            (folder / "__init__.py").touch()
+        (package / "worker.py").write_text(
+            "import json, sys\n"
+            "job = json.loads(sys.stdin.readline())\n"
+            f"answer = {{'outcome': 'failed', 'reason': {name!r}}}\n"
+            "open(job['result'], 'w').write(json.dumps(answer))\n"
+        )
+    monkeypatch.chdir(tmp_path / "here")
+    found = time_in_process("dat_t", SETTING, QUICK, source=tmp_path / "there")
+    assert (found.outcome, found.reason) == ("failed", "there")
+    with pytest.raises(UsageError, match="name a Python interpreter"):
+        time_in_process("dat_t", SETTING, QUICK, python=str(tmp_path / "no_python"))
+
+
+def test_ctrl_c_in_the_parent_is_an_outcome_with_what_the_worker_had(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    answer = work("plain")
+
+    def ends(error: BaseException) -> ProcessTiming:
+        def ask(*_: Any, **__: Any) -> Any:
+            raise error
+
+        monkeypatch.setattr(process, "ask", ask)
+        return time_in_process(f"{ODD}:plain", SETTING, QUICK)
+
+    kept = ends(processes.Interrupted(answer))
+    assert (kept.outcome, kept.reason) == ("interrupted", "by Ctrl-C")
+    assert kept.timing is not None
+    for error in (processes.Interrupted(processes.Ending(-2, "")), KeyboardInterrupt()):
+        lost = ends(error)
+        assert (lost.outcome, lost.timing) == ("interrupted", None)
+
+
+WORKER = """
+import os, pathlib, time
+from datbench.measure.processes import serve
+
+def work(job):
+    try:
+        pathlib.Path(job["begun"]).touch()
+        time.sleep(60)
+    except KeyboardInterrupt:
+        if job["stubborn"]:
+            time.sleep(60)
+        return {"kept": 3}
+
+if __name__ == "__main__":
+    os._exit(serve(work))
+"""
+
+
+@POSIX
+@pytest.mark.parametrize("stubborn", [False, True])
+def test_a_process_with_patience_is_told_of_ctrl_c_and_answers(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, stubborn: bool
+) -> None:
+    import signal
+
+    (tmp_path / "a_patient_worker.py").write_text(WORKER)
+    monkeypatch.chdir(tmp_path)
+    begun = tmp_path / "begun"
+
+    def press(*_: Any) -> None:
+        if begun.exists():
+            raise KeyboardInterrupt
+        signal.setitimer(signal.ITIMER_REAL, 0.05)
+
+    before = signal.signal(signal.SIGALRM, press)
+    signal.setitimer(signal.ITIMER_REAL, 0.1)
+    job = {"begun": str(begun), "stubborn": stubborn}
+    try:
+        with pytest.raises(processes.Interrupted) as raised:
+            processes.ask("a_patient_worker", job, 30, patience=0.3 if stubborn else 10.0)
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, before)
+    if stubborn:
+        assert raised.value.answer == processes.Ending(None, "")
+    else:
+        assert raised.value.answer == {"kept": 3}
+
+
+# What is refused.
+
+
+@pytest.mark.parametrize(
+    ("device", "how", "part"),
+    [
+        ("cuda:99", How(), "'cuda:99' is not available here"),
+        ("meta", How(), "not on 'meta'"),
+        ("no_device", How(), "not on 'no_device'"),
+        ("cpu", How(flush=True), "on a GPU only"),
+        ("cpu", How(threads=0), "threads 0"),
+        ("cpu", How(budget=0.0), "above 0"),
+        ("cpu", How(width=float("inf")), "finite numbers above 0"),
+        ("cpu", How(mode="walk"), "choose one of infer, train"),  # type: ignore[arg-type]
+    ],
+)
+def test_what_cannot_be_run_is_refused_before_a_process(device: str, how: How, part: str) -> None:
+    with pytest.raises(UsageError, match=part):
+        check(Setting(Resolution(32, 32), device=device), how)
+
+
+def test_compiling_without_a_compiler_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(UsageError, match=r"there is no 'no_such_compiler' here.*--compile"):
+        check_compiler("cpu", {"CXX": "no_such_compiler -O2"})
+    monkeypatch.setattr(process.importlib.util, "find_spec", lambda name: None)
+    with pytest.raises(UsageError, match="needs triton"):
+        check_compiler("cuda")
