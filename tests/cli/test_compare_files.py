@@ -1,0 +1,234 @@
+"""`datbench compare` of two result files."""
+
+import json
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from datbench.measurements import Timing
+from datbench.results import document, dumps
+from datbench.timings import How, ProcessTiming, ThroughputRow, TimeOutcome
+from datbench.types import Resolution, Setting
+
+from .runner import Run
+
+HERE = {"processor": "One CPU", "cpus": 2, "gpus": [], "torch": "2.8.0", "python": "3.11.2"}
+
+
+def row(
+    seconds: Sequence[float],
+    model: str = "dat_t",
+    outcome: TimeOutcome = "measured",
+    environment: dict[str, Any] = HERE,
+    **changed: Any,
+) -> ThroughputRow:
+    processes = tuple(
+        ProcessTiming(
+            outcome,
+            None if outcome == "measured" else "a reason",
+            Timing((s,), (), 1, "interval", s, s, s, 0.95) if outcome == "measured" else None,
+            1,
+            environment=environment,
+        )
+        for s in seconds
+    )
+    how = How(**changed)
+    setting = Setting(Resolution(224, 224), 8, device="cpu")
+    return ThroughputRow(model, setting, how, outcome, None, 8, len(seconds), 1, processes)
+
+
+def spread(middle: float, scatter: float = 0.001, count: int = 8) -> list[float]:
+    return [middle * (1 + scatter * (i - count / 2)) for i in range(count)]
+
+
+@pytest.fixture
+def write(tmp_path: Path) -> Any:
+    def write(name: str, *rows: ThroughputRow) -> str:
+        path = tmp_path / f"{name}.json"
+        path.write_text(dumps(document("throughput", rows, HERE)))
+        return str(path)
+
+    return write
+
+
+@pytest.mark.parametrize(
+    ("b", "verdict", "code"),
+    [
+        (spread(1.0), "same", 0),
+        (spread(0.9), "faster", 0),
+        (spread(1.05), "slower", 1),
+        (spread(1.0, 0.02), "ambiguous", 4),
+        (spread(2.0, count=2), "ambiguous", 4),
+    ],
+)
+def test_verdicts_and_exit_codes(
+    run: Run, write: Any, b: list[float], verdict: str, code: int
+) -> None:
+    found = run("compare", write("a", row(spread(1.0))), write("b", row(b)), "--format", "json")
+    assert found.code == code, found.err
+    (only,) = json.loads(found.out)["rows"]
+    assert only["decision"]["verdict"] == verdict
+    assert only["rate_a"] == pytest.approx(8, rel=0.01)
+    assert only["order"] is None
+    assert len(only["runs"]) == 8 + len(b)
+
+
+def test_a_row_in_one_file_only_is_missing(run: Run, write: Any) -> None:
+    a = write("a", row(spread(1)), row(spread(1), "dat_s"))
+    b = write("b", row(spread(1)), row(spread(1), compile=True))
+    found = run("compare", a, b)
+    assert found.code == 3
+    assert "missing in 2 of 3 rows; the first is dat_s, 224x224, batch 8, cpu: missing" in found.err
+    assert found.out.count("missing: ") == 2
+    assert "were not run by turns" in found.out
+
+
+def test_a_regression_counts_before_what_is_missing(run: Run, write: Any) -> None:
+    a = write("a", row(spread(1)), row(spread(1), "dat_s"))
+    assert run("compare", a, write("b", row(spread(1.1)))).code == 1
+
+
+def test_how_long_it_was_sampled_is_no_setting(run: Run, write: Any) -> None:
+    a, b = write("a", row(spread(1))), write("b", row(spread(1), budget=9.0, width=0.01))
+    assert run("compare", a, b).code == 0
+
+
+def test_a_failed_row_is_no_regression(run: Run, write: Any) -> None:
+    a, b = write("a", row(spread(1))), write("b", row([1.0] * 2, outcome="out of memory"))
+    found = run("compare", a, b)
+    assert found.code == 5
+    assert "failed: B out of memory: a reason" in found.err
+
+
+def test_different_machines_are_refused(run: Run, write: Any) -> None:
+    a = write("a", row(spread(1)))
+    b = write("b", row(spread(1), environment={**HERE, "processor": "Another CPU"}))
+    refused = run("compare", a, b).complaint(2)
+    assert "different machines (processor One CPU and Another CPU)" in refused
+    text = run("compare", a, b, "--across-machines").text
+    assert "Note: the files are from different machines: processor One CPU" in text
+
+
+def test_other_versions_on_one_machine_are_noted(run: Run, write: Any) -> None:
+    newer = {**HERE, "torch": "2.9.0", "gpus": [{"name": "a GPU beside the CPU"}]}
+    text = run(
+        "compare", write("a", row(spread(1))), write("b", row(spread(1), environment=newer))
+    ).text
+    assert "Note: torch 2.8.0 for A, 2.9.0 for B." in text
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        (lambda text: text[: len(text) // 2], "is no complete JSON"),
+        (lambda text: text.replace('"datbench"', '"other"', 1), "is no datbench result"),
+        (lambda text: text.replace('"version": 1', '"version": 99'), "Upgrade datbench"),
+        (lambda text: text.replace('"throughput"', '"flops"'), "holds 'flops'"),
+        (lambda text: text.replace('"median"', '"middle"'), "row 1: processes[1].timing.median"),
+        (lambda text: text.replace('"median": 1', '"median": -1'), "must be seconds of a call"),
+        (lambda text: text.replace('"median": 1.0', '"median": 1e-300'), "not 1e-300"),
+        (lambda text: text.replace('"median": 1.0', '"median": 3.0'), "not lie among the samples"),
+        (lambda text: text.replace('"median": 1.0', '"median": "1"'), "must be a number"),
+        (lambda text: text.replace('"threads": 1', '"threads": [1]'), "processes[1].threads"),
+        (lambda text: text.replace('"threads": 1', '"threads": "x"'), "processes[1].threads"),
+        (lambda text: text.replace('"threads": 1', '"threads": -1'), "a number from 1, not -1"),
+        (lambda text: text.replace('"gpus": 1', '"gpus": 0'), "gpus: must be a number from 1"),
+        (lambda text: text.replace('"rows"', '"lines"'), "rows must be a list"),
+        (lambda text: text.replace('"processor"', '"p"'), "does not say what machine"),
+        (lambda text: "\x00\x01", "is no complete JSON"),
+    ],
+)
+def test_damaged_files_are_refused(run: Run, write: Any, change: Any, said: str) -> None:
+    a, b = write("a", row([1.0])), write("b", row([1.0]))
+    Path(b).write_text(change(Path(b).read_text()))
+    assert said in run("compare", a, b).complaint(2)
+
+
+@pytest.mark.parametrize("batch", [0, -1, "8", [8], 1 << 40])
+def test_batches_that_cannot_be_are_refused_in_both_files(
+    run: Run, write: Any, batch: object
+) -> None:
+    a, b = write("a", row([1.0])), write("b", row([1.0]))
+    for path in map(Path, (a, b)):
+        content = json.loads(path.read_text())
+        content["rows"][0]["setting"]["batch"] = batch
+        path.write_text(json.dumps(content))
+    assert "a.json, row 1: setting" in run("compare", a, b).complaint(2)
+
+
+OTHER = {**HERE, "processor": "Another CPU"}
+
+
+def mixed(path: str, first: dict[str, Any], second: dict[str, Any], threads: int = 1) -> str:
+    """The file with the first half of its processes in one environment, the rest in another."""
+    content = json.loads(Path(path).read_text())
+    for only in content["rows"]:
+        for number, each in enumerate(only["processes"]):
+            late = number >= len(only["processes"]) // 2
+            each["environment"] = second if late else first
+            each["threads"] = threads if late else 1
+    Path(path).write_text(json.dumps(content))
+    return path
+
+
+@pytest.mark.parametrize("across", [(), ("--across-machines",)])
+def test_a_row_that_mixes_machines_is_refused(
+    run: Run, write: Any, across: tuple[str, ...]
+) -> None:
+    good = write("good", row(spread(1)))
+    bad = mixed(write("bad", row(spread(1))), HERE, OTHER)
+    for pair in ((good, bad), (bad, good), (bad, bad)):
+        said = run("compare", *pair, *across).complaint(2)
+        assert "mixes machines in one row, dat_t, 224x224" in said
+        assert "processor Another CPU and One CPU" in said
+    bad = mixed(write("threads", row(spread(1))), HERE, HERE, threads=2)
+    assert "(threads 1 and 2)" in run("compare", good, bad, *across).complaint(2)
+
+
+def test_files_merged_from_two_machines_are_refused(run: Run, write: Any, tmp_path: Path) -> None:
+    """`results merge --mixed` leaves two rows of one model, each with its own machine."""
+    a, b = write("a", row(spread(1))), write("b", row(spread(1), environment=OTHER))
+    content = json.loads(Path(b).read_text())
+    Path(b).write_text(json.dumps({**content, "environment": OTHER}))
+    merged = str(tmp_path / "merged.json")
+    assert run("results", "merge", a, b, "--mixed", "--out", merged).code == 0
+    assert "mixes machines in one row" in run("compare", a, merged).complaint(2)
+
+
+def test_machines_are_compared_row_by_row(run: Run, write: Any) -> None:
+    """Files of two machines are fine where the same rows are of the same one."""
+    rows = row(spread(1)), row(spread(1), "dat_s", environment=OTHER)
+    assert run("compare", write("a", *rows), write("b", *rows)).code == 0
+    b = write("c", rows[1], row(spread(1), environment=OTHER))
+    assert "processor One CPU and Another CPU" in run("compare", write("a", *rows), b).complaint(2)
+
+
+def test_versions_that_differ_within_a_row_are_noted(run: Run, write: Any) -> None:
+    a, b = write("a", row(spread(1))), write("b", row(spread(1)))
+    text = run("compare", a, mixed(b, HERE, {**HERE, "torch": "2.9.0"})).text
+    assert "Note: torch 2.8.0 for A, 2.8.0, 2.9.0 for B." in text
+
+
+def test_speed_counts_every_gpu(run: Run, write: Any) -> None:
+    two = replace(row(spread(1.0)), gpus=2)
+    found = run("compare", write("a", two), write("b", two), "--format", "json")
+    (only,) = json.loads(found.out)["rows"]
+    assert only["rate_a"] == pytest.approx(2 * 8, rel=0.01)
+    assert only["rate_b"] == pytest.approx(2 * 8, rel=0.01)
+
+
+def test_ambiguous_files_say_how_to_measure_more(run: Run, write: Any) -> None:
+    found = run("compare", write("a", row(spread(1.0))), write("b", row(spread(1.0, 0.02))))
+    assert found.code == 4
+    assert "`datbench throughput --processes" in found.err
+    assert "(--processes" not in found.err
+
+
+def test_files_without_rows(run: Run, write: Any) -> None:
+    a, b = write("a", row(spread(1))), write("b")
+    Path(a).write_text(dumps({**document("throughput", [], {"processor": "x"})}))
+    Path(b).write_text(dumps({**document("throughput", [], {"processor": "x"})}))
+    assert "neither" in run("compare", a, b).complaint(3)
