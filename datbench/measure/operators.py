@@ -133,6 +133,18 @@ def _classify(operator: OpOverload, name: str) -> tuple[Status, Rule | None]:
     return ("free" if operator.is_view else "unknown"), None
 
 
+_DROPOUTS = ("aten::dropout", "aten::feature_dropout", "aten::alpha_dropout")
+
+
+def returns_its_input(plan: Plan, args: Sequence[Any], kwargs: Mapping[str, Any]) -> bool:
+    """Whether this call does nothing at all: a dropout in evaluation, or at a rate of 0."""
+    if plan.name not in _DROPOUTS:
+        return False
+    rate = args[1] if len(args) > 1 else kwargs["p"]
+    train = args[2] if len(args) > 2 else kwargs["train"]
+    return not train or rate == 0
+
+
 def execute(operator: Any, plan: Plan, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Any:
     """The operator's result: from shapes alone on meta where that is enough, else by running it."""
     if plan.is_inplace:

@@ -21,7 +21,7 @@ from ..models.declared import Declaration
 from ..types import Kind
 from .modes import EagerMode
 from .modules import ModuleTracker
-from .operators import READS_WHAT_IT_WRITES, Plan, execute, plan_of
+from .operators import READS_WHAT_IT_WRITES, Plan, execute, plan_of, returns_its_input
 
 Phase = Literal["forward", "backward"]
 Recorded = Literal["counted", "free", "unknown"]
@@ -161,15 +161,18 @@ class Recorder(EagerMode):
     ) -> OperatorCall:
         inputs = inputs + _tensors(tuple(kwargs.values())) if kwargs else inputs
         read = written = 0
-        if not plan.is_view:
+        idle = returns_its_input(plan, args, kwargs)
+        if not (plan.is_view or idle):
             outputs = _tensors(out if isinstance(out, (tuple, list)) else (out,))
             written = sum(map(_moved, outputs))
             if plan.name in READS_WHAT_IT_WRITES:
                 read = written + sum(map(_moved, inputs[1:]))
             else:
                 read = sum(map(_moved, inputs))
-        cost = plan.rule(args, kwargs, out) if plan.rule is not None else {}
+        cost = plan.rule(args, kwargs, out) if plan.rule is not None and not idle else {}
         status: Recorded = "unknown" if plan.status == "composite" else plan.status
+        if idle:
+            status = "free"
         return OperatorCall(
             plan.name,
             module,

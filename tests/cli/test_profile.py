@@ -1,0 +1,180 @@
+"""`datbench profile` as a user meets it."""
+
+import csv
+import gzip
+import io
+import json
+from collections.abc import Callable
+from functools import cache
+from pathlib import Path
+
+import pytest
+
+from datbench.measurements import Ceilings
+
+from .runner import Run
+
+SMALL = ("profile", "dat_t", "--res", "32", "--budget", "0.1")
+TINY = ("profile", "tiny_net:net", "--res", "32", "--budget", "0.1")
+
+NET = """
+from torch import nn
+
+def net():
+    part = nn.Sequential(nn.Conv2d(3, 8, 3, padding=1), nn.BatchNorm2d(8), nn.GELU())
+    return nn.Sequential(part, nn.Conv2d(8, 8, 3), nn.Flatten(), nn.Linear(7200, 4))
+"""
+
+
+@cache
+def _once(measured: Callable[..., Ceilings], *how: object) -> Ceilings:
+    return measured(*how)
+
+
+@pytest.fixture(autouse=True)
+def _ceilings_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """They are the machine's, and take longer than all the rest here."""
+    from datbench.measure.profile import profile
+
+    measured = profile.ceilings
+    monkeypatch.setattr(profile, "ceilings", lambda *how: _once(measured, *how))
+
+
+@pytest.fixture
+def _net(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = tmp_path_factory.mktemp("nets")
+    (folder / "tiny_net.py").write_text(NET)
+    monkeypatch.syspath_prepend(folder)
+
+
+def test_the_answer_stands_on_top(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", "100")
+    lines = run(*SMALL).text.splitlines()
+    assert max(map(len, lines)) <= 100
+    assert lines[0].startswith("dat_t takes ")
+    text = " ".join(" ".join(lines).split())
+    assert "times what its work takes at the machine's ceilings" in text
+    assert "32x32, batch 1, float32, eager attention, cpu, threads: 1, inference." in text
+    assert "operator calls of the forward, in order." in text
+    assert "stages.2" in text
+    assert "linear" in text
+
+
+@pytest.mark.usefixtures("_net")
+def test_json_has_every_group(run: Run) -> None:
+    (row,) = run(*TINY, "--mode", "train", "--channels-last", "--format", "json").rows
+    assert row["mode"] == "train"
+    assert row["channels_last"] is True
+    assert row["matching"] == "calls"
+    assert row["matched"] == row["expected"] > 0
+    assert row["timing"]["samples"]
+    assert row["ceilings"]["macs"] > 0
+    assert sum(group["part"]["share"] for group in row["groups"]) == pytest.approx(1)
+    assert {group["phase"] for group in row["groups"]} == {"forward", "backward", "step"}
+    assert all(group["stage"] for group in row["groups"])
+
+
+@pytest.mark.usefixtures("_net")
+def test_csv_is_one_breakdown(run: Run) -> None:
+    text = run(*TINY, "--by", "module", "--depth", "1", "--format", "csv").text
+    rows = list(csv.DictReader(io.StringIO(text)))
+    assert {"0", "1", "2", "3"} == {row["module"] for row in rows}
+    assert sum(float(row["share"]) for row in rows) == pytest.approx(1)
+    assert rows[0].keys() >= {"calls", "macs", "bytes", "ideal", "gap", "bound", "intensity"}
+
+
+@pytest.mark.usefixtures("_net")
+@pytest.mark.parametrize("format", ["md", "latex"])
+def test_other_formats(run: Run, format: str) -> None:
+    text = run(*TINY, "--top", "2", "--format", format).text
+    assert "more operators" in text
+
+
+def test_plots(run: Run, tmp_path: Path) -> None:
+    pytest.importorskip("matplotlib", reason="needs datbench[plots]")
+    text = run(*SMALL, "--by", "stage", "--plot", "--plot-out", "roof.svg").text
+    assert text.startswith("dat_t at 32x32: stages under the ceilings")
+    assert "MACs for each byte" in text
+    assert "stages.3 (" in text
+    drawn = (tmp_path / "roof.svg").read_text()
+    assert "ceilings: " in drawn
+    assert "stages.3 (" in drawn
+    for said in (text, drawn):
+        said = " ".join(said.split())
+        assert "batch 1, float32, eager attention, cpu" in said
+        assert "measured on " in said
+
+
+def test_a_trace_is_written_whole(run: Run, tmp_path: Path) -> None:
+    assert "linear" in run(*SMALL, "--trace", "run.json.gz").text
+    assert [path.name for path in tmp_path.iterdir()] == ["run.json.gz"]
+    found = json.loads(gzip.decompress((tmp_path / "run.json.gz").read_bytes()))
+    names = {event.get("name") for event in found["traceEvents"]}
+    assert {"stages.2.blocks.1.mixer (DeformableAttention)", "aten::linear"} <= names
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        ((), "name a model"),
+        (("dat_q",), "did you mean"),
+        (("dat_t", "--device", "meta"), "meta runs nothing"),
+        (("dat_t", "--device", "cuda:99"), "is not available here"),
+        (("dat_t", "--by", "layer"), "choose one of stage, module, operator"),
+        (("dat_t", "--depth", "2"), "add --by module"),
+        (("dat_t", "--batch", "0"), "batch 0"),
+        (("dat_t", "--budget", "0"), "budget 0"),
+        (("dat_t", "--budget", "nan"), "budget nan"),
+        (("dat_t", "--threads", "0"), "threads"),
+        (("dat_t", "--mode", "training"), "did you mean train?"),
+        (("dat_t", "--attention", "flash"), "eager, sdpa"),
+        (("dat_t", "--res", "12"), "between 32"),
+        (("dat_t", "--trace", "nowhere/run.json"), "there is no directory"),
+        (("dat_t", "--trace", "run.txt"), "written as .json or .json.gz"),
+        (("dat_t", "--plot-out", "run.txt"), ".png or .svg"),
+        (("dat_t", "--trace", "x.json", "--out", "x.json"), "are one file; name two"),
+        (("dat_t", "--trace", "./x.json", "--out", "x.json"), "are one file; name two"),
+        (("dat_t", "--format", "md", "--plot-out", "x.svg", "--out", "x.svg"), "are one file"),
+        (("dat_t", "--plot", "--format", "json"), "--plot draws in the terminal"),
+        (("dat_t", "--by", "stage,operator", "--format", "csv"), "a CSV file holds one table"),
+    ],
+)
+def test_what_is_wrong_is_said_at_once(
+    run: Run, tmp_path: Path, arguments: tuple[str, ...], words: str
+) -> None:
+    assert words in run("profile", *arguments).complaint(2)
+    assert not list(tmp_path.iterdir())
+
+
+def test_one_file_by_two_names(run: Run, tmp_path: Path) -> None:
+    (tmp_path / "x.json").write_text("kept")
+    (tmp_path / "soft.json").symlink_to("x.json")
+    (tmp_path / "hard.json").hardlink_to(tmp_path / "x.json")
+    for other in ("soft.json", "hard.json"):
+        line = run(*SMALL, "--trace", other, "--out", "x.json").complaint(2)
+        assert f"--out x.json and --trace {other} are one file" in line
+    assert (tmp_path / "x.json").read_text() == "kept"
+
+
+def test_a_model_that_does_not_run_leaves_nothing(run: Run, tmp_path: Path) -> None:
+    arguments = ("profile", "torch.nn:Flatten", "--res", "32", "--budget", "0.1")
+    line = run(*arguments, "--mode", "train", "--trace", "t.json", "--out", "p.json").complaint(5)
+    assert "no gradient" in line
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_batch_that_no_memory_holds(run: Run) -> None:
+    line = run(*SMALL, "--batch", "1000000", "--res", "1280x800").complaint(5)
+    assert "dat_t at 1280x800, batch 1000000 on cpu: out of memory" in line
+    assert "profile a smaller batch" in line
+
+
+def test_ctrl_c_ends_it_quietly(run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from datbench.measure.profile import profile
+
+    def interrupted(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(profile, "observe", interrupted)
+    assert run(*SMALL, "--trace", "t.json", "--out", "p.json").complaint(130) == "interrupted."
+    assert not list(tmp_path.iterdir())

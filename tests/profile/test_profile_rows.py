@@ -1,0 +1,230 @@
+"""What a profile says of models whose answer is known in advance."""
+
+import gzip
+import json
+from collections.abc import Iterator
+from dataclasses import replace
+
+import pytest
+import torch
+
+import datbench
+from datbench.errors import MeasurementError, UsageError
+from datbench.measure.profile.profile import profile_model
+from datbench.measure.profile.trace import trace
+from datbench.measurements import Ceilings, Scatter
+from datbench.profiles import ProfileRow, Total, part_of
+from datbench.report.profile import answer, parts, sentence
+from datbench.report.roofline import roofline
+from datbench.types import Resolution, Setting
+
+SMALL = Setting(Resolution(64, 64), device="cpu")
+
+
+@pytest.fixture(autouse=True)
+def _one_thread() -> Iterator[None]:
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+@pytest.fixture(scope="module")
+def slow() -> ProfileRow:
+    return profile_model("profile_nets:slow", SMALL, threads=1, budget=0.2)
+
+
+@pytest.fixture(scope="module")
+def dat() -> ProfileRow:
+    return profile_model("dat_t", Setting(Resolution(32, 32), device="cpu"), "train", budget=0.2)
+
+
+@pytest.mark.parametrize("name", ["slow", "dat"])
+def test_shares_are_of_the_whole(name: str, request: pytest.FixtureRequest) -> None:
+    row: ProfileRow = request.getfixturevalue(name)
+    for whole in (row.stages, row.modules, row.operators, [g.part for g in row.groups]):
+        assert sum(part.share for part in whole) == pytest.approx(1)
+        assert sum(part.mac_share for part in whole) == pytest.approx(1)
+        assert sum(part.byte_share for part in whole) == pytest.approx(1)
+        assert sum(part.seconds for part in whole) == pytest.approx(row.busy)
+        assert sum(part.macs for part in whole) == row.macs
+        assert sum(part.ideal for part in whole) == pytest.approx(row.ideal)
+    said = row.answer
+    assert said.counted + said.uncounted + said.moves + said.dispatch == pytest.approx(1)
+    assert said.compute + said.memory + said.above + said.neither == pytest.approx(1)
+    assert 0 <= said.launching <= 1
+
+
+def test_macs_are_the_counters(dat: ProfileRow) -> None:
+    from datbench.measure.conventions import CONVENTIONS
+    from datbench.measure.count import count_model
+
+    counted = count_model("dat_t", Setting(Resolution(32, 32), backward=True))
+    assert dat.macs == counted.total(CONVENTIONS["fvcore"])
+    assert {g.phase for g in dat.groups} == {"forward", "backward", "step"}
+    step = [g.part for g in dat.groups if g.phase == "step" and g.part.bytes]
+    # A step of SGD reads a weight and its gradient, and writes the weight.
+    weights = sum(p.numel() for p in datbench.create_model("dat_t", device="meta").parameters())
+    assert sum(part.bytes for part in step) == 3 * 4 * weights
+
+
+def test_what_is_slow_and_not_counted_stands_out(slow: ProfileRow) -> None:
+    first = max(slow.operators, key=lambda part: part.excess)
+    assert first.name == "aten::sort"
+    assert first.macs == 0
+    assert first.gap is None
+    assert first.share > 0.5
+    assert max(slow.stages, key=lambda part: part.excess).name == "1"
+    assert max(slow.modules, key=lambda part: part.excess).name == "1"
+    assert slow.answer.counted < 0.5
+    assert first.bound == "neither"
+    assert slow.operators[0].name == "aten::sort"
+
+
+def test_modules_are_cut(dat: ProfileRow) -> None:
+    whole = {part.name: part for part in parts(dat, "module", 2)}
+    assert sum(part.macs for part in whole.values()) == dat.macs
+    stages = {part.name: part for part in dat.stages}
+    assert whole["stages.2"].macs == stages["stages.2"].macs
+    assert whole["stages.2"].seconds == pytest.approx(stages["stages.2"].seconds)
+
+
+def test_the_answer_in_words_has_the_rows_figures(slow: ProfileRow) -> None:
+    text = sentence(slow)
+    assert text.startswith("profile_nets:slow takes ")
+    assert f"{100 * slow.answer.counted:.1f} % goes into what FLOPs count" in text
+    table = answer(slow)
+    assert [row[2] for row in table.rows[:4]] == pytest.approx(
+        [slow.answer.counted, slow.answer.uncounted, slow.answer.moves, slow.answer.dispatch]
+    )
+    assert "sort" in str(table.rows[1][4])
+    assert "of the forward, in order." in " ".join(table.notes)
+
+
+LIMITS = Ceilings("cpu", "float32", 1, macs=1e9, side=512, bytes=1e9, copied=1 << 20)
+
+
+@pytest.mark.parametrize(
+    ("macs", "moved", "bound"),
+    [
+        (400, 400, "neither"),
+        (600, 500, "compute"),
+        (500, 600, "memory"),
+        (100, 1190, "memory"),
+        (100, 1210, "above"),
+        (1210, 600, "above"),
+    ],
+)
+def test_what_passes_a_ceiling_is_not_bound_by_it(macs: int, moved: int, bound: str) -> None:
+    part = part_of("x", 1, 1e-6, macs, moved, 0.0, Total(1e-6, macs, moved), LIMITS)
+    assert part.bound == bound
+
+
+def known(row: ProfileRow, median: float, overhead: float, coverage: float) -> ProfileRow:
+    timing = replace(row.timing, median=median, samples=(median,), coverage=coverage)
+    return replace(row, timing=timing, overhead=overhead, between=median / 2)
+
+
+def test_what_passes_between_operators_is_told_only_where_it_is_known(slow: ProfileRow) -> None:
+    assert "50.0 % of the call passes between" in sentence(known(slow, 0.2, 0.1, 0.96))
+    faster = sentence(known(slow, 0.2, -0.2, 0.96))
+    assert "between operators is uncertain: the call was faster under the profiler" in faster
+    once = sentence(known(slow, 0.2, 0.1, 0.0))
+    assert "uncertain: too few samples of the plain call (1) for an interval" in once
+    assert "50.0 %" not in faster.partition("Launching")[2]
+    assert "50.0 %" not in once.partition("Launching")[2]
+    gpu = replace(slow, launch=None)
+    assert "In 50.0 % of the call no kernel runs" in sentence(known(gpu, 0.2, 0.1, 0.96))
+    assert "How long no kernel runs is uncertain" in sentence(known(gpu, 0.2, -0.2, 0.96))
+
+
+def test_ceilings_that_do_not_bind_are_said_first(slow: ProfileRow) -> None:
+    first = sentence(replace(slow, ideal=slow.busy / 2))
+    assert "times what its work takes at the machine's ceilings." in first
+    low = replace(slow, ideal=2 * slow.busy)
+    assert "cannot be trusted as bounds" in sentence(low).split(". ")[0]
+    assert "times what its work takes" not in sentence(low)
+    figure = roofline(low, low.operators, "operators")
+    assert figure is not None
+    assert "The ceilings do not bind" in figure.notes[-1]
+
+
+def test_the_ceilings_scatter_is_said(slow: ProfileRow) -> None:
+    product = Scatter(0.75e9, 0.7e9, 0.8e9, 0.96, 9)
+    copy = Scatter(1e9, 1e9, 1e9, 0.0, 1)
+    row = replace(slow, ceilings=replace(LIMITS, product=product, copy=copy))
+    notes = " ".join(answer(row).notes)
+    assert "the median is 75 % of it (9 samples) and the only sample." in notes
+    without = " ".join(answer(replace(slow, ceilings=LIMITS)).notes)
+    assert "the fastest sample of each." in without
+
+
+def test_a_class_without_operators_has_dashes(slow: ProfileRow) -> None:
+    counted = tuple(group for group in slow.groups if group.work == "counted")
+    rows = {row[0]: row for row in answer(replace(slow, groups=counted)).rows}
+    empty = rows["copies alone"]
+    assert (empty[1], empty[3], empty[4]) == (None, None, "-")
+    assert rows["FLOPs count it"][3]
+
+
+def test_a_model_that_does_otherwise_goes_by_modules(slow: ProfileRow) -> None:
+    row = profile_model("profile_nets:fickle", SMALL, budget=0.1)
+    assert row.matching == "modules"
+    assert row.reason is not None
+    assert "not the counter's from call" in row.reason
+    assert {"aten::sigmoid", "aten::tanh"} <= set(row.unseen)
+    conv = {g.module: g for g in row.groups if g.operator == "aten::conv2d"}
+    assert set(conv) == {"0.inner", "1"}
+    assert all(group.part.macs and group.part.seconds for group in conv.values())
+    relu = next(g for g in row.groups if g.operator == "aten::relu")
+    assert (relu.module, relu.part.seconds) == ("0", 0)  # counted, and never ran
+    assert sum(part.share for part in row.modules) == pytest.approx(1)
+    assert "by module and operator alone" in " ".join(answer(row).notes)
+    assert "are not those that were counted" in sentence(row)
+    assert "are not those" not in sentence(slow)
+
+
+def test_the_roofline_has_both_ceilings(slow: ProfileRow) -> None:
+    figure = roofline(slow, slow.operators, "operators")
+    assert figure is not None
+    *points, ceiling = figure.series
+    (conv,) = points  # nothing else has MACs
+    part = next(p for p in slow.operators if p.macs)
+    assert conv.x[0] == pytest.approx(part.macs / part.bytes)
+    assert conv.y[0] == pytest.approx(part.macs / part.seconds / 1e9)
+    assert not ceiling.marked
+    assert max(ceiling.y) == pytest.approx(slow.ceilings.macs / 1e9)
+    rates = [y * 1e9 / x for x, y in zip(ceiling.x, ceiling.y, strict=True)]
+    assert max(rates) == pytest.approx(slow.ceilings.bytes)
+    assert roofline(slow, [p for p in slow.operators if not p.macs], "operators") is None
+    assert "64x64, batch 1, float32, eager attention, cpu, threads: 1" in figure.notes[1]
+    placed = roofline(slow, slow.operators, "operators", "a machine, torch 9")
+    assert placed is not None
+    assert placed.notes[1].endswith("inference; measured on a machine, torch 9.")
+
+
+def test_an_idle_dropout_moves_nothing() -> None:
+    row = profile_model("profile_nets:with_norm", SMALL, budget=0.1)
+    dropout = next(part for part in row.operators if part.name == "aten::dropout")
+    assert (dropout.bytes, dropout.calls, dropout.bound) == (0, 1, "neither")
+
+
+@pytest.mark.parametrize("compressed", [False, True])
+def test_a_trace_parses_and_names_modules(compressed: bool) -> None:
+    content = trace("profile_nets:slow", SMALL, compressed=compressed)
+    events = json.loads(gzip.decompress(content) if compressed else content)["traceEvents"]
+    names = [event.get("name") for event in events]
+    for expected in ("Sequential", "0 (Conv2d)", "1 (Slow)", "2 (Conv2d)"):
+        assert names.count(expected) == 1, expected
+    assert names.count("aten::sort") >= 8
+
+
+def test_what_cannot_be_profiled_is_said() -> None:
+    with pytest.raises(UsageError, match="meta runs nothing"):
+        profile_model("dat_t", Setting(Resolution(64, 64)))
+    with pytest.raises(UsageError, match="budget 0: write a number of seconds"):
+        profile_model("dat_t", SMALL, budget=0)
+    with pytest.raises(UsageError, match="threads 0"):
+        profile_model("dat_t", SMALL, threads=0)
+    with pytest.raises(MeasurementError, match="64x64, batch 1 on cpu: out of memory"):
+        profile_model("profile_nets:failing", SMALL, budget=0.1)
