@@ -3,12 +3,14 @@
 A document is ``{"format": "datbench", "version": 1, "kind", "environment", "rows": [...]}``.
 Version history: 1, the first (0.1.0): kinds ``flops``, ``explain``, ``eq10``, ``eq10-fit``,
 ``eq10-paper``, ``eq10-measured``, ``memory``, ``memory-largest``, ``memory-measured``,
-``table``, ``params``, ``models``, ``show``, ``env``.
+``throughput``, ``profile``, ``compare``, ``compare-aa``, ``baseline``, ``gate``, ``report``,
+``validate``, ``points``, ``table``, ``params``, ``models``, ``show``, ``env``.
 """
 
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -264,6 +266,15 @@ def dumps(content: dict[str, Any]) -> str:
     return json.dumps(content, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
 
 
+def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """An object each of whose keys stands there once: of two, JSON's readers take the last."""
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        twice, _ = Counter(key for key, _ in pairs).most_common(1)[0]
+        raise UsageError(f"the key {twice!r:.60} stands twice in one object.")
+    return found
+
+
 def loads(text: str, name: str = "the document") -> dict[str, Any]:
     """Read a document back.
 
@@ -271,13 +282,20 @@ def loads(text: str, name: str = "the document") -> dict[str, Any]:
         UsageError: it is not JSON, not ours, or of a newer version.
     """
     try:
-        content = json.loads(text)
+        content = json.loads(text, object_pairs_hook=_once)
+    except UsageError as error:
+        raise UsageError(f"{name}: {error}") from None
     except (ValueError, RecursionError) as error:  # numbers and nesting beyond Python's limits too
         raise UsageError(f"{name} is no complete JSON: {error}.") from error
     if not isinstance(content, dict) or content.get("format") != "datbench":
         raise UsageError(f"{name} is no datbench result.")
     version = content.get("version")
-    if not isinstance(version, int) or version > VERSION:
+    if type(version) is not int:  # true is an int for Python
+        said = "null" if version is None else repr(version)
+        raise UsageError(
+            f"{name}: version must be a whole number, not {said:.40}; this is no datbench result."
+        )
+    if version > VERSION:
         raise UsageError(
             f"{name} has version {version}; this datbench reads up to {VERSION}. Upgrade datbench."
         )

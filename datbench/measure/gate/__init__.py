@@ -1,0 +1,1 @@
+"""What a baseline holds, computed again, and compared with it."""

@@ -1,0 +1,261 @@
+"""`datbench results`: files of every kind, and files that are broken."""
+
+import csv
+import io
+import json
+import os
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from .runner import Run
+
+MADE: dict[str, tuple[str, ...]] = {
+    "flops": ("flops", "dat_t", "--res", "32"),
+    "flops-many": ("flops", "dat_t", "dat_t_stages_4", "--res", "32"),
+    "flops-strict": ("flops", "dat_t", "--res", "32", "--convention", "strict"),
+    "explain": ("explain", "dat_t", "--res", "32"),
+    "params": ("params", "dat_t", "--by", "stage"),
+    "models": ("models",),
+    "show": ("show", "dat_t"),
+    "env": ("env",),
+    "eq10": ("eq10", "dat_t", "--res", "32"),
+    "eq10-fit": ("eq10", "--fit", "--grid", "height=7,14 width=7,14"),
+    "eq10-paper": ("eq10", "--paper"),
+    "memory": ("memory", "dat_t", "--res", "32"),
+    "memory-many": ("memory", "dat_t", "dat_t_stages_4", "--res", "32"),
+    "memory-largest": ("memory", "dat_t", "--res", "32", "--largest", "2GiB"),
+    "table": ("table", "6"),
+}
+"""Every command that needs no time; the measured kinds are made in tests/results."""
+
+DRAWN_ALIKE = set(MADE) - {"params", "models", "show", "env"}
+"""Of the others the fields stand in plain columns."""
+
+
+@pytest.mark.parametrize("name", MADE)
+def test_a_file_of_every_command_is_whole_and_shown(run: Run, name: str) -> None:
+    command = MADE[name]
+    assert run(*command, "--format", "json", "--out", "r.json").code == 0
+    found = run("results", "validate", "r.json", "--format", "json").rows
+    assert [(row["verdict"], row["problems"]) for row in found] == [("whole", [])]
+    shown = run("results", "show", "r.json").text
+    if name in DRAWN_ALIKE:
+        assert shown == run(*command).text
+    for kind in ("md", "latex", "json"):
+        assert run("results", "show", "r.json", "--format", kind).text
+    assert json.loads(run("results", "show", "r.json", "--format", "json").text) == _read("r.json")
+    if name in DRAWN_ALIKE:
+        as_csv = ("--format", "csv")
+        assert run("results", "show", "r.json", *as_csv).text == run(*command, *as_csv).text
+    rows = _read("r.json")["rows"]
+    lines = list(csv.reader(io.StringIO(run("results", "convert", "r.json", "--to", "csv").text)))
+    assert len(lines) == len(rows) + 1
+
+
+def _read(name: str) -> dict[str, Any]:
+    content: dict[str, Any] = json.loads(Path(name).read_text())
+    return content
+
+
+def _flops(run: Run, out: str, *arguments: str) -> dict[str, Any]:
+    run("flops", *arguments, "--res", "64", "--format", "json", "--out", out)
+    return _read(out)
+
+
+def test_conversion_keeps_every_field(run: Run) -> None:
+    (row,) = _flops(run, "r.json", "dat_t")["rows"]
+    text = run("results", "convert", "r.json", "--to", "csv").text
+    (line,) = csv.DictReader(io.StringIO(text))
+    assert line["setting.width"] == "64"
+    assert int(line["amount"]) == row["amount"]
+    assert int(line["counted.aten::linear"]) == row["counted"]["aten::linear"]
+    assert json.loads(line["stages"]) == row["stages"]
+    operators = run("results", "convert", "r.json", "--to", "csv", "--each", "operators").text
+    lines = list(csv.DictReader(io.StringIO(operators)))
+    assert [each["operators.name"] for each in lines] == [g["name"] for g in row["operators"]]
+    assert sum(int(each["operators.amount"]) for each in lines) == row["amount"]
+    counted = run("results", "convert", "r.json", "--to", "csv", "--each", "counted").text
+    names = {
+        each["counted.name"]: int(each["counted.value"])
+        for each in csv.DictReader(io.StringIO(counted))
+    }
+    assert names == row["counted"]
+    assert run("results", "convert", "r.json", "--out", "r.tex").code == 0
+    assert r"\toprule" in Path("r.tex").read_text()
+    assert run("results", "convert", "r.json", "--out", "r.md").code == 0
+    assert "counted" not in Path("r.md").read_text()
+
+
+def test_parquet_has_the_same_figures(run: Run) -> None:
+    pytest.importorskip("pyarrow")
+    import pandas as pd
+
+    (row,) = _flops(run, "r.json", "dat_t")["rows"]
+    assert run("results", "convert", "r.json", "--out", "r.parquet").code == 0
+    frame = pd.read_parquet("r.parquet")
+    assert frame["amount"].tolist() == [row["amount"]]
+    assert json.loads(frame["stages"][0]) == row["stages"]
+
+
+def test_parquet_without_a_writer(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("pyarrow", "fastparquet"):
+        monkeypatch.setitem(sys.modules, name, None)
+    _flops(run, "r.json", "dat_t")
+    said = run("results", "convert", "r.json", "--out", "r.parquet").complaint(5)
+    assert "pip install 'datbench[parquet]'" in said
+    assert not Path("r.parquet").exists()
+    said = run("results", "convert", "r.json", "--to", "parquet").complaint()
+    assert "name a file" in said
+
+
+def test_merging_loses_nothing(run: Run) -> None:
+    a = _flops(run, "a.json", "dat_t", "dat_t_stages_4")
+    b = _flops(run, "b.json", "dat_t_no_bias", "dat_t")
+    assert run("results", "merge", "a.json", "b.json", "--out", "m.json").text == ""
+    merged = _read("m.json")
+    assert merged["rows"] == [*a["rows"], b["rows"][0]]
+    assert {**merged, "rows": 0} == {**a, "rows": 0}
+    assert run("results", "validate", "m.json").text
+
+
+def test_rows_that_differ_are_refused_or_chosen(run: Run) -> None:
+    a = _flops(run, "a.json", "dat_t")
+    b = json.loads(json.dumps(a))
+    b["rows"][0]["amount"] += 1
+    Path("b.json").write_text(json.dumps(b))
+    said = run("results", "merge", "a.json", "b.json", "--out", "m.json").complaint()
+    assert "a.json and b.json differ about dat_t, 64x64, batch 1; keep one" in said
+    assert not Path("m.json").exists()
+    for keep, kept in (("first", a), ("last", b)):
+        text = run("results", "merge", "a.json", "b.json", "--keep", keep).text
+        assert json.loads(text)["rows"] == kept["rows"]
+
+
+def test_two_environments_are_told_apart(run: Run) -> None:
+    a = _flops(run, "a.json", "dat_t")
+    b = json.loads(json.dumps(a))
+    b["environment"]["torch"] = "0.4"
+    Path("b.json").write_text(json.dumps(b))
+    said = run("results", "merge", "a.json", "b.json").complaint()
+    assert f"several environments (torch {a['environment']['torch']} and 0.4)" in said
+    assert run("results", "merge", "a.json", "b.json", "--mixed", "--out", "m.json").code == 0
+    rows = _read("m.json")["rows"]
+    assert [row["measured_in"]["torch"] for row in rows] == [a["environment"]["torch"], "0.4"]
+    assert run("results", "validate", "m.json").text
+    again = run("results", "merge", "m.json", "a.json", "--mixed").text
+    assert json.loads(again)["rows"] == rows
+
+
+def test_no_two_rows_of_a_file_are_merged(run: Run) -> None:
+    """A gate's rows differ in nothing but what they are of in words."""
+    Path("merged_net.py").write_text(
+        "from torch import nn\n\n\ndef make():\n    return nn.Conv2d(3, 4, 4)"
+    )
+    added = ("--models", "merged_net:make", "--res", "64", "--memory-batch")
+    for batch in ("2", "3"):
+        assert run("gate", "--baseline", "b.json", "--update", *added, batch).code == 0
+    assert run("gate", "--baseline", "b.json", "--format", "json", "--out", "g.json").code == 0
+    rows = _read("g.json")["rows"]
+    assert len(rows) == 3
+    assert json.loads(run("results", "merge", "g.json", "g.json").text)["rows"] == rows
+    other = {**rows[1], "detail": "batch 2, step"}  # of the same model and setting
+    Path("i.json").write_text(json.dumps(_read("g.json") | {"rows": [other]}))
+    both = json.loads(run("results", "merge", "g.json", "i.json").text)["rows"]
+    assert both == [*rows, other]
+    for row in rows:  # now nothing tells two of them apart
+        row["detail"], row["what"] = "text", "memory"
+        row["setting"] = rows[0]["setting"]
+    Path("h.json").write_text(json.dumps(_read("g.json") | {"rows": rows}))
+    merged = run("results", "merge", "h.json", "h.json", "--keep", "first").text
+    assert json.loads(merged)["rows"] == rows
+
+
+def test_kinds_are_not_merged(run: Run) -> None:
+    _flops(run, "a.json", "dat_t")
+    run("models", "--format", "json", "--out", "b.json")
+    said = run("results", "merge", "a.json", "b.json").complaint()
+    assert "a.json holds 'flops' and b.json 'models'" in said
+
+
+BROKEN = {
+    "empty": ("", "is empty"),
+    "truncated": ('{"format": "datbench", "ver', "is no complete JSON"),
+    "foreign": ('{"benchmarks": []}', "is no datbench result"),
+    "version": ('{"format": "datbench", "version": "1"}', "version must be a whole number"),
+    "twice": ('{"format": "datbench", "version": 1, "version": 1}', "'version' stands twice"),
+    "negative": (
+        '{"format": "datbench", "version": 1, "kind": "params", "environment": {}, "rows": '
+        '[{"model": "m", "params": -1, "frozen": 0, "buffers": 0}]}',
+        "row 1, params: must not be negative",
+    ),
+    "huge": (
+        '{"format": "datbench", "version": 1, "kind": "params", "environment": {}, "rows": '
+        f'[{{"model": "m", "params": 1{"0" * 400}, "frozen": 0, "buffers": 0}}]}}',
+        "row 1, params: must be a number below 1e+30",
+    ),
+    "newer": ('{"format": "datbench", "version": 2}', "reads up to 1. Upgrade datbench"),
+    "kindless": ('{"format": "datbench", "version": 1}', "kind must be text"),
+    "unknown": (
+        '{"format": "datbench", "version": 1, "kind": "x", "environment": {}, "rows": []}',
+        "holds 'x', which this datbench does not know",
+    ),
+    "row": (
+        '{"format": "datbench", "version": 1, "kind": "params", "environment": {}, "rows": [3]}',
+        "row 1: must be an object",
+    ),
+    "field": (
+        '{"format": "datbench", "version": 1, "kind": "params", "environment": {}, "rows": '
+        '[{"model": "m", "params": 1, "frozen": 0, "buffers": NaN}]}',
+        "row 1, buffers: must be a whole number, not nan",
+    ),
+}
+
+
+@pytest.mark.parametrize("name", BROKEN)
+def test_what_is_broken_is_said(run: Run, name: str) -> None:
+    text, said = BROKEN[name]
+    Path("f.json").write_text(text)
+    _flops(run, "good.json", "dat_t")
+    done = run("results", "validate", "good.json", "f.json")
+    assert done.code == 2
+    assert "1 of 2 files are broken: f.json" in done.err
+    assert said in done.err
+    assert "whole" in done.out
+    assert "broken" in done.out
+    for command in (("show",), ("merge", "good.json"), ("convert", "--to", "csv")):
+        line = run("results", *command, "f.json").complaint()
+        assert said.removeprefix("row 1, ").partition(":")[0] in line or "'params'" in line
+
+
+@pytest.mark.parametrize("path", ["none.json", ".", "binary.json"])
+def test_what_cannot_be_read(run: Run, path: str) -> None:
+    Path("binary.json").write_bytes(b"\xff\xfe\x00")
+    for command in ("show", "validate"):
+        assert path in run("results", command, path).err
+        assert run("results", command, path).code == 2
+
+
+def test_no_file_is_overwritten_by_a_failure(run: Run) -> None:
+    _flops(run, "a.json", "dat_t")
+    Path("out").mkdir()
+    assert "is a directory" in run("results", "merge", "a.json", "--out", "out").complaint()
+    assert (
+        "is a directory"
+        in run("results", "convert", "a.json", "--to", "csv", "--out", "out").complaint()
+    )
+    assert "say what to write" in run("results", "convert", "a.json").complaint()
+    said = run("results", "convert", "a.json", "--to", "csv", "--each", "names").complaint()
+    assert "they have setting, stages, operators, modules" in said
+    if os.geteuid():
+        Path("a.json").chmod(0)
+        assert "Permission" in run("results", "show", "a.json").complaint()
+
+
+def test_the_group_has_help(run: Run) -> None:
+    text = run("results", "--help").text
+    for name in ("show", "merge", "convert", "validate"):
+        assert f"\n  {name} " in text
+        assert "--help" in run("results", name, "--help").text
