@@ -13,12 +13,16 @@ class Series:
     Args:
         line: where the line runs instead, at the same x: what another account says, a published
             formula for example.
+        marked: without, there is the line alone: a limit for example.
+        size: of the markers in a file, from 0 to 1: a point's weight; a terminal shows none.
     """
 
     name: str
     x: tuple[float, ...]
     y: tuple[float, ...]
     line: tuple[float, ...] = ()
+    marked: bool = True
+    size: float | None = None
 
     def __post_init__(self) -> None:
         if not self.x or len(self.x) != len(self.y) or len(self.line) not in (0, len(self.x)):

@@ -29,7 +29,7 @@ _ROW = 0.45  # inches of a bar
 _TITLE_WIDTH = 84  # characters across a panel
 _NOTE_WIDTH = 104
 
-_SETTINGS: dict[Any, Any] = {
+SETTINGS: dict[Any, Any] = {
     "font.size": 10.0,
     "axes.titlesize": 11.0,
     "axes.spines.top": False,
@@ -42,7 +42,7 @@ _SETTINGS: dict[Any, Any] = {
     "svg.fonttype": "none",  # text stays text
     "svg.hashsalt": "datbench",  # identifiers do not depend on the day
 }
-_METADATA: dict[str, dict[str, Any]] = {
+METADATA: dict[str, dict[str, Any]] = {
     "svg": {"Date": None, "Creator": "datbench"},
     "png": {"Software": "datbench"},
 }
@@ -65,7 +65,7 @@ def drawn(plots: Sequence[Plot], suffix: str) -> bytes:
         raise LibraryError(REMEDY) from error
     with matplotlib.rc_context():
         matplotlib.rcdefaults()  # whatever the user's own settings are
-        matplotlib.rcParams.update(_SETTINGS)
+        matplotlib.rcParams.update(SETTINGS)
         heights = [_height(plot) for plot in plots]
         layout = ConstrainedLayoutEngine(h_pad=0.15, hspace=0.04)
         width = max(_WIDTHS[type(plot)] for plot in plots)
@@ -74,7 +74,7 @@ def drawn(plots: Sequence[Plot], suffix: str) -> bytes:
         for axes, plot in zip(panels[:, 0], plots, strict=True):
             _draw(plot, axes)
         content = BytesIO()
-        canvas.savefig(content, format=suffix, dpi=160, metadata=_METADATA[suffix])
+        canvas.savefig(content, format=suffix, dpi=160, metadata=METADATA[suffix])
     return content.getvalue()
 
 
@@ -128,12 +128,20 @@ def _draw_figure(plot: Figure, axes: Axes) -> None:
             "markerfacecolor": "none" if rest > 0.3 else colour,
             "markeredgewidth": 1.5,
         }
+        if series.size is not None:
+            marker["markersize"] = 4.0 + 18.0 * series.size**0.5  # its area says the weight
+        if not series.marked:
+            marker = {}
         axes.plot(series.x, series.drawn_line, color=colour, linewidth=width)
         # Hundreds of points are a line: a marker now and then says whose.
         every = max(len(series.x) // _MARKERS, 1) if len(series.x) > _DENSE else 1
-        axes.plot(series.x, series.y, color=colour, linestyle="none", markevery=every, **marker)
+        if marker:
+            axes.plot(series.x, series.y, color=colour, linestyle="none", markevery=every, **marker)
         name = units.printable(series.name)
-        axes.plot([], [], color=colour, linewidth=width, label=name, **marker)  # for the legend
+        if series.size is not None:  # the legend's rows are of one height
+            marker["markersize"] = 6.0
+        along = width if len(series.x) > 1 else 0.0
+        axes.plot([], [], color=colour, linewidth=along, label=name, **marker)  # for the legend
     axes.set_xlabel(plot.x_label)
     axes.set_ylabel(plot.y_label)
     plain = FuncFormatter(lambda value, _: f"{value:g}")

@@ -110,6 +110,8 @@ def _drawn(
                 row = y0 + (y1 - y0) * (column - x0) / (x1 - x0)
                 grid[round(row)][column] = LINE
     for number, one in reversed(list(enumerate(series))):  # the first is on top
+        if not one.marked:
+            continue
         for x, y in zip(one.x, one.y, strict=True):
             row, column = rows.cell(y), columns.cell(x)
             grid[row][column] = MARKERS[number % len(MARKERS)]
@@ -137,14 +139,16 @@ def _legend(series: Sequence[Series], owners: list[list[int | None]], width: int
     seen = {owner for row in owners for owner in row}
     names = [units.printable(one.name) for one in series]
     room = max(map(len, names))
-    ends = {(one.x[0], one.x[-1]) for one in series}
+    ends = {(one.x[0], one.x[-1]) for one in series if one.marked and len(one.x) > 1}
     lines = [f"  {'':<{room}}  at {first:g} .. at {last:g}" for first, last in ends]
     if len(lines) > 1:
         lines = [f"  {'':<{room}}  first .. last"]
     for number, (one, name) in enumerate(zip(series, names, strict=True)):
-        values = f"{one.y[0]:.4g} .. {one.y[-1]:.4g}"
-        hidden = "" if number in seen else " (behind others)"
-        text = f"{MARKERS[number % len(MARKERS)]} {name:<{room}}  {values}{hidden}"
+        single = len(one.x) == 1
+        values = f"{one.y[0]:.4g}" if single else f"{one.y[0]:.4g} .. {one.y[-1]:.4g}"
+        hidden = "" if number in seen or not one.marked else " (behind others)"
+        sign = MARKERS[number % len(MARKERS)] if one.marked else LINE
+        text = f"{sign} {name:<{room}}  {values}{hidden}" if one.marked else f"{sign} {name}"
         lines += wrap(text, width, subsequent_indent="  ") if len(text) > width else [text]
     return lines
 

@@ -50,9 +50,10 @@ def stacks(modules: Sequence[ModuleTerms]) -> Bars:
 
 def total_of(bars: Bars, bar: int) -> str:
     """A bar's total in words, and how much of it no formula has."""
-    total = f"{units.amount(bars.totals[bar], bars.unit)}s"
+    amount = bars.totals[bar]
+    total = units.size(amount) if bars.unit == "byte" else f"{units.amount(amount, bars.unit)}s"
     extra = sum(part.amounts[bar] for part in bars.parts if part.extra)
-    return f"{total}, {units.share(extra, bars.totals[bar])} left out" if extra else total
+    return f"{total}, {units.share(extra, amount)} left out" if extra else total
 
 
 def _name(group: Sequence[ModuleTerms], with_model: bool) -> str:

@@ -1,0 +1,162 @@
+"""Our timed rows as pytest-benchmark's JSON, which its own command line compares. Free of torch."""
+
+from __future__ import annotations
+
+import math
+import platform
+import statistics
+from bisect import bisect_left, bisect_right
+from collections.abc import Mapping, Sequence
+from datetime import datetime, timezone
+from typing import Any
+
+from .benchmark_files import PROCESSES
+from .timings import ThroughputRow
+
+MODULE = "datbench"
+"""Where a benchmark of ours stands: the file in the full name of a test."""
+
+
+def document(
+    rows: Sequence[ThroughputRow], environment: Mapping[str, Any], now: datetime | None = None
+) -> dict[str, Any]:
+    """The JSON document of timed rows; a row without a sample is left out.
+
+    Args:
+        environment: what `datbench.measure.environment.environment` says.
+        now: the time to write; the present unless told.
+    """
+    return {
+        "machine_info": _machine(environment),
+        "commit_info": {
+            "id": "unversioned",
+            "time": None,
+            "author_time": None,
+            "dirty": False,
+            "project": MODULE,
+            "branch": "(unknown)",
+        },
+        "benchmarks": [_entry(row, _samples(row)) for row in rows if _samples(row)],
+        "datetime": (now or datetime.now(timezone.utc)).isoformat(),
+        "version": "5.0.0",  # of the layout, which readers look at; not of any installed package
+    }
+
+
+def _machine(environment: Mapping[str, Any]) -> dict[str, Any]:
+    return {
+        "node": platform.node(),
+        "processor": platform.processor(),
+        "machine": platform.machine(),
+        "python_compiler": platform.python_compiler(),
+        "python_implementation": platform.python_implementation(),
+        "python_implementation_version": platform.python_version(),
+        "python_version": platform.python_version(),
+        "python_build": list(platform.python_build()),
+        "release": platform.release(),
+        "system": platform.system(),
+        "cpu": {
+            "brand_raw": environment.get("processor"),
+            "count": environment.get("cpus"),
+            "arch_string_raw": platform.machine(),
+        },
+        "datbench": dict(environment),
+    }
+
+
+def _samples(row: ThroughputRow) -> list[float]:
+    """Of all processes, in the order of time."""
+    timings = [process.timing for process in row.processes if process.timing is not None]
+    return [sample for timing in timings for sample in timing.samples]
+
+
+def _entry(row: ThroughputRow, samples: list[float]) -> dict[str, Any]:
+    setting, how = row.setting, row.how
+    params = {
+        "model": row.model,
+        "res": str(setting.resolution),
+        "batch": setting.batch,
+        "dtype": setting.dtype,
+        "device": setting.device,
+        "attention": setting.attention,
+        "mode": how.mode,
+        "threads": how.threads,
+        "compile": how.compile,
+        "channels_last": how.channels_last,
+        "gpus": row.gpus,
+    }
+    told = [str(params[name]) for name in ("model", "res")]
+    told += [f"batch{setting.batch}", setting.dtype, setting.device, setting.attention, how.mode]
+    told += [] if how.threads is None else [f"threads{how.threads}"]
+    told += [name for name in ("compile", "channels_last") if params[name]]
+    told += [f"gpus{row.gpus}"] if row.gpus > 1 else []
+    name = f"throughput[{'-'.join(told)}]"
+    timing = next(p.timing for p in row.processes if p.timing is not None)
+    return {
+        "group": None,
+        "name": name,
+        "fullname": f"{MODULE}::{name}",
+        "params": params,
+        "param": "-".join(told),
+        "extra_info": {
+            "images_per_second": row.images_per_second,
+            "macs": row.macs,
+            PROCESSES: [p.timing.median for p in row.processes if p.timing is not None],
+            "outcome": row.outcome,
+            "doubts": list(row.doubts),
+        },
+        "options": {
+            "disable_gc": False,
+            "timer": "perf_counter" if setting.device == "cpu" else "cuda events",
+            "min_rounds": 1,
+            "max_time": how.budget,
+            "min_time": 0.0,
+            "warmup": True,
+        },
+        "stats": stats(samples, timing.calls),
+    }
+
+
+def stats(samples: Sequence[float], iterations: int = 1) -> dict[str, Any]:
+    """The figures of samples that a file holds, as pytest-benchmark defines them."""
+    data = sorted(samples)
+    q1, q3 = _quartiles(data)
+    iqr = q3 - q1
+    mean = statistics.mean(data)
+    stddev = statistics.stdev(data) if len(data) > 1 else 0.0
+    low, high = q1 - 1.5 * iqr, q3 + 1.5 * iqr
+    beyond = sum(abs(value - mean) > stddev for value in data)
+    outside = sum(value < low or value > high for value in data)
+    total = math.fsum(data)
+    return {
+        "min": data[0],
+        "max": data[-1],
+        "mean": mean,
+        "stddev": stddev,
+        "rounds": len(data),
+        "median": statistics.median(data),
+        "iqr": iqr,
+        "q1": q1,
+        "q3": q3,
+        "iqr_outliers": outside,
+        "stddev_outliers": beyond,
+        "outliers": f"{beyond};{outside}",
+        "ld15iqr": data[bisect_left(data, low)],
+        "hd15iqr": data[bisect_right(data, high) - 1],
+        "ops": len(data) / total if total else 0.0,
+        "total": total,
+        "iterations": iterations,
+        "data": list(samples),
+    }
+
+
+def _quartiles(data: Sequence[float]) -> tuple[float, float]:
+    """Medians of the halves; of an odd number the mean of both ways to halve it."""
+    count = len(data)
+    if count == 1:
+        return data[0], data[0]
+    half = count // 2
+    if count % 2 == 0:
+        return statistics.median(data[:half]), statistics.median(data[half:])
+    without = statistics.median(data[:half]), statistics.median(data[half + 1 :])
+    within = statistics.median(data[: half + 1]), statistics.median(data[half:])
+    return (without[0] + within[0]) / 2, (without[1] + within[1]) / 2

@@ -1,0 +1,1 @@
+"""Where deformable attention samples, and what it makes of it."""

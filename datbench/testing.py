@@ -1,0 +1,343 @@
+"""Costs in tests: what a model may count and hold, with failures that name what changed.
+
+The pytest plugin (`datbench.pytest_plugin`) gives these as fixtures; they work without it too.
+torch is loaded on the first call.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Collection, Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from . import units
+from .errors import UnknownNameError, UsageError
+from .ledger import MEMORY_MODES, PLAIN, Category, LedgerLine, MemoryMode
+
+if TYPE_CHECKING:
+    from torch import nn
+
+    from .measure.conventions import Convention
+    from .measure.views import Count
+
+SHOWN = 8
+"""Lines of each kind in a failure's message."""
+
+WHOLE = "(model)"
+"""The whole model among expected modules; an empty name means the same."""
+
+
+@dataclass(frozen=True)
+class Flops:
+    """A count under one convention. `int(...)` of it is its total.
+
+    Args:
+        count: every operator call, unweighted.
+        shared: paths of modules that stand in the model before, and the first path of each, which
+            all that they run has.
+    """
+
+    count: Count
+    convention: Convention
+    shared: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def unit(self) -> str:
+        """``MAC`` or ``FLOP``."""
+        return self.convention.unit
+
+    @property
+    def total(self) -> int:
+        """Of everything that ran, in the convention's unit."""
+        return self.count.total(self.convention)
+
+    def __int__(self) -> int:
+        return self.total
+
+    def of(self, module: str) -> int:
+        """What runs inside a module, by its path, in the same unit.
+
+        Raises:
+            KeyError: nothing ran under that path; of a shared module only the first has amounts.
+        """
+        if module in ("", WHOLE):
+            return self.total
+        found = [
+            self.convention.weigh(call.cost, call.module_type)
+            for call in self.count.calls
+            if _inside(call.module, module)
+        ]
+        if not found:
+            raise KeyError(self._absent(module))
+        return sum(found)
+
+    def _absent(self, module: str) -> str:
+        if module in self.shared:
+            return f"{module}: this is {self.shared[module]}, and what it runs stands there"
+        return f"{module}: nothing ran in a module of this name"
+
+    def by_module(self, depth: int | None = None) -> dict[str, int]:
+        """Amounts by module path, cut to `depth` names; they add up to the total."""
+        return {each.key: each.amount for each in self.count.by_module(self.convention, depth)}
+
+    def by_operator(self) -> dict[str, int]:
+        """Amounts by operator, the largest first; they add up to the total."""
+        return {each.key: each.amount for each in self.count.by_operator(self.convention)}
+
+    def unknown(self, modules: Iterable[str] = ("",)) -> dict[str, int]:
+        """Calls of operators without a rule, whose cost is missing: of the whole, or of modules."""
+        wanted = tuple(modules)
+        calls: dict[str, int] = {}
+        for call in self.count.calls:
+            if call.status == "unknown" and any(_inside(call.module, each) for each in wanted):
+                calls[call.operator] = calls.get(call.operator, 0) + 1
+        return calls
+
+
+def _inside(path: str, module: str) -> bool:
+    return module in ("", WHOLE, path) or path.startswith(f"{module}.")
+
+
+def flops(
+    model: nn.Module,
+    *inputs: Any,
+    convention: str = "fvcore",
+    backward: bool = False,
+    kwargs: Mapping[str, Any] | None = None,
+) -> Flops:
+    """Count one run of a model on these inputs, which may be on meta together with it.
+
+    Args:
+        kwargs: what its forward takes by name.
+
+    Raises:
+        UnknownNameError: there is no such convention.
+        MeasurementError: a backward was asked for and nothing has a gradient.
+    """
+    from .measure.conventions import convention as find
+    from .measure.count import count
+
+    rules = find(convention)
+    with _named_arguments(model, kwargs or {}):
+        found = count(model, *inputs, backward=backward)
+    return Flops(found, rules, _shared(model))
+
+
+@contextmanager
+def _named_arguments(model: nn.Module, kwargs: Mapping[str, Any]) -> Iterator[None]:
+    """The model takes these arguments whenever it is called."""
+    if not kwargs:
+        yield
+        return
+    handle = model.register_forward_pre_hook(
+        lambda module, args, given: (args, {**given, **kwargs}), with_kwargs=True
+    )
+    try:
+        yield
+    finally:
+        handle.remove()
+
+
+def _shared(model: nn.Module) -> dict[str, str]:
+    """Paths of a module after its first, each with the first."""
+    first: dict[int, str] = {}
+    found = {}
+    for path, module in model.named_modules(remove_duplicate=False):
+        name = first.setdefault(id(module), path)
+        if name != path:
+            found[path] = name
+    return found
+
+
+@dataclass(frozen=True)
+class Memory:
+    """What a run holds at once, simulated. All amounts are bytes.
+
+    Args:
+        peak: the most that is alive at one time.
+        phase, module, operator: where that is.
+        kept: for the backward; None in inference.
+        lines: of the ledger, one for each category.
+    """
+
+    peak: int
+    phase: str
+    module: str
+    operator: str
+    kept: int | None
+    lines: tuple[LedgerLine, ...]
+
+    def __getitem__(self, category: Category) -> int | None:
+        """The whole of one category, such as ``parameters``; None where this run has none of it.
+
+        Raises:
+            KeyError: the ledger has no such category.
+        """
+        amounts = {line.category: line.amount for line in self.lines}
+        if category not in amounts:
+            raise KeyError(f"{category}: the ledger has {', '.join(amounts)}")
+        return amounts[category]
+
+
+def memory(model: nn.Module, *inputs: Any, mode: MemoryMode = "train-forward") -> Memory:
+    """Simulate one run of a copy of the model on meta: nothing is computed or allocated.
+
+    Args:
+        mode: inference, train-forward (with what autograd keeps), train (with the backward) or step
+            (with AdamW's).
+
+    Raises:
+        UsageError: there is no such mode.
+        MeasurementError: a mode with gradients, and nothing has one.
+    """
+    from torch import Tensor
+    from torch.utils._pytree import tree_map_only
+
+    from .measure.memory.rows import ledger
+    from .measure.memory.simulate import simulate
+
+    if mode not in MEMORY_MODES:
+        raise UnknownNameError.among("mode", mode, MEMORY_MODES)
+    given = tree_map_only(Tensor, lambda tensor: tensor.to("meta"), inputs)
+    trace = simulate(_on_meta(model), *given, mode=mode, recipe=PLAIN)
+    lines = ledger(trace, mode)
+    kept = next(line.amount for line in lines if line.category == "kept")
+    peak = trace.peak
+    return Memory(peak.amount, peak.phase, peak.module, peak.operator, kept, lines)
+
+
+def _on_meta(model: nn.Module) -> nn.Module:
+    """A copy without values; tensors that are shared stay shared, and `model` stays as it is."""
+    import torch
+    from torch import nn
+
+    known: dict[int, Any] = {}
+    for parameter in model.parameters():
+        empty = torch.empty_like(parameter, device="meta")
+        known[id(parameter)] = nn.Parameter(empty, requires_grad=parameter.requires_grad)
+    for buffer in model.buffers():
+        known[id(buffer)] = torch.empty_like(buffer, device="meta")
+    return copy.deepcopy(model, known)
+
+
+def assert_macs(
+    model: nn.Module,
+    inputs: Any,
+    expected: float | Mapping[str, float],
+    *,
+    convention: str = "fvcore",
+    kwargs: Mapping[str, Any] | None = None,
+    allow_unknown: bool | Collection[str] = False,
+) -> None:
+    """Fail unless the model counts exactly what is expected on these inputs.
+
+    Args:
+        inputs: what its forward takes: a tensor, or a tuple of arguments.
+        expected: the total; or for each module, by its path, what runs inside it: the failure
+            then names the modules that changed. ``"(model)"`` is the whole. Whole numbers, which
+            may be written as floats.
+        convention: ``fvcore`` counts MACs as papers print them; others may count FLOPs.
+        kwargs: what its forward takes by name.
+        allow_unknown: operators that may run without a rule, counted as nothing; True for all.
+
+    Raises:
+        AssertionError: it counts something else, and the message says where the amounts are; or
+            operators ran there whose cost nobody knows.
+        UnknownNameError: there is no such convention.
+        UsageError: an argument is of another kind, or nothing is expected.
+    """
+    __tracebackhide__ = True
+    wanted = _amounts(expected)
+    found = flops(model, *_arguments(inputs), convention=convention, kwargs=kwargs)
+    if isinstance(expected, Mapping):
+        problems = _changed(found, wanted)
+    else:
+        total = wanted[WHOLE]
+        problems = [] if found.total == total else [_differs("the model", found.total, total)]
+    problems += _without_rules(found, wanted, allow_unknown)
+    if problems:
+        raise AssertionError("\n".join([*problems, *_where(found)]))
+
+
+def _arguments(inputs: Any) -> tuple[Any, ...]:
+    __tracebackhide__ = True
+    if isinstance(inputs, (list, Mapping)):
+        raise UsageError(
+            f"inputs is a {type(inputs).__name__}: give a tensor or a tuple of arguments, such as "
+            "(x, y), and those with names as kwargs={...}."
+        )
+    return inputs if isinstance(inputs, tuple) else (inputs,)
+
+
+def _amounts(expected: Any) -> dict[str, int]:
+    """What is expected of each module, or of the whole, in whole numbers."""
+    __tracebackhide__ = True
+    amounts = {}
+    given = expected if isinstance(expected, Mapping) else {WHOLE: expected}
+    if not given:
+        raise UsageError("expected is an empty mapping: give the amounts of modules, or a total.")
+    for module, amount in given.items():
+        try:
+            whole = int(amount)
+        except (TypeError, ValueError, OverflowError):
+            whole = None
+        if isinstance(amount, (str, bytes, bool)) or whole is None or whole != amount:
+            place = "" if given is not expected else f" of {module or WHOLE}"
+            raise UsageError(f"expected{place} is {amount!r}: give a whole number.")
+        amounts[module] = whole
+    return amounts
+
+
+def _without_rules(
+    found: Flops, modules: Iterable[str], allowed: bool | Collection[str]
+) -> list[str]:
+    """A line where operators ran in these modules whose cost is in no figure."""
+    if allowed is True:
+        return []
+    names = (allowed,) if isinstance(allowed, str) else allowed or ()
+    calls = {name: n for name, n in found.unknown(modules).items() if name not in names}
+    if not calls:
+        return []
+    said = ", ".join(f"{name} ({n} {'call' if n == 1 else 'calls'})" for name, n in calls.items())
+    return [f"without a rule, counted as nothing: {said}; name them in allow_unknown if that is so"]
+
+
+def _changed(found: Flops, expected: Mapping[str, int]) -> list[str]:
+    """A line for each module that is not as expected."""
+    problems = []
+    for module, amount in expected.items():
+        try:
+            now = found.of(module)
+        except KeyError as error:
+            problems.append(error.args[0])
+            continue
+        if now != amount:
+            problems.append(_differs(module or WHOLE, now, amount))
+    if problems:
+        title = f"{len(problems)} of {len(expected)} modules are not as expected ({found.unit}s):"
+        problems.insert(0, title)
+    return problems
+
+
+def _differs(what: str, now: int, expected: int) -> str:
+    change = f", {100 * (now - expected) / expected:+.3g} %" if expected else ""
+    return (
+        f"{what}: {units.integer(now)}, expected {units.integer(expected)} "
+        f"({now - expected:+,d}{change})"
+    )
+
+
+def _where(found: Flops) -> list[str]:
+    """The largest modules and operators, and what is in no figure."""
+    lines = []
+    for title, amounts in (("modules", found.by_module()), ("operators", found.by_operator())):
+        largest = sorted(amounts.items(), key=lambda item: -item[1])[:SHOWN]
+        lines.append(f"counted by {found.convention.name}, the largest {title}:")
+        lines += [
+            f"  {units.integer(amount):>15} {found.unit}  {units.share(amount, found.total):>7}  "
+            f"{name}"
+            for name, amount in largest
+        ]
+    return lines

@@ -1,0 +1,306 @@
+"""`datbench points`: pictures, coordinates, and what is refused."""
+
+import csv
+import io
+import json
+import re
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+import datbench
+
+from .runner import Run
+
+pytest.importorskip("PIL", reason="needs datbench[plots]")
+pytest.importorskip("matplotlib", reason="needs datbench[plots]")
+
+from PIL import Image, ImageDraw
+
+SAID = "datbench: {} has random weights; give --checkpoint for what it learned.\n"
+QUICK = ("--res", "64x64")
+
+
+@pytest.fixture(autouse=True)
+def _shapes(tmp_path: Path) -> None:
+    image = Image.new("RGB", (80, 60), "skyblue")
+    ImageDraw.Draw(image).ellipse((40, 10, 70, 40), fill="firebrick")
+    image.save(tmp_path / "shapes.png")
+
+
+def points(run: Run, *arguments: str) -> dict[str, Any]:
+    result = run("points", *arguments, "--format", "json")
+    assert result.code == 0, result.err
+    document = json.loads(result.out)
+    assert document["kind"] == "points"
+    (row,) = document["rows"]
+    return row
+
+
+@pytest.mark.parametrize("style", ["propagated", "groups", "query"])
+@pytest.mark.parametrize("model", ["dat_t", "datpp_t", "dat_t_ddetr_16_16"])
+def test_every_style_of_every_kind(run: Run, tmp_path: Path, model: str, style: str) -> None:
+    out = tmp_path / "picture.png"
+    result = run(
+        "points", model, "--image", "shapes.png", "--style", style, "--out", str(out), *QUICK
+    )
+    assert result.code == 0, result.err
+    assert result.out == ""
+    assert result.err == SAID.format(model)
+    with Image.open(out) as picture:
+        assert min(picture.size) > 300
+    if model == "dat_t" and style != "groups":
+        with Image.open(out) as picture:
+            colours = {colour[:3] for _, colour in picture.getcolors(1 << 24)}  # type: ignore
+        assert any(r > 220 and 90 < g < 190 and b < 90 for r, g, b in colours)  # orange
+
+
+def test_groups_of_each_stage(run: Run) -> None:
+    row = points(run, "dat_t", "--image", "shapes.png", "--figure", "6", *QUICK)
+    assert (row["style"], row["width"], row["height"], row["checkpoint"]) == (
+        "groups",
+        80,
+        60,
+        None,
+    )
+    assert (row["setting"]["width"], row["setting"]["height"]) == (64, 64)
+    found: dict[tuple[int, int], int] = {}
+    for point in row["points"]:
+        key = (point["stage"], point["group"])
+        found[key] = found.get(key, 0) + 1
+        assert point["weight"] is None
+    assert found == {**{(3, g): 16 for g in (1, 2, 3)}, **{(4, g): 4 for g in range(1, 7)}}
+    one = points(
+        run,
+        "dat_t",
+        "--image",
+        "shapes.png",
+        "--figure",
+        "6",
+        "--stage",
+        "3",
+        "--group",
+        "2",
+        *QUICK,
+    )
+    assert {(p["stage"], p["group"]) for p in one["points"]} == {(3, 2)}
+    assert [p for p in row["points"] if (p["stage"], p["group"]) == (3, 2)] == one["points"]
+
+
+def test_all_keys_of_a_query_add_up_to_one_in_every_group(run: Run) -> None:
+    row = points(run, "dat_t", "--image", "shapes.png", "--query", "55,25", "--top", "1000", *QUICK)
+    assert row["query"] == [55.0, 25.0]
+    sums: dict[int, float] = {}
+    for point in row["points"]:
+        sums[point["group"]] = sums.get(point["group"], 0) + point["weight"]
+    assert sums == {group: pytest.approx(1.0, abs=1e-5) for group in range(1, 7)}
+    weights = [point["weight"] for point in row["points"]]
+    assert weights == sorted(weights, reverse=True)
+
+
+def test_csv_has_every_point(run: Run) -> None:
+    result = run(
+        "points", "dat_t", "--image", "shapes.png", "--format", "csv", "--top", "3", *QUICK
+    )
+    rows = list(csv.DictReader(io.StringIO(result.out)))
+    assert [(r["stage"], r["block"]) for r in rows[::3]] == [
+        ("3", "2"),
+        ("3", "4"),
+        ("3", "6"),
+        ("4", "2"),
+    ]
+    assert all(float(row["weight"]) > 0 for row in rows)
+
+
+def test_a_result_file_is_shown_as_the_command_does(run: Run) -> None:
+    words = ("points", "dat_t", "--image", "shapes.png", "--figure", "6", *QUICK)
+    shown = run(*words)
+    assert run(*words, "--out", "points.json").code == 0
+    assert run("results", "show", "points.json").text == shown.out
+
+
+def test_weights_of_a_checkpoint_are_used_and_named(run: Run, tmp_path: Path) -> None:
+    torch.manual_seed(3)
+    model = datbench.create_model("dat_t")
+    torch.save({"model": model.state_dict()}, tmp_path / "mine.pth")
+    arguments = ("dat_t", "--image", "shapes.png", "--style", "groups", *QUICK)
+    result = run("points", *arguments, "--checkpoint", "mine.pth", "--format", "json")
+    assert result.err == ""
+    (row,) = json.loads(result.out)["rows"]
+    assert row["checkpoint"] == "mine.pth"
+    random = points(run, *arguments)
+    assert (row["random"], random["random"]) == (False, True)
+    assert row["points"] != random["points"]
+    for name in ("a.svg", "b.svg"):
+        assert run("points", *arguments, "--out", name).code == 0
+    assert Path("a.svg").read_bytes() == Path("b.svg").read_bytes()
+    assert "random weights" in Path("a.svg").read_text()
+    run("points", *arguments, "--checkpoint", "mine.pth", "--out", "c.svg")
+    text = Path("c.svg").read_text()
+    assert "mine.pth" in text
+    assert "random" not in text
+
+
+def test_images_of_every_kind(run: Run) -> None:
+    """Greyscale, transparent, sixteen bits and turned ones, all to the same points."""
+    grey = Image.linear_gradient("L").resize((80, 60))
+    grey.save("grey.png")
+    clear = Image.merge("LA", (grey, Image.new("L", grey.size, 255)))
+    clear.save("clear.png")
+    deep = Image.new("I;16", grey.size)
+    deep.putdata([value * 257 for value in grey.tobytes()])
+    deep.save("deep.png")
+    turned = grey.transpose(Image.Transpose.ROTATE_90)
+    exif = Image.Exif()
+    exif[0x0112] = 6  # turn clockwise to see it
+    turned.save("turned.png", exif=exif)
+    rows = [
+        points(run, "dat_t", "--image", f"{name}.png", "--figure", "6", *QUICK)
+        for name in ("grey", "clear", "deep", "turned")
+    ]
+    for row in rows:
+        assert (row["width"], row["height"]) == (80, 60)
+        assert row["points"] == rows[0]["points"]
+
+
+def test_a_huge_image_is_resized_and_keeps_its_own_pixels(run: Run) -> None:
+    with Image.open("shapes.png") as image:
+        image.resize((4000, 3000), Image.Resampling.NEAREST).save("huge.png")
+    row = points(run, "dat_t", "--image", "huge.png", "--figure", "6", *QUICK)
+    assert row["width"] == 4000
+    assert max(point["x"] for point in row["points"]) > 2000
+    result = run("points", "dat_t", "--image", "huge.png", "--out", "huge.svg", *QUICK)
+    assert result.code == 0
+    assert Path("huge.svg").stat().st_size < 1_000_000
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["dat_t"], "give the image: --image FILE."),
+        (["--image", "shapes.png"], "name a model"),
+        (["dat_t", "--image", "none.png"], "there is no such file"),
+        (["dat_t", "--image", "text.png"], "no image that Pillow can read"),
+        (["dat_t", "--image", "cut.png"], "could not be read"),
+        (["dat_t", "--image", "."], "is a directory"),
+        (["dat_t", "--image", "shapes.png", "--query", "80,10"], "80 wide and 60 high"),
+        (["dat_t", "--image", "shapes.png", "--query", "-1,10"], "lies outside"),
+        (["dat_t", "--image", "shapes.png", "--query", "here"], "write X,Y"),
+        (["dat_t", "--image", "shapes.png", "--stage", "1"], "in stage 3 and 4"),
+        (["dat_t", "--image", "shapes.png", "--block", "1"], "3.2, 3.4, 3.6, 4.2"),
+        (["dat_t", "--image", "shapes.png", "--group", "7", "--figure", "6"], "there are 6"),
+        (["dat_t", "--image", "shapes.png", "--group", "x"], "a number from 1, or all"),
+        (["dat_t", "--image", "shapes.png", "--head", "25"], "there are 24"),
+        (
+            ["dat_t", "--image", "shapes.png", "--head", "9", "--group", "1", "--stage", "3"],
+            "another",
+        ),
+        (["dat_t", "--image", "shapes.png", "--figure", "8"], "write 5, 6 or 7"),
+        (["dat_t", "--image", "shapes.png", "--style", "grups"], "did you mean groups"),
+        (["dat_t", "--image", "shapes.png", "--style", "groups", "--top", "2"], "leave out"),
+        (
+            ["dat_t", "--image", "shapes.png", "--style", "groups", "--query", "10,10"],
+            "share their points",
+        ),
+        (["dat_t", "--image", "shapes.png", "--out", "a.jpeg"], "the suffix .jpeg"),
+        (["dat_t", "--image", "shapes.png", "--out", "no/a.png"], "there is no directory"),
+        (["dat_t_no_offsets", "--image", "shapes.png"], "no deformable attention that samples"),
+        (["ceit_s", "--image", "shapes.png"], "no deformable attention that samples"),
+        (["dat_t", "--image", "shapes.png", "--checkpoint", "no.pth"], "no.pth"),
+        (["dat_t", "--image", "shapes.png", "--checkpoint", "tiny.pth"], "another model"),
+    ],
+)
+def test_what_is_refused(run: Run, tmp_path: Path, arguments: list[str], said: str) -> None:
+    Path("text.png").write_text("no image")
+    Path("cut.png").write_bytes(Path("shapes.png").read_bytes()[:150])
+    torch.save({"model": {"head.weight": torch.zeros(3)}}, "tiny.pth")
+    before = sorted(tmp_path.iterdir())
+    assert said in run("points", *arguments, *QUICK).complaint()
+    assert sorted(tmp_path.iterdir()) == before
+
+
+def test_groups_of_one_query_where_it_has_its_own_points(run: Run) -> None:
+    words = ("dat_t_ddetr_16_16", "--image", "shapes.png", "--style", "groups", *QUICK)
+    here, there = points(run, *words, "--query", "10,10"), points(run, *words, "--query", "70,50")
+    assert here["query"] == [10.0, 10.0]
+    assert here["points"] != there["points"]
+
+
+def test_more_than_the_free_memory_is_refused(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    from datbench.measure.points import rows
+
+    free = 1_500 * 2**20
+    monkeypatch.setattr(rows, "available_bytes", lambda device: free)
+    words = ("points", "dat_s", "--image", "shapes.png", "--res", "1280x800")
+    monkeypatch.setattr(rows, "layers", lambda *_: pytest.fail("it ran"))
+    said = run(*words, "--out", "big.png").complaint(5)
+    assert re.fullmatch(
+        r"dat_s at 1280x800: this takes [78]\.\d GiB, 1\.5 GiB are free; give a smaller --res, or "
+        r"--style groups, which keeps no attention\.",
+        said,
+    ), said
+    assert not Path("big.png").exists()
+    free = 2**20
+    said = run(*words, "--style", "groups").complaint(5)
+    assert said.endswith("1.0 MiB are free; give a smaller --res."), said
+
+
+@pytest.mark.parametrize("size", [(500, 3), (3, 500)])
+def test_an_extreme_image_is_not_a_line(run: Run, size: tuple[int, int]) -> None:
+    Image.new("RGB", size, "firebrick").save("line.png")
+    assert run("points", "dat_t", "--image", "line.png", "--out", "line-out.png", *QUICK).code == 0
+    with Image.open("line-out.png") as picture:
+        colours = picture.convert("RGB").getcolors(1 << 24) or []
+        width, height = picture.size
+    red = sum(n for n, colour in colours if colour == (178, 34, 34))  # firebrick
+    assert red > width * height / 4
+
+
+@pytest.mark.parametrize(("size", "said"), [((60, 10), True), ((50, 10), False), ((10, 51), True)])
+def test_a_picture_says_that_it_is_not_to_scale(
+    run: Run, size: tuple[int, int], said: bool
+) -> None:
+    Image.new("RGB", size, "firebrick").save("long.png")
+    run("points", "dat_t", "--image", "long.png", "--figure", "6", "--out", "long.svg", *QUICK)
+    assert ("(not to scale)" in Path("long.svg").read_text()) == said
+
+
+def test_without_pillow(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "PIL", None)
+    said = run("points", "dat_t", "--image", "shapes.png", *QUICK).complaint(5)
+    assert said == "reading images needs Pillow: pip install 'datbench[plots]'."
+
+
+def test_a_factory_of_the_user_brings_its_own_weights(
+    run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    source = """
+import torch
+import datbench
+
+def wrapped():
+    return torch.nn.Sequential(datbench.create_model("dat_t"))
+"""
+    (tmp_path / "own_points.py").write_text(source)
+    monkeypatch.syspath_prepend(tmp_path)
+    result = run("points", "own_points:wrapped", "--image", "shapes.png", "--figure", "6", *QUICK)
+    assert "own_points:wrapped at 64x64, weights as built: where each group samples" in result.text
+
+
+def test_the_smallest_input_and_a_detector(run: Run) -> None:
+    row = points(run, "datpp_t", "--image", "shapes.png", "--res", "32", "--figure", "6")
+    last = [p for p in row["points"] if p["stage"] == 4]
+    assert len(last) == 8  # one point for each group, in the only cell
+    assert {(p["x"], p["y"]) for p in last} == {(39.5, 29.5)}
+    inside = points(run, "dat_t+retinanet", "--image", "shapes.png", "--figure", "6", *QUICK)
+    assert {p["stage"] for p in inside["points"]} == {3, 4}
+
+
+@pytest.mark.parametrize("model", ["timm:swin_tiny_patch4_window7_224"])
+def test_a_model_of_timm_has_none(run: Run, model: str) -> None:
+    pytest.importorskip("timm", reason="needs datbench[timm]", exc_type=ImportError)
+    said = run("points", model, "--image", "shapes.png").complaint()
+    assert "has no deformable attention" in said

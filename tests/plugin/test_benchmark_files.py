@@ -1,0 +1,207 @@
+"""pytest-benchmark's JSON: written as it writes it, read by it, and read back."""
+
+import json
+import random
+import subprocess
+import sys
+from dataclasses import replace
+from datetime import datetime, timezone
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from datbench.benchmark_documents import document, stats
+from datbench.benchmark_files import read
+from datbench.cli.main import main
+from datbench.errors import UsageError
+from datbench.measurements import Timing
+from datbench.timings import How, ProcessTiming, ThroughputRow
+from datbench.types import Resolution, Setting
+
+WHERE = {"processor": "a processor", "cpus": 2, "python": "3.11"}
+
+
+def row(model: str, *processes: tuple[float, ...]) -> ThroughputRow:
+    timings = [
+        Timing(samples, (), 3, "interval", sorted(samples)[len(samples) // 2], 0.0, 1.0, 0.95)
+        for samples in processes
+    ]
+    setting = Setting(Resolution(64, 64), 4, device="cpu")
+    done = tuple(ProcessTiming("measured", timing=timing) for timing in timings)
+    return ThroughputRow(model, setting, How(), "measured", None, 4, len(done), 1, done)
+
+
+def write(path: Path, *rows: ThroughputRow) -> Path:
+    content = document(rows, WHERE, datetime(2026, 1, 1, tzinfo=timezone.utc))
+    path.write_text(json.dumps(content, allow_nan=False))
+    return path
+
+
+@pytest.mark.parametrize("count", [1, 2, 3, 4, 5, 6, 7, 8, 9, 30, 31])
+def test_figures_are_those_of_pytest_benchmark(count: int) -> None:
+    theirs = pytest.importorskip("pytest_benchmark.stats").Stats()
+    generator = random.Random(count)
+    samples = [generator.lognormvariate(0, 0.7) for _ in range(count)]
+    for sample in samples:
+        theirs.update(sample)
+    ours = stats(samples, 7)
+    for name, value in theirs.as_dict().items():
+        if name == "hd15iqr":  # older versions give the first datum beyond the fence
+            continue
+        assert ours[name] == (value if isinstance(value, str) else pytest.approx(value)), name
+    assert (ours["iterations"], ours["data"]) == (7, samples)
+
+
+def test_pytest_benchmark_compares_our_files(tmp_path: Path) -> None:
+    pytest.importorskip("pytest_benchmark")
+    one = write(tmp_path / "one.json", row("dat_t", (0.1, 0.2, 0.3)), row("dat_s", (0.5, 0.6)))
+    two = write(tmp_path / "two.json", row("dat_t", (0.2, 0.3, 0.4)))
+    command = [sys.executable, "-m", "pytest_benchmark", "compare", str(one), str(two)]
+    ran = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert ran.returncode == 0, ran.stderr
+    lines = [line for line in ran.stdout.splitlines() if line.startswith("throughput[")]
+    assert len(lines) == 3
+    (found,) = (line for line in lines if "dat_t" in line and "one)" in line)
+    assert "200.0000 (1.0)" in found  # the median in ms
+    assert found.split()[-2:] == ["3", "3"]  # rounds and iterations
+
+
+def test_what_is_written_is_read_back(tmp_path: Path) -> None:
+    file = read(write(tmp_path / "a.json", row("dat_t", (0.1, 0.4), (0.2, 0.3, 0.5))))
+    (found,) = file.rows
+    assert found.fullname == "datbench::throughput[dat_t-64x64-batch4-float32-cpu-eager-infer]"
+    assert found.samples == (0.1, 0.4, 0.2, 0.3, 0.5)
+    assert (found.median, found.rounds, found.iterations) == (0.3, 5, 3)
+    assert found.processes == (0.4, 0.3)
+    assert found.params["batch"] == 4
+    assert file.environment()["processor"] == "a processor"
+    assert file.date == "2026-01-01T00:00:00+00:00"
+
+
+def test_a_row_without_samples_is_left_out() -> None:
+    failed = ThroughputRow(
+        "dat_b", Setting(Resolution(64, 64), device="cpu"), How(), "crashed", "", 1, 1, 1, ()
+    )
+    names = [
+        b["params"]["model"] for b in document([row("dat_t", (0.1,)), failed], WHERE)["benchmarks"]
+    ]
+    assert names == ["dat_t"]
+
+
+def theirs(path: Path, **medians: float) -> Path:
+    """As pytest-benchmark saves by default: without the samples."""
+    benchmarks = []
+    for name, median in medians.items():
+        figures = stats([median])
+        del figures["data"]
+        benchmarks.append(
+            {
+                "name": name,
+                "fullname": f"test_x.py::{name}",
+                "group": None,
+                "params": None,
+                "param": None,
+                "extra_info": {},
+                "options": {},
+                "stats": figures,
+            }
+        )
+    content = {
+        "machine_info": {
+            "node": "here",
+            "machine": "x86_64",
+            "cpu": {"brand_raw": "P", "count": 2},
+        },
+        "commit_info": {},
+        "benchmarks": benchmarks,
+        "datetime": "2026-01-01T00:00:00",
+        "version": "4.0.0",
+    }
+    path.write_text(json.dumps(content))
+    return path
+
+
+def test_files_of_others_are_read(tmp_path: Path) -> None:
+    file = read(theirs(tmp_path / "a.json", test_a=0.25, test_b=0.5))
+    assert [(r.name, r.median, r.samples) for r in file.rows] == [
+        ("test_a", 0.25, ()),
+        ("test_b", 0.5, ()),
+    ]
+    assert file.environment() == {"processor": "P", "cpus": 2}
+
+
+def compare(
+    capsys: pytest.CaptureFixture[str], *paths: Path
+) -> tuple[int, list[dict[str, Any]], str]:
+    code = main(["compare", *map(str, paths), "--format", "json"])
+    captured = capsys.readouterr()
+    return code, json.loads(captured.out)["rows"] if captured.out else [], captured.err
+
+
+def test_compare_matches_by_full_name(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    a = theirs(tmp_path / "a.json", test_a=0.25, test_b=0.5)
+    b = theirs(tmp_path / "b.json", test_a=0.5, test_c=0.5)
+    code, rows, _ = compare(capsys, a, b)
+    found = {row["a"]: (row["decision"]["verdict"], row["decision"]["ratio"]) for row in rows}
+    assert code == 3
+    assert found["test_x.py::test_a"] == ("ambiguous", pytest.approx(0.5))  # one process of each
+    assert found["test_x.py::test_b"][0] == found["test_x.py::test_c"][0] == "missing"
+
+
+def test_compare_has_a_verdict_on_many_processes(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    fast = [(0.1 + n / 1000,) for n in range(8)]
+    slow = [(0.2 + n / 1000,) for n in range(8)]
+    a = write(tmp_path / "a.json", row("dat_t", *fast))
+    b = write(tmp_path / "b.json", row("dat_t", *slow))
+    code, (found,), _ = compare(capsys, a, b)
+    assert (code, found["decision"]["verdict"]) == (1, "slower")
+    assert found["rate_a"] == pytest.approx(4 / 0.1035, rel=0.01)
+
+
+def test_throughput_writes_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from datbench.measure.throughput import rows
+    from datbench.measure.throughput.rows import Results
+
+    timed = replace(row("dat_t", (0.1, 0.2)), seconds=0.15)
+    monkeypatch.setattr(rows, "measure_rows", lambda *_, **__: Results((timed,), False))
+    out = tmp_path / "t.json"
+    words = ["throughput", "dat_t", "--device", "cpu", "--format", "pytest-benchmark"]
+    assert main([*words, "--out", str(out)]) == 0
+    assert [each.samples for each in read(out).rows] == [(0.1, 0.2)]
+    assert main([*words[:-1], "pytest_benchmark"]) == 2
+    assert "did you mean pytest-benchmark?" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        (lambda c: c.update(benchmarks=[]), "holds no benchmarks"),
+        (lambda c: c.update(benchmarks={}), "no result of pytest-benchmark"),
+        (lambda c: c.pop("machine_info"), "no result of pytest-benchmark"),
+        (lambda c: c["benchmarks"][0].pop("stats"), "benchmark 1: it has no stats"),
+        (lambda c: c["benchmarks"][0].pop("name"), "benchmark 1: it has no name"),
+        (lambda c: c["benchmarks"][0]["stats"].update(median="x"), "stats.median must be"),
+        (lambda c: c["benchmarks"][0]["stats"].update(data=[1, None]), "stats.data must be"),
+        (lambda c: c["benchmarks"].append(c["benchmarks"][0]), "test_x.py::test_a twice"),
+    ],
+)
+def test_damage_is_named(tmp_path: Path, change: Any, said: str) -> None:
+    path = theirs(tmp_path / "a.json", test_a=0.25)
+    content = json.loads(path.read_text())
+    change(content)
+    path.write_text(json.dumps(content))
+    with pytest.raises(UsageError, match=said):
+        read(path)
+
+
+def test_files_that_cannot_be_read(tmp_path: Path) -> None:
+    (tmp_path / "cut.json").write_text('{"machine_info": {}, "bench')
+    with pytest.raises(UsageError, match="no complete JSON"):
+        read(tmp_path / "cut.json")
+    with pytest.raises(UsageError, match="there is no file"):
+        read(tmp_path / "none.json")

@@ -1,0 +1,162 @@
+"""What is recorded is what ran: positions, and weights that make the mixer's output."""
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from benchmarks.published_way import goldens
+from benchmarks.published_way.deformable2022 import DeformableAttention as Published
+from datbench.measure.points.record import bytes_to_record, layers, places
+from datbench.models.config import Deformable, DeformableDetr, Pyramid, Stage, Window
+from datbench.models.mixers import DeformableAttention, DeformableDetrAttention
+from datbench.models.pyramid import PyramidBackbone
+
+
+def tiny(*mixers: Deformable | DeformableDetr, dim: int = 24, heads: int = 6) -> PyramidBackbone:
+    """Windows, and these in stage 2."""
+    near = (Window(7),)
+    pyramid = Pyramid(
+        stages=(
+            Stage(12, 3, near),
+            Stage(dim, heads, (*near, *mixers)),
+            Stage(24, 3, near),
+            Stage(24, 3, near),
+        ),
+        image_size=64,
+        classes=5,
+    )
+    return PyramidBackbone(pyramid).eval()
+
+
+IMAGE = torch.linspace(-1, 1, 3 * 64 * 96).sin().view(1, 3, 64, 96)
+
+
+def seen_input(model: PyramidBackbone, mixer: nn.Module, kept: list[Tensor]) -> None:
+    mixer.register_forward_hook(lambda module, args, out: kept.extend((args[0], out)))
+
+
+def test_without_offsets_points_are_the_grid_by_hand() -> None:
+    model = tiny(Deformable(groups=3, kernel=3))
+    mixer = places(model)[0][2]
+    assert isinstance(mixer, DeformableAttention)
+    nn.init.zeros_(mixer.offset_network.out.weight)
+    (layer,) = layers(model, IMAGE)
+    assert (layer.stage, layer.block) == (2, 2)
+    assert (layer.height, layer.width, layer.groups) == (8, 12, 3)
+    assert layer.points.shape == (3, 96, 2)
+    for group in range(3):
+        # 2022: (i + 0.5) / n * 2 - 1, as (x, y), rows first
+        assert layer.points[group, 0].tolist() == pytest.approx([-11 / 12, -7 / 8])
+        assert layer.points[group, 1].tolist() == pytest.approx([-9 / 12, -7 / 8])
+        assert layer.points[group, 12].tolist() == pytest.approx([-11 / 12, -5 / 8])
+        assert layer.points[group, 95].tolist() == pytest.approx([11 / 12, 7 / 8])
+
+
+@pytest.mark.parametrize("bias", ["relative", "none"])
+@pytest.mark.parametrize("code", [2022, 2023])
+def test_weights_are_softmax_over_keys_and_make_the_output(bias: str, code: int) -> None:
+    model = tiny(Deformable(groups=2, kernel=3, stride=2, bias=bias, code=code))  # type: ignore[arg-type]
+    mixer = places(model)[0][2]
+    assert isinstance(mixer, DeformableAttention)
+    kept: list[Tensor] = []
+    seen_input(model, mixer, kept)
+    (layer,) = layers(model, IMAGE)
+    x, out = kept
+    assert layer.weights is not None
+    assert layer.weights.shape == (6, 96, 24)
+    torch.testing.assert_close(layer.weights.sum(-1), torch.ones(6, 96))
+    # The points sampled by hand, group by group, then values weighed by what was recorded.
+    maps = x.permute(0, 3, 1, 2).reshape(2, 12, 8, 12)  # (G, C / G, H, W)
+    sampled = torch.nn.functional.grid_sample(maps, layer.points[:, None], align_corners=True)
+    value = mixer.value(sampled.reshape(24, 24).t())  # (Ns, C)
+    value = value.view(24, 6, 4).permute(1, 0, 2)  # (M, Ns, d)
+    y = (layer.weights @ value).permute(1, 0, 2).reshape(1, 8, 12, 24)
+    torch.testing.assert_close(mixer.out(y), out, atol=1e-5, rtol=1e-4)
+
+
+def test_deformable_detr_weights_make_the_output() -> None:
+    model = tiny(DeformableDetr(points=4))
+    mixer = places(model)[0][2]
+    assert isinstance(mixer, DeformableDetrAttention)
+    for parameter in (mixer.offsets.weight, mixer.weights.weight):
+        nn.init.normal_(parameter, std=0.3)
+    kept: list[Tensor] = []
+    seen_input(model, mixer, kept)
+    (layer,) = layers(model, IMAGE)
+    x, out = kept
+    assert layer.own
+    assert layer.points.shape == (6, 96, 4, 2)
+    assert layer.weights is not None
+    torch.testing.assert_close(layer.weights.sum(-1), torch.ones(6, 96))
+    value = mixer.value(x).view(96, 6, 4).permute(1, 2, 0).reshape(6, 4, 8, 12)  # (M, d, H, W)
+    sampled = torch.nn.functional.grid_sample(value, layer.points, align_corners=True)
+    y = (sampled * layer.weights[:, None]).sum(-1)  # (M, d, H W)
+    y = y.reshape(24, 96).t().reshape(1, 8, 12, 24)
+    torch.testing.assert_close(mixer.out(y), out, atol=1e-5, rtol=1e-4)
+
+
+def test_points_are_those_of_the_published_way() -> None:
+    """Of every deformable block of DAT-T, with weights that move points far."""
+    import datbench
+
+    theirs = goldens.build("dat_t").eval()
+    for name, parameter in theirs.named_parameters():
+        if "conv_offset.3" in name:
+            nn.init.normal_(parameter, std=1.0)
+    expected: list[Tensor] = []
+
+    def keep(module: Published, args: tuple[Tensor, ...]) -> None:
+        points = module.sampling_points(module.proj_q(args[0]))  # (G, Hk, Wk, 2), (y, x)
+        expected.append(points.flip(-1).flatten(1, 2))
+
+    for module in theirs.modules():
+        if isinstance(module, Published):
+            module.register_forward_pre_hook(keep)
+    import tempfile
+    from pathlib import Path
+
+    ours = datbench.create_model("dat_t", attention="sdpa").eval()
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder, "weights.pth")
+        torch.save({"model": theirs.state_dict()}, path)
+        datbench.load_checkpoint(ours, path)
+    image = torch.randn(1, 3, 96, 160)
+    with torch.no_grad():
+        theirs(image)
+    found = layers(ours, image)
+    assert [(layer.stage, layer.block) for layer in found] == [(3, 2), (3, 4), (3, 6), (4, 2)]
+    for layer, points in zip(found, expected, strict=True):
+        torch.testing.assert_close(layer.points, points, atol=1e-4, rtol=0)
+        grid = points.mean(0, keepdim=True)
+        assert (points - grid).abs().max() > 0.02  # the groups differ: points did move
+    assert all(mixer.attention == "sdpa" for _, _, mixer in places(ours))
+
+
+def test_the_model_is_as_it_was() -> None:
+    model = tiny(Deformable(groups=3, kernel=3))
+    hooks = [len(m._forward_hooks) + len(m._forward_pre_hooks) for m in model.modules()]
+    layers(model, IMAGE, weights=[])
+    assert hooks == [len(m._forward_hooks) + len(m._forward_pre_hooks) for m in model.modules()]
+    (layer,) = layers(model, IMAGE, weights=[])
+    assert layer.weights is None
+
+
+def test_a_variant_without_offsets_has_no_place() -> None:
+    assert places(tiny(Deformable(groups=3, kernel=3, offsets=False))) == []
+
+
+def test_bytes_hold_what_is_kept() -> None:
+    """Two blocks' attention, and one of them in float64; one block's where one is wanted."""
+    model = tiny(Deformable(groups=3, kernel=3), Deformable(groups=3, kernel=3)).to("meta")
+    image = torch.empty(1, 3, 512, 512, device="meta")
+    cells = 64 * 64
+    each = 4 * 6 * cells * cells  # heads, queries, keys
+    found = layers(model, image)
+    assert sum(layer.weights.nbytes for layer in found if layer.weights is not None) == 2 * each
+    both = bytes_to_record(model, image)
+    only = bytes_to_record(model, image, [(2, 3)])
+    assert both > 4 * each
+    assert each < only < both
+    assert {mixer.attention for mixer in model.modules() if hasattr(mixer, "attention")} == {
+        "eager"
+    }
