@@ -32,7 +32,9 @@ def imports(session: nox.Session) -> None:
 def tests(session: nox.Session) -> None:
     """The default suite: a few minutes on a CPU."""
     session.install("-e", ".[test]")
-    session.run("pytest", *session.posargs)
+    session.run(
+        "pytest", "-n", "auto", "--maxprocesses", "8", "--dist", "worksteal", *session.posargs
+    )
 
 
 @nox.session

@@ -21,11 +21,16 @@ _MADE = "<!-- Made by docs/generate.py; a test compares it with the program. -->
 
 def cli() -> str:
     """Every command with its arguments and options, from the functions that are the commands."""
+    from datbench.cli import results
     from datbench.cli.main import COMMANDS, root
 
     parts = ["# Command line", _paragraphs(root), _options(root)]
-    for command in COMMANDS:
-        parts += [f"## datbench {command.__name__}", _paragraphs(command), _usage(command)]
+    named = [(f"datbench {command.__name__}", command) for command in COMMANDS]
+    for below in results.app.registered_commands:
+        assert below.callback is not None
+        named.append((f"datbench results {below.name or below.callback.__name__}", below.callback))
+    for name, command in named:
+        parts += [f"## {name}", _paragraphs(command), _usage(name, command)]
         parts.append(_options(command))
     return "\n\n".join([*parts, "## Exit codes", _exit_codes()]) + "\n"
 
@@ -45,8 +50,8 @@ def _parameters(command: Callable[..., None]) -> list[tuple[inspect.Parameter, A
     return found
 
 
-def _usage(command: Callable[..., None]) -> str:
-    words = ["datbench", command.__name__]
+def _usage(name: str, command: Callable[..., None]) -> str:
+    words = [name]
     for parameter, kind, info in _parameters(command):
         if isinstance(info, ArgumentInfo):
             word = info.metavar or parameter.name.upper()

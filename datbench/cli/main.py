@@ -3,8 +3,13 @@
 from __future__ import annotations
 
 import io
+import signal
 import sys
-from collections.abc import Callable
+import threading
+import traceback
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from types import FrameType
 from typing import Annotated, Any
 
 import typer
@@ -12,7 +17,25 @@ import typer
 from .. import __version__
 from ..errors import DatbenchError
 from ..units import printable
-from . import env, eq10, explain, flops, memory, models, params, show, table
+from . import (
+    compare,
+    env,
+    eq10,
+    explain,
+    flops,
+    gate,
+    memory,
+    models,
+    params,
+    plot,
+    points,
+    profile,
+    report,
+    results,
+    show,
+    table,
+    throughput,
+)
 
 COMMANDS: tuple[Callable[..., None], ...] = (
     models.models,
@@ -23,6 +46,13 @@ COMMANDS: tuple[Callable[..., None], ...] = (
     eq10.eq10,
     memory.memory,
     table.table,
+    throughput.throughput,
+    profile.profile,
+    compare.compare,
+    gate.gate,
+    report.report,
+    plot.plot,
+    points.points,
     env.env,
 )
 
@@ -37,6 +67,7 @@ app = typer.Typer(
 )
 for command in COMMANDS:
     app.command()(command)
+app.add_typer(results.app)
 
 
 def _print_version(wanted: bool) -> None:
@@ -66,28 +97,71 @@ _CLICK_ERROR: Any = next(c for c in typer.BadParameter.__mro__ if c.__name__ == 
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Run the program; returns its exit code. Every deliberate error ends here, as one line."""
+    """Run the program; returns its exit code. Every error ends here, as one line.
+
+    With ``--debug`` errors are raised.
+    """
     given = sys.argv[1:] if arguments is None else arguments
     debug = "--debug" in given  # anywhere, also after the command
     arguments = [argument for argument in given if argument != "--debug"]
-    try:
-        result = app(args=arguments, prog_name="datbench", standalone_mode=False)
-    except DatbenchError as error:
-        if debug:
+    with _interrupts() as pressed:
+        try:
+            result = app(args=arguments, prog_name="datbench", standalone_mode=False)
+        except _CLICK_ERROR as error:
+            return _complain(_usage(error), 2)
+        except (typer.Abort, KeyboardInterrupt):
+            return _complain("interrupted.", INTERRUPTED)
+        except SystemExit:
             raise
-        return _complain(str(error), error.exit_code)
-    except _CLICK_ERROR as error:
-        return _complain(_usage(error), 2)
-    except (typer.Abort, KeyboardInterrupt):
-        return _complain("interrupted.", INTERRUPTED)
-    except OSError as error:
-        if debug:
-            raise
-        where = f"{error.filename}: " if error.filename else ""
-        return _complain(f"{where}{error.strerror or error}.", 5)
+        except BaseException as error:  # a model's code may raise anything
+            if pressed and _lost_an_interrupt(error):
+                return _complain("interrupted.", INTERRUPTED)
+            if debug:
+                raise
+            return _complain(*_said(error))
     if result == INTERRUPTED:  # some versions of typer catch Ctrl-C themselves
         return _complain("interrupted.", INTERRUPTED)
     return result if isinstance(result, int) else 0
+
+
+def _said(error: BaseException) -> tuple[str, int]:
+    """An error in a line, and its exit code: what nobody expected is no failed check."""
+    if isinstance(error, DatbenchError):
+        return str(error), error.exit_code
+    if isinstance(error, OSError):
+        where = f"{error.filename}: " if error.filename else ""
+        return f"{where}{error.strerror or error}.", 5
+    what = f"{type(error).__name__}: {error}".rstrip(": ")
+    return f"unexpected {what:.300}; --debug shows where.", 5
+
+
+@contextmanager
+def _interrupts() -> Iterator[list[int]]:
+    """Ctrl-C as before, and how often it came: torch may turn it into another error."""
+    pressed: list[int] = []
+    if (
+        threading.current_thread() is not threading.main_thread()
+        or signal.getsignal(signal.SIGINT) is not signal.default_int_handler
+    ):
+        yield pressed
+        return
+
+    def noted(number: int, frame: FrameType | None) -> None:
+        pressed.append(number)
+        signal.default_int_handler(number, frame)
+
+    signal.signal(signal.SIGINT, noted)
+    try:
+        yield pressed
+    finally:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+def _lost_an_interrupt(error: BaseException | None) -> bool:
+    """Whether an error after Ctrl-C is Ctrl-C's: no word of ours, or for what broke under it."""
+    while isinstance(error, DatbenchError):
+        error = error.__cause__
+    return error is not None and not isinstance(error, OSError)
 
 
 def _usage(error: Any) -> str:
@@ -99,7 +173,8 @@ def _usage(error: Any) -> str:
 
 def _complain(message: str, code: int) -> int:
     line = printable(" ".join(message.split()))
-    print(f"datbench: {line}", file=sys.stderr)
+    if sys.stderr is not None:  # closed: nobody is told, and standard output is for results
+        print(f"datbench: {line}", file=sys.stderr)
     return code
 
 
@@ -107,4 +182,11 @@ def entry() -> None:
     """What the console script calls."""
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="backslashreplace")  # names of files need not be UTF-8
-    sys.exit(main())
+    try:
+        code = main()
+    except SystemExit:
+        raise
+    except BaseException as error:  # with --debug
+        traceback.print_exc()
+        _, code = _said(error)
+    sys.exit(code)

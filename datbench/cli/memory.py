@@ -27,6 +27,7 @@ from .options import (
     Out,
     OutputFormat,
     Resolutions,
+    With,
     complete,
     resolutions,
     specs,
@@ -46,6 +47,7 @@ PARTS: tuple[By, ...] = ("stage", "module", "operator")
 def memory(
     model: Models = None,
     config: Configs = None,
+    with_: With = None,
     res: Resolutions = None,
     batch: Annotated[
         list[int] | None,
@@ -167,7 +169,7 @@ def memory(
     parts = _parts(by, wanted)
     chosen = _mode(mode)
     recipe = _recipe(chosen, optimizer, autocast, checkpointing)
-    jobs = _jobs(specs(model, config), res, batch, _attention(attention), dtype, features)
+    jobs = _jobs(specs(model, config, with_), res, batch, _attention(attention), dtype, features)
     if autocast is not None and dtype != "float32":
         raise UsageError(f"--autocast casts a float32 model; leave out --dtype {dtype}.")
     if autocast is not None and verify and device is None:

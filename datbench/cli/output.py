@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import sys
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -81,12 +81,25 @@ def _check_path(out: Path, option: str) -> None:
         raise UsageError(f"{option} {out}: no permission to write in {folder}.")
 
 
+def check_apart(out: Path | None, read: Iterable[Path]) -> None:
+    """Refuse to write over what is read.
+
+    Raises:
+        UsageError: it is the same file, by whatever name.
+    """
+    for path in read if out is not None else ():
+        assert out is not None
+        same = os.path.realpath(out) == os.path.realpath(path)
+        if same or (out.exists() and path.exists() and out.samefile(path)):
+            raise UsageError(f"--out {out} is {path}, which is read; name another file.")
+
+
 def console(stderr: bool = False) -> Console:
     """A rich console: colours on a terminal only; wide where nothing bounds the width."""
     from rich.console import Console
 
     stream = sys.stderr if stderr else sys.stdout
-    bounded = stream.isatty() or "COLUMNS" in os.environ
+    bounded = (stream is not None and stream.isatty()) or "COLUMNS" in os.environ
     return Console(
         stderr=stderr, width=None if bounded else PLAIN_WIDTH, highlight=False, soft_wrap=False
     )
@@ -114,7 +127,13 @@ def emit(
 
 
 def write_text(text: str) -> None:
-    """Write to standard output; a reader who leaves ends the program quietly."""
+    """Write to standard output; a reader who leaves ends the program quietly.
+
+    Raises:
+        DatbenchError: it is closed.
+    """
+    if sys.stdout is None:
+        raise DatbenchError("standard output is closed; write to a file with --out FILE.")
     try:
         sys.stdout.write(text)
         sys.stdout.flush()

@@ -12,7 +12,7 @@ Job = TypeVar("Job")
 
 def progress(jobs: Sequence[Job], name: Callable[[Job], str]) -> Iterable[Job]:
     """Yield every job, showing the name of the one at work."""
-    if len(jobs) < 2 or not sys.stderr.isatty():
+    if len(jobs) < 2 or sys.stderr is None or not sys.stderr.isatty():
         return jobs
     return _shown(jobs, name)
 
@@ -33,7 +33,7 @@ def _shown(jobs: Sequence[Job], name: Callable[[Job], str]) -> Iterator[Job]:
 @contextmanager
 def status() -> Iterator[Callable[[str], None]]:
     """A function that shows what is at work, where somebody watches."""
-    if not sys.stderr.isatty():
+    if sys.stderr is None or not sys.stderr.isatty():
         yield lambda text: None
         return
     from .output import console

@@ -51,7 +51,7 @@ class Count:
         return sum(
             convention.weigh(call.cost, call.module_type)
             for call in self.calls
-            if phase in (None, call.phase)
+            if call.cost and phase in (None, call.phase)
         )
 
     def multiply_adds(self) -> int:

@@ -17,7 +17,7 @@ BAR = 0.02
 LARGEST = 5
 """Parts that are shown where no breakdown was asked for."""
 
-_LABELS: dict[Category, str] = {
+LABELS: dict[Category, str] = {
     "parameters": "parameters",
     "buffers": "buffers",
     "inputs": "inputs",
@@ -32,6 +32,11 @@ _SETTING = ("batch", "dtype", "attention", "features")
 
 _RECIPE = ("optimizer", "autocast", "checkpointing")
 
+_NAMED = ("model", "resolution", *_SETTING, "mode", *_RECIPE)
+"""What a row's figures belong to."""
+
+_TITLES = {"features": "feature maps"}
+
 _NOT_THERE = (
     "Simulated on tensors without values. What the allocator would reserve for them stands below."
 )
@@ -39,11 +44,10 @@ _NOT_THERE = (
 
 def _setting_columns(*shown: str) -> list[Column]:
     """The model and its setting: for machines in every row, for people where the title lacks it."""
-    names = ("model", "resolution", *_SETTING, "mode", *_RECIPE)
-    numbers = ("batch",)
+    text = {"batch": units.integer, "features": lambda value: "yes" if value else "no"}
     return [
-        Column(name, name, units.integer if name in numbers else None, hidden=name not in shown)
-        for name in names
+        Column(name, _TITLES.get(name, name), text.get(name), hidden=name not in shown)
+        for name in _NAMED
     ]
 
 
@@ -54,12 +58,17 @@ def _setting_values(row: MemoryRow) -> tuple[Value, ...]:
     return (row.model, str(setting.resolution), *values, row.mode, *recipe)
 
 
-def _words(row: MemoryRow, *left_out: str) -> str:
+def setting_words(row: MemoryRow, *left_out: str) -> str:
     """What the figures belong to, in words."""
+    parts = _parts_of_setting(row)
+    return ", ".join(words for name, words in parts.items() if words and name not in left_out)
+
+
+def _parts_of_setting(row: MemoryRow) -> dict[str, str]:
     setting, recipe = row.setting, row.recipe
-    parts = {
+    return {
         "mode": "full step" if row.mode == "step" else row.mode,
-        "optimizer": recipe.optimizer,
+        "optimizer": recipe.optimizer or "",
         "resolution": str(setting.resolution),
         "batch": f"batch {setting.batch}",
         "dtype": setting.dtype,
@@ -68,7 +77,35 @@ def _words(row: MemoryRow, *left_out: str) -> str:
         "checkpointing": f"{recipe.checkpointing} checkpointing" if recipe.checkpointing else "",
         "features": "four feature maps, no head" if setting.features else "",
     }
-    return ", ".join(words for name, words in parts.items() if words and name not in left_out)
+
+
+def differing(rows: Sequence[MemoryRow]) -> list[str]:
+    """The model, and of everything else that rows are named by what they do not share."""
+    values = [dict(zip(_NAMED, _setting_values(row), strict=True)) for row in rows]
+    return [n for n in _NAMED if n == "model" or len({each[n] for each in values}) > 1]
+
+
+def names(rows: Sequence[MemoryRow]) -> list[str]:
+    """A name for each row: the model, what the others do not share, at last a running number."""
+    several = differing(rows)
+    without = {"autocast": "no autocast", "checkpointing": "no checkpointing", "features": "head"}
+    found = []
+    for row in rows:
+        words = _parts_of_setting(row)
+        parts = [words[name] or without.get(name, "") for name in words if name in several]
+        found.append(", ".join([row.model, *filter(None, parts)]))
+    return [
+        f"{name}, run {number}" if number else name
+        for name, number in zip(found, runs(found), strict=True)
+    ]
+
+
+def runs(named: Sequence[str]) -> list[int | None]:
+    """A running number for each of what is named alike; None where a name stands alone."""
+    return [
+        named[: place + 1].count(name) if named.count(name) > 1 else None
+        for place, name in enumerate(named)
+    ]
 
 
 def one_model(row: MemoryRow, by: Sequence[By]) -> list[Table]:
@@ -77,7 +114,7 @@ def one_model(row: MemoryRow, by: Sequence[By]) -> list[Table]:
     total = f"peak {units.size(row.peak.amount)}"
     if kept is not None:
         total += f", {units.size(kept)} kept for backward"
-    first = _ledger(row, f"{row.model}: {total} ({_words(row)})")
+    first = _ledger(row, f"{row.model}: {total} ({setting_words(row)})")
     return [first, *([breakdown(row, part) for part in by] or [_largest(row)])]
 
 
@@ -91,7 +128,7 @@ def _ledger(row: MemoryRow, title: str) -> Table:
     peak = row.peak.amount
     rows: list[tuple[Value, ...]] = [
         (
-            _LABELS[line.category],
+            LABELS[line.category],
             line.amount,
             line.at_peak,
             None if line.at_peak is None else line.at_peak / peak,
@@ -115,7 +152,7 @@ def _notes(row: MemoryRow) -> tuple[str, ...]:
     temporary = row.line("temporary").amount
     if temporary:
         notes.append("Of temporaries the most at any one time, which need not be the peak.")
-    absent = [f"{_LABELS[line.category]}: {line.reason}" for line in row.lines if line.reason]
+    absent = [f"{LABELS[line.category]}: {line.reason}" for line in row.lines if line.reason]
     if absent:
         notes.append(f"{'; '.join(absent)}.")
     if row.measured is not None:
@@ -184,15 +221,14 @@ def _place(part: MemoryPart, place: By) -> str:
 
 def many_models(rows: Sequence[MemoryRow]) -> Table:
     """One row a model and setting."""
-    first = rows[0]
-    several = [
-        name
-        for name in ("model", "resolution", "batch")
-        if name == "model" or len({_setting_of(row, name) for row in rows}) > 1
-    ]
+    several = differing(rows)
+    numbers = runs([str(_setting_values(row)) for row in rows])
+    alike = any(numbers)
+    backward = any(row.mode in WITH_BACKWARD for row in rows)
     verified = any(row.measured is not None for row in rows)
     columns = (
         *_setting_columns(*several),
+        *([Column("run", "run", units.integer)] if alike else []),
         *(
             # `optimizer` is the recipe's.
             Column(
@@ -201,10 +237,10 @@ def many_models(rows: Sequence[MemoryRow]) -> Table:
                 units.size,
                 hidden=all(row.line(category).amount is None for row in rows),
             )
-            for category, label in _LABELS.items()
+            for category, label in LABELS.items()
         ),
         Column("after_forward", "after forward", units.size),
-        Column("at_end", "at the end", units.size, hidden=first.mode not in WITH_BACKWARD),
+        Column("at_end", "at the end", units.size, hidden=not backward),
         Column("peak", "peak", units.size),
         Column("measured_peak", "measured", units.size, hidden=not verified),
         Column("difference", "difference", _percent, hidden=not verified),
@@ -215,7 +251,8 @@ def many_models(rows: Sequence[MemoryRow]) -> Table:
     values = tuple(
         (
             *_setting_values(row),
-            *(row.line(category).amount for category in _LABELS),
+            *([number] if alike else []),
+            *(row.line(category).amount for category in LABELS),
             row.after_forward,
             row.at_end,
             row.peak.amount,
@@ -225,17 +262,13 @@ def many_models(rows: Sequence[MemoryRow]) -> Table:
             row.peak.module or "(model)",
             row.peak.phase,
         )
-        for row in rows
+        for row, number in zip(rows, numbers, strict=True)
     )
-    title = f"Memory in bytes; {_words(first, *several)}"
+    title = f"Memory in bytes; {setting_words(rows[0], *several)}"
     notes = ["Of temporaries the most at any one time."]
     if verified:
         notes.append("Measured: the CPU's peak, from torch's profiler.")
     return Table(columns, values, title, (*notes, _NOT_THERE))
-
-
-def _setting_of(row: MemoryRow, name: str) -> Value:
-    return dict(zip(("model", "resolution", *_SETTING), _setting_values(row), strict=False))[name]
 
 
 def _short(operator: str) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, TypeAlias
 
@@ -21,6 +22,17 @@ _GAP = 2
 
 _PROSE = 24
 """A column of words is folded to no less than this many columns of the terminal."""
+
+_MARKDOWN = re.compile(
+    r"[*`~]|\\(?=[!-/:-@\[-`{-~])|_(?![^\W_])|(?<![^\W_])_|(?<=\])[(\[]|^#(?=#* )"
+)
+"""What markdown may take for more than the character; an underscore inside a name is none."""
+
+_TEXT_WIDTH = 85
+"""Characters of a LaTeX article's line in its normal size."""
+
+_SMALL = 0.9
+"""Of the normal size's width, the width of ``\\small``."""
 
 _LATEX = str.maketrans(
     {
@@ -57,20 +69,34 @@ def to_markdown(tables: Sequence[Table]) -> str:
     for table in tables:
         columns = table.visible()
         frame = pd.DataFrame(
-            [[text.replace("|", r"\|") for text in row] for row in table.shown()],
-            columns=[column.title for column in columns],
+            [[markdown_words(text).replace("|", r"\|") for text in row] for row in table.shown()],
+            columns=[markdown_words(column.title) for column in columns],
         )
         align = ["right" if column.is_number else "left" for column in columns]
         if table.title:
-            parts.append(f"### {printable(table.title)}")
+            parts.append(f"### {markdown_words(table.title)}")
         parts.append(str(frame.to_markdown(index=False, colalign=align, disable_numparse=True)))
         if table.notes:
-            parts.append("\n".join(f"- {note}" for note in table.notes))
+            parts.append("\n".join(f"- {markdown_words(note)}" for note in table.notes))
     return "\n\n".join(parts) + "\n"
 
 
+def markdown_words(text: str) -> str:
+    """One line in which no name makes a link, emphasis or a heading; code stays in backticks."""
+    parts = printable(text).split("`")
+    if len(parts) % 2 == 0:  # a backtick that closes nothing
+        return _MARKDOWN.sub(r"\\\g<0>", "`".join(parts))
+    return "`".join(
+        part if number % 2 else _MARKDOWN.sub(r"\\\g<0>", part) for number, part in enumerate(parts)
+    )
+
+
 def to_latex(tables: Sequence[Table]) -> str:
-    """Every table with booktabs rules, for a document that uses the booktabs package."""
+    """Every table with booktabs rules, for a document that uses the booktabs package.
+
+    A table that is wider than a page is small, or is made as wide as the text, for which the
+    document needs graphicx too.
+    """
     return "\n".join(map(_latex, tables))
 
 
@@ -87,7 +113,22 @@ def _latex(table: Table) -> str:
     drawn = frame.style.hide(axis="index").to_latex(
         hrules=True, column_format=layout, caption=caption, position="t" if caption else None
     )
-    return str(drawn) + "".join(f"% {note}\n" for note in table.notes)
+    text = _fitted(str(drawn), table)
+    return text + "".join(f"% {printable(note)}\n" for note in table.notes)
+
+
+def _fitted(drawn: str, table: Table) -> str:
+    """The same no wider than a page, as the number of its characters tells."""
+    shown = [[column.title for column in table.visible()], *table.shown()]
+    width = sum(max(map(len, texts)) + _GAP for texts in zip(*shown, strict=True))
+    if width <= _TEXT_WIDTH:
+        return drawn
+    begin, end = drawn.index(r"\begin{tabular}"), drawn.index(r"\end{tabular}")
+    end += len("\\end{tabular}\n")
+    before, tabular, after = drawn[:begin], drawn[begin:end], drawn[end:]
+    if width * _SMALL <= _TEXT_WIDTH:
+        return f"{before}{{\\small\n{tabular}}}\n{after}"
+    return f"{before}\\resizebox{{\\textwidth}}{{!}}{{%\n{tabular}}}\n{after}"
 
 
 def _escape(text: str) -> str:

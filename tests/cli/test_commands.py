@@ -41,11 +41,13 @@ def test_every_command_writes_every_format(run: Run, command: tuple[str, ...], f
 
 def test_models_lists_every_model_under_its_family(run: Run) -> None:
     rows = run("models", "--format", "json").rows
-    assert [row["model"] for row in rows] == list(datbench.list_models())
+    ours = [row["model"] for row in rows if row["family"] != "comparison"]
+    assert ours == list(datbench.list_models())
+    assert {"pvt_s", "dpt_m", "ceit_s", "regionvit_s"} < {row["model"] for row in rows} - {*ours}
     assert all(row["source"] and row["summary"] for row in rows)
     text = run("models").text
     assert [text.index(f"{row['model']} ") for row in rows]
-    for family in ("dat", "dat++", "ablation", "deformable-detr"):
+    for family in ("dat", "dat++", "ablation", "deformable-detr", "comparison"):
         assert f"\n{family}\nmodel" in f"\n{text}"
 
 
@@ -154,13 +156,16 @@ def test_help_is_whole(run: Run) -> None:
     """Every command with its whole sentence, every option with a word about it."""
     text = run("--help").text
     listed = text.partition("Commands:\n")[2].partition("\n\n")[0].splitlines()
-    assert [
-        line.split()[0] for line in listed
-    ] == "models show flops explain params eq10 memory table env".split()
+    commands = """models show flops explain params eq10 memory table throughput profile compare
+    gate report plot points env results"""
+    assert [line.split()[0] for line in listed] == commands.split()
     assert all(line.endswith(".") and not line.endswith("...") for line in listed)
     for line in listed:
         command = run(line.split()[0], "--help").text
-        assert "  --out FILE" in command
+        if line.split()[0] == "results":
+            assert "Commands:" in command
+            continue
+        assert "  --out " in command
         options = command.partition("Options:\n")[2].splitlines()
         for option, below in zip(options, [*options[1:], ""], strict=True):
             if option.startswith("  -"):

@@ -2,6 +2,7 @@
 
 import os
 import shlex
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -9,10 +10,14 @@ from pathlib import Path
 import pytest
 
 import datbench
+from datbench.cli import main as main_module
 from datbench.cli.main import COMMANDS
 from datbench.cli.options import complete_models
+from datbench.errors import MeasurementError, MissingError
+from datbench.models.comparison import COMPARISONS
+from datbench.models.detectors.heads import HEADS
 
-from .runner import Result
+from .runner import Result, Run
 
 
 def program(*arguments: str, **environment: str) -> Result:
@@ -46,9 +51,72 @@ def test_the_program_refuses() -> None:
 
 def test_the_program_shows_a_traceback_for_debug_alone() -> None:
     failed = program("--debug", "flops", "dat_ss")
-    assert failed.code == 1
+    assert failed.code == 2  # what it is without --debug: a gate's 1 would say "changed"
     assert "Traceback" in failed.err
     assert "UnknownNameError: unknown model 'dat_ss'" in failed.err
+
+
+BROKEN = """
+import os
+
+
+class Odd(BaseException):
+    pass
+
+
+def make():
+    raise {"odd": Odd, "exit": GeneratorExit}[os.environ["BROKEN"]]("all wrong")
+"""
+
+
+@pytest.mark.parametrize(("kind", "name"), [("odd", "Odd"), ("exit", "GeneratorExit")])
+def test_what_nobody_expects_is_a_line_and_no_failed_check(
+    kind: str, name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, run: Run
+) -> None:
+    (tmp_path / "broken_net.py").write_text(BROKEN)
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.setenv("BROKEN", kind)
+    said = run("flops", "broken_net:make").complaint(5)
+    assert said == f"unexpected {name}: all wrong; --debug shows where."
+    with pytest.raises(BaseException, match="all wrong"):
+        run("flops", "broken_net:make", "--debug")
+
+
+@pytest.mark.parametrize("wrapped", [False, True])
+def test_an_interrupt_that_became_another_error(
+    wrapped: bool, monkeypatch: pytest.MonkeyPatch, run: Run
+) -> None:
+    """torch's dispatch sometimes recurses without end when Ctrl-C comes in the middle of it."""
+
+    def pressed(**options: object) -> None:
+        try:
+            signal.raise_signal(signal.SIGINT)
+        except KeyboardInterrupt:
+            error = RecursionError("maximum recursion depth exceeded")
+            if wrapped:
+                raise MeasurementError("dat_t: maximum recursion depth exceeded") from error
+            raise error from None
+
+    def quiet(**options: object) -> None:
+        try:
+            signal.raise_signal(signal.SIGINT)
+        except KeyboardInterrupt:
+            raise MissingError("half of it is there.") from None
+
+    before = signal.getsignal(signal.SIGINT)
+    monkeypatch.setattr(main_module, "app", pressed)
+    assert run("models").complaint(130) == "interrupted."
+    monkeypatch.setattr(main_module, "app", quiet)
+    assert run("models").complaint(3) == "half of it is there."
+    assert signal.getsignal(signal.SIGINT) is before
+
+
+def test_standard_output_that_is_closed() -> None:
+    code, err = shell("models >&-")
+    assert (code, err) == (
+        5,
+        "datbench: standard output is closed; write to a file with --out FILE.\n",
+    )
 
 
 HEAVY = ("torch", "pandas", "numpy", "timm")
@@ -121,9 +189,11 @@ def completed(words: str, **environment: str) -> list[str]:
 
 
 def test_bash_completes_commands_models_and_options() -> None:
-    assert completed("datbench ") == [command.__name__ for command in COMMANDS]
-    assert completed("datbench flops dat_s") == ["dat_s"]
+    assert completed("datbench ") == [*(command.__name__ for command in COMMANDS), "results"]
+    assert completed("datbench flops dat_s_") == ["dat_s_49_49"]
     assert completed("datbench show datpp_") == ["datpp_t", "datpp_s", "datpp_b", "datpp_b_384"]
+    assert completed("datbench flops dat_t+re") == ["dat_t+retinanet"]
+    assert completed("datbench flops dat_t --with s") == ["semantic_fpn"]
     assert completed("datbench flops dat_t --conv") == ["--convention"]
     assert completed("datbench flops dat_t --convention ") == ["fvcore", "torch", "mmdet", "strict"]
     assert completed("datbench flops dat_t --format j") == ["json"]
@@ -131,9 +201,24 @@ def test_bash_completes_commands_models_and_options() -> None:
 
 
 def test_every_model_can_be_completed_with_a_word_about_it() -> None:
-    assert [name for name, _ in complete_models("")] == list(datbench.list_models())
+    names = [*datbench.list_models(), *COMPARISONS.names()]
+    assert [name for name, _ in complete_models("")] == names
     assert all(about for _, about in complete_models(""))
     assert complete_models("nothing") == []
+
+
+def test_heads_are_completed_on_any_model_with_a_word_about_each() -> None:
+    assert [name for name, _ in complete_models("pvt_s+")] == [f"pvt_s+{head}" for head in HEADS]
+    assert [name for name, _ in complete_models("timm:x,a=1+up")] == ["timm:x,a=1+upernet"]
+    assert all(about for _, about in complete_models("dat_t+"))
+    assert complete_models("dat_t+nothing") == []
+
+
+@pytest.mark.parametrize("command", ["flops", "params", "show", "profile", "explain"])
+def test_the_help_of_a_model_names_every_sort(command: str) -> None:
+    said = " ".join(program(command, "--help", COLUMNS="200").text.split())
+    for sort in ("timm:NAME", "transformers:NAME", "config:FILE", "MODEL+HEAD"):
+        assert sort in said
 
 
 @pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])

@@ -1,0 +1,449 @@
+"""`datbench report`: what is written, what is refused, and that nothing is half-written."""
+
+import csv
+import json
+from pathlib import Path
+
+import pytest
+
+from datbench.cli.main import main
+from datbench.results import document, dumps
+
+from .runner import Run
+
+SMALL = ("--models", "dat_t", "--tables", "7", "--res", "64", "--no-html")
+
+
+@pytest.fixture(autouse=True)
+def _no_job(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("GITHUB_STEP_SUMMARY", raising=False)
+
+
+@pytest.fixture(scope="module")
+def former(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    out = tmp_path_factory.mktemp("former") / "out"
+    assert main(["report", *SMALL, "--out", str(out)]) == 0
+    return out
+
+
+def test_every_format_has_the_same_rows(former: Path) -> None:
+    with (former / "csv" / "models.csv").open() as file:
+        (row,) = csv.DictReader(file)
+    content = json.loads((former / "report.json").read_text())
+    parts = {(part["kind"], part["role"]): part for part in content["rows"]}
+    (counted,) = parts["flops", ""]["rows"]
+    assert (content["format"], content["version"], content["kind"]) == ("datbench", 1, "report")
+    assert row["model"] == counted["model"] == "dat_t"
+    assert int(row["macs"]) == counted["macs"]
+    shown = f"{counted['macs'] / 1e9:.4f}"
+    assert f" {shown} " in (former / "report.md").read_text()
+    latex = (former / "latex" / "models.tex").read_text()
+    assert f" {shown} " in latex
+    assert "\\toprule" in latex
+    (table,) = parts["table", ""]["rows"]
+    cells = sum(len(line["cells"]) for line in table["lines"])
+    with (former / "csv" / "table-7.csv").open() as file:
+        assert len(list(csv.DictReader(file))) == cells == 15
+
+
+def test_every_table_is_a_file(former: Path) -> None:
+    names = ["attention", "memory", "models", "sources", "table-7"]
+    assert sorted(path.stem for path in (former / "csv").iterdir()) == names
+    assert sorted(path.stem for path in (former / "latex").iterdir()) == names
+    assert not (former / "report.html").exists()
+    assert not (former / "plots").exists()
+
+
+def test_what_is_missing_is_said_with_its_command(former: Path) -> None:
+    text = (former / "report.md").read_text()
+    for command in ("throughput", "profile", "memory"):
+        assert f"`datbench {command} " in text
+    assert "**0** timed runs" in text
+
+
+def test_the_json_is_read_back(run: Run, former: Path) -> None:
+    file = former / "report.json"
+    assert "whole" in run("results", "validate", str(file)).text
+    out = run(
+        "report",
+        "--models",
+        "none",
+        "--tables",
+        "none",
+        "--from",
+        str(file),
+        "--no-html",
+        "--out",
+        "again",
+    ).text
+    assert out == "again/report.md\n"
+    assert Path("again/csv/models.csv").read_text() == (former / "csv/models.csv").read_text()
+    assert Path("again/csv/table-7.csv").read_text() == (former / "csv/table-7.csv").read_text()
+
+
+def test_rows_that_are_there_already_stand_once(run: Run, former: Path) -> None:
+    run("report", *SMALL, "--from", str(former / "report.json"), "--out", "out")
+    assert len(Path("out/csv/models.csv").read_text().splitlines()) == 2
+
+
+def test_a_comment_says_what_changed(run: Run, former: Path) -> None:
+    content = json.loads((former / "report.json").read_text())
+    counts = next(p for p in content["rows"] if p["kind"] == "flops" and not p["role"])
+    (row,) = counts["rows"]
+    now = row["forward"]
+    row["forward"] -= 1
+    before = Path("before.json")
+    before.write_text(json.dumps(content))
+    run("report", *SMALL, "--baseline", "before.json", "--pr-comment", "pr.md", "--out", "out")
+    comment = Path("pr.md").read_text()
+    assert "1 exact one changed" in comment
+    assert f"{now - 1:,} " in comment
+    assert " +1 (below 0.01 %) " in comment
+    assert " peak " not in comment  # that did not change
+    assert "## Against the baseline" in Path("out/report.md").read_text()
+
+
+def test_a_baseline_of_the_gate(run: Run) -> None:
+    run(
+        "gate",
+        "--baseline",
+        "base.json",
+        "--update",
+        "--models",
+        "dat_t",
+        "--models",
+        "dat_s",
+        "--res",
+        "64",
+        "--forward",
+    )
+    run("report", *SMALL, "--baseline", "base.json", "--pr-comment", "pr.md", "--out", "out")
+    comment = Path("pr.md").read_text()
+    # Forward and parameters of dat_t; those of dat_s, which no model here is; and one peak.
+    assert "2 figures are those of base.json" in comment
+    assert "2 not in this report" in comment
+    assert "1 new" in comment
+    # What is on the baseline's side alone is a number here, and rows in the report.
+    assert "dat_s" not in comment
+    assert "dat_s" in Path("out/csv/changes.csv").read_text()
+
+
+def test_a_baseline_adds_its_settings_to_a_models_own_size(run: Run) -> None:
+    rows = run("flops", "dat_t", "--res", "64", "--format", "json").text
+    Path("before.json").write_text(rows)
+    run(
+        "report",
+        *("--models", "dat_t", "--tables", "none", "--no-html"),
+        *("--baseline", "before.json", "--out", "out"),
+    )
+    with Path("out/csv/models.csv").open() as file:
+        assert [row["resolution"] for row in csv.DictReader(file)] == ["224x224", "64x64"]
+    with Path("out/csv/memory.csv").open() as file:
+        assert {row["resolution"] for row in csv.DictReader(file)} == {"224x224"}
+    text = Path("out/report.md").read_text()
+    assert "Memory was simulated at 224x224 and not at 64x64: dat_t." in text
+    with Path("out/csv/changes.csv").open() as file:
+        changes = {(c["resolution"], c["what"]): c["change"] for c in csv.DictReader(file)}
+    assert changes["64x64", "forward"] == changes["64x64", "params"] == "same"
+    assert changes["224x224", "forward"] == "new"
+
+
+def throughput(
+    speed: float, processor: str = "One", version: str = "1", **of: object
+) -> tuple[dict[str, object], dict[str, str]]:
+    """A timed row and where it was measured; `of` may change a field at any depth, by its name."""
+    setting = {"resolution": {"width": 224, "height": 224}, "device": "cpu", "batch": 1}
+    setting |= {"dtype": "float32", "attention": "eager", "backward": False, "features": False}
+    how = {"mode": "infer", "threads": 1, "compile": False, "channels_last": False}
+    how |= {"flush": False, "budget": 5.0, "width": 0.02}
+    row: dict[str, object] = {"model": "net", "outcome": "measured", "reason": None}
+    row |= {"requested_batch": 1, "asked": 1, "gpus": 1, "processes": [], "seconds": 1 / speed}
+    row |= {"images_per_second": speed, "setting": setting, "how": how}
+    for name, value in of.items():
+        next(part for part in (setting, how, row) if name in part)[name] = value
+    return row, {"processor": processor, "torch": "2.6", "datbench": version}
+
+
+def changes_of(
+    run: Run, before: list[tuple[dict, dict]], now: list[tuple[dict, dict]]
+) -> list[dict[str, str]]:
+    """What a report of `now` says of the baseline `before`."""
+    for name, rows in (("before", before), ("now", now)):
+        _, environment = rows[0]
+        text = dumps(document("throughput", [row for row, _ in rows], environment))
+        Path(f"{name}.json").write_text(text)
+    made = run(
+        "report",
+        *("--models", "none", "--tables", "none", "--no-html", "--out", "out"),
+        *("--from", "now.json", "--baseline", "before.json", "--pr-comment", "pr.md"),
+    )
+    assert made.code == 0, made.err
+    with Path("out/csv/changes.csv").open() as file:
+        return list(csv.DictReader(file))
+
+
+@pytest.mark.parametrize(
+    "of",
+    [
+        {"attention": "sdpa"},
+        {"compile": True},
+        {"channels_last": True},
+        {"threads": 2},
+        {"gpus": 2},
+        {"flush": True},
+        {"batch": 2},
+        {"dtype": "bfloat16"},
+        {"mode": "train"},
+        {"device": "cuda"},
+    ],
+    ids=lambda of: next(iter(of)),
+)
+def test_a_speed_is_compared_at_its_own_setting_alone(run: Run, of: dict[str, object]) -> None:
+    found = changes_of(run, [throughput(10.0)], [throughput(20.0, **of)])
+    assert sorted(row["change"] for row in found) == ["new", "not in this report"]
+    assert len({row["detail"] for row in found}) == 2
+
+
+def test_a_speed_keeps_its_figures(run: Run) -> None:
+    """Of another datbench on the same machine; a machine of another kind is another row."""
+    before = [throughput(2.45)]
+    (row,) = changes_of(run, before, [throughput(7.36, version="2")])
+    assert (row["before"], row["now"], row["change"]) == ("2.45", "7.36", "+4.91 (+200.41 %)")
+    assert " 2.45 " in Path("pr.md").read_text()
+    found = changes_of(run, before, [throughput(7.36, "Other")])
+    assert sorted(row["change"] for row in found) == ["new", "not in this report"]
+
+
+def test_two_runs_at_one_setting_are_two_rows(run: Run) -> None:
+    found = changes_of(
+        run, [throughput(10.0)], [throughput(10.0), throughput(30.0, reason="again")]
+    )
+    assert [(row["now"], row["change"]) for row in found] == [("30.0", "new"), ("10.0", "same")]
+    assert found[0]["detail"] == f"{found[1]['detail']}, run 2"
+
+
+def test_macs_are_compared_at_their_own_setting_alone(run: Run) -> None:
+    run("flops", "dat_t", "--res", "64", "--attention", "sdpa", "--out", "before.json")
+    run("report", *SMALL, "--baseline", "before.json", "--out", "out", "--res", "64")
+    with Path("out/csv/changes.csv").open() as file:
+        forward = [row for row in csv.DictReader(file) if row["what"] == "forward"]
+    assert {row["change"] for row in forward} == {"new", "not in this report"}
+
+
+def test_the_job_summary_grows(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    Path("summary.md").write_text("before\n")
+    monkeypatch.setenv("GITHUB_STEP_SUMMARY", "summary.md")
+    run("report", "--models", "dat_t", "--tables", "none", "--res", "64", "--no-html", "--out", "o")
+    text = Path("summary.md").read_text()
+    assert text.startswith("before\n### Benchmark report")
+    assert "dat_t" in text
+
+
+def test_other_files_of_the_directory_stay(run: Run) -> None:
+    out = Path("out")
+    (out / "csv").mkdir(parents=True)
+    (out / "mine.txt").write_text("mine")
+    (out / "csv" / "models.csv").write_text("old")
+    run(
+        "report",
+        "--models",
+        "dat_t",
+        "--tables",
+        "none",
+        "--res",
+        "64",
+        "--no-html",
+        "--out",
+        "out",
+    )
+    assert (out / "mine.txt").read_text() == "mine"
+    assert "dat_t" in (out / "csv" / "models.csv").read_text()
+    assert [path.name for path in Path().iterdir()] == ["out"]  # nothing is left beside it
+
+
+FACTORY = """
+import torch
+
+class Net(torch.nn.Linear):
+    def forward(self, x):
+        return super().forward(x.mean((2, 3)))
+
+def net():
+    return Net(3, 5)
+
+def broken():
+    raise RuntimeError("no")
+"""
+
+
+def test_any_model(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without attention there are no terms; a broken model is named, and the rest is there."""
+    Path("shop.py").write_text(FACTORY)
+    monkeypatch.syspath_prepend(".")
+    models = ("--models", "shop:net", "--models", "shop:broken")
+    run("report", *models, "--tables", "none", "--res", "64", "--no-html", "--out", "out")
+    assert not Path("out/csv/attention.csv").exists()
+    text = Path("out/report.md").read_text()
+    assert "shop:net" in text
+    assert "## What could not be computed" in text
+    assert "Not here: shop:broken: " in text
+
+
+def test_what_failed_is_told_everywhere(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    Path("shop.py").write_text(FACTORY)
+    monkeypatch.syspath_prepend(".")
+    monkeypatch.setenv("GITHUB_STEP_SUMMARY", "summary.md")
+    rest = ("--tables", "none", "--res", "64", "--no-html", "--out", "out", "--pr-comment", "pr.md")
+    made = run("report", "--models", "shop:net", "--models", "shop:broken", *rest)
+    assert made.code == 0
+    assert made.out == "out/report.md\n"
+    assert made.err.startswith("datbench: not in the report: shop:broken: ")
+    for name in ("pr.md", "summary.md"):
+        text = Path(name).read_text()
+        assert "- Could not be computed: shop:broken: " in text
+        # Without a section of times below it, a comment says the command itself.
+        assert "see Time" not in text
+        assert "`datbench throughput shop:net " in text
+
+
+def test_a_report_of_nothing_is_none(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    Path("shop.py").write_text(FACTORY)
+    monkeypatch.syspath_prepend(".")
+    broken = ("--models", "shop:broken", "--tables", "none", "--no-html", "--out", "out")
+    complaint = run("report", *broken).complaint(5)
+    assert "nothing could be computed: shop:broken: " in complaint
+    assert not Path("out").exists()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        ((), "--out DIR"),
+        (("--out", ""), "--out DIR"),
+        (("--out", "file"), "is a file"),
+        (("--out", "no/where"), "there is no directory"),
+        (("--out", "out", "--models", "dat_x"), "unknown model 'dat_x'"),
+        (("--out", "out", "--tables", "2,12"), "unknown table '12'; there are 1, 2"),
+        (("--out", "out", "--models", "none", "--models", "dat_t"), "stands alone"),
+        (("--out", "out", "--models", "none", "--tables", "none"), "nothing to report"),
+        (("--out", "out", "--plots", "gif"), "svg or png"),
+        (("--out", "out", "--res", "12y0"), "is not understood"),
+        (("--out", "out", "--from", "none.json"), "there is no file"),
+        (("--out", "out", "--from", "empty.json"), "is empty"),
+        (("--out", "out", "--from", "cut.json"), "no complete JSON"),
+        (("--out", "out", "--from", "foreign.json"), "no datbench result"),
+        (("--out", "out", "--from", "newer.json"), "Upgrade"),
+        (("--out", "out", "--from", "norows.json"), "holds no rows"),
+        (("--out", "out", "--from", "broken.json"), "broken.json, row 1"),
+        (("--out", "out", "--baseline", "none.json"), "there is no file"),
+        (("--out", "out", "--pr-comment", "no/pr.md"), "there is no directory"),
+    ],
+)
+def test_bad_input(run: Run, arguments: tuple[str, ...], words: str) -> None:
+    Path("file").write_text("")
+    Path("empty.json").write_text("")
+    whole = dumps(document("flops", [], {}))
+    Path("cut.json").write_text(whole[:30])
+    Path("foreign.json").write_text("{}")
+    Path("newer.json").write_text(whole.replace('"version": 1', '"version": 9'))
+    Path("norows.json").write_text(whole)
+    Path("broken.json").write_text(dumps(document("flops", [{"model": 1}], {})))
+    before = sorted(Path().iterdir())
+    assert words in run("report", "--no-html", *arguments).complaint(2)
+    assert sorted(Path().iterdir()) == before
+
+
+def test_without_the_plotting_library(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    import importlib.util
+
+    find = importlib.util.find_spec
+    monkeypatch.setattr(
+        importlib.util,
+        "find_spec",
+        lambda name, *rest: None if name == "vl_convert" else find(name, *rest),
+    )
+    complaint = run("report", "--models", "dat_t", "--tables", "none", "--out", "out").complaint(5)
+    assert "datbench[report]" in complaint
+    assert "--no-html" in complaint
+    assert not Path("out").exists()
+
+
+def test_names_are_no_html(run: Run) -> None:
+    run("flops", "dat_t", "--res", "64", "--out", "counts.json")
+    content = json.loads(Path("counts.json").read_text())
+    content["rows"][0]["model"] = "<b>|x"
+    Path("counts.json").write_text(json.dumps(content))
+    nothing = ("--models", "none", "--tables", "none", "--no-html")
+    run("report", *nothing, "--from", "counts.json", "--out", "out")
+    text = Path("out/report.md").read_text()
+    assert "&lt;b>\\|x" in text
+    assert "<b>" not in text
+
+
+def test_two_environments_are_told(run: Run) -> None:
+    row = {"name": "x", "value": 1}
+    for number, cpu in enumerate(("One", "Other")):
+        text = dumps(document("env", [row], {"processor": cpu}))
+        Path(f"{number}.json").write_text(text)
+    nothing = ("--models", "none", "--tables", "none", "--no-html")
+    run("report", *nothing, "--from", "0.json", "--from", "1.json", "--out", "out")
+    text = Path("out/report.md").read_text()
+    assert "| One" in text
+    assert "| Other" in text
+
+
+def test_a_name_ends_no_line_and_styles_nothing(run: Run) -> None:
+    run("memory", "dat_t", "--res", "64", "--out", "memory.json")
+    content = json.loads(Path("memory.json").read_text())
+    content["rows"][0]["model"] = "**x**\n\\input{y} [a](http://b) _z_ dat_t"
+    Path("memory.json").write_text(json.dumps(content))
+    nothing = ("--models", "none", "--tables", "none", "--no-html")
+    run("report", *nothing, "--from", "memory.json", "--out", "out")
+    text = Path("out/report.md").read_text()
+    assert "\\*\\*x\\*\\*\\n" in text
+    assert "[a]\\(http://b) \\_z\\_ dat_t" in text
+    assert "[a](" not in text
+    for path in Path("out/latex").iterdir():
+        lines = path.read_text().splitlines()
+        assert not any(line.lstrip().startswith("\\input") for line in lines)
+
+
+def test_a_wide_table_fits_a_page(former: Path) -> None:
+    """As wide as the text where it would be wider; and none where it is not."""
+    wide = (former / "latex" / "memory.tex").read_text()
+    assert "\\resizebox{\\textwidth}{!}{%\n\\begin{tabular}" in wide
+    assert "\\end{tabular}\n}\n" in wide
+    assert wide.count("{") - wide.count("\\{") == wide.count("}") - wide.count("\\}")
+    sources = (former / "latex" / "table-7.tex").read_text()
+    assert "resizebox" not in sources
+
+
+def test_another_datbench_in_the_working_directory_is_not_run(
+    run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The process that compares tables is of this package."""
+    Path("datbench").mkdir()
+    Path("datbench/__init__.py").write_text("raise SystemExit('another datbench')")
+    from datbench.cli.report_worker import TablesElsewhere
+
+    with TablesElsewhere(["1"]) as process:
+        rows = process.rows()
+    assert rows is not None
+    assert [row["table"] for row in rows] == ["1"]
+
+
+def test_tables_of_others_models_are_compared_elsewhere(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where there is a second core, enough of them, and something to do here meanwhile."""
+    from datbench.cli.report_tables import far
+    from datbench.models.resolve import resolve
+    from datbench.paper.library import paper_table, paper_tables
+
+    specs = [resolve("dat_t")]
+    monkeypatch.setattr("os.sched_getaffinity", lambda process: {0, 1}, raising=False)
+    names = {table.table for table in far(specs, paper_tables())}
+    assert {"2", "3", "davit"} <= names
+    assert not names & {"1", "6", "8", "datpp"}  # these need no timm
+    assert far([], paper_tables()) == []
+    assert far(specs, [paper_table("2")]) == []
+    monkeypatch.setattr("os.sched_getaffinity", lambda process: {0}, raising=False)
+    assert far(specs, paper_tables()) == []

@@ -1,0 +1,134 @@
+"""Results as files that a test writes: what no machine of the tests could measure."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+from datbench.measurements import Ceilings, Timing
+from datbench.profiles import Answer, CallGroup, ProfileRow, part_of, summed
+from datbench.profiles import Total as Whole
+from datbench.results import document, dumps
+from datbench.timings import How, ThroughputRow
+from datbench.types import Resolution, Setting
+
+HOSTILE = '<script>alert("1")</script>&[x](y)|`z'
+"""A model's name, as a file of somebody else's may have it."""
+
+HERE = {
+    "datbench": "0.1.0",
+    "torch": "2.6.0",
+    "processor": "Example CPU",
+    "usable_cpus": 8,
+    "cuda": "12.4",
+    "gpus": [{"name": "Example GPU", "memory_bytes": 1 << 34}],
+}
+ELSEWHERE = {**HERE, "gpus": [{"name": "Other GPU", "memory_bytes": 1 << 34}]}
+
+LIMITS = Ceilings("cuda", "float32", 1, 1e13, 4096, 1e12, 1 << 28)
+SETTING = Setting(Resolution(224, 224), batch=64, device="cuda")
+TIMING = Timing((0.08,) * 9, (0.1,), 1, "interval", 0.08, 0.079, 0.081, 0.96)
+
+
+def throughput(model: str, rate: float) -> ThroughputRow:
+    return ThroughputRow(
+        model,
+        SETTING,
+        How(),
+        "measured",
+        None,
+        64,
+        1,
+        1,
+        (),
+        seconds=64 / rate,
+        low=64 / rate * 0.99,
+        high=64 / rate * 1.01,
+        coverage=0.96,
+        interval_of="samples",
+        images_per_second=rate,
+        images_low=rate * 0.99,
+        images_high=rate * 1.01,
+        samples=9,
+        warmup=1,
+        stopped=("interval",),
+    )
+
+
+def profile(model: str) -> ProfileRow:
+    whole = Whole(0.08, 4 * 10**9, 2 * 10**9)
+
+    def group(operator: str, module: str, seconds: float, macs: int, moved: int) -> CallGroup:
+        part = part_of(operator, 1, seconds, macs, moved, seconds / 2, whole, LIMITS)
+        return CallGroup(operator, module, "stage 1", "forward", "counted", (), part)
+
+    groups = (
+        group("aten::mm", "stages.0.blocks.0.mixer", 0.05, 3 * 10**9, 10**9),
+        group("aten::convolution", "stem.conv", 0.02, 10**9, 5 * 10**8),
+        group("aten::add", "stages.0", 0.01, 0, 5 * 10**8),
+    )
+    return ProfileRow(
+        model=model,
+        setting=SETTING,
+        mode="infer",
+        threads=1,
+        channels_last=False,
+        timing=TIMING,
+        ceilings=LIMITS,
+        runs=5,
+        profiled=0.09,
+        overhead=0.125,
+        busy=0.07,
+        between=0.01,
+        launch=None,
+        ideal=0.04,
+        macs=whole.macs,
+        bytes=whole.bytes,
+        matching="calls",
+        matched=3,
+        expected=3,
+        reason=None,
+        unseen={},
+        answer=Answer(0.9, 0.1, 0.0, 0.0, 0.6, 0.3, 0.1, 0.1),
+        stages=summed(groups, lambda g: g.stage, LIMITS),
+        modules=summed(groups, lambda g: g.module, LIMITS),
+        operators=summed(groups, lambda g: g.operator, LIMITS),
+        groups=groups,
+    )
+
+
+def written(path: Path, kind: str, rows: list[Any], environment: dict[str, Any] = HERE) -> str:
+    path.write_text(dumps(document(kind, rows, environment)), encoding="utf-8")
+    return str(path)
+
+
+BENCHMARKS = {
+    "machine_info": {"cpu": {"brand_raw": "Example CPU", "count": 8}, "python_version": "3.11"},
+    "commit_info": {},
+    "datetime": "2026-01-01T00:00:00",
+    "version": "5.0.0",
+    "benchmarks": [
+        {
+            "name": "test_forward",
+            "fullname": "tests/test_it.py::test_forward",
+            "group": None,
+            "params": None,
+            "extra_info": {},
+            "options": {},
+            "stats": {
+                "min": 0.01,
+                "max": 0.03,
+                "mean": 0.02,
+                "median": 0.02,
+                "stddev": 0.005,
+                "rounds": 3,
+                "iterations": 1,
+                "data": [0.01, 0.02, 0.03],
+            },
+        }
+    ],
+}
+
+
+def benchmarks(path: Path) -> str:
+    path.write_text(json.dumps(BENCHMARKS), encoding="utf-8")
+    return str(path)

@@ -1,0 +1,123 @@
+"""No chart and no table puts two runs under one name, or says more of a run than is known."""
+
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+from datbench.ledger import MemoryRow, Recipe
+from datbench.measure.memory import memory_row
+from datbench.models.resolve import resolve
+from datbench.report import charts, memory
+from datbench.report.vega import Chart
+from datbench.timings import How, ProcessTiming, ThroughputRow
+from datbench.types import Resolution, Setting
+
+from .rows import throughput
+
+
+@pytest.fixture(scope="module")
+def row() -> MemoryRow:
+    return memory_row(resolve("dat_t"), Setting(Resolution(64, 64)), "train")
+
+
+def drawn(chart: Chart | None) -> list[dict[str, Any]]:
+    assert chart is not None
+    return list(chart.spec["data"]["values"])
+
+
+def test_two_recipes_are_two_bars(row: MemoryRow) -> None:
+    other = replace(row, recipe=Recipe(autocast="bfloat16"))
+    chart = charts.ledgers([row, other])
+    names = list(dict.fromkeys(d["model"] for d in drawn(chart)))
+    assert names == ["dat_t, no autocast", "dat_t, autocast to bfloat16"]
+    for name in names:
+        mib = sum(d["mib"] for d in drawn(chart) if d["model"] == name)
+        assert mib * (1 << 20) == pytest.approx(row.peak.amount)
+    table = memory.many_models([row, other])
+    assert [column.name for column in table.visible()][:2] == ["model", "autocast"]
+    assert "autocast" not in table.title
+
+
+@pytest.mark.parametrize(
+    ("change", "name"),
+    [
+        ({"mode": "inference"}, "dat_t, inference"),
+        ({"recipe": Recipe(checkpointing="block")}, "dat_t, block checkpointing"),
+        ({"recipe": Recipe(optimizer="sgd")}, "dat_t, sgd"),
+        ({"setting": Setting(Resolution(64, 64), dtype="float16")}, "dat_t, float16"),
+        ({"setting": Setting(Resolution(64, 64), attention="sdpa")}, "dat_t, sdpa attention"),
+        ({"setting": Setting(Resolution(64, 96))}, "dat_t, 64x96"),
+        ({"setting": Setting(Resolution(64, 64), batch=2)}, "dat_t, batch 2"),
+    ],
+)
+def test_rows_are_named_by_whatever_differs(
+    row: MemoryRow, change: dict[str, Any], name: str
+) -> None:
+    rows = [row, replace(row, **change)]
+    found = memory.names(rows)
+    assert found[1] == name
+    assert found[0] != found[1]
+    (column,) = memory.differing(rows)[1:]
+    assert column in [shown.name for shown in memory.many_models(rows).visible()]
+
+
+def test_equal_rows_have_numbers(row: MemoryRow) -> None:
+    assert memory.names([row, row]) == ["dat_t, run 1", "dat_t, run 2"]
+    table = memory.many_models([row, row])
+    place = [column.name for column in table.columns].index("run")
+    assert [line[place] for line in table.rows] == [1, 2]
+    assert "run" not in [column.name for column in memory.many_models([row]).columns]
+
+
+def test_modes_are_all_in_the_caption(row: MemoryRow) -> None:
+    chart = charts.ledgers([row, replace(row, mode="inference")])
+    assert chart is not None
+    assert "modes train and inference" in chart.caption
+    (first, *_) = drawn(chart)
+    assert first["setting"] == memory.setting_words(row)
+
+
+def test_an_interval_that_the_table_withholds_is_not_drawn() -> None:
+    sure = throughput("dat_t", 1000.0)
+    chart = charts.throughput([sure, replace(sure, model="dat_s", coverage=0.875)], 1, "here")
+    one, other = drawn(chart)
+    assert (one["low"], one["high"]) == pytest.approx((990.0, 1010.0))
+    assert (other["low"], other["high"]) == (None, None)
+    assert chart is not None
+    assert "95 % interval" in chart.caption
+    assert "Without a bar" in chart.caption
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"how": How(mode="train")},
+        {"how": How(compile=True)},
+        {"how": How(channels_last=True)},
+        {"how": How(flush=True)},
+        {"gpus": 2},
+        {"processes": (ProcessTiming("measured", threads=4),)},
+        {"setting": Setting(Resolution(224, 224), batch=64, device="cpu")},
+    ],
+)
+def test_timed_rows_are_named_by_whatever_differs(change: dict[str, Any]) -> None:
+    one = throughput("dat_t", 1000.0)
+    names = [d["model"] for d in drawn(charts.throughput([one, replace(one, **change)], 1, "x"))]
+    assert len(set(names)) == 2
+    assert "run" not in " ".join(names)
+
+
+def test_equal_timed_rows_have_numbers() -> None:
+    rows: list[ThroughputRow] = [throughput("dat_t", rate) for rate in (1000.0, 990.0)]
+    names = [d["model"] for d in drawn(charts.throughput(rows, 1, "here"))]
+    assert names == ["dat_t, batch 64, run 1", "dat_t, batch 64, run 2"]
+
+
+def test_a_point_may_say_where_it_is_from() -> None:
+    chart = charts.throughput([throughput("dat_t", 1000.0)], 1, "a machine")
+    assert chart is not None
+    assert chart.spoken()["transform"][1]["calculate"] == '"a machine"'
+    (datum,) = drawn(chart)
+    own = replace(chart, spec={**chart.spec, "data": {"values": [{**datum, "where": "elsewhere"}]}})
+    assert own.spoken()["transform"][1]["calculate"] == 'datum.where || "a machine"'
