@@ -65,7 +65,10 @@ WRONG: dict[str, tuple[tuple[str, ...], str]] = {
         "'--format': 'xml' is not one of 'table', 'csv', 'md', 'json', 'latex'",
     ),
     "breakdown": (("flops", "dat_t", "--by", "stages"), "did you mean stage?"),
-    "no breakdown": (("flops", "dat_t", "--by", ""), "choose one of part, stage, operator, module."),
+    "no breakdown": (
+        ("flops", "dat_t", "--by", ""),
+        "choose one of part, stage, operator, module.",
+    ),
     "breakdown of params": (("params", "dat_t", "--by", "op"), "choose one of total, part, stage."),
     "breakdown of two": (
         ("flops", "dat_t", "dat_s", "--by", "stage"),
