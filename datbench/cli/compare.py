@@ -12,7 +12,12 @@ from ..timings import TIME_MODES, How
 from ..types import ATTENTIONS, DTYPES
 from ..versus import EXTENDED, FLOOR, LEVEL, MOST, PROCESSES, Plan
 from .compare_sides import Options, is_file, side
-from .options import Out, OutputFormat, complete
+from .options import (
+    ChannelsLast,
+    Out,
+    OutputFormat,
+    complete,
+)
 
 BUDGET, TIMEOUT, TIMEOUT_COMPILED = 2.0, 300.0, 1800.0
 
@@ -72,9 +77,7 @@ def compare(
         typer.Option(metavar="N", help="Of an operator on a CPU.", show_default="torch's own"),
     ] = None,
     compile: Annotated[bool, typer.Option("--compile", help="Through torch.compile.")] = False,
-    channels_last: Annotated[
-        bool, typer.Option("--channels-last", help="Weights and images in that memory format.")
-    ] = False,
+    channels_last: ChannelsLast = False,
     processes: Annotated[
         int | None,
         typer.Option(

@@ -18,10 +18,12 @@ from ..ledger import (
     MemoryMode,
     Recipe,
 )
-from ..types import ATTENTIONS, DTYPES, Attention, Setting
+from ..types import ATTENTIONS, Attention, Setting
 from . import memory_reports as reports
 from .options import (
+    AttentionName,
     Configs,
+    Dtype,
     Format,
     Models,
     Out,
@@ -69,20 +71,8 @@ def memory(
             show_default="adamw",
         ),
     ] = None,
-    attention: Annotated[
-        str,
-        typer.Option(
-            help="eager (the published code's tensors) or sdpa (fused).",
-            autocompletion=complete(*ATTENTIONS),
-        ),
-    ] = "eager",
-    dtype: Annotated[
-        str,
-        typer.Option(
-            help="Of the model and its input: float32, float64, bfloat16 or float16.",
-            autocompletion=complete(*DTYPES),
-        ),
-    ] = "float32",
+    attention: AttentionName = "eager",
+    dtype: Dtype = "float32",
     autocast: Annotated[
         str | None,
         typer.Option(

@@ -15,7 +15,8 @@ from ..models.dat import REGISTRY
 from ..models.detectors.heads import HEADS, JOINT, join
 from ..models.external import CONFIG
 from ..models.resolve import Spec, resolve
-from ..types import Resolution
+from ..timings import TIME_MODES
+from ..types import ATTENTIONS, DTYPES, Resolution
 
 
 class Format(str, Enum):
@@ -105,6 +106,30 @@ With = Annotated[
         autocompletion=complete(*HEADS),
         show_default=False,
     ),
+]
+Dtype = Annotated[
+    str,
+    typer.Option(
+        help="Of the model and its input: float32, float64, bfloat16 or float16.",
+        autocompletion=complete(*DTYPES),
+    ),
+]
+AttentionName = Annotated[
+    str,
+    typer.Option(
+        help="eager (the published code's tensors) or sdpa (fused).",
+        autocompletion=complete(*ATTENTIONS),
+    ),
+]
+Mode = Annotated[
+    str,
+    typer.Option(
+        help="infer (a forward without gradients) or train (forward, backward and a step of SGD).",
+        autocompletion=complete(*TIME_MODES),
+    ),
+]
+ChannelsLast = Annotated[
+    bool, typer.Option("--channels-last", help="Weights and images in that memory format.")
 ]
 OutputFormat = Annotated[
     Format | None,

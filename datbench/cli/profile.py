@@ -11,8 +11,21 @@ import typer
 
 from ..errors import MeasurementError, UnknownNameError, UsageError
 from ..timings import TIME_MODES, TimeMode
-from ..types import ATTENTIONS, DTYPES, Resolution, Setting
-from .options import Config, Format, Model, Out, OutputFormat, With, complete, one_spec
+from ..types import ATTENTIONS, Resolution, Setting
+from .options import (
+    AttentionName,
+    ChannelsLast,
+    Config,
+    Dtype,
+    Format,
+    Mode,
+    Model,
+    Out,
+    OutputFormat,
+    With,
+    complete,
+    one_spec,
+)
 
 if TYPE_CHECKING:
     from ..models.resolve import Spec
@@ -42,30 +55,13 @@ def profile(
         str,
         typer.Option(help="cpu, or cuda where a GPU is.", autocompletion=complete("cpu", "cuda")),
     ] = "cpu",
-    dtype: Annotated[
-        str,
-        typer.Option(
-            help="float32, float64, bfloat16 or float16.", autocompletion=complete(*DTYPES)
-        ),
-    ] = "float32",
-    attention: Annotated[
-        str, typer.Option(help="eager or sdpa.", autocompletion=complete(*ATTENTIONS))
-    ] = "eager",
+    dtype: Dtype = "float32",
+    attention: AttentionName = "eager",
     features: Annotated[
         bool, typer.Option("--features", help="Four feature maps with a norm each, no head.")
     ] = False,
-    mode: Annotated[
-        str,
-        typer.Option(
-            help="infer (a forward without gradients) or train (forward, backward and a step of "
-            "SGD).",
-            autocompletion=complete(*TIME_MODES),
-        ),
-    ] = "infer",
-    channels_last: Annotated[
-        bool,
-        typer.Option("--channels-last", help="Weights and images in that memory format."),
-    ] = False,
+    mode: Mode = "infer",
+    channels_last: ChannelsLast = False,
     threads: Annotated[
         int | None,
         typer.Option(

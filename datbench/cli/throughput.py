@@ -10,10 +10,14 @@ import typer
 
 from ..errors import MeasurementError, UnknownNameError, UsageError
 from ..timings import TIME_MODES, How
-from ..types import ATTENTIONS, DTYPES, MAX_BATCH, Setting
+from ..types import ATTENTIONS, MAX_BATCH, Setting
 from .options import (
+    AttentionName,
+    ChannelsLast,
     Configs,
+    Dtype,
     Format,
+    Mode,
     Models,
     Out,
     Resolutions,
@@ -52,39 +56,18 @@ def throughput(
             show_default="1, or the protocol's",
         ),
     ] = None,
-    mode: Annotated[
-        str,
-        typer.Option(
-            help="infer (a forward without gradients) or train (forward, backward and a step of "
-            "SGD).",
-            autocompletion=complete(*TIME_MODES),
-        ),
-    ] = "infer",
+    mode: Mode = "infer",
     device: Annotated[
         str | None,
         typer.Option(help="cpu or cuda.", show_default="cuda where a GPU is, else cpu"),
     ] = None,
-    dtype: Annotated[
-        str,
-        typer.Option(
-            help="Of the model and its input: float32, float64, bfloat16 or float16.",
-            autocompletion=complete(*DTYPES),
-        ),
-    ] = "float32",
-    attention: Annotated[
-        str,
-        typer.Option(
-            help="eager (the published code's tensors) or sdpa (fused).",
-            autocompletion=complete(*ATTENTIONS),
-        ),
-    ] = "eager",
+    dtype: Dtype = "float32",
+    attention: AttentionName = "eager",
     compiled: Annotated[
         bool,
         typer.Option("--compile", help="Through torch.compile; compiling is in no sample."),
     ] = False,
-    channels_last: Annotated[
-        bool, typer.Option("--channels-last", help="Weights and images in that memory format.")
-    ] = False,
+    channels_last: ChannelsLast = False,
     threads: Annotated[
         int | None,
         typer.Option(

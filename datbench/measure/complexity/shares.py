@@ -7,7 +7,6 @@ shapes. What an operator calls inside is its own, but for the copies that it mak
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from statistics import median
@@ -20,6 +19,7 @@ from torch.autograd.profiler import profile, record_function
 from ...measurements import Group, Share
 from ...models.mixers.attention import Mixer
 from ...types import Kind
+from ..kineto import quiet_kineto
 from ..recorder import OperatorCall
 from .formulas import Formula
 from .identity import attribute
@@ -108,7 +108,7 @@ def _spent(mixer: Mixer, labels: _Labels, x: Tensor, runs: int) -> Iterator[tupl
     profiler = profile(
         use_device=x.device.type if gpu else None, use_kineto=gpu, record_shapes=True
     )
-    with _ranges(mixer), _quiet_kineto(), profiler:
+    with _ranges(mixer), quiet_kineto(), profiler:
         for _ in range(runs):
             mixer(x)
         if gpu:
@@ -151,20 +151,6 @@ def _of_event(chain: Sequence[Any], module: str, labels: _Labels) -> str:
                 return first
             return found.get(_solid(event.input_shapes), MOVES)
     return MOVES
-
-
-@contextmanager
-def _quiet_kineto() -> Iterator[None]:
-    """Without the lines that some builds write to stderr at every profile."""
-    name = "KINETO_LOG_LEVEL"
-    if name in os.environ:
-        yield
-        return
-    os.environ[name] = "99"
-    try:
-        yield
-    finally:
-        del os.environ[name]
 
 
 @contextmanager

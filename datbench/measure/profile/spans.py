@@ -6,16 +6,16 @@ every torch, and belongs to the operator that launched the kernel.
 
 from __future__ import annotations
 
-import os
 import re
 import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch.autograd.profiler import profile, record_function
+
+from ..kineto import quiet_kineto
 
 MARK = "datbench "
 """What the names of our own ranges begin with."""
@@ -129,17 +129,3 @@ def runs_of(spans: Sequence[Span]) -> list[Run]:
                 phases[""].append(span)
         found.append(Run(tuple(phases[FORWARD]), tuple(phases[""]), tuple(phases[STEP])))
     return found
-
-
-@contextmanager
-def quiet_kineto() -> Iterator[None]:
-    """Without the lines that some builds write to stderr at every profile."""
-    name = "KINETO_LOG_LEVEL"
-    if name in os.environ:
-        yield
-        return
-    os.environ[name] = "99"
-    try:
-        yield
-    finally:
-        del os.environ[name]

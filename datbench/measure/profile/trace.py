@@ -16,9 +16,9 @@ from ...models.declared import observing
 from ...models.resolve import Spec
 from ...timings import TimeMode
 from ...types import Setting
+from ..kineto import quiet_kineto
 from .profile import running, threads_set
 from .runner import DeclaredRanges, for_people, module_ranges
-from .spans import quiet_kineto
 
 SUFFIXES = (".json", ".json.gz")
 
