@@ -11,7 +11,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from itertools import count
 
-from datbench.measure.compare.run import Sampler, compare
+from datbench.measure.compare.run import Pairs, compare, one_at_a_time
 from datbench.measurements import Timing
 from datbench.timings import ProcessTiming
 from datbench.versus import EXTENDED, LEVEL, PROCESSES, Plan, SideName
@@ -106,15 +106,15 @@ HARD = ("noisy: levels scatter by 4 %",)
 """Machines on which `BARS` finds fewer than eight of ten slowdowns by 5 %."""
 
 
-def machine(noise: Iterator[float], slower: float) -> Sampler:
-    """Processes of this machine; B's take `slower` times as long."""
+def machine(noise: Iterator[float], slower: float) -> Pairs:
+    """Processes of this machine one after the other; B's take `slower` times as long."""
 
     def sample(side: SideName) -> ProcessTiming:
         seconds = SECONDS * math.exp(next(noise)) * (slower if side == "B" else 1)
         timing = Timing((seconds,), (), 1, "interval", seconds, seconds, seconds, 0.95)
         return ProcessTiming("measured", timing=timing, seconds=3.0)
 
-    return sample
+    return one_at_a_time(sample)
 
 
 def verdicts(
@@ -125,8 +125,8 @@ def verdicts(
     found: Counter[str] = Counter()
     for _ in range(comparisons):
         here = Plan(plan.processes, plan.most, plan.floor, plan.level, rng.getrandbits(32))
-        sample = machine(noise(rng), slower)
-        found[compare(sample, {"A": 1, "B": 1}, here).decision.verdict] += 1
+        pairs = machine(noise(rng), slower)
+        found[compare(pairs, {"A": 1, "B": 1}, here).decision.verdict] += 1
     return found
 
 

@@ -21,33 +21,37 @@ from typing import Any
 import pytest
 
 from benchmarks.compare_noise import BARS, COMPARISONS, HARD, MACHINES, SLOWER, verdicts
-from datbench.measure.compare.run import Compared, Sampler, compare
-from datbench.measure.throughput.process import time_in_process
+from datbench.measure.compare.run import OTHER, Compared, Pairs, compare
+from datbench.measure.throughput.pairs import time_pair
 from datbench.timings import How, ProcessTiming
 from datbench.types import Resolution, Setting
-from datbench.versus import Plan, SideName
+from datbench.versus import Plan, Side, SideName
 
 SETTING = Setting(Resolution(32, 32), batch=1, device="cpu")
 HOW = How(threads=1, budget=0.6, width=0.005)
 
-SAME = {"A": 20, "B": 20}
-FIVE_PERCENT = {"A": 20, "B": 21}
+SAME: dict[SideName, int] = {"A": 20, "B": 20}
+FIVE_PERCENT: dict[SideName, int] = {"A": 20, "B": 21}
 """Equal blocks of the model of either side."""
 
 
-def sampler(blocks: dict[str, int]) -> Sampler:
-    def sample(side: SideName) -> ProcessTiming:
-        return time_in_process(f"benchmarks.blocks:net,blocks={blocks[side]}", SETTING, HOW)
+def pairs(blocks: dict[SideName, int]) -> Pairs:
+    sides = {
+        name: Side(f"benchmarks.blocks:net,blocks={n}", SETTING, HOW) for name, n in blocks.items()
+    }
 
-    return sample
+    def pair(first: SideName, number: int) -> tuple[ProcessTiming, ProcessTiming]:
+        return time_pair(sides[first], sides[OTHER[first]], 60.0, number)
+
+    return pair
 
 
-def real(bar: str, blocks: dict[str, int], comparisons: int) -> list[Compared]:
+def real(bar: str, blocks: dict[SideName, int], comparisons: int) -> list[Compared]:
     found = []
     for seed in range(comparisons):
         here = Plan(BARS.processes, BARS.most, BARS.floor, BARS.level, seed)
         begin = time.perf_counter()
-        found.append(compare(sampler(blocks), {"A": SETTING.batch, "B": SETTING.batch}, here))
+        found.append(compare(pairs(blocks), {"A": SETTING.batch, "B": SETTING.batch}, here))
         decision = found[-1].decision
         tell(
             bar,

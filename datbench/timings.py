@@ -22,6 +22,9 @@ TimeOutcome = Literal["measured", "interrupted", "out of memory", "crashed", "ti
 """How a run ended. Interrupted: by Ctrl-C, and the finished samples are kept."""
 
 
+WAITED = "waited in vain for the other side to give the turn back"
+"""Why a process failed whose neighbour, with which it took turns, did not go on."""
+
 UNFINISHED = "unfinished"
 """The entry of a worker's early answer that names what is still to come."""
 
@@ -116,6 +119,8 @@ class ProcessTiming:
         ranks: each rank's median, where several GPUs (or processes on a CPU) took part; a sample of
             `timing` is the slowest rank's.
         refused: protocols, or ceilings, that were asked for and gave nothing, and why.
+        turns: in which the samples were taken, where another process ran at once and took turns.
+        processors: that the process was bound to; none where it ran on any.
     """
 
     outcome: TimeOutcome
@@ -130,6 +135,8 @@ class ProcessTiming:
     compiling: float | None = None
     ranks: tuple[float, ...] = ()
     refused: Mapping[str, str] = field(default_factory=dict)
+    turns: int | None = None
+    processors: tuple[int, ...] = ()
 
     @property
     def whole(self) -> bool:

@@ -84,6 +84,7 @@ class Plan:
         processes: of each side, an even number: two in a round.
         most: of each side, to which it is extended by doubling while it is ambiguous.
         seed: of the coins that make a round ABBA or BAAB.
+        by_turns: whether the two processes of a pair run at once and take turns.
     """
 
     processes: int = PROCESSES
@@ -91,6 +92,7 @@ class Plan:
     floor: float = FLOOR
     level: float = LEVEL
     seed: int = 0
+    by_turns: bool = True
 
     def looks(self) -> tuple[int, ...]:
         """Processes of each side at which the evidence is looked at."""

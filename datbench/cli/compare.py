@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated
 
@@ -134,6 +136,14 @@ def compare(
             "there, and how small a difference it can see.",
         ),
     ] = 0,
+    one_at_a_time: Annotated[
+        bool,
+        typer.Option(
+            "--one-at-a-time",
+            help="One process after the other, in place of two at once that take turns: for models "
+            "that do not fit a device together.",
+        ),
+    ] = False,
     across_machines: Annotated[
         bool,
         typer.Option("--across-machines", help="Compare files from different machines anyway."),
@@ -141,7 +151,7 @@ def compare(
     format: OutputFormat = None,
     out: Out = None,
 ) -> None:
-    """Tell whether B is as fast as A, in fresh processes by turns.
+    """Tell whether B is as fast as A, in pairs of fresh processes that take turns.
 
     A side is a model with its own options behind an @, which count before the common ones: for
     example dat_t@attention=sdpa. With @python=PATH or @source=PATH it is another version of
@@ -171,7 +181,7 @@ def compare(
         if not all(files) or b is None:
             raise UsageError("a result file is compared with a result file, not with a model.")
         own = (processes, max_processes, budget, timeout, seed)
-        if common.given() or aa or any(option is not None for option in own):
+        if common.given() or aa or one_at_a_time or any(option is not None for option in own):
             raise UsageError(
                 "two files are compared as they are; leave out what runs a model or processes."
             )
@@ -184,6 +194,8 @@ def compare(
     other = one if b is None else side(b, common, how)
     limit = _timeout(timeout, one.how, other.how)
     plan = _plan(PROCESSES if processes is None else processes, max_processes, floor, level, seed)
+    # Elsewhere no process can be given another's pipes.
+    plan = replace(plan, by_turns=os.name == "posix" and not one_at_a_time)
     compare_runs.sides(one, None if b is None else other, plan, limit, aa, wanted, out)
 
 

@@ -20,7 +20,7 @@ from ..versus import FalseAlarms, Plan, Side, SideName, Verdict, VersusRow
 from .options import Format
 
 if TYPE_CHECKING:
-    from ..measure.compare.run import Compared, Sampler
+    from ..measure.compare.run import Compared, Pairs
     from ..timings import ProcessTiming
 
 START = 4.0
@@ -68,21 +68,26 @@ def sides(
     from ..measure.compare.doubts import doubts
     from ..measure.compare.false_alarms import false_alarms, processes, trusted
     from ..measure.compare.run import compare, median_rate
+    from ..measure.throughput.process import check
     from ..report.versus import price
     from .progress import status
     from .signals import terminated_as_interrupt
 
-    sample = _sampler(a, b or a, timeout)
+    for side in (a, b or a):
+        check(side.setting, side.how)
     images: dict[SideName, int] = {"A": a.setting.batch, "B": (b or a).setting.batch}
     first = processes(plan, aa) if aa else 0
-    typer.echo(f"datbench: {price(plan if b else None, a.how.budget + START, first)}", err=True)
+    each = a.how.budget + (START / 2 if plan.by_turns else START)  # two start at once
+    typer.echo(f"datbench: {price(plan if b else None, each, first)}", err=True)
     alarms: FalseAlarms | None = None
     compared: Compared | None = None
     with status() as show, terminated_as_interrupt():
         if aa:
-            alarms = false_alarms(sample, images["A"], plan, aa, _step(show, "A against itself"))
+            itself = _pairs(a, a, plan, timeout)
+            alarms = false_alarms(itself, images["A"], plan, aa, _step(show, "A against itself"))
         if alarms is None or not (b is None or alarms.interrupted or alarms.failed):
-            compared = compare(sample, images, plan, _step(show, "A and B"))
+            both = _pairs(a, b or a, plan, timeout)
+            compared = compare(both, images, plan, _step(show, "A and B"))
     if compared is None:
         assert alarms is not None
         return _alone(a, alarms, wanted, out)
@@ -105,16 +110,16 @@ def sides(
     return _end([row])
 
 
-def _sampler(a: Side, b: Side, timeout: float) -> Sampler:
-    """Times a side in a fresh process; what can be refused is refused now."""
-    from ..measure.throughput.process import check, time_in_process
+def _pairs(a: Side, b: Side, plan: Plan, timeout: float) -> Pairs:
+    """Times the two sides in fresh processes, as the plan wants it."""
+    from ..measure.compare.run import one_at_a_time
+    from ..measure.throughput import pairs, process
 
-    for side in (a, b):
-        check(side.setting, side.how)
+    named: dict[SideName, Side] = {"A": a, "B": b}
 
     def sample(name: SideName) -> ProcessTiming:
-        side = a if name == "A" else b
-        return time_in_process(
+        side = named[name]
+        return process.time_in_process(
             side.model,
             side.setting,
             side.how,
@@ -123,15 +128,19 @@ def _sampler(a: Side, b: Side, timeout: float) -> Sampler:
             source=None if side.source is None else Path(side.source),
         )
 
-    return sample
+    def by_turns(first: SideName, number: int) -> tuple[ProcessTiming, ProcessTiming]:
+        one, other = (a, b) if first == "A" else (b, a)
+        return pairs.time_pair(one, other, timeout, number)
+
+    return by_turns if plan.by_turns else one_at_a_time(sample)
 
 
-def _step(show: Callable[[str], None], what: str) -> Callable[[SideName, int, int, float], None]:
+def _step(show: Callable[[str], None], what: str) -> Callable[[int, int, float], None]:
     from .. import units
 
-    def step(side: SideName, number: int, of: int, left: float) -> None:
+    def step(pair: int, of: int, left: float) -> None:
         remaining = f", about {units.seconds(left)} left" if left else ""
-        show(f"{what}: {side}, process {number} of {of}{remaining}")
+        show(f"{what}: pair {pair} of {of}{remaining}")
 
     return step
 

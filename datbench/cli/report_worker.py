@@ -13,7 +13,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from ..measure.processes import command, serve
+from ..measure.processes import command
+from ..measure.serving import serve
 from .report_rows import OBJECTS
 
 

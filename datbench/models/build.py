@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
+from typing import Any
 
 import torch
 from torch import nn
@@ -37,7 +39,8 @@ def create_model(
         num_classes: width of the head; 1000 unless told.
         drop_path: rate of the last block's stochastic depth, training only; 0 unless told.
         layer_scale: initial LayerScale; the published models have none.
-        device: where to build; ``meta`` builds without memory.
+        device: where to build; ``meta`` builds without memory. Torch's default device unless told,
+            also that of a ``with torch.device(...)`` around.
 
     Returns:
         A module in training mode, as `torch.nn.Module` starts.
@@ -53,7 +56,9 @@ def create_model(
         config = replace(config, drop_path=drop_path)
     if layer_scale is not None:
         config = replace(config, layer_scale=layer_scale)
-    with torch.device(device) if device is not None else torch.device(torch.get_default_device()):
+    # In torch 2.6 `get_default_device` does not see `with torch.device(...)`.
+    where: AbstractContextManager[Any] = nullcontext() if device is None else torch.device(device)
+    with where:
         return PyramidBackbone(config, features=features_only, attention=attention)
 
 

@@ -91,7 +91,8 @@ def _notes(rows: Sequence[VersusRow], names: Sequence[str]) -> list[str]:
     for row in rows:
         if row.interleaved:
             seed = "" if row.plan is None else f"; --seed {row.plan.seed}"
-            notes[f"Processes in order: {order(row.runs)}{seed}."] = None
+            turns = ", each pair at once, by turns" if row.plan and row.plan.by_turns else ""
+            notes[f"Processes in order: {order(row.runs)}{turns}{seed}."] = None
         for doubt in row.doubts:
             notes[f"Note: {doubt}."] = None
     return list(notes)

@@ -14,19 +14,40 @@ import pytest
 
 from datbench.cli.compare_sides import Options, side, split
 from datbench.errors import UsageError
-from datbench.measure.throughput import process
+from datbench.measure.throughput import pairs, process
 from datbench.measurements import Timing
 from datbench.timings import How, ProcessTiming
 from datbench.types import Setting
+from datbench.versus import Side
 
 from .runner import Result, Run
 
-Model = Callable[[str, Setting, How], ProcessTiming]
+Timer = Callable[..., ProcessTiming]
 
 
 def took(seconds: float) -> ProcessTiming:
     timing = Timing((seconds,) * 9, (), 1, "interval", seconds, seconds, seconds, 0.95)
     return ProcessTiming("measured", timing=timing, threads=1, seconds=0.1)
+
+
+def in_place_of_processes(monkeypatch: pytest.MonkeyPatch, timer: Timer) -> None:
+    """Let this time a side in place of a fresh process, of a pair too."""
+
+    def one(side: Side, timeout: float) -> ProcessTiming:
+        try:
+            source = None if side.source is None else Path(side.source)
+            others = {"timeout": timeout, "python": side.python, "source": source}
+            return timer(side.model, side.setting, side.how, **others)
+        except KeyboardInterrupt:
+            return ProcessTiming("interrupted", "no sample was finished")
+
+    def time_pair(
+        first: Side, second: Side, timeout: float, number: int
+    ) -> tuple[ProcessTiming, ProcessTiming]:
+        return one(first, timeout), one(second, timeout)
+
+    monkeypatch.setattr(process, "time_in_process", timer)
+    monkeypatch.setattr(pairs, "time_pair", time_pair)
 
 
 @pytest.fixture
@@ -39,7 +60,7 @@ def machine(monkeypatch: pytest.MonkeyPatch) -> list[dict[str, Any]]:
         ran.append({"name": name, "setting": setting, "how": how, **others})
         return took((1.1 if name == "dat_s" else 1.0) * noise.uniform(0.999, 1.001))
 
-    monkeypatch.setattr(process, "time_in_process", time_in_process)
+    in_place_of_processes(monkeypatch, time_in_process)
     return ran
 
 
@@ -130,9 +151,7 @@ def test_a_set_up_that_sees_what_is_not_there(run: Run, monkeypatch: pytest.Monk
     from datbench.measure.compare.run import sides
 
     order = sides(7)
-    monkeypatch.setattr(
-        process, "time_in_process", lambda *_, **__: took(1.1 if next(order) == "B" else 1.0)
-    )
+    in_place_of_processes(monkeypatch, lambda *_, **__: took(1.1 if next(order) == "B" else 1.0))
     found = run("compare", "dat_t", "--device", "cpu", "--aa", "3", "--seed", "7")
     assert found.code == 1
     assert "differed from itself in 3 of 3 comparisons, more than 5 %" in found.err
@@ -152,7 +171,7 @@ def unsound(
             return ends or took(b)
         return took(1.1 if next(order) == "B" else 1.0)
 
-    monkeypatch.setattr(process, "time_in_process", time_in_process)
+    in_place_of_processes(monkeypatch, time_in_process)
     few = ("--processes", "8", "--max-processes", "8", "--seed", "7", "--device", "cpu")
     return run("compare", "dat_t", "dat_s", "--aa", "3", *few, "--format", "json")
 
@@ -178,9 +197,7 @@ def test_an_unsound_set_up_does_not_hide_a_failure(
 
 def test_ambiguous_says_how_many(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     noise = random.Random(0)
-    monkeypatch.setattr(
-        process, "time_in_process", lambda *_, **__: took(noise.lognormvariate(0, 0.05))
-    )
+    in_place_of_processes(monkeypatch, lambda *_, **__: took(noise.lognormvariate(0, 0.05)))
     few = ("--processes", "8", "--max-processes", "8", "--device", "cpu")
     found = run("compare", "dat_t", "dat_s", *few)
     assert found.code == 4
@@ -194,7 +211,7 @@ def test_a_failed_process_is_exit_code_5(
     def time_in_process(name: str, *_: Any, **__: Any) -> ProcessTiming:
         return ProcessTiming(outcome, "a reason") if name == "dat_s" else took(1)
 
-    monkeypatch.setattr(process, "time_in_process", time_in_process)
+    in_place_of_processes(monkeypatch, time_in_process)
     arguments = ("compare", "dat_t", "dat_s", "--device", "cpu", "--seed", "0", "--format", "json")
     found = run(*arguments)
     assert parts(found, 5)["decision"]["verdict"] == "failed"
@@ -209,7 +226,7 @@ def test_ctrl_c_keeps_what_was_finished(run: Run, monkeypatch: pytest.MonkeyPatc
             raise KeyboardInterrupt
         return took(2.0 if name == "dat_s" else 1)
 
-    monkeypatch.setattr(process, "time_in_process", time_in_process)
+    in_place_of_processes(monkeypatch, time_in_process)
     found = run("compare", "dat_t", "dat_s", "--device", "cpu", "--format", "json")
     row = parts(found, 130)
     assert row["interrupted"]
@@ -229,7 +246,7 @@ def test_a_cancelled_job_keeps_what_was_finished(run: Run, monkeypatch: pytest.M
     def not_ours(number: int, frame: Any) -> None:
         raise AssertionError("nobody listened to SIGTERM")
 
-    monkeypatch.setattr(process, "time_in_process", time_in_process)
+    in_place_of_processes(monkeypatch, time_in_process)
     before = signal.signal(signal.SIGTERM, not_ours)
     try:
         found = run("compare", "dat_t", "dat_s", "--device", "cpu", "--format", "json")
@@ -260,13 +277,42 @@ def test_a_against_itself_keeps_what_was_finished(
                 raise KeyboardInterrupt
             return ends
 
-        monkeypatch.setattr(process, "time_in_process", time_in_process)
+        in_place_of_processes(monkeypatch, time_in_process)
         found = run("compare", "dat_t", *b, "--device", "cpu", "--aa", "3", "--format", "json")
         row = parts(found, code)
         assert said in found.err
         assert row["decisions"] == []
         assert sum(each["rate"] is not None for each in row["runs"]) == 5
         assert (row["interrupted"], row["failed"] is None) == (code == 130, code == 130)
+
+
+def test_two_at_once_or_one_at_a_time(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    noise = random.Random(0)
+    alone: list[str] = []
+    together: list[tuple[str, str, int]] = []
+
+    def one(name: str, *_: Any, **__: Any) -> ProcessTiming:
+        alone.append(name)
+        return took(noise.uniform(0.999, 1.001))
+
+    def pair(first: Side, second: Side, timeout: float, number: int) -> Any:
+        together.append((first.model, second.model, number))
+        return tuple(took(noise.uniform(0.999, 1.001)) for _ in range(2))
+
+    monkeypatch.setattr(process, "time_in_process", one)
+    monkeypatch.setattr(pairs, "time_pair", pair)
+    arguments = ("compare", "dat_t", "dat_s", "--device", "cpu", "--seed", "1", "--format", "json")
+    row = parts(run(*arguments), 0)
+    assert row["plan"]["by_turns"]
+    assert (len(together), alone) == (10, [])
+    assert [number for *_, number in together] == list(range(10))
+    order = row["order"].replace(" ", "")
+    assert [first == "dat_t" for first, *_ in together] == [side == "A" for side in order[::2]]
+    together.clear()
+    row = parts(run(*arguments, "--one-at-a-time"), 0)
+    assert not row["plan"]["by_turns"]
+    assert (len(alone), together) == (20, [])
+    assert row["order"].replace(" ", "") == order
 
 
 def test_compiling_gets_its_time(
@@ -361,6 +407,7 @@ def test_a_model_of_another_version_need_not_exist_here(tmp_path: Path) -> None:
         (("a.json", "b.json", "--budget", "2"), "leave out what runs"),
         (("a.json", "b.json", "--timeout", "300"), "leave out what runs"),
         (("a.json", "b.json", "--seed", "0"), "leave out what runs"),
+        (("a.json", "b.json", "--one-at-a-time"), "leave out what runs"),
         (("dat_t", "dat_t", "--out", "x.docx"), "names no format"),
     ],
 )

@@ -10,9 +10,9 @@ import pytest
 from benchmarks.compare_noise import machine
 from datbench.measure.compare.doubts import doubts
 from datbench.measure.compare.false_alarms import false_alarms, processes
-from datbench.measure.compare.run import Sampler, compare, differences, sides
+from datbench.measure.compare.run import Pairs, compare, differences, one_at_a_time, sides
 from datbench.measurements import Timing
-from datbench.timings import ProcessTiming, Telemetry, TimeOutcome
+from datbench.timings import WAITED, ProcessTiming, Telemetry, TimeOutcome
 from datbench.versus import Plan, SideName, order
 
 IMAGES: dict[SideName, int] = {"A": 1, "B": 1}
@@ -55,17 +55,19 @@ def test_it_stops_as_soon_as_it_knows_and_not_before() -> None:
     assert Plan(10, 40).look_level() == pytest.approx(1 - 0.02 / 3)
 
 
-def ending(sample: Sampler, at: int, outcome: TimeOutcome | None) -> Sampler:
+def ending(pairs: Pairs, at: int, outcome: TimeOutcome | None) -> Pairs:
     """The same, except that one process ends otherwise; None is Ctrl-C in between."""
     numbers = count(1)
 
-    def other(side: SideName) -> ProcessTiming:
-        if next(numbers) != at:
-            return sample(side)
-        if outcome is None:
-            raise KeyboardInterrupt
-        kept = sample(side).timing if outcome == "interrupted" else None
-        return ProcessTiming(outcome, "why", timing=kept)
+    def other(first: SideName, pair: int) -> Iterator[ProcessTiming]:
+        for timing in pairs(first, pair):
+            if next(numbers) != at:
+                yield timing
+                continue
+            if outcome is None:
+                raise KeyboardInterrupt
+            yield ProcessTiming(outcome, "why", timing.timing if outcome == "interrupted" else None)
+            return
 
     return other
 
@@ -78,6 +80,16 @@ def test_a_process_that_fails_is_no_regression(outcome: TimeOutcome) -> None:
     assert found.decision.reason.startswith("process 15, of ")
     assert "why" in found.decision.reason
     assert len(found.runs) == 15
+
+
+def test_the_reason_is_the_side_that_was_waited_for() -> None:
+    def pairs(first: SideName, number: int) -> tuple[ProcessTiming, ProcessTiming]:
+        return ProcessTiming("failed", WAITED), ProcessTiming("timed out", "did not finish in 9 s")
+
+    found = compare(pairs, IMAGES, Plan(seed=0))
+    other = "AB".replace(found.runs[0].side, "")
+    said = f"process 2, of {other}, timed out: did not finish in 9 s"
+    assert (found.decision.verdict, found.decision.reason) == ("failed", said)
 
 
 @pytest.mark.parametrize("outcome", [None, "interrupted"])
@@ -145,7 +157,7 @@ def test_doubts() -> None:
         environment = {"torch": f"2.{6 + (side == 'B')}", "processor": "x"}
         return ProcessTiming("measured", None, timing, 1, None, telemetry, (), environment)
 
-    found = compare(sample, IMAGES, Plan())
+    found = compare(one_at_a_time(sample), IMAGES, Plan())
     assert found.decision.verdict == "same"
     assert doubts(found.runs) == (
         "the GPU was throttled in 10 of 20 processes (power cap)",

@@ -14,6 +14,7 @@ import datbench
 from datbench import Resolution, Setting
 from datbench.measure import recorder
 from datbench.measure.operators import Plan, execute
+from datbench.measure.shapes import predict
 from datbench.measure.shapes.layout import elementwise
 
 Result = tuple[str, list[tuple[tuple[int, ...], tuple[int, ...], torch.dtype]]]
@@ -68,6 +69,22 @@ def test_a_count_does_not_load_the_compiler() -> None:
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
+
+
+@pytest.mark.parametrize("size", [(), (0,), (3, 1, 2)])
+@pytest.mark.parametrize("dtype", [None, torch.int64, torch.bfloat16])
+def test_zeros(size: tuple[int, ...], dtype: torch.dtype | None) -> None:
+    options = {"dtype": dtype, "layout": None, "pin_memory": False}
+    predicted = predict("aten::zeros", (size,), {**options, "device": torch.device("meta")})
+    real = torch.zeros(size, dtype=dtype)
+    assert predicted is not None
+    assert predicted.is_meta
+    assert (predicted.shape, predicted.stride(), predicted.dtype) == (
+        real.shape,
+        real.stride(),
+        real.dtype,
+    )
+    assert predict("aten::zeros", (size,), {**options, "device": torch.device("cpu")}) is None
 
 
 @st.composite

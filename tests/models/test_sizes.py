@@ -96,6 +96,14 @@ def test_building_on_meta_calls_nothing_that_needs_values() -> None:
         assert all(p.is_meta for p in model.parameters())
 
 
+def test_building_where_torch_is_told_to() -> None:
+    with torch.device("meta"):
+        inside = datbench.create_model("dat_t")
+        other = datbench.create_model("dat_t", device="cpu")
+    assert all(t.is_meta for t in (*inside.parameters(), *inside.buffers()))
+    assert not any(t.is_meta for t in (*other.parameters(), *other.buffers()))
+
+
 def test_num_classes_and_layer_scale() -> None:
     model = datbench.create_model("datpp_t", num_classes=10, layer_scale=1e-5, device="meta")
     assert model(torch.empty(1, 3, 64, 64, device="meta")).shape == (1, 10)

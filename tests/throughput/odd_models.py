@@ -4,6 +4,7 @@ import os
 import signal
 import time
 from collections.abc import Callable
+from pathlib import Path
 
 from torch import Tensor, nn
 
@@ -35,6 +36,27 @@ def _always_fills(x: Tensor) -> None:
 
 def _raises(x: Tensor) -> None:
     raise ValueError("no such thing\nas this")
+
+
+def _where(x: Tensor) -> None:
+    found = sorted(os.sched_getaffinity(0))
+    if len(found) > 1:
+        raise ValueError(f"this runs on processors {found}")
+
+
+BEGUN = "DATBENCH_TEST_BEGUN"
+"""The variable that names the file which says that a model has been called often."""
+
+
+class _Saying:
+    def __init__(self) -> None:
+        self.calls = 0
+
+    def __call__(self, x: Tensor) -> None:
+        self.calls += 1
+        time.sleep(0.004)
+        if self.calls == 60:
+            Path(os.environ[BEGUN]).touch()
 
 
 class _Interrupting:
@@ -76,6 +98,22 @@ def exits() -> Net:
 
 def sleeps() -> Net:
     return Net(lambda x: time.sleep(60))
+
+
+def runs_on_one_processor() -> Net:
+    return Net(_where)
+
+
+def takes_a_while() -> Net:
+    return Net(lambda x: time.sleep(0.004))
+
+
+def takes_longer() -> Net:
+    return Net(lambda x: time.sleep(0.006))
+
+
+def says_that_it_has_begun() -> Net:
+    return Net(_Saying())
 
 
 def interrupts() -> Net:

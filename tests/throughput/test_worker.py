@@ -15,7 +15,7 @@ from datbench.errors import UsageError
 from datbench.measure import processes
 from datbench.measure.throughput import process, runs, worker
 from datbench.measure.throughput.process import check, check_compiler, time_in_process
-from datbench.timings import How, ProcessTiming
+from datbench.timings import WAITED, How, ProcessTiming
 from datbench.types import Resolution, Setting
 
 from . import odd_models
@@ -153,6 +153,20 @@ def test_ctrl_c_leaves_the_finished_samples() -> None:
     timing = answer["timing"]
     assert timing["stopped"] == "interrupted"
     assert len(timing["warmup"]) + len(timing["samples"]) == 8
+
+
+@POSIX
+def test_a_side_whose_neighbour_does_not_go_on_says_so() -> None:
+    import time
+
+    (inward, theirs_out), (theirs_in, outward) = os.pipe(), os.pipe()
+    os.write(theirs_out, b".")
+    turns = {"in": inward, "out": outward, "begins": True}
+    answer = work("plain", turns=turns, end=time.time() + worker.MARGIN + 2.0)
+    assert (answer["outcome"], answer["reason"]) == ("failed", WAITED)
+    assert os.read(theirs_in, 9) == b".."
+    for descriptor in (theirs_in, theirs_out):
+        os.close(descriptor)
 
 
 def test_protocols_follow_where_they_fit() -> None:
@@ -309,7 +323,7 @@ def test_ctrl_c_in_the_parent_is_an_outcome_with_what_the_worker_had(
 
 WORKER = """
 import os, pathlib, time
-from datbench.measure.processes import serve
+from datbench.measure.serving import serve
 
 def work(job):
     try:

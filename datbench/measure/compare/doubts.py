@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
-from ...measurements import Timing
+from ...timings import ProcessTiming
 from ...versus import Run
 from .machines import software
 
@@ -24,8 +24,9 @@ def doubts(runs: Sequence[Run]) -> tuple[str, ...]:
             f"the GPU was throttled in {len(throttled)} of {len(runs)} processes "
             f"({', '.join(reasons)})"
         )
-    timings = [run.timing.timing for run in runs if run.timing.timing is not None]
-    found += _of_the_samples(timings, len(runs))
+    found += _of_the_samples(
+        [run.timing for run in runs if run.timing.timing is not None], len(runs)
+    )
     a, b = (
         [run.timing.environment for run in runs if run.side == side and run.timing.environment]
         for side in "AB"
@@ -40,15 +41,18 @@ def doubts(runs: Sequence[Run]) -> tuple[str, ...]:
     return tuple(found)
 
 
-def _of_the_samples(timings: Sequence[Timing], of: int) -> Iterator[str]:
+def _of_the_samples(processes: Sequence[ProcessTiming], of: int) -> Iterator[str]:
     """What a process's median does not show."""
+    timings = [process.timing for process in processes if process.timing is not None]
     few = sum(len(timing.samples) < FEW for timing in timings)
     if few:
         yield f"{few} of {of} processes took fewer than {FEW} samples; give a longer --budget"
     unsettled = sum(not timing.settled for timing in timings)
     if unsettled:
         yield f"the warm-up did not end in {unsettled} of {of} processes; give a longer --budget"
-    drifted = [timing.drift for timing in timings if timing.drift is not None]
+    # Where two took turns, the other one saw the same.
+    alone = [process.timing for process in processes if process.timing and process.turns is None]
+    drifted = [timing.drift for timing in alone if timing.drift is not None]
     if drifted:
         most = max(drifted, key=abs)
         yield (

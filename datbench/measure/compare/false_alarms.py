@@ -12,7 +12,7 @@ from dataclasses import replace
 from statistics import median
 
 from ...versus import Decision, FalseAlarms, Plan, Run, SideName
-from .run import ROUND, Sampler, Step, decided, extend, quiet, sides
+from .run import ROUND, Pairs, Step, decided, extend, quiet, sides
 
 FOUND = 0.8
 """Of the comparisons that should see a difference, for it to be called visible."""
@@ -24,16 +24,19 @@ def processes(plan: Plan, comparisons: int) -> int:
 
 
 def false_alarms(
-    sample: Sampler, images: int, plan: Plan, comparisons: int, step: Step = quiet
+    pairs: Pairs, images: int, plan: Plan, comparisons: int, step: Step = quiet
 ) -> FalseAlarms:
     """Compare A with itself so many times, as the plan's first look would.
 
     Ctrl-C, or a process that gives no figure, ends it early; what was finished is kept.
+
+    Args:
+        pairs: of A with itself: it plays B too.
     """
     runs: list[Run] = []
     both: dict[SideName, int] = {"A": images, "B": images}
     wanted = processes(plan, comparisons)
-    interrupted = extend(runs, sides(plan.seed), wanted, lambda _: sample("A"), both, step)
+    interrupted = extend(runs, sides(plan.seed), wanted, pairs, both, step)
     level = plan.look_level()
     whole = decided(runs, plan.floor, level)
     finished = [run for run in runs if run.rate is not None]

@@ -1,32 +1,39 @@
-"""Processes of two sides by turns, and their pairs.
+"""Pairs of processes, one of either side, and what they say.
 
-Of each round of four, a coin decides whether it is ABBA or BAAB. Within a round a linear drift
-cancels; the coin breaks what recurs with the rounds' own period. No round is thrown away to warm
-the machine up: its first pair is one of many to a test on ranks.
+The processes of a pair run at once and take turns, or one after the other. Of each round of two
+pairs a coin decides whether it is ABBA or BAAB: which side of a pair begins. Within a round a
+linear drift cancels; the coin breaks what recurs with the rounds' own period. No round is thrown
+away to warm the machine up: its first pair is one of many to a test on ranks.
 """
 
 from __future__ import annotations
 
 import math
 import random
-from collections.abc import Callable, Iterator, Sequence
+import time
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from statistics import median
 from typing import TypeAlias
 
-from ...timings import ProcessTiming
+from ...timings import WAITED, ProcessTiming
 from ...versus import Decision, Plan, Run, SideName
 from .decide import decide_pairs
 
 Sampler: TypeAlias = Callable[[SideName], ProcessTiming]
 """Times one side in a fresh process. What goes wrong there is an outcome."""
 
-Step: TypeAlias = Callable[[SideName, int, int, float], None]
-"""Told the side at work, its number from 1, of how many, and the seconds left, about."""
+Pairs: TypeAlias = Callable[[SideName, int], Iterable[ProcessTiming]]
+"""Times a pair: the side that is named, then the other one. Told the pair's number from 0."""
+
+Step: TypeAlias = Callable[[int, int, float], None]
+"""Told the pair at work, its number from 1, of how many, and the seconds left, about."""
 
 ROUND = 4
 """Processes in a round."""
+
+OTHER: dict[SideName, SideName] = {"A": "B", "B": "A"}
 
 
 @dataclass(frozen=True)
@@ -38,8 +45,20 @@ class Compared:
     interrupted: bool
 
 
-def quiet(side: SideName, number: int, of: int, left: float) -> None:
+def quiet(pair: int, of: int, left: float) -> None:
     """Nobody watches."""
+
+
+def one_at_a_time(sample: Sampler) -> Pairs:
+    """Pairs whose second process begins when the first has ended, and not if it ended badly."""
+
+    def pairs(first: SideName, number: int) -> Iterator[ProcessTiming]:
+        timing = sample(first)
+        yield timing
+        if timing.outcome == "measured" and timing.timing is not None:
+            yield sample(OTHER[first])
+
+    return pairs
 
 
 def sides(seed: int) -> Iterator[SideName]:
@@ -50,9 +69,7 @@ def sides(seed: int) -> Iterator[SideName]:
         yield from orders[coin.getrandbits(1)]
 
 
-def compare(
-    sample: Sampler, images: dict[SideName, int], plan: Plan, step: Step = quiet
-) -> Compared:
+def compare(pairs: Pairs, images: dict[SideName, int], plan: Plan, step: Step = quiet) -> Compared:
     """Run rounds until they say something, or the plan ends. Ctrl-C keeps the whole pairs.
 
     Args:
@@ -62,7 +79,7 @@ def compare(
     runs: list[Run] = []
     level = plan.look_level()
     for processes in plan.looks():
-        interrupted = extend(runs, order, 2 * processes, sample, images, step)
+        interrupted = extend(runs, order, 2 * processes, pairs, images, step)
         decision = decided(runs, plan.floor, level)
         if interrupted or decision.verdict != "ambiguous":
             return Compared(tuple(runs), decision, interrupted)
@@ -73,26 +90,34 @@ def extend(
     runs: list[Run],
     order: Iterator[SideName],
     processes: int,
-    sample: Sampler,
+    pairs: Pairs,
     images: dict[SideName, int],
     step: Step,
 ) -> bool:
     """Run to so many processes, or to the first that fails; whether somebody interrupted it."""
+    begin, before = time.perf_counter(), len(runs)
     try:
-        for side in islice(order, processes - len(runs)):
-            number = len(runs)
-            taken = sum(run.timing.seconds for run in runs) / number if number else 0.0
-            step(side, number + 1, processes, taken * (processes - number))
-            timing = sample(side)
-            run = Run(number, number // ROUND, side, timing, rate(timing, images[side]))
-            runs.append(run)
-            if timing.outcome == "interrupted":
+        while len(runs) < processes:
+            done = len(runs) - before
+            taken = (time.perf_counter() - begin) / done if done else 0.0
+            pair = len(runs) // 2
+            step(pair + 1, processes // 2, taken * (processes - len(runs)))
+            first, _ = islice(order, 2)
+            ended = zip((first, OTHER[first]), pairs(first, pair), strict=False)
+            found = [_add(runs, side, timing, images[side]) for side, timing in ended]
+            if any(run.timing.outcome == "interrupted" for run in found):
                 return True
-            if run.rate is None:
+            if any(run.rate is None for run in found):
                 return False
     except KeyboardInterrupt:
         return True
     return False
+
+
+def _add(runs: list[Run], side: SideName, timing: ProcessTiming, images: int) -> Run:
+    number = len(runs)
+    runs.append(Run(number, number // ROUND, side, timing, rate(timing, images)))
+    return runs[-1]
 
 
 def rate(timing: ProcessTiming, images: int) -> float | None:
@@ -111,8 +136,10 @@ def median_rate(runs: Sequence[Run], side: SideName) -> float | None:
 
 def decided(runs: Sequence[Run], floor: float, level: float) -> Decision:
     """The verdict of so many runs; of a process that failed, none."""
+    wrong = [run for run in runs if run.rate is None and run.timing.outcome != "interrupted"]
+    # One that waited for the other in vain is not the reason.
     failed = next(
-        (run for run in runs if run.rate is None and run.timing.outcome != "interrupted"), None
+        (run for run in wrong if run.timing.reason != WAITED), wrong[0] if wrong else None
     )
     if failed is not None:
         timing = failed.timing

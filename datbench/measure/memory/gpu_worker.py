@@ -20,7 +20,7 @@ from ...gpu_memory import Held
 from ...ledger import WITH_BACKWARD, Autocast, MemoryMode, Recipe
 from ...types import Resolution, Setting
 from ..count import build_for_count
-from ..processes import one_line, serve
+from ..serving import one_line, serve
 from ..shortage import memory_error, shortage
 from .checkpointing import checkpointed
 from .held import Cuda, OnCpu, OnGpu

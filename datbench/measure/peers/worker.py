@@ -1,6 +1,6 @@
 """The process in which one counter counts one model: `python -m datbench.measure.peers.worker`.
 
-How the job comes in and the answer goes out, `datbench.measure.processes` says.
+How the job comes in and the answer goes out, `datbench.measure.serving` says.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from ...types import Resolution, Setting
-from ..processes import one_line, serve
+from ..serving import one_line, serve
 
 
 def work(job: dict[str, Any]) -> dict[str, Any]:

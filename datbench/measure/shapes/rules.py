@@ -275,3 +275,11 @@ def _arange(args: Sequence[Any], kwargs: Mapping[str, Any]) -> Tensor | None:
     if kwargs.get("device") != META or not isinstance(start, int) or not isinstance(end, int):
         return None
     return contiguous((max(end - start, 0),), kwargs.get("dtype") or torch.int64)
+
+
+@shape_rule("zeros")
+def _zeros(args: Sequence[Any], kwargs: Mapping[str, Any]) -> Tensor | None:
+    """On meta; the kernel of torch 2.6 loads sympy."""
+    if kwargs.get("device") != META or kwargs.get("layout") not in (None, torch.strided):
+        return None
+    return contiguous(args[0], kwargs.get("dtype") or torch.get_default_dtype())

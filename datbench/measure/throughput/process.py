@@ -59,12 +59,9 @@ def time_in_process(
     """
     check(setting, how)
     job = {
-        "model": name,
-        "setting": asdict(setting),
-        "how": asdict(how),
+        **asked(name, setting, how, timeout),
         "ceilings": ceilings,
         "protocols": list(protocols),
-        "end": time.time() + timeout,
     }
     begin = time.perf_counter()
     interrupted = False
@@ -77,11 +74,31 @@ def time_in_process(
         answer, interrupted = Ending(None, ""), True
     except OSError as error:
         raise UsageError(f"{python}: {error.strerror}; name a Python interpreter.") from error
-    seconds = time.perf_counter() - begin
+    return outcome(answer, interrupted, timeout, setting.device, time.perf_counter() - begin)
+
+
+def asked(name: str, setting: Setting, how: How, timeout: float) -> dict[str, Any]:
+    """What a worker is told in any case."""
+    return {
+        "model": name,
+        "setting": asdict(setting),
+        "how": asdict(how),
+        "end": time.time() + timeout,
+    }
+
+
+def outcome(
+    answer: dict[str, Any] | Ending,
+    interrupted: bool,
+    timeout: float,
+    device: str,
+    seconds: float,
+) -> ProcessTiming:
+    """What a process gave, or how it ended without."""
     if interrupted:
         return _interrupted(answer, seconds)
     if isinstance(answer, Ending):
-        return ended(answer, timeout, setting.device, seconds)
+        return ended(answer, timeout, device, seconds)
     return filled(answer, seconds)
 
 
@@ -169,6 +186,8 @@ def filled(answer: Mapping[str, Any], seconds: float) -> ProcessTiming:
         environment=answer.get("environment", {}),
         seconds=seconds,
         compiling=answer.get("compiling"),
+        turns=answer.get("turns"),
+        processors=tuple(answer.get("processors", ())),
         refused={
             **answer.get("refused", {}),
             **dict.fromkeys(answer.get(UNFINISHED, ()), short(cut)),

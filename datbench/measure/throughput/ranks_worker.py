@@ -28,7 +28,7 @@ from torch import nn
 from ...errors import DatbenchError
 from ...timings import UNFINISHED, How
 from ...types import Resolution, Setting
-from ..processes import one_line
+from ..serving import one_line
 from ..shortage import memory_error, shortage
 from ..timing import Clock, Stopwatch, stopwatch, time_calls
 from .readings import merged

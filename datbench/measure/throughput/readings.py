@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from bisect import bisect_left, bisect_right
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import pairwise
 from statistics import fmean, median
 from typing import TypeAlias
@@ -123,6 +123,15 @@ def merged(told: Sequence[Telemetry]) -> Telemetry:
         temperature=max(temperatures) if temperatures else None,
         note="; ".join(f"rank {r}: {one.note}" for r, one in enumerate(told) if one.note) or None,
     )
+
+
+def by_turns(told: Telemetry) -> Telemetry:
+    """Without what the driver counts over longer than a turn: another process has a part in it."""
+    if told.power is None and told.energy is None:
+        return told
+    note = "power and energy: of two processes that took turns"
+    said = "; ".join(filter(None, (told.note, note)))
+    return replace(told, power=None, energy=None, calls=None, note=said)
 
 
 def _mean(values: Sequence[float]) -> float | None:

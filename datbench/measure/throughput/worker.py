@@ -10,20 +10,26 @@ import time
 import warnings
 from collections.abc import Callable
 from dataclasses import asdict, replace
+from time import perf_counter
 from typing import Any
 
 import torch
 
 from ...errors import DatbenchError
+from ...measurements import Timing
 from ...timings import UNFINISHED, How
 from ...types import Resolution, Setting
 from ..complexity.ceilings import ceilings
 from ..environment import environment
-from ..processes import PACKAGES, one_line, serve, write_answer
+from ..processes import PACKAGES
+from ..serving import one_line, serve, write_answer
 from ..shortage import memory_error, shortage
 from ..timing import time_calls
+from .readings import by_turns
 from .runs import ready
 from .telemetry import watching
+from .turns import of as taking_turns
+from .turns import pin
 
 LEAST = 0.2
 """Of the budget, before an interval is trusted: clocks take a while to rise."""
@@ -52,7 +58,8 @@ def work(job: dict[str, Any]) -> dict[str, Any]:
     Args:
         job: ``model``, ``setting``, ``how``, ``ceilings`` (bool), ``protocols`` (names),
             ``end`` (of the time that there is, seconds since the epoch), and ``result``, where the
-            samples are written as soon as they are there.
+            samples are written as soon as they are there. Beside another process ``turns`` (its
+            pipes ``in`` and ``out``, and whether it ``begins``) and ``processors``.
     """
     given = dict(job["setting"])
     setting = Setting(Resolution(**given.pop("resolution")), **given)
@@ -103,31 +110,70 @@ def _time(
     torch.manual_seed(0)
     model = ready(job["model"], setting, how)
     if how.compile:
-        begin = time.perf_counter()
+        begin = perf_counter()
         model.call()
         _wait(device)
-        answer["compiling"] = time.perf_counter() - begin
-    budget = min(how.budget, left(job))
+        answer["compiling"] = perf_counter() - begin
     with watching(device) as watch:
-        timing = time_calls(
-            model.call,
-            device,
-            budget=budget,
-            width=how.width,
-            least=LEAST * how.budget,
-            prepare=flusher(device) if how.flush else None,
-            between=watch.stamp,
-            keep=True,
-        )
-        if budget < how.budget and timing.stopped == "budget":
-            timing = replace(timing, stopped="timeout")
-        answer["timing"] = asdict(timing)
-        answer["telemetry"] = asdict(watch.telemetry(timing))
+        timing, taken = _sample(job, setting, how, model.call, watch.stamp)
+        answer["timing"], answer["turns"] = asdict(timing), taken
+        answer["processors"] = job.get("processors", ())
+        told = watch.telemetry(timing)
+        answer["telemetry"] = asdict(told if taken is None else by_turns(told))
     if timing.stopped == "interrupted":
         raise KeyboardInterrupt
     _keep(job, answer)
     if job.get("protocols"):
         _follow(job, setting, how, model.call, timing.median, answer)
+
+
+def _sample(
+    job: dict[str, Any],
+    setting: Setting,
+    how: How,
+    call: Callable[[], object],
+    stamp: Callable[[], None],
+) -> tuple[Timing, int | None]:
+    """The samples, and in how many turns they were taken, where another process took turns too."""
+    device = torch.device(setting.device)
+
+    def warm() -> None:
+        call()
+        _wait(device)
+
+    turns = taking_turns(job, warm, lambda: left(job))
+    if turns is None:
+        budget, width, clock, between = min(how.budget, left(job)), how.width, perf_counter, stamp
+    else:
+        if job.get("processors"):
+            pin(job["processors"])
+        # The other one needs as much; and both end with the budget, so that neither is left alone.
+        budget, width, clock = min(how.budget, left(job) / 2), 0.0, turns.clock
+
+        def between() -> None:
+            stamp()
+            turns.sampled()
+
+    try:
+        if turns is not None:
+            turns.meet()
+        timing = time_calls(
+            call,
+            device,
+            budget=budget,
+            width=width,
+            least=LEAST * how.budget,
+            clock=clock,
+            prepare=flusher(device) if how.flush else None,
+            between=between,
+            keep=True,
+        )
+    finally:
+        if turns is not None:
+            turns.end()
+    if budget < how.budget and timing.stopped == "budget":
+        timing = replace(timing, stopped="timeout")
+    return timing, None if turns is None else turns.taken
 
 
 def _keep(job: dict[str, Any], answer: dict[str, Any]) -> None:

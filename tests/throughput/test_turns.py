@@ -1,0 +1,300 @@
+"""Two sides that take turns: never both at once, and no end of one is the end of the other."""
+
+import os
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from datbench.errors import MeasurementError, UsageError
+from datbench.measure.throughput import pairs
+from datbench.measure.throughput.pairs import processors, time_pair
+from datbench.measure.throughput.turns import LEAST, TURN, Turns
+from datbench.measure.timing import time_calls
+from datbench.timings import WAITED, How
+from datbench.types import Resolution, Setting
+from datbench.versus import Side
+
+from . import odd_models
+
+pytestmark = pytest.mark.skipif(os.name != "posix", reason="pipes between processes are POSIX")
+
+ODD = "tests.throughput.odd_models"
+SETTING = Setting(Resolution(32, 32), 2, device="cpu")
+QUICK = How(budget=0.1, threads=1)
+
+
+def ends() -> tuple[tuple[int, int], tuple[int, int]]:
+    """Either side's, inward and outward."""
+    to_first, from_second = os.pipe()
+    to_second, from_first = os.pipe()
+    return (to_first, from_first), (to_second, from_second)
+
+
+def nothing() -> None:
+    pass
+
+
+@contextmanager
+def at_once(*does: Any) -> Iterator[None]:
+    threads = [threading.Thread(target=each, daemon=True) for each in does]
+    for thread in threads:
+        thread.start()
+    yield
+    for thread in threads:
+        thread.join(20)
+        assert not thread.is_alive()
+
+
+def test_only_one_side_works_at_a_time_and_both_work_as_long() -> None:
+    at_work: list[str] = []
+    both_at_work: list[str] = []
+    order: list[str] = []
+    taken: dict[str, int] = {}
+
+    def side(name: str, inward: int, outward: int, begins: bool) -> None:
+        def call() -> None:
+            at_work.append(name)
+            both_at_work.extend(at_work[1:])
+            order.append(name)
+            time.sleep(0.002)
+            at_work.remove(name)
+
+        turns = Turns(inward, outward, begins, call, lambda: 20.0, busy=lambda: 0.0)
+        turns.meet()
+        time_calls(call, budget=0.2, width=0.0, clock=turns.clock, between=turns.sampled)
+        turns.end()
+        taken[name] = turns.taken
+
+    first, second = ends()
+    with at_once(lambda: side("A", *first, True), lambda: side("B", *second, False)):
+        pass
+    assert both_at_work == []
+    assert order[0] == "A"
+    assert min(taken.values()) > 3
+    assert abs(taken["A"] - taken["B"]) <= 1
+    switches = sum(one != other for one, other in pairwise(order))
+    assert switches >= 2 * min(taken.values()) - 1
+    # Each turn has its untimed call and two samples at least.
+    assert len(order) >= (1 + LEAST) * 2 * (min(taken.values()) - 1)
+
+
+def test_the_time_of_the_other_side_is_not_this_ones() -> None:
+    """The untimed call takes 1 s, the sample 2 s, and every wait for the other side 10 s."""
+    now = [0.0]
+
+    def passes(seconds: float) -> float:
+        now[0] += seconds
+        return seconds
+
+    (inward, outward), theirs = ends()
+    turns = Turns(
+        inward,
+        outward,
+        True,
+        lambda: passes(1.0),
+        lambda: passes(10.0),
+        lambda: now[0],
+        busy=lambda: 0.0,
+    )
+    os.write(theirs[1], b"...")
+    turns.meet()
+    for _ in range(LEAST):
+        passes(2.0)
+        turns.sampled()
+    assert (turns.taken, now[0]) == (2, 10 + 1 + LEAST * 2 + 10 + 1)
+    assert turns.clock() == 1 + LEAST * 2 + 1
+    for descriptor in (inward, outward, *theirs):
+        os.close(descriptor)
+
+
+def test_it_rests_until_its_threads_do() -> None:
+    """Threads that look for work after an operator would slow the other side down."""
+    used = iter([0.0, 0.001, 0.001, 0.002, 0.002, 0.002])
+    (inward, outward), (theirs_in, theirs_out) = ends()
+    os.write(theirs_out, b"...")
+    turns = Turns(inward, outward, True, nothing, lambda: 9.0, busy=lambda: next(used))
+    turns.meet()
+    time.sleep(TURN)
+    for _ in range(LEAST):
+        turns.sampled()
+    assert next(used, None) is None
+    for descriptor in (inward, outward, theirs_in, theirs_out):
+        os.close(descriptor)
+
+
+def test_where_the_other_side_ends_this_one_goes_on_alone() -> None:
+    (inward, outward), theirs = ends()
+    os.write(theirs[1], b".")
+    for descriptor in theirs:
+        os.close(descriptor)
+    turns = Turns(inward, outward, False, nothing, lambda: 9.0)
+    turns.meet()
+    for _ in range(3):
+        time.sleep(TURN)
+        turns.sampled()
+    assert turns.taken == 1
+    turns.end()
+
+
+def test_a_side_that_does_not_give_the_turn_back_is_not_waited_for_for_ever() -> None:
+    (inward, outward), theirs = ends()
+    turns = Turns(inward, outward, True, nothing, lambda: 0.05)
+    with pytest.raises(MeasurementError, match=WAITED):
+        turns.meet()
+    for descriptor in (inward, outward, *theirs):
+        os.close(descriptor)
+
+
+# Processes.
+
+
+def odd(name: str, how: How = QUICK) -> Side:
+    return Side(f"{ODD}:{name}", SETTING, how)
+
+
+@pytest.fixture
+def _at_the_root(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(Path(__file__).parents[2])
+
+
+def descriptors() -> int:
+    return len(list(Path("/dev/fd").iterdir()))
+
+
+@pytest.mark.usefixtures("_at_the_root")
+def test_a_pair_on_one_processor() -> None:
+    before = descriptors()
+    first, second = time_pair(odd("takes_longer"), odd("takes_a_while"), 60.0, 3)
+    assert descriptors() == before
+    for timing in (first, second):
+        assert (timing.outcome, timing.reason, timing.threads) == ("measured", None, 1)
+        assert timing.turns is not None
+        assert timing.turns >= 3
+        assert timing.timing is not None
+        assert timing.timing.stopped == "budget"
+    assert first.timing is not None
+    assert second.timing is not None
+    assert first.timing.median > second.timing.median >= 0.004
+    assert first.processors == second.processors
+
+
+@pytest.mark.usefixtures("_at_the_root")
+@pytest.mark.skipif(not hasattr(os, "sched_getaffinity"), reason="no processes are bound here")
+def test_its_processes_are_bound() -> None:
+    both = time_pair(odd("runs_on_one_processor"), odd("runs_on_one_processor"), 60.0)
+    assert [(timing.outcome, len(timing.processors)) for timing in both] == [("measured", 1)] * 2
+
+
+@pytest.mark.usefixtures("_at_the_root")
+@pytest.mark.parametrize(
+    ("name", "outcome", "reason"),
+    [
+        ("raises", "failed", "ValueError: no such thing as this"),
+        ("exits", "crashed", "exit code 3"),
+        ("always_fills", "out of memory", "both sides were there at once: --one-at-a-time has one"),
+    ],
+)
+def test_one_side_that_ends_badly_does_not_hold_the_other(
+    name: str, outcome: str, reason: str
+) -> None:
+    good, bad = time_pair(odd("plain"), odd(name), 60.0)
+    assert good.outcome == "measured"
+    assert bad.outcome == outcome
+    assert bad.reason is not None
+    assert reason in bad.reason
+
+
+@pytest.mark.usefixtures("_at_the_root")
+def test_ctrl_c_keeps_the_samples_of_both(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    import signal
+
+    begun = tmp_path / "begun"
+    monkeypatch.setenv(odd_models.BEGUN, str(begun))
+
+    def press(*_: Any) -> None:
+        if begun.exists():
+            raise KeyboardInterrupt
+        signal.setitimer(signal.ITIMER_REAL, 0.05)
+
+    before = signal.signal(signal.SIGALRM, press)
+    signal.setitimer(signal.ITIMER_REAL, 0.1)
+    side = odd("says_that_it_has_begun", How(budget=60.0, threads=1))
+    try:
+        both = time_pair(side, side, 90.0)
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, before)
+    for timing in both:
+        assert timing.outcome == "interrupted"
+        assert timing.timing is not None
+        assert timing.timing.stopped == "interrupted"
+        assert timing.timing.samples
+
+
+def test_an_interpreter_that_is_not_there_leaves_nothing_open(tmp_path: Path) -> None:
+    before = descriptors()
+    gone = replace(odd("plain"), python=str(tmp_path / "no_python"))
+    for sides in ((gone, odd("plain")), (odd("plain"), gone)):
+        with pytest.raises(UsageError, match="no_python: No such file or directory; name a Python"):
+            time_pair(*sides, 60.0)
+    assert descriptors() == before
+
+
+def test_a_version_that_knows_no_turns_is_refused(tmp_path: Path) -> None:
+    """A datbench made up here, which times what it is told to and no more."""
+    package = tmp_path / "datbench" / "measure" / "throughput"
+    package.mkdir(parents=True)
+    for folder in (package, *package.parents[:2]):
+        (folder / "__init__.py").touch()
+    (package / "worker.py").write_text(
+        "import json, sys\n"
+        "job = json.loads(sys.stdin.readline())\n"
+        "answer = {'outcome': 'measured', 'reason': None}\n"
+        "open(job['result'], 'w').write(json.dumps(answer))\n"
+    )
+    old = replace(odd("plain"), source=str(tmp_path))
+    first, second = time_pair(old, old, 60.0)
+    assert first.outcome == second.outcome == "failed"
+    assert first.reason is not None
+    assert "does not know how to take turns; use --one-at-a-time" in first.reason
+
+
+# Which processors.
+
+
+@pytest.fixture
+def eight(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
+    """A machine with four cores of two processors each; the last core is not ours."""
+    for number in range(8):
+        folder = tmp_path / f"cpu{number}" / "topology"
+        folder.mkdir(parents=True)
+        siblings = f"{number % 4},{number % 4 + 4}\n"
+        (folder / "thread_siblings_list").write_text(siblings)
+    monkeypatch.setattr(pairs, "TOPOLOGY", tmp_path)
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: {0, 1, 2, 4, 5, 6}, raising=False)
+    return tmp_path
+
+
+def test_processors_are_of_different_cores_and_change_from_pair_to_pair(eight: Path) -> None:
+    one, two = How(threads=1), How(threads=2)
+    assert [processors(one, "cpu", i) for i in range(4)] == [(0,), (1,), (2,), (0,)]
+    assert [processors(two, "cpu", i) for i in range(3)] == [(0, 1), (1, 2), (2, 0)]
+    assert processors(How(threads=4), "cpu", 0) == ()
+    assert processors(How(), "cpu", 0) == ()
+    assert processors(one, "cuda:0", 0) == ()
+
+
+def test_without_a_topology_every_processor_is_a_core(
+    eight: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(pairs, "TOPOLOGY", eight / "nowhere")
+    assert len(processors(How(threads=6), "cpu", 0)) == 6
+    monkeypatch.delattr(os, "sched_getaffinity")
+    assert processors(How(threads=1), "cpu", 0) == ()
