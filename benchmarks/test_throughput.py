@@ -1,7 +1,9 @@
 """What `datbench throughput` costs itself, and whether other timers say the same."""
 
+import os
 import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from statistics import fmean, median
 from typing import Any
@@ -13,11 +15,15 @@ from datbench.measure.intervals import median_interval
 from datbench.measure.throughput.protocols import PROTOCOLS, run_protocol
 from datbench.measure.throughput.runs import ready
 from datbench.measure.throughput.telemetry import watching
+from datbench.measure.throughput.turns import Turns, pin
 from datbench.measure.timing import time_calls
 from datbench.timings import How
 from datbench.types import Resolution, Setting
 
 SAMPLE = 0.01
+
+PATIENCE = 60.0
+"""Seconds that one side waits for its turn."""
 
 WIDEST = 0.1
 """Of an interval of a ratio: a wider one holds 1 because it holds everything."""
@@ -67,16 +73,20 @@ def test_torch_timer(benchmark: Any) -> None:
     """torch.utils.benchmark.Timer's median of the same calls: DAT-T, one image of 64 pixels."""
     from torch.utils.benchmark import Timer
 
-    torch.set_num_threads(1)
     call = ready("dat_t", Setting(Resolution(64, 64), 1, device="cpu"), How()).call
-    timer = Timer("call()", globals={"call": call}, num_threads=1)
-    ratios = turns(
-        lambda: time_calls(call, budget=1.0, width=1e-9).median,
-        lambda: float(timer.blocked_autorange(min_run_time=1.0).median),
-        12,
-    )
+
+    def ours(turns: Turns) -> float:
+        return time_calls(
+            call, budget=1.0, width=1e-9, clock=turns.clock, between=turns.sampled
+        ).median
+
+    def theirs(turns: Turns) -> float:
+        stmt = timed_by(call, turns)
+        timer = Timer("call()", timer=turns.clock, globals={"call": stmt}, num_threads=1)
+        return float(timer.blocked_autorange(min_run_time=1.0).median)
+
     benchmark.pedantic(call, rounds=3)
-    check(benchmark, ratios)
+    check(benchmark, ratios(ours, theirs, 12))
 
 
 def test_timm_loop(benchmark: Any) -> None:
@@ -88,40 +98,77 @@ def test_timm_loop(benchmark: Any) -> None:
     samples stands beside that mean: of skewed samples a median is another figure, which is printed.
     """
     pytest.importorskip("timm", reason="needs datbench[timm]", exc_type=ImportError)
-    torch.set_num_threads(1)
     setting = Setting(Resolution(224, 224), 1, device="cpu")
     call = ready("timm:swin_tiny_patch4_window7_224", setting, How()).call
     loop = replace(PROTOCOLS["timm"], batch=None)
+    torch.set_num_threads(1)
+    as_long = loop.duration(time_calls(call, budget=3.0).median)
     medians: list[float] = []
+    means: list[float] = []
 
-    def ours() -> float:
-        timing = time_calls(call, budget=6.0, width=1e-9)
+    def ours(turns: Turns) -> float:
+        timing = time_calls(
+            call, budget=as_long, width=1e-9, clock=turns.clock, between=turns.sampled
+        )
         medians.append(timing.median)
         return fmean(timing.samples)
 
-    theirs: list[float] = []
+    def theirs(turns: Turns) -> float:
+        run = timed_by(call, turns)
+        means.append(run_protocol(run, "cpu", loop, 1, clock=turns.clock).seconds)
+        return means[-1]
 
-    def timms() -> float:
-        theirs.append(run_protocol(call, "cpu", loop, 1).seconds)
-        return theirs[-1]
-
-    ratios = turns(ours, timms, 8)
     benchmark.pedantic(call, rounds=3)
-    print({"our medians over their means": median(medians) / median(theirs)})
-    check(benchmark, ratios)
+    found = ratios(ours, theirs, 8)
+    print({"our medians over their means": median(medians) / median(means)})
+    check(benchmark, found)
 
 
-def turns(ours: Callable[[], float], theirs: Callable[[], float], rounds: int) -> list[float]:
-    """Our figure over theirs, of each round; who goes first alternates, and round 0 warms up."""
-    ratios = []
-    for turn in range(rounds + 1):
-        if turn % 2:
-            mine, other = ours(), theirs()
-        else:
-            other, mine = theirs(), ours()
-        if turn:
-            ratios.append(mine / other)
-    return ratios
+def timed_by(call: Callable[[], object], turns: Turns) -> Callable[[], object]:
+    """The call for a timer without hooks: the wait for the next turn is no time of its clock."""
+
+    def run() -> None:
+        call()
+        turns.sampled()
+
+    return run
+
+
+def ratios(
+    ours: Callable[[Turns], float], theirs: Callable[[Turns], float], rounds: int
+) -> list[float]:
+    """Our figure over theirs, of each round; round 0 warms up.
+
+    Two threads on one processor take turns of a few calls, so that both time the same seconds.
+    """
+    processors = os.sched_getaffinity(0)
+    try:
+        pin([min(processors)])
+        found = [a_round(ours, theirs, bool(number % 2)) for number in range(rounds + 1)]
+    finally:
+        pin(sorted(processors))
+    return found[1:]
+
+
+def a_round(ours: Callable[[Turns], float], theirs: Callable[[Turns], float], begin: bool) -> float:
+    to_us, from_them = os.pipe()
+    to_them, from_us = os.pipe()
+    sides = (
+        (ours, Turns(to_us, from_us, begin, lambda: None, lambda: PATIENCE)),
+        (theirs, Turns(to_them, from_them, not begin, lambda: None, lambda: PATIENCE)),
+    )
+
+    def side(timer: Callable[[Turns], float], turns: Turns) -> float:
+        torch.set_num_threads(1)
+        try:
+            turns.meet()
+            return timer(turns)
+        finally:
+            turns.end()
+
+    with ThreadPoolExecutor(2) as pool:
+        mine, other = (future.result() for future in [pool.submit(side, *each) for each in sides])
+    return mine / other
 
 
 def check(benchmark: Any, ratios: list[float]) -> None:

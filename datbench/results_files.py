@@ -94,7 +94,9 @@ LAYOUTS: dict[str, Layout] = {
     "table-search": Layout(),
     "points": Layout(("points:PointsRow",)),
     "validate": Layout(),
-    "baseline": Layout(("gates:CountBaseline", "gates:MemoryBaseline", "gates:TimeBaseline")),
+    "baseline": Layout(
+        ("baselines:CountBaseline", "baselines:MemoryBaseline", "baselines:TimeBaseline")
+    ),
     "gate": Layout(("gates:GateRow",)),
     "report": Layout(("reports:ReportPart",)),
 }

@@ -17,7 +17,8 @@ from ..units import printable
 from .options import Format
 
 if TYPE_CHECKING:
-    from ..gates import Baseline, GateRow, What
+    from ..baselines import Baseline, What
+    from ..gates import GateRow
     from ..measure.gate.run import Answer
     from ..report.table import Table
 
@@ -182,7 +183,7 @@ def update(
         raise UnknownNameError.among("model of the baseline", unknown[0], {r.model for r in before})
     results, _ = _read(files)
     unique(results, " and ".join(map(str, files)))
-    from ..gates import key
+    from ..baselines import key
     from ..measure.environment import summary
     from ..measure.gate.run import Answer, difference, kept
     from ..report.gate import update_tables

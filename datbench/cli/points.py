@@ -134,7 +134,8 @@ def points(
         )
     spec = one_spec(model, config)
     size = None if res is None else Resolution.parse(res)
-    from ..measure.points.rows import Wanted, points_row
+    from ..measure.points.gather import Wanted
+    from ..measure.points.rows import points_row
 
     row, pixels = points_row(
         spec,

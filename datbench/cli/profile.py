@@ -191,7 +191,8 @@ def _measured(
     """Profile, and write the trace of one more run where that is wanted."""
     # torch is imported here, after everything that the user may have mistyped was checked.
     from ..measure.device import check_device
-    from ..measure.profile.profile import check, profile_model
+    from ..measure.profile.prepare import check
+    from ..measure.profile.profile import profile_model
     from .output import write_whole
     from .progress import status
 

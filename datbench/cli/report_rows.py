@@ -10,9 +10,9 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from ..baselines import CountBaseline, MemoryBaseline
 from ..benchmark_files import Benchmark, from_document, is_benchmark_file
 from ..errors import DatbenchError, UsageError
-from ..gates import CountBaseline, MemoryBaseline
 from ..ledger import PLAIN, MemoryMode, MemoryRow, Recipe
 from ..reading import Reader
 from ..reports import COMPUTED, PartRole, ReportPart, Source

@@ -237,7 +237,8 @@ def _image(setting: Setting, device: str, dtype: torch.dtype = torch.float32) ->
     """A batch of images of zeros, (B, 3, H, W); on meta, of nothing."""
     resolution = setting.resolution
     shape = (setting.batch, 3, resolution.height, resolution.width)
-    return torch.zeros(shape, dtype=dtype, device=device)
+    make = torch.empty if device == "meta" else torch.zeros
+    return make(shape, dtype=dtype, device=device)
 
 
 @contextmanager

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from .. import units
-from ..gates import CountBaseline, MemoryBaseline
+from ..baselines import CountBaseline, MemoryBaseline
 from ..ledger import MemoryRow
 from ..reports import Delta, Source, same_place
 from ..results import CountRow

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from .. import units
-from ..gates import Baseline, Change, GateRow, detail_of
+from ..baselines import Baseline, detail_of
+from ..gates import Change, GateRow
 from .table import Column, Table, Value
 
 PLACES = 12

@@ -7,8 +7,8 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from .. import units
+from ..baselines import Baseline, CountBaseline, MemoryBaseline, detail_of
 from ..errors import UsageError
-from ..gates import Baseline, CountBaseline, MemoryBaseline, detail_of
 from ..results import document
 from ..results_files import LAYOUTS, Document, each, extra, flat, values
 from .table import Column, Table, Value

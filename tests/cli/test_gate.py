@@ -12,8 +12,8 @@ import numpy
 import pytest
 import torch
 
+from datbench.baselines import CountBaseline
 from datbench.errors import MeasurementError
-from datbench.gates import CountBaseline
 from datbench.measure.gate.compute import count_baseline
 from datbench.measure.gate.files import public, read_baseline
 from datbench.measure.gate.run import again

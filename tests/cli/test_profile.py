@@ -5,6 +5,7 @@ import gzip
 import io
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from functools import cache
 from pathlib import Path
 
@@ -48,7 +49,14 @@ def _net(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPat
 
 
 def test_the_answer_stands_on_top(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    from datbench.measure.profile import profile
+
     monkeypatch.setenv("COLUMNS", "100")
+    ceilings = profile.ceilings
+    # A busy machine's own may be so low that another sentence is the true one.
+    monkeypatch.setattr(
+        profile, "ceilings", lambda *how: replace(ceilings(*how), macs=1e15, bytes=1e15)
+    )
     lines = run(*SMALL).text.splitlines()
     assert max(map(len, lines)) <= 100
     assert lines[0].startswith("dat_t takes ")

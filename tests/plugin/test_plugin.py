@@ -98,6 +98,9 @@ def test_an_operator_without_a_rule_fails() -> None:
     assert_macs(Factored(), X, 640, allow_unknown=True)
     assert_macs(Factored(), X, 640, allow_unknown=[name])
     assert_macs(Factored(), X, 640, allow_unknown=name)
+    inside = nn.Sequential()
+    inside.add_module("body", Factored())
+    assert flops(inside, X).unknown("body") == {name: 1}
     with pytest.raises(AssertionError, match="aten::linalg_qr"):
         assert_macs(Factored(), X, 640, allow_unknown=["aten::other"])
 
@@ -183,6 +186,24 @@ def test_memory_of_plain_modules() -> None:
     assert not any(parameter.is_meta for parameter in model.parameters())
 
 
+class WithAPlainTensor(nn.Module):
+    """A tensor that is neither a parameter nor a buffer."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.scale = torch.ones(3)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return x * self.scale
+
+
+def test_memory_of_a_plain_tensor() -> None:
+    model = WithAPlainTensor()
+    found = memory(model, torch.zeros(2, 3), mode="inference")
+    assert found.peak >= 2 * 3 * 4
+    assert model.scale.device.type == "cpu"
+
+
 def test_memory_counts_shared_tensors_once() -> None:
     model = nn.Sequential(nn.Linear(16, 16), nn.Linear(16, 16))
     model[1].weight = model[0].weight
@@ -235,7 +256,7 @@ def test_nothing_is_loaded_for_suites_that_do_not_use_it(pytester: pytest.Pytest
 
         def test_nothing():
             assert "datbench.pytest_plugin" in sys.modules
-            heavy = {"torch", "numpy", "pandas", "timm", "datbench.testing"}
+            heavy = {"torch", "numpy", "pandas", "timm", "datbench.costs", "datbench.testing"}
             assert heavy & set(sys.modules) == set()
         """
     )

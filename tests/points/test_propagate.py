@@ -4,10 +4,10 @@ import pytest
 import torch
 from torch import Tensor
 
+from datbench.measure.points.gather import Wanted, gathered
 from datbench.measure.points.propagate import everyone, landed, one, passed_on, propagated, scored
 from datbench.measure.points.propagate import spread as spread_over
 from datbench.measure.points.record import Layer
-from datbench.measure.points.rows import Wanted, gathered
 
 
 def layer(

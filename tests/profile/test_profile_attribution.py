@@ -9,7 +9,8 @@ from torch.nn.modules import module as globals_of
 
 from datbench.measure.count import build_for_count, count
 from datbench.measure.profile.attribute import GRADIENTS, NODE, attribute, canonical, is_composite
-from datbench.measure.profile.profile import observe, running
+from datbench.measure.profile.prepare import running
+from datbench.measure.profile.profile import observe
 from datbench.measure.profile.runner import Runner, kept, module_ranges
 from datbench.measure.profile.spans import FORWARD, RUN, STEP, Run, Span, runs_of, spans_of
 from datbench.measure.recorder import OperatorCall

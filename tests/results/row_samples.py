@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from dataclasses import fields, is_dataclass
 from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
-from datbench.gates import CountBaseline
+from datbench.baselines import CountBaseline
 from datbench.types import Resolution, Setting
 
 

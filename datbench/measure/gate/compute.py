@@ -11,7 +11,8 @@ import numpy
 import torch
 from torch import nn
 
-from ...gates import CountBaseline, MemoryBaseline, Work, fold
+from ...baselines import CountBaseline, MemoryBaseline, Work
+from ...folding import fold
 from ...ledger import PLAIN, WITH_BACKWARD, MemoryMode, MemoryRow, Recipe
 from ...models.resolve import Spec
 from ...types import Setting

@@ -9,8 +9,8 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
+from ...baselines import WHATS, Baseline, Key, TimeBaseline, What, key, order
 from ...errors import MissingError, UsageError
-from ...gates import WHATS, Baseline, Key, TimeBaseline, What, key, order
 from ...ledger import MemoryRow
 from ...reading import Reader
 from ...results import document

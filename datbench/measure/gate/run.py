@@ -5,16 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 
+from ...baselines import Baseline, CountBaseline, MemoryBaseline, TimeBaseline, detail_of, key
 from ...errors import DatbenchError, MeasurementError, MissingError, UnknownNameError
-from ...gates import (
-    Baseline,
-    CountBaseline,
-    GateRow,
-    MemoryBaseline,
-    TimeBaseline,
-    detail_of,
-    key,
-)
+from ...gates import GateRow
 from ...models.dat import REGISTRY
 from ...models.resolve import resolve
 from .compute import SEEDS, count_baseline, memory_baseline

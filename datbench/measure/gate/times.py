@@ -7,7 +7,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, replace
 from typing import Any
 
-from ...gates import GateRow, TimeBaseline, Verdict, detail_of
+from ...baselines import TimeBaseline, detail_of
+from ...gates import GateRow, Verdict
 from ...models.resolve import resolve
 from ...timings import How, ProcessTiming, ThroughputRow
 from ...versus import FLOOR, LEVEL

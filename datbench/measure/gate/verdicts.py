@@ -6,21 +6,9 @@ from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from typing import Any, TypeVar
 
-from ...gates import (
-    PHASES,
-    RENAMED,
-    Baseline,
-    Change,
-    CountBaseline,
-    Direction,
-    GateRow,
-    MemoryBaseline,
-    Verdict,
-    Work,
-    detail_of,
-    fold,
-    unfold,
-)
+from ...baselines import PHASES, Baseline, CountBaseline, MemoryBaseline, Work, detail_of
+from ...folding import fold, unfold
+from ...gates import RENAMED, Change, Direction, GateRow, Verdict
 from ..conventions import CONVENTIONS
 
 V = TypeVar("V")

@@ -17,7 +17,7 @@ from ...models.resolve import Spec
 from ...timings import TimeMode
 from ...types import Setting
 from ..kineto import quiet_kineto
-from .profile import running, threads_set
+from .prepare import running, threads_set
 from .runner import DeclaredRanges, for_people, module_ranges
 
 SUFFIXES = (".json", ".json.gz")

@@ -7,7 +7,8 @@ from collections.abc import Callable, Sequence
 from ...timings import ThroughputRow
 from ..memory import runs
 from ..table import Column, Table
-from ..throughput import CERTAIN, setting_words, threads_of
+from ..throughput import CERTAIN
+from ..throughput_words import setting_words, threads_of
 from ..vega import Chart, Datum, field, folded, names_of, spec, words
 
 
