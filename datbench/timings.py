@@ -22,8 +22,8 @@ TimeOutcome = Literal["measured", "interrupted", "out of memory", "crashed", "ti
 """How a run ended. Interrupted: by Ctrl-C, and the finished samples are kept."""
 
 
-WAITED = "waited in vain for the other side to give the turn back"
-"""Why a process failed whose neighbour, with which it took turns, did not go on."""
+WAITED = "the other side did not take its turns"
+"""Why a process failed that was to take turns with another, which was not there or hung."""
 
 UNFINISHED = "unfinished"
 """The entry of a worker's early answer that names what is still to come."""
@@ -121,6 +121,7 @@ class ProcessTiming:
         refused: protocols, or ceilings, that were asked for and gave nothing, and why.
         turns: in which the samples were taken, where another process ran at once and took turns.
         processors: that the process was bound to; none where it ran on any.
+        restless: whether its threads went on working in the other one's turns.
     """
 
     outcome: TimeOutcome
@@ -137,6 +138,7 @@ class ProcessTiming:
     refused: Mapping[str, str] = field(default_factory=dict)
     turns: int | None = None
     processors: tuple[int, ...] = ()
+    restless: bool = False
 
     @property
     def whole(self) -> bool:

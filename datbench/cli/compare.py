@@ -76,7 +76,11 @@ def compare(
     ] = None,
     threads: Annotated[
         str | None,
-        typer.Option(metavar="N", help="Of an operator on a CPU.", show_default="torch's own"),
+        typer.Option(
+            metavar="N",
+            help="Of an operator on a CPU; a pair of processes is bound to as many processors.",
+            show_default="torch's own",
+        ),
     ] = None,
     compile: Annotated[bool, typer.Option("--compile", help="Through torch.compile.")] = False,
     channels_last: ChannelsLast = False,
@@ -107,7 +111,8 @@ def compare(
     timeout: Annotated[
         float | None,
         typer.Option(
-            help="Seconds that a process may take, its start included.",
+            help="Seconds that a pair of processes may take, its start included; with "
+            "--one-at-a-time, a process.",
             show_default=f"{TIMEOUT:g}; {TIMEOUT_COMPILED:g} where a side is compiled",
         ),
     ] = None,
@@ -141,7 +146,7 @@ def compare(
         typer.Option(
             "--one-at-a-time",
             help="One process after the other, in place of two at once that take turns: for models "
-            "that do not fit a device together.",
+            "that do not fit a device together, and a datbench that knows no turns.",
         ),
     ] = False,
     across_machines: Annotated[
@@ -192,10 +197,11 @@ def compare(
     how = How(budget=BUDGET if budget is None else budget)
     one = side(a, common, how)
     other = one if b is None else side(b, common, how)
-    limit = _timeout(timeout, one.how, other.how)
-    plan = _plan(PROCESSES if processes is None else processes, max_processes, floor, level, seed)
     # Elsewhere no process can be given another's pipes.
-    plan = replace(plan, by_turns=os.name == "posix" and not one_at_a_time)
+    by_turns = os.name == "posix" and not one_at_a_time
+    limit = _timeout(timeout, one.how, other.how, by_turns)
+    plan = _plan(PROCESSES if processes is None else processes, max_processes, floor, level, seed)
+    plan = replace(plan, by_turns=by_turns)
     compare_runs.sides(one, None if b is None else other, plan, limit, aa, wanted, out)
 
 
@@ -206,8 +212,8 @@ def _check(floor: float, level: float) -> None:
         raise UsageError(f"--level {level:g}: write a level from 0.8 to 0.999.")
 
 
-def _timeout(told: float | None, a: How, b: How) -> float:
-    """Seconds that a process may take: compiling takes minutes.
+def _timeout(told: float | None, a: How, b: How, by_turns: bool) -> float:
+    """Seconds that a process, or a pair that takes turns, may take: compiling takes minutes.
 
     Raises:
         UsageError: its timing alone would take longer.
@@ -216,6 +222,11 @@ def _timeout(told: float | None, a: How, b: How) -> float:
     timeout = usual if told is None else told
     if not 0 < a.budget < timeout <= 86_400:
         raise UsageError("--budget and --timeout are seconds, and the budget is the shorter.")
+    if by_turns and 2 * a.budget >= timeout:
+        raise UsageError(
+            f"--budget {a.budget:g}: two sides take {2 * a.budget:g} s by turns, which --timeout "
+            f"{timeout:g} does not leave; give a longer one."
+        )
     return timeout
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
 
@@ -90,7 +91,7 @@ def sides(
             compared = compare(both, images, plan, _step(show, "A and B"))
     if compared is None:
         assert alarms is not None
-        return _alone(a, alarms, wanted, out)
+        return _alone(a, plan, alarms, wanted, out)
     assert b is not None
     row = VersusRow(
         a,
@@ -145,7 +146,7 @@ def _step(show: Callable[[str], None], what: str) -> Callable[[int, int, float],
     return step
 
 
-def _alone(a: Side, alarms: FalseAlarms, wanted: Format, out: Path | None) -> None:
+def _alone(a: Side, plan: Plan, alarms: FalseAlarms, wanted: Format, out: Path | None) -> None:
     """A against itself and nothing else: all that was run is written, whatever ended it.
 
     Raises:
@@ -160,7 +161,7 @@ def _alone(a: Side, alarms: FalseAlarms, wanted: Format, out: Path | None) -> No
     from .output import emit
 
     if alarms.runs:
-        row = {"a": as_document_side(a), **as_document_row(alarms)}
+        row = {"a": as_document_side(a), "plan": asdict(plan), **as_document_row(alarms)}
         content = document("compare-aa", [row], environment())
         emit([alarms_table(alarms)], content, wanted, out)
     if alarms.interrupted:

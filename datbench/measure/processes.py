@@ -245,12 +245,12 @@ def _wait(started: Sequence[subprocess.Popen[str]], seconds: float) -> list[int 
 
 def _end(process: subprocess.Popen[str]) -> None:
     """Kill what is left of it and of what it started."""
-    if process.poll() is None:
-        if os.name == "posix":
+    if os.name == "posix":  # also where it has ended by itself: a child of it may not have
+        with contextlib.suppress(ProcessLookupError, PermissionError):
             os.killpg(process.pid, signal.SIGKILL)
-        else:
-            process.kill()
-        process.wait()
+    elif process.poll() is None:
+        process.kill()
+    process.wait()
     assert process.stdin is not None
     with contextlib.suppress(BrokenPipeError):
         process.stdin.close()

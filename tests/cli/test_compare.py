@@ -143,6 +143,7 @@ def test_a_against_itself_first(run: Run, machine: list[dict[str, Any]]) -> None
     row = parts(alone, 0)
     assert json.loads(alone.out)["kind"] == "compare-aa"
     assert row["verdicts"]["same"] == 5
+    assert row["plan"]["by_turns"]
     assert len(row["runs"]) == 36
 
 
@@ -398,6 +399,7 @@ def test_a_model_of_another_version_need_not_exist_here(tmp_path: Path) -> None:
         (("dat_t", "dat_t", "--budget", "inf"), "--budget and --timeout"),
         (("dat_t", "dat_t", "--timeout", "nan"), "--budget and --timeout"),
         (("dat_t", "dat_t", "--budget", "301"), "--budget and --timeout"),
+        (("dat_t", "dat_t", "--budget", "200"), "two sides take 400 s by turns"),
         (("dat_t", "dat_t", "--across-machines"), "of two files"),
         (("dat_t", "gone.json"), "a result file is compared with a result file"),
         (("gone.json", "gone.json"), "there is no file gone.json"),

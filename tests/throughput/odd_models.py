@@ -48,6 +48,20 @@ BEGUN = "DATBENCH_TEST_BEGUN"
 """The variable that names the file which says that a model has been called often."""
 
 
+class _Later:
+    """Does something odd at its hundredth call."""
+
+    def __init__(self, does: Callable[[Tensor], object]) -> None:
+        self.calls = 0
+        self.does = does
+
+    def __call__(self, x: Tensor) -> None:
+        self.calls += 1
+        time.sleep(0.001)
+        if self.calls == 100:
+            self.does(x)
+
+
 class _Saying:
     def __init__(self) -> None:
         self.calls = 0
@@ -57,6 +71,19 @@ class _Saying:
         time.sleep(0.004)
         if self.calls == 60:
             Path(os.environ[BEGUN]).touch()
+
+
+def _exits(x: Tensor) -> None:
+    os._exit(3)
+
+
+def _leaves_a_child(x: Tensor) -> None:
+    child = os.fork()
+    if child == 0:
+        time.sleep(300)
+        os._exit(0)
+    Path(os.environ[BEGUN]).write_text(str(child))
+    os._exit(3)
 
 
 class _Interrupting:
@@ -93,7 +120,15 @@ def kills_itself() -> Net:
 
 
 def exits() -> Net:
-    return Net(lambda x: os._exit(3))
+    return Net(_exits)
+
+
+def exits_later() -> Net:
+    return Net(_Later(_exits))
+
+
+def fills_later() -> Net:
+    return Net(_Later(_always_fills))
 
 
 def sleeps() -> Net:
@@ -110,6 +145,10 @@ def takes_a_while() -> Net:
 
 def takes_longer() -> Net:
     return Net(lambda x: time.sleep(0.006))
+
+
+def leaves_a_child() -> Net:
+    return Net(_Later(_leaves_a_child))
 
 
 def says_that_it_has_begun() -> Net:

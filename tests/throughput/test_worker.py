@@ -15,7 +15,7 @@ from datbench.errors import UsageError
 from datbench.measure import processes
 from datbench.measure.throughput import process, runs, worker
 from datbench.measure.throughput.process import check, check_compiler, time_in_process
-from datbench.timings import WAITED, How, ProcessTiming
+from datbench.timings import How, ProcessTiming
 from datbench.types import Resolution, Setting
 
 from . import odd_models
@@ -156,15 +156,25 @@ def test_ctrl_c_leaves_the_finished_samples() -> None:
 
 
 @POSIX
-def test_a_side_whose_neighbour_does_not_go_on_says_so() -> None:
+def test_a_short_time_is_shared_with_the_other_side() -> None:
+    """It gives every turn back at once; half of what is left is its own all the same."""
     import time
 
     (inward, theirs_out), (theirs_in, outward) = os.pipe(), os.pipe()
-    os.write(theirs_out, b".")
+    os.write(theirs_out, 5000 * b".")
     turns = {"in": inward, "out": outward, "begins": True}
-    answer = work("plain", turns=turns, end=time.time() + worker.MARGIN + 2.0)
-    assert (answer["outcome"], answer["reason"]) == ("failed", WAITED)
-    assert os.read(theirs_in, 9) == b".."
+    left = 4.0
+    begin = time.perf_counter()
+    answer = work(
+        "plain",
+        how=How(budget=60.0, threads=1),
+        turns=turns,
+        end=time.time() + worker.MARGIN + left,
+    )
+    assert (answer["outcome"], answer["timing"]["stopped"]) == ("measured", "timeout")
+    assert time.perf_counter() - begin < 0.75 * left + worker.MARGIN
+    assert answer["turns"] > 1
+    assert os.read(theirs_in, 10_000).endswith(b".e")
     for descriptor in (theirs_in, theirs_out):
         os.close(descriptor)
 

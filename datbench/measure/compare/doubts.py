@@ -27,6 +27,12 @@ def doubts(runs: Sequence[Run]) -> tuple[str, ...]:
     found += _of_the_samples(
         [run.timing for run in runs if run.timing.timing is not None], len(runs)
     )
+    for side in "AB":
+        if any(run.side == side and run.timing.restless for run in runs):
+            found.append(
+                f"threads of {side} go on working in the other side's turns and may slow it down; "
+                "--one-at-a-time keeps the sides apart"
+            )
     a, b = (
         [run.timing.environment for run in runs if run.side == side and run.timing.environment]
         for side in "AB"

@@ -5,17 +5,28 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Collection
+from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from ...errors import UsageError
 from ...timings import How, ProcessTiming
 from ...versus import Side
 from ..processes import Ending, Interrupted, Question, ask_together
-from .process import PATIENCE, WORKER, asked, check, outcome
+from .process import (
+    PATIENCE,
+    SHORT_OF_MEMORY,
+    WORKER,
+    asked,
+    check,
+    not_started,
+    outcome,
+)
 
 ONE_AT_A_TIME = "--one-at-a-time"
+
+CROWDED = (SHORT_OF_MEMORY, "busy or unavailable")
+"""Parts of what is said where memory is not enough for two, or a GPU takes one process only."""
 
 TOPOLOGY = Path("/sys/devices/system/cpu")
 
@@ -35,6 +46,7 @@ def time_pair(
 
     Raises:
         UsageError: a device or an interpreter is not here, or a model cannot be run so on any.
+        MeasurementError: the machine cannot start two processes.
     """
     sides = (first, second)
     for side in sides:
@@ -49,7 +61,7 @@ def time_pair(
     except KeyboardInterrupt:  # the second one
         answers, interrupted = [Ending(None, ""), Ending(None, "")], True
     except OSError as error:
-        raise UsageError(f"{error.filename}: {error.strerror}; name a Python.") from error
+        raise not_started(error, first.python, second.python) from error
     seconds = time.perf_counter() - begin
     one, other = (
         _explained(outcome(answer, interrupted, timeout, side.setting.device, seconds))
@@ -60,8 +72,7 @@ def time_pair(
 
 def _questions(sides: tuple[Side, Side], timeout: float, number: int) -> list[Question]:
     """One for each side, with the ends of the two pipes that are its."""
-    to_first, from_second = os.pipe()
-    to_second, from_first = os.pipe()
+    to_first, from_second, to_second, from_first = _pipes()
     ends = ((to_first, from_first), (to_second, from_second))
     questions: list[Question] = []
     for side, (inward, outward) in zip(sides, ends, strict=True):
@@ -75,11 +86,33 @@ def _questions(sides: tuple[Side, Side], timeout: float, number: int) -> list[Qu
     return questions
 
 
+def _pipes() -> list[int]:
+    """Two pipes: what is read and what is written of each, all beyond the standard streams.
+
+    Raises:
+        OSError: there are no descriptors left.
+    """
+    import fcntl  # POSIX only, as all that is here
+
+    found: list[int] = []
+    with ExitStack() as wrong, ExitStack() as always:
+        for _ in range(2):
+            for descriptor in os.pipe():
+                always.callback(os.close, descriptor)
+                # A parent whose standard input is closed would get that number.
+                found.append(fcntl.fcntl(descriptor, fcntl.F_DUPFD_CLOEXEC, 3))
+                wrong.callback(os.close, found[-1])
+        wrong.pop_all()
+    return found
+
+
 def _explained(timing: ProcessTiming) -> ProcessTiming:
     """With what two processes at once had to do with its end, if anything."""
-    if timing.outcome == "out of memory":
-        reason = f"{timing.reason}; both sides were there at once: {ONE_AT_A_TIME} has one there"
-        return replace(timing, reason=reason)
+    reason = timing.reason or ""
+    crowded = timing.outcome == "out of memory" or any(sign in reason for sign in CROWDED)
+    if crowded:
+        said = f"{reason}; both sides were there at once: {ONE_AT_A_TIME} has one there"
+        return replace(timing, reason=said)
     if timing.outcome == "measured" and timing.turns is None:
         reason = f"its datbench does not know how to take turns; use {ONE_AT_A_TIME}"
         return replace(timing, outcome="failed", reason=reason)

@@ -13,7 +13,7 @@ from dataclasses import asdict, fields
 from pathlib import Path
 from typing import Any
 
-from ...errors import UsageError
+from ...errors import DatbenchError, MeasurementError, UsageError
 from ...measurements import Ceilings, Scatter, Timing
 from ...timings import TIME_MODES, UNFINISHED, How, ProcessTiming, ProtocolTiming, Telemetry
 from ...types import Setting
@@ -29,6 +29,8 @@ PATIENCE = 15.0
 
 LONGEST = 300
 """Characters of a reason that are kept."""
+
+SHORT_OF_MEMORY = "for lack of the machine's own memory"
 
 WORKER = "datbench.measure.throughput.worker"
 
@@ -73,8 +75,15 @@ def time_in_process(
     except KeyboardInterrupt:  # the second one
         answer, interrupted = Ending(None, ""), True
     except OSError as error:
-        raise UsageError(f"{python}: {error.strerror}; name a Python interpreter.") from error
+        raise not_started(error, python) from error
     return outcome(answer, interrupted, timeout, setting.device, time.perf_counter() - begin)
+
+
+def not_started(error: OSError, *pythons: str | None) -> DatbenchError:
+    """What is wrong where no process could be started: an interpreter, or the machine."""
+    if error.filename is not None and error.filename in pythons:
+        return UsageError(f"{error.filename}: {error.strerror}; name a Python interpreter.")
+    return MeasurementError(f"no process can be started: {error.strerror or error}.")
 
 
 def asked(name: str, setting: Setting, how: How, timeout: float) -> dict[str, Any]:
@@ -162,7 +171,7 @@ def ended(ending: Ending, timeout: float, device: str, seconds: float) -> Proces
         return ProcessTiming("timed out", f"did not finish in {timeout:g} s", seconds=seconds)
     reason = str(ending)
     if ending.code == -9:  # the kernel's way when the machine's own memory is used up
-        reason += ", probably for lack of the machine's own memory"
+        reason += f", probably {SHORT_OF_MEMORY}"
         if device.startswith("cpu"):
             reason += "; try a smaller batch"
     return ProcessTiming("crashed", short(reason), seconds=seconds)
@@ -188,6 +197,7 @@ def filled(answer: Mapping[str, Any], seconds: float) -> ProcessTiming:
         compiling=answer.get("compiling"),
         turns=answer.get("turns"),
         processors=tuple(answer.get("processors", ())),
+        restless=answer.get("restless", False),
         refused={
             **answer.get("refused", {}),
             **dict.fromkeys(answer.get(UNFINISHED, ()), short(cut)),

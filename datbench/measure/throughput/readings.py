@@ -129,9 +129,9 @@ def by_turns(told: Telemetry) -> Telemetry:
     """Without what the driver counts over longer than a turn: another process has a part in it."""
     if told.power is None and told.energy is None:
         return told
-    note = "power and energy: of two processes that took turns"
-    said = "; ".join(filter(None, (told.note, note)))
-    return replace(told, power=None, energy=None, calls=None, note=said)
+    return replace(
+        told, power=None, energy=None, calls=None, note="power and energy: two processes took turns"
+    )
 
 
 def _mean(values: Sequence[float]) -> float | None:

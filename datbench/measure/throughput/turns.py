@@ -2,17 +2,19 @@
 
 A machine's speed moves by itself, within a second too: its clock, its caches, its other tenants.
 Processes one after the other then differ by what happened to the machine in between. These two have
-their samples out of the same seconds, and one waits while the other works. Each writes a byte into
-the other's pipe: the first says that its model is built, every later one gives the turn away. An
-end of file says that the other has ended, whichever way.
+their samples out of the same seconds, and one waits while the other works. Each writes bytes into
+the other's pipe: the first says that its model is built, every later one gives the turn away, and
+the last says that it wants no more turns, upon which the other ends too. An end of file instead of
+it says that the other has crashed.
 """
 
 from __future__ import annotations
 
+import math
 import os
 import select
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -33,6 +35,11 @@ REST = 0.001
 REST_MOST = 0.25
 """Seconds that it waits for that; LLVM's OpenMP looks for work for 0.2 s, GNU's for 0.01."""
 
+RESTLESS = 3
+"""Rests in a row that did not come, after which it is not waited for any more."""
+
+_GIVEN, _OVER = b".", b"e"
+
 
 class Turns:
     """One side's end of it.
@@ -40,8 +47,8 @@ class Turns:
     Args:
         inward, outward: file descriptors: of the pipe that the other writes, and of the other one.
         begins: whether the first turn is this side's.
-        warm: a call that is waited for. It begins every turn, untimed: the other side has left the
-            caches as it needed them.
+        warm: a call that is waited for. It begins a turn, untimed, unless a call takes longer than
+            a turn: the other side has left the caches as it needed them.
         left: seconds that there still are.
         busy: seconds that this process has used of processors.
     """
@@ -57,86 +64,129 @@ class Turns:
         busy: Clock = time.process_time,
     ) -> None:
         self.taken = 0
+        self._open = [inward, outward]
         self._inward, self._outward, self._begins = inward, outward, begins
         self._warm, self._left, self._clock, self._busy = warm, left, clock, busy
         self._waited = 0.0
         self._began = 0.0
         self._samples = 0
-        self._alone = False
+        self._tired = 0
+        self._over = False
+
+    @property
+    def restless(self) -> bool:
+        """Whether threads of this process go on working in the other side's turns."""
+        return self._tired >= RESTLESS
 
     def clock(self) -> float:
-        """Seconds that this side had for itself, from any beginning."""
-        return self._clock() - self._waited
+        """Seconds that were not the other side's, from any beginning; endless when it has ended."""
+        return math.inf if self._over else self._clock() - self._waited
 
     def meet(self) -> None:
         """Wait until the other side is as far; then for the first turn.
 
         Raises:
-            MeasurementError: the time was over before.
+            MeasurementError: the time was over before, or the other side, or the pipes are gone.
         """
-        self._tell()
-        self._wait()
-        if not self._begins:
+        try:
+            self._tell(_GIVEN)
             self._wait()
+            if not self._begins:
+                self._wait()
+        except OSError as error:
+            raise MeasurementError(
+                f"the pipe to the other side is gone ({error.strerror}); use --one-at-a-time"
+            ) from error
+        if self._over:  # it crashed while it was built: there is nobody to compare with
+            raise MeasurementError(WAITED)
         self._begin()
 
     def sampled(self) -> None:
-        """A sample has ended: give the turn away and wait for the next, if this one is over.
-
-        Raises:
-            MeasurementError: the time was over before.
-        """
+        """A sample has ended: give the turn away and wait for the next, if this one is over."""
         self._samples += 1
-        if self._samples < LEAST or self._clock() - self._began < TURN or self._alone:
+        spent = self._clock() - self._began
+        if self._samples < LEAST or spent < TURN or self._over:
             return
         self._come_to_rest()
-        self._tell()
+        self._tell(_GIVEN)
         self._wait()
-        self._begin()
+        if not self._over:
+            if spent / self._samples < TURN:
+                self._warm()
+            self._begin()
 
     def end(self) -> None:
         """No turn is wanted any more."""
-        os.close(self._outward)
-        os.close(self._inward)
+        with suppress(OSError):
+            self._tell(_OVER)
+        self._close()
+
+    def keep_from_children(self) -> None:
+        """Let no process that the model starts hold the pipes: their end would not be seen."""
+        for descriptor in self._open:
+            with suppress(OSError):
+                os.set_inheritable(descriptor, False)
+        os.register_at_fork(after_in_child=self._close)
+
+    def _close(self) -> None:
+        while self._open:
+            with suppress(OSError):
+                os.close(self._open.pop())
 
     def _begin(self) -> None:
         self._began, self._samples = self._clock(), 0
         self.taken += 1
-        self._warm()
 
     def _come_to_rest(self) -> None:
         """Wait until no thread of this process runs: OpenMP's look for more work for a while."""
+        if self.restless:
+            return
         begin = self._clock()
         while self._clock() - begin < REST_MOST:
             busy = self._busy()
             time.sleep(REST)
             if self._busy() - busy < REST / 4:
-                break
-        self._waited += self._clock() - begin
+                self._tired = 0
+                return
+        self._tired += 1
 
-    def _tell(self) -> None:
+    def _tell(self, what: bytes) -> None:
         try:
-            os.write(self._outward, b".")
+            os.write(self._outward, what)
         except BrokenPipeError:
-            self._alone = True
+            self._over = True
 
     def _wait(self) -> None:
-        if self._alone:
+        """Until the turn is given back, or the other side or the time has ended.
+
+        Raises:
+            MeasurementError: the time, before there was a turn.
+        """
+        if self._over:
             return
         begin = self._clock()
-        if not select.select([self._inward], [], [], max(0.0, self._left()))[0]:
-            raise MeasurementError(WAITED)
-        self._alone = not os.read(self._inward, 1)
+        bell = select.poll()
+        bell.register(self._inward, select.POLLIN)
+        if not bell.poll(1000 * max(0.0, self._left())):
+            if not self.taken:
+                raise MeasurementError(WAITED)
+            self._over = True
+            return
+        self._over = os.read(self._inward, 1) != _GIVEN
         self._waited += self._clock() - begin
 
 
 def of(job: Mapping[str, Any], warm: Callable[[], object], left: Clock) -> Turns | None:
     """The side that a job is of, if it is to take turns at all."""
     told = job.get("turns")
-    return None if told is None else Turns(told["in"], told["out"], told["begins"], warm, left)
+    if told is None:
+        return None
+    turns = Turns(told["in"], told["out"], told["begins"], warm, left)
+    turns.keep_from_children()
+    return turns
 
 
-def pin(processors: Sequence[int]) -> None:
+def pin(processors: Collection[int]) -> None:
     """Let every thread of this process run on these processors only, and those that they start."""
     for thread in Path("/proc/self/task").iterdir():
         with suppress(ProcessLookupError):  # it has ended meanwhile

@@ -8,7 +8,8 @@ import signal
 import sys
 import time
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, replace
 from time import perf_counter
 from typing import Any
@@ -28,14 +29,17 @@ from ..timing import time_calls
 from .readings import by_turns
 from .runs import ready
 from .telemetry import watching
+from .turns import Turns, pin
 from .turns import of as taking_turns
-from .turns import pin
 
 LEAST = 0.2
 """Of the budget, before an interval is trusted: clocks take a while to rise."""
 
 MARGIN = 0.5
 """Seconds before the time-out in which nothing is begun, so that the answer is still written."""
+
+HALF = 0.45
+"""Of the time that is left, where another process takes turns; some is for what lies between."""
 
 CEILINGS = 0.3
 """Seconds for the ceilings, relative to the budget."""
@@ -114,12 +118,14 @@ def _time(
         model.call()
         _wait(device)
         answer["compiling"] = perf_counter() - begin
-    with watching(device) as watch:
-        timing, taken = _sample(job, setting, how, model.call, watch.stamp)
-        answer["timing"], answer["turns"] = asdict(timing), taken
-        answer["processors"] = job.get("processors", ())
+    with watching(device) as watch, _bound_to(job.get("processors", ())):
+        timing, turns = _sample(job, setting, how, model.call, watch.stamp)
+        answer["timing"] = asdict(timing)
         told = watch.telemetry(timing)
-        answer["telemetry"] = asdict(told if taken is None else by_turns(told))
+        answer["telemetry"] = asdict(told if turns is None else by_turns(told))
+    if turns is not None:
+        answer |= {"turns": turns.taken, "restless": turns.restless}
+        answer["processors"] = job.get("processors", ())
     if timing.stopped == "interrupted":
         raise KeyboardInterrupt
     _keep(job, answer)
@@ -133,8 +139,8 @@ def _sample(
     how: How,
     call: Callable[[], object],
     stamp: Callable[[], None],
-) -> tuple[Timing, int | None]:
-    """The samples, and in how many turns they were taken, where another process took turns too."""
+) -> tuple[Timing, Turns | None]:
+    """The samples, and the turns in which they were taken, if another process took turns too."""
     device = torch.device(setting.device)
 
     def warm() -> None:
@@ -143,20 +149,19 @@ def _sample(
 
     turns = taking_turns(job, warm, lambda: left(job))
     if turns is None:
-        budget, width, clock, between = min(how.budget, left(job)), how.width, perf_counter, stamp
+        budget = min(how.budget, left(job))
+        width, clock, between = how.width, perf_counter, stamp
     else:
-        if job.get("processors"):
-            pin(job["processors"])
-        # The other one needs as much; and both end with the budget, so that neither is left alone.
-        budget, width, clock = min(how.budget, left(job) / 2), 0.0, turns.clock
+        warm()  # the very first call takes longest, and both sides may do theirs at once
+        turns.meet()
+        # The other one needs as much. The budget is used up: of the two none may end early.
+        budget, width, clock = min(how.budget, HALF * left(job)), 0.0, turns.clock
 
         def between() -> None:
             stamp()
             turns.sampled()
 
     try:
-        if turns is not None:
-            turns.meet()
         timing = time_calls(
             call,
             device,
@@ -173,7 +178,21 @@ def _sample(
             turns.end()
     if budget < how.budget and timing.stopped == "budget":
         timing = replace(timing, stopped="timeout")
-    return timing, None if turns is None else turns.taken
+    return timing, turns
+
+
+@contextmanager
+def _bound_to(processors: Sequence[int]) -> Iterator[None]:
+    """Run on these processors only, meanwhile; where there are none, on any."""
+    if not processors:
+        yield
+        return
+    before = os.sched_getaffinity(0)
+    pin(processors)
+    try:
+        yield
+    finally:
+        pin(before)
 
 
 def _keep(job: dict[str, Any], answer: dict[str, Any]) -> None:
