@@ -4,11 +4,11 @@ All bars are of one plan, `BARS`: eight processes of each side, extended to sixt
 verdict is ambiguous. The command's own is ten, extended to twenty; its simulated rates stand beside
 those of `BARS`.
 
-The real ones take 320 to 640 fresh processes for A with itself and 160 to 320 for the slowdown, of
-some two seconds each on a machine that does nothing else. The model is small, so that most of it is
-`import torch`; its samples are short, and their median is of fifty or more. Every comparison is
-printed as it ends, a line of JSON, and written to the file that `DATBENCH_BARS` names, so that a
-run which is cut short has shown what it found.
+The real ones take 320 to 640 fresh processes for A with itself and 160 to 320 for the slowdown, two
+at a time: some twenty-five minutes in all on a machine that does nothing else. The model is small,
+so that most of it is `import torch`; its samples are short, and their median is of fifty or more.
+Every comparison is printed as it ends, a line of JSON, and written to the file that
+`DATBENCH_BARS` names, so that a run which is cut short has shown what it found.
 """
 
 import json

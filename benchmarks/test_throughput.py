@@ -75,14 +75,14 @@ def test_torch_timer(benchmark: Any) -> None:
 
     call = ready("dat_t", Setting(Resolution(64, 64), 1, device="cpu"), How()).call
 
-    def ours(turns: Turns) -> float:
+    def ours(side: Side) -> float:
         return time_calls(
-            call, budget=1.0, width=1e-9, clock=turns.clock, between=turns.sampled
+            call, budget=1.0, width=1e-9, clock=side.clock, between=side.sampled
         ).median
 
-    def theirs(turns: Turns) -> float:
-        stmt = timed_by(call, turns)
-        timer = Timer("call()", timer=turns.clock, globals={"call": stmt}, num_threads=1)
+    def theirs(side: Side) -> float:
+        names = {"call": side.hooked(call)}
+        timer = Timer("call()", timer=side.clock, globals=names, num_threads=1)
         return float(timer.blocked_autorange(min_run_time=1.0).median)
 
     benchmark.pedantic(call, rounds=3)
@@ -106,16 +106,16 @@ def test_timm_loop(benchmark: Any) -> None:
     medians: list[float] = []
     means: list[float] = []
 
-    def ours(turns: Turns) -> float:
+    def ours(side: Side) -> float:
         timing = time_calls(
-            call, budget=as_long, width=1e-9, clock=turns.clock, between=turns.sampled
+            call, budget=as_long, width=1e-9, clock=side.clock, between=side.sampled
         )
         medians.append(timing.median)
         return fmean(timing.samples)
 
-    def theirs(turns: Turns) -> float:
-        run = timed_by(call, turns)
-        means.append(run_protocol(run, "cpu", loop, 1, clock=turns.clock).seconds)
+    def theirs(side: Side) -> float:
+        run = side.hooked(call)
+        means.append(run_protocol(run, "cpu", loop, 1, clock=side.clock).seconds)
         return means[-1]
 
     benchmark.pedantic(call, rounds=3)
@@ -124,18 +124,33 @@ def test_timm_loop(benchmark: Any) -> None:
     check(benchmark, found)
 
 
-def timed_by(call: Callable[[], object], turns: Turns) -> Callable[[], object]:
-    """The call for a timer without hooks: the wait for the next turn is no time of its clock."""
+class Side:
+    """Of two timers that take turns. What lies between two calls of one is no time of its clock."""
 
-    def run() -> None:
-        call()
-        turns.sampled()
+    def __init__(self, turns: Turns) -> None:
+        self.turns = turns
+        self.between = 0.0
 
-    return run
+    def clock(self) -> float:
+        return time.perf_counter() - self.between
+
+    def sampled(self) -> None:
+        begin = time.perf_counter()
+        self.turns.sampled()
+        self.between += time.perf_counter() - begin
+
+    def hooked(self, call: Callable[[], object]) -> Callable[[], object]:
+        """The call for a timer that has no hooks."""
+
+        def run() -> None:
+            call()
+            self.sampled()
+
+        return run
 
 
 def ratios(
-    ours: Callable[[Turns], float], theirs: Callable[[Turns], float], rounds: int
+    ours: Callable[[Side], float], theirs: Callable[[Side], float], rounds: int
 ) -> list[float]:
     """Our figure over theirs, of each round; round 0 warms up.
 
@@ -150,7 +165,7 @@ def ratios(
     return found[1:]
 
 
-def a_round(ours: Callable[[Turns], float], theirs: Callable[[Turns], float], begin: bool) -> float:
+def a_round(ours: Callable[[Side], float], theirs: Callable[[Side], float], begin: bool) -> float:
     to_us, from_them = os.pipe()
     to_them, from_us = os.pipe()
     sides = (
@@ -158,11 +173,11 @@ def a_round(ours: Callable[[Turns], float], theirs: Callable[[Turns], float], be
         (theirs, Turns(to_them, from_them, not begin, lambda: None, lambda: PATIENCE)),
     )
 
-    def side(timer: Callable[[Turns], float], turns: Turns) -> float:
+    def side(timer: Callable[[Side], float], turns: Turns) -> float:
         torch.set_num_threads(1)
         try:
             turns.meet()
-            return timer(turns)
+            return timer(Side(turns))
         finally:
             turns.end()
 
