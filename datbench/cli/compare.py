@@ -156,7 +156,7 @@ def compare(
     format: OutputFormat = None,
     out: Out = None,
 ) -> None:
-    """Tell whether B is as fast as A, in pairs of fresh processes that take turns.
+    """Tell whether B is as fast as A, in fresh processes by turns.
 
     A side is a model with its own options behind an @, which count before the common ones: for
     example dat_t@attention=sdpa. With @python=PATH or @source=PATH it is another version of
