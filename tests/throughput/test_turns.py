@@ -1,5 +1,6 @@
 """Two sides that take turns: never both at once, and no end of one is the end of the other."""
 
+import hashlib
 import os
 import threading
 import time
@@ -17,7 +18,15 @@ from datbench.measure.processes import Ending
 from datbench.measure.throughput import pairs
 from datbench.measure.throughput.pairs import processors, time_pair
 from datbench.measure.throughput.process import ended
-from datbench.measure.throughput.turns import LEAST, REST_MOST, TURN, Turns
+from datbench.measure.throughput.turns import (
+    LEAST,
+    REST_MOST,
+    THREADS,
+    TIRED,
+    TURN,
+    Turns,
+    threads_at_work,
+)
 from datbench.measure.timing import time_calls
 from datbench.timings import WAITED, How
 from datbench.types import Resolution, Setting
@@ -70,7 +79,7 @@ def test_only_one_side_works_at_a_time_and_both_end_together() -> None:
             time.sleep(lengths[name])
             at_work.remove(name)
 
-        turns = Turns(inward, outward, begins, call, lambda: 20.0, busy=lambda: 0.0)
+        turns = Turns(inward, outward, begins, call, lambda: 20.0, working=lambda: False)
         turns.meet()
         timing = time_calls(call, budget=0.5, width=0.0, clock=turns.clock, between=turns.sampled)
         turns.end()
@@ -105,7 +114,7 @@ def test_the_time_of_the_other_side_is_not_this_ones() -> None:
         lambda: passes(1),
         lambda: passes(10),
         lambda: now[0],
-        busy=lambda: 0.0,
+        working=lambda: False,
     )
     os.write(theirs[1], b"....")
     turns.meet()
@@ -123,38 +132,88 @@ def test_the_time_of_the_other_side_is_not_this_ones() -> None:
 
 def test_it_rests_until_its_threads_do() -> None:
     """Threads that look for work after an operator would slow the other side down."""
-    used = iter([0.0, 0.001, 0.001, 0.002, 0.002, 0.002])
+    working = iter([True, True, False])
     (inward, outward), (theirs_in, theirs_out) = ends()
     os.write(theirs_out, b"...")
-    turns = Turns(inward, outward, True, nothing, lambda: 9.0, busy=lambda: next(used))
+    turns = Turns(inward, outward, True, nothing, lambda: 9.0, working=lambda: next(working))
     turns.meet()
     time.sleep(TURN)
     for _ in range(LEAST):
         turns.sampled()
-    assert next(used, None) is None
+    assert next(working, None) is None
     for descriptor in (inward, outward, theirs_in, theirs_out):
         os.close(descriptor)
+
+
+@pytest.mark.skipif(not THREADS.exists(), reason="only Linux tells what every thread does")
+def test_a_thread_at_work_is_seen() -> None:
+    ended: list[float] = []
+    begun = threading.Event()
+    block = bytes(64 << 20)
+
+    def work() -> None:
+        begun.set()
+        hashlib.sha256(block)  # without Python's lock
+        ended.append(time.perf_counter())
+
+    thread = threading.Thread(target=work)
+    thread.start()
+    begun.wait()
+    time.sleep(0.002)
+    while threads_at_work():
+        time.sleep(0.001)
+    rested = time.perf_counter()
+    thread.join()
+    assert rested > ended[0] - 0.005
 
 
 @pytest.mark.parametrize("restless", [False, True])
 def test_threads_that_never_rest_are_not_waited_for_for_ever(restless: bool) -> None:
-    used = iter(range(10_000))
-    busy = (lambda: float(next(used))) if restless else (lambda: 0.0)
+    looks: list[None] = []
+
+    def working() -> bool:
+        looks.append(None)
+        return restless
+
     (inward, outward), (theirs_in, theirs_out) = ends()
     os.write(theirs_out, b"......")
-    turns = Turns(inward, outward, True, nothing, lambda: 9.0, busy=busy)
+    busy = time.perf_counter if restless else lambda: 0.0
+    turns = Turns(inward, outward, True, nothing, lambda: 9.0, busy=busy, working=working)
     turns.meet()
-    begin = turns.clock()
-    for _ in range(5):
+    begin, own = time.perf_counter(), turns.clock()
+    for turn in range(5):
         time.sleep(TURN)
         for _ in range(LEAST):
             turns.sampled()
+        if turn == TIRED - 1:
+            asked = len(looks)
     assert turns.restless == restless
-    # Three rests that did not come are of its own time.
-    assert (turns.clock() - begin >= 3 * REST_MOST) == restless
-    assert next(used) > 0 if restless else next(used) == 0
+    passed, own = time.perf_counter() - begin, turns.clock() - own
+    if restless:
+        assert len(looks) == asked  # it has given up
+        assert passed - own > TIRED * REST_MOST  # which was no time of its own
+    else:
+        assert len(looks) == 5
     for descriptor in (inward, outward, theirs_in, theirs_out):
         os.close(descriptor)
+
+
+def test_a_budget_of_one_call_leaves_the_other_side_its_own() -> None:
+    samples: dict[str, int] = {}
+
+    def side(name: str, inward: int, outward: int, begins: bool) -> None:
+        turns = Turns(inward, outward, begins, nothing, lambda: 20.0, working=lambda: False)
+        turns.meet()
+        timing = time_calls(
+            lambda: time.sleep(0.03), budget=0.01, clock=turns.clock, between=turns.sampled
+        )
+        turns.end()
+        samples[name] = len(timing.samples)
+
+    first, second = ends()
+    with at_once(lambda: side("A", *first, True), lambda: side("B", *second, False)):
+        pass
+    assert samples == {"A": 1, "B": 1}
 
 
 @pytest.mark.parametrize("last", [b"e", b""])

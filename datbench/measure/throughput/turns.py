@@ -13,6 +13,7 @@ from __future__ import annotations
 import math
 import os
 import select
+import threading
 import time
 from collections.abc import Callable, Collection, Mapping
 from contextlib import suppress
@@ -30,13 +31,18 @@ LEAST = 2
 """Samples of a turn."""
 
 REST = 0.001
-"""Seconds in which this process uses no processor before it gives the turn away."""
+"""Seconds between two looks at whether this process's threads have come to rest."""
 
 REST_MOST = 0.25
-"""Seconds that it waits for that; LLVM's OpenMP looks for work for 0.2 s, GNU's for 0.01."""
+"""Seconds that they are waited for; LLVM's OpenMP looks for work for 0.2 s, GNU's for 0.01."""
 
-RESTLESS = 3
-"""Rests in a row that did not come, after which it is not waited for any more."""
+TIRED = 3
+"""Rests in a row that did not come, after which they are not waited for any more."""
+
+RESTLESS = 0.2
+"""Of the other side's turns, processor time of this process that is worth a doubt."""
+
+THREADS = Path("/proc/self/task")
 
 _GIVEN, _OVER = b".", b"e"
 
@@ -51,6 +57,7 @@ class Turns:
             a turn: the other side has left the caches as it needed them.
         left: seconds that there still are.
         busy: seconds that this process has used of processors.
+        working: whether another thread of this process is at work.
     """
 
     def __init__(
@@ -62,21 +69,24 @@ class Turns:
         left: Clock,
         clock: Clock = time.perf_counter,
         busy: Clock = time.process_time,
+        working: Callable[[], bool] | None = None,
     ) -> None:
         self.taken = 0
         self._open = [inward, outward]
         self._inward, self._outward, self._begins = inward, outward, begins
         self._warm, self._left, self._clock, self._busy = warm, left, clock, busy
+        self._working = threads_at_work if working is None else working
         self._waited = 0.0
         self._began = 0.0
         self._samples = 0
         self._tired = 0
+        self._worked = self._idle = 0.0
         self._over = False
 
     @property
     def restless(self) -> bool:
         """Whether threads of this process go on working in the other side's turns."""
-        return self._tired >= RESTLESS
+        return self._worked > RESTLESS * self._idle
 
     def clock(self) -> float:
         """Seconds that were not the other side's, from any beginning; endless when it has ended."""
@@ -109,7 +119,10 @@ class Turns:
             return
         self._come_to_rest()
         self._tell(_GIVEN)
+        busy, waited = self._busy(), self._waited
         self._wait()
+        self._worked += self._busy() - busy
+        self._idle += self._waited - waited
         if not self._over:
             if spent / self._samples < TURN:
                 self._warm()
@@ -117,8 +130,10 @@ class Turns:
 
     def end(self) -> None:
         """No turn is wanted any more."""
+        # Its only turn may have been the whole budget: the other one has not had any yet.
+        first = self._begins and self.taken == 1
         with suppress(OSError):
-            self._tell(_OVER)
+            self._tell(_GIVEN + _OVER if first else _OVER)
         self._close()
 
     def keep_from_children(self) -> None:
@@ -138,17 +153,17 @@ class Turns:
         self.taken += 1
 
     def _come_to_rest(self) -> None:
-        """Wait until no thread of this process runs: OpenMP's look for more work for a while."""
-        if self.restless:
-            return
+        """Wait until no other thread is at work: OpenMP's look for more of it for a while."""
         begin = self._clock()
-        while self._clock() - begin < REST_MOST:
-            busy = self._busy()
+        while self._tired < TIRED:
             time.sleep(REST)
-            if self._busy() - busy < REST / 4:
+            if not self._working():
                 self._tired = 0
-                return
-        self._tired += 1
+                break
+            if self._clock() - begin > REST_MOST:
+                self._tired += 1
+                break
+        self._waited += self._clock() - begin
 
     def _tell(self, what: bytes) -> None:
         try:
@@ -186,8 +201,26 @@ def of(job: Mapping[str, Any], warm: Callable[[], object], left: Clock) -> Turns
     return turns
 
 
+def threads_at_work() -> bool:
+    """Whether another thread of this process runs, or would if there were a processor for it.
+
+    Processor time does not tell: Linux adds it up some 4 ms late for a thread that runs elsewhere.
+    """
+    if not THREADS.exists():  # not Linux
+        busy = time.process_time()
+        time.sleep(REST)
+        return time.process_time() - busy > REST / 4
+    own = threading.get_native_id()
+    for thread in THREADS.iterdir():
+        if int(thread.name) != own:
+            with suppress(OSError):  # it has ended meanwhile
+                if (thread / "stat").read_text().rpartition(")")[2].split()[0] == "R":
+                    return True
+    return False
+
+
 def pin(processors: Collection[int]) -> None:
     """Let every thread of this process run on these processors only, and those that they start."""
-    for thread in Path("/proc/self/task").iterdir():
+    for thread in THREADS.iterdir():
         with suppress(ProcessLookupError):  # it has ended meanwhile
             os.sched_setaffinity(int(thread.name), processors)
