@@ -89,7 +89,7 @@ class Turns:
         return self._worked > RESTLESS * self._idle
 
     def clock(self) -> float:
-        """Seconds that were not the other side's, from any beginning; endless when it has ended."""
+        """Seconds without those waited for rest or the other side; endless when that has ended."""
         return math.inf if self._over else self._clock() - self._waited
 
     def meet(self) -> None:
