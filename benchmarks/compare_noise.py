@@ -11,10 +11,9 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from itertools import count
 
-from datbench.measure.compare.run import Pairs, compare, one_at_a_time
-from datbench.measurements import Timing
-from datbench.timings import ProcessTiming
-from datbench.versus import EXTENDED, LEVEL, PROCESSES, Plan, SideName
+from datbench.compare.records import EXTENDED, LEVEL, PROCESSES, Plan, SideName
+from datbench.compare.run import Pairs, compare, one_at_a_time
+from datbench.timing.records import ProcessTiming, Timing
 
 Noise = Callable[[random.Random], Iterator[float]]
 """Logarithms of how much longer each process in turn takes than the model alone would."""

@@ -11,14 +11,12 @@ from typing import Any
 import pytest
 import torch
 
-from datbench.measure.intervals import median_interval
-from datbench.measure.throughput.protocols import PROTOCOLS, run_protocol
-from datbench.measure.throughput.runs import ready
-from datbench.measure.throughput.telemetry import watching
-from datbench.measure.throughput.turns import Turns, pin
-from datbench.measure.timing import time_calls
-from datbench.timings import How
-from datbench.types import Resolution, Setting
+from datbench.run import ready
+from datbench.setting import How, Resolution, Setting
+from datbench.timing.protocols import PROTOCOLS, run_protocol
+from datbench.timing.sample import median_interval, time_calls
+from datbench.timing.telemetry import watching
+from datbench.timing.turns import Turns, pin
 
 SAMPLE = 0.01
 

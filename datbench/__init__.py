@@ -10,30 +10,33 @@ from typing import TYPE_CHECKING, Any
 
 __version__ = "0.1.0"
 
+
 _LAZY = {
-    "create_model": "datbench.models.build",
+    "create_model": "datbench.models.resolve",
     "list_models": "datbench.models.dat",
     "load_checkpoint": "datbench.models.checkpoints",
-    "count": "datbench.measure.count",
-    "count_model": "datbench.measure.count",
-    "parameters": "datbench.measure.parameters",
-    "register_rule": "datbench.measure.rules",
-    "Resolution": "datbench.types",
-    "Setting": "datbench.types",
+    "count": "datbench.count.count",
+    "count_model": "datbench.count.count",
+    "parameters": "datbench.count.count",
+    "register_rule": "datbench.count.rules",
+    "Resolution": "datbench.setting",
+    "Setting": "datbench.setting",
     "DatbenchError": "datbench.errors",
 }
 
+
 if TYPE_CHECKING:
+    from datbench.count.count import count as count
+    from datbench.count.count import count_model as count_model
+    from datbench.count.count import parameters as parameters
+    from datbench.count.rules import register_rule as register_rule
     from datbench.errors import DatbenchError as DatbenchError
-    from datbench.measure.count import count as count
-    from datbench.measure.count import count_model as count_model
-    from datbench.measure.parameters import parameters as parameters
-    from datbench.measure.rules import register_rule as register_rule
-    from datbench.models.build import create_model as create_model
     from datbench.models.checkpoints import load_checkpoint as load_checkpoint
     from datbench.models.dat import list_models as list_models
-    from datbench.types import Resolution as Resolution
-    from datbench.types import Setting as Setting
+    from datbench.models.resolve import create_model as create_model
+    from datbench.setting import Resolution as Resolution
+    from datbench.setting import Setting as Setting
+
 
 __all__ = ["__version__", *sorted(_LAZY)]
 

@@ -1,6 +1,8 @@
 """`python -m datbench`."""
 
-from datbench.cli.main import entry
+from __future__ import annotations
+
+from .cli.main import entry
 
 if __name__ == "__main__":
     entry()

@@ -4,21 +4,21 @@ from pathlib import Path
 
 from rich.console import Console
 
-from datbench.measure.complexity.curves import cost_against_side, share_against_stride
-from datbench.measure.complexity.identity import identities
-from datbench.measure.conventions import CONVENTIONS
-from datbench.measure.summary import count_row
+from datbench.count.conventions import CONVENTIONS
+from datbench.count.count import count_row
+from datbench.count.view import one_model
+from datbench.eq10.curves import cost_against_side, share_against_stride
+from datbench.eq10.identity import identities
+from datbench.eq10.view import stacks
 from datbench.models.dat import REGISTRY
-from datbench.paper.library import paper_table, paper_tables
+from datbench.paper.tables import paper_table, paper_tables
 from datbench.paper.verdicts import compare
+from datbench.paper.view import for_people
 from datbench.paper.workshop import Workshop
-from datbench.report.comparisons import for_people
-from datbench.report.counts import one_model
-from datbench.report.plots import to_bytes
-from datbench.report.render import print_tables
-from datbench.report.stacks import stacks
-from datbench.report.table import Table
-from datbench.types import Resolution, Setting
+from datbench.render.plot import to_bytes
+from datbench.render.table import Table
+from datbench.render.text import print_tables
+from datbench.setting import Resolution, Setting
 
 IMAGES = Path(__file__).parent / "images"
 

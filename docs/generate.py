@@ -102,7 +102,7 @@ def _exit_codes() -> str:
 
 def rules() -> str:
     """Every operator's rule, and every convention's weights."""
-    from datbench.measure.rules.registry import ABOUT, RULES
+    from datbench.count.rules import ABOUT, RULES
 
     groups: dict[tuple[str, str], list[str]] = {}
     for operator, about in ABOUT.items():
@@ -138,11 +138,11 @@ def rules() -> str:
 
 def tables() -> str:
     """Every table of the papers with its verdicts."""
-    from datbench.paper.library import paper_tables
+    from datbench.paper.tables import paper_tables
     from datbench.paper.verdicts import compare
+    from datbench.paper.view import for_people, further, overview
     from datbench.paper.workshop import Workshop
-    from datbench.report.comparisons import for_people, further, overview
-    from datbench.report.render import to_markdown
+    from datbench.render.text import to_markdown
 
     workshop, known = Workshop(), paper_tables()
     comparisons = [compare(table, known, workshop) for table in known]

@@ -7,10 +7,10 @@ from collections.abc import Iterator
 import pytest
 import torch
 
-from datbench.models.external import FactorySpec
-from datbench.models.resolve import CONFIG, Spec
+from datbench.models.external import CONFIG, FactorySpec
+from datbench.models.resolve import Spec
 from datbench.paper import workshop
-from datbench.types import Resolution
+from datbench.setting import Resolution
 
 
 @pytest.fixture(autouse=True, scope="session")

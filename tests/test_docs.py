@@ -9,7 +9,7 @@ from types import ModuleType
 
 import pytest
 
-from datbench.measure.rules.registry import ABOUT, RULES
+from datbench.count.rules import ABOUT, RULES
 
 ROOT = Path(__file__).parents[1]
 DOCS = ROOT / "docs"
@@ -96,7 +96,7 @@ def test_every_page_is_in_the_navigation() -> None:
 def test_the_account_of_what_is_wrong_in_print_is_whole() -> None:
     """Print and computed figure of every cell that does not agree stand there; README counts."""
     pytest.importorskip("timm", reason="needs datbench[timm]", exc_type=ImportError)
-    from datbench.paper.library import paper_tables
+    from datbench.paper.tables import paper_tables
     from datbench.paper.verdicts import compare
     from datbench.paper.workshop import Workshop
     from datbench.units import prefixed

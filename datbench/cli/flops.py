@@ -6,27 +6,30 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from ..count.conventions import CONVENTIONS
+from ..count.conventions import convention as find_convention
 from ..errors import CheckFailed, UnknownNameError, UsageError
-from ..measure.conventions import CONVENTIONS
-from ..measure.conventions import convention as find_convention
-from ..types import ATTENTIONS, DTYPES, Setting
+from ..setting import ATTENTIONS, DTYPES, Resolution, Setting
 from .options import (
+    Config,
     Configs,
     Format,
+    Model,
     Models,
     Out,
     OutputFormat,
     Resolutions,
     With,
     complete,
+    one_spec,
     resolutions,
     specs,
 )
 
 if TYPE_CHECKING:
+    from ..count.records import CountRow
+    from ..count.view import By
     from ..models.resolve import Spec
-    from ..report.counts import By
-    from ..results import CountRow
 
 PARTS: tuple[By, ...] = ("part", "stage", "operator", "module")
 
@@ -147,12 +150,12 @@ def _parts(by: str | None, wanted: Format) -> list[By]:
 
 def _count(jobs: list[tuple[Spec, Setting]], convention: str) -> list[CountRow]:
     """Count every job, with a progress bar where there are several and somebody watches."""
-    from .progress import progress
+    from .output import progress
 
     weights = find_convention(convention)
     # torch is imported here, after everything that the user may have mistyped was checked.
-    from ..measure.device import check_device
-    from ..measure.summary import count_row
+    from ..count.count import count_row
+    from ..machine import check_device
 
     for device in {setting.device for _, setting in jobs}:
         check_device(device)
@@ -165,9 +168,9 @@ def _count(jobs: list[tuple[Spec, Setting]], convention: str) -> list[CountRow]:
 def _write(
     rows: list[CountRow], parts: list[By], depth: int | None, wanted: Format, out: Out
 ) -> None:
-    from ..measure.environment import summary
-    from ..report.counts import many_models, one_model
-    from ..results import document
+    from ..count.view import many_models, one_model
+    from ..machine import summary
+    from ..records import document
     from .output import emit
 
     if not parts and len(rows) == 1 and wanted in (Format.TABLE, Format.MD):
@@ -186,3 +189,70 @@ def _check_unknown(rows: list[CountRow], limit: int | None) -> None:
                 f"{row.model}: {calls} calls of operators without a rule, more than "
                 f"--max-unknown {limit}: {', '.join(row.unknown)}."
             )
+
+
+# `datbench explain`.
+
+
+def explain(
+    model: Model = None,
+    config: Config = None,
+    res: Annotated[
+        str | None,
+        typer.Option(
+            "--res",
+            metavar="WxH",
+            help="Input in pixels, width x height, or one number for a square. The size that the "
+            "published figures belong to, unless told.",
+            show_default=False,
+        ),
+    ] = None,
+    run_peers: Annotated[
+        bool,
+        typer.Option(
+            "--run-peers",
+            help="Run the other counters that are installed (fvcore, torch, ptflops, thop, "
+            "calflops, torchinfo) on the CPU, and say what they count differently.",
+        ),
+    ] = False,
+    timeout: Annotated[
+        float | None,
+        typer.Option(help="Seconds that each of them may take.", show_default="300"),
+    ] = None,
+    attention: Annotated[
+        str,
+        typer.Option(
+            help="eager or sdpa; other counters may depend on it.",
+            autocompletion=complete(*ATTENTIONS),
+        ),
+    ] = "eager",
+    features: Annotated[
+        bool, typer.Option("--features", help="Four feature maps with a norm each, no head.")
+    ] = False,
+    format: OutputFormat = None,
+    out: Out = None,
+) -> None:
+    """Say why counters disagree, as a sum of operators."""
+    from .output import choose_format
+
+    wanted = choose_format(format, out)
+    spec = one_spec(model, config)
+    resolution = spec.resolution if res is None else Resolution.parse(res)
+    if attention not in ATTENTIONS:
+        raise UnknownNameError.among("attention", attention, ATTENTIONS)
+    if timeout is not None and not run_peers:
+        raise UsageError("--timeout limits the other counters; add --run-peers.")
+    if timeout is not None and not timeout > 0:  # nor may it be nan
+        raise UsageError(f"--timeout {timeout:g}: write a number of seconds above 0.")
+    setting = Setting(resolution, attention=attention, features=features)
+    # torch is imported here, after everything that the user may have mistyped was checked.
+    from ..count.peers.explain import TIMEOUT, explain_row
+    from ..count.view import explain_tables, flat_table
+    from ..machine import summary
+    from ..records import document
+    from .output import emit, progress
+
+    limit = (TIMEOUT if timeout is None else timeout) if run_peers else None
+    row = explain_row(spec, setting, limit, lambda peers: progress(peers, lambda peer: peer.name))
+    tables = [flat_table(row)] if wanted is Format.CSV else explain_tables(row)
+    emit(tables, document("explain", [row], summary()), wanted, out)

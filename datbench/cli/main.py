@@ -19,30 +19,26 @@ from ..errors import DatbenchError
 from ..units import printable
 from . import (
     compare,
-    env,
     eq10,
-    explain,
     flops,
     gate,
     memory,
     models,
-    params,
     plot,
     points,
     profile,
     report,
     results,
-    show,
     table,
     throughput,
 )
 
 COMMANDS: tuple[Callable[..., None], ...] = (
     models.models,
-    show.show,
+    models.show,
     flops.flops,
-    explain.explain,
-    params.params,
+    flops.explain,
+    models.params,
     eq10.eq10,
     memory.memory,
     table.table,
@@ -53,8 +49,9 @@ COMMANDS: tuple[Callable[..., None], ...] = (
     report.report,
     plot.plot,
     points.points,
-    env.env,
+    models.env,
 )
+
 
 app = typer.Typer(
     name="datbench",
@@ -65,8 +62,12 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
+
+
 for command in COMMANDS:
     app.command()(command)
+
+
 app.add_typer(results.app)
 
 
@@ -91,6 +92,7 @@ def root(
 
 INTERRUPTED = 130
 """Exit code after Ctrl-C, as a shell reports it."""
+
 
 # Typer carries click's exceptions inside itself in some versions and imports them in others.
 _CLICK_ERROR: Any = next(c for c in typer.BadParameter.__mro__ if c.__name__ == "ClickException")

@@ -2,24 +2,27 @@
 
 from __future__ import annotations
 
+import re
+from collections.abc import Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, TypeVar
+from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
 import typer
 
-from ..errors import UnknownNameError, UsageError
-from ..ledger import (
+from ..errors import MeasurementError, UnknownNameError, UsageError
+from ..setting import (
+    ATTENTIONS,
     AUTOCASTS,
     CHECKPOINTINGS,
     MEMORY_MODES,
     OPTIMIZERS,
     WITH_BACKWARD,
+    Attention,
     MemoryMode,
     Recipe,
+    Setting,
 )
-from ..types import ATTENTIONS, Attention, Setting
-from . import memory_reports as reports
 from .options import (
     AttentionName,
     Configs,
@@ -36,12 +39,205 @@ from .options import (
 )
 
 if TYPE_CHECKING:
-    from ..allocation import Replay
-    from ..ledger import MemoryRow
+    from ..memory.records import GpuRow, LargestBatch, MemoryRow, Replay
+    from ..memory.simulate import Trace
+    from ..memory.view import By
     from ..models.resolve import Spec
-    from ..report.memory import By
+
+# What `datbench memory` has besides the ledger: allocator, timeline, largest batch, a device.
+
+
+Jobs = Sequence[tuple["Spec", "Setting"]]
+
+
+SUFFIXES = (".png", ".svg", ".pickle")
+
+
+_AMOUNT = re.compile(r"\s*([0-9]{1,12}(?:\.[0-9]{1,6})?)\s*([A-Za-z]{1,3})\s*")
+
+
+_UNITS = {"B": 1, "KIB": 2**10, "MIB": 2**20, "GIB": 2**30, "MB": 10**6, "GB": 10**9, "G": 2**30}
+
+
+def amount(text: str, option: str) -> int:
+    """``16GiB``, ``24GB`` or ``500MiB`` in bytes.
+
+    Raises:
+        UsageError: it is not written so.
+    """
+    match = _AMOUNT.fullmatch(text)
+    if match is None or match[2].upper() not in _UNITS:
+        raise UsageError(f"{option} {text!r} is not understood; write an amount such as 16GiB.")
+    return int(float(match[1]) * _UNITS[match[2].upper()])
+
+
+def capacity(text: str) -> int | str:
+    """An amount in bytes, or the name of a GPU that is known.
+
+    Raises:
+        UsageError: it is neither.
+    """
+    if text.strip()[:1].isdigit() or not text.strip()[:1].isalpha():
+        found = amount(text, "--largest")
+        if not found:
+            raise UsageError("--largest: write an amount above 0, such as 16GiB.")
+        return found
+    from ..memory.records import gpu_memory
+
+    gpu_memory(text)
+    return text
+
+
+def check_timeline(path: Path) -> None:
+    """Refuse a file that no timeline is written to, before any work."""
+    from .output import check_path
+
+    if path.suffix.lower() not in SUFFIXES:
+        raise UsageError(
+            f"--timeline-out {path}: write {', '.join(SUFFIXES)}; the last opens in "
+            "pytorch.org/memory_viz."
+        )
+    check_path(path, "--timeline-out")
+
+
+def replays(trace: Trace) -> list[Replay]:
+    """The allocator with its usual segments, and with expandable ones."""
+    from ..memory.allocator import replay
+
+    return [replay(trace), replay(trace, expandable=True)]
+
+
+def timeline_report(
+    job: tuple[Spec, Setting],
+    mode: MemoryMode,
+    recipe: Recipe,
+    terminal: bool,
+    path: Path | None,
+) -> None:
+    """Draw what is alive over the run, or write it as a plot or for the memory visualiser."""
+    from ..memory.timeline import timeline, visualiser
+    from ..render.plot import to_bytes, to_terminal
+    from .output import console, write_text, write_whole
+
+    spec, setting = job
+    trace = _trace(spec, setting, mode, recipe)
+    figure = timeline(trace, f"{spec.name}: memory over the run ({mode}, batch {setting.batch})")
+    if path is not None and path.suffix.lower() == ".pickle":
+        write_whole(path, visualiser(trace))
+    elif path is not None:
+        write_whole(path, to_bytes([figure], path.suffix))
+    if terminal:
+        write_text(to_terminal(figure, min(console().width, 110)))
+
+
+def _trace(spec: Spec, setting: Setting, mode: MemoryMode, recipe: Recipe) -> Trace:
+    from ..memory.simulate import simulate_model
+
+    return simulate_model(spec, setting, mode, recipe)[1]
+
+
+def largest_report(
+    jobs: Jobs,
+    mode: MemoryMode,
+    recipe: Recipe,
+    size: int | str,
+    context: int | None,
+    device: str | None,
+    wanted: Format,
+    out: Path | None,
+) -> None:
+    """The largest batch of each model; with a device, confirmed on it."""
+    from .. import units
+    from ..machine import summary
+    from ..memory.device import check_present
+    from ..memory.largest import largest_batch
+    from ..memory.records import CONTEXT, gpu_memory
+    from ..memory.view import largest_table
+    from ..records import document
+    from .output import emit, progress
+
+    room = CONTEXT if context is None else context
+    whole = size if isinstance(size, int) else gpu_memory(size)
+    if room >= whole:
+        raise UsageError(
+            f"the context takes {units.size(room)} and leaves nothing of {units.size(whole)}; give "
+            "--context, or more memory."
+        )
+    if device is not None:
+        if not device.startswith("cuda"):
+            raise UsageError(f"the largest batch is confirmed on cuda, not on {device}.")
+        check_present(device)
+    found: list[LargestBatch] = [
+        largest_batch(spec, setting, mode, size, room, recipe=recipe)
+        for spec, setting in progress(jobs, lambda job: job[0].name)
+    ]
+    tables = [largest_table(found)]
+    rows: list[Any] = list(found)
+    if device is not None:
+        from ..memory.largest import confirm_largest
+        from ..memory.view import largest as confirmed_table
+
+        for (spec, setting), simulated in zip(jobs, found, strict=True):
+            confirmed = confirm_largest(
+                spec,
+                replace(setting, device=device),
+                mode,
+                max(simulated.batch, 1),
+                recipe=recipe,
+                limit=whole - room,
+            )
+            rows.append(confirmed)
+            if wanted is not Format.CSV:
+                tables.append(confirmed_table(confirmed))
+    emit(tables, document("memory-largest", rows, summary()), wanted, out)
+
+
+def measured(
+    jobs: Jobs,
+    mode: MemoryMode,
+    recipe: Recipe,
+    verify: bool,
+    wanted: Format,
+    out: Path | None,
+) -> None:
+    """Run every job on its device, each in a fresh process; with `verify`, beside the simulation.
+
+    Raises:
+        MeasurementError: a run did not end well, other than by running out of memory.
+    """
+    from ..machine import environment
+    from ..memory.device import measure_gpu
+    from ..memory.view import beside_table, many, tables
+    from ..records import document
+    from .output import emit, progress
+
+    rows: list[GpuRow] = [
+        measure_gpu(spec, setting, mode, recipe)
+        for spec, setting in progress(jobs, lambda job: f"{job[0].name}, batch {job[1].batch}")
+    ]
+    simulated = [
+        _simulated(job, row) if verify else None for job, row in zip(jobs, rows, strict=True)
+    ]
+    shown = [many(rows)] if wanted is Format.CSV else tables(rows)
+    if verify:
+        shown.insert(0 if wanted is Format.CSV else len(shown), beside_table(rows, simulated))
+    content = document("memory-measured", rows, environment())
+    for entry, peak in zip(content["rows"], simulated, strict=True):
+        entry["simulated_peak"] = peak
+    emit(shown, content, wanted, out)
+    bad = [row for row in rows if row.outcome not in ("measured", "out of memory")]
+    if bad:
+        raise MeasurementError(f"{bad[0].model}: {bad[0].outcome}: {bad[0].reason}")
+
+
+def _simulated(job: tuple[Spec, Setting], row: GpuRow) -> int:
+    """The simulated peak of tensors of the same run, in bytes."""
+    spec, setting = job
+    return _trace(spec, replace(setting, device="meta"), row.mode, row.recipe).peak.amount
+
 
 Name = TypeVar("Name", bound=str)
+
 
 PARTS: tuple[By, ...] = ("stage", "module", "operator")
 
@@ -181,15 +377,15 @@ def memory(
     if (largest or device) and (parts or (largest and verify)):
         raise UsageError("--by and --verify are of a ledger; leave them out.")
     if largest is not None:
-        room = None if context is None else reports.amount(context, "--context")
-        size = reports.capacity(largest)
-        reports.largest(jobs, chosen, recipe, size, room, device, wanted, out)
+        room = None if context is None else amount(context, "--context")
+        size = capacity(largest)
+        largest_report(jobs, chosen, recipe, size, room, device, wanted, out)
     elif device is not None:
         there = [(spec, replace(setting, device=device)) for spec, setting in jobs]
-        reports.measured(there, chosen, recipe, verify, wanted, out)
+        measured(there, chosen, recipe, verify, wanted, out)
     else:
         if timeline or timeline_out is not None:
-            reports.timeline(jobs[0], chosen, recipe, timeline, timeline_out)
+            timeline_report(jobs[0], chosen, recipe, timeline, timeline_out)
         if not timeline:
             rows = _simulate(jobs, chosen, recipe, verify)
             _write(rows, parts, wanted, out)
@@ -208,7 +404,7 @@ def _check_timeline(
     if terminal and wanted is not Format.TABLE:
         raise UsageError("--timeline draws in the terminal; a file is --timeline-out FILE.")
     if path is not None:
-        reports.check_timeline(path)
+        check_timeline(path)
 
 
 def _mode(name: str) -> MemoryMode:
@@ -272,29 +468,28 @@ def _simulate(
 ) -> list[tuple[MemoryRow, list[Replay]]]:
     """Simulate every job once, replay it through the allocator, and run it if that is wanted."""
     # torch is imported here, after everything that the user may have mistyped was checked.
-    from ..measure.memory.rows import traced_row
-    from .progress import progress
+    from ..memory.simulate import traced_row
+    from .output import progress
 
     rows = []
     for spec, setting in progress(jobs, lambda job: job[0].name):
         here = replace(setting, backward=mode in WITH_BACKWARD)
         row, trace = traced_row(spec, here, mode, recipe)
         if verify:
-            from ..measure.memory.measured import measured_on_cpu
+            from ..memory.verify import measured_on_cpu
 
             row = replace(row, measured=measured_on_cpu(row))
-        rows.append((row, reports.replays(trace)))
+        rows.append((row, replays(trace)))
     return rows
 
 
 def _write(
     simulated: list[tuple[MemoryRow, list[Replay]]], parts: list[By], wanted: Format, out: Out
 ) -> None:
-    from ..allocation import NO_CONTEXT
-    from ..measure.environment import summary
-    from ..report.allocation import replays_table
-    from ..report.memory import breakdown, many_models, one_model
-    from ..results import document
+    from ..machine import summary
+    from ..memory.records import NO_CONTEXT
+    from ..memory.view import breakdown, many_models, one_model, replays_table
+    from ..records import document
     from .output import emit
 
     rows = [row for row, _ in simulated]

@@ -15,8 +15,7 @@ from ..models.dat import REGISTRY
 from ..models.detectors.heads import HEADS, JOINT, join
 from ..models.external import CONFIG
 from ..models.resolve import Spec, resolve
-from ..timings import TIME_MODES
-from ..types import ATTENTIONS, DTYPES, Resolution
+from ..setting import ATTENTIONS, DTYPES, TIME_MODES, Resolution
 
 
 class Format(str, Enum):
@@ -48,6 +47,8 @@ _NAMES = (
     "dat_t and the like (`datbench models` lists them), timm:NAME, transformers:NAME, config:FILE "
     "or package.module:factory; MODEL+HEAD puts a detector or segmentor on it (`--with`)."
 )
+
+
 Models = Annotated[
     list[str] | None,
     typer.Argument(
@@ -57,6 +58,8 @@ Models = Annotated[
         show_default=False,
     ),
 ]
+
+
 Model = Annotated[
     str | None,
     typer.Argument(
@@ -66,6 +69,8 @@ Model = Annotated[
         show_default=False,
     ),
 ]
+
+
 Configs = Annotated[
     list[Path] | None,
     typer.Option(
@@ -76,6 +81,8 @@ Configs = Annotated[
         show_default=False,
     ),
 ]
+
+
 Config = Annotated[
     Path | None,
     typer.Option(
@@ -86,6 +93,8 @@ Config = Annotated[
         show_default=False,
     ),
 ]
+
+
 Resolutions = Annotated[
     list[str] | None,
     typer.Option(
@@ -96,6 +105,8 @@ Resolutions = Annotated[
         show_default=False,
     ),
 ]
+
+
 With = Annotated[
     list[str] | None,  # so that a second one can be refused
     typer.Option(
@@ -107,6 +118,8 @@ With = Annotated[
         show_default=False,
     ),
 ]
+
+
 Dtype = Annotated[
     str,
     typer.Option(
@@ -114,6 +127,8 @@ Dtype = Annotated[
         autocompletion=complete(*DTYPES),
     ),
 ]
+
+
 AttentionName = Annotated[
     str,
     typer.Option(
@@ -121,6 +136,8 @@ AttentionName = Annotated[
         autocompletion=complete(*ATTENTIONS),
     ),
 ]
+
+
 Mode = Annotated[
     str,
     typer.Option(
@@ -128,9 +145,13 @@ Mode = Annotated[
         autocompletion=complete(*TIME_MODES),
     ),
 ]
+
+
 ChannelsLast = Annotated[
     bool, typer.Option("--channels-last", help="Weights and images in that memory format.")
 ]
+
+
 OutputFormat = Annotated[
     Format | None,
     typer.Option(
@@ -139,6 +160,8 @@ OutputFormat = Annotated[
         show_default=False,
     ),
 ]
+
+
 Out = Annotated[
     Path | None,
     typer.Option(

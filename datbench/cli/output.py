@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 import os
+import signal
 import sys
 import tempfile
-from collections.abc import Iterable, Sequence
+import threading
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from types import FrameType
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import typer
 
 from ..errors import DatbenchError, UsageError
-from ..report import render
-from ..report.table import Table
+from ..render import text as render_text
+from ..render.table import Table
 from .options import Format
 
 if TYPE_CHECKING:
@@ -27,8 +31,10 @@ _SUFFIXES = {
     ".tex": Format.LATEX,
 }
 
+
 PLAIN_WIDTH = 120
 """Columns of a table that no terminal bounds."""
+
 
 READER_GONE = 141
 """Exit code of a program whose reader has left (`datbench ... | head`), as a shell reports it."""
@@ -119,7 +125,7 @@ def emit(
     if wanted is Format.TABLE:
         terminal = console()
         with terminal.capture() as drawn:
-            render.print_tables(tables, terminal)
+            render_text.print_tables(tables, terminal)
         text = _trimmed(drawn.get())
     else:
         text = as_text(tables, content, wanted)
@@ -147,13 +153,13 @@ def as_text(tables: Sequence[Table], content: dict[str, Any], wanted: Format) ->
     """The result as text in any format."""
     match wanted:
         case Format.CSV:
-            return render.to_csv(tables)
+            return render_text.to_csv(tables)
         case Format.MD:
-            return render.to_markdown(tables)
+            return render_text.to_markdown(tables)
         case Format.LATEX:
-            return render.to_latex(tables)
+            return render_text.to_latex(tables)
         case Format.JSON:
-            from ..results import dumps
+            from ..records import dumps
 
             return dumps(content)
         case Format.TABLE:
@@ -163,7 +169,7 @@ def as_text(tables: Sequence[Table], content: dict[str, Any], wanted: Format) ->
 
             drawn = StringIO()
             plain = Console(file=drawn, width=PLAIN_WIDTH, highlight=False, color_system=None)
-            render.print_tables(tables, plain)
+            render_text.print_tables(tables, plain)
             return _trimmed(drawn.getvalue())
 
 
@@ -214,3 +220,63 @@ def _umask() -> int:
     mask = os.umask(0)
     os.umask(mask)
     return mask
+
+
+# A progress bar on standard error, where there is something to wait for and somebody to see.
+
+
+Job = TypeVar("Job")
+
+
+def progress(jobs: Sequence[Job], name: Callable[[Job], str]) -> Iterable[Job]:
+    """Yield every job, showing the name of the one at work."""
+    if len(jobs) < 2 or sys.stderr is None or not sys.stderr.isatty():
+        return jobs
+    return _shown(jobs, name)
+
+
+def _shown(jobs: Sequence[Job], name: Callable[[Job], str]) -> Iterator[Job]:
+    from rich.progress import Progress
+
+    with Progress(console=console(stderr=True), transient=True) as bar:
+        task = bar.add_task("", total=len(jobs))
+        for job in jobs:
+            bar.update(task, description=name(job))
+            yield job
+            bar.advance(task)
+
+
+@contextmanager
+def status() -> Iterator[Callable[[str], None]]:
+    """A function that shows what is at work, where somebody watches."""
+    if sys.stderr is None or not sys.stderr.isatty():
+        yield lambda text: None
+        return
+
+    with console(stderr=True).status("") as shown:
+        yield shown.update
+
+
+# What a signal means to a command that has something to keep.
+
+
+@contextmanager
+def terminated_as_interrupt() -> Iterator[None]:
+    """Let SIGTERM, with which a CI job is cancelled, do what Ctrl-C does: KeyboardInterrupt.
+
+    What handled it before does so again afterwards. Outside of the main thread, where Python lets
+    nobody handle signals, nothing is changed.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.signal(signal.SIGTERM, _interrupt)
+    try:
+        yield
+    finally:
+        # None: it was not Python that set it
+        signal.signal(signal.SIGTERM, signal.SIG_DFL if before is None else before)
+
+
+def _interrupt(number: int, frame: FrameType | None) -> None:
+    raise KeyboardInterrupt

@@ -10,8 +10,8 @@ from typing import Annotated, Literal
 import typer
 
 from ..errors import UnknownNameError, UsageError
-from ..points import FIGURES, STYLES, PointsRow, Style
-from ..types import Resolution
+from ..points.records import FIGURES, STYLES, PointsRow, Style
+from ..setting import Resolution
 from .options import Config, Format, OutputFormat, complete, complete_models, one_spec
 
 PICTURES = (".png", ".svg")
@@ -134,8 +134,7 @@ def points(
         )
     spec = one_spec(model, config)
     size = None if res is None else Resolution.parse(res)
-    from ..measure.points.gather import Wanted
-    from ..measure.points.rows import points_row
+    from ..points.rows import Wanted, points_row
 
     row, pixels = points_row(
         spec,
@@ -145,7 +144,7 @@ def points(
         checkpoint,
     )
     if picture and out is not None:
-        from ..report.points import drawn
+        from ..points.view import drawn
         from .output import write_whole
 
         write_whole(out, drawn(row, pixels, out.suffix.lower().lstrip(".")))
@@ -201,9 +200,9 @@ def _head(text: str) -> int | Literal["each"] | None:
 
 
 def _write(row: PointsRow, wanted: Format, out: Path | None) -> None:
-    from ..measure.environment import summary
-    from ..report.points import points_table, summary_table
-    from ..results import document
+    from ..machine import summary
+    from ..points.view import points_table, summary_table
+    from ..records import document
     from .output import emit
 
     table = points_table(row) if wanted is Format.CSV else summary_table(row)

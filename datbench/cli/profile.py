@@ -10,8 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from ..errors import MeasurementError, UnknownNameError, UsageError
-from ..timings import TIME_MODES, TimeMode
-from ..types import ATTENTIONS, Resolution, Setting
+from ..setting import ATTENTIONS, TIME_MODES, Resolution, Setting, TimeMode
 from .options import (
     AttentionName,
     ChannelsLast,
@@ -29,10 +28,11 @@ from .options import (
 
 if TYPE_CHECKING:
     from ..models.resolve import Spec
-    from ..profiles import ProfileRow
-    from ..report.profile import By
+    from ..profile.records import ProfileRow
+    from ..profile.view import By
 
 PARTS: tuple[By, ...] = ("stage", "module", "operator")
+
 
 TRACES = (".json", ".json.gz")
 
@@ -158,7 +158,7 @@ def _check_files(
     if plot and (wanted is not Format.TABLE or out is not None):
         raise UsageError("--plot draws in the terminal; a file is --plot-out FILE.")
     if plot_out is not None:
-        from ..report.plots import check_suffix
+        from ..render.figure import check_suffix
 
         check_suffix(plot_out.suffix)
         check_path(plot_out, "--plot-out")
@@ -190,11 +190,9 @@ def _measured(
 ) -> ProfileRow:
     """Profile, and write the trace of one more run where that is wanted."""
     # torch is imported here, after everything that the user may have mistyped was checked.
-    from ..measure.device import check_device
-    from ..measure.profile.prepare import check
-    from ..measure.profile.profile import profile_model
-    from .output import write_whole
-    from .progress import status
+    from ..machine import check_device
+    from ..profile.profile import check, profile_model
+    from .output import status, write_whole
 
     check_device(setting.device)
     check(setting, threads, budget)
@@ -209,7 +207,7 @@ def _measured(
             step=step,
         )
         if trace is not None:
-            from ..measure.profile.trace import trace as traced
+            from ..profile.profile import trace as traced
 
             step("one run for the trace")
             content = traced(
@@ -227,11 +225,9 @@ def _measured(
 def _draw(row: ProfileRow, by: By, depth: int | None, terminal: bool, path: Path | None) -> None:
     if not terminal and path is None:
         return
-    from ..measure.environment import environment
-    from ..report.plots import to_bytes, to_terminal
-    from ..report.profile import parts
-    from ..report.roofline import roofline
-    from ..reports import place_of
+    from ..machine import environment, place_of
+    from ..profile.view import parts, roofline
+    from ..render.plot import to_bytes, to_terminal
     from .output import console, write_text, write_whole
 
     figure = roofline(row, parts(row, by, depth), f"{by}s", place_of(environment()))
@@ -246,9 +242,9 @@ def _draw(row: ProfileRow, by: By, depth: int | None, terminal: bool, path: Path
 def _write(
     row: ProfileRow, parts: list[By], depth: int | None, top: int, wanted: Format, out: Out
 ) -> None:
-    from ..measure.environment import environment
-    from ..report.profile import parts_table, tables
-    from ..results import document
+    from ..machine import environment
+    from ..profile.view import parts_table, tables
+    from ..records import document
     from .output import emit
 
     if wanted is Format.CSV:

@@ -22,7 +22,9 @@ if TYPE_CHECKING:
 MAIN = ("dat_t", "dat_s", "dat_b", "datpp_t", "datpp_s", "datpp_b")
 """The published variants: what a report is of, unless told."""
 
+
 NONE = "none"
+
 
 PLOTS = (".svg", ".png")
 
@@ -106,8 +108,8 @@ def report(
     Nothing is judged: for that there is `datbench gate`. What cannot be computed is named on
     standard error and in the report; where nothing can, the exit code is 5 and nothing is written.
     """
+    from ..report.build import check_directory, summarise, write
     from .output import check_path
-    from .report_files import check_directory, summarise, write
 
     if not out:
         raise UsageError("name a directory to write to: --out DIR.")
@@ -124,22 +126,20 @@ def report(
         )
     chosen_tables = _tables(tables)
     wanted, sizes = _specs(models), resolutions(res)
-    from .report_files import Drawing
-    from .report_rows import given
+    from ..report.build import Drawing, given
 
     sources = [source for path in from_ or () for source in given(path)]
     before = None if baseline is None else given(baseline)
     if not wanted and not chosen_tables and not sources:
         raise UsageError("there is nothing to report: name a model, a table or a result file.")
     with Drawing(html, f".{plots}") as drawing:  # Vega's script is prepared while rows are made
-        from .report_rows import computed, wanted_again
+        from ..report.build import computed, wanted_again
 
         again = None if before is None else wanted_again(before)
         own, failed = computed(wanted, sizes, chosen_tables, again, drawing.prepare)
-        from ..report.content import content
+        from ..report.content import compact, content
         from ..report.deltas import between
-        from ..report.documents import compact
-        from ..report.rows import distinct
+        from ..report.records import distinct
 
         every = distinct([*own, *sources])
         if not every:
@@ -162,7 +162,7 @@ def report(
 
 
 def _made() -> str:
-    from ..measure.environment import summary
+    from ..machine import summary
 
     here = summary()
     return f"Made with datbench {here['datbench']}, torch {here['torch']}, Python {here['python']}."
@@ -177,7 +177,7 @@ def _specs(names: Sequence[str] | None) -> list[Spec]:
 
 
 def _tables(names: Sequence[str] | None) -> list[TableData]:
-    from ..paper.library import FILES, paper_table
+    from ..paper.tables import FILES, paper_table
 
     asked = [part.strip() for name in names or ["all"] for part in name.split(",")]
     if NONE in asked:

@@ -12,7 +12,7 @@ from ..errors import UsageError
 from .options import Format, Out, OutputFormat
 
 if TYPE_CHECKING:
-    from ..results_files import Document
+    from ..records import Document
 
 app = typer.Typer(
     name="results",
@@ -47,7 +47,10 @@ _SUFFIXES = {
     ".tex": Target.LATEX,
 }
 
+
 File = Annotated[Path, typer.Argument(metavar="FILE", help="A result file (JSON).", readable=False)]
+
+
 Files = Annotated[
     list[Path],
     typer.Argument(metavar="FILE", help="Result files (JSON).", readable=False),
@@ -56,8 +59,8 @@ Files = Annotated[
 
 def show(file: File, format: OutputFormat = None, out: Out = None) -> None:
     """Show a result file as the command that wrote it would."""
-    from ..report.results import tables_of
-    from ..results_files import read
+    from ..records import read
+    from ..report.kinds import tables_of
     from .output import check_apart, choose_format, emit
 
     wanted = choose_format(format, out)
@@ -87,9 +90,7 @@ def merge(
 
     Identical rows are kept once.
     """
-    from ..results import dumps
-    from ..results_files import read
-    from ..results_merge import merged
+    from ..records import dumps, merged, read
     from .output import check_apart, check_path, write_text, write_whole
 
     if out is not None:
@@ -137,7 +138,7 @@ def convert(
     if out is not None:
         check_path(out)
     check_apart(out, [file])
-    from ..results_files import read, values
+    from ..records import read, values
 
     content = read(file)
     values(content, str(file))  # a broken file is converted to nothing
@@ -150,9 +151,9 @@ def convert(
 
 
 def _converted(content: Document, target: Target, each: str | None) -> str | bytes:
-    from ..report.render import to_csv, to_latex, to_markdown
-    from ..report.results import plain_table, to_parquet
-    from ..results import dumps
+    from ..records import dumps
+    from ..render.text import to_csv, to_latex, to_markdown
+    from ..report.kinds import plain_table, to_parquet
 
     rows = content["rows"]
     match target:
@@ -170,9 +171,9 @@ def _converted(content: Document, target: Target, each: str | None) -> str | byt
 
 def validate(file: Files, format: OutputFormat = None, out: Out = None) -> None:
     """Check every field of every row; a broken file is exit code 2."""
-    from ..measure.environment import summary
-    from ..report.table import Column, Table
-    from ..results import document
+    from ..machine import summary
+    from ..records import document
+    from ..render.table import Column, Table
     from .output import check_apart, choose_format, emit
 
     wanted = choose_format(format, out)
@@ -204,7 +205,7 @@ def validate(file: Files, format: OutputFormat = None, out: Out = None) -> None:
 
 def _checked(path: Path) -> dict[str, Any]:
     """A file and everything that is wrong with it."""
-    from ..results_files import layout, read, row_problems
+    from ..records import layout, read, row_problems
 
     found: dict[str, Any] = {"file": str(path), "kind": None, "rows": None}
     problems: list[dict[str, str]] = []
@@ -223,6 +224,7 @@ def _checked(path: Path) -> dict[str, Any]:
 
 
 SUBCOMMANDS = (show, merge, convert, validate)
+
 
 for command in SUBCOMMANDS:
     app.command()(command)

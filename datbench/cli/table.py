@@ -13,7 +13,7 @@ from .options import Format, Out, OutputFormat, complete
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from ..cells import Cell, Comparison, Ratio
+    from ..paper.records import Cell, Comparison, Ratio
     from ..paper.tables import TableData
 
 
@@ -82,10 +82,9 @@ def table(
     if search:
         _search(chosen, _refused(check, rules, device), wanted, out)
         return
-    from ..measure.environment import summary
-    from ..report.comparisons import for_machines, for_people, further, overview
-    from ..report.readings import scores
-    from ..results import document
+    from ..machine import summary
+    from ..paper.view import for_machines, for_people, further, overview, scores
+    from ..records import document
 
     comparisons = _compare(chosen, device)
     tables = [t for c in comparisons for t in (for_people(c), *further(c, rules))]
@@ -116,27 +115,25 @@ def _search(
         raise UsageError("--search takes one table.")
     if refused:
         raise UsageError(f"--search does not take {refused}.")
-    from ..measure.environment import summary
-    from ..paper.library import paper_table
-    from ..paper.search import search
-    from ..paper.search_davit import search_davit
-    from ..report.searches import for_machines, search_tables
-    from ..results import document
+    from ..machine import summary
+    from ..paper.search import search, search_davit
+    from ..paper.tables import paper_table
+    from ..paper.view import search_tables, searches_for_machines
+    from ..records import document
     from .output import emit
 
     is_davit = chosen[0] is paper_table("davit")
     found = search_davit(chosen[0]) if is_davit else search(chosen[0])
     tables = [table for one in found for table in search_tables(one)]
     if wanted is Format.CSV:
-        tables = [for_machines(found)]
+        tables = [searches_for_machines(found)]
     emit(tables, document("table-search", found, summary()), wanted, out)
 
 
 def _chosen(names: Sequence[str], files: Sequence[Path]) -> list[TableData]:
     """The tables asked for, each once."""
     from ..errors import UsageError
-    from ..paper.library import FILES, paper_table
-    from ..paper.reading import read_table
+    from ..paper.tables import FILES, paper_table, read_table
 
     expanded = [each for name in names for each in (FILES if name == "all" else (name,))]
     found = [paper_table(name) for name in dict.fromkeys(expanded)]
@@ -154,11 +151,11 @@ def _chosen(names: Sequence[str], files: Sequence[Path]) -> list[TableData]:
 def _compare(chosen: Sequence[TableData], device: str | None) -> list[Comparison]:
     """Compute every table; models that they share are counted once."""
     from ..errors import UsageError
-    from ..measure.memory.gpu import check_present
-    from ..paper.library import paper_tables
+    from ..memory.device import check_present
+    from ..paper.tables import paper_tables
     from ..paper.verdicts import compare
     from ..paper.workshop import Workshop
-    from .progress import progress
+    from .output import progress
 
     if device is not None:
         if not any(c.batch for table in chosen for c in table.columns):

@@ -9,8 +9,7 @@ from typing import TYPE_CHECKING, Annotated, TypeVar
 import typer
 
 from ..errors import MeasurementError, UnknownNameError, UsageError
-from ..timings import TIME_MODES, How
-from ..types import ATTENTIONS, MAX_BATCH, Setting
+from ..setting import ATTENTIONS, MAX_BATCH, TIME_MODES, How, Setting
 from .options import (
     AttentionName,
     ChannelsLast,
@@ -28,17 +27,21 @@ from .options import (
 )
 
 if TYPE_CHECKING:
-    from ..measure.throughput.rows import Results
     from ..models.resolve import Spec
+    from ..timing.rows import Results
 
 Name = TypeVar("Name", bound=str)
+
 
 LONGEST = 86_400.0
 """Seconds that one process may be given."""
 
+
 PYTEST_BENCHMARK = "pytest-benchmark"
 
+
 FORMATS = (*(each.value for each in Format), PYTEST_BENCHMARK)
+
 
 KNOWN_PROTOCOLS = "swin, dat, timm, timm-train, tome, pycls, mmdet or deformable-detr"
 
@@ -170,9 +173,8 @@ def throughput(
         for images in batches
     ]
     _check(jobs, how, gpus)
-    from ..measure.throughput.rows import measure_rows
-    from .progress import status
-    from .signals import terminated_as_interrupt
+    from ..timing.rows import measure_rows
+    from .output import status, terminated_as_interrupt
 
     with terminated_as_interrupt():
         with status() as step:
@@ -227,7 +229,7 @@ def _fitting(names: tuple[str, ...], given: list[int], how: How, gpus: int) -> l
         return given or [1]
     if gpus > 1:
         raise UsageError("--protocol times one device; leave out --gpus.")
-    from ..measure.throughput.protocols import misfit, protocol_named
+    from ..timing.protocols import misfit, protocol_named
 
     chosen = [protocol_named(name) for name in names]
     own = [known.batch for known in chosen if known.batch is not None]
@@ -248,12 +250,12 @@ def _default_device() -> str:
 
 def _check(jobs: list[tuple[Spec, Setting]], how: How, gpus: int) -> None:
     """Whatever can be refused is refused before anything is timed."""
-    from ..measure.throughput.process import check
+    from ..timing.process import check
 
     setting = jobs[0][1]
     check(setting, how)
     if gpus > 1:
-        from ..measure.throughput.ranks import check_ranks
+        from ..timing.ranks import check_ranks
 
         check_ranks(setting, how, gpus)
 
@@ -266,10 +268,10 @@ def _write(results: Results, wanted: Format, out: Path | None, as_benchmarks: bo
         MeasurementError: a run did not end well, other than by running out of memory, or no row
             has a figure.
     """
-    from ..benchmark_documents import document as benchmark_document
-    from ..measure.environment import environment
-    from ..report.throughput import many, tables
-    from ..results import document
+    from ..machine import environment
+    from ..records import document
+    from ..timing.pytest_benchmark import document as benchmark_document
+    from ..timing.view import many, tables
     from .output import emit
 
     rows = results.rows

@@ -23,8 +23,11 @@ from .config import (
 from .spec import ModelSpec, Registry
 
 _LOCAL = Window(7)
+
+
 # The published code shifts by ceil(7 / 2) = 4; Swin shifts by 3.
 _SHIFTED = (Window(7), Window(7, shift=4))
+
 
 DAT_T = Pyramid(
     stages=(
@@ -35,6 +38,7 @@ DAT_T = Pyramid(
     )
 )
 
+
 DAT_S = Pyramid(
     stages=(
         Stage(96, 3, _SHIFTED),
@@ -44,6 +48,7 @@ DAT_S = Pyramid(
     )
 )
 
+
 DAT_B = Pyramid(
     stages=(
         Stage(128, 4, _SHIFTED),
@@ -52,6 +57,7 @@ DAT_B = Pyramid(
         Stage(1024, 32, (_LOCAL, Deformable(groups=8, kernel=3))),
     )
 )
+
 
 # Fine-tuned at 384 with windows of 12, shifted by 6, and bias tables of side 47 and 23.
 DAT_B_384 = Pyramid(
@@ -64,6 +70,7 @@ DAT_B_384 = Pyramid(
     image_size=384,
 )
 
+
 DAT_T_STAR = replace(DAT_T, stem="overlap", downsample="overlap")
 
 
@@ -73,6 +80,7 @@ def _deformable_2023(groups: int, kernel: int, stride: int) -> Deformable:
 
 
 _NEAR = Neighborhood(7)
+
 
 DATPP_T = Pyramid(
     stages=(
@@ -87,6 +95,7 @@ DATPP_T = Pyramid(
     lpu=True,
 )
 
+
 DATPP_S = replace(
     DATPP_T,
     stages=(
@@ -96,6 +105,7 @@ DATPP_S = replace(
         Stage(768, 24, (_deformable_2023(groups=6, kernel=3, stride=1),) * 2),
     ),
 )
+
 
 DATPP_B = replace(
     DATPP_T,
@@ -147,8 +157,13 @@ def _fewer_keys(pyramid: Pyramid) -> Pyramid:
 # Table 7: strides [4, 2, 1, 1], groups [1, 2, 3, 6]. The paper gives no offset range for stages 1
 # and 2; s = 2 everywhere ("we choose a small s = 2 for all models", Section 4.4).
 _D1 = Stage(96, 3, (_LOCAL, Deformable(groups=1, kernel=9, stride=4)))
+
+
 _D2 = Stage(192, 6, (_LOCAL, Deformable(groups=2, kernel=7, stride=2)))
+
+
 _T1, _T2, _T3, _T4 = DAT_T.stages
+
 
 REGISTRY = Registry(
     (

@@ -13,7 +13,7 @@ from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from typing import Protocol
 
-from ..types import Kind
+from ..setting import Kind
 
 
 @dataclass(frozen=True)

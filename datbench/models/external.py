@@ -17,14 +17,17 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..errors import LibraryError, MeasurementError, UnknownNameError, UsageError
-from ..types import Attention, Resolution
+from ..setting import Attention, Resolution
 
 if TYPE_CHECKING:
     from torch import nn
 
 TIMM = "timm:"
+
+
 CONFIG = "config:"
 """Before the name of a published YAML file, which may be called anything."""
+
 
 _SIDE = 224
 """Input side of a factory's model, of which nothing else is known."""

@@ -6,11 +6,12 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ..errors import UsageError
-from ..types import MIN_SIDE, Attention
+from ..setting import MIN_SIDE, Attention
 from .config import Mixer as MixerConfig
 from .config import Pyramid
 from .layers import DropPath, LayerScale, Pointwise, depthwise, make_downsample, make_ffn, make_stem
-from .mixers import Mixer, make_mixer
+from .mixers import make_mixer
+from .mixers.attention import Mixer
 
 
 class Block(nn.Module):
@@ -88,7 +89,7 @@ class PyramidBackbone(nn.Module):
     Args:
         features: return four normalised maps for dense prediction instead of logits; there is a
             norm for each and no head.
-        attention: how attention products are computed; see `datbench.types.Attention`.
+        attention: how attention products are computed; see `datbench.setting.Attention`.
 
     Input (B, 3, H, W), both sides at least 32. Returns logits (B, classes), or with `features`
     a list of (B, C_i, H_i, W_i) for strides 4, 8, 16 and 32.

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Generic, Protocol, TypeVar
 
 from ..errors import UnknownNameError
-from ..types import Resolution
+from ..setting import Resolution
 from .config import Pyramid
 
 

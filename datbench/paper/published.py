@@ -7,8 +7,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 
 from ..models.detectors.heads import HEADS, split
-from .library import paper_tables, tables_directory
-from .tables import TableData
+from .tables import TableData, paper_tables, tables_directory
 
 if sys.version_info >= (3, 11):
     import tomllib

@@ -17,26 +17,25 @@ from functools import cache
 import torch
 from torch import nn
 
-from ..cells import Candidate, Miss, Search
+from ..count.count import count
 from ..errors import MissingError
-from ..measure.count import count
 from ..models.config import Deformable, Downsample, FeedForward, Mixer, Pyramid, Stage, Window
 from ..models.dat import REGISTRY
-from ..models.detectors.detection import DIM
-from ..models.detectors.necks import FPN
-from ..models.detectors.segmentation import AuxiliaryHead, SemanticFPNHead, UperHead
+from ..models.detectors.modules import DIM, FPN, AuxiliaryHead, SemanticFPNHead, UperHead
 from ..models.layers import make_downsample, make_stem
 from ..models.pyramid import Block
-from ..types import Resolution
-from .printed import Printed
-from .tables import READINGS, RowData, TableData
-from .workshop import RULES
+from ..setting import Resolution
+from .records import Candidate, Miss, Search
+from .tables import ALONE, HOOKS_AND_PRODUCTS, READINGS, Build, Printed, RowData, TableData
+from .workshop import RULES, Workshop
 
 Totals = Counter[str]
 """By rule."""
 
+
 Point = tuple[dict[str, str], tuple[int, ...]]
 """Choices in words, and what they give for each row."""
+
 
 Maps = tuple[tuple[int, int, int], ...]
 """Channels, height and width of the four maps."""
@@ -78,15 +77,25 @@ class Decoder:
 
 
 _STRIDES = ((1, 1), (1, 2), (2, 1), (2, 2), (4, 1), (4, 2))
+
+
 _WINDOWS = (7, 8, 12)
+
+
 _PATCHES: tuple[Downsample, ...] = ("patch", "overlap")
+
+
 _FFNS: tuple[FeedForward, ...] = ("linear", "conv")
+
+
 _RESOLUTIONS = (Resolution(2048, 512), Resolution(512, 512), Resolution(640, 640))
+
 
 ENCODERS = tuple(
     Encoder(*choice)
     for choice in itertools.product(_STRIDES, _WINDOWS, _PATCHES, _FFNS, _RESOLUTIONS)
 )
+
 
 DECODERS: Mapping[str, tuple[Decoder, ...]] = {
     "semantic_fpn": tuple(
@@ -241,3 +250,48 @@ def _part(recipe: tuple[Hashable, ...], *shapes: tuple[int, ...]) -> Totals:
         tensors = [torch.empty(shape) for shape in shapes]
     counted = count(module, tensors if len(tensors) > 1 else tensors[0])
     return Totals({name: counted.total(RULES[name]) for name in READINGS})
+
+
+# A search for the setting in which DaViT's page counts its two largest models.
+#
+# The page gives neither input nor window, and every setting is tried on both models.
+
+
+INPUTS = (224, 256, 384, 448, 512)
+
+
+WINDOWS = (7, 8, 12, 14, 16, 24, 32)
+
+
+KERNELS = (2, 3)
+"""Of down-sampling: patches, or overlapping ones (`overlapped_patch` of the published code)."""
+
+
+DAVIT_RULES = ("fvcore", ALONE, HOOKS_AND_PRODUCTS, "mmdet")
+
+
+def search_davit(table: TableData, keep: int = 5) -> list[Search]:
+    """The models of the page that do not fit the settings of the others, over the whole grid.
+
+    Raises:
+        MissingError: timm is not installed.
+    """
+    rows = [row for row in table.rows if row.build and "down_kernel_size" in row.build.model]
+    if not rows:
+        raise MissingError(f"table {table.table} has no row to search a setting for.")
+    return [ranked(table, "DaViT", rows, _davit_points(rows), keep)]
+
+
+def _davit_points(rows: list[RowData]) -> Iterator[Point]:
+    workshop = Workshop()
+    for size, window, kernel in itertools.product(INPUTS, WINDOWS, KERNELS):
+        made = []
+        for row in rows:
+            assert row.build is not None
+            name = row.build.model.partition(",")[0]
+            model = f"{name},window_size={window},down_kernel_size={kernel}"
+            made.append(workshop.make(Build(model, Resolution(size, size))))
+        for rule in DAVIT_RULES:
+            choices = {"input": size, "window": window, "down-sampling": kernel, "rule": rule}
+            words = {name: str(value) for name, value in choices.items()}
+            yield words, tuple(one.totals[rule] for one in made)

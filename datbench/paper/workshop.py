@@ -8,24 +8,24 @@ from dataclasses import dataclass, replace
 import torch
 from torch import nn
 
+from ..count.conventions import CONVENTIONS, Convention
+from ..count.count import Count, count_anywhere, count_built, mask_elements, parameters
 from ..errors import DatbenchError, UsageError
-from ..gpu_memory import GpuRow
-from ..measure.conventions import CONVENTIONS, Convention
-from ..measure.count import count_anywhere, count_built
-from ..measure.memory.gpu import measure_gpu
-from ..measure.memory.rows import memory_row
-from ..measure.parameters import mask_elements, parameters
-from ..measure.views import Count
+from ..memory.device import measure_gpu
+from ..memory.records import GpuRow
+from ..memory.simulate import memory_row
 from ..models.config import Deformable, Window
 from ..models.detectors.dense import MODULES, FourMaps
 from ..models.detectors.heads import join
 from ..models.detectors.spec import DetectorSpec
 from ..models.resolve import Spec, resolve
 from ..models.spec import ModelSpec
-from ..types import MULTIPLY_ADDS, Kind, Resolution, Setting
+from ..setting import MULTIPLY_ADDS, Kind, Resolution, Setting
 from .tables import ALONE, HOOKS_AND_PRODUCTS, WITHOUT_RESIZING, Build
 
 _RESIZING = (Kind.UPSAMPLE_BILINEAR, Kind.UPSAMPLE_NEAREST)
+
+
 _PRODUCTS = (Kind.MATMUL, Kind.ATTENTION)
 
 
@@ -53,6 +53,7 @@ RULES: Mapping[str, Convention] = {
     ALONE: Convention(ALONE, "MAC", "one for a multiply-add", dict.fromkeys(MULTIPLY_ADDS, 1)),
 }
 """What a column may be counted by, by name."""
+
 
 Shapes = tuple[tuple[int, ...], ...]
 """Of a backbone's four maps, each (B, C, H, W)."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from ..models.checkpoints import CheckpointReport
 from ..models.config import (
     Deformable,
     DeformableDetr,
@@ -15,9 +16,8 @@ from ..models.config import (
     Window,
 )
 from ..models.spec import ModelSpec
-from ..results import CheckpointReport
-from ..types import Resolution
-from .table import Column, Table
+from ..render.table import Column, Table
+from ..setting import Resolution
 
 
 def stage_rows(config: Pyramid, size: Resolution) -> list[dict[str, str | int]]:

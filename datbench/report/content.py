@@ -3,15 +3,397 @@
 from __future__ import annotations
 
 import shlex
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
+from typing import Any
 
-from ..cells import VERDICTS, Comparison
-from ..reports import COMPUTED, Delta, Source
-from ..terms import ModuleTerms
-from . import sections, sections_measured
-from .document import Content, Fact, Missing, Section
-from .rows import Rows
+from .. import units
+from ..count import view
+from ..eq10.records import ModuleTerms
+from ..eq10.view import DEFORMABLE, modules_csv, modules_table, stacks
+from ..machine import place_of
+from ..memory import view as memory_view
+from ..paper import view as paper_view
+from ..paper.records import VERDICTS, Comparison
+from ..records import document
+from ..render.table import Column, Table
+from ..render.text import markdown_words, to_csv, to_latex, to_markdown
+from ..render.vega import Chart, of_bars, of_figure
+from ..timing import view as timing_view
+from ..units import printable
+from . import overviews
+from .deltas import changed, delta_table, sentence
+from .records import COMPUTED, Content, Delta, Entry, Fact, Missing, Rows, Section, Source, plural
+
+# The sections of what is computed: models, their cost and terms, the papers' tables.
+
+
+def against(deltas: Sequence[Delta], baseline: str) -> Section:
+    """What changed, and what is on one side only."""
+    from .deltas import changed, delta_table, sentence
+
+    shown = delta_table(changed(deltas), f"Changes against {baseline}")
+    entry = Entry("changes", shown, delta_table(deltas, ""))
+    return Section("changes", "Against the baseline", sentence(deltas, baseline), (), (entry,))
+
+
+def models(rows: Rows) -> Section | None:
+    """What was counted, and in which modules."""
+    found = rows.of("flops")
+    if not found:
+        return None
+    groups: dict[tuple[str, str], list[Any]] = {}
+    for row in found:  # one heading cannot stand over MACs and FLOPs
+        groups.setdefault((row.convention, row.unit), []).append(row)
+    entries = [
+        Entry(f"models{f'-{n}' if n else ''}", table, table)
+        for n, group in enumerate(groups.values())
+        for table in [view.many_models(group)]
+    ]
+    icicle = overviews.icicle_of_counts(next(iter(groups.values())))
+    return Section(
+        "models",
+        "Models",
+        "A multiply-add is one MAC and two FLOPs. Papers of this field print MACs and call them "
+        "FLOPs; here every heading says which.",
+        (icicle,) if icicle else (),
+        tuple(entries),
+    )
+
+
+def accuracy(rows: Rows) -> Section | None:
+    """Published accuracy against cost, and against speed where models were timed."""
+    timed = rows.places("throughput")
+    drawn = tuple(_apart(overviews.accuracy_charts(rows.of("table"), timed)))
+    if not drawn:
+        return None
+    missing = []
+    if not any(chart.key.startswith("accuracy-throughput") for chart in drawn):
+        missing.append(
+            Missing(
+                "accuracy against throughput: no timed model has a published top-1",
+                "datbench throughput dat_t dat_s dat_b --batch 64 --device cuda --out times.json",
+            )
+        )
+    return Section(
+        "accuracy",
+        "Accuracy against cost",
+        "Accuracy is the papers'. The cost is computed where the model could be built, and the "
+        "papers' too where it could not; every point says which.",
+        drawn,
+        missing=tuple(missing),
+    )
+
+
+def _apart(drawn: Iterable[Chart]) -> Iterator[Chart]:
+    """Charts of several machines or settings under a heading each."""
+    every = list(drawn)
+    titles = [chart.title for chart in every]
+    for place, title in enumerate(titles):
+        several = titles.count(title)
+        number = titles[: place + 1].count(title)
+        named = f"{title}, {number} of {several}" if several > 1 else title
+        yield replace(every[place], title=named)
+
+
+def sizes(rows: Rows) -> Section | None:
+    """Cost over sizes of the input."""
+    found = rows.of("flops", "resolutions")
+    chart = overviews.resolutions(found)
+    if chart is None:
+        return None
+    plain = view.many_models(found)
+    entry = Entry("cost-resolution", chart.table, plain)
+    return Section(
+        "resolution",
+        "Cost against resolution",
+        "What the same models cost at other sizes than the print's.",
+        (chart,),
+        (entry,),
+    )
+
+
+def terms(rows: Rows) -> Section | None:
+    """The published formulas beside what is counted."""
+    modules: list[ModuleTerms] = rows.of("eq10")
+    if not modules:
+        return None
+    named = list(dict.fromkeys(m.model for m in modules))
+    bars = {}
+    for name in named:
+        own = [m for m in modules if m.model == name]
+        bars[name] = stacks([m for m in own if m.kind in DEFORMABLE] or own)
+    chart = of_bars(
+        bars,
+        "eq10-terms",
+        "Terms of an attention module",
+        "model",
+        f"Terms of the attention modules of {', '.join(named)} as shares of what was counted.",
+        overviews.COUNTED,
+        "fvcore convention, forward",
+    )
+    entry = Entry("attention", modules_table(modules), modules_csv(modules))
+    return Section(
+        "attention",
+        "What Eq. 10 says, and what runs",
+        "Every attention module's count is the published formula plus named causes, as integers.",
+        (chart,),
+        (entry,),
+    )
+
+
+_HOME = frozenset(
+    {
+        "flops",
+        "figure",
+        "eq10",
+        "memory",
+        "memory-measured",
+        "throughput",
+        "pytest-benchmark",
+        "profile",
+        "table",
+    }
+)
+"""Kinds that have a section of their own."""
+
+
+def others(rows: Rows) -> Section | None:
+    """Whatever else the files hold, as the commands that wrote it show it."""
+    from .kinds import tables_of
+
+    entries: list[Entry] = []
+    for source in rows.sources:
+        part = source.part
+        if part.kind in _HOME or not part.rows:
+            continue
+        content = document(part.kind, part.rows, part.environment)
+        first, *further = tables_of(content, part.source)
+        machines = tables_of(content, part.source, one=True)[0]
+        key = f"{part.kind}-{len(entries) + 1}"
+        entries.append(Entry(key, first, machines, tuple(further)))
+    if not entries:
+        return None
+    lead = "As the commands that wrote these results show them."
+    return Section("results", "Other results", lead, (), tuple(entries))
+
+
+def tables(rows: Rows) -> Section | None:
+    """The papers' tables with their verdicts, an overview first."""
+    compared: list[Comparison] = rows.of("table")
+    if not compared:
+        return None
+    overview = paper_view.overview(compared)
+    entries = [Entry("overview", overview, overview)] if len(compared) > 1 else []
+    entries += [
+        Entry(
+            f"table-{comparison.table}",
+            paper_view.for_people(comparison),
+            paper_view.for_machines([comparison]),
+            tuple(paper_view.further(comparison)),
+        )
+        for comparison in compared
+    ]
+    return Section(
+        "tables",
+        "The papers' tables",
+        _tables_lead(compared),
+        (),
+        tuple(entries),
+    )
+
+
+def _tables_lead(compared: Sequence[Comparison]) -> str:
+    cells = [cell for comparison in compared for cell in comparison.cells()]
+    others = [cell for cell in cells if not cell.evidence]
+    said = (
+        f"{len(cells) - len(others)} of {len(cells)} printed figures stand beside a computed one, "
+        "with whether it rounds to the print; where it does not, a note says why."
+    )
+    if not others:
+        return said
+    accuracies = sum(cell.quantity == "accuracy" for cell in others)
+    return f"{said} The other {len(others)} have none; {accuracies} of them are accuracies."
+
+
+def environments(sources: Sequence[Source]) -> Section:
+    """Where every part is from."""
+    columns = (
+        Column("what", "what"),
+        Column("rows", "rows", str),
+        Column("source", "source"),
+        Column("where", "counted or measured on"),
+    )
+    lines = tuple(
+        (
+            f"{part.kind}, {part.role}" if part.role else part.kind,
+            len(part.rows),
+            part.source,
+            place_of(part.environment),
+        )
+        for part in (source.part for source in sources)
+    )
+    table = Table(columns, lines)
+    return Section(
+        "sources",
+        "Where the figures are from",
+        f"Parts that are {COMPUTED} were counted or simulated and are the same on every machine.",
+        (),
+        (Entry("sources", table, table),),
+    )
+
+
+# The sections of memory and time, which are measured too where there are results.
+
+
+_TWO_MOMENTS = (
+    "The table has each category's own amount over the run, the chart what is alive at one moment, "
+    "the peak: what is made after it is in the table alone, and the columns do not add up to it."
+)
+
+
+_ROOFLINE = "time under the profiler, MACs by fvcore, bytes of tensors"
+
+
+def memory(rows: Rows) -> Section | None:
+    """The simulated ledger, and what a GPU was seen to hold."""
+    found = rows.of("memory")
+    drawn = [memory_view.ledgers(found), memory_view.timelines(rows.of("figure"))]
+    entries = []
+    if found:
+        table = memory_view.many_models(found)
+        # The notes speak of what `datbench memory` shows below.
+        notes = tuple(n for n in table.notes if "below" not in n)
+        table = replace(table, notes=(*notes, _TWO_MOMENTS))
+        entries.append(Entry("memory", table, table))
+    measured = rows.of("memory-measured")
+    missing = []
+    if measured:
+        tables = memory_view.tables(measured)
+        entries.append(
+            Entry("memory-measured", tables[0], memory_view.many(measured), tuple(tables[1:]))
+        )
+    else:
+        missing.append(
+            Missing(
+                "memory measured on a GPU",
+                "datbench memory dat_t --batch 64 --device cuda --out memory.json",
+            )
+        )
+    if not entries:
+        return None
+    return Section(
+        "memory",
+        "Memory",
+        "Every storage's birth and death is simulated; nothing is allocated for it.",
+        tuple(chart for chart in drawn if chart is not None),
+        tuple(entries),
+        tuple(missing),
+    )
+
+
+def time(rows: Rows) -> Section:
+    """Throughput and profiles, and the commands that measure what is not there."""
+    from ..profile import view as profile_view
+    from ..profile.view import roofline, setting_line
+
+    drawn: list[Chart | None] = []
+    entries: list[Entry] = []
+    missing: list[Missing] = []
+    places = rows.places("throughput")
+    for number, (where, found) in enumerate(places, 1):
+        drawn.append(_at(timing_view.throughput(found, number, where), places, where))
+        first, *others = timing_view.tables(found)
+        machines = timing_view.many(found)
+        shown = [
+            replace(table, title=_title(table.title, places, where)) for table in (first, *others)
+        ]
+        entries.append(Entry(f"throughput-{number}", shown[0], machines, tuple(shown[1:])))
+    if not drawn:
+        missing.append(
+            Missing(
+                "throughput",
+                "datbench throughput dat_t dat_s dat_b --batch 64 --device cuda --out times.json",
+            )
+        )
+    for number, (where, found) in enumerate(rows.places("pytest-benchmark"), 1):
+        table = _benchmarks_table(found, where)
+        entries.append(Entry(f"pytest-benchmark-{number}", table, table))
+    number = 0
+    profiled = rows.places("profile")
+    for where, found in profiled:
+        for row in found:
+            number += 1
+            figure = roofline(row, profile_view.parts(row, "operator"), "operators")
+            if figure is not None:
+                by = f"{_ROOFLINE}; {setting_line(row)}"
+                told = profile_view.sentence(row)  # the figure's own note has the setting
+                said = f"{figure.title}: what each operator reaches of what the machine can."
+                chart = of_figure(figure, f"roofline-{number}", said, where, told, by)
+                drawn.append(_at(chart, profiled, where))
+            drawn.append(_at(overviews.icicle_of_times(row, number, where), profiled, where))
+            entries.append(_profile(row, number, profiled, where, alone=figure is None))
+    if not number:
+        missing.append(
+            Missing(
+                "roofline, and time by module",
+                "datbench profile dat_t --batch 8 --out profile.json",
+            )
+        )
+    charts_ = tuple(chart for chart in drawn if chart is not None)
+    lead = (
+        "Times belong to the machine that they were measured on; each plot shows one machine."
+        if entries
+        else "Nothing was timed. What is above was counted, simulated or printed by the papers, "
+        "which no machine changes."
+    )
+    return Section("time", "Time", lead, charts_, tuple(entries), tuple(missing))
+
+
+def _title(title: str, places: Sequence[Any], where: str) -> str:
+    """A title, and the machine where there are several: no two headings are the same."""
+    return f"{title}; on {where}" if title and len(places) > 1 else title
+
+
+def _at(chart: Chart | None, places: Sequence[Any], where: str) -> Chart | None:
+    return None if chart is None else replace(chart, title=_title(chart.title, places, where))
+
+
+def _profile(row: Any, number: int, places: Sequence[Any], where: str, alone: bool) -> Entry:
+    """A profile's tables, each under the model's name.
+
+    Args:
+        alone: no chart says the answer in words.
+    """
+    from ..profile import view as profile_view
+
+    model = f"{row.model} at {row.setting.resolution}"
+    first, *others = profile_view.tables(row, ["stage", "operator"], None, 20)
+    answer = replace(
+        first,
+        title=_title(f"{model}: the operators' time", places, where),
+        notes=(first.title, *first.notes) if alone else first.notes,
+    )
+    named = [
+        replace(table, title=_title(f"{model}: time by {by}", places, where))
+        for table, by in zip(others, ("stage", "operator"), strict=True)
+    ]
+    machines = profile_view.parts_table(row, "module", None, len(row.modules))
+    return Entry(f"profile-{number}", answer, machines, tuple(named))
+
+
+def _benchmarks_table(rows: Sequence[Any], where: str) -> Table:
+    """pytest-benchmark's rows, in its order."""
+    columns = (
+        Column("name", "benchmark"),
+        Column("median", "median", units.seconds),
+        Column("minimum", "least", units.seconds),
+        Column("maximum", "most", units.seconds),
+        Column("stddev", "standard deviation", units.seconds),
+        Column("rounds", "rounds", units.integer),
+    )
+    lines = tuple(tuple(getattr(row, column.name) for column in columns) for row in rows)
+    return Table(columns, lines, "Measured by pytest-benchmark", (f"Measured on {where}.",))
 
 
 def content(
@@ -31,23 +413,21 @@ def content(
     rows = Rows(sources)
     chapters: list[Section] = []
     if deltas is not None:
-        chapters.append(sections.against(deltas, baseline))
+        chapters.append(against(deltas, baseline))
     for build in (
-        sections.models,
-        sections.accuracy,
-        sections.sizes,
-        sections.terms,
-        sections_measured.memory,
-        sections_measured.time,
-        sections.others,
+        models,
+        accuracy,
+        sizes,
+        terms,
+        memory,
+        time,
+        others,
     ):
         section = build(rows)
         chapters += [section] if section is not None else []
     if failed:
         chapters.append(Section("failed", "What could not be computed", "", missing=tuple(failed)))
-    chapters += [
-        s for s in (sections.tables(rows), sections.environments(sources)) if s is not None
-    ]
+    chapters += [s for s in (tables(rows), environments(sources)) if s is not None]
     _name_apart(chapters)
     compared: list[Comparison] = rows.of("table")
     cells = [cell for comparison in compared for cell in comparison.cells()]
@@ -145,3 +525,116 @@ def _warnings(rows: Rows) -> Iterator[str]:
                 f"Rows of {kind} were measured in {len(places)} environments, which stand apart "
                 f"and are not to be compared: {'; '.join(place for place, _ in places)}."
             )
+
+
+# A report as files: markdown, compact markdown, CSV, LaTeX.
+
+
+ROWS = 30
+"""Rows of a table in compact markdown."""
+
+
+def markdown(content: Content, images: Mapping[str, str]) -> str:
+    """The whole report.
+
+    Args:
+        images: of charts, by their key: paths from where the file will be.
+    """
+    parts = [
+        f"# {_text(content.title)}",
+        _text(content.made),
+        _summary(content),
+        *map(_text, content.notes),
+    ]
+    for section in content.sections:
+        parts.append(_section(section, images))
+    return "\n\n".join(part.strip("\n") for part in parts if part) + "\n"
+
+
+def _section(section: Section, images: Mapping[str, str]) -> str:
+    parts = [f"## {section.title}", _text(section.lead)]
+    for chart in section.charts:
+        if chart.key in images:
+            parts.append(f"![{_alt(chart.title)}]({images[chart.key]})")
+            where = f"{chart.caption} {chart.where[:1].upper()}{chart.where[1:]}."
+            if len(chart.choices) > 1:
+                where += f" Drawn for {chart.choices[0]}; the page has a menu of all."
+            parts.append(f"*{_text(chart.title)}.* {_text(where)}")
+    for entry in section.entries:
+        parts.append(_tables([entry.people, *entry.further]))
+    for missing in section.missing:
+        command = f": {_code(missing.command)}" if missing.command else ""
+        parts.append(f"- Not here: {_text(missing.what)}{command}")
+    return "\n\n".join(part.strip("\n") for part in parts if part)
+
+
+def _summary(content: Content, alone: bool = False) -> str:
+    """The counts as a list; `alone` where no section below says which command gives one."""
+    lines = []
+    for fact in content.facts:
+        label = _text(fact.label)
+        if alone and fact.command:
+            label = f"{_text(fact.label.partition(':')[0])}: {_code(fact.command)} gives some"
+        lines.append(f"- **{_text(fact.figure)}** {label}")
+    if content.verdicts:
+        cells = ", ".join(plural(verdict, number) for verdict, number in content.verdicts)
+        lines.append(f"- Cells by verdict: {cells}; {content.unexpected} unexpected")
+    return "\n".join(lines)
+
+
+def compact(content: Content) -> str:
+    """For a job's summary or a comment: the counts, what failed or changed, and the models."""
+    parts = [f"### {_text(content.title)}", _summary(content, alone=True)]
+    if content.failed:
+        failed = [f"- Could not be computed: {_text(missing.what)}" for missing in content.failed]
+        parts.append("\n".join(failed))
+    if content.deltas is not None:
+        parts.append(_text(sentence(content.deltas, content.baseline)))
+        listed = [delta for delta in changed(content.deltas) if delta.now is not None]
+        if listed:
+            parts.append(_tables([_short(delta_table(listed, ""))]))
+    parts += [f"- {_text(note)}" for note in content.notes]
+    wanted = [
+        e.people for e in content.entries() if e.key in ("models", "overview", "throughput-1")
+    ]
+    for table in wanted:
+        title = table.title or "Models"
+        body = _tables([_short(replace(table, title="", notes=()))])
+        parts.append(f"<details><summary>{_text(title)}</summary>\n\n{body.strip()}\n\n</details>")
+    return "\n\n".join(part.strip("\n") for part in parts if part) + "\n"
+
+
+def _short(table: Table) -> Table:
+    left = len(table.rows) - ROWS
+    if left <= 0:
+        return table
+    return replace(table, rows=table.rows[:ROWS], notes=(*table.notes, f"{left} more rows."))
+
+
+def _tables(tables: Sequence[Table]) -> str:
+    return to_markdown(tables).replace("<", "&lt;")
+
+
+def _text(text: str) -> str:
+    """Words that no markdown renderer takes for HTML, or for anything but words and code."""
+    return markdown_words(text.replace("&", "&amp;").replace("<", "&lt;"))
+
+
+def _code(command: str) -> str:
+    return f"`{printable(command).replace('`', '')}`"
+
+
+def _alt(text: str) -> str:
+    return _text(text).replace("[", "(").replace("]", ")")
+
+
+def csv_files(content: Content) -> dict[str, str]:
+    """One file a table, by its name."""
+    return {f"{entry.key}.csv": to_csv([entry.machines]) for entry in content.entries()}
+
+
+def latex_files(content: Content) -> dict[str, str]:
+    """One file a table, with those that belong to it; they need the booktabs package."""
+    return {
+        f"{entry.key}.tex": to_latex([entry.people, *entry.further]) for entry in content.entries()
+    }

@@ -8,14 +8,15 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from .. import units
-from ..baselines import CountBaseline, MemoryBaseline
-from ..ledger import MemoryRow
-from ..reports import Delta, Source, same_place
-from ..results import CountRow
-from ..results_files import ENVIRONMENT
-from ..timings import ThroughputRow
-from ..types import Setting
-from .table import Column, Table
+from ..count.records import CountRow
+from ..gate.records import CountBaseline, MemoryBaseline
+from ..machine import same_place
+from ..memory.records import MemoryRow
+from ..records import ENVIRONMENT
+from ..render.table import Column, Table
+from ..setting import Setting
+from ..timing.records import ThroughputRow
+from .records import Delta, Source
 
 
 def changed(deltas: Sequence[Delta]) -> list[Delta]:

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from safetensors.torch import save_file
 
 from datbench.errors import CheckpointError
-from datbench.models.checkpoint_files import read_weights
+from datbench.models.checkpoints import read_weights
 
 from .published import DAT, shapes
 from .runner import Run

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from datbench.cli import main as program
+from datbench.cli import main
 
 from .runner import Run
 
@@ -124,9 +124,9 @@ def test_no_such_device_here(run: Run) -> None:
 def test_the_first_mistake_is_found_before_any_work(
     run: Run, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from datbench.measure import summary
+    from datbench.count import count
 
-    monkeypatch.setattr(summary, "count_row", lambda *_: pytest.fail("counted"))
+    monkeypatch.setattr(count, "count_row", lambda *_: pytest.fail("counted"))
     for wrong in (("dat_ss",), ("--res", "1"), ("--out", "x.foo"), ("--device", "quantum")):
         assert run("flops", "dat_t", *wrong).complaint()
 
@@ -180,17 +180,17 @@ def test_a_place_where_nobody_writes(run: Run) -> None:
 
 
 def test_debug_shows_the_traceback(run: Run) -> None:
-    with pytest.raises(program.DatbenchError, match="unknown model"):
+    with pytest.raises(main.DatbenchError, match="unknown model"):
         run("--debug", "flops", "dat_ss")
 
 
 def test_an_interrupt_is_no_traceback(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
-    from datbench.measure import summary
+    from datbench.count import count
 
     def interrupted(*_: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(summary, "count_row", interrupted)
+    monkeypatch.setattr(count, "count_row", interrupted)
     stopped = run("flops", "dat_t", "--out", "x.json")
     assert (stopped.code, stopped.out) == (130, "")
     assert "Traceback" not in stopped.err

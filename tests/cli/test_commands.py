@@ -137,10 +137,10 @@ def test_env_describes_this_machine(run: Run) -> None:
 
 
 def test_env_tells_a_gpu_in_words(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
-    from datbench.measure import environment
+    from datbench import machine
 
     gpu = {"name": "NVIDIA H200", "memory_bytes": 150_754_820_096, "capability": "9.0"}
-    monkeypatch.setattr(environment, "environment", lambda: {"cpus": None, "gpus": [gpu]})
+    monkeypatch.setattr(machine, "environment", lambda: {"cpus": None, "gpus": [gpu]})
     text = run("env").text
     assert "name NVIDIA H200; memory_bytes 140.4 GiB; capability 9.0" in text
     assert "cpus    -" in text

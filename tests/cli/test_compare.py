@@ -12,13 +12,12 @@ from typing import Any
 
 import pytest
 
-from datbench.cli.compare_sides import Options, side, split
+from datbench.cli.compare import Options, side, split
+from datbench.compare.records import Side
 from datbench.errors import UsageError
-from datbench.measure.throughput import pairs, process
-from datbench.measurements import Timing
-from datbench.timings import How, ProcessTiming
-from datbench.types import Setting
-from datbench.versus import Side
+from datbench.setting import How, Setting
+from datbench.timing import process
+from datbench.timing.records import ProcessTiming, Timing
 
 from .runner import Result, Run
 
@@ -47,7 +46,7 @@ def in_place_of_processes(monkeypatch: pytest.MonkeyPatch, timer: Timer) -> None
         return one(first, timeout), one(second, timeout)
 
     monkeypatch.setattr(process, "time_in_process", timer)
-    monkeypatch.setattr(pairs, "time_pair", time_pair)
+    monkeypatch.setattr(process, "time_pair", time_pair)
 
 
 @pytest.fixture
@@ -149,7 +148,7 @@ def test_a_against_itself_first(run: Run, machine: list[dict[str, Any]]) -> None
 
 def test_a_set_up_that_sees_what_is_not_there(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     """Every process of A that plays B takes longer: the seed gives the order away."""
-    from datbench.measure.compare.run import sides
+    from datbench.compare.run import sides
 
     order = sides(7)
     in_place_of_processes(monkeypatch, lambda *_, **__: took(1.1 if next(order) == "B" else 1.0))
@@ -163,7 +162,7 @@ def unsound(
     run: Run, monkeypatch: pytest.MonkeyPatch, b: float, ends: ProcessTiming | None = None
 ) -> Result:
     """A and B where A, playing B against itself, takes longer; B itself takes `b`."""
-    from datbench.measure.compare.run import sides
+    from datbench.compare.run import sides
 
     order = sides(7)
 
@@ -301,7 +300,7 @@ def test_two_at_once_or_one_at_a_time(run: Run, monkeypatch: pytest.MonkeyPatch)
         return tuple(took(noise.uniform(0.999, 1.001)) for _ in range(2))
 
     monkeypatch.setattr(process, "time_in_process", one)
-    monkeypatch.setattr(pairs, "time_pair", pair)
+    monkeypatch.setattr(process, "time_pair", pair)
     arguments = ("compare", "dat_t", "dat_s", "--device", "cpu", "--seed", "1", "--format", "json")
     row = parts(run(*arguments), 0)
     assert row["plan"]["by_turns"]

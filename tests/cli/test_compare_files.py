@@ -8,10 +8,9 @@ from typing import Any
 
 import pytest
 
-from datbench.measurements import Timing
-from datbench.results import document, dumps
-from datbench.timings import How, ProcessTiming, ThroughputRow, TimeOutcome
-from datbench.types import Resolution, Setting
+from datbench.records import document, dumps
+from datbench.setting import How, Resolution, Setting
+from datbench.timing.records import ProcessTiming, ThroughputRow, TimeOutcome, Timing
 
 from .runner import Run
 

@@ -7,10 +7,10 @@ from dataclasses import replace
 import pandas as pd
 import pytest
 
-from datbench.measure.peers import run as peers_run
-from datbench.measure.peers.adapters import PEERS, Peer
-from datbench.report.explain import rule, sentence, what
-from datbench.results import Chain, PeerTerm, Term
+from datbench.count.peers import explain
+from datbench.count.peers.adapters import PEERS, Peer
+from datbench.count.records import Chain, PeerTerm, Term
+from datbench.count.view import rule, sentence, what
 
 from .runner import Run
 
@@ -85,7 +85,7 @@ def test_other_formats_hold_the_figures(run: Run, format: str) -> None:
 
 def test_the_other_counters(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     missing = Peer("nobody", "nobody", "nobody_counts", "MAC", PEERS["torch"].count)
-    monkeypatch.setattr(peers_run, "PEERS", {"torch": PEERS["torch"], "nobody": missing})
+    monkeypatch.setattr(explain, "PEERS", {"torch": PEERS["torch"], "nobody": missing})
     text = run("explain", "datpp_t", "--res", "64", "--run-peers", "--format", "json").text
     (row,) = json.loads(text)["rows"]
     torch, nobody = row["peers"]
@@ -101,7 +101,7 @@ def test_the_other_counters(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_the_other_counters_as_a_table(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     torch = PEERS["torch"]
-    agreeing = peers_run._without(torch, "2.6", "")
+    agreeing = explain._without(torch, "2.6", "")
     agreeing = replace(
         agreeing, amount=10, macs=5, difference=0, seconds=0.5, peak_bytes=2**30,
         extra_bytes=2**20, terms=(), reason=None,
@@ -109,9 +109,9 @@ def test_the_other_counters_as_a_table(run: Run, monkeypatch: pytest.MonkeyPatch
     rows = (
         agreeing,
         replace(agreeing, name="total", difference=3 * 10**9, terms=None),
-        peers_run._without(torch, None, "did not finish in 3 s (--timeout)"),
+        explain._without(torch, None, "did not finish in 3 s (--timeout)"),
     )
-    monkeypatch.setattr("datbench.measure.explain.peer_rows", lambda *_: rows)
+    monkeypatch.setattr("datbench.count.peers.explain.peer_rows", lambda *_: rows)
     text = unwrapped(run(*SMALL, "--run-peers", "--timeout", "3").text)
     assert "torch gives the same figure: nothing to explain." in text
     assert "total gives a total alone: its difference cannot be traced to operators." in text

@@ -8,8 +8,8 @@ from typing import Any
 import pandas as pd
 import pytest
 
-from datbench.measure import summary
-from datbench.results import CountRow
+from datbench.count import count
+from datbench.count.records import CountRow
 
 from .runner import Run
 
@@ -243,12 +243,12 @@ def test_our_models_have_no_unknown_operator(run: Run) -> None:
 def test_unknown_operators_are_named_and_can_fail_the_run(
     run: Run, monkeypatch: pytest.MonkeyPatch, others: tuple[str, ...]
 ) -> None:
-    count_row = summary.count_row
+    count_row = count.count_row
 
     def with_unknown(*arguments: Any) -> CountRow:
         return replace(count_row(*arguments), unknown={"mine::op": 3})
 
-    monkeypatch.setattr(summary, "count_row", with_unknown)
+    monkeypatch.setattr(count, "count_row", with_unknown)
     text = run("flops", "dat_t", *others).text
     calls = 3 * (1 + len(others))
     assert f"UNKNOWN, cost missing from the total: mine::op ({calls} calls)." in " ".join(

@@ -12,15 +12,14 @@ import numpy
 import pytest
 import torch
 
-from datbench.baselines import CountBaseline
+from datbench.count.rules import RULES
 from datbench.errors import MeasurementError
-from datbench.measure.gate.compute import count_baseline
-from datbench.measure.gate.files import public, read_baseline
-from datbench.measure.gate.run import again
-from datbench.measure.gate.verdicts import judged
-from datbench.measure.rules import RULES
+from datbench.gate.compute import again, count_baseline
+from datbench.gate.files import public, read_baseline
+from datbench.gate.records import CountBaseline
+from datbench.gate.verdicts import judged
 from datbench.models.dat import REGISTRY
-from datbench.types import Kind, Resolution, Setting
+from datbench.setting import Kind, Resolution, Setting
 
 from .runner import Run
 
@@ -153,7 +152,7 @@ def test_one_mac_of_a_rule_is_found_and_named(
             cost[Kind.CONV] += 1
         return cost
 
-    from datbench.measure import operators
+    from datbench.count import operators
 
     monkeypatch.setitem(RULES, "aten::conv2d", heavier)
     monkeypatch.setattr(operators, "_plans", {})
@@ -181,11 +180,11 @@ def test_random_work_is_the_same_in_every_process(run: Run, net: Any) -> None:
 def test_random_work_that_changes_is_no_regression(
     run: Run, net: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from datbench.measure.gate import run as gate_run
+    from datbench.gate import compute
 
     _chosen(run)
-    monkeypatch.setattr(gate_run, "SEEDS", (2, 3))  # as if the model asked for one value more
-    monkeypatch.setattr(gate_run.again, "__defaults__", (2,))
+    monkeypatch.setattr(compute, "SEEDS", (2, 3))  # as if the model asked for one value more
+    monkeypatch.setattr(compute.again, "__defaults__", (2,))
     _, line = _code(run, "--baseline", "b.json", code=5)
     assert "depends on random values or weights" in line
 
@@ -400,9 +399,9 @@ def test_memory_of_a_file_is_compared(run: Run, baseline: str) -> None:
 
 def _times(factor: float = 1.0, processor: str = "a processor", **changes: Any) -> str:
     """A result of `datbench throughput`, on a machine that need not exist."""
-    from datbench.measurements import Timing
-    from datbench.results import document, dumps
-    from datbench.timings import How, ProcessTiming, ThroughputRow
+    from datbench.records import document, dumps
+    from datbench.setting import How
+    from datbench.timing.records import ProcessTiming, ThroughputRow, Timing
 
     machine = {"processor": processor, "cpus": 2, "torch": "2.6"}
     processes = tuple(
@@ -452,11 +451,11 @@ def test_times_are_kept_and_tested(
     def again(row: Any) -> Any:
         raise MeasurementError("no device here")
 
-    from datbench.measure.gate import run as gate_run
+    from datbench.gate import compute
 
-    monkeypatch.setattr(gate_run, "measured_again", again)
+    monkeypatch.setattr(compute, "measured_again", again)
     assert "no device here" in _code(run, "--baseline", baseline, "--time", code=5)[1]
-    monkeypatch.setattr(gate_run, "measured_again", lambda row: row)
+    monkeypatch.setattr(compute, "measured_again", lambda row: row)
     assert "times        1" in run("gate", "--baseline", baseline, "--time").text
 
 

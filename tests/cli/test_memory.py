@@ -8,11 +8,11 @@ from pathlib import Path
 
 import pytest
 
-from datbench.ledger import CpuPeak
-from datbench.measure.memory import memory_row
+from datbench.memory.records import CpuPeak
+from datbench.memory.simulate import memory_row
+from datbench.memory.view import many_models, one_model
 from datbench.models.resolve import resolve
-from datbench.report.memory import many_models, one_model
-from datbench.types import Resolution, Setting
+from datbench.setting import Resolution, Setting
 
 from .runner import Run
 

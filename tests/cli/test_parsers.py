@@ -12,10 +12,10 @@ from hypothesis import strategies as st
 from datbench import units
 from datbench.errors import DatbenchError, ResolutionError, UnknownNameError, UsageError
 from datbench.models.dat import REGISTRY
-from datbench.report.render import to_csv, to_latex, to_markdown
-from datbench.report.table import Column, Table
-from datbench.results import VERSION, document, dumps, loads
-from datbench.types import MAX_SIDE, MIN_SIDE, Resolution
+from datbench.records import VERSION, document, dumps, loads
+from datbench.render.table import Column, Table
+from datbench.render.text import to_csv, to_latex, to_markdown
+from datbench.setting import MAX_SIDE, MIN_SIDE, Resolution
 
 FEW = settings(max_examples=60, deadline=None)
 sides = st.integers(MIN_SIDE, MAX_SIDE)

@@ -8,9 +8,9 @@ from typing import Any
 import pytest
 
 from datbench.cli.main import main
-from datbench.results import document, dumps
-from datbench.timings import How, ThroughputRow
-from datbench.types import Resolution, Setting
+from datbench.records import document, dumps
+from datbench.setting import How, Resolution, Setting
+from datbench.timing.records import ThroughputRow
 
 from .runner import Run
 
@@ -44,7 +44,7 @@ def test_accuracy_is_that_of_the_tables(run: Run) -> None:
 
 
 def test_accuracy_points_are_printed_cells() -> None:
-    from datbench.cli.plot_published import published
+    from datbench.report.overviews import published
 
     found = {(row.name, row.top1): (row.model, row.costs) for row in published()}
     assert found["DAT-T", 82.0] == ("dat_t", {"macs": 4.6e9, "params": 29e6})
@@ -116,8 +116,7 @@ def test_accuracy_mixes_no_settings(
 
 
 def test_only_rows_that_are_alike_are_joined() -> None:
-    from datbench.cli.plot_published import published
-    from datbench.report.overviews import Rated, accuracy
+    from datbench.report.overviews import Rated, accuracy_overview, published
 
     lines = {(row.name, row.top1): f"{row.family} {row.apart}".rstrip() for row in published()}
     assert {lines["DAT-T", 82.0], lines["DAT-S", 83.7], lines["DAT-B", 84.0]} == {"DAT"}
@@ -131,12 +130,12 @@ def test_only_rows_that_are_alike_are_joined() -> None:
         Rated("X-B (more)", "X", 3.0, 85.0, "more"),
         Rated("X-B", "X", 2.0, 82.0),
     ]
-    series = accuracy(points, "GMACs").series
+    series = accuracy_overview(points, "GMACs").series
     assert [(s.name, s.x) for s in series] == [("X", (1.0, 2.0)), ("X more", (3.0,))]
 
 
 def test_the_reports_accuracy_mixes_no_settings() -> None:
-    from datbench.report.charts.accuracy import _by_setting, _rates
+    from datbench.report.overviews import _by_setting, _rates
 
     rows = [
         ThroughputRow("dat_t", setting, how, "measured", None, 1, 1, 1, (), images_per_second=rate)

@@ -230,7 +230,7 @@ def test_groups_of_one_query_where_it_has_its_own_points(run: Run) -> None:
 
 
 def test_more_than_the_free_memory_is_refused(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
-    from datbench.measure.points import rows
+    from datbench.points import rows
 
     free = 1_500 * 2**20
     monkeypatch.setattr(rows, "available_bytes", lambda device: free)

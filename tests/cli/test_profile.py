@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from datbench.measurements import Ceilings
+from datbench.timing.records import Ceilings
 
 from .runner import Run
 
@@ -35,7 +35,7 @@ def _once(measured: Callable[..., Ceilings], *how: object) -> Ceilings:
 @pytest.fixture(autouse=True)
 def _ceilings_once(monkeypatch: pytest.MonkeyPatch) -> None:
     """They are the machine's, and take longer than all the rest here."""
-    from datbench.measure.profile import profile
+    from datbench.profile import profile
 
     measured = profile.ceilings
     monkeypatch.setattr(profile, "ceilings", lambda *how: _once(measured, *how))
@@ -49,7 +49,7 @@ def _net(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPat
 
 
 def test_the_answer_stands_on_top(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
-    from datbench.measure.profile import profile
+    from datbench.profile import profile
 
     monkeypatch.setenv("COLUMNS", "100")
     ceilings = profile.ceilings
@@ -178,7 +178,7 @@ def test_a_batch_that_no_memory_holds(run: Run) -> None:
 
 
 def test_ctrl_c_ends_it_quietly(run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from datbench.measure.profile import profile
+    from datbench.profile import profile
 
     def interrupted(*_: object) -> None:
         raise KeyboardInterrupt

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 import datbench
-from datbench.cli import main as main_module
+from datbench.cli import main
 from datbench.cli.main import COMMANDS
 from datbench.cli.options import complete_models
 from datbench.errors import MeasurementError, MissingError
@@ -104,9 +104,9 @@ def test_an_interrupt_that_became_another_error(
             raise MissingError("half of it is there.") from None
 
     before = signal.getsignal(signal.SIGINT)
-    monkeypatch.setattr(main_module, "app", pressed)
+    monkeypatch.setattr(main, "app", pressed)
     assert run("models").complaint(130) == "interrupted."
-    monkeypatch.setattr(main_module, "app", quiet)
+    monkeypatch.setattr(main, "app", quiet)
     assert run("models").complaint(3) == "half of it is there."
     assert signal.getsignal(signal.SIGINT) is before
 

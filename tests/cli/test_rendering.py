@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 from rich.console import Console
 
 from datbench import units
-from datbench.report.render import print_tables
-from datbench.report.table import Column, Table
+from datbench.render.table import Column, Table
+from datbench.render.text import print_tables
 
 from .runner import Run
 

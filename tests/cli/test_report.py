@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from datbench.cli.main import main
-from datbench.results import document, dumps
+from datbench.records import document, dumps
 
 from .runner import Run
 
@@ -424,7 +424,7 @@ def test_another_datbench_in_the_working_directory_is_not_run(
     """The process that compares tables is of this package."""
     Path("datbench").mkdir()
     Path("datbench/__init__.py").write_text("raise SystemExit('another datbench')")
-    from datbench.cli.report_worker import TablesElsewhere
+    from datbench.report.build import TablesElsewhere
 
     with TablesElsewhere(["1"]) as process:
         rows = process.rows()
@@ -434,9 +434,9 @@ def test_another_datbench_in_the_working_directory_is_not_run(
 
 def test_tables_of_others_models_are_compared_elsewhere(monkeypatch: pytest.MonkeyPatch) -> None:
     """Where there is a second core, enough of them, and something to do here meanwhile."""
-    from datbench.cli.report_tables import far
     from datbench.models.resolve import resolve
-    from datbench.paper.library import paper_table, paper_tables
+    from datbench.paper.tables import paper_table, paper_tables
+    from datbench.report.build import far
 
     specs = [resolve("dat_t")]
     monkeypatch.setattr("os.sched_getaffinity", lambda process: {0, 1}, raising=False)

@@ -11,10 +11,10 @@ from typing import Any
 
 import pytest
 
-from datbench.measure.throughput import rows
-from datbench.measure.throughput.process import filled
-from datbench.measure.throughput.worker import work
-from datbench.timings import ProcessTiming, latency
+from datbench.timing import rows
+from datbench.timing.process import filled
+from datbench.timing.records import ProcessTiming, latency
+from datbench.timing.worker import work
 
 from .runner import Run
 
@@ -298,7 +298,7 @@ def test_no_model_is_refused(run: Run) -> None:
 
 
 def test_help_names_every_protocol(run: Run) -> None:
-    from datbench.measure.throughput.protocols import PROTOCOLS
+    from datbench.timing.protocols import PROTOCOLS
 
     text = " ".join(run("throughput", "--help").text.split())
     assert all(name in text for name in PROTOCOLS)

@@ -5,9 +5,9 @@ import random
 
 import pytest
 
-from datbench.measure.compare.decide import decide_pairs, decide_samples, judge
-from datbench.measure.intervals import Interval
-from datbench.versus import MOST
+from datbench.compare.decide import decide_pairs, decide_samples, judge
+from datbench.compare.records import MOST
+from datbench.timing.sample import Interval
 
 
 @pytest.mark.parametrize(

@@ -6,7 +6,7 @@ import pytest
 
 from benchmarks.compare_noise import BARS, HARD, MACHINES, SLOWER, line, verdicts
 from benchmarks.compare_noise import COMPARISONS as PRINTED
-from datbench.versus import Plan
+from datbench.compare.records import Plan
 
 COMPARISONS = 200
 

@@ -7,7 +7,7 @@ from collections import Counter
 
 import pytest
 
-from datbench.measure.compare.ranks import fewest_pairs, fewest_samples, paired, shift
+from datbench.compare.decide import fewest_pairs, fewest_samples, paired, shift
 
 
 @pytest.mark.parametrize("n", range(1, 10))

@@ -8,12 +8,18 @@ from itertools import count, islice
 import pytest
 
 from benchmarks.compare_noise import machine
-from datbench.measure.compare.doubts import doubts
-from datbench.measure.compare.false_alarms import false_alarms, processes
-from datbench.measure.compare.run import Pairs, compare, differences, one_at_a_time, sides
-from datbench.measurements import Timing
-from datbench.timings import WAITED, ProcessTiming, Telemetry, TimeOutcome
-from datbench.versus import Plan, SideName, order
+from datbench.compare.records import Plan, SideName, order
+from datbench.compare.run import (
+    Pairs,
+    compare,
+    differences,
+    doubts,
+    false_alarms,
+    one_at_a_time,
+    processes,
+    sides,
+)
+from datbench.timing.records import WAITED, ProcessTiming, Telemetry, TimeOutcome, Timing
 
 IMAGES: dict[SideName, int] = {"A": 1, "B": 1}
 

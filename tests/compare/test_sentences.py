@@ -2,9 +2,9 @@
 
 import pytest
 
-from datbench.measure.compare.decide import decide_samples
-from datbench.report.versus import brief, sentence, versus_tables
-from datbench.versus import Decision, VersusRow
+from datbench.compare.decide import decide_samples
+from datbench.compare.records import Decision, VersusRow
+from datbench.compare.view import brief, sentence, versus_tables
 
 
 def test_one_process_has_no_interval() -> None:

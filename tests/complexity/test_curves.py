@@ -4,15 +4,9 @@ import math
 
 import pytest
 
+from datbench.eq10.curves import Compared, Curve, cost_against_side, share_against_stride, sweep
 from datbench.errors import UsageError
-from datbench.figures import Figure, Series
-from datbench.measure.complexity.curves import (
-    Compared,
-    Curve,
-    cost_against_side,
-    share_against_stride,
-    sweep,
-)
+from datbench.render.figure import Figure, Series
 
 SMALL = Compared(dim=32, heads=4, groups=2, strides=(1, 2), window=3, kernel=3)
 

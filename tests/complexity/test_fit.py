@@ -4,12 +4,12 @@ from dataclasses import replace
 
 import pytest
 
+from datbench.count.conventions import CONVENTIONS
+from datbench.eq10 import identity
+from datbench.eq10.example import claims
+from datbench.eq10.identity import MONOMIALS, fit, parse_grid
 from datbench.errors import UsageError
-from datbench.measure.complexity import fit as module
-from datbench.measure.complexity.fit import MONOMIALS, fit, parse_grid
-from datbench.measure.conventions import CONVENTIONS
-from datbench.paper.example import claims
-from datbench.types import Kind
+from datbench.setting import Kind
 
 FVCORE, TORCH = CONVENTIONS["fvcore"], CONVENTIONS["torch"]
 
@@ -43,7 +43,7 @@ def test_the_fit_does_not_know_the_formula(monkeypatch: pytest.MonkeyPatch) -> N
         FVCORE,
         weights={**FVCORE.weights, Kind.NORM: 7, Kind.MATMUL: 3, Kind.SAMPLE: 0},
     )
-    monkeypatch.setattr(module, "PAPER", (9,) * 6)
+    monkeypatch.setattr(identity, "PAPER", (9,) * 6)
     found = fit(SMALL, other)
     assert [c.fitted for c in found.coefficients] == ["6", "2", "2", "1", "9", "0"]
     assert {c.paper for c in found.coefficients} == {9}

@@ -9,11 +9,11 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 
 import datbench
+from datbench.eq10 import formulas, identity
+from datbench.eq10.formulas import evaluate, formula_of, names_of
+from datbench.eq10.identity import FVCORE, attribute, identities
+from datbench.eq10.records import ModuleTerms, Sizes
 from datbench.errors import UsageError
-from datbench.measure.complexity import formulas, identity
-from datbench.measure.complexity.expression import evaluate, names_of
-from datbench.measure.complexity.formulas import formula_of
-from datbench.measure.complexity.identity import FVCORE, attribute, identities
 from datbench.models.config import (
     Deformable,
     DeformableDetr,
@@ -23,11 +23,10 @@ from datbench.models.config import (
     Window,
 )
 from datbench.models.dat import REGISTRY
-from datbench.models.mixers import Mixer as Module
 from datbench.models.mixers import make_mixer
+from datbench.models.mixers.attention import Mixer as Module
 from datbench.models.resolve import resolve
-from datbench.terms import ModuleTerms, Sizes
-from datbench.types import Attention, Kind, Resolution
+from datbench.setting import Attention, Kind, Resolution
 
 sides = st.integers(1, 23)
 

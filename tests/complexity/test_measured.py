@@ -8,15 +8,15 @@ import random
 import pytest
 import torch
 
+from datbench.count.count import count
+from datbench.eq10 import measured
+from datbench.eq10.measured import measure
+from datbench.eq10.view import name, tables
 from datbench.errors import MeasurementError, UsageError
-from datbench.measure.complexity import answers, measured
-from datbench.measure.complexity.measured import measure
-from datbench.measure.count import count
-from datbench.measurements import Ceilings, Measurements, Point, Share, Timing
 from datbench.models.config import SpatialReduction
-from datbench.models.mixers import SpatialReductionAttention
-from datbench.report.measured import name, tables
-from datbench.report.render import to_csv, to_markdown
+from datbench.models.mixers.spatial_reduction import SpatialReductionAttention
+from datbench.render.text import to_csv, to_markdown
+from datbench.timing.records import Ceilings, Measurements, Point, Share, Timing
 from datbench.units import seconds
 
 KINDS = ("DMHA", "MSA", "SRA", "W-MSA", "D-DETR")
@@ -161,7 +161,7 @@ def test_fused_attention_is_one_operator_of_the_products() -> None:
 
 
 def test_ceilings_are_measured() -> None:
-    from datbench.measure.complexity.ceilings import ceilings
+    from datbench.timing.ceilings import ceilings
 
     found = ceilings(torch.device("cpu"), torch.float32, 0.02, sides=(16, 32), copied=1 << 16)
     assert found.macs > 0
@@ -279,7 +279,7 @@ def point(kind: str, side: int, time: float, noise: float = 0.0, stride: int = 1
 def test_planted_exponents_are_recovered() -> None:
     grown = [point("DMHA", side, 1e-6 * side**3) for side in (8, 16, 32)]
     keyed = [point("DMHA", 32, 1e-6 * 32**3 / r, stride=r) for r in (8, 4, 2)]
-    over_map, over_keys = answers.exponents(grown + keyed, 2, 32)
+    over_map, over_keys = measured.exponents(grown + keyed, 2, 32)
     assert (over_map.over, over_map.held, over_map.points) == ("HW", "r = 1", 3)
     assert over_map.time == pytest.approx(1.5)
     assert over_map.formula == pytest.approx(2)
@@ -292,7 +292,7 @@ def test_planted_exponents_are_recovered() -> None:
 
 def test_the_ratio_of_two_medians_has_an_interval_of_both() -> None:
     points = [point("DMHA", 8, 2.0, 0.1), point("MSA", 8, 1.0, 0.1), point("DMHA", 16, 2.0)]
-    (ratio,) = answers.ratios(points)
+    (ratio,) = measured.ratios(points)
     assert ratio.side == 8
     assert ratio.low is not None
     assert ratio.high is not None
@@ -306,12 +306,12 @@ def test_too_few_samples_give_no_interval() -> None:
     assert short.timing is not None
     timing = dataclasses.replace(short.timing, samples=(1.0, 1.0, 1.0), coverage=0.75)
     short = dataclasses.replace(short, timing=timing)
-    (ratio,) = answers.ratios([point("DMHA", 8, 2.0), short])
+    (ratio,) = measured.ratios([point("DMHA", 8, 2.0), short])
     assert (ratio.time, ratio.low, ratio.high) == (2.0, None, None)
 
 
 def test_left_out_is_summed_by_group() -> None:
-    alone, both = answers.left_out(
+    alone, both = measured.left_out(
         [point("DMHA", 8, 2.0), point("DMHA", 16, 2.0), point("MSA", 16, 1.0)]
     )
     assert (alone.side, alone.terms, alone.rest, alone.macs) == (8, 0.2, 0.3, 0.1)
@@ -335,7 +335,7 @@ def test_the_verdict_follows_the_intervals(
     points = []
     for side, time in zip((8, 16), times, strict=True):
         points += [point("DMHA", side, time, 0.1), point("MSA", side, 1.0, 0.1)]
-    found = dataclasses.replace(small, ratios=answers.ratios(points))
+    found = dataclasses.replace(small, ratios=measured.ratios(points))
     assert said in " ".join(tables(found)[-1].notes)
 
 
@@ -343,7 +343,7 @@ def test_why_is_asked_only_of_what_is_slower(small: Measurements) -> None:
     side = small.left_out[-1].side
     for time, asked in ((2.0, "Why is DAT slower than its MACs say?"), (1.0, "Where does DAT's")):
         points = [point("DMHA", side, time, 0.1), point("MSA", side, 1.0, 0.1)]
-        found = dataclasses.replace(small, ratios=answers.ratios(points))
+        found = dataclasses.replace(small, ratios=measured.ratios(points))
         assert asked in " ".join(tables(found)[-1].notes)
 
 

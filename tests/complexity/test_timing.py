@@ -8,8 +8,7 @@ from collections.abc import Callable, Iterable, Iterator
 import pytest
 import torch
 
-from datbench.measure.intervals import exponent, median_interval, student_t
-from datbench.measure.timing import FEWEST, time_calls, warm_up
+from datbench.timing.sample import FEWEST, exponent, median_interval, student_t, time_calls, warm_up
 
 
 class Machine:

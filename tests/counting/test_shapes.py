@@ -12,10 +12,9 @@ from torch import Tensor
 
 import datbench
 from datbench import Resolution, Setting
-from datbench.measure import recorder
-from datbench.measure.operators import Plan, execute
-from datbench.measure.shapes import predict
-from datbench.measure.shapes.layout import elementwise
+from datbench.count import recorder
+from datbench.count.operators import Plan, execute
+from datbench.count.shapes import elementwise, predict
 
 Result = tuple[str, list[tuple[tuple[int, ...], tuple[int, ...], torch.dtype]]]
 

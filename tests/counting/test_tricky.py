@@ -10,9 +10,9 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 import datbench
-from datbench.measure.conventions import CONVENTIONS
-from datbench.measure.views import Count
-from datbench.types import Kind
+from datbench.count.conventions import CONVENTIONS
+from datbench.count.count import Count
+from datbench.setting import Kind
 
 TORCH = CONVENTIONS["torch"]
 FVCORE = CONVENTIONS["fvcore"]
@@ -226,7 +226,7 @@ def custom_op() -> Callable[[Tensor], Tensor]:
 def test_a_custom_operator_is_unknown_until_it_has_a_rule(
     custom_op: Callable[[Tensor], Tensor],
 ) -> None:
-    from datbench.measure import operators, rules
+    from datbench.count import operators, rules
 
     count = _count(lambda x: custom_op(x) + 1, (4, 4))
     (unknown,) = count.with_status("unknown", FVCORE)

@@ -4,16 +4,15 @@ from collections import Counter
 
 import pytest
 
-from datbench.cells import Cell, Comparison
-from datbench.measure.count import count_anywhere
+from datbench.count.count import count_anywhere
 from datbench.models.dat import REGISTRY
 from datbench.models.detectors.heads import HEADS
-from datbench.paper import search, search_davit
-from datbench.paper.library import paper_table
-from datbench.paper.tables import HOOKS_AND_PRODUCTS, READINGS, Build
+from datbench.paper import search
+from datbench.paper.records import Cell, Comparison
+from datbench.paper.tables import HOOKS_AND_PRODUCTS, READINGS, Build, paper_table
 from datbench.paper.verdicts import compare
 from datbench.paper.workshop import Workshop
-from datbench.types import Kind, Setting
+from datbench.setting import Kind, Setting
 
 pytest.importorskip("timm", reason="needs datbench[timm]", exc_type=ImportError)
 
@@ -117,16 +116,16 @@ def test_davits_dense_totals_are_those_of_plain_hooks() -> None:
 
 
 def test_parts_are_counted_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    from datbench.paper import workshop as module
+    from datbench.paper import workshop
 
     made: list[str] = []
-    original = module._make
+    original = workshop._make
 
-    def counting(spec: module.Spec, resolution: module.Resolution) -> module.Made:
+    def counting(spec: workshop.Spec, resolution: workshop.Resolution) -> workshop.Made:
         made.append(spec.name)
         return original(spec, resolution)
 
-    monkeypatch.setattr(module, "_make", counting)
+    monkeypatch.setattr(workshop, "_make", counting)
     shared = Workshop()
     for head in HEADS:
         shared.make(Build("dat_t_49_49", HEADS["retinanet"].resolution, head))
@@ -184,7 +183,7 @@ def test_the_search_finds_a_print_that_can_be_had(monkeypatch: pytest.MonkeyPatc
     rows = [row for row in rows if row.values["head"] == "S-FPN"]
     from dataclasses import replace
 
-    from datbench.paper.printed import Printed
+    from datbench.paper.tables import Printed
 
     changed = tuple(
         replace(
@@ -202,10 +201,10 @@ def test_the_search_finds_a_print_that_can_be_had(monkeypatch: pytest.MonkeyPatc
 
 def test_the_setting_of_davits_large_models(monkeypatch: pytest.MonkeyPatch) -> None:
     """Of a corner of the grid, to be quick: the one setting that rounds to both prints."""
-    monkeypatch.setattr(search_davit, "INPUTS", (512,))
-    monkeypatch.setattr(search_davit, "WINDOWS", (7, 16))
-    (found,) = search_davit.search_davit(paper_table("davit"))
-    assert (found.tried, found.reproducing) == (2 * 2 * len(search_davit.RULES), 1)
+    monkeypatch.setattr(search, "INPUTS", (512,))
+    monkeypatch.setattr(search, "WINDOWS", (7, 16))
+    (found,) = search.search_davit(paper_table("davit"))
+    assert (found.tried, found.reproducing) == (2 * 2 * len(search.DAVIT_RULES), 1)
     best, *others = found.best
     assert list(best.choices.values()) == ["512", "16", "3", "multiply-adds"]
     assert [miss.row for miss in best.misses] == ["DaViT-H", "DaViT-G"]

@@ -12,16 +12,24 @@ import torch
 from torch import nn
 
 import datbench
-from datbench.measure.conventions import CONVENTIONS
-from datbench.models.detectors.boxes import Regions, proposals
+from datbench.count.conventions import CONVENTIONS
 from datbench.models.detectors.dense import MODULES
-from datbench.models.detectors.detection import RPN, BoxHead, MaskHead, RetinaHead
 from datbench.models.detectors.heads import HEADS
-from datbench.models.detectors.necks import FPN
-from datbench.models.detectors.segmentation import AuxiliaryHead, SemanticFPNHead, UperHead
+from datbench.models.detectors.modules import (
+    FPN,
+    RPN,
+    AuxiliaryHead,
+    BoxHead,
+    MaskHead,
+    Regions,
+    RetinaHead,
+    SemanticFPNHead,
+    UperHead,
+    proposals,
+)
 from datbench.paper.tables import WITHOUT_RESIZING, Build
 from datbench.paper.workshop import RULES, Workshop, _Given
-from datbench.types import Resolution
+from datbench.setting import Resolution
 
 CHANNELS = (96, 192, 384, 768)
 # The doublings inside Semantic FPN's head are in its known figures, unlike every other resizing:

@@ -7,19 +7,18 @@ from torch import Tensor, nn
 from torch.utils._pytree import tree_leaves
 
 import datbench
+from datbench.count.count import count_anywhere
 from datbench.errors import MeasurementError, UnknownNameError, UsageError
-from datbench.ledger import MemoryMode
-from datbench.measure.count import build_for_count, count_anywhere
-from datbench.measure.memory import simulate
-from datbench.measure.memory.measured import profiled
-from datbench.models.build import build
+from datbench.memory import simulate
+from datbench.memory.verify import profiled
 from datbench.models.detectors import dense
-from datbench.models.detectors.boxes import Regions, level_of, proposals, roi_align
 from datbench.models.detectors.dense import Dense
 from datbench.models.detectors.heads import HEADS
+from datbench.models.detectors.modules import Regions, level_of, proposals, roi_align
 from datbench.models.detectors.spec import DetectorSpec
-from datbench.models.resolve import resolve
-from datbench.types import Resolution, Setting
+from datbench.models.resolve import build, resolve
+from datbench.run import build_for_count
+from datbench.setting import MemoryMode, Resolution, Setting
 
 Shapes = list[tuple[int, ...]]
 

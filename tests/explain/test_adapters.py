@@ -9,12 +9,11 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from datbench.measure.count import build_for_count
-from datbench.measure.peers.adapters import PEERS, Tally
-from datbench.measure.peers.columns import observe
-from datbench.measure.peers.explain import explain
-from datbench.results import PeerTerm
-from datbench.types import Resolution, Setting
+from datbench.count.peers.adapters import PEERS, Tally
+from datbench.count.peers.explain import explain, observe
+from datbench.count.records import PeerTerm
+from datbench.run import build_for_count
+from datbench.setting import Resolution, Setting
 
 pytestmark = pytest.mark.peers
 

@@ -7,12 +7,11 @@ import torch
 from torch import Tensor, nn
 
 import datbench
-from datbench.measure.count import build_for_count
-from datbench.measure.peers.adapters import Amount, Tally
-from datbench.measure.peers.columns import Observed, observe
-from datbench.measure.peers.explain import OUTSIDE, explain
-from datbench.results import PeerTerm
-from datbench.types import Resolution, Setting
+from datbench.count.peers.adapters import Amount, Tally
+from datbench.count.peers.explain import OUTSIDE, Observed, explain, observe
+from datbench.count.records import PeerTerm
+from datbench.run import build_for_count
+from datbench.setting import Resolution, Setting
 
 
 class Attention(nn.Module):

@@ -7,12 +7,12 @@ import torch
 from torch import nn
 
 import datbench
-from datbench.measure.conventions import CONVENTIONS
-from datbench.measure.count import build_for_count, count_built
-from datbench.measure.reconcile import label, reconcile
-from datbench.measure.views import Count
-from datbench.results import Chain
-from datbench.types import Kind, Resolution, Setting
+from datbench.count.conventions import CONVENTIONS
+from datbench.count.count import Count, count_built
+from datbench.count.peers.explain import label, reconcile
+from datbench.count.records import Chain
+from datbench.run import build_for_count
+from datbench.setting import Kind, Resolution, Setting
 
 
 def counted(name: str, features: bool = False) -> Count:

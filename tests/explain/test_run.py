@@ -13,12 +13,12 @@ from typing import Any
 import pytest
 import torch
 
-from datbench.measure import processes
-from datbench.measure.count import build_for_count
-from datbench.measure.peers import run
-from datbench.measure.peers.adapters import PEERS, Peer
-from datbench.measure.peers.columns import Observed, observe
-from datbench.types import Resolution, Setting
+from datbench import process
+from datbench.count.peers import explain
+from datbench.count.peers.adapters import PEERS, Peer
+from datbench.count.peers.explain import Observed, observe
+from datbench.run import build_for_count
+from datbench.setting import Resolution, Setting
 
 SETTING = Setting(Resolution(64, 64))
 
@@ -32,7 +32,7 @@ def observed() -> tuple[Observed, ...]:
 
 @pytest.mark.parametrize("name", list(PEERS))
 def test_a_counter_in_a_process_of_its_own(name: str, observed: tuple[Observed, ...]) -> None:
-    row = run.peer_row(PEERS[name], "dat_t", SETTING, observed, timeout=120)
+    row = explain.peer_row(PEERS[name], "dat_t", SETTING, observed, timeout=120)
     if row.reason is not None:
         pytest.skip(row.reason)
     ours = sum(module.multiply_adds for module in observed)
@@ -51,13 +51,13 @@ def test_a_counter_in_a_process_of_its_own(name: str, observed: tuple[Observed, 
 
 def test_a_counter_that_is_not_there(observed: tuple[Observed, ...]) -> None:
     missing = Peer("nobody", "nobody", "nobody_counts", "MAC", PEERS["torch"].count)
-    row = run.peer_row(missing, "dat_t", SETTING, observed)
+    row = explain.peer_row(missing, "dat_t", SETTING, observed)
     assert row.reason == "not installed; pip install nobody"
     assert (row.amount, row.terms, row.version, row.seconds) == (None, None, None, None)
 
 
 def test_a_counter_that_fails_has_a_reason_of_one_line() -> None:
-    row = run.peer_row(PEERS["torch"], "dat_q", SETTING, (), timeout=60)
+    row = explain.peer_row(PEERS["torch"], "dat_q", SETTING, (), timeout=60)
     assert (row.reason or "").startswith("UnknownNameError: unknown model 'dat_q'")
 
 
@@ -67,15 +67,15 @@ def replaced(monkeypatch: pytest.MonkeyPatch, code: str) -> None:
     def start(command: list[str], **options: Any) -> Any:
         return POPEN([sys.executable, "-c", code], **options)
 
-    monkeypatch.setattr(processes.subprocess, "Popen", start)
+    monkeypatch.setattr(process.subprocess, "Popen", start)
 
 
 def test_a_process_that_dies_is_told_by_its_last_line(monkeypatch: pytest.MonkeyPatch) -> None:
     replaced(monkeypatch, "import sys; print('noise'); sys.exit('Fatal: no')")
-    row = run.peer_row(PEERS["torch"], "dat_t", SETTING, (), timeout=30)
+    row = explain.peer_row(PEERS["torch"], "dat_t", SETTING, (), timeout=30)
     assert row.reason == "exit code 1: Fatal: no"
     replaced(monkeypatch, "import os; os.kill(os.getpid(), 9)")
-    row = run.peer_row(PEERS["torch"], "dat_t", SETTING, (), timeout=30)
+    row = explain.peer_row(PEERS["torch"], "dat_t", SETTING, (), timeout=30)
     assert row.reason == "killed by signal 9 (SIGKILL)"
 
 
@@ -111,7 +111,7 @@ def sleeper(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
 def test_a_time_limit_ends_the_process_and_its_children(
     sleeper: Path, observed: tuple[Observed, ...]
 ) -> None:
-    row = run.peer_row(PEERS["torch"], "dat_t", SETTING, observed, timeout=1.5)
+    row = explain.peer_row(PEERS["torch"], "dat_t", SETTING, observed, timeout=1.5)
     assert row.reason == "did not finish in 1.5 s (--timeout)"
     assert all(gone(int(pid)) for pid in sleeper.read_text().split())
 
@@ -127,7 +127,7 @@ def test_an_interrupt_leaves_nothing_behind(sleeper: Path) -> None:
     signal.setitimer(signal.ITIMER_REAL, 0.2)
     try:
         with pytest.raises(KeyboardInterrupt):
-            run.peer_row(PEERS["torch"], "dat_t", SETTING, (), timeout=30)
+            explain.peer_row(PEERS["torch"], "dat_t", SETTING, (), timeout=30)
     finally:
         signal.setitimer(signal.ITIMER_REAL, 0)
         signal.signal(signal.SIGALRM, before)
@@ -137,9 +137,9 @@ def test_an_interrupt_leaves_nothing_behind(sleeper: Path) -> None:
 def test_a_worker_ends_with_its_standard_input(tmp_path: Path) -> None:
     """Whoever started it may have been killed: then nobody waits for the answer."""
     large = dataclasses.replace(SETTING, resolution=Resolution(4096, 4096))
-    job = run._job(PEERS["torch"], "dat_t", large) | {"result": str(tmp_path / "r.json")}
+    job = explain._job(PEERS["torch"], "dat_t", large) | {"result": str(tmp_path / "r.json")}
     process = subprocess.Popen(
-        [sys.executable, "-m", "datbench.measure.peers.worker"], stdin=subprocess.PIPE, text=True
+        [sys.executable, "-m", "datbench.count.peers.adapters"], stdin=subprocess.PIPE, text=True
     )
     process.communicate(json.dumps(job) + "\n", timeout=20)  # closes it
     assert process.returncode == 1

@@ -208,7 +208,7 @@ def _stand_in(folder: Path, name: str, script: str) -> None:
 )
 def test_install_takes_the_baselines_torch(tmp_path: Path, wanted: str, installed: str) -> None:
     """Otherwise a release of torch would turn every pull request red."""
-    from datbench.measure.gate.files import text_of
+    from datbench.gate.files import text_of
 
     (tmp_path / "b.json").write_text(text_of([], {"python": "3.12.1", "torch": "2.6.1+cu124"}))
     inputs = {"baseline": "b.json", "install": "timm", "torch-version": wanted}

@@ -8,13 +8,21 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from datbench.baselines import CountBaseline, TimeBaseline, key
 from datbench.errors import UsageError
-from datbench.folding import fold, unfold
-from datbench.gates import CODES, Change, GateRow, Verdict, deciding
-from datbench.measure.gate.times import judged_times
-from datbench.measure.gate.verdicts import judged
-from datbench.types import Resolution, Setting
+from datbench.gate.records import (
+    CODES,
+    Change,
+    CountBaseline,
+    GateRow,
+    TimeBaseline,
+    Verdict,
+    deciding,
+    fold,
+    key,
+    unfold,
+)
+from datbench.gate.verdicts import judged, judged_times
+from datbench.setting import Resolution, Setting
 
 SETTING = Setting(Resolution(64, 64), backward=True)
 

@@ -4,12 +4,11 @@ import json
 from pathlib import Path
 from typing import Any
 
-from datbench.measurements import Ceilings, Timing
-from datbench.profiles import Answer, CallGroup, ProfileRow, part_of, summed
-from datbench.profiles import Total as Whole
-from datbench.results import document, dumps
-from datbench.timings import How, ThroughputRow
-from datbench.types import Resolution, Setting
+from datbench.profile.records import Answer, CallGroup, ProfileRow, part_of, summed
+from datbench.profile.records import Total as Whole
+from datbench.records import document, dumps
+from datbench.setting import How, Resolution, Setting
+from datbench.timing.records import Ceilings, ThroughputRow, Timing
 
 HOSTILE = '<script>alert("1")</script>&[x](y)|`z'
 """A model's name, as a file of somebody else's may have it."""

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from datbench.report.partition import WHOLE, partition
+from datbench.render.figure import WHOLE, partition
 
 
 def charts(everything: Path) -> dict[str, dict[str, object]]:

@@ -6,7 +6,10 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 import datbench
-from datbench.ledger import (
+from datbench.memory import simulate
+from datbench.memory.verify import profiled
+from datbench.models.layers import ConvMlp, MapConv, Mlp
+from datbench.setting import (
     MEMORY_MODES,
     OPTIMIZERS,
     PLAIN,
@@ -15,9 +18,6 @@ from datbench.ledger import (
     Optimizer,
     Recipe,
 )
-from datbench.measure.memory import simulate
-from datbench.measure.memory.measured import profiled
-from datbench.models.layers import ConvMlp, MapConv, Mlp
 
 # oneDNN's own bookkeeping for a convolution, some hundred bytes to some KiB, is not simulated.
 TOLERANCE = 0.02

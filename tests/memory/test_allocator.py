@@ -10,18 +10,20 @@ from hypothesis import strategies as st
 from torch import nn
 
 from datbench import Resolution, Setting
-from datbench.allocation import OutOfMemory, Replay
 from datbench.errors import UsageError
-from datbench.measure.memory import Block, Trace, simulate, simulate_model
-from datbench.measure.memory.allocator import Allocator
-from datbench.measure.memory.pieces import (
+from datbench.memory import simulate
+from datbench.memory.allocator import (
     LARGE_SEGMENT,
     SMALLEST,
+    Allocator,
     Piece,
+    play,
+    replay,
     rounded,
     segment_size,
 )
-from datbench.measure.memory.replay import play, replay
+from datbench.memory.records import OutOfMemory, Replay
+from datbench.memory.simulate import Block, Trace, simulate_model
 
 KIB, MIB = 2**10, 2**20
 

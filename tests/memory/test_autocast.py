@@ -13,11 +13,12 @@ from torch.utils._pytree import tree_leaves
 import datbench
 from datbench import Resolution, Setting
 from datbench.errors import UsageError
-from datbench.ledger import AUTOCASTS, Autocast, MemoryMode, MemoryRow, Recipe
-from datbench.measure.memory import autocast as module
-from datbench.measure.memory import memory_row, simulate
-from datbench.measure.memory.measured import profiled
+from datbench.memory import autocast, simulate
+from datbench.memory.records import MemoryRow
+from datbench.memory.simulate import memory_row
+from datbench.memory.verify import profiled
 from datbench.models.resolve import resolve
+from datbench.setting import AUTOCASTS, Autocast, MemoryMode, Recipe
 
 Call = tuple[str, list[tuple[torch.dtype, tuple[int, ...]]]]
 
@@ -78,7 +79,7 @@ def _on_cuda(make: Callable[[], nn.Module], shape: tuple[int, ...], dtype: torch
 def _on_meta(make: Callable[[], nn.Module], shape: tuple[int, ...], dtype: torch.dtype) -> _Calls:
     with torch.device("meta"):
         model, image = make(), torch.empty(shape)
-    casts = module.Autocast(dtype)
+    casts = autocast.Autocast(dtype)
     with casts.installed(), casts.casting(), _Calls() as calls:
         model(image)
     return calls

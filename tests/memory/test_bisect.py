@@ -8,13 +8,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from datbench.errors import UsageError
-from datbench.gpu_memory import Confirmed, GpuRow, Outcome
-from datbench.ledger import MemoryMode, Recipe
-from datbench.measure.memory.bisect import Found, confirm_largest, search
+from datbench.memory.largest import Found, confirm_largest, search
+from datbench.memory.records import Confirmed, GpuRow, Outcome
+from datbench.memory.view import largest
 from datbench.models.resolve import Spec, resolve
-from datbench.report.gpu_memory import largest
-from datbench.report.render import to_markdown
-from datbench.types import Resolution, Setting
+from datbench.render.text import to_markdown
+from datbench.setting import MemoryMode, Recipe, Resolution, Setting
 
 MOST = 4096
 SETTING = Setting(Resolution(64, 64), device="cuda")

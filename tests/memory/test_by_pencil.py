@@ -6,10 +6,10 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from datbench.errors import MeasurementError, UsageError
-from datbench.ledger import MEMORY_MODES, Category, MemoryMode
-from datbench.measure.memory import simulate
-from datbench.measure.memory.rows import ledger
-from datbench.measure.memory.trace import Trace
+from datbench.memory import simulate
+from datbench.memory.records import Category
+from datbench.memory.simulate import Trace, ledger
+from datbench.setting import MEMORY_MODES, MemoryMode
 
 WEIGHTS = 4 * (16 * 64 + 64 + 64 * 16 + 16)
 INPUT, OUTPUT, HIDDEN = 4 * 8 * 16, 4 * 8 * 16, 4 * 8 * 64

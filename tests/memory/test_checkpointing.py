@@ -6,10 +6,11 @@ from torch import nn
 
 from datbench import Resolution, Setting, create_model
 from datbench.errors import UsageError
-from datbench.ledger import MemoryRow, Recipe
-from datbench.measure.memory import memory_row, simulate
-from datbench.measure.memory.checkpointing import checkpointed
+from datbench.memory import simulate
+from datbench.memory.records import MemoryRow
+from datbench.memory.simulate import checkpointed, memory_row
 from datbench.models.resolve import resolve
+from datbench.setting import Recipe
 
 BLOCK = Recipe(checkpointing="block")
 IMAGE = torch.empty(2, 3, 64, 64, device="meta")

@@ -17,15 +17,13 @@ import torch
 from torch import Tensor, nn
 
 from datbench.errors import UnknownNameError, UsageError
-from datbench.gpu_memory import GpuRow
-from datbench.ledger import MemoryMode, Recipe
-from datbench.measure.memory import gpu, gpu_worker
-from datbench.measure.memory.gpu import measure_gpu
-from datbench.measure.memory.held import Cuda
-from datbench.report.gpu_memory import many, tables
-from datbench.report.render import to_csv, to_markdown
-from datbench.results import document, dumps
-from datbench.types import Resolution, Setting
+from datbench.memory import device
+from datbench.memory.device import Cuda, measure_gpu
+from datbench.memory.records import GpuRow
+from datbench.memory.view import many, tables
+from datbench.records import document, dumps
+from datbench.render.text import to_csv, to_markdown
+from datbench.setting import MemoryMode, Recipe, Resolution, Setting
 
 UUID = "12345678-aaaa-bbbb-cccc-1234567890ab"
 SETTING = Setting(Resolution(32, 32), batch=2, device="cpu")
@@ -165,10 +163,10 @@ def row(
     """What the parent makes of the worker's answer, which has been JSON in between."""
     recipe = (recipe or Recipe()).of(mode)
     job = {"model": model, "setting": asdict(setting), "mode": mode, "recipe": asdict(recipe)}
-    answer = json.loads(json.dumps(gpu_worker.work(json.loads(json.dumps(job)), cuda)))
+    answer = json.loads(json.dumps(device.work(json.loads(json.dumps(job)), cuda)))
     on_gpu = replace(setting, device="cuda")
     blank = GpuRow(model, on_gpu, mode, recipe, "failed", None, None, (), None, None, 1.5)
-    return gpu._filled(blank, answer)
+    return device._filled(blank, answer)
 
 
 def amounts(of: GpuRow) -> dict[str, int | None]:
@@ -327,8 +325,8 @@ def test_out_of_memory_on_a_gpu(what: str, models: None, driver: fake_nvml.Gpu) 
 def test_the_machines_memory_is_not_the_gpus(models: None, driver: fake_nvml.Gpu) -> None:
     assert row(does("fills the machine"), FakeCuda()).outcome == "failed"
     job = {"setting": asdict(SETTING), "mode": "train", "recipe": asdict(Recipe())}
-    assert gpu_worker.work(job | {"model": does("fills the GPU")})["outcome"] == "failed"
-    machine = gpu_worker.work(job | {"model": does("fills the machine")})
+    assert device.work(job | {"model": does("fills the GPU")})["outcome"] == "failed"
+    machine = device.work(job | {"model": does("fills the machine")})
     assert machine["outcome"] == "out of memory"
 
 
@@ -352,7 +350,7 @@ def test_autocast_and_checkpointing_take_effect(
             seen.append(y.dtype)
             return y
 
-    monkeypatch.setattr(gpu_worker, "checkpointed", _noted(seen))
+    monkeypatch.setattr(device, "checkpointed", _noted(seen))
     monkeypatch.setattr(nn, "Conv2d", Sees)
     recipe = Recipe(autocast="bfloat16", checkpointing="block")
     assert row(does("nothing"), FakeCuda(), "train", recipe).outcome == "measured"
@@ -428,7 +426,7 @@ def test_a_process_that_takes_too_long(models: None) -> None:
 
 
 def test_what_is_refused_before_a_process_is_started(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(gpu, "ask", None)
+    monkeypatch.setattr(device, "ask", None)
     with pytest.raises(UnknownNameError, match="unknown model 'dat_q'"):
         measure_gpu("dat_q", SETTING, "train")
     with pytest.raises(UsageError, match="memory is measured on cuda or on cpu, not on meta"):
@@ -460,7 +458,7 @@ def test_a_machine_without_a_gpu(name: str) -> None:
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
 @pytest.mark.parametrize("mode", ["inference", "train-forward", "train", "step"])
 def test_a_ledger_of_a_real_gpu(mode: MemoryMode) -> None:
-    from datbench.measure.memory import simulate_model
+    from datbench.memory.simulate import simulate_model
 
     setting = Setting(Resolution(224, 224), batch=8, device="cuda")
     found = measure_gpu("dat_t", setting, mode)

@@ -6,15 +6,14 @@ from collections.abc import Callable
 import pytest
 
 from datbench import Resolution, Setting
-from datbench.allocation import CONTEXT, GPUS, LargestBatch
 from datbench.errors import UnknownNameError, UsageError
-from datbench.ledger import MemoryMode, Recipe
-from datbench.measure.memory import Block, Trace, simulate_model
-from datbench.measure.memory.largest import largest_batch, linear
-from datbench.measure.memory.replay import replay
+from datbench.memory.allocator import replay
+from datbench.memory.largest import largest_batch, linear
+from datbench.memory.records import CONTEXT, GPUS, LargestBatch
+from datbench.memory.simulate import Block, Trace, simulate_model
 from datbench.models.resolve import resolve
-from datbench.results import document, dumps
-from datbench.types import MAX_BATCH
+from datbench.records import document, dumps
+from datbench.setting import MAX_BATCH, MemoryMode, Recipe
 
 MIB, GIB = 2**20, 2**30
 SPEC, SMALL = resolve("dat_t"), Setting(Resolution(64, 96))

@@ -12,8 +12,8 @@ import pytest
 import torch
 
 from datbench.errors import LibraryError
-from datbench.measure.memory.nvml import Process, process_memory
-from datbench.measure.nvml import Place
+from datbench.machine import Place
+from datbench.memory.device import Process, process_memory
 
 UUID = "12345678-aaaa-bbbb-cccc-1234567890ab"
 BUS = "00000000:17:00.0"

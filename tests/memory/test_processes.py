@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from datbench.measure import processes
+from datbench import process
 
 POSIX = pytest.mark.skipif(os.name != "posix", reason="signals and process groups are POSIX")
 
@@ -61,18 +61,18 @@ def gone(pid: int) -> bool:
 
 
 def test_a_process_answers_or_its_ending_is_told(worker: str) -> None:
-    assert processes.ask(worker, {"do": "answers", "number": 21}, 30) == {"twice": 42}
-    ending = processes.ask(worker, {"do": "raises"}, 30)
-    assert ending == processes.Ending(1, "ValueError: no")
+    assert process.ask(worker, {"do": "answers", "number": 21}, 30) == {"twice": 42}
+    ending = process.ask(worker, {"do": "raises"}, 30)
+    assert ending == process.Ending(1, "ValueError: no")
     assert str(ending) == "exit code 1: ValueError: no"
-    missing = processes.ask("no_such_worker", {}, 30)
-    assert isinstance(missing, processes.Ending)
+    missing = process.ask("no_such_worker", {}, 30)
+    assert isinstance(missing, process.Ending)
     assert missing.code == 1
 
 
 @POSIX
 def test_an_early_answer_is_kept_and_says_how_its_process_ended(worker: str) -> None:
-    answer = processes.ask(worker, {"do": "keeps"}, 2)
+    answer = process.ask(worker, {"do": "keeps"}, 2)
     assert answer == {"early": 1, "ended": "out of time"}
 
 
@@ -81,21 +81,21 @@ def test_another_datbench_in_the_working_directory_is_not_taken(
 ) -> None:
     (tmp_path / "datbench").mkdir()
     (tmp_path / "datbench" / "__init__.py").write_text("raise ImportError('the wrong one')")
-    assert processes.ask(worker, {"do": "answers", "number": 21}, 30) == {"twice": 42}
+    assert process.ask(worker, {"do": "answers", "number": 21}, 30) == {"twice": 42}
 
 
 def test_endings_in_words() -> None:
-    assert str(processes.Ending(-9, "")) == "killed by signal 9 (SIGKILL)"
-    assert str(processes.Ending(-6, "abort")) == "killed by signal 6 (SIGABRT): abort"
-    assert str(processes.Ending(-99, "")) == "killed by signal 99"
-    assert str(processes.Ending(None, "")) == "out of time"
+    assert str(process.Ending(-9, "")) == "killed by signal 9 (SIGKILL)"
+    assert str(process.Ending(-6, "abort")) == "killed by signal 6 (SIGABRT): abort"
+    assert str(process.Ending(-99, "")) == "killed by signal 99"
+    assert str(process.Ending(None, "")) == "out of time"
 
 
 @POSIX
 def test_a_time_limit_ends_a_process_and_its_children(worker: str, tmp_path: Path) -> None:
     pids = tmp_path / "pids"
-    ending = processes.ask(worker, {"do": "sleeps", "pids": str(pids)}, 2)
-    assert ending == processes.Ending(None, "")
+    ending = process.ask(worker, {"do": "sleeps", "pids": str(pids)}, 2)
+    assert ending == process.Ending(None, "")
     assert all(gone(int(pid)) for pid in pids.read_text().split())
 
 
@@ -112,7 +112,7 @@ def test_an_interrupt_leaves_nothing_behind(worker: str, tmp_path: Path) -> None
     signal.setitimer(signal.ITIMER_REAL, 0.2)
     try:
         with pytest.raises(KeyboardInterrupt):
-            processes.ask(worker, {"do": "sleeps", "pids": str(pids)}, 30)
+            process.ask(worker, {"do": "sleeps", "pids": str(pids)}, 30)
     finally:
         signal.setitimer(signal.ITIMER_REAL, 0)
         signal.signal(signal.SIGALRM, before)

@@ -12,9 +12,11 @@ from torch import nn
 
 import datbench
 from datbench import Resolution, Setting
-from datbench.ledger import MEMORY_MODES, MemoryMode, MemoryRow
-from datbench.measure.memory import memory_row, simulate
+from datbench.memory import simulate
+from datbench.memory.records import MemoryRow
+from datbench.memory.simulate import memory_row
 from datbench.models.resolve import resolve
+from datbench.setting import MEMORY_MODES, MemoryMode
 
 NAMES = ["dat_t", "dat_t_49_49", "datpp_t", "dat_t_sra", "dat_t_ddetr_16_16"]
 SMALL = Resolution(64, 96)

@@ -5,11 +5,11 @@ import torch
 from torch import Tensor, nn
 
 from datbench.errors import MeasurementError, UsageError
-from datbench.ledger import OPTIMIZERS, LedgerLine, Optimizer, Recipe
-from datbench.measure.memory import simulate
-from datbench.measure.memory.measured import profiled
-from datbench.measure.memory.rows import ledger
-from datbench.measure.memory.trace import Trace
+from datbench.memory import simulate
+from datbench.memory.records import LedgerLine
+from datbench.memory.simulate import Trace, ledger
+from datbench.memory.verify import profiled
+from datbench.setting import OPTIMIZERS, Optimizer, Recipe
 
 WEIGHTS = 4 * (16 * 64 + 64 + 64 * 16 + 16)
 INPUT, OUTPUT, HIDDEN = 4 * 8 * 16, 4 * 8 * 16, 4 * 8 * 64

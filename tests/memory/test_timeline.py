@@ -8,12 +8,12 @@ import pytest
 from torch.cuda import _memory_viz
 
 from datbench import Resolution, Setting
-from datbench.figures import Figure
-from datbench.ledger import CATEGORIES, Category
-from datbench.measure.memory import Block, Trace, simulate_model
-from datbench.measure.memory.replay import replay
-from datbench.measure.memory.timeline import timeline, visualiser
-from datbench.report.plots import to_bytes, to_terminal
+from datbench.memory.allocator import replay
+from datbench.memory.records import CATEGORIES, Category
+from datbench.memory.simulate import Block, Trace, simulate_model
+from datbench.memory.timeline import timeline, visualiser
+from datbench.render.figure import Figure
+from datbench.render.plot import to_bytes, to_terminal
 
 
 @pytest.fixture(scope="module")

@@ -10,18 +10,14 @@ import torch.nn.functional as F
 
 import datbench
 from datbench import Resolution, Setting
+from datbench.count.conventions import CONVENTIONS
 from datbench.errors import UnknownNameError, UsageError
-from datbench.measure.conventions import CONVENTIONS
-from datbench.models.build import build
 from datbench.models.comparison import COMPARISONS
-from datbench.models.comparison.ceit import Ceit
-from datbench.models.comparison.ceit_modules import CeitModel
-from datbench.models.comparison.glit import GLIT_T, Glit, GlitNet
-from datbench.models.comparison.glit_modules import GlitModel
-from datbench.models.comparison.regionvit import RegionVit
-from datbench.models.comparison.regionvit_modules import RegionStage, RegionVitModel
-from datbench.models.comparison.tokens import resized
-from datbench.models.resolve import resolve
+from datbench.models.comparison.ceit import Ceit, CeitModel
+from datbench.models.comparison.glit import GLIT_T, Glit, GlitModel, GlitNet
+from datbench.models.comparison.regionvit import RegionStage, RegionVit, RegionVitModel
+from datbench.models.comparison.spec import resized
+from datbench.models.resolve import build, resolve
 
 FVCORE, STRICT = CONVENTIONS["fvcore"], CONVENTIONS["strict"]
 OURS = ("ceit_s", "glit_t", "regionvit_s")

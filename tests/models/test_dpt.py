@@ -10,16 +10,14 @@ from torch import Tensor, nn
 
 import datbench
 from datbench import Resolution, Setting
+from datbench.count.conventions import CONVENTIONS
 from datbench.errors import UnknownNameError, UsageError
-from datbench.measure.conventions import CONVENTIONS
-from datbench.measure.count import build_for_count
 from datbench.models.comparison import COMPARISONS
-from datbench.models.comparison.deformable_patch import DeformablePatch
-from datbench.models.comparison.pvt import DPT_T, PVT_T, Pvt
-from datbench.models.comparison.pyramid_transformer import PyramidTransformer
+from datbench.models.comparison.pvt import DPT_T, PVT_T, DeformablePatch, Pvt, PyramidTransformer
 from datbench.models.resolve import resolve
-from datbench.paper.printed import Printed
-from datbench.types import Kind
+from datbench.paper.tables import Printed
+from datbench.run import build_for_count
+from datbench.setting import Kind
 
 FVCORE = CONVENTIONS["fvcore"]
 AT_224 = Setting(Resolution(224, 224))

@@ -9,12 +9,13 @@ from torch import nn
 
 import datbench
 from datbench import Resolution, Setting
+from datbench.count.conventions import CONVENTIONS
+from datbench.count.count import count_anywhere
 from datbench.errors import MeasurementError, UnknownNameError, UsageError
-from datbench.measure.conventions import CONVENTIONS
-from datbench.measure.count import build_for_count, count_anywhere
 from datbench.models.external import FactorySpec, TimmSpec
 from datbench.models.resolve import resolve
-from datbench.types import Kind
+from datbench.run import build_for_count
+from datbench.setting import Kind
 
 FVCORE = CONVENTIONS["fvcore"]
 

@@ -12,7 +12,7 @@ import torch
 
 import datbench
 from datbench.errors import UsageError
-from datbench.models import timm_registration
+from datbench.models import timm as models_timm
 
 NAMES = datbench.list_models()
 
@@ -150,9 +150,9 @@ def test_without_timm_everything_else_works() -> None:
 def test_installing_twice_leaves_one_finder(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sys, "meta_path", list(sys.meta_path))
     monkeypatch.delitem(sys.modules, "timm.models", raising=False)
-    timm_registration.install()
-    timm_registration.install()
-    ours = [f for f in sys.meta_path if type(f).__module__ == timm_registration.__name__]
+    models_timm.install()
+    models_timm.install()
+    ours = [f for f in sys.meta_path if type(f).__module__ == models_timm.__name__]
     assert len(ours) == 1
 
 
@@ -293,7 +293,7 @@ def test_a_copy_is_a_model_too(timm: Any) -> None:
 
 
 def test_it_counts_the_same(timm: Any) -> None:
-    from datbench.measure.conventions import CONVENTIONS
+    from datbench.count.conventions import CONVENTIONS
 
     x = torch.empty(1, 3, 224, 224, device="meta")
     counts = [

@@ -12,14 +12,13 @@ from torch import Tensor, nn
 
 import datbench
 from datbench import Resolution, Setting
+from datbench.count.conventions import CONVENTIONS
 from datbench.errors import DatbenchError, LibraryError, UnknownNameError, UsageError
-from datbench.measure.conventions import CONVENTIONS
-from datbench.measure.count import build_for_count
-from datbench.models.comparison.pvt import PVT_T
-from datbench.models.comparison.pyramid_transformer import EPS, PyramidTransformer
+from datbench.models.comparison.pvt import EPS, PVT_T, PyramidTransformer
 from datbench.models.resolve import resolve
-from datbench.models.transformers_models import ARCHITECTURES, TransformersSpec
-from datbench.paper.printed import Printed
+from datbench.models.transformers import ARCHITECTURES, TransformersSpec
+from datbench.paper.tables import Printed
+from datbench.run import build_for_count
 
 FVCORE = CONVENTIONS["fvcore"]
 AT_224 = Setting(Resolution(224, 224))

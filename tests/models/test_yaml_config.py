@@ -16,16 +16,10 @@ from hypothesis import strategies as st
 
 import datbench
 from datbench.errors import DatbenchError, LibraryError, UnknownNameError, UsageError
-from datbench.models.config import (
-    Deformable,
-    Neighborhood,
-    Pyramid,
-    SpatialReduction,
-    Window,
-)
+from datbench.models.config import Deformable, Neighborhood, Pyramid, SpatialReduction, Window
 from datbench.models.dat import REGISTRY
 from datbench.models.spec import ModelSpec
-from datbench.models.yaml_config import read_config
+from datbench.models.yaml import read_config
 
 yaml = pytest.importorskip("yaml", reason="needs PyYAML", exc_type=ImportError)
 
@@ -92,7 +86,7 @@ def test_the_spec_says_where_it_comes_from() -> None:
 
 def test_reading_loads_no_torch() -> None:
     code = (
-        "import sys, pathlib; from datbench.models.yaml_config import read_config;"
+        "import sys, pathlib; from datbench.models.yaml import read_config;"
         f"read_config(pathlib.Path({str(CONFIGS / 'datpp_tiny.yaml')!r}));"
         "assert 'torch' not in sys.modules"
     )
@@ -207,7 +201,7 @@ def test_stem_projection_is_counted_as_the_published_convolution() -> None:
         "fvcore": pixels * (64 * 96 - 32 * 48 - 32 * 5),  # no bias, norms five times
         "mmdet": pixels * (64 * 96 + 96 - 32 * (48 + 1) - 32 * 2),  # bias, norms twice
     }
-    from datbench.measure.conventions import CONVENTIONS
+    from datbench.count.conventions import CONVENTIONS
 
     counts = []
     for config in (narrow, replace(narrow, stem_dim=96)):
@@ -223,7 +217,7 @@ def test_stem_projection_against_fvcore() -> None:
     fvcore_nn = pytest.importorskip(
         "fvcore.nn", reason="needs datbench[peers]", exc_type=ImportError
     )
-    from datbench.measure.conventions import CONVENTIONS
+    from datbench.count.conventions import CONVENTIONS
 
     model = datbench.create_model(read_config(CONFIGS / "dat_t_ss_ld.yaml")).eval()
     x = torch.randn(1, 3, 96, 160)

@@ -6,11 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from datbench.cells import Cell
-from datbench.paper.library import paper_table
-from datbench.paper.printed import Printed
-from datbench.paper.reading import read_table
-from datbench.paper.tables import Build, TableData
+from datbench.paper.records import Cell
+from datbench.paper.tables import Build, Printed, TableData, paper_table, read_table
 from datbench.paper.verdicts import compare
 from datbench.paper.workshop import Workshop
 

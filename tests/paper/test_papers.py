@@ -8,8 +8,8 @@ from collections.abc import Iterator
 
 import pytest
 
-from datbench.cells import Cell, Comparison
-from datbench.paper.library import FILES, paper_tables
+from datbench.paper.records import Cell, Comparison
+from datbench.paper.tables import FILES, paper_tables
 from datbench.paper.verdicts import compare
 from datbench.paper.workshop import Workshop
 

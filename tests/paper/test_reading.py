@@ -8,7 +8,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from datbench.errors import DatbenchError, UsageError
-from datbench.paper.reading import read_table
+from datbench.paper.tables import read_table
 
 GOOD = """
 table = "mine"

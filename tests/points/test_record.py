@@ -6,10 +6,11 @@ from torch import Tensor, nn
 
 from benchmarks.published_way import goldens
 from benchmarks.published_way.deformable2022 import DeformableAttention as Published
-from datbench.measure.points.record import bytes_to_record, layers, places
 from datbench.models.config import Deformable, DeformableDetr, Pyramid, Stage, Window
-from datbench.models.mixers import DeformableAttention, DeformableDetrAttention
+from datbench.models.mixers.deformable import DeformableAttention
+from datbench.models.mixers.deformable_detr import DeformableDetrAttention
 from datbench.models.pyramid import PyramidBackbone
+from datbench.points.record import bytes_to_record, layers, places
 
 
 def tiny(*mixers: Deformable | DeformableDetr, dim: int = 24, heads: int = 6) -> PyramidBackbone:

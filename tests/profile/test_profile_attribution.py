@@ -7,15 +7,27 @@ import pytest
 import torch
 from torch.nn.modules import module as globals_of
 
-from datbench.measure.count import build_for_count, count
-from datbench.measure.profile.attribute import GRADIENTS, NODE, attribute, canonical, is_composite
-from datbench.measure.profile.prepare import running
-from datbench.measure.profile.profile import observe
-from datbench.measure.profile.runner import Runner, kept, module_ranges
-from datbench.measure.profile.spans import FORWARD, RUN, STEP, Run, Span, runs_of, spans_of
-from datbench.measure.recorder import OperatorCall
+from datbench.count.count import count
+from datbench.count.recorder import OperatorCall
 from datbench.models.resolve import resolve
-from datbench.types import Attention, Kind, Resolution, Setting
+from datbench.profile.attribute import (
+    FORWARD,
+    GRADIENTS,
+    NODE,
+    RUN,
+    STEP,
+    Run,
+    Span,
+    attribute,
+    canonical,
+    is_composite,
+    module_ranges,
+    runs_of,
+    spans_of,
+)
+from datbench.profile.profile import observe, running
+from datbench.run import Runner, build_for_count, kept
+from datbench.setting import Attention, Kind, Resolution, Setting
 
 LINEAR = {Kind.LINEAR: 100}
 

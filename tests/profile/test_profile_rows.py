@@ -10,13 +10,11 @@ import torch
 
 import datbench
 from datbench.errors import MeasurementError, UsageError
-from datbench.measure.profile.profile import profile_model
-from datbench.measure.profile.trace import trace
-from datbench.measurements import Ceilings, Scatter
-from datbench.profiles import ProfileRow, Total, part_of
-from datbench.report.profile import answer, parts, sentence
-from datbench.report.roofline import roofline
-from datbench.types import Resolution, Setting
+from datbench.profile.profile import profile_model, trace
+from datbench.profile.records import ProfileRow, Total, part_of
+from datbench.profile.view import answer, parts, roofline, sentence
+from datbench.setting import Resolution, Setting
+from datbench.timing.records import Ceilings, Scatter
 
 SMALL = Setting(Resolution(64, 64), device="cpu")
 
@@ -56,8 +54,8 @@ def test_shares_are_of_the_whole(name: str, request: pytest.FixtureRequest) -> N
 
 
 def test_macs_are_the_counters(dat: ProfileRow) -> None:
-    from datbench.measure.conventions import CONVENTIONS
-    from datbench.measure.count import count_model
+    from datbench.count.conventions import CONVENTIONS
+    from datbench.count.count import count_model
 
     counted = count_model("dat_t", Setting(Resolution(32, 32), backward=True))
     assert dat.macs == counted.total(CONVENTIONS["fvcore"])

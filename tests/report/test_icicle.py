@@ -4,9 +4,8 @@ import re
 
 import pytest
 
-from datbench.report.icicle import ink, to_bytes
-from datbench.report.partition import partition
-from datbench.report.plots_file import COLOURS
+from datbench.render.figure import partition
+from datbench.render.vega import COLOURS, ink, to_bytes
 
 
 @pytest.mark.parametrize("alpha", [1.0, 0.82, 0.55])

@@ -9,12 +9,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from datbench.eq10.records import ModuleTerms, Sizes, Term
+from datbench.eq10.view import stacks
 from datbench.errors import LibraryError, UsageError
-from datbench.figures import Bars, Figure, Part, Plot, Series
-from datbench.report.plots import to_bytes, to_terminal
-from datbench.report.plots_terminal import FILLS, LEAST_WIDTH, LINE, MARKERS
-from datbench.report.stacks import stacks
-from datbench.terms import ModuleTerms, Sizes, Term
+from datbench.render.figure import Bars, Figure, Part, Plot, Series
+from datbench.render.plot import to_bytes, to_terminal
+from datbench.render.terminal import FILLS, LEAST_WIDTH, LINE, MARKERS
 
 FIGURE = Figure(
     "Cost against side",

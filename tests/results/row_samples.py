@@ -5,8 +5,8 @@ from collections.abc import Mapping
 from dataclasses import fields, is_dataclass
 from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
-from datbench.baselines import CountBaseline
-from datbench.types import Resolution, Setting
+from datbench.gate.records import CountBaseline
+from datbench.setting import Resolution, Setting
 
 
 def sample(hint: Any) -> Any:

@@ -7,11 +7,11 @@ from typing import Any
 import pytest
 from row_samples import sample
 
-from datbench import results, results_files
+from datbench import records
+from datbench.compare.records import as_document_row
+from datbench.count.records import CountRow
 from datbench.errors import UsageError
-from datbench.results import CountRow, document, dumps
-from datbench.results_files import LAYOUTS, read, row_problems, values
-from datbench.versus import as_document_row
+from datbench.records import LAYOUTS, document, dumps, read, row_problems, values
 
 CLASSES = [(kind, name) for kind, layout in LAYOUTS.items() for name in layout.rows]
 
@@ -25,7 +25,7 @@ def _written(kind: str, *rows: Any) -> dict[str, Any]:
 
 @pytest.mark.parametrize(("kind", "name"), CLASSES, ids=[name for _, name in CLASSES])
 def test_every_row_comes_back(kind: str, name: str) -> None:
-    row = sample(results_files._class(name))
+    row = sample(records._class(name))
     content = _written(kind, row)
     assert row_problems(kind, content["rows"][0]) == []
     (back,) = values(content, "file")
@@ -35,7 +35,7 @@ def test_every_row_comes_back(kind: str, name: str) -> None:
 
 @pytest.mark.parametrize(("kind", "name"), CLASSES, ids=[name for _, name in CLASSES])
 def test_every_field_of_every_row_is_checked(kind: str, name: str) -> None:
-    (row,) = _written(kind, sample(results_files._class(name)))["rows"]
+    (row,) = _written(kind, sample(records._class(name)))["rows"]
     for field in row:
         broken = row | {field: {"no": object()} if not isinstance(row[field], dict) else 7}
         known = field not in LAYOUTS[kind].extras
@@ -97,10 +97,10 @@ def test_an_older_version_is_brought_up(monkeypatch: pytest.MonkeyPatch, tmp_pat
     def renamed(content: dict[str, Any]) -> dict[str, Any]:
         return {**content, "version": 2, "kind": f"{content['kind']}"}
 
-    monkeypatch.setattr(results, "VERSION", 2)
+    monkeypatch.setattr(records, "VERSION", 2)
     with pytest.raises(UsageError, match="has version 1, which no datbench has written"):
         read(old)
-    monkeypatch.setitem(results_files.MIGRATIONS, 1, renamed)
+    monkeypatch.setitem(records.MIGRATIONS, 1, renamed)
     assert read(old)["version"] == 2
     assert values(read(old), "old")[0] == sample(CountRow)
 

@@ -3,11 +3,10 @@
 import pytest
 import torch
 
-from datbench.measure.throughput.process import time_in_process
-from datbench.measure.throughput.rows import measure_rows
 from datbench.models.resolve import resolve
-from datbench.timings import How
-from datbench.types import Resolution, Setting
+from datbench.setting import How, Resolution, Setting
+from datbench.timing.process import time_in_process
+from datbench.timing.rows import measure_rows
 
 pytestmark = [
     pytest.mark.gpu,

@@ -1,8 +1,8 @@
 """Rows side by side: what they differ in stands in a column, the rest in the title."""
 
-from datbench.report.throughput import many
-from datbench.timings import How, ProcessTiming, ThroughputRow
-from datbench.types import Resolution, Setting
+from datbench.setting import How, Resolution, Setting
+from datbench.timing.records import ProcessTiming, ThroughputRow
+from datbench.timing.view import many
 
 
 def row(threads: int, batch: int = 1) -> ThroughputRow:

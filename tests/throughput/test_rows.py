@@ -4,12 +4,18 @@ from dataclasses import replace
 
 import pytest
 
-from datbench.measure.intervals import median_interval
-from datbench.measure.throughput.rows import Results, measure_rows
-from datbench.measurements import Ceilings, Scatter, Timing
 from datbench.models.resolve import resolve
-from datbench.timings import How, ProcessTiming, ProtocolTiming, Telemetry
-from datbench.types import Resolution, Setting
+from datbench.setting import How, Resolution, Setting
+from datbench.timing.records import (
+    Ceilings,
+    ProcessTiming,
+    ProtocolTiming,
+    Scatter,
+    Telemetry,
+    Timing,
+)
+from datbench.timing.rows import Results, measure_rows
+from datbench.timing.sample import median_interval
 
 ODD = "tests.throughput.odd_models"
 ONE, TWO, THREE = (f"{ODD}:{name}" for name in ("plain", "fills", "exits"))  # nothing runs here
@@ -229,7 +235,7 @@ def test_energy_is_of_the_images_of_all_gpus() -> None:
 
 
 def test_several_gpus_have_ceilings_too(monkeypatch: pytest.MonkeyPatch) -> None:
-    from datbench.measure.throughput import ranks
+    from datbench.timing import ranks
 
     def time_on_gpus(*_: object, ceilings: bool, **__: object) -> ProcessTiming:
         return measured(ceilings=CEILINGS if ceilings else None)

@@ -6,9 +6,8 @@ from collections.abc import Iterator
 import numpy as np
 import pytest
 
-from datbench.measure.timing import drift, time_calls
-from datbench.measurements import Timing
-from datbench.timings import PERCENTS, latency
+from datbench.timing.records import PERCENTS, Timing, latency
+from datbench.timing.sample import drift, time_calls
 
 
 class Machine:

@@ -13,24 +13,15 @@ from typing import Any
 
 import pytest
 
+from datbench.compare.records import Side
 from datbench.errors import MeasurementError, UsageError
-from datbench.measure.processes import Ending
-from datbench.measure.throughput import pairs
-from datbench.measure.throughput.pairs import processors, time_pair
-from datbench.measure.throughput.process import ended
-from datbench.measure.throughput.turns import (
-    LEAST,
-    REST_MOST,
-    THREADS,
-    TIRED,
-    TURN,
-    Turns,
-    threads_at_work,
-)
-from datbench.measure.timing import time_calls
-from datbench.timings import WAITED, How
-from datbench.types import Resolution, Setting
-from datbench.versus import Side
+from datbench.process import Ending
+from datbench.setting import How, Resolution, Setting
+from datbench.timing import process
+from datbench.timing.process import ended, processors, time_pair
+from datbench.timing.records import WAITED
+from datbench.timing.sample import time_calls
+from datbench.timing.turns import LEAST, REST_MOST, THREADS, TIRED, TURN, Turns, threads_at_work
 
 from . import odd_models
 
@@ -358,9 +349,9 @@ def test_a_side_that_cannot_be_built_leaves_nothing_to_compare() -> None:
 def test_a_process_that_the_kernel_kills_may_be_one_of_two_too_many() -> None:
     killed = ended(Ending(-9, ""), 60.0, "cpu", 1.0)
     said = "try a smaller batch; both sides were there at once: --one-at-a-time has one there"
-    assert (pairs._explained(killed).reason or "").endswith(said)
+    assert (process._explained(killed).reason or "").endswith(said)
     left = ended(Ending(3, ""), 60.0, "cpu", 1.0)
-    assert pairs._explained(left) == left
+    assert process._explained(left) == left
 
 
 @pytest.mark.usefixtures("_at_the_root")
@@ -488,7 +479,7 @@ def eight(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
         folder.mkdir(parents=True)
         siblings = f"{number % 4},{number % 4 + 4}\n"
         (folder / "thread_siblings_list").write_text(siblings)
-    monkeypatch.setattr(pairs, "TOPOLOGY", tmp_path)
+    monkeypatch.setattr(process, "TOPOLOGY", tmp_path)
     monkeypatch.setattr(os, "sched_getaffinity", lambda _: {0, 1, 2, 4, 5, 6}, raising=False)
     return tmp_path
 
@@ -505,7 +496,7 @@ def test_processors_are_of_different_cores_and_change_from_pair_to_pair(eight: P
 def test_without_a_topology_every_processor_is_a_core(
     eight: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(pairs, "TOPOLOGY", eight / "nowhere")
+    monkeypatch.setattr(process, "TOPOLOGY", eight / "nowhere")
     assert len(processors(How(threads=6), "cpu", 0)) == 6
     monkeypatch.delattr(os, "sched_getaffinity")
     assert processors(How(threads=1), "cpu", 0) == ()

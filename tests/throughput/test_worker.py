@@ -11,12 +11,13 @@ import pytest
 import torch
 from torch import nn
 
+from datbench import process as datbench_process
+from datbench import run
 from datbench.errors import UsageError
-from datbench.measure import processes
-from datbench.measure.throughput import process, runs, worker
-from datbench.measure.throughput.process import check, check_compiler, time_in_process
-from datbench.timings import How, ProcessTiming
-from datbench.types import Resolution, Setting
+from datbench.setting import How, Resolution, Setting
+from datbench.timing import process, worker
+from datbench.timing.process import check, check_compiler, time_in_process
+from datbench.timing.records import ProcessTiming
 
 from . import odd_models
 
@@ -50,14 +51,14 @@ def test_inference_is_in_inference_mode_and_evaluation() -> None:
     net = odd_models.Net(
         lambda x: seen.append((torch.is_inference_mode_enabled(), torch.is_grad_enabled()))
     ).eval()
-    runs.call_of(net, runs.images(SETTING), How())()
+    run.call_of(net, run.images(SETTING), How())()
     assert seen == [(True, False)]
 
 
 def test_a_training_iteration_is_forward_backward_and_step() -> None:
     net = odd_models.plain().train()
     before = {name: p.detach().clone() for name, p in net.named_parameters()}
-    call = runs.call_of(net, runs.images(SETTING), How(mode="train"))
+    call = run.call_of(net, run.images(SETTING), How(mode="train"))
     call()
     first = {name: p.grad for name, p in net.named_parameters()}
     call()
@@ -73,14 +74,14 @@ def test_a_training_iteration_is_forward_backward_and_step() -> None:
 
 
 def test_images_are_the_same_everywhere_and_not_zero() -> None:
-    one, other = (runs.images(SETTING) for _ in range(2))
+    one, other = (run.images(SETTING) for _ in range(2))
     assert one.shape == (2, 3, 32, 32)
     assert torch.equal(one, other)
     assert 0.9 < one.std() < 1.1
 
 
 def test_channels_last_is_of_weights_and_images() -> None:
-    found = runs.ready(f"{ODD}:plain", SETTING, How(channels_last=True))
+    found = run.ready(f"{ODD}:plain", SETTING, How(channels_last=True))
     assert found.image.is_contiguous(memory_format=torch.channels_last)
     assert isinstance(found.model.conv, nn.Conv2d)
     assert found.model.conv.weight.is_contiguous(memory_format=torch.channels_last)
@@ -88,7 +89,7 @@ def test_channels_last_is_of_weights_and_images() -> None:
 
 def test_dtype_mode_and_attention_reach_the_model() -> None:
     half = Setting(Resolution(32, 32), 1, "bfloat16", "cpu", "sdpa")
-    found = runs.ready("dat_t", half, How(mode="train"))
+    found = run.ready("dat_t", half, How(mode="train"))
     assert found.model.training
     assert found.image.dtype == next(found.model.parameters()).dtype == torch.bfloat16
 
@@ -275,7 +276,7 @@ def test_samples_outlive_what_comes_after_them(
 ) -> None:
     (tmp_path / "a_short_life.py").write_text(
         "import os\n"
-        "from datbench.measure.throughput import worker\n"
+        "from datbench.timing import worker\n"
         "worker.ceilings = lambda *_: os._exit(7)\n"
         "if __name__ == '__main__':\n"
         "    os._exit(worker.main())\n"
@@ -286,7 +287,7 @@ def test_samples_outlive_what_comes_after_them(
     assert (found.outcome, found.ceilings) == ("measured", None)
     assert found.timing is not None
     assert found.refused == {"ceilings": "the process did not finish it (exit code 7)"}
-    assert found.environment["datbench_from"] == str(processes.PACKAGES)
+    assert found.environment["datbench_from"] == str(datbench_process.PACKAGES)
 
 
 def test_another_checkout_and_another_interpreter_are_what_runs(
@@ -323,10 +324,13 @@ def test_ctrl_c_in_the_parent_is_an_outcome_with_what_the_worker_had(
         monkeypatch.setattr(process, "ask", ask)
         return time_in_process(f"{ODD}:plain", SETTING, QUICK)
 
-    kept = ends(processes.Interrupted(answer))
+    kept = ends(datbench_process.Interrupted(answer))
     assert (kept.outcome, kept.reason) == ("interrupted", "by Ctrl-C")
     assert kept.timing is not None
-    for error in (processes.Interrupted(processes.Ending(-2, "")), KeyboardInterrupt()):
+    for error in (
+        datbench_process.Interrupted(datbench_process.Ending(-2, "")),
+        KeyboardInterrupt(),
+    ):
         lost = ends(error)
         assert (lost.outcome, lost.timing) == ("interrupted", None)
 
@@ -369,13 +373,13 @@ def test_a_process_with_patience_is_told_of_ctrl_c_and_answers(
     signal.setitimer(signal.ITIMER_REAL, 0.1)
     job = {"begun": str(begun), "stubborn": stubborn}
     try:
-        with pytest.raises(processes.Interrupted) as raised:
-            processes.ask("a_patient_worker", job, 30, patience=0.3 if stubborn else 10.0)
+        with pytest.raises(datbench_process.Interrupted) as raised:
+            datbench_process.ask("a_patient_worker", job, 30, patience=0.3 if stubborn else 10.0)
     finally:
         signal.setitimer(signal.ITIMER_REAL, 0)
         signal.signal(signal.SIGALRM, before)
     if stubborn:
-        assert raised.value.answer == processes.Ending(None, "")
+        assert raised.value.answer == datbench_process.Ending(None, "")
     else:
         assert raised.value.answer == {"kept": 3}
 

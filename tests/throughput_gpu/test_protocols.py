@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from datbench.errors import UnknownNameError, UsageError
-from datbench.measure.throughput.protocols import (
+from datbench.timing.protocols import (
     PROTOCOLS,
     Protocol,
     compared,
@@ -16,7 +16,7 @@ from datbench.measure.throughput.protocols import (
     protocol_named,
     run_protocol,
 )
-from datbench.measure.timing import time_calls
+from datbench.timing.sample import time_calls
 
 LAUNCH = 1.0
 """Seconds of the host for a call; the device's own are `Machine.seconds`."""

@@ -16,15 +16,15 @@ import torch
 import torch.distributed as dist
 
 from datbench.errors import LibraryError, UsageError
-from datbench.measure.throughput import ranks, ranks_worker
-from datbench.measure.throughput.ranks import time_on_gpus
-from datbench.measure.timing import time_calls
-from datbench.timings import How, ProcessTiming
-from datbench.types import Resolution, Setting
+from datbench.setting import How, Resolution, Setting
+from datbench.timing import ranks
+from datbench.timing.ranks import time_on_gpus
+from datbench.timing.records import ProcessTiming
+from datbench.timing.sample import time_calls
 
 HERE = Path(__file__).parent
 ON_CPU = Setting(Resolution(32, 32), device="cpu")
-TWO_CORES = pytest.mark.skipif(ranks_worker.usable_cores() < 2, reason="needs two cores")
+TWO_CORES = pytest.mark.skipif(ranks.usable_cores() < 2, reason="needs two cores")
 
 
 @pytest.fixture
@@ -165,7 +165,7 @@ def test_ctrl_c_keeps_the_samples(fake: Path) -> None:
 
 REPORT = """
 ============================================================
-datbench.measure.throughput.ranks_worker FAILED
+datbench.timing.ranks FAILED
 ------------------------------------------------------------
 Failures:
 [1]:
@@ -262,10 +262,10 @@ def alone(tmp_path: Path) -> Iterator[None]:
 
 def test_ranks_stop_when_the_shared_clock_does(alone: None) -> None:
     ticks = iter(range(1000))
-    clock = ranks_worker.Shared(lambda: len(own) >= 20, clock=lambda: next(ticks) * 1e-3)
+    clock = ranks.Shared(lambda: len(own) >= 20, clock=lambda: next(ticks) * 1e-3)
     own: list[float] = []
     seconds = iter([0.0] * 5 + [0.5] * 1000)  # the first five time nothing
-    watch = ranks_worker.slowest(lambda run, calls: next(seconds), own)
+    watch = ranks.slowest(lambda run, calls: next(seconds), own)
     timing = time_calls(lambda: None, budget=1e3, width=0.0, clock=clock, own=watch)
     assert clock.stopped
     assert set(timing.samples) == {0.5}

@@ -12,21 +12,21 @@ import pytest
 import torch
 from fake_driver import Driver, NVMLError
 
-from datbench.measure.nvml import Place
-from datbench.measure.throughput import telemetry
-from datbench.measure.throughput.readings import (
+from datbench.machine import Place
+from datbench.timing import telemetry
+from datbench.timing.records import Telemetry, Timing
+from datbench.timing.sample import time_calls
+from datbench.timing.telemetry import (
     THROTTLING,
+    Questions,
     Reading,
     integral,
     merged,
     spans_of,
     summary,
     throttled,
+    watching,
 )
-from datbench.measure.throughput.telemetry import Questions, watching
-from datbench.measure.timing import time_calls
-from datbench.measurements import Timing
-from datbench.timings import Telemetry
 
 CPU = torch.device("cpu")
 HERE = Place(fake_driver.UUID, None)

@@ -8,13 +8,14 @@ parameters that the paper prints (32 would give 24.0M).
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
-from ...types import Attention, Resolution
-from .spec import ComparisonSpec
+import torch
+from torch import Tensor, nn
 
-if TYPE_CHECKING:
-    from torch import nn
+from ...errors import UsageError
+from ...setting import MIN_SIDE, Attention, Resolution
+from ..layers import Mlp, Pointwise, depthwise
+from .spec import EPS, ComparisonSpec, TokenAttention, resized
 
 
 @dataclass(frozen=True)
@@ -42,11 +43,141 @@ class Ceit:
 
     def make(self, resolution: Resolution, features: bool, attention: Attention) -> nn.Module:
         """The module; it takes any input."""
-        from .ceit_modules import CeitModel
-
         return CeitModel(self, attention)
 
 
 CEIT_S = Ceit(dim=384, heads=6)
 
+
 CEIT_SPECS = (ComparisonSpec("ceit_s", CEIT_S, "CeiT (ICCV 2021)", "CeiT-S, convolutions in FFNs"),)
+
+
+# CeiT: "Incorporating Convolution Designs into Visual Transformers" (Yuan et al., ICCV 2021).
+#
+# An image-to-tokens stem, blocks whose feed-forward network has a depthwise convolution, and one
+# last block over the class tokens of all blocks. Where paper and published code (coeusguo/ceit)
+# differ, the code is followed: its last block runs over every class token and not only the last.
+
+
+PATCH = 4
+"""Side of a patch of the stem's map, which has stride 4 itself."""
+
+
+class MapNorm(nn.BatchNorm2d):
+    """Batch normalisation of (B, H, W, C) maps."""
+
+    stands_for = "BatchNorm2d"
+
+    def forward(self, x: Tensor) -> Tensor:
+        # (B, C, H, W) and back
+        return super().forward(x.permute(0, 3, 1, 2)).permute(0, 2, 3, 1)
+
+
+class ImageToTokens(nn.Module):
+    """conv 7x7 s2, norm, max-pooling 3x3 s2, patches: (B, 3, H, W) -> (B, H/16, W/16, C)."""
+
+    def __init__(self, stem: int, dim: int) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(3, stem, 7, stride=2, padding=3, bias=False)
+        self.norm = nn.BatchNorm2d(stem)
+        self.pool = nn.MaxPool2d(3, stride=2, padding=1)
+        self.patch = nn.Conv2d(stem, dim, PATCH, stride=PATCH)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.pool(self.norm(self.conv(x)))  # (B, stem, H/4, W/4)
+        y: Tensor = self.patch(x)
+        return y.permute(0, 2, 3, 1)
+
+
+class LocalFfn(nn.Module):
+    """1x1, depthwise 3x3, 1x1, each with a batch norm; GELU after the first two. (B, H, W, C)."""
+
+    def __init__(self, dim: int, expansion: int) -> None:
+        super().__init__()
+        hidden = dim * expansion
+        self.linear1 = Pointwise(dim, hidden)
+        self.norm1 = MapNorm(hidden)
+        self.dwconv = depthwise(hidden)
+        self.norm2 = MapNorm(hidden)
+        self.linear2 = Pointwise(hidden, dim)
+        self.norm3 = MapNorm(dim)
+        self.act = nn.GELU()
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.act(self.norm1(self.linear1(x)))
+        x = self.act(self.norm2(self.dwconv(x)))
+        y: Tensor = self.norm3(self.linear2(x))
+        return y
+
+
+class CeitBlock(nn.Module):
+    """Attention over class token and map, then the local FFN over the map alone."""
+
+    def __init__(self, config: Ceit, attention: Attention) -> None:
+        super().__init__()
+        self.norm1 = nn.LayerNorm(config.dim, eps=EPS)
+        self.attn = TokenAttention(config.dim, config.heads, attention)
+        self.norm2 = nn.LayerNorm(config.dim, eps=EPS)
+        self.ffn = LocalFfn(config.dim, config.expansion)
+
+    def forward(self, x: Tensor, size: tuple[int, int]) -> Tensor:
+        b, n, c = x.shape  # (B, 1 + HW, C)
+        x = x + self.attn(self.norm1(x))
+        token, tokens = self.norm2(x).split([1, n - 1], dim=1)
+        tokens = self.ffn(tokens.reshape(b, *size, c)).flatten(1, 2)  # (B, HW, C)
+        # The published code adds the normalised class token to itself.
+        return x + torch.cat((token, tokens), dim=1)
+
+
+class ClassTokens(nn.Module):
+    """The last block, over the class tokens of all blocks: (B, depth, C) -> (B, C)."""
+
+    def __init__(self, config: Ceit, attention: Attention) -> None:
+        super().__init__()
+        self.embedding = nn.Parameter(torch.zeros(1, config.depth, config.dim))
+        self.norm1 = nn.LayerNorm(config.dim, eps=EPS)
+        self.attn = TokenAttention(config.dim, config.heads, attention)
+        self.norm2 = nn.LayerNorm(config.dim, eps=EPS)
+        self.ffn = Mlp(config.dim, config.expansion)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = x + self.embedding
+        x = x + self.attn(self.norm1(x))
+        x = x + self.ffn(self.norm2(x))
+        return x[:, -1]
+
+
+class CeitModel(nn.Module):
+    """(B, 3, H, W) -> logits (B, classes); another input's position embeddings are resized."""
+
+    def __init__(self, config: Ceit, attention: Attention) -> None:
+        super().__init__()
+        side = config.image_size // (4 * PATCH)
+        self.stem = ImageToTokens(config.stem, config.dim)
+        self.token = nn.Parameter(torch.zeros(1, 1, config.dim))
+        self.token_position = nn.Parameter(torch.zeros(1, 1, config.dim))
+        self.position = nn.Parameter(torch.zeros(1, side, side, config.dim))
+        self.blocks = nn.ModuleList(CeitBlock(config, attention) for _ in range(config.depth))
+        self.last = ClassTokens(config, attention)
+        self.norm = nn.LayerNorm(config.dim, eps=EPS)
+        self.head = nn.Linear(config.dim, config.classes)
+        for parameter in (self.token, self.token_position, self.position):
+            nn.init.trunc_normal_(parameter, std=0.02)
+
+    def forward(self, image: Tensor) -> Tensor:
+        height, width = image.shape[-2:]
+        if min(height, width) < MIN_SIDE:
+            raise UsageError(
+                f"input {width}x{height} is too small: both sides need at least {MIN_SIDE} pixels."
+            )
+        x = self.stem(image)  # (B, h, w, C)
+        h, w = x.shape[1], x.shape[2]
+        x = (x + resized(self.position, h, w)).flatten(1, 2)  # (B, h w, C)
+        token = (self.token + self.token_position).expand(len(x), -1, -1)
+        x = torch.cat((token, x), dim=1)  # (B, 1 + h w, C)
+        tokens = []
+        for block in self.blocks:
+            x = block(x, (h, w))
+            tokens.append(x[:, 0])
+        y: Tensor = self.head(self.norm(self.last(torch.stack(tokens, dim=1))))
+        return y

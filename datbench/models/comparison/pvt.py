@@ -9,14 +9,20 @@ four, and the parameters that the paper's Table 2 prints are theirs.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
-from ...types import Attention, Resolution
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from ...errors import UsageError
+from ...setting import MIN_SIDE, Attention, Resolution
+from ..config import SpatialReduction
+from ..layers import DropPath, MapConv, Mlp
+from ..mixers.attention import Mixer
+from ..mixers.spatial_reduction import SpatialReductionAttention
 from .spec import ComparisonSpec
-
-if TYPE_CHECKING:
-    from torch import nn
 
 
 @dataclass(frozen=True)
@@ -59,8 +65,6 @@ class Pvt:
 
     def make(self, resolution: Resolution, features: bool, attention: Attention) -> nn.Module:
         """The module; it takes any input."""
-        from .pyramid_transformer import PyramidTransformer
-
         return PyramidTransformer(self, features, attention)
 
 
@@ -78,15 +82,28 @@ def _pvt(depths: tuple[int, int, int, int], deformable_points: int | None = None
 
 
 PVT_T = _pvt((2, 2, 2, 2))
+
+
 PVT_S = _pvt((3, 4, 6, 3))
+
+
 PVT_M = _pvt((3, 4, 18, 3))
+
+
 PVT_L = _pvt((3, 8, 27, 3))
 
+
 DPT_T = _pvt((2, 2, 2, 2), deformable_points=3)
+
+
 DPT_S = _pvt((3, 4, 6, 3), deformable_points=3)
+
+
 DPT_M = _pvt((3, 4, 18, 3), deformable_points=3)
 
+
 _PVT, _DPT = "PVT (ICCV 2021)", "DPT (ACM MM 2021)"
+
 
 PVT_SPECS = (
     ComparisonSpec("pvt_t", PVT_T, _PVT, "PVT-Tiny"),
@@ -97,3 +114,205 @@ PVT_SPECS = (
     ComparisonSpec("dpt_s", DPT_S, _DPT, "DPT-Small, PVT with deformable patches"),
     ComparisonSpec("dpt_m", DPT_M, _DPT, "DPT-Medium, PVT with deformable patches"),
 )
+
+
+# Deformable patch embedding (DePatch, of DPT): each patch moves and scales what it covers.
+
+
+INITIAL_EXTENT = 0.25
+"""Half the side of the initial box, in patches: points on pixel centres of a 2x2 patch."""
+
+
+class DeformablePatch(nn.Module):
+    """(B, H, W, C) -> (B, H/2, W/2, dim); an odd last row or column makes no patch.
+
+    A convolution over the plain patch, LN, GELU and a linear layer predict a box: its centre
+    moves by up to one patch, its half side lies between 0 and one patch. The box is cut to the
+    image, `points` x `points` points of it are sampled bilinearly, and a linear layer and LN
+    follow.
+    """
+
+    def __init__(self, dim_in: int, dim: int, points: int) -> None:
+        super().__init__()
+        self.points = points
+        self.patch = MapConv(dim_in, dim, 2, stride=2)
+        self.patch_norm = nn.LayerNorm(dim)
+        self.act = nn.GELU()
+        self.box = nn.Linear(dim, 4, bias=False)
+        nn.init.zeros_(self.box.weight)
+        # tanh of it is the initial extent.
+        self.extent_bias = nn.Parameter(torch.full((2,), math.atanh(INITIAL_EXTENT)))
+        self.project = nn.Linear(points * points * dim_in, dim)
+        self.norm = nn.LayerNorm(dim)
+
+    def forward(self, x: Tensor) -> Tensor:
+        codes: Tensor = self.box(self.act(self.patch_norm(self.patch(x))))  # (B, h, w, 4)
+        sampled = self._sample(x, self._points(codes))
+        y: Tensor = self.norm(self.project(sampled))
+        return y
+
+    def _points(self, codes: Tensor) -> Tensor:
+        """Where each patch samples, x the slower: (B, h, w, k, k, 2) as (x, y) in [-1, 1]."""
+        _, h, w, _ = codes.shape
+        cell = codes.new_tensor([1.0 / w, 1.0 / h])  # (x, y) with the image's sides as 1
+        along_x = (torch.arange(w, device=codes.device, dtype=codes.dtype) + 0.5) / w
+        along_y = (torch.arange(h, device=codes.device, dtype=codes.dtype) + 0.5) / h
+        centre = torch.stack(torch.meshgrid(along_x, along_y, indexing="xy"), -1)  # (h, w, 2)
+        centre = centre + codes[..., :2].tanh() * cell  # (B, h, w, 2)
+        extent = (codes[..., 2:] + self.extent_bias).tanh().relu() * cell  # (B, h, w, 2)
+        low, high = (centre - extent).clamp(0.0, 1.0), (centre + extent).clamp(0.0, 1.0)
+        steps = torch.linspace(0.0, 1.0, self.points, device=codes.device, dtype=codes.dtype)
+        spread = low[..., None] + (high - low)[..., None] * steps  # (B, h, w, 2, k)
+        k = self.points
+        xs = spread[..., 0, :, None].expand(-1, -1, -1, k, k)
+        ys = spread[..., 1, None, :].expand(-1, -1, -1, k, k)
+        return torch.stack((xs, ys), -1) * 2.0 - 1.0
+
+    def _sample(self, x: Tensor, points: Tensor) -> Tensor:
+        """Bilinear features at the points, zero outside: (B, h, w, k k C)."""
+        b, h, w, k, _, _ = points.shape
+        grid = points.reshape(b, h * w, k * k, 2)
+        maps = x.permute(0, 3, 1, 2)  # (B, C, H, W)
+        sampled = F.grid_sample(maps, grid, mode="bilinear", align_corners=False)
+        return sampled.permute(0, 2, 3, 1).reshape(b, h, w, -1)  # from (B, C, h w, k k)
+
+
+# PVT and DPT: four stages of spatial-reduction attention, position embeddings, a class token.
+
+
+EPS = 1e-6
+"""Of the published blocks' LayerNorm; patches and reduced keys have PyTorch's default."""
+
+
+class PvtBlock(nn.Module):
+    """x + attention(LN(x)), x + mlp(LN(x)); (B, H, W, C)."""
+
+    def __init__(self, config: Pvt, stage: int, drop_path: float) -> None:
+        super().__init__()
+        here = config.stages[stage]
+        self.norm1 = nn.LayerNorm(here.dim, eps=EPS)
+        reduction = SpatialReduction(here.ratio)
+        self.mixer = SpatialReductionAttention(here.dim, here.heads, reduction, nn.Linear)
+        self.norm2 = nn.LayerNorm(here.dim, eps=EPS)
+        self.ffn = Mlp(here.dim, here.expansion)
+        self.drop_path = DropPath(drop_path) if drop_path else nn.Identity()
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = x + self.drop_path(self.mixer(self.norm1(x)))
+        branch: Tensor = self.drop_path(self.ffn(self.norm2(x)))
+        return x + branch
+
+
+class Patches(nn.Sequential):
+    """Plain patches: (B, H, W, C) -> (B, H/size, W/size, dim)."""
+
+    def __init__(self, dim_in: int, dim: int, size: int) -> None:
+        super().__init__(MapConv(dim_in, dim, size, stride=size), nn.LayerNorm(dim))
+
+
+class PvtStageModule(nn.Module):
+    """Patches, position embeddings, blocks.
+
+    With `class_token`, the last stage's blocks see the map as one row of pixels with the class
+    token in front, and so does what follows: (B, 1, 1 + H W, C).
+    """
+
+    def __init__(self, config: Pvt, stage: int, rates: list[float], class_token: bool) -> None:
+        super().__init__()
+        here = config.stages[stage]
+        if not stage:
+            self.patches: nn.Module = Patches(3, here.dim, 4)
+        else:
+            before, points = config.stages[stage - 1].dim, config.deformable_points
+            self.patches = (
+                DeformablePatch(before, here.dim, points)
+                if points
+                else Patches(before, here.dim, 2)
+            )
+        side = config.image_size // 4 >> stage
+        self.positions = _embedding(side, side, here.dim)
+        self.class_token = _embedding(1, 1, here.dim) if class_token else None
+        self.class_position = _embedding(1, 1, here.dim) if class_token else None
+        self.blocks = nn.Sequential(*(PvtBlock(config, stage, rate) for rate in rates))
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.patches(x)
+        x = x + self._positions(*x.shape[1:3])
+        if self.class_token is not None and self.class_position is not None:
+            token = (self.class_token + self.class_position).expand(len(x), -1, -1, -1)
+            x = torch.cat((token, x.flatten(1, 2)[:, None]), dim=2)  # (B, 1, 1 + HW, C)
+        y: Tensor = self.blocks(x)
+        return y
+
+    def _positions(self, h: int, w: int) -> Tensor:
+        """Position embeddings for a map of h x w, (1, h, w, C)."""
+        if (h, w) == self.positions.shape[1:3]:
+            return self.positions
+        table = self.positions.permute(0, 3, 1, 2)  # (1, C, H, W)
+        return F.interpolate(table, (h, w), mode="bilinear").permute(0, 2, 3, 1)
+
+
+def _embedding(h: int, w: int, dim: int) -> nn.Parameter:
+    table = torch.zeros(1, h, w, dim)
+    nn.init.trunc_normal_(table, std=0.02)
+    return nn.Parameter(table)
+
+
+class ClassTokenHead(nn.Module):
+    """LN, the class token, linear: (B, 1, 1 + N, C) -> (B, classes)."""
+
+    def __init__(self, dim: int, classes: int) -> None:
+        super().__init__()
+        self.norm = nn.LayerNorm(dim, eps=EPS)
+        self.linear = nn.Linear(dim, classes)
+
+    def forward(self, x: Tensor) -> Tensor:
+        logits: Tensor = self.linear(self.norm(x)[:, 0, 0])
+        return logits
+
+
+class PyramidTransformer(nn.Module):
+    """A PVT or DPT as `config` describes it.
+
+    Args:
+        features: return four maps for dense prediction instead of logits; as in the published
+            detection code they are not normalised, and there is no class token.
+        attention: how attention products are computed; see `datbench.setting.Attention`.
+
+    Input (B, 3, H, W), both sides at least 32; position embeddings are resized bilinearly where
+    the input is not of the training size. Returns logits (B, classes), or with `features` a list
+    of (B, C_i, H_i, W_i) for strides 4, 8, 16 and 32.
+    """
+
+    def __init__(self, config: Pvt, features: bool = False, attention: Attention = "eager") -> None:
+        super().__init__()
+        self.config = config
+        depths = [stage.depth for stage in config.stages]
+        last = max(sum(depths) - 1, 1)
+        rates = [config.drop_path * i / last for i in range(sum(depths))]
+        self.stages = nn.ModuleList(
+            PvtStageModule(
+                config,
+                i,
+                rates[sum(depths[:i]) : sum(depths[: i + 1])],
+                class_token=not features and i == len(depths) - 1,
+            )
+            for i in range(len(depths))
+        )
+        self.head = None if features else ClassTokenHead(config.stages[-1].dim, config.classes)
+        for module in self.modules():
+            if isinstance(module, Mixer):
+                module.attention = attention
+
+    def forward(self, x: Tensor) -> Tensor | list[Tensor]:
+        height, width = x.shape[-2:]
+        if min(height, width) < MIN_SIDE:
+            raise UsageError(
+                f"input {width}x{height} is too small: both sides need at least {MIN_SIDE} pixels."
+            )
+        x = x.permute(0, 2, 3, 1)  # (B, H, W, 3)
+        maps: list[Tensor] = []
+        for stage in self.stages:
+            x = stage(x)
+            maps.append(x.permute(0, 3, 1, 2))  # (B, C_i, H_i, W_i)
+        return maps if self.head is None else self.head(x)

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, ClassVar, Protocol
+from typing import ClassVar, Protocol
+
+import torch.nn.functional as F
+from torch import Tensor, nn
 
 from ...errors import UsageError
-from ...types import Attention, Resolution
+from ...setting import Attention, Resolution
+from ..mixers.attention import attend
 from ..spec import Registry
-
-if TYPE_CHECKING:
-    from torch import nn
 
 
 class Architecture(Protocol):
@@ -63,3 +64,46 @@ class ComparisonSpec:
 
 Comparisons = Registry[ComparisonSpec]
 """Comparison models by name."""
+
+
+# What transformers over a sequence of tokens share: attention, and resized embeddings.
+
+
+EPS = 1e-6
+"""Of ViT's layer norms, and of those that follow its code."""
+
+
+class TokenAttention(nn.Module):
+    """Multi-head self-attention over all tokens, (B, N, C) -> (B, N, C).
+
+    Args:
+        width: of queries, keys and values, all heads together; C unless told.
+    """
+
+    def __init__(
+        self, dim: int, heads: int, attention: Attention, width: int | None = None
+    ) -> None:
+        super().__init__()
+        width = dim if width is None else width
+        self.heads = heads
+        self.head_dim = width // heads
+        self.scale = self.head_dim**-0.5
+        self.attention = attention
+        self.qkv = nn.Linear(dim, 3 * width)
+        self.out = nn.Linear(width, dim)
+
+    def forward(self, x: Tensor, bias: Tensor | None = None) -> Tensor:
+        b, n, _ = x.shape
+        qkv = self.qkv(x).view(b, n, 3, self.heads, self.head_dim)
+        q, k, v = qkv.permute(2, 0, 3, 1, 4).unbind(0)  # (B, M, N, d) each
+        x = attend(q, k, v, self.scale, bias, self.attention)  # (B, M, N, d)
+        y: Tensor = self.out(x.transpose(1, 2).flatten(2))
+        return y
+
+
+def resized(position: Tensor, h: int, w: int) -> Tensor:
+    """Position embeddings of a map, (1, side, side, C) -> (1, h, w, C), bicubic if they differ."""
+    if position.shape[1:3] == (h, w):
+        return position
+    table = position.permute(0, 3, 1, 2)  # (1, C, side, side)
+    return F.interpolate(table, (h, w), mode="bicubic", align_corners=False).permute(0, 2, 3, 1)

@@ -11,14 +11,27 @@ from typing import Any, cast
 from torch import Tensor, nn
 
 from ...errors import UsageError
-from .boxes import Regions, proposals
-from .detection import BOX_SIDE, MASK_SIDE, RPN, BoxHead, MaskHead, RetinaHead
 from .heads import HEADS, MIN_SIDE
 from .maps import checked, is_channels_last
-from .necks import FPN
-from .segmentation import AuxiliaryHead, Resize, SemanticFPNHead, UperHead
+from .modules import (
+    BOX_SIDE,
+    FPN,
+    MASK_SIDE,
+    RPN,
+    AuxiliaryHead,
+    BoxHead,
+    MaskHead,
+    Regions,
+    Resize,
+    RetinaHead,
+    SemanticFPNHead,
+    UperHead,
+    proposals,
+)
 
 PROPOSALS = 1000  # a box head's, mmdetection's `forward_dummy`
+
+
 MASKS = 100  # a mask head's
 
 

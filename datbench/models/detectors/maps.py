@@ -11,8 +11,8 @@ from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
 
 from ...errors import DatbenchError, UsageError
-from ...types import Resolution
-from ..comparison.regionvit_modules import RegionVitModel
+from ...setting import Resolution
+from ..comparison.regionvit import RegionVitModel
 from ..pyramid import PyramidBackbone
 
 STRIDES = (4, 8, 16, 32)

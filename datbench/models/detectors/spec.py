@@ -6,11 +6,11 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, TypeAlias
 
 from ...errors import ResolutionError, UsageError
-from ...types import Attention, Resolution
-from ..comparison import ComparisonSpec
+from ...setting import Attention, Resolution
+from ..comparison.spec import ComparisonSpec
 from ..external import FactorySpec, TimmSpec
 from ..spec import ModelSpec
-from ..transformers_models import TransformersSpec
+from ..transformers import TransformersSpec
 from .heads import HEADS, JOINT, MIN_SIDE
 
 if TYPE_CHECKING:
@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from .dense import Dense, FourMaps
 
 Backbone: TypeAlias = ModelSpec | ComparisonSpec | TimmSpec | TransformersSpec | FactorySpec
+
 
 NORMED = ("swin_",)
 """Models of timm's whose feature maps come without the norms that the published detection code

@@ -2,13 +2,7 @@
 
 from __future__ import annotations
 
-from ..config import (
-    Deformable,
-    DeformableDetr,
-    Neighborhood,
-    SpatialReduction,
-    Window,
-)
+from ..config import Deformable, DeformableDetr, Neighborhood, SpatialReduction, Window
 from ..config import Mixer as MixerConfig
 from .attention import Mixer
 from .deformable import DeformableAttention

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ...types import Attention
+from ...setting import Attention
 
 
 class Mixer(nn.Module):

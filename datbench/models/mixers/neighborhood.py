@@ -16,7 +16,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ...types import Attention, Kind
+from ...setting import Attention, Kind
 from ..config import Neighborhood
 from ..declared import Declaration, declared
 from .attention import Mixer, attend

@@ -1,0 +1,249 @@
+"""Two sides compared, as plain values: what was run, in which order, and what it says.
+
+Speed is images a second; a ratio of speeds is B's over A's, so that below 1 B is slower.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field
+from typing import Any, Literal
+
+from ..setting import How, Setting
+from ..timing.records import ProcessTiming
+
+Verdict = Literal["same", "faster", "slower", "ambiguous", "missing", "failed"]
+"""Of B relative to A. Missing: one side has no such row. Failed: a process gave no figure."""
+
+
+VERDICTS: tuple[Verdict, ...] = ("same", "faster", "slower", "ambiguous", "missing", "failed")
+
+
+SideName = Literal["A", "B"]
+
+
+FLOOR = 0.02
+"""Speeds whose ratio lies within 1 / (1 + floor) and 1 + floor are the same for all we care."""
+
+
+LEVEL = 0.98
+"""Of the interval: one false regression, and one false improvement, in a hundred at most."""
+
+
+PROCESSES = 10
+"""Of each side, to begin with: five rounds."""
+
+
+EXTENDED = 20
+"""Of each side, to which an ambiguous comparison is extended unless told otherwise.
+
+One process far out of line leaves ten of each side ambiguous; it does not leave twenty so.
+"""
+
+
+MOST = 200
+"""Processes of each side, above which no estimate is given."""
+
+
+@dataclass(frozen=True)
+class Side:
+    """One of the two that are compared.
+
+    Args:
+        python: an interpreter with another installed version of the project.
+        source: a checkout of the project.
+    """
+
+    model: str
+    setting: Setting
+    how: How
+    python: str | None = None
+    source: str | None = None
+
+    def words(self) -> dict[str, str]:
+        """Everything about it, each in a word or two."""
+        how, setting = self.how, self.setting
+        return {
+            "model": self.model,
+            "res": str(setting.resolution),
+            "batch": f"batch {setting.batch}",
+            "dtype": setting.dtype,
+            "attention": f"{setting.attention} attention",
+            "device": setting.device,
+            "mode": how.mode,
+            "threads": "" if how.threads is None else _threads(how.threads),
+            "compile": "compiled" if how.compile else "",
+            "channels_last": "channels last" if how.channels_last else "",
+            "python": "" if self.python is None else f"python {self.python}",
+            "source": "" if self.source is None else f"source {self.source}",
+        }
+
+
+def _threads(number: int) -> str:
+    return "1 thread" if number == 1 else f"{number} threads"
+
+
+@dataclass(frozen=True)
+class Plan:
+    """How a comparison is run and decided.
+
+    Args:
+        processes: of each side, an even number: two in a round.
+        most: of each side, to which it is extended by doubling while it is ambiguous.
+        seed: of the coins that make a round ABBA or BAAB.
+        by_turns: whether the two processes of a pair run at once and take turns.
+    """
+
+    processes: int = PROCESSES
+    most: int = EXTENDED
+    floor: float = FLOOR
+    level: float = LEVEL
+    seed: int = 0
+    by_turns: bool = True
+
+    def looks(self) -> tuple[int, ...]:
+        """Processes of each side at which the evidence is looked at."""
+        found = [self.processes]
+        while found[-1] < self.most:
+            found.append(min(2 * found[-1], self.most))
+        return tuple(found)
+
+    def look_level(self) -> float:
+        """The level of one look, so that all of them together keep the plan's (Bonferroni)."""
+        return 1 - (1 - self.level) / len(self.looks())
+
+
+@dataclass(frozen=True)
+class Decision:
+    """What the processes say.
+
+    Args:
+        ratio: of B's speed over A's; None where nothing was measured.
+        low, high: an interval that holds it with `coverage`, or more.
+        coverage: below `level` where the processes are too few for any verdict.
+        level: that the interval of this look was asked for.
+        processes: of each side that were tested; the fewer of the two.
+        needed: processes of each side that would settle it, from the spread seen; None where it
+            is settled, or where it is more than `MOST`.
+        reason: why there is no verdict.
+        withdrawn: the verdict of the processes, where A differed from itself too often for it.
+    """
+
+    verdict: Verdict
+    floor: float
+    level: float
+    ratio: float | None = None
+    low: float | None = None
+    high: float | None = None
+    coverage: float = 0.0
+    processes: int = 0
+    needed: int | None = None
+    reason: str | None = None
+    withdrawn: Verdict | None = None
+
+
+@dataclass(frozen=True)
+class Run:
+    """One process of a comparison.
+
+    Args:
+        number: from 0, in the order of time.
+        round: from 0; four processes.
+        rate: images a second, from the process's median; None where it counts for nothing.
+    """
+
+    number: int
+    round: int
+    side: SideName
+    timing: ProcessTiming
+    rate: float | None
+
+
+@dataclass(frozen=True)
+class FalseAlarms:
+    """A against itself: what the set-up says where there is nothing to find.
+
+    Args:
+        asked: comparisons that were wanted.
+        processes: that were run; each comparison begins one round after the one before it.
+        independent: comparisons that share no process.
+        width: median half-width of the intervals, relative.
+        visible: the smallest difference that eight of ten of these comparisons would have found.
+        failed: which process gave no figure and why, where one ended it.
+    """
+
+    asked: int
+    decisions: tuple[Decision, ...]
+    runs: tuple[Run, ...]
+    processes: int
+    independent: int
+    width: float | None
+    visible: float | None
+    interrupted: bool = False
+    failed: str | None = None
+
+    def count(self, verdict: Verdict) -> int:
+        """Comparisons with this verdict."""
+        return sum(decision.verdict == verdict for decision in self.decisions)
+
+    @property
+    def false(self) -> int:
+        """Comparisons that found a difference."""
+        return self.count("faster") + self.count("slower")
+
+    @property
+    def too_many(self) -> bool:
+        """Whether more than one in twenty comparisons found what is not there."""
+        return self.false > 0.05 * len(self.decisions)
+
+
+@dataclass(frozen=True)
+class VersusRow:
+    """A and B, and what was found.
+
+    Args:
+        a, b: words for a row of a file; sides that were run.
+        rate_a, rate_b: images a second, median over the processes.
+        runs: in the order of time; of files, first A's and then B's.
+        interleaved: whether processes of the two sides alternated, so that drift cancels.
+    """
+
+    a: Side | str
+    b: Side | str
+    decision: Decision
+    rate_a: float | None
+    rate_b: float | None
+    runs: tuple[Run, ...]
+    interleaved: bool
+    interrupted: bool = False
+    doubts: tuple[str, ...] = ()
+    plan: Plan | None = None
+    setting: dict[str, Any] = field(default_factory=dict)
+
+
+def as_document_row(row: VersusRow | FalseAlarms) -> dict[str, Any]:
+    """A row for JSON, with settings as they stand in every other document."""
+    values = asdict(row)
+    if isinstance(row, FalseAlarms):
+        values["verdicts"] = {verdict: row.count(verdict) for verdict in VERDICTS}
+        return values
+    for name, side in (("a", row.a), ("b", row.b)):
+        values[name] = as_document_side(side) if isinstance(side, Side) else side
+    values["order"] = order(row.runs) if row.interleaved else None
+    return values
+
+
+def as_document_side(side: Side) -> dict[str, Any]:
+    """A side for JSON."""
+    values = asdict(side)
+    setting = values["setting"]
+    values["setting"] = {**setting.pop("resolution"), **setting}
+    return values
+
+
+def order(runs: Sequence[Run]) -> str:
+    """The sides in the order of time, a word for a round: ``ABBA BAAB``."""
+    rounds: dict[int, str] = {}
+    for run in runs:
+        rounds[run.round] = rounds.get(run.round, "") + run.side
+    return " ".join(rounds.values())

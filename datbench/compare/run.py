@@ -1,0 +1,319 @@
+"""Pairs of processes, one of either side, and what they say.
+
+The processes of a pair run at once and take turns, or one after the other. Of each round of two
+pairs a coin decides whether it is ABBA or BAAB: which side of a pair begins. Within a round a
+linear drift cancels; the coin breaks what recurs with the rounds' own period. No round is thrown
+away to warm the machine up: its first pair is one of many to a test on ranks.
+"""
+
+from __future__ import annotations
+
+import math
+import random
+import time
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from itertools import islice
+from statistics import median
+from typing import TypeAlias
+
+from ..machine import software
+from ..timing.records import WAITED, ProcessTiming
+from .decide import decide_pairs
+from .records import Decision, FalseAlarms, Plan, Run, SideName
+
+Sampler: TypeAlias = Callable[[SideName], ProcessTiming]
+"""Times one side in a fresh process. What goes wrong there is an outcome."""
+
+
+Pairs: TypeAlias = Callable[[SideName, int], Iterable[ProcessTiming]]
+"""Times a pair: the side that is named, then the other one. Told the pair's number from 0."""
+
+
+Step: TypeAlias = Callable[[int, int, float], None]
+"""Told the pair at work, its number from 1, of how many, and the seconds left, about."""
+
+
+ROUND = 4
+"""Processes in a round."""
+
+
+OTHER: dict[SideName, SideName] = {"A": "B", "B": "A"}
+
+
+@dataclass(frozen=True)
+class Compared:
+    """Processes in the order of time, and what they say."""
+
+    runs: tuple[Run, ...]
+    decision: Decision
+    interrupted: bool
+
+
+def quiet(pair: int, of: int, left: float) -> None:
+    """Nobody watches."""
+
+
+def one_at_a_time(sample: Sampler) -> Pairs:
+    """Pairs whose second process begins when the first has ended, and not if it ended badly."""
+
+    def pairs(first: SideName, number: int) -> Iterator[ProcessTiming]:
+        timing = sample(first)
+        yield timing
+        if timing.outcome == "measured" and timing.timing is not None:
+            yield sample(OTHER[first])
+
+    return pairs
+
+
+def sides(seed: int) -> Iterator[SideName]:
+    """The sides in the order of time, without end; round by round ABBA or BAAB."""
+    coin = random.Random(seed)
+    orders: tuple[tuple[SideName, ...], ...] = (("A", "B", "B", "A"), ("B", "A", "A", "B"))
+    while True:
+        yield from orders[coin.getrandbits(1)]
+
+
+def compare(pairs: Pairs, images: dict[SideName, int], plan: Plan, step: Step = quiet) -> Compared:
+    """Run rounds until they say something, or the plan ends. Ctrl-C keeps the whole pairs.
+
+    Args:
+        images: of each side's batch.
+    """
+    order = sides(plan.seed)
+    runs: list[Run] = []
+    level = plan.look_level()
+    for processes in plan.looks():
+        interrupted = extend(runs, order, 2 * processes, pairs, images, step)
+        decision = decided(runs, plan.floor, level)
+        if interrupted or decision.verdict != "ambiguous":
+            return Compared(tuple(runs), decision, interrupted)
+    return Compared(tuple(runs), decision, False)
+
+
+def extend(
+    runs: list[Run],
+    order: Iterator[SideName],
+    processes: int,
+    pairs: Pairs,
+    images: dict[SideName, int],
+    step: Step,
+) -> bool:
+    """Run to so many processes, or to the first that fails; whether somebody interrupted it."""
+    begin, before = time.perf_counter(), len(runs)
+    try:
+        while len(runs) < processes:
+            done = len(runs) - before
+            taken = (time.perf_counter() - begin) / done if done else 0.0
+            pair = len(runs) // 2
+            step(pair + 1, processes // 2, taken * (processes - len(runs)))
+            first, _ = islice(order, 2)
+            ended = zip((first, OTHER[first]), pairs(first, pair), strict=False)
+            found = [_add(runs, side, timing, images[side]) for side, timing in ended]
+            if any(run.timing.outcome == "interrupted" for run in found):
+                return True
+            if any(run.rate is None for run in found):
+                return False
+    except KeyboardInterrupt:
+        return True
+    return False
+
+
+def _add(runs: list[Run], side: SideName, timing: ProcessTiming, images: int) -> Run:
+    number = len(runs)
+    runs.append(Run(number, number // ROUND, side, timing, rate(timing, images)))
+    return runs[-1]
+
+
+def rate(timing: ProcessTiming, images: int) -> float | None:
+    """Images a second of a process that ended well."""
+    found = timing.timing
+    if timing.outcome != "measured" or found is None:
+        return None
+    return images / found.median if 0 < found.median < math.inf else None
+
+
+def median_rate(runs: Sequence[Run], side: SideName) -> float | None:
+    """Of the processes that count; None where there is none."""
+    rates = [run.rate for run in runs if run.side == side and run.rate is not None]
+    return median(rates) if rates else None
+
+
+def decided(runs: Sequence[Run], floor: float, level: float) -> Decision:
+    """The verdict of so many runs; of a process that failed, none."""
+    wrong = [run for run in runs if run.rate is None and run.timing.outcome != "interrupted"]
+    # One that waited for the other in vain is not the reason.
+    failed = next(
+        (run for run in wrong if run.timing.reason != WAITED), wrong[0] if wrong else None
+    )
+    if failed is not None:
+        timing = failed.timing
+        what = "no time" if timing.outcome == "measured" else timing.outcome
+        why = f"{what}: {timing.reason}" if timing.reason else what
+        reason = f"process {failed.number + 1}, of {failed.side}, {why}"
+        return Decision("failed", floor, level, reason=reason)
+    return decide_pairs(differences(runs), floor, level)
+
+
+def differences(runs: Sequence[Run]) -> list[float]:
+    """log(seconds of B / seconds of A) of each whole pair of neighbours."""
+    found = []
+    for first, second in zip(runs[::2], runs[1::2], strict=False):
+        if first.rate is not None and second.rate is not None:
+            a, b = (first, second) if first.side == "A" else (second, first)
+            assert a.rate is not None
+            assert b.rate is not None
+            found.append(math.log(a.rate / b.rate))
+    return found
+
+
+# What speaks against a comparison whose processes all ended well.
+
+
+FEW = 6
+"""Samples below which a process's median is not known at 95 %, whatever the interval."""
+
+
+def doubts(runs: Sequence[Run]) -> tuple[str, ...]:
+    """In words, each once."""
+    found = []
+    throttled = [run for run in runs if run.timing.telemetry and run.timing.telemetry.throttled]
+    if throttled:
+        reasons = sorted(
+            {r for run in throttled if (t := run.timing.telemetry) for r in t.throttled}
+        )
+        found.append(
+            f"the GPU was throttled in {len(throttled)} of {len(runs)} processes "
+            f"({', '.join(reasons)})"
+        )
+    found += _of_the_samples(
+        [run.timing for run in runs if run.timing.timing is not None], len(runs)
+    )
+    for side in "AB":
+        if any(run.side == side and run.timing.restless for run in runs):
+            found.append(
+                f"threads of {side} go on working in the other side's turns and may slow it down; "
+                "--one-at-a-time keeps the sides apart"
+            )
+    a, b = (
+        [run.timing.environment for run in runs if run.side == side and run.timing.environment]
+        for side in "AB"
+    )
+    found += software(a, b)
+    threads = {
+        side: {run.timing.threads for run in runs if run.side == side} - {None} for side in "AB"
+    }
+    if threads["A"] and threads["B"] and threads["A"] != threads["B"]:
+        said = [", ".join(str(n) for n in threads[side]) for side in "AB"]
+        found.append(f"threads {said[0]} for A, {said[1]} for B")
+    return tuple(found)
+
+
+def _of_the_samples(processes: Sequence[ProcessTiming], of: int) -> Iterator[str]:
+    """What a process's median does not show."""
+    timings = [process.timing for process in processes if process.timing is not None]
+    few = sum(len(timing.samples) < FEW for timing in timings)
+    if few:
+        yield f"{few} of {of} processes took fewer than {FEW} samples; give a longer --budget"
+    unsettled = sum(not timing.settled for timing in timings)
+    if unsettled:
+        yield f"the warm-up did not end in {unsettled} of {of} processes; give a longer --budget"
+    # Where two took turns, the other one saw the same.
+    alone = [process.timing for process in processes if process.timing and process.turns is None]
+    drifted = [timing.drift for timing in alone if timing.drift is not None]
+    if drifted:
+        most = max(drifted, key=abs)
+        yield (
+            f"the level moved within {len(drifted)} of {of} processes, by up to {100 * most:+.0f} "
+            "%: their medians speak of no one level"
+        )
+
+
+# A against itself: how often this set-up sees what is not there, and how little it can see.
+#
+# Each comparison begins one round after the one before it and shares the others with it, so that
+# twenty cost not twenty times as much but three to five. The rate that they give is as right as
+# that of separate ones, on average; it is less sure, and `independent` says how much.
+
+
+FOUND = 0.8
+"""Of the comparisons that should see a difference, for it to be called visible."""
+
+
+def processes(plan: Plan, comparisons: int) -> int:
+    """How many it takes."""
+    return 2 * plan.processes + ROUND * (comparisons - 1)
+
+
+def false_alarms(
+    pairs: Pairs, images: int, plan: Plan, comparisons: int, step: Step = quiet
+) -> FalseAlarms:
+    """Compare A with itself so many times, as the plan's first look would.
+
+    Ctrl-C, or a process that gives no figure, ends it early; what was finished is kept.
+
+    Args:
+        pairs: of A with itself: it plays B too.
+    """
+    runs: list[Run] = []
+    both: dict[SideName, int] = {"A": images, "B": images}
+    wanted = processes(plan, comparisons)
+    interrupted = extend(runs, sides(plan.seed), wanted, pairs, both, step)
+    level = plan.look_level()
+    whole = decided(runs, plan.floor, level)
+    finished = [run for run in runs if run.rate is not None]
+    length = 2 * plan.processes
+    decisions = tuple(
+        decided(finished[start : start + length], plan.floor, level)
+        for start in range(0, len(finished) - length + 1, ROUND)
+    )
+    return FalseAlarms(
+        comparisons,
+        decisions,
+        tuple(runs),
+        len(runs),
+        len(finished) // length,
+        median(map(_width, decisions)) if decisions else None,
+        _visible(decisions, plan.floor) if decisions else None,
+        interrupted,
+        whole.reason if whole.verdict == "failed" else None,
+    )
+
+
+def trusted(decision: Decision, alarms: FalseAlarms | None) -> Decision:
+    """The verdict on B, withdrawn where A differed from itself too often on this set-up."""
+    if alarms is None or not alarms.too_many or decision.ratio is None:
+        return decision
+    if decision.verdict == "failed":
+        return decision
+    reason = (
+        f"A differed from itself in {alarms.false} of {len(alarms.decisions)} comparisons, so that "
+        f"no verdict is to be trusted; the processes alone would say {decision.verdict}"
+    )
+    return replace(
+        decision, verdict="ambiguous", needed=None, reason=reason, withdrawn=decision.verdict
+    )
+
+
+def _width(decision: Decision) -> float:
+    assert decision.low is not None
+    assert decision.high is not None
+    return math.sqrt(decision.high / decision.low) - 1
+
+
+def _visible(decisions: tuple[Decision, ...], floor: float) -> float:
+    """The relative difference that `FOUND` of the comparisons would have found, either way.
+
+    A difference moves estimate and interval by as much. It is found when the interval leaves 1 and
+    the estimate the floor.
+    """
+    limit = math.log1p(floor)
+    takes = []
+    for decision in decisions:
+        assert decision.low is not None
+        assert decision.high is not None
+        assert decision.ratio is not None
+        low, middle, high = (math.log(x) for x in (decision.low, decision.ratio, decision.high))
+        takes += [max(-low, limit - middle), max(high, limit + middle)]
+    takes.sort()
+    return math.expm1(takes[math.ceil(FOUND * len(takes)) - 1])

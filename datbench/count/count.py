@@ -1,0 +1,398 @@
+"""Counting one run of a model, forward and backward, and leaving the model as it was."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.utils._pytree import tree_leaves
+
+from ..errors import MeasurementError
+from ..models.declared import observing
+from ..models.detectors.dense import FourMaps
+from ..models.pyramid import PyramidBackbone
+from ..models.resolve import Spec, is_ours, resolve
+from ..run import _image, _reported, below_autograd, build_for_count, quiet, unchanged
+from ..setting import MULTIPLY_ADDS, Setting
+from .conventions import Convention
+from .recorder import ModuleTracker, OperatorCall, Recorder
+from .records import CountRow, GroupRow, ParameterRow, PartRow
+
+# From a module's path to the stage of the network that it belongs to.
+
+
+def stage_of(model: nn.Module, path: str) -> str:
+    """The stage of a module: ``stages.2``, ``layers.0``, ``layer3``, ``stem``, ``head``.
+
+    Of a detector's backbone, with the norms that it lacks: ``backbone.stages.2``.
+
+    The first component of the path, and the second if the first is a list of numbered parts
+    whose own name carries no number (`stages.2`, but `layer3` stays whole).
+    """
+    if not path:
+        return "(model)"
+    parts = path.split(".")
+    container = getattr(model, "_orig_mod", model)
+    if isinstance(container, FourMaps) and parts[0] == "backbone" and len(parts) > 1:
+        return f"backbone.{stage_of(container.backbone, '.'.join(parts[1:]))}"
+    if isinstance(container, FourMaps) and parts[0] == "norms":
+        return ".".join(["backbone", *parts[:2]])
+    child = getattr(container, parts[0], None)
+    numbered = isinstance(child, (nn.ModuleList, nn.Sequential))
+    many = len(parts) > 1 and parts[1].isdigit() and not parts[0][-1].isdigit()
+    plural = parts[0].endswith("s")
+    return ".".join(parts[:2]) if numbered and many and plural else parts[0]
+
+
+# One count, seen by convention, operator, module and stage.
+
+
+@dataclass(frozen=True)
+class Group:
+    """A sum over operator calls that share a key.
+
+    Args:
+        key: the operator, stage or module.
+        calls: how many calls.
+        amount: in the convention's unit.
+        bytes_read, bytes_written: summed over the calls.
+    """
+
+    key: str
+    calls: int
+    amount: int
+    bytes_read: int
+    bytes_written: int
+
+    @property
+    def intensity(self) -> float | None:
+        """Arithmetic intensity: amount for each byte moved; None where nothing moves."""
+        moved = self.bytes_read + self.bytes_written
+        return self.amount / moved if moved else None
+
+
+@dataclass(frozen=True)
+class Count:
+    """Every operator call of one run of a model, unweighted.
+
+    Args:
+        calls: in the order in which they ran.
+        stages: stage of a module path.
+    """
+
+    calls: tuple[OperatorCall, ...]
+    stages: Mapping[str, str]
+
+    def total(self, convention: Convention, phase: str | None = None) -> int:
+        """The whole cost in the convention's unit, of one phase or both."""
+        return sum(
+            convention.weigh(call.cost, call.module_type)
+            for call in self.calls
+            if call.cost and phase in (None, call.phase)
+        )
+
+    def multiply_adds(self) -> int:
+        """Multiply-adds alone, whatever the convention."""
+        return sum(
+            amount
+            for call in self.calls
+            for kind, amount in call.cost.items()
+            if kind in MULTIPLY_ADDS
+        )
+
+    def by_operator(self, convention: Convention) -> list[Group]:
+        """Sums by operator, largest first."""
+        groups = self._grouped(convention, lambda call: call.operator)
+        return sorted(groups, key=lambda group: -group.amount)
+
+    def by_stage(self, convention: Convention) -> list[Group]:
+        """Sums by stage, in the order in which they ran."""
+        return self._grouped(convention, lambda call: self.stages.get(call.module, "(model)"))
+
+    def by_module(self, convention: Convention, depth: int | None = None) -> list[Group]:
+        """Sums by module path, cut to `depth` components where given."""
+
+        def key(call: OperatorCall) -> str:
+            parts = call.module.split(".") if call.module else []
+            return ".".join(parts[:depth]) or "(model)"
+
+        return self._grouped(convention, key)
+
+    def ignored(self, convention: Convention) -> list[Group]:
+        """Counted operators to which the convention gives no weight, most calls first."""
+        groups = self._grouped(
+            convention,
+            lambda call: call.operator,
+            lambda call: (
+                call.status == "counted" and convention.weigh(call.cost, call.module_type) == 0
+            ),
+        )
+        return sorted(groups, key=lambda group: -group.calls)
+
+    def with_status(self, status: str, convention: Convention) -> list[Group]:
+        """Operators that are ``counted``, ``free`` or ``unknown``, with their calls."""
+        return self._grouped(
+            convention, lambda call: call.operator, lambda call: call.status == status
+        )
+
+    def _grouped(
+        self,
+        convention: Convention,
+        key: Callable[[OperatorCall], str],
+        keep: Callable[[OperatorCall], bool] = lambda call: True,
+    ) -> list[Group]:
+        sums: dict[str, list[int]] = {}
+        for call in self.calls:
+            if keep(call):
+                row = sums.setdefault(key(call), [0, 0, 0, 0])
+                row[0] += 1
+                row[1] += convention.weigh(call.cost, call.module_type)
+                row[2] += call.bytes_read
+                row[3] += call.bytes_written
+        return [Group(name, *row) for name, row in sums.items()]
+
+
+def count(model: nn.Module, *inputs: Any, backward: bool = False) -> Count:
+    """Count one run of `model` on `inputs`, on whatever device they are.
+
+    The model is run in the mode that it is in, and is unchanged afterwards: its hooks, gradients,
+    buffers and random state are what they were.
+
+    Args:
+        inputs: what the model's forward takes; tensors on meta cost nothing.
+        backward: count the backward of the sum of all floating outputs too.
+
+    Raises:
+        MeasurementError: nothing that the model returns has a gradient, though one was asked for.
+    """
+    with ExitStack() as stack:
+        tracker = stack.enter_context(ModuleTracker(model))
+        stack.enter_context(unchanged(model))
+        recorder = Recorder(tracker)
+        stack.enter_context(observing(recorder))
+        with torch.no_grad(), below_autograd(), recorder, quiet():
+            model(*inputs)
+        if backward:
+            _count_backward(model, inputs, recorder)
+    paths = {call.module for call in recorder.calls}
+    return Count(tuple(recorder.calls), {path: stage_of(model, path) for path in paths})
+
+
+def _count_backward(model: nn.Module, inputs: tuple[Any, ...], recorder: Recorder) -> None:
+    """Run the forward once more to make a graph, then record its backward."""
+    wanted: list[Tensor] = [p for p in model.parameters() if p.requires_grad]
+    wanted += [x for x in inputs if isinstance(x, Tensor) and x.requires_grad]
+    before = len(recorder.calls)
+    try:
+        losses = _losses(model, inputs, recorder)
+        # autograd.grad, not backward(): it touches no .grad and fires no hook of a parameter.
+        with recorder:
+            torch.autograd.grad(losses, wanted, _ones(losses), allow_unused=True)
+    except RuntimeError as error:
+        if "use_reentrant" not in str(error):
+            raise
+        # Re-entrant checkpointing allows backward() alone.
+        del recorder.calls[before:]
+        losses = _losses(model, inputs, recorder)
+        with recorder, _gradients_kept(wanted):
+            torch.autograd.backward(losses, _ones(losses))
+
+
+def _losses(model: nn.Module, inputs: tuple[Any, ...], recorder: Recorder) -> list[Tensor]:
+    """Every output with a gradient, from a forward whose graph the recorder knows."""
+    recorder.phase = "forward"
+    with torch.enable_grad(), recorder.linking(), recorder, quiet():
+        outputs = model(*inputs)
+    losses = [
+        leaf for leaf in tree_leaves(outputs) if isinstance(leaf, Tensor) and leaf.requires_grad
+    ]
+    if not losses:
+        raise MeasurementError("the model's output has no gradient to count a backward of.")
+    recorder.phase = "backward"
+    return losses
+
+
+def _ones(losses: list[Tensor]) -> list[Tensor]:
+    return [torch.ones_like(loss) for loss in losses]
+
+
+@contextmanager
+def _gradients_kept(tensors: list[Tensor]) -> Iterator[None]:
+    kept = [(tensor, tensor.grad) for tensor in tensors]
+    for tensor in tensors:
+        tensor.grad = None
+    try:
+        yield
+    finally:
+        for tensor, gradient in kept:
+            tensor.grad = gradient
+
+
+def count_model(model: str | Spec, setting: Setting) -> Count:
+    """Build a model in evaluation mode and count it.
+
+    Args:
+        model: any name that `datbench.models.resolve` knows, such as ``dat_t``,
+            ``timm:swin_tiny_patch4_window7_224`` or ``package.module:factory``, or its spec.
+
+    Raises:
+        UnknownNameError: no such model.
+        MeasurementError: the device is not there, or the model does not run with this setting.
+    """
+    spec = resolve(model) if isinstance(model, str) else model
+    return count_built(spec.name, build_for_count(spec, setting), setting)
+
+
+def count_anywhere(spec: Spec, setting: Setting) -> tuple[nn.Module, Count]:
+    """Build and count a model; one of others that needs real values on meta, on the CPU instead.
+
+    Raises:
+        DatbenchError: it does not run.
+    """
+    try:
+        module = build_for_count(spec, setting)
+        return module, count_built(spec.name, module, setting)
+    except MeasurementError:
+        if setting.device != "meta" or is_ours(spec):
+            raise
+    real = replace(setting, device="cpu")
+    module = build_for_count(spec, real)
+    return module, count_built(spec.name, module, real)
+
+
+def count_built(name: str, module: nn.Module, setting: Setting) -> Count:
+    """Count a model that is built already, on an image of the setting's size."""
+    inner = module.backbone if isinstance(module, FourMaps) else module
+    foreign = not isinstance(inner, PyramidBackbone)
+    with _reported(name, setting, foreign):
+        image = _image(setting, setting.device, getattr(torch, setting.dtype))
+        return count(module, image, backward=setting.backward)
+
+
+# Numbers of parameters and buffers.
+
+
+def parameters(model: nn.Module) -> ParameterRow:
+    """Trainable and frozen parameters and buffers of `model`, shared tensors once."""
+    trainable = frozen = 0
+    for parameter in model.parameters():
+        if parameter.requires_grad:
+            trainable += parameter.numel()
+        else:
+            frozen += parameter.numel()
+    return ParameterRow(trainable, frozen, sum(buffer.numel() for buffer in model.buffers()))
+
+
+def parameters_by_stage(model: nn.Module) -> dict[str, ParameterRow]:
+    """The same for each stage, in the model's order."""
+    rows: dict[str, Counter[str]] = {}
+    for name, parameter in model.named_parameters():
+        row = rows.setdefault(stage_of(model, name.rpartition(".")[0]), Counter())
+        row["params" if parameter.requires_grad else "frozen"] += parameter.numel()
+    for name, buffer in model.named_buffers():
+        row = rows.setdefault(stage_of(model, name.rpartition(".")[0]), Counter())
+        row["buffers"] += buffer.numel()
+    return {
+        stage: ParameterRow(row["params"], row["frozen"], row["buffers"])
+        for stage, row in rows.items()
+    }
+
+
+def parameters_by_part(model: nn.Module) -> dict[str, ParameterRow]:
+    """The same for each part: ``backbone``, ``neck``, ``box_heads``."""
+    rows: dict[str, ParameterRow] = {}
+    for stage, row in parameters_by_stage(model).items():
+        part = stage.partition(".")[0]
+        old = rows.get(part, ParameterRow(0, 0, 0))
+        rows[part] = ParameterRow(
+            old.params + row.params, old.frozen + row.frozen, old.buffers + row.buffers
+        )
+    return rows
+
+
+def parts(model: nn.Module) -> list[PartRow]:
+    """The stages of a model with their classes, in the model's order."""
+    classes = {path: type(module).__name__ for path, module in model.named_modules()}
+    return [
+        PartRow(stage, classes.get(stage, ""), row.params, row.frozen, row.buffers)
+        for stage, row in parameters_by_stage(model).items()
+    ]
+
+
+def mask_elements(model: nn.Module) -> int:
+    """Elements of attention masks that a model keeps as buffers, which some prints count."""
+    return sum(
+        buffer.numel()
+        for name, buffer in model.named_buffers()
+        if name.rpartition(".")[2].endswith("mask")
+    )
+
+
+# A count as a row of plain values, for reports and JSON.
+
+
+def count_row(spec: Spec, setting: Setting, convention: Convention) -> CountRow:
+    """Build, count and summarise one model.
+
+    Raises:
+        MeasurementError: it does not run with this setting.
+    """
+    module = build_for_count(spec, setting)
+    return summarise(
+        spec.name, module, count_built(spec.name, module, setting), setting, convention
+    )
+
+
+def summarise(
+    name: str, model: nn.Module, count: Count, setting: Setting, convention: Convention
+) -> CountRow:
+    """A count under one convention, with the model's parameters beside it."""
+    total = count.total(convention)
+    sizes = parameters(model)
+
+    def rows(groups: list[Group]) -> tuple[GroupRow, ...]:
+        return tuple(
+            GroupRow(
+                group.key,
+                group.calls,
+                group.amount,
+                group.amount / total if total else 0.0,
+                group.bytes_read,
+                group.bytes_written,
+                group.intensity,
+            )
+            for group in groups
+        )
+
+    def calls(groups: list[Group]) -> dict[str, int]:
+        return {group.key: group.calls for group in groups}
+
+    return CountRow(
+        model=name,
+        setting=setting,
+        convention=convention.name,
+        unit=convention.unit,
+        amount=total,
+        macs=total if convention.unit == "MAC" else count.multiply_adds(),
+        flops=total if convention.unit == "FLOP" else None,
+        forward=count.total(convention, "forward"),
+        backward=count.total(convention, "backward") if setting.backward else None,
+        params=sizes.params,
+        frozen=sizes.frozen,
+        buffers=sizes.buffers,
+        bytes_read=sum(call.bytes_read for call in count.calls),
+        bytes_written=sum(call.bytes_written for call in count.calls),
+        stages=rows(count.by_stage(convention)),
+        operators=rows(count.by_operator(convention)),
+        modules=rows(count.by_module(convention)),
+        counted=calls(count.with_status("counted", convention)),
+        ignored=calls(count.ignored(convention)),
+        free=calls(count.with_status("free", convention)),
+        unknown=calls(count.with_status("unknown", convention)),
+        stage_params={stage: row.params for stage, row in parameters_by_stage(model).items()},
+    )

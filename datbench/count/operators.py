@@ -1,0 +1,221 @@
+"""What to do with an operator when it is dispatched: count it, let it pass, or look inside.
+
+Every operator falls into one of three lists. *Counted*: it has a rule, or torch tags it as
+pointwise. *Free*: it computes nothing (views, copies, creation, indexing), though it may move
+bytes. *Unknown*: neither; it is named in the result and never taken for zero in silence.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Literal
+
+import torch
+from torch import Tensor
+from torch._ops import OpOverload
+from torch.utils._python_dispatch import TorchDispatchMode
+
+from ..setting import Kind
+from .rules import RULES, Cost, Rule, first
+from .shapes import is_plain_inplace, predict
+
+# The base of datbench's dispatch modes.
+
+
+if TYPE_CHECKING:
+
+    class _Mode:
+        """TorchDispatchMode as a type checker may see it: torch leaves it untyped."""
+
+        def __enter__(self) -> Any: ...
+        def __exit__(self, *exc_info: object) -> None: ...
+
+else:
+    _Mode = TorchDispatchMode
+
+
+class EagerMode(_Mode):
+    """A dispatch mode that is never compiled, and says so.
+
+    Torch otherwise wraps a mode's handler in `torch._dynamo.disable`, whose first call imports the
+    whole compiler: about as long as `import torch` itself. Compiled modules run eagerly under
+    these modes in any case (`datbench.count.count`).
+    """
+
+    supports_higher_order_operators = True
+
+    @classmethod
+    def _should_skip_dynamo(cls) -> bool:
+        return False
+
+
+Status = Literal["counted", "free", "unknown", "composite"]
+
+
+_FREE = frozenset(
+    f"aten::{name}"
+    for name in """
+    _copy_from _has_compatible_shallow_copy_type _local_scalar_dense _nested_tensor_from_mask
+    _pin_memory _reshape_alias _shape_as_tensor _sparse_coo_tensor_unsafe _to_copy _unsafe_view
+    alias_copy arange block_diag cat channel_shuffle clone concat constant_pad_nd copy copy_
+    detach_ diag_embed diagonal_scatter embedding empty empty_like empty_permuted empty_strided
+    equal expand_copy eye fill fill_ flip full full_like gather hann_window index index_copy
+    index_copy_ index_fill index_fill_ index_select is_nonzero is_pinned is_same_size item lift
+    lift_fresh lift_fresh_copy linspace logspace masked_scatter masked_select multinomial
+    new_empty new_empty_strided new_full new_ones new_zeros nonzero nonzero_static one_hot ones
+    ones_like pad permute_copy pin_memory pixel_shuffle pixel_unshuffle put rand rand_like
+    randint randint_like randn randn_like randperm record_stream reflection_pad1d
+    reflection_pad2d reflection_pad3d repeat repeat_interleave replication_pad1d
+    replication_pad2d replication_pad3d resize resize_ resize_as_ roll rot90 scalar_tensor
+    scatter scatter_ select_backward select_scatter set_ slice_backward slice_scatter split_copy
+    split_with_sizes_copy stack sym_numel sym_size sym_stride sym_storage_offset t_copy take
+    take_along_dim tril tril_ tril_indices triu triu_ triu_indices unbind_copy
+    unsafe_chunk unsafe_split unsafe_split_with_sizes unique_consecutive unique_dim view_copy
+    zero zero_ zeros zeros_like
+    value_selecting_reduction_backward _unsafe_index _unsafe_masked_index
+    reflection_pad2d_backward replication_pad2d_backward diagonal_backward
+    """.split()
+)
+
+
+_FREE_PREFIXES = ("prim::", "profiler::", "prims::device_put", "aten::_assert", "aten::_nested_")
+
+
+_MOVES_NOTHING = frozenset(
+    f"aten::{name}"
+    for name in """
+    _unsafe_view _reshape_alias lift lift_fresh detach_ unsafe_chunk unsafe_split
+    unsafe_split_with_sizes empty empty_like empty_permuted empty_strided new_empty
+    new_empty_strided resize_ set_ is_pinned is_same_size _has_compatible_shallow_copy_type
+    """.split()
+)
+"""Free operators that neither read nor write, though torch does not call them views."""
+
+
+READS_WHAT_IT_WRITES = frozenset(
+    {"aten::embedding", "aten::index", "aten::index_select", "aten::gather", "aten::take"}
+)
+"""Operators that touch only the rows that they return."""
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What to do with one operator.
+
+    Args:
+        is_view: its result shares its input's memory, or has none to fill: no byte moves.
+        overload: its full name, such as ``aten::add.Tensor``.
+        is_inplace: it writes into its first argument and changes no shape.
+    """
+
+    name: str
+    status: Status
+    rule: Rule | None = None
+    is_view: bool = False
+    overload: str = ""
+    is_inplace: bool = False
+
+
+def _pointwise(args: Sequence[Any], kwargs: Mapping[str, Any], out: Any) -> Cost:
+    return {Kind.ELEMENTWISE: first(out).numel()}
+
+
+_plans: dict[Any, Plan] = {}
+
+
+def plan_of(operator: Any) -> Plan:
+    """The plan for a dispatched operator.
+
+    A rule may be registered at any time, so an operator that has none is looked up again.
+    """
+    plan = _plans.get(operator)
+    if plan is None or plan.status in ("unknown", "composite"):
+        plan = _plans[operator] = _make_plan(operator)
+    return plan
+
+
+def _make_plan(operator: Any) -> Plan:
+    if not isinstance(operator, OpOverload):
+        name = f"higher_order::{operator}"
+        return Plan(name, "counted" if name in RULES else "unknown", RULES.get(name))
+    name = operator._schema.name
+    status, rule = _classify(operator, name)
+    return Plan(
+        name,
+        status,
+        rule,
+        is_view=status == "free" and (operator.is_view or name in _MOVES_NOTHING),
+        overload=_full_name(operator),
+        is_inplace=is_plain_inplace(operator),
+    )
+
+
+def _classify(operator: OpOverload, name: str) -> tuple[Status, Rule | None]:
+    # An in-place or out= form costs what the plain form costs.
+    base = name[:-1] if name.endswith("_") and not name.endswith("__") else name
+    rule = RULES.get(name) or RULES.get(base)
+    if rule is not None:
+        return "counted", rule
+    if name in _FREE or base in _FREE or name.startswith(_FREE_PREFIXES):
+        return "free", None
+    if torch.Tag.pointwise in operator.tags:
+        return "counted", _pointwise
+    # Before views: `reshape`, `contiguous` and `to` say that they may alias, and may copy.
+    if _is_composite(operator):
+        return "composite", None
+    return ("free" if operator.is_view else "unknown"), None
+
+
+_DROPOUTS = ("aten::dropout", "aten::feature_dropout", "aten::alpha_dropout")
+
+
+def returns_its_input(plan: Plan, args: Sequence[Any], kwargs: Mapping[str, Any]) -> bool:
+    """Whether this call does nothing at all: a dropout in evaluation, or at a rate of 0."""
+    if plan.name not in _DROPOUTS:
+        return False
+    rate = args[1] if len(args) > 1 else kwargs["p"]
+    train = args[2] if len(args) > 2 else kwargs["train"]
+    return not train or rate == 0
+
+
+def execute(operator: Any, plan: Plan, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Any:
+    """The operator's result: from shapes alone on meta where that is enough, else by running it."""
+    if plan.is_inplace:
+        if isinstance(args[0], Tensor) and args[0].is_meta:
+            return args[0]
+    elif not plan.is_view:
+        predicted = predict(plan.overload, args, kwargs)
+        if predicted is not None:
+            return predicted
+    return operator(*args, **kwargs)
+
+
+class ShapesOnly(EagerMode):
+    """Run operators on meta tensors from shapes alone, for building models: initialising a
+    tensor without storage does nothing.
+    """
+
+    def __torch_dispatch__(
+        self,
+        func: Any,
+        types: Sequence[type],
+        args: Sequence[Any] = (),
+        kwargs: Mapping[str, Any] | None = None,
+    ) -> Any:
+        return execute(func, plan_of(func), args, kwargs or {})
+
+
+def _full_name(operator: OpOverload) -> str:
+    """``aten::add.Tensor``; the default overload has no suffix."""
+    schema = operator._schema
+    name: str = schema.name
+    return f"{name}.{schema.overload_name}" if schema.overload_name else name
+
+
+def _is_composite(operator: OpOverload) -> bool:
+    return bool(
+        torch._C._dispatch_has_kernel_for_dispatch_key(
+            _full_name(operator), "CompositeImplicitAutograd"
+        )
+    )

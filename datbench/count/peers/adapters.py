@@ -1,0 +1,333 @@
+"""How each counter is called, and what it says: a total, and the own amount of each module.
+
+A module's own amount leaves out what runs inside its children. What a counter attributes to no
+module is the total less the modules' sum.
+"""
+
+from __future__ import annotations
+
+import io
+import logging
+import os
+import sys
+import time
+import warnings
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from importlib import import_module, metadata
+from pathlib import Path
+from typing import Any, Literal, TypeAlias
+
+from torch import Tensor, nn
+from torch.nn.modules.module import register_module_forward_hook, register_module_forward_pre_hook
+
+from ...process import one_line, serve
+from ...setting import Resolution, Setting
+
+Amount: TypeAlias = int | float
+"""Floats only where the counter itself has them."""
+
+
+@dataclass(frozen=True)
+class Tally:
+    """What a counter said, in its unit.
+
+    Args:
+        modules: own amounts by path; None where the counter gives a total alone.
+    """
+
+    total: Amount
+    modules: Mapping[str, Amount] | None
+
+
+@dataclass(frozen=True)
+class Peer:
+    """A counter.
+
+    Args:
+        package: whose version is shown.
+        module: what must be importable.
+        unit: of its figure.
+    """
+
+    name: str
+    package: str
+    module: str
+    unit: Literal["MAC", "FLOP"]
+    count: Callable[[nn.Module, Tensor], Tally] = field(repr=False)
+
+
+def _fvcore(model: nn.Module, x: Tensor) -> Tally:
+    analysis = import_module("fvcore.nn").FlopCountAnalysis(model, x)
+    analysis.unsupported_ops_warnings(False).uncalled_modules_warnings(False)
+    analysis.tracer_warnings("none")
+    by_module = analysis.by_module_and_operator()
+    within = {path: sum(counts.values()) for path, counts in by_module.items() if counts}
+    return Tally(int(analysis.total()), _own(within))
+
+
+def _torch(model: nn.Module, x: Tensor) -> Tally:
+    mode = import_module("torch.utils.flop_counter").FlopCounterMode(display=False)
+    with mode:
+        model(x)
+    root = type(model).__name__
+    within: dict[str, Amount] = {}
+    for name, counts in mode.get_flop_counts().items():
+        if name == root or name.startswith(f"{root}."):
+            within[name[len(root) + 1 :]] = sum(counts.values())
+    return Tally(int(mode.get_total_flops()), _own(within))
+
+
+def _ptflops(model: nn.Module, x: Tensor) -> Tally:
+    counted = import_module("ptflops").get_model_complexity_info
+    watcher = _PtflopsWatcher(model)
+    with watcher:
+        total, _ = counted(model, tuple(x.shape[1:]), as_strings=False, ost=watcher)
+    if total is None:
+        raise RuntimeError("ptflops could not run the model")
+    return Tally(total, watcher.amounts)
+
+
+class _PtflopsWatcher(io.StringIO):
+    """Sees what ptflops keeps to itself: its hooks' sums and its patched functions' lists.
+
+    The sums stand on the modules while ptflops prints them, to this stream. The lists are of the
+    whole model; what is new in them when a module begins or ends belongs to who ran until then.
+    """
+
+    def __init__(self, model: nn.Module) -> None:
+        super().__init__()
+        self.amounts: dict[str, Amount] = {}
+        self._model = model
+        self._paths = _paths(model)
+        self._stack = [""]
+        self._seen: dict[int, int] = {}
+
+    def __enter__(self) -> _PtflopsWatcher:
+        self._handles = (
+            register_module_forward_pre_hook(self._begin),
+            register_module_forward_hook(self._end),
+        )
+        return self
+
+    def __exit__(self, *exc_info: object) -> None:
+        for handle in self._handles:
+            handle.remove()
+
+    def _begin(self, module: nn.Module, inputs: Any) -> None:
+        self._flush()
+        self._stack.append(self._paths.get(id(module), self._stack[-1]))
+
+    def _end(self, module: nn.Module, inputs: Any, output: Any) -> None:
+        self._flush()
+        self._stack.pop()
+
+    def _flush(self) -> None:
+        functional = import_module("torch.nn.functional").relu
+        tensors = import_module("torch").matmul
+        for wrapper in (functional, tensors):
+            found = getattr(wrapper, "collector", [])
+            seen = self._seen.get(id(found), 0)
+            self._add(self._stack[-1], sum(map(int, found[seen:])))
+            self._seen[id(found)] = len(found)
+
+    def _add(self, path: str, amount: Amount) -> None:
+        if amount:
+            self.amounts[path] = self.amounts.get(path, 0) + amount
+
+    def write(self, text: str) -> int:
+        """The model is being printed: its sums can be read now."""
+        if text.strip():
+            self._read(self._model)
+        return len(text)
+
+    def _read(self, module: nn.Module) -> None:
+        amount = getattr(module, "__flops__", None)
+        if amount is not None:  # it stops at a module that it knows, as ptflops does
+            self._add(self._paths[id(module)], int(amount))
+            return
+        for child in module.children():
+            self._read(child)
+
+
+def _thop(model: nn.Module, x: Tensor) -> Tally:
+    profile = import_module("thop").profile
+    total, _, layers = profile(model, (x,), verbose=False, ret_layer_info=True)
+    own: dict[str, Amount] = {}
+
+    def walk(path: str, amount: float, children: Mapping[str, Any]) -> None:
+        inside = 0.0
+        for name, (below, _, deeper) in children.items():
+            inside += below
+            walk(f"{path}.{name}" if path else name, below, deeper)
+        if amount != inside:
+            own[path] = _whole(amount - inside)
+
+    walk("", total, layers)
+    return Tally(_whole(total), own)
+
+
+def _calflops(model: nn.Module, x: Tensor) -> Tally:
+    pipeline = import_module("calflops.calculate_pipline").CalFlopsPipline(
+        model=model, include_backPropagation=False, compute_bp_factor=2.0
+    )
+    pipeline.start_flops_calculate()
+    model(x)
+    own = {
+        path: _whole(amount)
+        for path, module in model.named_modules()
+        if (amount := getattr(module, "__macs__", 0))
+    }
+    total = _whole(pipeline.get_total_macs())
+    pipeline.end_flops_calculate()
+    return Tally(total, own)
+
+
+def _torchinfo(model: nn.Module, x: Tensor) -> Tally:
+    found = import_module("torchinfo").summary(model, input_data=[x], verbose=0, depth=1000)
+    paths, own = _paths(model), dict[str, Amount]()
+    for layer in found.summary_list:
+        if layer.is_leaf_layer and layer.macs:  # the total is of leaves
+            path = paths[id(layer.module)]
+            own[path] = own.get(path, 0) + layer.macs
+    return Tally(found.total_mult_adds, own)
+
+
+PEERS: dict[str, Peer] = {
+    peer.name: peer
+    for peer in (
+        Peer("fvcore", "fvcore", "fvcore.nn", "MAC", _fvcore),
+        Peer("torch", "torch", "torch.utils.flop_counter", "FLOP", _torch),
+        Peer("ptflops", "ptflops", "ptflops", "MAC", _ptflops),
+        Peer("thop", "thop", "thop", "MAC", _thop),
+        Peer("calflops", "calflops", "calflops", "MAC", _calflops),
+        Peer("torchinfo", "torchinfo", "torchinfo", "MAC", _torchinfo),
+    )
+}
+
+
+def _own(within: Mapping[str, Amount]) -> dict[str, Amount]:
+    """Amounts of modules without their children, from amounts with them.
+
+    A module that was not called (a list of modules) is not in `within`: what it holds belongs to
+    the nearest module above it that was.
+    """
+    own = dict(within)
+    for path, amount in within.items():
+        above = next((a for a in _above(path) if a in within), None)
+        if above is not None:
+            own[above] -= amount
+    return {path: amount for path, amount in own.items() if amount}
+
+
+def _above(path: str) -> Iterator[str]:
+    """Paths above this one, nearest first: ``a.b.c`` -> ``a.b``, ``a``, ``(empty)``."""
+    while path:
+        path = path.rpartition(".")[0]
+        yield path
+
+
+def _paths(model: nn.Module) -> dict[int, str]:
+    """The first path of every module."""
+    return {id(module): path for path, module in model.named_modules()}
+
+
+def _whole(amount: float) -> Amount:
+    """The same, as an integer where it is one."""
+    return int(amount) if amount == int(amount) else amount
+
+
+# The process in which one counter counts one model: `python -m datbench.count.peers.adapters`.
+#
+# How the job comes in and the answer goes out, `datbench.process` says.
+
+
+def work(job: dict[str, Any]) -> dict[str, Any]:
+    """Do the job, or say in one line why it cannot be done."""
+    warnings.simplefilter("ignore")
+    logging.disable(logging.CRITICAL)
+    try:
+        return run(job)
+    except (Exception, SystemExit) as error:
+        return {"reason": one_line(error)}
+
+
+def run(job: Mapping[str, Any]) -> dict[str, Any]:
+    """Build the model, call the counter once, and say what it said and what that took.
+
+    Args:
+        job: ``peer``, ``model``, ``width``, ``height``, ``attention``, ``features``.
+    """
+    peer = PEERS[job["peer"]]
+    import_module(peer.module)
+    import torch
+
+    from ...run import build_for_count
+
+    setting = Setting(
+        Resolution(job["width"], job["height"]),
+        device="cpu",
+        attention=job["attention"],
+        features=job["features"],
+    )
+    model = build_for_count(job["model"], setting)
+    x = torch.zeros(1, 3, job["height"], job["width"])
+    held, earlier = _reset_peak()
+    began = time.perf_counter()
+    with torch.no_grad():
+        tally = peer.count(model, x)
+    seconds = time.perf_counter() - began
+    peak = _peak()
+    return {
+        "version": metadata.version(peer.package),
+        "total": tally.total,
+        "modules": tally.modules,
+        "seconds": seconds,
+        "peak_bytes": None if peak is None else max(peak, earlier or 0),
+        "extra_bytes": None if peak is None or held is None else max(0, peak - held),
+    }
+
+
+def _reset_peak() -> tuple[int | None, int | None]:
+    """What the process holds now and the most it ever held; forgets the latter where it can.
+
+    Linux keeps both, and forgets on request. Elsewhere the peak so far stands for both, so a
+    counting call that stays below it shows as nothing.
+    """
+    peak = _peak()
+    try:
+        Path("/proc/self/clear_refs").write_text("5")
+    except OSError:
+        return peak, peak
+    return _status("VmRSS") or peak, peak
+
+
+def _peak() -> int | None:
+    """The most memory that the process ever held; None where no one keeps that."""
+    found = _status("VmHWM")
+    if found is not None:
+        return found
+    try:
+        import resource
+    except ImportError:  # not on Windows
+        return None
+    most = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return most if sys.platform == "darwin" else most * 1024
+
+
+def _status(key: str) -> int | None:
+    """A line of /proc/self/status in bytes; None where there is no such thing."""
+    try:
+        with open("/proc/self/status", encoding="ascii") as lines:
+            for line in lines:
+                if line.startswith(f"{key}:"):
+                    return int(line.split()[1]) * 1024
+    except OSError:
+        pass
+    return None
+
+
+if __name__ == "__main__":
+    code = serve(work)
+    sys.stdout.flush()
+    os._exit(code)  # no counter's exit handlers, and no wait for the reading thread

@@ -1,0 +1,289 @@
+"""The dispatch mode that sees every operator of a model, forward and backward.
+
+The forward runs below autograd, where an operator arrives as the model called it (`linear`,
+`matmul`, `scaled_dot_product_attention`), on every device alike and whether or not a kernel is
+fused. The backward runs under autograd, where each operator is traced to the module that made
+its graph node by the node's sequence number.
+"""
+
+from __future__ import annotations
+
+import bisect
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import torch
+from torch import Tensor, nn
+from torch.nn.modules.module import register_module_forward_hook, register_module_forward_pre_hook
+
+from ..models.declared import Declaration
+from ..setting import Kind
+from .operators import READS_WHAT_IT_WRITES, EagerMode, Plan, execute, plan_of, returns_its_input
+
+# Which module is running: paths and classes, through torch's global hooks.
+#
+# Global hooks leave the model's own hooks alone; they are removed when the tracking ends.
+
+
+class ModuleTracker:
+    """A stack of (path, class name) of the modules whose forward is running.
+
+    A class with an attribute `stands_for` goes by that name: it is another layer's equal.
+
+    A module that is called under a name of `model.named_modules()` has that path; `_orig_mod`,
+    which `torch.compile` adds, is left out. A module made during the forward has its caller's.
+    """
+
+    def __init__(self, model: nn.Module) -> None:
+        self._paths: dict[int, str] = {}
+        for path, module in model.named_modules():
+            clean = ".".join(part for part in path.split(".") if part != "_orig_mod")
+            self._paths.setdefault(id(module), clean)
+        self._root = type(model).__qualname__
+        self._stack: list[tuple[str, str]] = []
+
+    @property
+    def current(self) -> tuple[str, str]:
+        """Path and class of the innermost running module."""
+        return self._stack[-1] if self._stack else ("", self._root)
+
+    def __enter__(self) -> ModuleTracker:
+        self._handles = (
+            register_module_forward_pre_hook(self._enter),
+            register_module_forward_hook(self._exit, always_call=True),
+        )
+        return self
+
+    def __exit__(self, *exc_info: object) -> None:
+        for handle in self._handles:
+            handle.remove()
+        self._stack.clear()
+
+    def _enter(self, module: nn.Module, inputs: Any) -> None:
+        path = self._paths.get(id(module))
+        if path is None:
+            path = self.current[0]
+        kind: str = getattr(module, "stands_for", type(module).__qualname__)
+        self._stack.append((path, kind))
+
+    def _exit(self, module: nn.Module, inputs: Any, output: Any) -> None:
+        if self._stack:
+            self._stack.pop()
+
+
+Phase = Literal["forward", "backward"]
+
+
+Recorded = Literal["counted", "free", "unknown"]
+
+
+@dataclass(frozen=True)
+class OperatorCall:
+    """One operator that ran.
+
+    Args:
+        operator: its name, such as ``aten::linear``.
+        module: path of the module that ran it; empty for the model itself.
+        module_type: class of that module.
+        cost: amounts by kind of work, unweighted.
+        bytes_read, bytes_written: sizes of the tensors that it takes and makes; a view moves none.
+        shapes: of its tensor arguments.
+    """
+
+    operator: str
+    module: str
+    module_type: str
+    phase: Phase
+    status: Recorded
+    cost: Mapping[Kind, int]
+    bytes_read: int
+    bytes_written: int
+    shapes: tuple[tuple[int, ...], ...]
+
+
+@dataclass(frozen=True)
+class _Owner:
+    """Who made an autograd node: the module, and the declared operator if it was inside one."""
+
+    module: str
+    module_type: str
+    declaration: Declaration | None
+
+
+class Recorder(EagerMode):
+    """Records operator calls, or (with `recording` off) only who makes autograd nodes."""
+
+    def __init__(self, tracker: ModuleTracker) -> None:
+        super().__init__()
+        self.calls: list[OperatorCall] = []
+        self.tracker = tracker
+        self.phase: Phase = "forward"
+        self.recording = True
+        self._declarations: list[Declaration] = []
+        self._owners: dict[int, _Owner] = {}
+        self._sequence: list[int] = []
+        self._seen_backward: set[int] = set()
+
+    # Declared operators: see `datbench.models.declared`.
+
+    def enter(self, declaration: Declaration) -> None:
+        """Take the declared cost; what runs until `exit` is its inside."""
+        if self.recording and not self._declarations:
+            module, module_type = self.tracker.current
+            self._record_declared(declaration, module, module_type, times=1)
+        self._declarations.append(declaration)
+
+    def exit(self) -> None:
+        """The declared operator has ended."""
+        self._declarations.pop()
+
+    def _record_declared(
+        self, declaration: Declaration, module: str, module_type: str, times: int
+    ) -> None:
+        self.calls.append(
+            OperatorCall(
+                declaration.operator,
+                module,
+                module_type,
+                self.phase,
+                "counted",
+                {kind: times * amount for kind, amount in declaration.cost.items()},
+                times * declaration.bytes_read,
+                times * declaration.bytes_written,
+                (),
+            )
+        )
+
+    @contextmanager
+    def linking(self) -> Iterator[None]:
+        """Record nothing, but remember which module makes which autograd node."""
+        self.recording = False
+        try:
+            yield
+        finally:
+            self.recording = True
+            self._sequence = sorted(self._owners)
+
+    # Dispatch.
+
+    def __torch_dispatch__(
+        self,
+        func: Any,
+        types: Sequence[type],
+        args: Sequence[Any] = (),
+        kwargs: Mapping[str, Any] | None = None,
+    ) -> Any:
+        kwargs = kwargs or {}
+        plan = plan_of(func)
+        if plan.status == "composite":
+            with self:
+                out = func.decompose(*args, **kwargs)
+            if out is not NotImplemented:
+                return out
+        if not self.recording:
+            self._link()
+            return func(*args, **kwargs)
+        if self.phase == "forward":
+            if self._declarations:
+                return execute(func, plan, args, kwargs)
+            module, module_type = self.tracker.current
+        else:
+            owner = self._backward_owner()
+            if owner is not None and owner.declaration is not None:
+                self._declared_backward(owner)
+                return func(*args, **kwargs)
+            module, module_type = (owner.module, owner.module_type) if owner else ("", "")
+        inputs = _tensors(args)
+        forward = self.phase == "forward"
+        out = execute(func, plan, args, kwargs) if forward else func(*args, **kwargs)
+        self.calls.append(self._call(plan, module, module_type, args, kwargs, out, inputs))
+        return out
+
+    def _call(
+        self,
+        plan: Plan,
+        module: str,
+        module_type: str,
+        args: Sequence[Any],
+        kwargs: Mapping[str, Any],
+        out: Any,
+        inputs: list[Tensor],
+    ) -> OperatorCall:
+        inputs = inputs + _tensors(tuple(kwargs.values())) if kwargs else inputs
+        read = written = 0
+        idle = returns_its_input(plan, args, kwargs)
+        if not (plan.is_view or idle):
+            outputs = _tensors(out if isinstance(out, (tuple, list)) else (out,))
+            written = sum(map(_moved, outputs))
+            if plan.name in READS_WHAT_IT_WRITES:
+                read = written + sum(map(_moved, inputs[1:]))
+            else:
+                read = sum(map(_moved, inputs))
+        cost = plan.rule(args, kwargs, out) if plan.rule is not None and not idle else {}
+        status: Recorded = "unknown" if plan.status == "composite" else plan.status
+        if idle:
+            status = "free"
+        return OperatorCall(
+            plan.name,
+            module,
+            module_type,
+            self.phase,
+            status,
+            cost,
+            read,
+            written,
+            tuple(tuple(t.shape) for t in inputs),
+        )
+
+    # From autograd nodes to modules.
+
+    def _link(self) -> None:
+        # The node of the operator being dispatched was made just before, so it has the last
+        # number given out. Later operators of the same node find the number taken.
+        number = torch._C._autograd._get_sequence_nr() - 1
+        if number not in self._owners:
+            module, module_type = self.tracker.current
+            inside = self._declarations[0] if self._declarations else None
+            self._owners[number] = _Owner(module, module_type, inside)
+
+    def _backward_owner(self) -> _Owner | None:
+        module, module_type = self.tracker.current
+        if module:
+            return _Owner(module, module_type, None)  # a checkpointed module runs again
+        node = torch._C._current_autograd_node()
+        if node is None or not self._sequence:
+            return None
+        # A node that no dispatched operator made (a custom Function) belongs where the one
+        # before it does.
+        at = bisect.bisect_right(self._sequence, node._sequence_nr()) - 1
+        return self._owners[self._sequence[max(at, 0)]]
+
+    def _declared_backward(self, owner: _Owner) -> None:
+        """The backward of a declared operator, once: two gradients for each product."""
+        declaration = owner.declaration
+        assert declaration is not None
+        if id(declaration) not in self._seen_backward:
+            self._seen_backward.add(id(declaration))
+            self._record_declared(declaration, owner.module, owner.module_type, times=2)
+
+
+def _tensors(values: Sequence[Any]) -> list[Tensor]:
+    """The tensors among an operator's arguments or results, lists looked into."""
+    found: list[Tensor] = []
+    for value in values:
+        if isinstance(value, Tensor):
+            found.append(value)
+        elif isinstance(value, (list, tuple)):
+            found.extend(item for item in value if isinstance(item, Tensor))
+    return found
+
+
+def _moved(tensor: Tensor) -> int:
+    """Bytes of a tensor's elements; an expanded dimension is stored, and moved, once."""
+    elements = 1
+    for size, stride in zip(tensor.shape, tensor.stride(), strict=True):
+        if stride or size == 0:
+            elements *= size
+    return elements * tensor.element_size()

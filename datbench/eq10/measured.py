@@ -1,0 +1,652 @@
+"""Attention modules timed over growing maps and growing numbers of keys, beside the formula."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from statistics import median
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.autograd.profiler import profile, record_function
+
+from .. import units
+from ..count.count import count
+from ..count.recorder import OperatorCall
+from ..errors import MeasurementError, UsageError
+from ..machine import check_device
+from ..models.config import Deformable, DeformableDetr, SpatialReduction, Stage, Window
+from ..models.config import Mixer as MixerConfig
+from ..models.mixers import make_mixer
+from ..models.mixers.attention import Mixer
+from ..profile.attribute import quiet_kineto
+from ..run import available_bytes
+from ..setting import ATTENTIONS, DTYPES, Attention, Kind
+from ..timing.ceilings import ceilings
+from ..timing.records import (
+    Ceilings,
+    Exponent,
+    Group,
+    LeftOut,
+    Measurements,
+    Point,
+    Ratio,
+    Share,
+    Timing,
+)
+from ..timing.sample import Interval, exponent, median_interval, time_calls
+from .formulas import Formula, formula_of
+from .identity import FVCORE, attribute
+
+# What measured points say: exponents, r = 1 against global attention, what is left out.
+
+
+_BOTH = 0.975
+"""Two intervals of this level hold both medians, and so their ratio, at 95 % or more."""
+
+
+def exponents(points: Sequence[Point], ratio: int, side: int) -> tuple[Exponent, ...]:
+    """Every line that three points or more make.
+
+    Args:
+        ratio: r of SRA where the map grows; everything else grows at r = 1.
+        side: of the map on which Ns grows.
+    """
+    timed = [point for point in points if point.timing is not None]
+    return tuple(_lines(timed, ratio, side))
+
+
+def _lines(timed: Sequence[Point], ratio: int, side: int) -> Iterator[Exponent]:
+    for kind in dict.fromkeys(point.kind for point in timed):
+        stride = ratio if kind == "SRA" else 1
+        here = [p for p in timed if p.kind == kind and p.stride == stride]
+        if len(here) >= 3:
+            grid = kind in ("DMHA", "MSA", "SRA")
+            held = f"r = {stride}" if grid else f"{here[0].keys} keys a query"
+            yield _line(kind, "HW", held, here)
+    for kind in ("DMHA", "SRA"):
+        here = [p for p in timed if p.kind == kind and p.height == side]
+        if len({point.keys for point in here}) >= 3:
+            yield _line(kind, "Ns", f"HW = {side}x{side}", here)
+
+
+def _line(kind: str, over: str, held: str, points: Sequence[Point]) -> Exponent:
+    grows: Callable[[Point], int] = (
+        (lambda p: p.height * p.width) if over == "HW" else (lambda p: p.keys)
+    )
+    sizes = [grows(point) for point in points]
+    time = exponent(sizes, [_median(point) for point in points])
+    formula, macs, moved = (
+        exponent(sizes, costs).value
+        for costs in (
+            [point.formula for point in points],
+            [point.macs for point in points],
+            [point.bytes for point in points],
+        )
+    )
+    return Exponent(
+        kind,
+        "HW" if over == "HW" else "Ns",
+        held,
+        len(points),
+        time.value,
+        time.low,
+        time.high,
+        formula,
+        macs,
+        moved,
+    )
+
+
+def _median(point: Point) -> float:
+    assert point.timing is not None
+    return point.timing.median
+
+
+def _interval(point: Point) -> Interval:
+    assert point.timing is not None
+    return median_interval(point.timing.samples, _BOTH)
+
+
+def ratios(points: Sequence[Point]) -> tuple[Ratio, ...]:
+    """Deformable over global attention, on every map where both were timed."""
+    return tuple(
+        _ratio(deformable, everywhere)
+        for deformable, everywhere in _pairs(points)
+        if everywhere is not None
+    )
+
+
+def _pairs(points: Sequence[Point]) -> Iterator[tuple[Point, Point | None]]:
+    """DMHA at r = 1 and MSA on the same map, small maps first."""
+    timed = [p for p in points if p.timing is not None and p.stride == 1]
+    everywhere = {p.height: p for p in timed if p.kind == "MSA"}
+    for point in sorted((p for p in timed if p.kind == "DMHA"), key=lambda p: p.height):
+        yield point, everywhere.get(point.height)
+
+
+def _ratio(ours: Point, theirs: Point) -> Ratio:
+    over, under = (_interval(point) for point in (ours, theirs))
+    enough = min(over.coverage, under.coverage) >= _BOTH
+    memory = None
+    if ours.peak_bytes and theirs.peak_bytes:
+        memory = ours.peak_bytes / theirs.peak_bytes
+    return Ratio(
+        ours.height,
+        over.value / under.value,
+        over.low / under.high if enough else None,
+        over.high / under.low if enough else None,
+        ours.formula / theirs.formula,
+        ours.macs / theirs.macs,
+        ours.bytes / theirs.bytes,
+        memory,
+    )
+
+
+def left_out(points: Sequence[Point]) -> tuple[LeftOut, ...]:
+    """Time that the formula leaves out against MACs that it leaves out, on every map."""
+    return tuple(_left_out(ours, theirs) for ours, theirs in _pairs(points) if ours.shares)
+
+
+def _left_out(ours: Point, theirs: Point | None) -> LeftOut:
+    assert ours.mac_fraction is not None
+    return LeftOut(
+        ours.height,
+        _share(ours, "left out"),
+        _share(ours, "rest"),
+        sum(share.mac_share for share in ours.shares if share.group == "left out"),
+        ours.mac_fraction,
+        _share(theirs, "rest") if theirs is not None and theirs.shares else None,
+        theirs.mac_fraction if theirs is not None else None,
+    )
+
+
+def _share(point: Point, group: str) -> float:
+    return sum(share.share for share in point.shares if share.group == group)
+
+
+# What is measured: the modules, the maps and strides, and what all of them share.
+
+
+WINDOW = 7
+"""Swin's."""
+
+
+RATIO = 2
+"""Of spatial reduction where the map grows."""
+
+
+DETR_POINTS = 49
+"""Keys a query in Table 8: as many as DAT-T's queries have at 224."""
+
+
+@dataclass(frozen=True)
+class Job:
+    """One point to be: a module's description, the side of its map, r."""
+
+    kind: str
+    config: MixerConfig
+    side: int
+    stride: int
+
+    def __str__(self) -> str:
+        coarser = f" r {self.stride}" if self.kind in ("DMHA", "SRA") else ""
+        return f"{self.kind} {self.side}x{self.side}{coarser}"
+
+
+@dataclass(frozen=True)
+class How:
+    """What all points share."""
+
+    dim: int
+    heads: int
+    batch: int
+    dtype: torch.dtype
+    device: torch.device
+    attention: Attention
+
+    def shape(self, side: int) -> tuple[int, int, int, int]:
+        """(B, H, W, C) of a square map."""
+        return self.batch, side, side, self.dim
+
+
+def how_of(dim: int, heads: int, batch: int, dtype: str, device: str, attention: Attention) -> How:
+    """What all points share, checked.
+
+    Raises:
+        UsageError: it cannot be timed so, or not here.
+    """
+    for value, known, what in ((dtype, DTYPES, "dtype"), (attention, ATTENTIONS, "attention")):
+        if value not in known:
+            raise UsageError(f"{what} {value!r}: choose one of {', '.join(known)}.")
+    if batch < 1:
+        raise UsageError(f"batch {batch}: write a number from 1.")
+    where = check_device(device)
+    if where.type == "meta":
+        raise UsageError("nothing runs on meta, so nothing can be timed; use cpu or cuda.")
+    return How(dim, heads, batch, getattr(torch, dtype), where, attention)
+
+
+def jobs_of(
+    dim: int,
+    heads: int,
+    groups: int,
+    kernel: int,
+    sides: Sequence[int],
+    strides: Sequence[int],
+    side_for_strides: int,
+) -> Iterator[Job]:
+    """Every point to be, once: small maps first, the modules of one map beside each other.
+
+    Raises:
+        UsageError: sizes that do not fit each other, or too few of them.
+    """
+    numbers = (dim, heads, groups, kernel, side_for_strides, *sides, *strides)
+    if min(numbers) < 1:
+        raise UsageError("widths, heads, groups, kernels, sides and strides are numbers from 1.")
+    for what, values in (("sides", sides), ("strides", strides)):
+        if len(set(values)) < 3:
+            raise UsageError(f"{what}: a line with its interval takes three different ones.")
+    if max(strides) > side_for_strides:
+        raise UsageError(
+            f"stride {max(strides)} leaves no key on a map of side {side_for_strides}; "
+            "use smaller strides or a larger map."
+        )
+    if min(sides) < RATIO:
+        raise UsageError(f"side {min(sides)}: the smallest map that SRA can reduce is {RATIO}.")
+    try:
+        Stage(dim, heads, (Deformable(groups, kernel),))
+    except ValueError as error:
+        raise UsageError(f"{error}.") from error
+    for side in sorted(set(sides)):
+        yield Job("DMHA", Deformable(groups, kernel), side, 1)
+        yield Job("MSA", SpatialReduction(1), side, 1)
+        yield Job("SRA", SpatialReduction(RATIO), side, RATIO)
+        yield Job("W-MSA", Window(WINDOW), side, 1)
+        yield Job("D-DETR", DeformableDetr(DETR_POINTS), side, 1)
+    side = side_for_strides
+    for stride in sorted(set(strides), reverse=True):
+        if stride != 1 or side not in sides:
+            yield Job("DMHA", Deformable(groups, kernel, stride), side, stride)
+        if stride != 1 and (stride != RATIO or side not in sides):
+            yield Job("SRA", SpatialReduction(stride), side, stride)
+
+
+# Whose time it is: a module's operators under the profiler, attributed as its counts are.
+#
+# Each operator that the counter saw is a term's if the identity gives it to one, and else
+# softmax, elementwise or neither. The profiler sees the same operators, in the same modules and
+# with the same shapes. What an operator calls inside is its own, but for the copies that it
+# makes.
+
+
+SOFTMAX = "softmax"
+
+
+ELEMENTWISE = "elementwise"
+
+
+MOVES = "copies, views and dispatch"
+
+
+REST = (SOFTMAX, ELEMENTWISE, MOVES)
+
+
+_RANGE = "datbench module:"
+
+
+_COPIES = frozenset("aten::copy_ aten::clone aten::_to_copy aten::contiguous".split())
+
+
+_Shapes = tuple[tuple[int, ...], ...]
+
+
+_Labels = Mapping[tuple[str, str], Mapping[_Shapes, str]]
+
+
+def shares(
+    mixer: Mixer, formula: Formula, calls: Sequence[OperatorCall], x: Tensor, runs: int
+) -> tuple[Share, ...]:
+    """Every part of the module's time on `x`, terms first; the shares add up to 1.
+
+    On a CPU it is the operators' own time, Python between them left out; on a GPU the kernels'.
+    The profiler costs a microsecond or so an operator: on small maps that is not nothing.
+
+    Args:
+        calls: what the counter saw of this module on an input of this shape.
+        runs: under the profiler; a part's time is its median over them.
+    """
+    names = [expected.name for expected in formula.expected if expected.predicted]
+    macs = attribute("", mixer, formula, calls)
+    seconds: dict[str, list[float]] = {}
+    for number, label, spent in _spent(mixer, _labels(mixer, formula, calls), x, runs):
+        seconds.setdefault(label, [0.0] * runs)[number] += spent
+    operators = [_label(mixer, formula, call) for call in calls]
+    within = {name: median(seconds[name]) if name in seconds else 0.0 for name in (*names, *REST)}
+    within |= {name: median(s) for name, s in seconds.items() if name not in within}
+    whole, counted = sum(within.values()), sum(macs.values())
+    return tuple(
+        Share(
+            name,
+            _group(name, formula),
+            spent,
+            spent / whole if whole else 0.0,
+            macs.get(name, 0),
+            macs.get(name, 0) / counted if counted else 0.0,
+            operators.count(name),
+        )
+        for name, spent in within.items()
+    )
+
+
+def _group(name: str, formula: Formula) -> Group:
+    if name in REST:
+        return "rest"
+    in_formula = {expected.name for expected in formula.expected if expected.formula}
+    return "formula" if name in in_formula else "left out"
+
+
+def _label(mixer: Mixer, formula: Formula, call: OperatorCall) -> str:
+    """The term to which the identity gives a call; else what kind of work it is."""
+    for term in attribute("", mixer, formula, [call]):
+        return term
+    if Kind.SOFTMAX in call.cost:
+        return SOFTMAX
+    return ELEMENTWISE if call.cost else MOVES
+
+
+def _labels(mixer: Mixer, formula: Formula, calls: Sequence[OperatorCall]) -> _Labels:
+    labels: dict[tuple[str, str], dict[_Shapes, str]] = {}
+    for call in calls:
+        if call.cost:
+            found = labels.setdefault((call.module, call.operator), {})
+            found[_solid(call.shapes)] = _label(mixer, formula, call)
+    return labels
+
+
+def _solid(shapes: Sequence[Sequence[int]]) -> _Shapes:
+    """Without numbers, which the profiler cannot tell from arguments that are no tensors."""
+    return tuple(tuple(shape) for shape in shapes if shape)
+
+
+def _spent(mixer: Mixer, labels: _Labels, x: Tensor, runs: int) -> Iterator[tuple[int, str, float]]:
+    """(number of the run, label, seconds) of every operator's own time."""
+    gpu = x.is_cuda
+    profiler = profile(
+        use_device=x.device.type if gpu else None, use_kineto=gpu, record_shapes=True
+    )
+    with _ranges(mixer), quiet_kineto(), profiler:
+        for _ in range(runs):
+            mixer(x)
+        if gpu:
+            torch.cuda.synchronize(x.device)
+    numbers: dict[int, int] = {}
+    for event in profiler.function_events or ():
+        if event.device_type.name != "CPU" or event.name.startswith(_RANGE):
+            continue  # kernels are read from the operators that launched them
+        chain, module, root = _ancestry(event)
+        if root is None:
+            continue  # before or after the module
+        number = numbers.setdefault(root, len(numbers))
+        own = event.self_device_time_total if gpu else event.self_cpu_time_total
+        yield number, _of_event(chain, module, labels), max(0.0, own) / 1e6
+
+
+def _ancestry(event: Any) -> tuple[list[Any], str, int | None]:
+    """The operators from this one outward, the module that called them, and the run."""
+    chain, module, root = [], "", None
+    while event is not None and not event.name.startswith(_RANGE):
+        chain.append(event)
+        event = event.cpu_parent
+    if event is not None:
+        module = event.name.removeprefix(_RANGE)
+    while event is not None:
+        if event.name == _RANGE:
+            root = event.id
+        event = event.cpu_parent
+    return chain, module, root
+
+
+def _of_event(chain: Sequence[Any], module: str, labels: _Labels) -> str:
+    if chain[0].name in _COPIES:
+        return MOVES
+    for event in reversed(chain):  # as the module called it
+        found = labels.get((module, event.name))
+        if found is not None:
+            first = next(iter(found.values()))
+            if len(set(found.values())) == 1:
+                return first
+            return found.get(_solid(event.input_shapes), MOVES)
+    return MOVES
+
+
+@contextmanager
+def _ranges(mixer: nn.Module) -> Iterator[None]:
+    """A range of the profiler's around every module's forward, named by its path."""
+    open_ranges: list[Any] = []
+
+    def entering(path: str) -> Callable[..., None]:
+        def hook(*_: Any) -> None:
+            named: Any = record_function(_RANGE + path)
+            named.__enter__()
+            open_ranges.append(named)
+
+        return hook
+
+    def leave(*_: Any) -> None:
+        open_ranges.pop().__exit__(None, None, None)
+
+    handles: list[Any] = []
+    try:
+        for path, module in mixer.named_modules():
+            handles.append(module.register_forward_pre_hook(entering(path)))
+            handles.append(module.register_forward_hook(leave, always_call=True))
+        yield
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
+SIDES = (7, 14, 21, 28, 35)
+"""Multiples of a window of 7, so that no map is padded."""
+
+
+_CEILINGS = 0.1
+"""Of the budget."""
+
+
+_PROFILED = 0.2
+"""Of a point's seconds, the part for the profiler."""
+
+
+_RUNS = 20
+"""Under the profiler, at most."""
+
+
+MEMORY = "out of memory"
+
+
+@dataclass(frozen=True)
+class _Counted:
+    """A point that is counted and waits to be timed."""
+
+    job: Job
+    formula: Formula
+    calls: Sequence[OperatorCall]
+    point: Point
+
+
+def measure(
+    *,
+    dim: int = 384,
+    heads: int = 12,
+    groups: int = 3,
+    kernel: int = 5,
+    sides: Sequence[int] = SIDES,
+    strides: Sequence[int] = (8, 4, 2, 1),
+    side_for_strides: int = SIDES[-1],
+    batch: int = 1,
+    dtype: str = "float32",
+    device: str = "cpu",
+    attention: Attention = "eager",
+    budget: float = 45.0,
+    step: Callable[[str], None] = lambda text: None,
+) -> Measurements:
+    """Measure DMHA and its peers; the sizes are the third stage's of DAT-T unless told.
+
+    Where memory ends, the point says so. Ctrl-C ends the measuring and keeps the finished points.
+
+    Args:
+        sides: of square maps, at r = 1 (keys grow with the map; SRA reduces by `RATIO`).
+        strides: r, on a map of side `side_for_strides`, for DMHA and SRA.
+        budget: seconds, shared by the ceilings and all points; a slow call may pass it.
+        step: told what is being measured.
+
+    Raises:
+        UsageError: sizes that do not fit each other, or too few of them for a line.
+        MeasurementError: not one point could be measured.
+    """
+    jobs = list(jobs_of(dim, heads, groups, kernel, sides, strides, side_for_strides))
+    how = how_of(dim, heads, batch, dtype, device, attention)
+    if not budget > 0:
+        raise UsageError(f"budget {budget:g}: write a number of seconds above 0.")
+    start = time.perf_counter()
+    points: list[Point] = []
+    limits: Ceilings | None = None
+    interrupted = False
+    try:
+        step("ceilings: matrix product and copy")
+        limits = _ceilings(how, _CEILINGS * budget)
+        waiting = [_counted(job, how) for job in jobs]
+        weights = _weights([counted.point for counted in waiting])
+        for number, counted in enumerate(waiting):
+            step(f"{counted.job} ({number + 1} of {len(waiting)})")
+            left = max(budget - (time.perf_counter() - start), 0.0)
+            if counted.point.macs / limits.macs > max(left, 1.0):
+                reason = "at the machine's best rate one call takes longer than the budget has left"
+                points.append(replace(counted.point, reason=reason))
+                continue
+            seconds = left * weights[number] / sum(weights[number:])
+            points.append(_rated(_measured(counted, how, seconds), limits))
+    except KeyboardInterrupt:
+        interrupted = True
+    if points and not interrupted and all(point.timing is None for point in points):
+        raise MeasurementError(f"no attention module could be measured: {points[0].reason}.")
+    return Measurements(
+        *(dim, heads, groups, kernel, WINDOW, RATIO, DETR_POINTS),
+        *(batch, dtype, device, attention, budget, time.perf_counter() - start, limits),
+        points=tuple(points),
+        exponents=exponents(points, RATIO, side_for_strides),
+        ratios=ratios(points),
+        left_out=left_out(points),
+        interrupted=interrupted,
+    )
+
+
+def _ceilings(how: How, seconds: float) -> Ceilings:
+    try:
+        return ceilings(how.device, how.dtype, seconds)
+    except (RuntimeError, MemoryError) as error:
+        raise MeasurementError(
+            f"the machine's ceilings on {how.device}: {_first(error)}."
+        ) from error
+
+
+def _counted(job: Job, how: How) -> _Counted:
+    """The module's formula and its operators, from a run on meta."""
+    bare = _built(job, replace(how, device=torch.device("meta")))
+    formula = formula_of(bare, job.side, job.side)
+    assert formula is not None
+    x = torch.empty(how.shape(job.side), dtype=how.dtype, device="meta")
+    calls = count(bare, x).calls
+    point = Point(
+        job.kind,
+        job.side,
+        job.side,
+        formula.sizes.keys,
+        job.stride,
+        how.batch * sum(expected.formula for expected in formula.expected),
+        sum(FVCORE.weigh(call.cost, call.module_type) for call in calls),
+        sum(call.bytes_read + call.bytes_written for call in calls),
+    )
+    return _Counted(job, formula, calls, point)
+
+
+def _weights(points: Sequence[Point]) -> list[float]:
+    """How the seconds are shared: by the bytes that a call moves, a fifth of them evenly."""
+    whole = sum(point.bytes for point in points)
+    return [point.bytes + whole / (4 * len(points)) for point in points]
+
+
+def _measured(counted: _Counted, how: How, seconds: float) -> Point:
+    """Time, then profile; a reason where it does not run."""
+    point = counted.point
+    wanted = max(call.bytes_read + call.bytes_written for call in counted.calls)
+    free = available_bytes(how.device)
+    if free is not None and wanted > free:
+        reason = f"one operator moves {units.size(wanted)}, {units.size(free)} are free"
+        return replace(point, reason=f"{MEMORY}: {reason}")
+    try:
+        return _run(counted, how, seconds)
+    except (RuntimeError, MemoryError) as error:
+        reason = f"{MEMORY}: {_first(error)}" if _is_memory(error) else _first(error)
+    if how.device.type == "cuda":
+        torch.cuda.empty_cache()
+    return replace(point, reason=reason)
+
+
+def _first(error: Exception) -> str:
+    """The first line of what torch says, without its full stop."""
+    return (str(error).splitlines() or [type(error).__name__])[0].rstrip(".")
+
+
+def _is_memory(error: Exception) -> bool:
+    # A CPU's allocator raises a plain RuntimeError.
+    return isinstance(error, (MemoryError, torch.OutOfMemoryError)) or (
+        "allocate" in str(error) and "memory" in str(error)
+    )
+
+
+def _built(job: Job, how: How) -> Mixer:
+    """The module on its own, with a bias table of this map's size."""
+    mixer = make_mixer(job.config, how.dim, how.heads, job.side).eval()
+    mixer.attention = how.attention
+    return mixer.to(how.device, how.dtype)
+
+
+def _run(counted: _Counted, how: How, seconds: float) -> Point:
+    mixer = _built(counted.job, how)
+    x = torch.randn(how.shape(counted.job.side), device=how.device).to(how.dtype)  # (B, H, W, C)
+    with torch.inference_mode():
+        timing = time_calls(lambda: mixer(x), how.device, budget=(1 - _PROFILED) * seconds)
+        point = replace(counted.point, timing=timing, peak_bytes=_peak(mixer, x))
+        if timing.median > max(seconds, 1.0):
+            return point  # its seconds are spent: another run would only double them
+        runs = min(max(round(_PROFILED * seconds / timing.median), 1), _RUNS)
+        return replace(point, shares=shares(mixer, counted.formula, counted.calls, x, runs))
+
+
+def _peak(mixer: Mixer, x: Tensor) -> int | None:
+    if not x.is_cuda:
+        return None
+    torch.cuda.reset_peak_memory_stats(x.device)
+    mixer(x)
+    return int(torch.cuda.max_memory_allocated(x.device))
+
+
+def _rated(point: Point, limits: Ceilings) -> Point:
+    """With what it achieves a second, and of the ceilings."""
+    timing: Timing | None = point.timing
+    if timing is None:
+        return point
+    macs, moved = point.macs / timing.median, point.bytes / timing.median
+    return replace(
+        point,
+        mac_rate=macs,
+        byte_rate=moved,
+        mac_fraction=macs / limits.macs,
+        byte_fraction=moved / limits.bytes,
+    )

@@ -1,0 +1,191 @@
+"""Baselines in files, and what a gate takes from files of results."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+from ..compare.files import check_seconds
+from ..errors import MissingError, UsageError
+from ..memory.records import MemoryRow
+from ..records import ENVIRONMENT, Document, Reader, document, read, row_problems, values
+from ..setting import How
+from ..timing.records import ThroughputRow
+from .records import WHATS, Baseline, Key, TimeBaseline, What, key, order
+
+KINDS = ("baseline", "memory", "throughput")
+"""Kinds of result files that a gate compares."""
+
+
+VERSIONS = ("torch", "torchvision", "timm", "transformers")
+"""Packages that decide what a model computes, or contain models."""
+
+
+def versions(here: Mapping[str, Any]) -> dict[str, Any]:
+    """What a baseline says that it was written with.
+
+    Without the machine, which no exact figure depends on and every commit would change.
+
+    Args:
+        here: this environment's summary.
+    """
+    found = {name: here[name] for name in ("datbench", "python", "torch")}
+    for name in VERSIONS:
+        if name not in found:
+            with suppress(metadata.PackageNotFoundError):
+                found[name] = metadata.version(name)
+    return found
+
+
+def public(version: object) -> str:
+    """A version without the word for its build: ``2.6.0+cpu`` -> ``2.6.0``."""
+    return str(version).partition("+")[0]
+
+
+def apart(before: Mapping[str, Any], now: Mapping[str, Any]) -> dict[str, str]:
+    """Which packages have another version than when the baseline was written, in words."""
+    return {
+        name: f"the baseline is of {name} {before[name]}, this is {now.get(name) or 'none'}"
+        for name in VERSIONS
+        if name in before and public(before[name]) != public(now.get(name))
+    }
+
+
+def read_baseline(path: Path, empty: bool = False) -> tuple[list[Baseline], dict[str, Any]]:
+    """The rows of a baseline and the versions that it was written with.
+
+    Args:
+        empty: whether it may hold no row.
+
+    Raises:
+        MissingError: there is no such file.
+        UsageError: it is no baseline, is broken, or holds a row twice.
+    """
+    if not path.exists():
+        raise MissingError(
+            f"there is no baseline {path}; write it: datbench gate --baseline {path} --update "
+            "--models NAME."
+        )
+    content = read(path)
+    if content["kind"] != "baseline":
+        raise UsageError(f"{path} holds {content['kind']!r} and is no baseline.")
+    rows = _rows(content, str(path))
+    if not rows and not empty:
+        raise UsageError(f"{path} holds no row; add one with --update --models NAME.")
+    unique(rows, str(path))
+    return rows, content["environment"]
+
+
+def _rows(content: Document, name: str) -> list[Baseline]:
+    """Rows of a baseline that somebody may have edited: fields that no row has are refused."""
+    for number, row in enumerate(content["rows"], 1):
+        for problem in row_problems("baseline", row):
+            raise UsageError(f"{name}, row {number}: {problem}.")
+    rows: list[Baseline] = values(content, name)
+    for number, value in enumerate(rows, 1):
+        if isinstance(value, TimeBaseline):
+            _check_time(value, f"{name}, row {number}")
+    return rows
+
+
+def _check_time(row: TimeBaseline, where: str) -> None:
+    for seconds in row.seconds:
+        check_seconds(seconds, f"{where}: seconds")
+    gpus = row.how.get("gpus", 1)
+    if type(gpus) is not int or gpus < 1:
+        raise UsageError(f"{where}: how.gpus: must be a number from 1, not {gpus!r:.40}.")
+    reader = Reader(strict=True)
+    reader.read(How, {name: each for name, each in row.how.items() if name != "gpus"}, "how")
+    for problem in reader.problems:
+        raise UsageError(f"{where}: {problem}.")
+    if row.setting.device == "meta":
+        raise UsageError(f"{where}: setting.device: nothing takes time on meta.")
+
+
+def unique(rows: Sequence[Baseline], name: str) -> dict[Key, Baseline]:
+    """Rows by what they are of.
+
+    Raises:
+        UsageError: one is there twice.
+    """
+    found: dict[Key, Baseline] = {}
+    for row in rows:
+        if key(row) in found:
+            raise UsageError(
+                f"{name} holds {row.model} at {row.setting.resolution} ({row.what}) twice."
+            )
+        found[key(row)] = row
+    return found
+
+
+def read_results(path: Path) -> tuple[list[Baseline], frozenset[What]]:
+    """The rows of a result file as a baseline has them, and what such a file speaks of.
+
+    Raises:
+        UsageError: it cannot be read, or is of a kind that no baseline holds.
+    """
+    content = read(path)
+    kind = content["kind"]
+    if kind not in KINDS:
+        raise UsageError(
+            f"{path} holds {kind!r}; a gate takes {', '.join(KINDS)}. Counts need no file: they "
+            "are computed."
+        )
+    # torch is imported here: a file that is wrong is refused before that.
+    from ..compare.files import check_machines
+    from ..compare.files import read as read_times
+    from .compute import simulated
+    from .verdicts import timed
+
+    if kind == "baseline":
+        rows = _rows(content, str(path))
+        return rows, frozenset(row.what for row in rows) or frozenset(WHATS)
+    if kind == "throughput":
+        check_machines(read_times(path))
+    found: list[Baseline] = []
+    for row, plain in zip(values(content, str(path)), content["rows"], strict=True):
+        if isinstance(row, MemoryRow):
+            found.append(simulated(row))
+        else:
+            assert isinstance(row, ThroughputRow)
+            found.append(timed(row, plain.get(ENVIRONMENT, content["environment"])))
+    return found, frozenset[What](["memory" if kind == "memory" else "time"])
+
+
+def text_of(rows: Sequence[Baseline], environment: dict[str, Any]) -> str:
+    """A baseline as JSON with one entry a line, so that its history reads well."""
+    content = document("baseline", sorted(rows, key=order), environment)
+    return _lines(content, 0) + "\n"
+
+
+_OPEN = 4
+"""Levels that are spread over lines: the document, its rows, a row, a row's long fields."""
+
+
+_CLOSED = ("setting", "recipe", "how", "environment")
+
+
+def _lines(value: Any, level: int, name: str = "") -> str:
+    short = json.dumps(value, ensure_ascii=False, allow_nan=False)
+    if (
+        level == _OPEN
+        or name in _CLOSED
+        or not isinstance(value, (Mapping, list, tuple))
+        or not value
+    ):
+        return short
+    indent = "  " * (level + 1)
+    if isinstance(value, Mapping):
+        parts = [
+            f"{indent}{json.dumps(key, ensure_ascii=False)}: {_lines(inner, level + 1, key)}"
+            for key, inner in value.items()
+        ]
+        opening, closing = "{", "}"
+    else:
+        parts = [f"{indent}{_lines(inner, level + 1)}" for inner in value]
+        opening, closing = "[", "]"
+    return "\n".join([opening, ",\n".join(parts), "  " * level + closing])

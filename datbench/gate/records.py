@@ -1,0 +1,400 @@
+"""Rows of a baseline as plain values: what each holds, what it is of, and where it stands."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal, TypeAlias, TypeVar
+
+from ..errors import UsageError
+from ..setting import PLAIN, MemoryMode, Recipe, Setting
+
+# Entries of many blocks under one name where they are equal, and by themselves again.
+
+
+V = TypeVar("V")
+
+
+_NUMBER = re.compile(r"(?<![^.])(?:0|[1-9][0-9]*)(?=[. ]|$)")
+"""A number that is a whole component of a dotted path."""
+
+
+_FOLDED = re.compile(r"\{([0-9]+(?:-[0-9]+)?(?:,[0-9]+(?:-[0-9]+)?)*)\}")
+
+
+def fold(entries: Mapping[str, V]) -> dict[str, V]:
+    """Entries with equal values whose names differ in one number, as one.
+
+    ``blocks.0.proj`` and ``blocks.2.proj`` become ``blocks.{0,2}.proj``, three in a row
+    ``blocks.{0-2}.proj``: so that a file of many blocks is short, and a difference is seen. Of the
+    numbers in a name it is the one, first, second or third, that leaves the fewest entries.
+    """
+    tried = [_folded_at(entries, position) for position in range(3)]
+    return min(tried, key=len)
+
+
+def _folded_at(entries: Mapping[str, V], position: int) -> dict[str, V]:
+    groups: dict[tuple[str, str, str], tuple[list[int], V]] = {}
+    for name, value in entries.items():
+        numbers = list(_NUMBER.finditer(name))
+        if len(numbers) <= position:
+            groups[name, "", ""] = ([], value)
+            continue
+        match = numbers[position]
+        where = (name[: match.start()], name[match.end() :], repr(value))
+        groups.setdefault(where, ([], value))[0].append(int(match[0]))
+    return {
+        f"{before}{_written(numbers)}{after}": value
+        for (before, after, _), (numbers, value) in groups.items()
+    }
+
+
+def _written(numbers: list[int]) -> str:
+    """``[0, 1, 2, 5]`` -> ``{0-2,5}``."""
+    if len(numbers) < 2:
+        return "".join(map(str, numbers))
+    runs: list[list[int]] = []
+    for number in sorted(numbers):
+        if runs and number == runs[-1][-1] + 1:
+            runs[-1].append(number)
+        else:
+            runs.append([number])
+    words = [",".join(map(str, run)) if len(run) < 3 else f"{run[0]}-{run[-1]}" for run in runs]
+    return f"{{{','.join(words)}}}"
+
+
+MOST = 100_000
+"""Entries that one name may stand for."""
+
+
+def unfold(entries: Mapping[str, V]) -> dict[str, V]:
+    """Every entry by itself again.
+
+    Raises:
+        UsageError: numbers are not written as `fold` does, or two names stand for one entry.
+    """
+    found: dict[str, V] = {}
+    for name, value in entries.items():
+        match = _FOLDED.search(name)
+        if match is None:
+            names = [name]
+        else:
+            before, after = name[: match.start()], name[match.end() :]
+            names = [f"{before}{number}{after}" for number in _numbers(match[1], name)]
+        for each in names:
+            if each in found:
+                raise UsageError(f"{name}: {each} stands there twice.")
+            found[each] = value
+    return found
+
+
+def _numbers(text: str, name: str) -> list[int]:
+    found: list[int] = []
+    for word in text.split(","):
+        first, _, last = word.partition("-")
+        start, stop = int(first[:18]), int((last or first)[:18]) + 1
+        if stop <= start or (found and start <= found[-1]):
+            raise UsageError(f"{name}: the numbers in braces do not ascend.")
+        if len(found) + stop - start > MOST:
+            raise UsageError(f"{name}: stands for more than {MOST} entries.")
+        found += range(start, stop)
+    return found
+
+
+What = Literal["count", "memory", "time"]
+
+
+WHATS: tuple[What, ...] = ("count", "memory", "time")
+
+
+Work = dict[str, dict[str, int]]
+"""By phase, the amounts of each kind of work unweighted, and the calls: ``{"forward": {...}}``."""
+
+
+PHASES = ("forward", "backward")
+
+
+_DEVICE = re.compile(r"(meta|cpu|cuda|mps|xpu)(:[0-9]+)?")
+
+
+_SHAPE = re.compile(r"[0-9]+(x[0-9]+)*( frozen| buffer)?")
+
+
+@dataclass(frozen=True)
+class CountBaseline:
+    """What one model computes at one setting, operator by operator.
+
+    Args:
+        totals: by convention and phase, in the convention's unit.
+        tensors: shapes of parameters and buffers by name, such as ``96x3x4x4``; a parameter
+            without gradient is ``frozen``, and a buffer says so. Names are folded (`fold`).
+        operators: what each operator of each module does, as ``module operator``; those that
+            compute nothing are left out. Names are folded.
+        unknown: calls of operators without a rule.
+    """
+
+    model: str
+    setting: Setting
+    params: int
+    frozen: int
+    buffers: int
+    totals: dict[str, dict[str, int]]
+    tensors: dict[str, str]
+    operators: dict[str, Work]
+    unknown: dict[str, int]
+    what: Literal["count"] = "count"
+
+    def __post_init__(self) -> None:
+        _check_device(self.setting)
+        _check_whole("", {name: getattr(self, name) for name in ("params", "frozen", "buffers")})
+        if not self.totals:
+            raise UsageError("totals: no convention is there.")
+        for name, total in self.totals.items():
+            _check_phases(f"totals.{name}", total)
+            _check_whole(f"totals.{name}", total)
+        for name, shape in unfold(self.tensors).items():
+            if not _SHAPE.fullmatch(shape):
+                raise UsageError(f"tensors.{name}: {shape!r:.40} is no shape, such as 96x3x4x4.")
+        for place, work in unfold(self.operators).items():
+            _check_phases(f"operators.{place}", work)
+            for amounts in work.values():
+                _check_whole(f"operators.{place}", amounts)
+        _check_whole("unknown", self.unknown)
+
+
+@dataclass(frozen=True)
+class MemoryBaseline:
+    """The simulated ledger of one model at one setting, in bytes.
+
+    Args:
+        lines: each category's whole and its part at the peak; None where the mode has none.
+        parts: what each operator of each module makes: tensors kept, bytes kept, bytes at the
+            peak. Names are folded.
+    """
+
+    model: str
+    setting: Setting
+    mode: MemoryMode
+    lines: dict[str, dict[str, int | None]]
+    after_forward: int
+    at_end: int
+    peak: int
+    parts: dict[str, dict[str, int]]
+    recipe: Recipe = PLAIN
+    what: Literal["memory"] = "memory"
+
+    def __post_init__(self) -> None:
+        _check_device(self.setting)
+        names = ("after_forward", "at_end", "peak")
+        _check_whole("", {name: getattr(self, name) for name in names})
+        if not self.lines:
+            raise UsageError("lines: no category is there.")
+        for category, line in self.lines.items():
+            _check_whole(f"lines.{category}", line)
+        for place, part in unfold(self.parts).items():
+            _check_whole(f"parts.{place}", part)
+
+
+@dataclass(frozen=True)
+class TimeBaseline:
+    """How long one call took in each of several fresh processes.
+
+    Args:
+        how: everything besides the setting that the time depends on.
+        seconds: the median of each process that ended well.
+        environment: what identifies the machine and its software.
+        reason: why there is no process, in results; a baseline holds no such row.
+    """
+
+    model: str
+    setting: Setting
+    how: dict[str, Any]
+    seconds: tuple[float, ...]
+    environment: dict[str, Any]
+    reason: str | None = None
+    what: Literal["time"] = "time"
+
+    def __post_init__(self) -> None:
+        _check_device(self.setting)
+        if not self.seconds and self.reason is None:
+            raise UsageError("seconds: no process is there.")
+        for seconds in self.seconds:
+            if not (seconds > 0 and math.isfinite(seconds)):
+                raise UsageError(f"seconds: a call takes more than 0, not {seconds:g}.")
+
+
+def _check_device(setting: Setting) -> None:
+    if not _DEVICE.fullmatch(setting.device):
+        raise UsageError(f"setting.device: {setting.device!r:.40} is none, such as cpu or cuda:0.")
+
+
+def _check_whole(path: str, values: Mapping[str, int | None]) -> None:
+    for name, value in values.items():
+        if value is not None and value < 0:
+            raise UsageError(f"{path}{'.' if path else ''}{name}: must not be negative.")
+
+
+def _check_phases(path: str, phases: Iterable[str]) -> None:
+    for phase in phases:
+        if phase not in PHASES:
+            raise UsageError(f"{path}: {phase!r:.40} is no phase; there are {', '.join(PHASES)}.")
+
+
+Baseline: TypeAlias = CountBaseline | MemoryBaseline | TimeBaseline
+
+
+Key: TypeAlias = tuple[Any, ...]
+
+
+def key(row: Baseline) -> Key:
+    """What a row is of. An exact row is the same on every device."""
+    s = row.setting
+    common = (row.model, s.resolution.width, s.resolution.height, s.batch, s.dtype, s.attention)
+    if isinstance(row, CountBaseline):
+        return ("count", *common, s.features)
+    if isinstance(row, MemoryBaseline):
+        recipe = (row.recipe.optimizer, row.recipe.autocast, row.recipe.checkpointing)
+        return ("memory", *common, s.features, row.mode, *recipe)
+    how = tuple(sorted((name, str(value)) for name, value in row.how.items()))
+    return ("time", *common, s.features, s.device, how)
+
+
+def order(row: Baseline) -> tuple[Any, ...]:
+    """Where a row stands in a file: by model, then what it is, then its setting."""
+    return (row.model, WHATS.index(row.what), tuple(map(str, key(row))))
+
+
+def detail_of(row: Baseline) -> str:
+    """What a row is of besides its model and input, in words."""
+    s = row.setting
+    parts = [f"batch {s.batch}"]
+    if isinstance(row, CountBaseline):
+        parts.append("forward and backward" if s.backward else "forward")
+    elif isinstance(row, MemoryBaseline):
+        parts += [row.mode, row.recipe.optimizer or "", row.recipe.autocast or ""]
+        parts.append(
+            f"{row.recipe.checkpointing} checkpointing" if row.recipe.checkpointing else ""
+        )
+    else:
+        parts += [s.device, str(row.how.get("mode", ""))]
+    parts += [
+        s.dtype if s.dtype != "float32" else "",
+        f"{s.attention} attention" if s.attention != "eager" else "",
+        "features" if s.features else "",
+    ]
+    return ", ".join(part for part in parts if part)
+
+
+# The verdicts of a gate, as plain values.
+#
+# A row of a gate has one of these verdicts:
+#
+# - ``same``: nothing that the baseline holds has changed; of time, not by more than the floor;
+# - ``changed``: an exact figure has; `direction` says which way, `changes` says where;
+# - ``slower``, ``faster``: of time alone, see `datbench.compare.records`;
+# - ``missing``: it is in the baseline or in the results, and not in both;
+# - ``ambiguous``: of time alone: the processes do not settle it;
+# - ``failed``: it could not be counted, simulated or measured, which is no regression.
+#
+# ================================  =========
+# what there is among the rows      exit code
+# ================================  =========
+# changed or slower                 1
+# otherwise: failed                 5
+# otherwise: missing                3
+# otherwise: ambiguous              4
+# none of these                     0
+# ================================  =========
+
+
+Verdict = Literal["same", "changed", "slower", "faster", "missing", "ambiguous", "failed"]
+
+
+Direction = Literal["", "fewer", "more", "fewer and more", "moved"]
+"""Of what changed: totals that fell, rose, both, or none: work has moved from place to place."""
+
+
+@dataclass(frozen=True)
+class Change:
+    """One figure that is not what it was; None where it was or is not there.
+
+    Args:
+        place: the module and the operator, or the tensor; empty for the whole.
+        quantity: what of it: a kind of work, a convention's total, a line of the ledger.
+    """
+
+    place: str
+    quantity: str
+    before: int | float | str | None
+    after: int | float | str | None
+
+
+@dataclass(frozen=True)
+class GateRow:
+    """One row of the baseline or of the results, and what became of it.
+
+    Args:
+        direction: of exact figures that changed.
+        changes: totals first, then places.
+        reason: why there is no comparison, or what is doubtful about it.
+        ratio, low, high: of speeds, now over the baseline, and its interval; of time alone.
+    """
+
+    what: What
+    model: str
+    setting: Setting
+    verdict: Verdict
+    detail: str = ""
+    direction: Direction = ""
+    changes: tuple[Change, ...] = ()
+    reason: str = ""
+    ratio: float | None = None
+    low: float | None = None
+    high: float | None = None
+
+
+CODES: dict[Verdict, int] = {"changed": 1, "slower": 1, "failed": 5, "missing": 3, "ambiguous": 4}
+"""Exit codes, in the order in which they decide."""
+
+
+def deciding(rows: Sequence[GateRow], allow_fewer: bool = False) -> list[GateRow]:
+    """The rows whose exit code decides; none where all is well. See the module's table.
+
+    Args:
+        allow_fewer: what only fell, in total and at every place, is no failure.
+    """
+    left = [row for row in rows if not (allow_fewer and only_fell(row))]
+    for code in dict.fromkeys(CODES.values()):
+        found = [row for row in left if CODES.get(row.verdict) == code]
+        if found:
+            return found
+    return []
+
+
+def only_fell(row: GateRow) -> bool:
+    """Whether everything that changed is less than it was, and was counted both times."""
+    return row.verdict == "changed" and row.direction == "fewer" and all(map(_fell, row.changes))
+
+
+def _fell(change: Change) -> bool:
+    before, after = change.before, change.after
+    if not change.place and (before is None or after is None):
+        return False  # a total that one side lacks
+    if change.quantity == RENAMED or after is None:
+        return True
+    if before is None:
+        return False
+    if isinstance(before, str) or isinstance(after, str):
+        one, other = str(before).partition(" "), str(after).partition(" ")
+        return one[2] == other[2] and _elements(other[0]) <= _elements(one[0])
+    return after <= before
+
+
+def _elements(shape: str) -> int:
+    return math.prod(map(int, shape.split("x")))
+
+
+RENAMED = "name"
+"""The quantity of a change of a name alone."""

@@ -1,0 +1,599 @@
+"""One configuration on a real device, in a process of its own, and what it held there."""
+
+from __future__ import annotations
+
+import logging
+import os
+import sys
+import time
+import warnings
+from collections.abc import Callable, Iterable, Mapping
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any, Protocol, TypeVar, cast
+
+import torch
+from torch import Tensor, nn
+from torch.utils._pytree import tree_leaves
+
+from .. import machine
+from ..errors import DatbenchError, LibraryError, UsageError
+from ..machine import Place, check_device, environment, words
+from ..models.resolve import Spec, resolve
+from ..process import Ending, ask, memory_error, one_line, serve, shortage
+from ..run import build_for_count, state, stepped
+from ..setting import WITH_BACKWARD, Autocast, MemoryMode, Recipe, Resolution, Setting
+from ..units import printable
+from .records import HELD, GpuEnvironment, GpuPeaks, GpuRow, Held, HeldLine, Outcome
+from .simulate import checkpointed, with_gradients
+from .verify import NO_AUTOCAST, profiled
+
+TIMEOUT = 300.0
+"""Seconds that one run may take, the start of its process and `import torch` included."""
+
+
+LONGEST = 300
+"""Characters of a reason that are kept."""
+
+
+_WORKER = "datbench.memory.device"
+
+
+def measure_gpu(
+    name: str | Spec,
+    setting: Setting,
+    mode: MemoryMode,
+    recipe: Recipe | None = None,
+    timeout: float = TIMEOUT,
+    limit: int | None = None,
+) -> GpuRow:
+    """Run a model on the setting's device, ``cuda`` or ``cpu``, and tell what it held.
+
+    One iteration warms up, so that libraries have their workspaces and the optimizer its state;
+    the next is measured. What goes wrong in the process is a row with its outcome, not an error.
+
+    Args:
+        limit: bytes that tensors may take of a GPU; None for all of it.
+
+    Raises:
+        UnknownNameError: no such model.
+        UsageError: the device is not here, or the recipe does not suit it, the mode or the dtype.
+    """
+    spec = resolve(name) if isinstance(name, str) else name
+    recipe = (recipe or Recipe()).of(mode)
+    _check(setting, recipe)
+    check_present(setting.device)
+    job = {
+        "model": spec.name,
+        "setting": asdict(setting),
+        "mode": mode,
+        "recipe": asdict(recipe),
+        "limit": limit,
+    }
+    began = time.perf_counter()
+    answer = ask(_WORKER, job, timeout)
+    seconds = time.perf_counter() - began
+    row = GpuRow(
+        model=spec.name,
+        setting=setting,
+        mode=mode,
+        recipe=recipe,
+        outcome="failed",
+        reason=None,
+        peaks=None,
+        lines=(),
+        environment=None,
+        others=None,
+        seconds=seconds,
+    )
+    if isinstance(answer, Ending):
+        outcome, reason = _ended(answer, setting, timeout)
+        return replace(row, outcome=outcome, reason=_short(reason))
+    return _filled(row, answer)
+
+
+def _ended(ending: Ending, setting: Setting, timeout: float) -> tuple[Outcome, str]:
+    """What a process without an answer is called."""
+    if ending.code is None:
+        return "timed out", f"did not finish in {timeout:g} s"
+    reason = str(ending)
+    if ending.code == -9:  # the kernel's way when the machine's own memory is used up
+        reason += ", probably for lack of the machine's own memory"
+        if setting.device == "cpu":
+            return "crashed", f"{reason}; try a smaller batch"
+    return "crashed", reason
+
+
+def _short(reason: str) -> str:
+    """One line that cannot steer a terminal: it may be another library's."""
+    return printable(" ".join(reason.split()).rstrip("."))[:LONGEST]
+
+
+def _filled(row: GpuRow, answer: dict[str, Any]) -> GpuRow:
+    environment = answer.get("environment")
+    found = replace(
+        row,
+        outcome=answer["outcome"],
+        environment=GpuEnvironment(**environment) if environment else None,
+        others=answer.get("others"),
+    )
+    if answer["outcome"] != "measured":
+        return replace(found, reason=_short(answer["reason"]))
+    return replace(
+        found,
+        peaks=GpuPeaks(**answer["peaks"]),
+        lines=tuple(HeldLine(**line) for line in answer["lines"]),
+    )
+
+
+def _check(setting: Setting, recipe: Recipe) -> None:
+    if recipe.autocast is None:
+        return
+    if setting.dtype != "float32":
+        raise UsageError(f"autocast casts float32; a model in {setting.dtype} takes no autocast.")
+    if setting.device == "cpu":
+        raise UsageError(NO_AUTOCAST)
+
+
+def check_present(name: str) -> None:
+    """Whether the device is here and has memory of its own to look at.
+
+    A GPU is asked for its presence alone: `check_device` would open a context in this process,
+    which takes memory from the very device that is measured.
+    """
+    if torch.cuda.is_available() and name.split(":")[0] == "cuda":
+        index = name.partition(":")[2]
+        if not index or (index.isdecimal() and int(index) < torch.cuda.device_count()):
+            return
+    device = check_device(name)
+    if device.type not in ("cuda", "cpu"):
+        raise UsageError(f"memory is measured on cuda or on cpu, not on {name}.")
+
+
+# The memory of a process on a GPU, as the driver counts it: NVML, through nvidia-ml-py.
+
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class Process:
+    """What NVML says of a process and its GPU.
+
+    Args:
+        amount: bytes of the process; None where `reason` says why.
+        others: other processes on the GPU; None where they cannot be listed.
+        driver: its version.
+        total, used: of the whole device (of the MIG instance), by everyone.
+    """
+
+    amount: int | None
+    reason: str | None
+    others: int | None = None
+    driver: str | None = None
+    total: int | None = None
+    used: int | None = None
+
+
+def process_memory(place: Place, pid: int, known: frozenset[int] = frozenset()) -> Process:
+    """The memory of process `pid` on a GPU. What NVML refuses is a reason, not an error.
+
+    Args:
+        known: processes that are not counted as others.
+
+    Raises:
+        LibraryError: nvidia-ml-py is not installed, or is not what it should be.
+    """
+    library = machine.library()
+    try:
+        with machine.started(library):
+            return _read(library, place, pid, known)
+    except library.NVMLError as error:
+        return Process(None, f"NVML: {words(error)}")
+
+
+def _read(library: Any, place: Place, pid: int, known: frozenset[int]) -> Process:
+    driver = _or_none(library, library.nvmlSystemGetDriverVersion)
+    handle = machine.handle(library, place)
+    memory = _or_none(library, lambda: library.nvmlDeviceGetMemoryInfo(handle))
+    total, used = (None, None) if memory is None else (memory.total, memory.used)
+    try:
+        listed = _processes(library, handle)
+    except library.NVMLError as error:
+        said = f"NVML does not list processes: {words(error)}"
+        return Process(None, said, None, driver, total, used)
+    amount, reason = _own(listed, pid)
+    others = len(set(listed) - {pid} - known)
+    return Process(amount, reason, others, driver, total, used)
+
+
+def _processes(library: Any, handle: Any) -> dict[int, int | None]:
+    """Bytes of every process; the larger figure of one that computes and draws."""
+    found: dict[int, int | None] = {}
+    for process in library.nvmlDeviceGetComputeRunningProcesses(handle):
+        found[process.pid] = _amount(library, process.usedGpuMemory)
+    drawing = _or_none(library, lambda: library.nvmlDeviceGetGraphicsRunningProcesses(handle))
+    for process in drawing or ():
+        amounts = (found.get(process.pid), _amount(library, process.usedGpuMemory))
+        found[process.pid] = max((a for a in amounts if a is not None), default=None)
+    return found
+
+
+def _amount(library: Any, amount: int | None) -> int | None:
+    """The library turns "not available" into None; its older releases did not everywhere."""
+    return None if amount == library.NVML_VALUE_NOT_AVAILABLE_ulonglong.value else amount
+
+
+def _own(listed: dict[int, int | None], pid: int) -> tuple[int | None, str | None]:
+    if pid not in listed:
+        among = f"{len(listed)} others" if listed else "nobody"
+        return None, (
+            f"NVML lists {among} on this GPU and not process {pid}; "
+            "a container that numbers its processes itself hides it"
+        )
+    amount = listed[pid]
+    if not amount:
+        return None, "NVML lists the process without its memory; a container or the driver hides it"
+    return amount, None
+
+
+def _or_none(library: Any, ask: Callable[[], T]) -> T | None:
+    """An answer that the rest can do without."""
+    try:
+        return ask()
+    except library.NVMLError:
+        return None
+
+
+# The most memory of this process that lay in the machine's memory at any one time.
+
+
+def reset_resident() -> bool:
+    """Forget the largest resident set so far; whether the system can (Linux does)."""
+    try:
+        Path("/proc/self/clear_refs").write_text("5")
+    except OSError:
+        return False
+    return True
+
+
+def peak_resident() -> int | None:
+    """In bytes; None where no one keeps it."""
+    try:
+        with open("/proc/self/status", encoding="ascii") as lines:
+            for line in lines:
+                if line.startswith("VmHWM:"):
+                    return int(line.split()[1]) * 1024
+    except OSError:
+        pass
+    try:
+        import resource
+    except ImportError:  # not on Windows
+        return None
+    most = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return most if sys.platform == "darwin" else most * 1024
+
+
+# What a process holds on a device, before, at and after a run: CUDA's figures and the CPU's.
+
+
+_ALLOCATOR = ("PYTORCH_ALLOC_CONF", "PYTORCH_CUDA_ALLOC_CONF")
+"""Variables that set the caching allocator; torch before 2.9 knows the second alone."""
+
+
+class Cuda(Protocol):
+    """What is used of `torch.cuda`."""
+
+    def set_device(self, device: Any) -> None: ...  # noqa: D102
+    def get_device_properties(self, device: Any) -> Any: ...  # noqa: D102
+    def get_allocator_backend(self) -> str: ...  # noqa: D102
+    def current_blas_handle(self) -> Any: ...  # noqa: D102
+    def synchronize(self) -> None: ...  # noqa: D102
+    def empty_cache(self) -> None: ...  # noqa: D102
+    def reset_peak_memory_stats(self) -> None: ...  # noqa: D102
+    def memory_allocated(self) -> int: ...  # noqa: D102
+    def memory_reserved(self) -> int: ...  # noqa: D102
+    def max_memory_allocated(self) -> int: ...  # noqa: D102
+    def max_memory_reserved(self) -> int: ...  # noqa: D102
+    def memory_stats(self) -> Mapping[str, Any]: ...  # noqa: D102
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What a run that went well is told by."""
+
+    peaks: GpuPeaks
+    lines: tuple[HeldLine, ...]
+    environment: GpuEnvironment
+    others: int | None
+
+    def as_json(self) -> dict[str, Any]:
+        """For the process that asked."""
+        return {"outcome": "measured", **asdict(self)}
+
+
+class OnGpu:
+    """A GPU's figures."""
+
+    def __init__(self, device: str, cuda: Cuda) -> None:
+        self.cuda = cuda
+        properties = cuda.get_device_properties(torch.device(device))
+        self.place = Place.of(properties)
+        # Before this process has a context: whoever is listed now is somebody else.
+        first = self._process(known=frozenset({os.getppid()}))
+        self.others = first.others
+        self.environment = GpuEnvironment(
+            name=str(properties.name),
+            memory=int(properties.total_memory),
+            driver=first.driver,
+            torch=str(torch.__version__),
+            cuda=torch.version.cuda,
+            allocator=_allocator(cuda),
+        )
+        self.held = self.retries = 0
+
+    @classmethod
+    def at(cls, device: str, cuda: Cuda | None = None) -> OnGpu:
+        """The device that torch calls so, from here on the current one."""
+        layer = cuda if cuda is not None else cast(Cuda, torch.cuda)
+        here = cls(device, layer)
+        if torch.device(device).index is not None:
+            layer.set_device(torch.device(device))
+        # Made when memory is short, cuBLAS fails with a status that does not say so.
+        layer.current_blas_handle()
+        return here
+
+    def _process(self, known: frozenset[int] = frozenset()) -> Process:
+        try:
+            return process_memory(self.place, os.getpid(), known)
+        except LibraryError as error:
+            return Process(None, str(error).rstrip("."))
+
+    def built(self) -> None:
+        """Give back what building left in the cache."""
+        self.cuda.synchronize()
+        self.cuda.empty_cache()
+
+    def begin(self) -> None:
+        """Peaks from here."""
+        self.cuda.synchronize()
+        self.cuda.reset_peak_memory_stats()
+        self.held = self.cuda.memory_allocated()
+        self.retries = int(self.cuda.memory_stats().get("num_alloc_retries", 0))
+
+    def end(self, before: Mapping[Held, int]) -> Answer:
+        """What was held; `before` are the tensors that were there at `begin`."""
+        self.cuda.synchronize()
+        stats = self.cuda.memory_stats()
+        allocated, reserved = self.cuda.max_memory_allocated(), self.cuda.max_memory_reserved()
+        now = self.cuda.memory_reserved()
+        process = _plausible(self._process(), now)
+        peaks = GpuPeaks(
+            allocated=allocated,
+            requested=stats.get("requested_bytes.all.peak"),
+            reserved=reserved,
+            process=process.amount,
+            retries=int(stats.get("num_alloc_retries", 0)) - self.retries,
+        )
+        amounts: dict[Held, int | None] = {
+            **before,
+            "workspaces": self.held - sum(before.values()),
+            "run": allocated - self.held,
+            "slack": reserved - allocated,
+            "context": None if process.amount is None else process.amount - now,
+        }
+        reasons: dict[Held, str | None] = {"context": process.reason}
+        return Answer(peaks, _lines(amounts, reasons), self.environment, self.others)
+
+    def completed(
+        self, found: Answer, model: nn.Module, image: Tensor, mode: MemoryMode, recipe: Recipe
+    ) -> Answer:
+        """Everything is known already."""
+        return found
+
+
+class OnCpu:
+    """The CPU's figures: the resident set, and afterwards the profiler's peak."""
+
+    def __init__(self) -> None:
+        machine = environment()
+        self.others = None
+        self.environment = GpuEnvironment(
+            name=machine["processor"],
+            memory=machine["memory_bytes"],
+            driver=None,
+            torch=str(torch.__version__),
+            cuda=None,
+            allocator=None,
+        )
+        self.before: Mapping[Held, int] = {}
+
+    def built(self) -> None:
+        """Nothing is cached."""
+
+    def begin(self) -> None:
+        """The largest resident set from here, where the system can forget the earlier one."""
+        reset_resident()
+
+    def end(self, before: Mapping[Held, int]) -> Answer:
+        """The resident set; the rest is found by `completed`."""
+        self.before = before
+        peaks = GpuPeaks(None, None, None, peak_resident(), None)
+        return Answer(peaks, (), self.environment, self.others)
+
+    def completed(
+        self, found: Answer, model: nn.Module, image: Tensor, mode: MemoryMode, recipe: Recipe
+    ) -> Answer:
+        """Run once more under the profiler, whose own memory the resident set has not seen."""
+        resident = found.peaks.process
+        allocated = profiled(model, image, mode=mode, recipe=recipe)[0]
+        none = "the CPU has no caching allocator"
+        reasons: dict[Held, str | None] = {"workspaces": none, "slack": none}
+        amounts: dict[Held, int | None] = {**self.before, "workspaces": None, "slack": None}
+        amounts["run"] = allocated - sum(self.before.values())
+        amounts["context"] = None
+        if resident is None:
+            reasons["context"] = "this system does not tell a process's largest resident set"
+        elif resident < allocated:
+            reasons["context"] = "not all that was allocated was resident"
+        else:
+            amounts["context"] = resident - allocated
+        return replace(
+            found,
+            peaks=replace(found.peaks, allocated=allocated, requested=allocated),
+            lines=_lines(amounts, reasons),
+        )
+
+
+def _lines(
+    amounts: Mapping[Held, int | None], reasons: Mapping[Held, str | None]
+) -> tuple[HeldLine, ...]:
+    """One for each part, in order; without an optimizer's step there is no state."""
+    why = {"optimizer": None if "optimizer" in amounts else "no optimizer's step was made"}
+    return tuple(HeldLine(p, amounts.get(p), reasons.get(p) or why.get(p)) for p in HELD)
+
+
+def _plausible(process: Process, reserved: int) -> Process:
+    """A figure below what the allocator reserves is another process's of the same number."""
+    if process.amount is None or process.amount >= reserved:
+        return process
+    reason = (
+        f"NVML's figure for process {os.getpid()} is below what torch reserves: "
+        "in this container it is another process's"
+    )
+    return replace(process, amount=None, reason=reason)
+
+
+def _allocator(cuda: Cuda) -> str:
+    told = next((os.environ[name] for name in _ALLOCATOR if os.environ.get(name)), None)
+    backend = cuda.get_allocator_backend()
+    return f"{backend}, {told}" if told else backend
+
+
+# The process in which one configuration runs: `python -m datbench.memory.device`.
+
+
+def work(job: dict[str, Any], cuda: Cuda | None = None) -> dict[str, Any]:
+    """Run one configuration. Whatever it raises is an outcome.
+
+    Args:
+        job: ``model``, ``setting``, ``mode``, ``recipe``, and ``limit`` (bytes) or none.
+        cuda: torch's, unless a test brings its own.
+    """
+    given = dict(job["setting"])
+    setting = Setting(Resolution(**given.pop("resolution")), **given)
+    on_gpu = torch.device(setting.device).type == "cuda" or cuda is not None
+    here: OnGpu | OnCpu | None = None
+    try:
+        if job.get("limit") is not None and cuda is None:
+            _limit(setting.device, job["limit"])
+        here = OnGpu.at(setting.device, cuda) if on_gpu else OnCpu()
+        return _measured(here, job["model"], setting, job["mode"], Recipe(**job["recipe"]))
+    except (Exception, SystemExit) as error:
+        cause = memory_error(error, on_gpu)
+        told = {"environment": asdict(here.environment), "others": here.others} if here else {}
+        if cause is not None:
+            return {"outcome": "out of memory", "reason": shortage(cause), **told}
+        reason = str(error) if isinstance(error, DatbenchError) else one_line(error)
+        return {"outcome": "failed", "reason": reason, **told}
+
+
+def _limit(device: str, limit: int) -> None:
+    """Let the allocator have so much of the GPU, as if it were a smaller one.
+
+    Raises:
+        UsageError: the GPU has less.
+    """
+    total = torch.cuda.get_device_properties(device).total_memory
+    if limit > total:
+        raise UsageError(f"this GPU has {total} bytes; {limit} cannot be tried on it.")
+    torch.cuda.set_per_process_memory_fraction(limit / total, device)
+
+
+def _measured(
+    here: OnGpu | OnCpu, name: str, setting: Setting, mode: MemoryMode, recipe: Recipe
+) -> dict[str, Any]:
+    model = build_for_count(name, setting).train(mode != "inference")
+    size = setting.resolution
+    dtype: torch.dtype = getattr(torch, setting.dtype)
+    shape = (setting.batch, 3, size.height, size.width)
+    image = torch.zeros(shape, dtype=dtype, device=setting.device)
+    here.built()
+    with checkpointed(model, recipe.checkpointing):
+        iterate(model, image, mode, recipe.autocast)  # what it returns dies here
+        optimizer = stepped(recipe.optimizer, model) if recipe.optimizer else None
+        model.zero_grad(set_to_none=True)
+        before = held_before(model, image, optimizer)
+        here.begin()
+        held = iterate(model, image, mode, recipe.autocast)
+        if optimizer is not None:
+            optimizer.step()
+        found = here.end(before)
+        del held  # alive until here, as a caller's are
+    return here.completed(found, model, image, mode, recipe).as_json()
+
+
+def iterate(
+    model: nn.Module, image: Tensor, mode: MemoryMode, autocast: Autocast | None
+) -> list[Tensor]:
+    """One iteration up to its gradients; the tensors that the model returned.
+
+    The backward starts from ones for every output with a gradient, as the simulation's does.
+
+    Raises:
+        MeasurementError: a training mode, and no output has a gradient.
+    """
+    with torch.set_grad_enabled(mode != "inference"), _casting(image.device, autocast):
+        held = [leaf for leaf in tree_leaves(model(image)) if isinstance(leaf, Tensor)]
+    if mode == "inference":
+        return held
+    losses = with_gradients(held)
+    if mode in WITH_BACKWARD:
+        torch.autograd.backward(losses, [torch.ones_like(loss) for loss in losses])
+    return held
+
+
+def _casting(device: torch.device, autocast: Autocast | None) -> AbstractContextManager[Any]:
+    if autocast is None:
+        return nullcontext()
+    return torch.autocast(device.type, getattr(torch, autocast))
+
+
+def held_before(
+    model: nn.Module, image: Tensor, optimizer: torch.optim.Optimizer | None
+) -> dict[Held, int]:
+    """Bytes of the storages that are there before the run, each once and on the image's device."""
+    groups: dict[Held, Iterable[Tensor]] = {
+        "parameters": model.parameters(),
+        "buffers": model.buffers(),
+        "inputs": [image],
+    }
+    if optimizer is not None:
+        groups["optimizer"] = state(optimizer)
+    seen: set[int] = set()
+    found = dict.fromkeys(groups, 0)
+    for part, members in groups.items():
+        for tensor in members:
+            if tensor.device != image.device:
+                continue  # AdamW counts its steps on the host
+            storage = tensor.untyped_storage()
+            if storage._cdata not in seen:
+                seen.add(storage._cdata)
+                found[part] += storage.nbytes()
+    return found
+
+
+def main() -> int:
+    """Set this process up, and do what it is asked."""
+    warnings.simplefilter("ignore")
+    logging.disable(logging.CRITICAL)
+    # The simulation runs without it too; it exists on some devices only.
+    torch.backends.mha.set_fastpath_enabled(False)
+    return serve(work)
+
+
+if __name__ == "__main__":
+    code = main()
+    sys.stdout.flush()
+    os._exit(code)  # no model's exit handlers, and no wait for the reading thread

@@ -1,0 +1,313 @@
+"""The largest batch that a device's memory holds.
+
+A few small batches are simulated. Where every storage grows linearly between them, other batches
+are scaled from these and replayed through the allocator, without a simulation of their own; the
+answer and the batch after it are simulated again before they are believed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+
+from .. import units
+from ..errors import UsageError
+from ..models.resolve import Spec
+from ..setting import MAX_BATCH, MemoryMode, Recipe, Setting
+from .allocator import replay
+from .device import TIMEOUT, measure_gpu
+from .records import (
+    CONTEXT,
+    Confirmed,
+    GpuRow,
+    LargestBatch,
+    Outcome,
+    Replay,
+    Tried,
+    check_budget,
+    gpu_memory,
+)
+from .simulate import Trace, simulate_model
+
+PLAIN = Recipe()
+
+
+TraceOf = Callable[[int], Trace]
+"""The simulation of one batch."""
+
+
+# A batch of one image is another run: a dimension of one needs no copy that others need.
+_BASE, _NEXT, _CHECKED = 2, 3, 5
+
+
+def largest_batch(
+    spec: Spec,
+    setting: Setting,
+    mode: MemoryMode,
+    capacity: int | str,
+    context: int = CONTEXT,
+    expandable: bool = False,
+    recipe: Recipe = PLAIN,
+    trace_of: TraceOf | None = None,
+) -> LargestBatch:
+    """The largest batch of a model, by simulation.
+
+    Args:
+        setting: its batch is not used.
+        capacity: of the device, in bytes, or a name of `allocation.GPUS`.
+        context: bytes of it that tensors cannot have.
+        expandable: whether the allocator's segments grow (`expandable_segments:True`).
+        recipe: how it is trained.
+        trace_of: how a batch is simulated, where it is not `simulate_model`.
+
+    Raises:
+        UnknownNameError: no such GPU.
+        UsageError: a negative amount, or a recipe that does not suit the mode.
+        MeasurementError: the model does not run with this setting.
+    """
+    gpu = capacity.lower() if isinstance(capacity, str) else None
+    whole = gpu_memory(capacity) if isinstance(capacity, str) else capacity
+    check_budget("capacity", whole)
+    check_budget("context", context)
+
+    def simulated(batch: int) -> Trace:
+        return simulate_model(spec, replace(setting, batch=batch), mode, recipe)[1]
+
+    search = _Search(trace_of or simulated, max(whole - context, 0), expandable)
+    batch = search.largest()
+    fits = search.simulated(batch) if batch else None
+    following = search.unlimited(batch + 1) if batch < MAX_BATCH else None
+    return LargestBatch(
+        model=spec.name,
+        setting=replace(setting, batch=max(batch, 1)),
+        mode=mode,
+        recipe=recipe.of(mode),
+        capacity=whole,
+        gpu=gpu,
+        context=context,
+        expandable=expandable,
+        batch=batch,
+        reserved=fits.reserved_peak if fits else 0,
+        reserved_next=following.reserved_peak if following else None,
+        out_of_memory=search.simulated(batch + 1).out_of_memory if following else None,
+        simulations=len(search.traces),
+        scaled=search.linear is not None,
+        assumption=(
+            f"{units.size(context)} are taken for the CUDA context and libraries; workspaces of "
+            "cuBLAS and cuDNN and other processes are not in the figure."
+        ),
+        reason=_reason(batch, whole, context, following),
+    )
+
+
+def _reason(batch: int, capacity: int, context: int, following: Replay | None) -> str | None:
+    if following is None:
+        return f"batches above {MAX_BATCH} are not tried"
+    if batch:
+        return None
+    if capacity <= context:
+        return f"{units.size(capacity)} are no more than the context's {units.size(context)}"
+    return (
+        f"one image needs {units.size(following.reserved_peak)}, and "
+        f"{units.size(capacity - context)} are there for it"
+    )
+
+
+@dataclass(frozen=True)
+class Linear:
+    """A trace whose every storage is a constant and a part for each image."""
+
+    base: Trace
+    slopes: tuple[int, ...]
+
+    def at(self, batch: int) -> Trace:
+        """The trace of another batch."""
+        more = batch - _BASE
+        blocks = zip(self.base.blocks, self.slopes, strict=True)
+        scaled = tuple(replace(block, size=block.size + more * slope) for block, slope in blocks)
+        return replace(self.base, blocks=scaled)
+
+
+def linear(trace_of: TraceOf) -> Linear | None:
+    """What three batches have in common; None where they do not lie on one line exactly."""
+    base, following = trace_of(_BASE), trace_of(_NEXT)
+    if len(base.blocks) != len(following.blocks):
+        return None
+    blocks = zip(base.blocks, following.blocks, strict=True)
+    found = Linear(base, tuple(b.size - a.size for a, b in blocks))
+    if found.at(_NEXT) != following or found.at(_CHECKED) != trace_of(_CHECKED):
+        return None
+    return found
+
+
+class _Search:
+    """Which batches fit: by scaling where that is allowed, by simulation at the end.
+
+    Args:
+        room: bytes for tensors.
+    """
+
+    def __init__(self, trace_of: TraceOf, room: int, expandable: bool) -> None:
+        self.traces: dict[int, Trace] = {}
+        self._trace_of = trace_of
+        self._room = room
+        self._expandable = expandable
+        self.linear: Linear | None = None
+
+    def largest(self) -> int:
+        """The batch that fits while the next one does not; 0 where none fits."""
+        if not self._fits(1):
+            return 0
+        self.linear = linear(self._trace)
+        batch = _last(self._scaled)
+        if self.linear is not None and not self._is_largest(batch):
+            self.linear = None  # the line ends somewhere: simulate every candidate
+            batch = _last(self._scaled)
+        return batch
+
+    def simulated(self, batch: int) -> Replay:
+        """The run of a batch on this device."""
+        return replay(self._trace(batch), self._expandable, self._room)
+
+    def unlimited(self, batch: int) -> Replay:
+        """The run of a batch where memory has no end."""
+        return replay(self._trace(batch), self._expandable)
+
+    def _trace(self, batch: int) -> Trace:
+        if batch not in self.traces:
+            self.traces[batch] = self._trace_of(batch)
+        return self.traces[batch]
+
+    def _fits(self, batch: int) -> bool:
+        return self.simulated(batch).out_of_memory is None
+
+    def _scaled(self, batch: int) -> bool:
+        if self.linear is None or batch < _BASE:
+            return self._fits(batch)
+        found = replay(self.linear.at(batch), self._expandable, self._room)
+        return found.out_of_memory is None
+
+    def _is_largest(self, batch: int) -> bool:
+        return self._fits(batch) and (batch == MAX_BATCH or not self._fits(batch + 1))
+
+
+def _last(fits: Callable[[int], bool]) -> int:
+    """The last batch that fits, from 1, which does: by doubling, then by halving."""
+    good, bad = 1, 2
+    while bad <= MAX_BATCH and fits(bad):
+        good, bad = bad, 2 * bad
+    bad = min(bad, MAX_BATCH + 1)
+    while bad - good > 1:
+        middle = (good + bad) // 2
+        if fits(middle):
+            good = middle
+        else:
+            bad = middle
+    return good
+
+
+# The largest batch that runs, by running it: only out of memory makes it smaller.
+
+
+@dataclass(frozen=True)
+class Found:
+    """What a search found.
+
+    Args:
+        largest: that was measured; None where none was.
+        refused: the smallest that ran out of memory; None where none did.
+        tried: in order.
+        stopped: the outcome that ended the search early: neither measured nor out of memory.
+    """
+
+    largest: int | None
+    refused: int | None
+    tried: tuple[tuple[int, Outcome], ...]
+    stopped: Outcome | None
+
+
+def search(run: Callable[[int], Outcome], start: int, most: int = MAX_BATCH) -> Found:
+    """The largest batch for which `run` is "measured", beginning at `start`.
+
+    Steps away from the start double until one batch runs and a larger one is out of memory; then
+    the gap is halved. No batch is run twice. A larger batch is taken to need more memory.
+    """
+    batch = min(max(1, start), most)
+    step = max(1, batch // 64)  # the simulation is a few percent off at most
+    largest, refused = 0, most + 1
+    tried: list[tuple[int, Outcome]] = []
+    while refused - largest > 1:
+        outcome = run(batch)
+        tried.append((batch, outcome))
+        if outcome == "measured":
+            largest = batch
+        elif outcome == "out of memory":
+            refused = batch
+        else:
+            return _found(largest, refused, most, tried, outcome)
+        batch, step = _next(largest, refused, most, step)
+    return _found(largest, refused, most, tried, None)
+
+
+def _next(largest: int, refused: int, most: int, step: int) -> tuple[int, int]:
+    """The next batch and the next step; halves once there is one of each."""
+    if refused > most:  # nothing ran out of memory yet
+        return min(largest + step, most), step * 2
+    if largest == 0:  # nothing ran yet
+        return max(refused - step, 1), step * 2
+    return (largest + refused) // 2, step
+
+
+def _found(
+    largest: int, refused: int, most: int, tried: list[tuple[int, Outcome]], stopped: Outcome | None
+) -> Found:
+    return Found(largest or None, refused if refused <= most else None, tuple(tried), stopped)
+
+
+def confirm_largest(
+    spec: Spec,
+    setting: Setting,
+    mode: MemoryMode,
+    start: int,
+    limit_s: float = TIMEOUT,
+    recipe: Recipe | None = None,
+    measure: Callable[..., GpuRow] = measure_gpu,
+    limit: int | None = None,
+) -> Confirmed:
+    """Find the largest batch on a GPU, each in a fresh process.
+
+    Args:
+        setting: its batch is not used.
+        start: where to begin: the simulation's answer.
+        limit_s: seconds that one run may take.
+        measure: `measure_gpu`, unless a test brings its own.
+        limit: bytes that tensors may take of the GPU; None for all of it.
+
+    Raises:
+        UsageError: the device is no GPU, or is not here.
+    """
+    if not setting.device.startswith("cuda"):
+        raise UsageError(f"the largest batch is confirmed on cuda, not on {setting.device}.")
+    recipe = (recipe or Recipe()).of(mode)
+    rows: dict[int, GpuRow] = {}
+
+    def run(batch: int) -> Outcome:
+        here = replace(setting, batch=batch)
+        rows[batch] = measure(spec, here, mode, recipe, limit_s, limit)
+        return rows[batch].outcome
+
+    found = search(run, start)
+    last = found.tried[-1][0]
+    return Confirmed(
+        model=spec.name,
+        setting=setting,
+        mode=mode,
+        recipe=recipe,
+        start=start,
+        largest=found.largest,
+        refused=found.refused,
+        tried=tuple(Tried(b, outcome, rows[b].reason) for b, outcome in found.tried),
+        stopped=rows[last] if found.stopped is not None else None,
+        row=rows[found.largest] if found.largest is not None else None,
+        limit=limit,
+    )

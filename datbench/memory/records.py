@@ -1,0 +1,428 @@
+"""Where the memory of a model goes, as plain values. Every amount is in bytes."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+from ..errors import UnknownNameError, UsageError
+from ..setting import PLAIN, MemoryMode, Recipe, Setting
+
+Category = Literal[
+    "parameters", "buffers", "inputs", "kept", "outputs", "gradients", "optimizer", "temporary"
+]
+"""What a storage is. The first of these that fits; `kept` is kept for the backward."""
+
+
+CATEGORIES: tuple[Category, ...] = (
+    "parameters",
+    "buffers",
+    "inputs",
+    "kept",
+    "outputs",
+    "gradients",
+    "optimizer",
+    "temporary",
+)
+
+
+@dataclass(frozen=True)
+class LedgerLine:
+    """One category of memory.
+
+    Args:
+        amount: the whole of it; of temporaries the most at any one time. None where the mode has
+            no such thing, and `reason` says why.
+        at_peak: the part that is alive when the total is largest; None with `amount`.
+    """
+
+    category: Category
+    amount: int | None
+    at_peak: int | None
+    reason: str | None = None
+
+
+@dataclass(frozen=True)
+class MemoryPart:
+    """What the operators of one place make.
+
+    Args:
+        stage, module, operator: the place; None where parts are not told apart by it.
+        tensors: how many storages of it are kept for the backward.
+        kept: their bytes; None where nothing is kept.
+        at_peak: bytes made here that are alive when the total is largest.
+    """
+
+    stage: str | None
+    module: str | None
+    operator: str | None
+    tensors: int
+    kept: int | None
+    at_peak: int
+
+
+@dataclass(frozen=True)
+class Peak:
+    """Where the total is largest: the operator that was running, its module, and the phase."""
+
+    amount: int
+    operator: str
+    module: str
+    phase: str
+
+
+@dataclass(frozen=True)
+class CpuPeak:
+    """The same run on the CPU, replayed from what torch's profiler saw allocated.
+
+    Args:
+        peak: with what was there before: parameters, buffers, inputs.
+        at_end: alive when the run has ended.
+        operator: the outermost operator that was running at the peak.
+        difference: the simulated peak less this one, as a share of this one.
+    """
+
+    peak: int
+    at_end: int
+    operator: str
+    difference: float
+
+
+@dataclass(frozen=True)
+class MemoryRow:
+    """The ledger of one model at one setting.
+
+    Args:
+        lines: one for each category; what they say of the peak sums to the peak.
+        after_forward: alive when the forward has ended.
+        at_end: alive when the run has ended.
+        parts: by stage, module and operator; parameters, buffers and inputs belong to none.
+        measured: None where `--verify` was not asked for.
+        recipe: with the optimizer named in a full step.
+    """
+
+    model: str
+    setting: Setting
+    mode: MemoryMode
+    lines: tuple[LedgerLine, ...]
+    after_forward: int
+    at_end: int
+    peak: Peak
+    parts: tuple[MemoryPart, ...]
+    measured: CpuPeak | None = None
+    recipe: Recipe = PLAIN
+
+    def line(self, category: Category) -> LedgerLine:
+        """The line of one category."""
+        return next(line for line in self.lines if line.category == category)
+
+    def parts_by(self, *places: Literal["stage", "module", "operator"]) -> list[MemoryPart]:
+        """Parts summed to these places, those that keep most first, then those at the peak."""
+        sums: dict[tuple[str | None, ...], MemoryPart] = {}
+        for part in self.parts:
+            stage, module, operator = (
+                value if place in places else None
+                for place, value in (
+                    ("stage", part.stage),
+                    ("module", part.module),
+                    ("operator", part.operator),
+                )
+            )
+            before = sums.get((stage, module, operator))
+            kept = part.kept
+            if before is not None and kept is not None:
+                kept += before.kept or 0
+            sums[stage, module, operator] = MemoryPart(
+                stage,
+                module,
+                operator,
+                part.tensors + (before.tensors if before else 0),
+                kept,
+                part.at_peak + (before.at_peak if before else 0),
+            )
+        return sorted(sums.values(), key=lambda part: (-(part.kept or 0), -part.at_peak))
+
+
+# What an allocator makes of a run's storages, as plain values. Every amount is in bytes.
+
+
+CONTEXT = 500 * 2**20
+"""What the CUDA context and libraries are taken to need; an assumption that every result states.
+
+It is the process's memory less what PyTorch reserves, and some 300 to 600 MiB by GPU, driver and
+the libraries that are loaded.
+"""
+
+
+NO_CONTEXT = "measured on a GPU only, with --device cuda; workspaces of cuBLAS and cuDNN too"
+"""Why a simulation has no line for it."""
+
+
+# The total that PyTorch's out-of-memory message names for such a GPU, in tenths of a GiB, rounded
+# down: what the data sheet says less what the driver and error correction keep. It differs by
+# driver in the second decimal, such as 79.10, 79.14 and 79.25 GiB for cards of 80 GB.
+_TENTHS_OF_GIB = {
+    "v100-16gb": 157,
+    "v100-32gb": 317,
+    "rtx3090": 235,
+    "rtx4090": 235,
+    "a100-40gb": 393,
+    "a100-80gb": 791,
+    "h100-80gb": 790,
+    "h200": 1397,
+}
+
+
+GPUS: dict[str, int] = {name: tenths * 2**30 // 10 for name, tenths in _TENTHS_OF_GIB.items()}
+"""Bytes that processes can get, by name of the GPU."""
+
+
+def gpu_memory(name: str) -> int:
+    """Bytes of a named GPU.
+
+    Raises:
+        UnknownNameError: it is not in the table; the message names those that are.
+    """
+    if name.lower() not in GPUS:
+        raise UnknownNameError.among("GPU", name, GPUS, "Or give the bytes.")
+    return GPUS[name.lower()]
+
+
+def check_budget(what: str, amount: int) -> None:
+    """Refuse memory below zero.
+
+    Raises:
+        UsageError: it is negative.
+    """
+    if amount < 0:
+        raise UsageError(f"{what} {amount}: write a number of bytes, 0 or more.")
+
+
+@dataclass(frozen=True)
+class OutOfMemory:
+    """The allocation that found no room, even after all that was cached had been given back.
+
+    Args:
+        requested: its size.
+        allocated, reserved: when it failed.
+        operator, module, phase: what asked for it; empty for what is there before the run.
+    """
+
+    requested: int
+    allocated: int
+    reserved: int
+    operator: str
+    module: str
+    phase: str
+
+
+@dataclass(frozen=True)
+class Replay:
+    """A run's allocations and frees, replayed through a model of PyTorch's caching allocator.
+
+    Args:
+        expandable: whether segments grow (`expandable_segments:True`).
+        capacity: of the device for tensors; None where there is no limit.
+        requested_peak: as the run asked for it.
+        allocated_peak: with sizes rounded (`max_memory_allocated`).
+        reserved_peak: of the device (`max_memory_reserved`).
+        slack: reserved less allocated when the former reached its peak.
+        segments: at that time; that grow, one for each pool.
+        out_of_memory: where the run ended for lack of memory; None where it did not.
+    """
+
+    expandable: bool
+    capacity: int | None
+    requested_peak: int
+    allocated_peak: int
+    reserved_peak: int
+    slack: int
+    segments: int
+    out_of_memory: OutOfMemory | None
+
+
+@dataclass(frozen=True)
+class LargestBatch:
+    """The largest batch that a device's memory holds, by simulation.
+
+    Args:
+        setting: with this batch, and with 1 where none fits.
+        capacity: of the device.
+        gpu: its name; None where bytes were given.
+        context: the part of the capacity that tensors cannot have.
+        batch: 0 where none fits.
+        reserved: at this batch, on this device; 0 where none fits.
+        reserved_next: what one image more would reserve on a device without limit; None where
+            it was not tried, and `reason` says why.
+        out_of_memory: where the run with one image more ends.
+        simulations: how many runs were simulated; the other batches were scaled from these.
+        scaled: whether every storage was found to grow linearly with the batch.
+        assumption: what the figure rests on, for people.
+        reason: why there is no batch, or no larger one was tried; None otherwise.
+    """
+
+    model: str
+    setting: Setting
+    mode: MemoryMode
+    recipe: Recipe
+    capacity: int
+    gpu: str | None
+    context: int
+    expandable: bool
+    batch: int
+    reserved: int
+    reserved_next: int | None
+    out_of_memory: OutOfMemory | None
+    simulations: int
+    scaled: bool
+    assumption: str
+    reason: str | None = None
+
+
+# Memory as a device really held it, as plain values. Every amount is in bytes.
+
+
+Outcome = Literal["measured", "out of memory", "crashed", "timed out", "failed"]
+"""How a run ended. Out of memory is the device's. Crashed: the process ended without an answer, by
+a signal for example. Failed: it raised something else.
+"""
+
+
+Held = Literal[
+    "parameters", "buffers", "inputs", "optimizer", "workspaces", "run", "slack", "context"
+]
+"""A part of what the process holds, from the model to everything that is not a tensor.
+
+workspaces: allocated before the run and no tensor of ours: libraries' workspaces, rounding.
+run: what the run itself allocated at its peak.
+slack: reserved by the allocator at its peak and not allocated at its own.
+context: the process's figure less what the allocator reserves: the CUDA context and libraries.
+"""
+
+
+HELD: tuple[Held, ...] = (
+    "parameters",
+    "buffers",
+    "inputs",
+    "optimizer",
+    "workspaces",
+    "run",
+    "slack",
+    "context",
+)
+
+
+@dataclass(frozen=True)
+class HeldLine:
+    """One part of what the process held; `amount` is None where `reason` says why."""
+
+    part: Held
+    amount: int | None
+    reason: str | None = None
+
+
+@dataclass(frozen=True)
+class GpuEnvironment:
+    """What a figure was measured on; None where it cannot be had.
+
+    Args:
+        name: the GPU's; on a CPU the processor's.
+        memory: the device's, all of it.
+        allocator: the caching allocator, with the settings that its environment variable gives.
+    """
+
+    name: str | None
+    memory: int | None
+    driver: str | None
+    torch: str
+    cuda: str | None
+    allocator: str | None
+
+
+@dataclass(frozen=True)
+class GpuPeaks:
+    """What the allocator and the driver say; None where `HeldLine.reason` says why.
+
+    Args:
+        allocated: the most that tensors took while the run lasted, rounded as the allocator does.
+        requested: the same before rounding: what a simulation of tensors is compared with.
+        reserved: the most that the allocator had from the driver.
+        process: the process's memory when the run had ended; on a CPU its largest resident set.
+        retries: how often the allocator had to give its cache back before it got more.
+    """
+
+    allocated: int | None
+    requested: int | None
+    reserved: int | None
+    process: int | None
+    retries: int | None
+
+
+@dataclass(frozen=True)
+class GpuRow:
+    """One configuration, measured in a process of its own.
+
+    Args:
+        reason: one line, where nothing was measured.
+        lines: one for each part; empty where nothing was measured.
+        others: processes that were on the GPU before this one; None where no one can tell.
+        seconds: from the start of the process to its end.
+    """
+
+    model: str
+    setting: Setting
+    mode: MemoryMode
+    recipe: Recipe
+    outcome: Outcome
+    reason: str | None
+    peaks: GpuPeaks | None
+    lines: tuple[HeldLine, ...]
+    environment: GpuEnvironment | None
+    others: int | None
+    seconds: float
+
+    def line(self, part: Held) -> HeldLine | None:
+        """The line of one part, if it was measured."""
+        return next((line for line in self.lines if line.part == part), None)
+
+
+@dataclass(frozen=True)
+class Tried:
+    """A batch that was run, and how that ended."""
+
+    batch: int
+    outcome: Outcome
+    reason: str | None
+
+
+@dataclass(frozen=True)
+class Confirmed:
+    """The largest batch that runs, found by running it.
+
+    Args:
+        start: the batch that the search began with.
+        largest: that ran; None where none did.
+        refused: the smallest that ran out of memory; one more than `largest` where the search
+            ended; None where nothing ran out.
+        tried: every run in order.
+        stopped: the run that ended the search early, for another reason than memory.
+        row: of the largest batch.
+        limit: bytes that tensors were given of the GPU; None for all of it.
+    """
+
+    model: str
+    setting: Setting
+    mode: MemoryMode
+    recipe: Recipe
+    start: int
+    largest: int | None
+    refused: int | None
+    tried: tuple[Tried, ...]
+    stopped: GpuRow | None
+    row: GpuRow | None
+    limit: int | None = None
+
+    @property
+    def certain(self) -> bool:
+        """Whether the next batch was seen to run out of memory, or none is larger."""
+        return self.stopped is None

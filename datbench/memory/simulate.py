@@ -1,0 +1,545 @@
+"""One run of a model on meta tensors, with the life of every storage."""
+
+from __future__ import annotations
+
+import bisect
+import weakref
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager, nullcontext
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any, Literal
+
+import torch
+from torch import Tensor, nn
+from torch.utils._pytree import tree_leaves
+from torch.utils.checkpoint import checkpoint
+
+from ..count.count import stage_of
+from ..count.operators import EagerMode, execute, plan_of
+from ..count.recorder import ModuleTracker
+from ..errors import DatbenchError, MeasurementError, UsageError
+from ..models.pyramid import StageModule
+from ..models.resolve import Spec, is_ours, resolve
+from ..run import build_for_count, gradients_kept, quiet, state, stepped, unchanged
+from ..setting import PLAIN, WITH_BACKWARD, Checkpointing, MemoryMode, Recipe, Setting
+from .autocast import Autocast, FusedAttention
+from .kernels import result, scratch
+from .records import CATEGORIES, Category, LedgerLine, MemoryPart, MemoryRow, Peak
+
+# Activation checkpointing: blocks that run again in the backward instead of being kept.
+
+
+@contextmanager
+def checkpointed(model: nn.Module, how: Checkpointing | None) -> Iterator[None]:
+    """The model with its blocks checkpointed inside; as it was afterwards.
+
+    Ours have each block checkpointed, without re-entering autograd. Others do what their own
+    `set_grad_checkpointing` does.
+
+    Raises:
+        UsageError: others', and they cannot be checkpointed.
+    """
+    if how is None:
+        yield
+        return
+    ours = [module for module in model.modules() if isinstance(module, StageModule)]
+    if not ours:
+        switch = _switch(model)
+        switch(True)
+        try:
+            yield
+        finally:
+            switch(False)
+        return
+    for stage in ours:
+        # The blocks themselves are called, so that hooks see them run again.
+        stage.blocks.forward = _each_checkpointed(stage.blocks)  # type: ignore[method-assign]
+    try:
+        yield
+    finally:
+        for stage in ours:
+            del stage.blocks.forward
+
+
+def _each_checkpointed(blocks: nn.Sequential) -> Any:
+    def forward(x: Tensor) -> Tensor:
+        for block in blocks:
+            x = checkpoint(block, x, use_reentrant=False)
+        return x
+
+    return forward
+
+
+def _switch(model: nn.Module) -> Any:
+    """The model's own way of turning it on and off, which it is known to take.
+
+    Raises:
+        UsageError: it has none.
+    """
+    own = getattr(model, "set_grad_checkpointing", None)
+    try:
+        if callable(own):
+            own(False)
+            own(True)
+            own(False)
+            return own
+    except (AssertionError, NotImplementedError, TypeError):
+        pass  # timm's models without checkpointing refuse to turn it on
+    raise UsageError(
+        f"--checkpointing: {type(model).__qualname__} cannot be checkpointed: it has neither "
+        "blocks of ours nor a set_grad_checkpointing() that takes True."
+    )
+
+
+# The life of every storage of one run, as plain values. Free of torch.
+
+
+Phase = Literal["before", "forward", "backward", "step"]
+
+
+@dataclass(frozen=True)
+class Block:
+    """One storage.
+
+    Args:
+        size: in bytes.
+        operator, module, phase: what made it, and where; empty for what was there before.
+        born, died: times; None for what outlives the run.
+    """
+
+    size: int
+    category: Category
+    operator: str
+    module: str
+    phase: Phase
+    born: int
+    died: int | None
+
+    def alive_at(self, time: int) -> bool:
+        """Whether it is there once the event of this time has happened."""
+        return self.born <= time and (self.died is None or time < self.died)
+
+
+@dataclass(frozen=True)
+class Event:
+    """The birth (`change` above 0) or the death of a block."""
+
+    time: int
+    change: int
+    block: Block
+
+
+@dataclass(frozen=True)
+class Trace:
+    """Every storage of a run. Time counts events: one birth or one death at each.
+
+    Args:
+        blocks: in the order of their birth.
+        forward_end: the time of the last event of the forward.
+        end: the time of the last event.
+    """
+
+    blocks: tuple[Block, ...]
+    forward_end: int
+    end: int
+
+    @cached_property
+    def events(self) -> tuple[Event, ...]:
+        """Births and deaths in the order in which they happened."""
+        return tuple(sorted(self._events(), key=lambda event: event.time))
+
+    def _events(self) -> Iterator[Event]:
+        for block in self.blocks:
+            yield Event(block.born, block.size, block)
+            if block.died is not None:
+                yield Event(block.died, -block.size, block)
+
+    def live(self, time: int) -> dict[Category, int]:
+        """Bytes alive at a time, by category."""
+        found = dict.fromkeys(CATEGORIES, 0)
+        for block in self.blocks:
+            if block.alive_at(time):
+                found[block.category] += block.size
+        return found
+
+    def whole(self, category: Category) -> int:
+        """All bytes of a category, whenever they lived."""
+        return sum(block.size for block in self.blocks if block.category == category)
+
+    def most(self, *categories: Category) -> Event:
+        """The event after which blocks of these categories hold most; the first such."""
+        live, best, at = 0, -1, None
+        for event in self.events:
+            if event.block.category in categories:
+                live += event.change
+                if live > best:
+                    best, at = live, event
+        if at is None:
+            raise ValueError("no such block")
+        return at
+
+    @cached_property
+    def peak_time(self) -> int:
+        """When the total is largest, the first time."""
+        return self.most(*CATEGORIES).time
+
+    @cached_property
+    def peak(self) -> Peak:
+        """Where the total is largest."""
+        block = self.most(*CATEGORIES).block
+        total = sum(self.live(self.peak_time).values())
+        return Peak(total, block.operator, block.module, block.phase)
+
+
+# The dispatch mode that sees every storage be born and die.
+#
+# It runs under autograd, where an operator arrives as the kernel that runs and saved tensors are
+# held as in training. A storage's death is told by a weak reference to it: autograd's references
+# count, so nothing here keeps a tensor alive.
+
+
+@dataclass
+class _Life:
+    """A storage while it is watched."""
+
+    size: int
+    category: Category | None
+    operator: str
+    module: str
+    phase: Phase
+    born: int
+    died: int | None = None
+
+
+class Watcher(EagerMode):
+    """Records the life of every storage on meta."""
+
+    def __init__(self, tracker: ModuleTracker) -> None:
+        super().__init__()
+        self.tracker = tracker
+        self.phase: Phase = "before"
+        self._lives: list[_Life] = []
+        self._watched: dict[int, tuple[weakref.ref[Any], _Life]] = {}
+        self._time = 0
+        self._forward_end = 0
+        self._owners: dict[int, str] = {}
+        self._sequence: list[int] = []
+        self._closed = False
+
+    # What the run says.
+
+    def mark(self, tensors: Iterable[Tensor], category: Category) -> None:
+        """These tensors' storages are of this category, unless they are of one already.
+
+        What is not on meta, the step counts of an optimizer, is there from now on.
+        """
+        for tensor in tensors:
+            life = self._life(tensor, "", "")
+            if life is None:
+                life = self._born(tensor.untyped_storage().nbytes(), "", "")
+            if life.category is None:
+                life.category = category
+
+    def forward_ended(self, keeps: bool) -> None:
+        """What is alive and of no other category is kept for the backward, if `keeps`."""
+        self._forward_end = self._time
+        self._sequence = sorted(self._owners)
+        for life in self._lives:
+            if keeps and life.died is None and life.category is None:
+                life.category = "kept"
+
+    def trace(self) -> Trace:
+        """What was seen. Nothing more is recorded."""
+        self._closed = True
+        self._watched.clear()
+        blocks = tuple(
+            Block(
+                life.size,
+                life.category or "temporary",
+                life.operator,
+                life.module,
+                life.phase,
+                life.born,
+                life.died,
+            )
+            for life in self._lives
+        )
+        return Trace(blocks, self._forward_end, self._time)
+
+    # Births and deaths.
+
+    def _life(self, tensor: Tensor, operator: str, module: str) -> _Life | None:
+        """The tensor's storage, born now if it was not known."""
+        if not tensor.is_meta:
+            return None  # a number's
+        storage = tensor.untyped_storage()
+        key = storage._cdata
+        known = self._watched.get(key)
+        if known is not None:
+            return known[1]
+        life = self._born(storage.nbytes(), operator, module)
+
+        def died(_: object) -> None:
+            if not self._closed:
+                self._time += 1
+                life.died = self._time
+                del self._watched[key]
+
+        self._watched[key] = (weakref.ref(storage, died), life)
+        return life
+
+    def _born(self, size: int, operator: str, module: str) -> _Life:
+        self._time += 1
+        life = _Life(size, None, operator, module, self.phase, self._time)
+        self._lives.append(life)
+        return life
+
+    # Dispatch.
+
+    def __torch_dispatch__(
+        self,
+        func: Any,
+        types: Sequence[type],
+        args: Sequence[Any] = (),
+        kwargs: Mapping[str, Any] | None = None,
+    ) -> Any:
+        kwargs = kwargs or {}
+        plan = plan_of(func)
+        if plan.status == "composite":
+            with self:
+                out = func.decompose(*args, **kwargs)
+            if out is not NotImplemented:
+                return out
+        module = self._module()
+        out = result(plan.overload, args, kwargs)
+        if out is None:
+            out = execute(func, plan, args, kwargs)
+        for leaf in tree_leaves(out):
+            if isinstance(leaf, Tensor):
+                self._life(leaf, plan.name, module)
+        extra = scratch(plan.overload, args, kwargs)
+        if extra:
+            life = self._born(extra, plan.name, module)
+            self._time += 1
+            life.died = self._time
+        return out
+
+    def _module(self) -> str:
+        """Whose operator this is: in the backward, the module's that made the autograd node."""
+        module, _ = self.tracker.current
+        if self.phase != "backward":
+            # The node of the operator being dispatched was made just before.
+            self._owners.setdefault(torch._C._autograd._get_sequence_nr() - 1, module)
+            return module
+        if module:
+            return module  # a checkpointed module runs again
+        node = torch._C._current_autograd_node()
+        if node is None or not self._sequence:
+            return ""
+        at = bisect.bisect_right(self._sequence, node._sequence_nr()) - 1
+        return self._owners[self._sequence[max(at, 0)]]
+
+
+def simulate(
+    model: nn.Module, *inputs: Any, mode: MemoryMode = "train-forward", recipe: Recipe = PLAIN
+) -> Trace:
+    """Run `model`, which is on meta, on meta tensors, and follow every storage.
+
+    The model is run as it is (`train()` or `eval()`), and is unchanged afterwards. The backward
+    starts from a gradient of ones for every floating output; there is no loss. Of full steps the
+    second is followed: the first makes the optimizer's state.
+
+    Raises:
+        UsageError: the model or an input is not on meta, or the mode has no use for the recipe.
+        MeasurementError: a training mode, and nothing that the model returns has a gradient.
+    """
+    recipe = recipe.of(mode)
+    given = [leaf for leaf in tree_leaves(inputs) if isinstance(leaf, Tensor)]
+    if not all(t.is_meta for t in [*model.parameters(), *model.buffers(), *given]):
+        raise UsageError("memory is simulated on meta: move the model and its inputs there.")
+    with ExitStack() as stack:
+        tracker = stack.enter_context(ModuleTracker(model))
+        stack.enter_context(unchanged(model))
+        stack.enter_context(quiet())
+        stack.enter_context(gradients_kept(model))
+        stack.enter_context(checkpointed(model, recipe.checkpointing))
+        casts = None if recipe.autocast is None else Autocast(getattr(torch, recipe.autocast))
+        if casts is not None:
+            stack.enter_context(casts.installed())
+        stack.enter_context(FusedAttention(None if casts is None else casts.lowered))
+        optimizer = None
+        if recipe.optimizer is not None:
+            with Watcher(tracker) as first:
+                _run(model, inputs, "train", first, casts)
+            optimizer = stepped(recipe.optimizer, model)
+        watcher = Watcher(tracker)
+        watcher.mark(model.parameters(), "parameters")
+        watcher.mark(model.buffers(), "buffers")
+        watcher.mark(given, "inputs")
+        if optimizer is not None:
+            watcher.mark(state(optimizer), "optimizer")
+        stack.enter_context(watcher)
+        outputs = _run(model, inputs, mode, watcher, casts)
+        if optimizer is not None:
+            watcher.phase = "step"
+            optimizer.step()
+        found = watcher.trace()
+        del outputs  # alive until here, as a caller's are
+        return found
+
+
+def _run(
+    model: nn.Module,
+    inputs: tuple[Any, ...],
+    mode: MemoryMode,
+    watcher: Watcher,
+    casts: Autocast | None,
+) -> list[Tensor]:
+    training = mode != "inference"
+    watcher.phase = "forward"
+    with torch.set_grad_enabled(training), nullcontext() if casts is None else casts.casting():
+        outputs = [leaf for leaf in tree_leaves(model(*inputs)) if isinstance(leaf, Tensor)]
+    watcher.mark(outputs, "outputs")
+    watcher.forward_ended(keeps=training)
+    if training:
+        losses = with_gradients(outputs)
+        if mode in WITH_BACKWARD:
+            watcher.phase = "backward"
+            torch.autograd.backward(losses, [torch.ones_like(loss) for loss in losses])
+            watcher.mark((p.grad for p in model.parameters() if p.grad is not None), "gradients")
+    return outputs
+
+
+def with_gradients(outputs: list[Tensor]) -> list[Tensor]:
+    """The outputs that a backward can start from.
+
+    Raises:
+        MeasurementError: there are none.
+    """
+    losses = [tensor for tensor in outputs if tensor.requires_grad]
+    if not losses:
+        raise MeasurementError("the model's output has no gradient; use --mode inference.")
+    return losses
+
+
+def simulate_model(
+    model: str | Spec, setting: Setting, mode: MemoryMode, recipe: Recipe = PLAIN
+) -> tuple[nn.Module, Trace]:
+    """Build a model on meta and simulate it on an image of the setting's size.
+
+    Raises:
+        UnknownNameError: no such model.
+        UsageError: the recipe does not suit the mode, the dtype or the model.
+        MeasurementError: the model does not run with this setting.
+    """
+    spec = resolve(model) if isinstance(model, str) else model
+    if recipe.autocast is not None and setting.dtype != "float32":
+        raise UsageError(f"autocast casts float32; a model in {setting.dtype} takes no autocast.")
+    module = build_for_count(spec, setting).train(mode != "inference")
+    size = setting.resolution
+    dtype: torch.dtype = getattr(torch, setting.dtype)
+    image = torch.empty((setting.batch, 3, size.height, size.width), dtype=dtype, device="meta")
+    try:
+        return module, simulate(module, image, mode=mode, recipe=recipe)
+    except DatbenchError:
+        raise
+    except (Exception, SystemExit) as error:
+        expected = isinstance(error, (RuntimeError, MemoryError, AssertionError))
+        if is_ours(spec) and not expected:
+            raise
+        line = (str(error).splitlines() or [""])[0]
+        reason = line if expected and line else f"{type(error).__name__}: {line}"
+        if "meta tensors" in reason:
+            reason += "; its work depends on values: measure it with --device cpu"
+        raise MeasurementError(f"{spec.name} at {size}: {reason}") from error
+
+
+# From the life of every storage to a ledger.
+
+
+_FIXED: frozenset[Category] = frozenset({"parameters", "buffers", "inputs"})
+"""There before the run; no operator makes them."""
+
+
+def memory_row(spec: Spec, setting: Setting, mode: MemoryMode, recipe: Recipe = PLAIN) -> MemoryRow:
+    """Build, simulate and summarise one model.
+
+    Raises:
+        UsageError: the recipe does not suit the mode, the dtype or the model.
+        MeasurementError: it does not run with this setting.
+    """
+    return traced_row(spec, setting, mode, recipe)[0]
+
+
+def traced_row(
+    spec: Spec, setting: Setting, mode: MemoryMode, recipe: Recipe = PLAIN
+) -> tuple[MemoryRow, Trace]:
+    """`memory_row`, with the run that it sums up."""
+    recipe = recipe.of(mode)
+    module, trace = simulate_model(spec, setting, mode, recipe)
+    row = MemoryRow(
+        model=spec.name,
+        setting=setting,
+        mode=mode,
+        lines=ledger(trace, mode, recipe),
+        after_forward=sum(trace.live(trace.forward_end).values()),
+        at_end=sum(trace.live(trace.end).values()),
+        peak=trace.peak,
+        parts=_parts(trace, mode, lambda path: stage_of(module, path)),
+        recipe=recipe,
+    )
+    return row, trace
+
+
+def ledger(trace: Trace, mode: MemoryMode, recipe: Recipe = PLAIN) -> tuple[LedgerLine, ...]:
+    """One line for each category."""
+    at_peak = trace.live(trace.peak_time)
+    lines = []
+    for category in CATEGORIES:
+        reason = _absent(category, mode, recipe.of(mode))
+        if reason is not None:
+            lines.append(LedgerLine(category, None, None, reason))
+            continue
+        amount = _most_temporary(trace) if category == "temporary" else trace.whole(category)
+        lines.append(LedgerLine(category, amount, at_peak[category]))
+    return tuple(lines)
+
+
+def _absent(category: Category, mode: MemoryMode, recipe: Recipe) -> str | None:
+    """Why a mode has no such thing."""
+    if category == "kept" and mode == "inference":
+        return "gradients are not recorded in inference"
+    if category == "gradients" and mode not in WITH_BACKWARD:
+        return "no backward was run"
+    if category == "optimizer" and mode != "step":
+        return "no optimizer's step was made"
+    if category == "optimizer" and recipe.optimizer == "sgd":
+        return "SGD without momentum keeps none"
+    return None
+
+
+def _most_temporary(trace: Trace) -> int:
+    if not any(block.category == "temporary" for block in trace.blocks):
+        return 0
+    return trace.live(trace.most("temporary").time)["temporary"]
+
+
+def _parts(trace: Trace, mode: MemoryMode, stage: Callable[[str], str]) -> tuple[MemoryPart, ...]:
+    """By the module and the operator that made a storage, in the order of the first one."""
+    sums: dict[tuple[str, str], list[int]] = {}
+    for block in trace.blocks:
+        if block.category in _FIXED:
+            continue
+        found = sums.setdefault((block.module, block.operator), [0, 0, 0])
+        if block.category == "kept":
+            found[0] += 1
+            found[1] += block.size
+        if block.alive_at(trace.peak_time):
+            found[2] += block.size
+    keeps = mode != "inference"
+    return tuple(
+        MemoryPart(stage(module), module, operator, tensors, kept if keeps else None, at_peak)
+        for (module, operator), (tensors, kept, at_peak) in sums.items()
+        if kept or at_peak
+    )

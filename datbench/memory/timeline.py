@@ -1,0 +1,183 @@
+"""What is alive over a run: a plot, and a file for PyTorch's memory visualiser."""
+
+from __future__ import annotations
+
+import pickle
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any
+
+from .. import units
+from ..render.figure import Figure, Series
+from .allocator import Allocator, Change, Piece, play
+from .records import CATEGORIES, Category
+from .simulate import Block, Trace
+
+POINTS = 240
+"""Of a curve; more than a terminal has columns."""
+
+
+_SCALES = ((2**30, "GiB"), (2**20, "MiB"), (2**10, "KiB"), (1, "B"))
+
+
+# The plot
+
+
+def timeline(trace: Trace, title: str = "Memory over the run", points: int = POINTS) -> Figure:
+    """Live bytes by category and in total, from when the run starts.
+
+    Of long runs only some times are drawn, with the peak of the total and of every category, the
+    end of the forward and the end of the run always among them.
+    """
+    start = max((block.born for block in trace.blocks if block.phase == "before"), default=0)
+    curves = _curves(trace)
+    times = _chosen(trace, curves, start, points)
+    peak = trace.peak
+    scale, unit = next(pair for pair in _SCALES if peak.amount >= pair[0] or pair[0] == 1)
+    x = tuple(float(time - start) for time in times)
+    series = [
+        Series(name, x, tuple(curve[time] / scale for time in times))
+        for name, curve in curves.items()
+        if any(curve)
+    ]
+    where = " ".join(filter(None, (peak.operator, peak.module and f"in {peak.module}")))
+    return Figure(
+        title,
+        "births and deaths of storages since the run began",
+        f"alive ({unit})",
+        tuple(series),
+        notes=(
+            f"Peak: {units.size(peak.amount)} at {trace.peak_time - start}"
+            f"{f', {where}' if where else ''} ({peak.phase}). "
+            f"The forward ends at {max(trace.forward_end - start, 0)}.",
+        ),
+    )
+
+
+def _curves(trace: Trace) -> dict[str, list[int]]:
+    """Live bytes at every time; the total first."""
+    live: dict[Category, int] = dict.fromkeys(CATEGORIES, 0)
+    curves: dict[str, list[int]] = {"total": [0], **{name: [0] for name in CATEGORIES}}
+    for event in trace.events:
+        live[event.block.category] += event.change
+        for name in CATEGORIES:
+            curves[name].append(live[name])
+        curves["total"].append(sum(live.values()))
+    return curves
+
+
+def _chosen(trace: Trace, curves: dict[str, list[int]], start: int, points: int) -> Sequence[int]:
+    """Times to draw: the highest and the lowest total of equal stretches, and what is promised."""
+    times = range(start, trace.end + 1)
+    if len(times) <= points:
+        return times
+    total = curves["total"].__getitem__
+    chosen = {start, trace.end, max(trace.forward_end, start)}
+    chosen |= {max(times, key=curve.__getitem__) for curve in curves.values()}
+    stretches = max((points - len(chosen)) // 2, 1)
+    for n in range(stretches):
+        first, last = (start + len(times) * k // stretches for k in (n, n + 1))
+        stretch = range(first, last)
+        chosen |= {max(stretch, key=total), min(stretch, key=total)}
+    return sorted(chosen)
+
+
+# The visualiser's file
+
+_BEFORE = "before the run"
+
+
+_MODEL = "(model)"
+
+
+def visualiser(trace: Trace, expandable: bool = False) -> bytes:
+    """A snapshot as `torch.cuda.memory._dump_snapshot` writes it, for pytorch.org/memory_viz.
+
+    Addresses are the modelled allocator's. The stack of a block is its module and operator, then
+    phase and category; a time is the event's number.
+    """
+    # Newer protocols have opcodes that the visualiser does not read.
+    return pickle.dumps(snapshot(trace, expandable), protocol=4)
+
+
+def snapshot(trace: Trace, expandable: bool = False) -> dict[str, Any]:
+    """The same as values: the segments at the end of the run, and every change before it."""
+    allocator = Allocator(expandable)
+    entries: list[dict[str, Any]] = []
+    living: dict[int, Block] = {}
+    for step in play(trace, allocator):
+        block, time = step.event.block, step.event.time
+        assert step.address is not None  # no limit was given
+        entries += (_grown(change, block, time) for change in step.changes)
+        if step.event.change > 0:
+            living[step.address] = block
+            entries.append(_entry("alloc", step.address, block, time))
+        else:
+            del living[step.address]
+            entries.append(_entry("free_requested", step.address, block, time))
+            entries.append(_entry("free_completed", step.address, block, time))
+    # The visualiser's page fails on categories unless "unknown" is one of them.
+    end = {"action": "snapshot", "addr": 0, "size": 0, "stream": 0, "time_us": trace.end}
+    entries.append({**end, "frames": [], "category": "unknown"})
+    return {
+        "segments": [_segment(run, living, expandable) for run in allocator.runs()],
+        "device_traces": [entries],
+        "allocator_settings": {"expandable_segments": expandable},
+    }
+
+
+def _frames(block: Block) -> list[dict[str, Any]]:
+    """Innermost first, as a stack is printed."""
+    what = [{"filename": _phase(block), "line": 0, "name": str(block.category)}]
+    if block.operator:
+        what.insert(0, {"filename": block.module or _MODEL, "line": 0, "name": block.operator})
+    return what
+
+
+def _phase(block: Block) -> str:
+    return _BEFORE if block.phase == "before" else block.phase
+
+
+def _entry(action: str, address: int, block: Block, time: int) -> dict[str, Any]:
+    return {
+        "action": action,
+        "addr": address,
+        "size": block.size,
+        "stream": 0,
+        "time_us": time,
+        "frames": _frames(block),
+        "category": str(block.category),
+    }
+
+
+def _grown(change: Change, block: Block, time: int) -> dict[str, Any]:
+    entry = _entry(change.action, change.address, replace(block, size=change.size), time)
+    del entry["category"]
+    return entry
+
+
+def _segment(run: list[Piece], living: dict[int, Block], expandable: bool) -> dict[str, Any]:
+    used = sum(piece.size for piece in run if piece.requested)
+    return {
+        "device": 0,
+        "address": run[0].address,
+        "total_size": sum(piece.size for piece in run),
+        "allocated_size": used,
+        "active_size": used,
+        "requested_size": sum(piece.requested for piece in run),
+        "stream": 0,
+        "segment_type": "small" if run[0].pool.small else "large",
+        "segment_pool_id": (0, 0),
+        "is_expandable": expandable,
+        "frames": [],
+        "blocks": [
+            {
+                "address": piece.address,
+                "size": piece.size,
+                "requested_size": piece.requested,
+                "state": "active_allocated" if piece.requested else "inactive",
+                "frames": _frames(living[piece.address]) if piece.requested else [],
+            }
+            for piece in run
+        ],
+    }

@@ -1,0 +1,229 @@
+"""Models of Hugging Face's transformers, by name, from literals of ours; free of torch.
+
+The library's classes are given published depths and widths, and random weights: nothing is
+downloaded, and its hub is never asked. A name carries options, as timm's do:
+``transformers:cvt_13,num_labels=21841`` is what `CvtConfig(num_labels=21841)` describes.
+"""
+
+from __future__ import annotations
+
+import importlib
+import inspect
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from functools import partial
+from typing import Any
+
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from ..errors import LibraryError, UnknownNameError, UsageError
+from ..setting import Attention, Resolution
+from .external import named, split_options
+
+TRANSFORMERS = "transformers:"
+
+
+_SIDE = 224
+
+
+@dataclass(frozen=True)
+class Architecture:
+    """A family of the library's, and what distinguishes this member from its defaults.
+
+    Args:
+        family: ``Pvt`` or ``Cvt``; the classes are called so, with ``Config`` and so on.
+    """
+
+    family: str
+    settings: Mapping[str, Any]
+
+
+# Depths as in whai362/PVT and microsoft/CvT. Every other setting is the library's default, which is
+# theirs but for CvT's classes.
+ARCHITECTURES: Mapping[str, Architecture] = {
+    "pvt_tiny": Architecture("Pvt", {"depths": [2, 2, 2, 2]}),
+    "pvt_small": Architecture("Pvt", {"depths": [3, 4, 6, 3]}),
+    "pvt_medium": Architecture("Pvt", {"depths": [3, 4, 18, 3]}),
+    "pvt_large": Architecture("Pvt", {"depths": [3, 8, 27, 3]}),
+    "cvt_13": Architecture("Cvt", {"depth": [1, 2, 10]}),
+    "cvt_21": Architecture("Cvt", {"depth": [1, 4, 16]}),
+}
+
+
+@dataclass(frozen=True)
+class TransformersSpec:
+    """A model of transformers', with options for its configuration.
+
+    Args:
+        name: as the user wrote it; it resolves back to this spec.
+        architecture: a key of `ARCHITECTURES`.
+        options: keyword arguments of the library's configuration class.
+    """
+
+    name: str
+    architecture: str
+    options: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def resolution(self) -> Resolution:
+        """The size that the published figures belong to, or that `image_size` asks for."""
+        side = self.options.get("image_size", _SIDE)
+        return Resolution(side, side)
+
+    def build(self, resolution: Resolution, features: bool, attention: Attention) -> nn.Module:
+        """The model, on the default device.
+
+        The library computes these models' attention in one way only, whatever `attention` says.
+
+        Raises:
+            LibraryError: transformers cannot be loaded.
+            UsageError: it does not take the options, or has no four maps.
+        """
+        family = ARCHITECTURES[self.architecture].family
+        if features and family != "Pvt":
+            raise UsageError(f"{self.name} has three stages: no four maps of strides 4 to 32.")
+        config = self._config(_load(f"{family}Config"))
+        make = _load(f"{family}ForImageClassification")
+
+        module = CvtLogits if family == "Cvt" else PvtMaps if features else PvtLogits
+        try:
+            return module(make(config))
+        except (TypeError, ValueError, ArithmeticError, LookupError) as error:
+            raise self._refused(error) from error
+
+    def _config(self, make: Any) -> Any:
+        settings = ARCHITECTURES[self.architecture].settings
+        known = {*inspect.signature(make).parameters, "num_labels"} - {"kwargs"}
+        for option in self.options:
+            if option not in known:
+                raise UnknownNameError.among(f"option of {self.name.split(',')[0]}", option, known)
+        try:
+            return make(**{"num_labels": 1000, **settings, **self.options})
+        except Exception as error:  # its validators raise errors of their own
+            raise self._refused(error) from error
+
+    def _refused(self, error: Exception) -> UsageError:
+        said = " ".join(str(error).split()).rstrip(".")
+        return UsageError(
+            f"{self.name}: transformers does not build it: {type(error).__name__}: {said}."
+        )
+
+
+def transformers_spec(text: str) -> TransformersSpec:
+    """``transformers:NAME[,option=value...]``; nothing is loaded yet.
+
+    Raises:
+        UnknownNameError: there is no such model here.
+        UsageError: an option is not written so.
+    """
+    name, options = split_options(text, text[len(TRANSFORMERS) :])
+    if name not in ARCHITECTURES:
+        raise UnknownNameError.among("transformers model", name, ARCHITECTURES)
+    if not isinstance(options.get("image_size", _SIDE), int):
+        raise UsageError(f"{text}: write image_size as one number.")
+    return TransformersSpec(text, name, options)
+
+
+def _load(name: str) -> Any:
+    """A class of transformers'.
+
+    Raises:
+        LibraryError: it is not installed, too old, or broken.
+    """
+    remedy = "pip install 'datbench[transformers]'"
+    try:
+        return getattr(importlib.import_module("transformers"), name)
+    except ModuleNotFoundError as error:
+        raise LibraryError(
+            f"this needs transformers, and {error.name} is not installed: {remedy}."
+        ) from error
+    except AttributeError as error:
+        raise LibraryError(
+            f"the transformers that is installed has no {name}: {remedy} --upgrade."
+        ) from error
+    except Exception as error:  # its dependencies are checked at import, and fail in their ways
+        raise LibraryError(f"transformers cannot be loaded: {named(error)}") from error
+
+
+# Modules of transformers' as datbench runs them: an image in, logits or maps out.
+#
+# Their parts stand under `stages`, so that a breakdown by stages has rows of stages. The whole that
+# they belong to is called, and registered nowhere.
+
+
+class CvtLogits(nn.Module):
+    """CvT: (B, 3, H, W) -> (B, classes)."""
+
+    def __init__(self, model: Any) -> None:
+        super().__init__()
+        self.stages = model.cvt.encoder.stages
+        self.norm = model.layernorm
+        self.head = model.classifier
+        self._whole = (model,)  # in a tuple: no child
+
+    def forward(self, x: Tensor) -> Tensor:
+        logits: Tensor = self._whole[0](pixel_values=x).logits
+        return logits
+
+
+class PvtLogits(nn.Module):
+    """PVT: (B, 3, H, W) -> (B, classes)."""
+
+    def __init__(self, model: Any) -> None:
+        super().__init__()
+        self.stages = _stages(model)
+        self.norm = model.pvt.encoder.layer_norm
+        self.head = model.classifier
+        self._whole = (model,)
+
+    def forward(self, x: Tensor) -> Tensor:
+        logits: Tensor = self._whole[0](pixel_values=x).logits
+        return logits
+
+
+class PvtMaps(nn.Module):
+    """PVT for dense prediction: a list of (B, C_i, H_i, W_i), strides 4 to 32.
+
+    As in PVT's detection code the maps are not normalised and the last has no class token.
+    """
+
+    def __init__(self, model: Any) -> None:
+        super().__init__()
+        self.stages = _stages(model)
+        last: Any = model.pvt.encoder.patch_embeddings[-1]
+        last.position_embeddings = nn.Parameter(last.position_embeddings.detach()[:, 1:])
+        last.cls_token = None
+
+    def forward(self, x: Tensor) -> list[Tensor]:
+        maps: list[Tensor] = []
+        for stage in self.stages:
+            patches, *blocks = stage.children()
+            tokens, height, width = patches(x)  # (B, H W, C)
+            for block in blocks:
+                (tokens,) = block(tokens, height, width)
+            x = tokens.transpose(1, 2).unflatten(2, (height, width))  # (B, C, H, W)
+            maps.append(x)
+        return maps
+
+
+def _stages(model: Any) -> nn.ModuleList:
+    """The patches and blocks of each stage; position embeddings fit any input.
+
+    The library reads a table as if it had the size of the map already, which fails for another
+    size than the model's; PVT's own code resizes it bilinearly, and so do these.
+    """
+    encoder = model.pvt.encoder
+    for patches in encoder.patch_embeddings:
+        side = patches.image_size[0] // patches.patch_size[0]
+        patches.interpolate_pos_encoding = partial(_resized, side)
+    pairs = zip(encoder.patch_embeddings, encoder.block, strict=True)
+    return nn.ModuleList(nn.ModuleList([patches, *blocks]) for patches, blocks in pairs)
+
+
+def _resized(side: int, table: Tensor, h: int, w: int) -> Tensor:
+    """Position embeddings (1, side side, C) for a map of h x w: (1, h w, C)."""
+    if (h, w) == (side, side):
+        return table
+    image = table.transpose(1, 2).reshape(1, -1, side, side)  # (1, C, side, side)
+    return F.interpolate(image, (h, w), mode="bilinear").flatten(2).transpose(1, 2)

@@ -1,0 +1,256 @@
+"""Where one model's time goes, as plain values: time beside MACs and bytes, and the roofline.
+
+All times are in seconds and of one run, all amounts of work are one run's.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+from ..setting import Setting, TimeMode
+from ..timing.records import Ceilings, Timing
+
+Bound = Literal["compute", "memory", "above", "neither"]
+"""Which ceiling an operator comes near: half of its rate or more. Or it passes one, which therefore
+does not hold it up; or it is near neither of them."""
+
+
+Work = Literal["counted", "uncounted", "moves", "dispatch"]
+"""What FLOPs say of an operator: they count it; it computes and they do not; it moves bytes alone;
+it is a view, a wrapper around others, or autograd at work."""
+
+
+NEAR = 0.5
+"""Of a ceiling's rate: at this or above, an operator is held up by it."""
+
+
+ABOVE = 1.2
+"""Of a ceiling's rate: beyond this the ceiling is none for it. Its tensors stay in a cache, or the
+ceiling was measured too low."""
+
+
+CERTAIN = 0.95
+"""How likely an interval must hold the median for a difference of two times to be told."""
+
+
+BOUNDS: tuple[Bound, ...] = ("compute", "memory", "above", "neither")
+
+
+WORKS: tuple[Work, ...] = ("counted", "uncounted", "moves", "dispatch")
+
+
+ProfilePhase = Literal["forward", "backward", "step"]
+
+
+Matching = Literal["calls", "modules"]
+"""How the forward's times met the counts: call by call, or by module and operator alone."""
+
+
+@dataclass(frozen=True)
+class Part:
+    """A part of a run: a stage, a module, an operator or a group of equal calls.
+
+    Args:
+        calls: of operators, in one run.
+        seconds: under the profiler, the median over the runs.
+        share: of all parts' seconds, 0 to 1.
+        macs: as fvcore weighs them, which is what papers print.
+        bytes: of the tensors that its operators take and make.
+        mac_fraction, byte_fraction: of the ceilings; None where nothing is counted or moved.
+        intensity: MACs for each byte; None where no byte moves.
+        ideal: at the ceilings, each group of equal calls at the one that holds it up.
+        gap: `share` over the share of the MACs; None where there are no MACs.
+    """
+
+    name: str
+    calls: int
+    seconds: float
+    share: float
+    macs: int
+    mac_share: float
+    bytes: int
+    byte_share: float
+    mac_fraction: float | None
+    byte_fraction: float | None
+    intensity: float | None
+    ideal: float
+    bound: Bound
+    gap: float | None
+
+    @property
+    def excess(self) -> float:
+        """The share of the time that FLOPs did not announce; below 0 where they promised more."""
+        return self.share - self.mac_share
+
+
+@dataclass(frozen=True)
+class Total:
+    """Of a whole run, as `Part` has them."""
+
+    seconds: float
+    macs: int
+    bytes: int
+
+
+@dataclass(frozen=True)
+class CallGroup:
+    """Equal calls: one operator in one module, and with one set of shapes where that is known."""
+
+    operator: str
+    module: str
+    stage: str
+    phase: ProfilePhase
+    work: Work
+    shapes: tuple[tuple[int, ...], ...]
+    part: Part
+
+
+@dataclass(frozen=True)
+class Answer:
+    """Why the run is slower than its MACs say, in shares of the operators' time.
+
+    Args:
+        counted, uncounted, moves, dispatch: by what FLOPs say of an operator; together 1.
+        compute, memory, neither, above: by the ceiling that its calls come near; together 1.
+        launching: what as many operators on a single element would take; on a GPU, the part of the
+            plain time in which no kernel runs. Not in addition to the others.
+    """
+
+    counted: float
+    uncounted: float
+    moves: float
+    dispatch: float
+    compute: float
+    memory: float
+    neither: float
+    launching: float
+    above: float = 0.0
+
+
+@dataclass(frozen=True)
+class ProfileRow:
+    """One model at one setting, profiled in this process.
+
+    Args:
+        threads: that torch ran an operator with.
+        timing: without the profiler.
+        runs: under the profiler.
+        profiled: of a run under the profiler, the median.
+        overhead: `profiled` over the plain median, less 1.
+        busy: in operators (on a GPU: in kernels), profiler and all.
+        between: of the plain median, outside operators; 0 where the profiler made these slower
+            than the whole is without it. Means something only where `between_certain`.
+        launch: of an operator on a single element, profiler and all; None on a GPU.
+        ideal: at the ceilings, all parts one after another.
+        matching: of the forward; `reason` says why it is not by calls.
+        matched: calls of the counter's forward that every run had, in order; of `expected`.
+        unseen: operators that ran and that the counter did not see, by name, a run.
+        groups: of equal calls, the most time first.
+    """
+
+    model: str
+    setting: Setting
+    mode: TimeMode
+    threads: int
+    channels_last: bool
+    timing: Timing
+    ceilings: Ceilings
+    runs: int
+    profiled: float
+    overhead: float
+    busy: float
+    between: float
+    launch: float | None
+    ideal: float
+    macs: int
+    bytes: int
+    matching: Matching
+    matched: int
+    expected: int
+    reason: str | None
+    unseen: dict[str, int]
+    answer: Answer
+    stages: tuple[Part, ...]
+    modules: tuple[Part, ...]
+    operators: tuple[Part, ...]
+    groups: tuple[CallGroup, ...]
+
+    @property
+    def between_certain(self) -> bool:
+        """Whether the plain time is known so well that operators' may be taken from it."""
+        return self.overhead >= 0 and self.timing.coverage >= CERTAIN
+
+    @property
+    def ceilings_bind(self) -> bool:
+        """Whether all operators together are slower than at the ceilings."""
+        return self.ideal <= self.busy
+
+
+def part_of(
+    name: str,
+    calls: int,
+    seconds: float,
+    macs: int,
+    moved: int,
+    ideal: float,
+    total: Total,
+    limits: Ceilings,
+) -> Part:
+    """A part from its sums, beside the whole and the ceilings."""
+    share = seconds / total.seconds if total.seconds else 0.0
+    mac_share = macs / total.macs if total.macs else 0.0
+    timed = seconds > 0
+    return Part(
+        name,
+        calls,
+        seconds,
+        share,
+        macs,
+        mac_share,
+        moved,
+        moved / total.bytes if total.bytes else 0.0,
+        macs / seconds / limits.macs if macs and timed else None,
+        moved / seconds / limits.bytes if moved and timed else None,
+        macs / moved if moved else None,
+        ideal,
+        _bound(macs, moved, seconds, limits),
+        share / mac_share if mac_share else None,
+    )
+
+
+def _bound(macs: int, moved: int, seconds: float, limits: Ceilings) -> Bound:
+    compute, memory = macs / limits.macs, moved / limits.bytes
+    if max(compute, memory) < NEAR * seconds or not seconds:
+        return "neither"
+    if max(compute, memory) > ABOVE * seconds:
+        return "above"
+    return "compute" if compute >= memory else "memory"
+
+
+def summed(
+    groups: Sequence[CallGroup], name: Callable[[CallGroup], str], limits: Ceilings
+) -> tuple[Part, ...]:
+    """Groups that share a name, the most time first."""
+    parts = [group.part for group in groups]
+    total = Total(
+        sum(p.seconds for p in parts), sum(p.macs for p in parts), sum(p.bytes for p in parts)
+    )
+    named: dict[str, list[Part]] = {}
+    for group in groups:
+        named.setdefault(name(group), []).append(group.part)
+    found = [
+        part_of(
+            key,
+            sum(p.calls for p in members),
+            sum(p.seconds for p in members),
+            sum(p.macs for p in members),
+            sum(p.bytes for p in members),
+            sum(p.ideal for p in members),
+            total,
+            limits,
+        )
+        for key, members in named.items()
+    ]
+    return tuple(sorted(found, key=lambda part: -part.seconds))

@@ -1,0 +1,329 @@
+"""A profile as tables: what answers the question first, then the parts."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Literal
+
+from .. import units
+from ..render.figure import Figure, Series
+from ..render.table import Column, Table, Value
+from ..timing.records import Ceilings, Scatter
+from ..units import percent
+from .records import ABOVE, CERTAIN, Bound, CallGroup, Part, ProfileRow, Work, summed
+
+# The roofline of a profile, as a plot: what parts achieve, under the machine's two ceilings.
+#
+# Williams, Waterman and Patterson, "Roofline: an insightful visual performance model for multicore
+# architectures" (2009). MACs stand for operations.
+
+
+POINTS = 9
+"""Parts that are drawn at most: the ones that take most time."""
+
+
+_STEPS = 60
+"""Points along the ceilings."""
+
+
+def roofline(
+    row: ProfileRow, parts: Sequence[Part], what: str, place: str | None = None
+) -> Figure | None:
+    """Parts by MACs a byte and MAC/s; None where none has both.
+
+    Args:
+        what: the parts are, in the plural.
+        place: where it was measured, for the note; None where a reader sees that elsewhere.
+    """
+    drawn = [p for p in parts if p.macs and p.bytes and p.seconds][:POINTS]
+    if not drawn:
+        return None
+    limits = row.ceilings
+    ridge = limits.macs / limits.bytes
+    across = [p.macs / p.bytes for p in drawn]
+    low, high = (math.log(x) for x in (min(*across, ridge) / 2, max(*across, ridge) * 2))
+    steps = {math.exp(low + (high - low) * n / (_STEPS - 1)) for n in range(_STEPS)}
+    along = tuple(sorted({*steps, ridge}))
+    ceiling = Series(
+        f"ceilings: {units.size(limits.bytes)}/s and {units.amount(limits.macs, 'MAC/s', 1)}",
+        along,
+        tuple(min(limits.macs, x * limits.bytes) / 1e9 for x in along),
+        marked=False,
+    )
+    heaviest = max(part.share for part in drawn)
+    points = [
+        Series(
+            f"{short(part.name)} ({100 * part.share:.1f} %)",
+            (part.macs / part.bytes,),
+            (part.macs / part.seconds / 1e9,),
+            size=part.share / heaviest,
+        )
+        for part in drawn
+    ]
+    left = 1 - sum(part.share for part in drawn)
+    note = f"In brackets and by area: the share of the {what}' time."
+    if left > 0.0005:
+        note += f" {100 * left:.1f} % of it is not drawn: most of that has no MACs."
+    notes = [note, f"{setting_line(row)}{'' if place is None else f'; measured on {place}'}."]
+    if not row.ceilings_bind:
+        notes.append(
+            f"The ceilings do not bind: the work takes {units.seconds(row.busy)}, at the ceilings "
+            f"{units.seconds(row.ideal)}."
+        )
+    return Figure(
+        f"{row.model} at {row.setting.resolution}: {what} under the ceilings",
+        "MACs for each byte",
+        "GMAC/s",
+        (*points, ceiling),
+        log_x=True,
+        log_y=True,
+        notes=tuple(notes),
+    )
+
+
+def setting_line(row: ProfileRow) -> str:
+    """What the figures belong to."""
+    s = row.setting
+    where = f"{s.device}, threads: {row.threads}" if s.device == "cpu" else s.device
+    said = [str(s.resolution), f"batch {s.batch}", s.dtype, f"{s.attention} attention", where]
+    said += ["features"] if s.features else []
+    said += ["channels last"] if row.channels_last else []
+    return ", ".join([*said, {"infer": "inference", "train": "training step"}[row.mode]])
+
+
+def short(name: str) -> str:
+    """An operator's name without the library's."""
+    return name.removeprefix("aten::").removeprefix("datbench::")
+
+
+By = Literal["stage", "module", "operator"]
+
+
+_WORK: dict[Work, str] = {
+    "counted": "FLOPs count it",
+    "uncounted": "computes, not counted",
+    "moves": "copies alone",
+    "dispatch": "views, wrappers, autograd",
+}
+
+
+_BOUND: dict[Bound, str] = {
+    "compute": "near the matrix product's rate",
+    "memory": "near the copy's rate",
+    "above": "above a ceiling's rate",
+    "neither": "near neither",
+}
+
+
+_PLURALS: dict[By, str] = {"stage": "stages", "module": "modules", "operator": "operators"}
+
+
+def tables(row: ProfileRow, by: Sequence[By], depth: int | None, top: int) -> list[Table]:
+    """The answer, then one table for each breakdown."""
+    return [answer(row), *(parts_table(row, one, depth, top) for one in by)]
+
+
+def parts(row: ProfileRow, by: By, depth: int | None = None) -> tuple[Part, ...]:
+    """The parts of one breakdown, the most time first; modules cut to `depth` names."""
+    if by == "stage":
+        return row.stages
+    if by == "operator":
+        return row.operators
+    if depth is None:
+        return row.modules
+    return summed(row.groups, lambda group: _cut(group.module, depth), row.ceilings)
+
+
+def _cut(module: str, depth: int) -> str:
+    return ".".join(module.split(".")[:depth]) or "(model)"
+
+
+def sentence(row: ProfileRow) -> str:
+    """Why it is slower than its FLOPs say, in one breath."""
+    found = row.answer
+    place = "kernels" if row.launch is None else "operators"
+    above = f"{percent(found.above)} faster than a ceiling, " if found.above else ""
+    return (
+        f"{_beside_ceilings(row, place)} Of the time in {place}, {percent(found.counted)} goes "
+        f"into what FLOPs count, {percent(found.uncounted)} into what computes and they leave "
+        f"out, {percent(found.moves)} into copies, {percent(found.dispatch)} into views and "
+        f"dispatch; {percent(found.memory)} is memory-bound, {percent(found.compute)} "
+        f"compute-bound, {above}{percent(found.neither)} neither. {_outside(row)}{_doubt(row)}"
+    )
+
+
+def _beside_ceilings(row: ProfileRow, place: str) -> str:
+    takes = f"{row.model} takes {units.seconds(row.timing.median)}"
+    if row.ceilings_bind:
+        slower = row.timing.median / row.ideal if row.ideal else 0.0
+        return f"{takes}, {slower:.1f} times what its work takes at the machine's ceilings."
+    return (
+        f"{takes}; its {place} take {units.seconds(row.busy)}, less than the ceilings allow "
+        f"({units.seconds(row.ideal)}), which cannot be trusted as bounds here: small maps stay "
+        "in caches, or the machine was busy while they were measured."
+    )
+
+
+def _doubt(row: ProfileRow) -> str:
+    if row.matching == "calls":
+        return ""
+    return " Beware: the operators that ran are not those that were counted."
+
+
+def _outside(row: ProfileRow) -> str:
+    share = percent(row.between / row.timing.median)
+    if row.launch is None:
+        if not row.between_certain:
+            return f"How long no kernel runs is uncertain: {_uncertain(row)}."
+        return f"In {share} of the call no kernel runs: the GPU waits for Python."
+    outside = f"{share} of the call passes between operators, in Python"
+    if not row.between_certain:
+        outside = f"what passes between operators is uncertain: {_uncertain(row)}"
+    launching = percent(row.answer.launching)
+    return f"Launching makes up {launching} of the operators' time, and {outside}."
+
+
+def _uncertain(row: ProfileRow) -> str:
+    """Why the operators' time cannot be taken from the plain call's."""
+    if row.overhead < 0:
+        return "the call was faster under the profiler than without"
+    return f"too few samples of the plain call ({len(row.timing.samples)}) for an interval"
+
+
+def answer(row: ProfileRow) -> Table:
+    """The time by what FLOPs say of an operator, and by the ceiling that it comes near."""
+    columns = (
+        Column("part", "the operators' time"),
+        Column("seconds", "time", units.seconds),
+        Column("share", "share", percent),
+        Column("ideal", "at the ceilings", units.seconds),
+        Column("operators", "most of it"),
+    )
+    rows = [
+        *(_group(row, text, [g for g in row.groups if g.work == w]) for w, text in _WORK.items()),
+        *(
+            _group(row, text, [g for g in row.groups if g.part.bound == b])
+            for b, text in _BOUND.items()
+        ),
+        ("all", row.busy, sum(g.part.share for g in row.groups), row.ideal, ""),
+    ]
+    notes = [setting_line(row) + ".", *_notes(row)]
+    return Table(columns, tuple(rows), sentence(row), tuple(notes))
+
+
+def _group(row: ProfileRow, name: str, groups: Sequence[CallGroup]) -> tuple[Value, ...]:
+    most = summed(groups, lambda group: short(group.operator), row.ceilings)[:4]
+    return (  # a class without operators, or whose operators have no work, has a dash
+        name,
+        sum(group.part.seconds for group in groups) or None,
+        sum(group.part.share for group in groups),
+        sum(group.part.ideal for group in groups) or None,
+        ", ".join(part.name for part in most) or "-",
+    )
+
+
+def _notes(row: ProfileRow) -> list[str]:
+    timing, limits = row.timing, row.ceilings
+    sure = f", 95 %: {units.seconds(timing.low)} to {units.seconds(timing.high)}"
+    if timing.coverage < CERTAIN:
+        sure = ", too few for an interval"
+    found = [
+        f"Plain call: median {units.seconds(timing.median)}, samples: {len(timing.samples)}{sure}. "
+        f"Under the profiler: {units.seconds(row.profiled)} ({100 * row.overhead:+.1f} %), runs: "
+        f"{row.runs}.",
+        f"Ceilings: {units.amount(limits.macs, 'MAC/s', 1)} in a matrix product of side "
+        f"{limits.side}, {units.size(limits.bytes)}/s in a copy that moves "
+        f"{units.size(limits.copied)}: the fastest sample of each{_scatter(limits)}. What passes "
+        f"one by {100 * (ABOVE - 1):.0f} % is not held up by it (a cache, or a low ceiling).",
+    ]
+    found.append(
+        "Below: time, MACs and bytes as shares; gap, the share of the time over that of the MACs; "
+        "product and copy, of the ceilings' rates; bound, the ceiling of which half is reached."
+    )
+    if row.overhead < 0:
+        found.append(
+            "It was faster under the profiler than without: the machine is busy elsewhere, and "
+            "what passes between operators is uncertain."
+        )
+    if row.matching == "calls":
+        found.append(
+            f"Matched: {row.matched} of {row.expected} operator calls of the forward, in order."
+        )
+    else:
+        found.append(f"Matched by module and operator alone: {row.reason}.")
+    if row.unseen:
+        named = ", ".join(f"{short(name)} ({calls})" for name, calls in row.unseen.items())
+        found.append(f"Ran and were not counted, calls a run: {named}.")
+    return found
+
+
+def _scatter(limits: Ceilings) -> str:
+    """What the ceilings' samples usually were, where that was kept."""
+    if limits.product is None or limits.copy is None:
+        return ""
+    return (
+        f"; the median is {_usual(limits.macs, limits.product)} and "
+        f"{_usual(limits.bytes, limits.copy)}"
+    )
+
+
+def _usual(fastest: float, scatter: Scatter) -> str:
+    if scatter.samples == 1:
+        return "the only sample"
+    return f"{100 * scatter.median / fastest:.0f} % of it ({scatter.samples} samples)"
+
+
+def parts_table(row: ProfileRow, by: By, depth: int | None, top: int) -> Table:
+    """One breakdown, the most time first."""
+    every = parts(row, by, depth)
+    shown = every[:top]
+    columns = (
+        Column("model", "model", hidden=True),
+        Column(by, by),
+        Column("calls", "calls", units.integer, hidden=by == "module"),
+        Column("seconds", "time", units.seconds),
+        Column("share", "time", percent),
+        Column("mac_share", "MACs", percent),
+        Column("byte_share", "bytes", percent),
+        Column("gap", "gap", units.ratio),
+        Column("mac_fraction", "product", percent),
+        Column("byte_fraction", "copy", percent),
+        Column("bound", "bound"),
+        Column("intensity", "MAC/B", units.ratio),
+        Column("macs", "MACs", hidden=True),
+        Column("bytes", "bytes", hidden=True),
+        Column("ideal", "at the ceilings", hidden=True),
+    )
+    notes = []
+    if len(every) > len(shown):
+        left = sum(part.share for part in every[top:])
+        notes.append(f"{len(every) - len(shown)} more {_PLURALS[by]}: {percent(left)} of the time.")
+    excess = max(every, key=lambda part: part.excess, default=None)
+    if excess is not None and excess.excess > 0:
+        notes.append(
+            f"Most time beyond its MACs: {short(excess.name)}, {percent(excess.share)} of the "
+            f"time and {percent(excess.mac_share)} of the MACs."
+        )
+    rows = tuple(_row(row.model, part) for part in shown)
+    return Table(columns, rows, notes=tuple(notes))
+
+
+def _row(model: str, part: Part) -> tuple[Value, ...]:
+    return (
+        model,
+        short(part.name),
+        part.calls,
+        part.seconds,
+        part.share,
+        part.mac_share,
+        part.byte_share,
+        part.gap,
+        part.mac_fraction,
+        part.byte_fraction,
+        part.bound,
+        part.intensity,
+        part.macs,
+        part.bytes,
+        part.ideal,
+    )

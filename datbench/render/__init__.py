@@ -1,0 +1,1 @@
+"""Tables and figures as values, and how they are drawn. Never imports torch."""

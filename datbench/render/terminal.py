@@ -1,0 +1,203 @@
+"""Plots as plain text: characters on a grid, and a legend that says what they are.
+
+Drawn here and not by plotext, whose figure is one global object, and whose API changed wholly from
+version 5 to 6.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+from textwrap import wrap
+
+from .. import units
+from .figure import Bars, Figure, Part, Series, total_of
+
+MARKERS = "●■▲◆○□△◇▼▽★☆"
+
+
+FILLS = "█▒▞░▚▓#=+:%*"
+
+
+LINE = "·"
+
+
+LEAST_WIDTH = 40
+
+
+_ROWS = 22
+
+
+@dataclass(frozen=True)
+class Scale:
+    """From values to cells 0 .. size - 1, along one axis."""
+
+    low: float
+    high: float
+    size: int
+    log: bool
+
+    @classmethod
+    def over(cls, values: Sequence[float], size: int, log: bool) -> Scale:
+        """A scale on which all the values lie."""
+        low, high = min(values), max(values)
+        if low == high:  # a single value stands in the middle
+            low, high = (low / 2, high * 2) if log else (low - 1, high + 1)
+        return cls(low, high, size, log)
+
+    def exact(self, value: float) -> float:
+        """Where a value lies, between two cells perhaps."""
+        low, high, at = (
+            map(math.log, (self.low, self.high, value))
+            if self.log
+            else (self.low, self.high, value)
+        )
+        return (at - low) / (high - low) * (self.size - 1)
+
+    def cell(self, value: float) -> int:
+        """The cell in which a value lies."""
+        return round(self.exact(value))
+
+    def ticks(self) -> list[float]:
+        """Round values inside the scale, no more than about six."""
+        if self.log:
+            found: list[float] = []
+            for steps in ((1,), (1, 3), (1, 2, 5)):
+                first, last = math.floor(math.log10(self.low)), math.ceil(math.log10(self.high))
+                found = [s * 10.0**e for e in range(first, last + 1) for s in steps]
+                found = [tick for tick in found if self.low <= tick <= self.high]
+                if len(found) >= 3:
+                    return found
+            if len(found) == 2:
+                return found
+        step = 10.0 ** math.floor(math.log10(self.high - self.low))
+        step = next(step * s for s in (0.2, 0.5, 1, 2) if (self.high - self.low) / (step * s) <= 6)
+        first, last = math.ceil(self.low / step), math.floor(self.high / step)
+        return [n * step for n in range(first, last + 1)]
+
+
+def figure(plot: Figure, width: int) -> list[str]:
+    """A figure's lines: title, plot, axis, legend, notes."""
+    width = max(width, LEAST_WIDTH)
+    heights = [y for series in plot.series for y in (*series.y, *series.line)]
+    rows = Scale.over(heights, _ROWS, plot.log_y)
+    labels = {rows.cell(tick): f"{tick:g}" for tick in rows.ticks()}
+    margin = max(map(len, labels.values()), default=0) + 1
+    abscissae = sorted({x for series in plot.series for x in series.x})
+    columns = Scale.over(abscissae, width - margin - 2, plot.log_x)
+    grid, owners = _drawn(plot.series, columns, rows)
+    lines = [*wrap(units.printable(plot.title), width), plot.y_label]
+    for row in reversed(range(_ROWS)):
+        label = labels.get(row)
+        edge = "┤" if label else "│"
+        lines.append(f"{label or '':>{margin}}{edge}{''.join(grid[row])}")
+    ticks = abscissae if len(abscissae) <= 12 else columns.ticks()
+    axis, numbers = _x_axis(ticks, columns)
+    lines += [" " * margin + axis, " " * margin + numbers]
+    lines += [line.center(width) for line in wrap(plot.x_label, width)]
+    lines += _legend(plot.series, owners, width)
+    return lines + _notes(plot.notes, width)
+
+
+def _drawn(
+    series: Sequence[Series], columns: Scale, rows: Scale
+) -> tuple[list[list[str]], list[list[int | None]]]:
+    """The grid, and which series' markers its cells show, row 0 below."""
+    grid = [[" "] * columns.size for _ in range(rows.size)]
+    owners: list[list[int | None]] = [[None] * columns.size for _ in range(rows.size)]
+    for one in series:
+        along = [
+            (columns.exact(x), rows.exact(y)) for x, y in zip(one.x, one.drawn_line, strict=True)
+        ]
+        for (x0, y0), (x1, y1) in pairwise(along):
+            for column in range(math.ceil(x0), math.floor(x1) + 1):
+                row = y0 + (y1 - y0) * (column - x0) / (x1 - x0)
+                grid[round(row)][column] = LINE
+    for number, one in reversed(list(enumerate(series))):  # the first is on top
+        if not one.marked:
+            continue
+        for x, y in zip(one.x, one.y, strict=True):
+            row, column = rows.cell(y), columns.cell(x)
+            grid[row][column] = MARKERS[number % len(MARKERS)]
+            owners[row][column] = number
+    return grid, owners
+
+
+def _x_axis(ticks: Sequence[float], columns: Scale) -> tuple[str, str]:
+    """The axis and its numbers; a number that would touch another is left out."""
+    axis, numbers = [" ", *"─" * columns.size], [" "] * (columns.size + 2)
+    axis[0] = "└"
+    free = 0
+    for tick in ticks:
+        at, text = columns.cell(tick) + 1, f"{tick:g}"
+        axis[at] = "┴"
+        start = min(at - len(text) // 2, len(numbers) - len(text))
+        if start >= free:
+            numbers[start : start + len(text)] = text
+            free = start + len(text) + 1
+    return "".join(axis), "".join(numbers)
+
+
+def _legend(series: Sequence[Series], owners: list[list[int | None]], width: int) -> list[str]:
+    """A line for each series: its marker, its name, its first and last value."""
+    seen = {owner for row in owners for owner in row}
+    names = [units.printable(one.name) for one in series]
+    room = max(map(len, names))
+    ends = {(one.x[0], one.x[-1]) for one in series if one.marked and len(one.x) > 1}
+    lines = [f"  {'':<{room}}  at {first:g} .. at {last:g}" for first, last in ends]
+    if len(lines) > 1:
+        lines = [f"  {'':<{room}}  first .. last"]
+    for number, (one, name) in enumerate(zip(series, names, strict=True)):
+        single = len(one.x) == 1
+        values = f"{one.y[0]:.4g}" if single else f"{one.y[0]:.4g} .. {one.y[-1]:.4g}"
+        hidden = "" if number in seen or not one.marked else " (behind others)"
+        sign = MARKERS[number % len(MARKERS)] if one.marked else LINE
+        text = f"{sign} {name:<{room}}  {values}{hidden}" if one.marked else f"{sign} {name}"
+        lines += wrap(text, width, subsequent_indent="  ") if len(text) > width else [text]
+    return lines
+
+
+def _notes(notes: Sequence[str], width: int) -> list[str]:
+    return [line for note in notes for line in wrap(units.printable(note), width)]
+
+
+def bars(plot: Bars, width: int) -> list[str]:
+    """Stacked bars' lines: for each its name and total above it, then the legend."""
+    width = max(width, LEAST_WIDTH)
+    lines = wrap(units.printable(plot.title), width)
+    for number, name in enumerate(plot.names):
+        label = f"{units.printable(name)}: {total_of(plot, number)}"
+        lines += ["", *wrap(label, width), _bar(plot, number, width)]
+    lines.append("")
+    for number, part in enumerate(plot.parts):
+        text = f"{_fill(number)} {units.printable(part.name)}: {_share_range(plot, part)}"
+        lines += wrap(text, width, subsequent_indent="  ")
+    return lines + _notes(plot.notes, width)
+
+
+def _fill(number: int) -> str:
+    return FILLS[number % len(FILLS)]
+
+
+def _bar(plot: Bars, number: int, width: int) -> str:
+    """One bar; a part is as long as its ends say when rounded, so nothing adds up."""
+    room, ends, drawn, split = width - 1, 0.0, "", False
+    for index, (part, share) in enumerate(zip(plot.parts, plot.shares(number), strict=True)):
+        if part.extra and share and not split:
+            drawn, split = f"{drawn}|", True
+        ends += share
+        drawn += _fill(index) * (round(ends * room) + split - len(drawn))
+    return drawn
+
+
+def _share_range(plot: Bars, part: Part) -> str:
+    """A part's share, from the least to the most of the bars that have it."""
+    shares = [
+        amount / total for amount, total in zip(part.amounts, plot.totals, strict=True) if amount
+    ]
+    if not shares:
+        return "none"
+    texts = list(dict.fromkeys(units.share(share, 1) for share in (min(shares), max(shares))))
+    return " to ".join(texts) + (" (left out)" if part.extra else "")

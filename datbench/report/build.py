@@ -1,0 +1,509 @@
+"""The rows of a report: computed here, or read from result files."""
+
+from __future__ import annotations
+
+import contextlib
+import gc
+import json
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from types import TracebackType
+from typing import TYPE_CHECKING, Any
+
+from ..count.records import CountRow
+from ..errors import DatbenchError, UsageError
+from ..gate.records import CountBaseline, MemoryBaseline
+from ..memory.records import MemoryRow
+from ..process import command, serve
+from ..records import Reader
+from ..setting import PLAIN, MemoryMode, Recipe, Resolution, Setting
+from ..timing.pytest_benchmark import Benchmark, from_document, is_benchmark_file
+from .records import COMPUTED, PartRole, ReportPart, Source
+
+if TYPE_CHECKING:
+    from ..models.resolve import Spec
+    from ..paper.records import Comparison
+    from ..paper.tables import TableData
+    from .records import Content, Missing
+
+SIZES = (384, 640, 1024)
+"""Squares at which models are counted besides their own size."""
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """How one model was counted and simulated before, so that both can be compared."""
+
+    counts: tuple[Setting, ...] = ()
+    ledgers: tuple[tuple[Setting, MemoryMode, Recipe], ...] = ()
+
+
+def wanted_again(sources: Sequence[Source]) -> dict[str, Wanted]:
+    """By model, the settings of a baseline or of a former report."""
+    found: dict[str, Wanted] = {}
+    for source in sources:
+        for row in source.values if not source.part.role else ():
+            if not isinstance(row, (CountRow, CountBaseline, MemoryRow, MemoryBaseline)):
+                continue
+            before = found.get(row.model, Wanted())
+            setting = replace(row.setting, device="meta")
+            if isinstance(row, (CountRow, CountBaseline)):
+                counts = (*before.counts, replace(setting, backward=False))
+                before = replace(before, counts=tuple(dict.fromkeys(counts)))
+            else:
+                ledgers = (*before.ledgers, (setting, row.mode, row.recipe))
+                before = replace(before, ledgers=tuple(dict.fromkeys(ledgers)))
+            found[row.model] = before
+    return found
+
+
+def computed(
+    specs: Sequence[Spec],
+    sizes: Sequence[Resolution] | None,
+    tables: Sequence[TableData],
+    before: Mapping[str, Wanted] | None = None,
+    idle: Callable[[Sequence[Source]], None] | None = None,
+) -> tuple[list[Source], list[Missing]]:
+    """Everything that needs no machine; and what could not be computed, with the reason.
+
+    Args:
+        sizes: of the input; each model's own, and for the curves `SIZES` too, where None.
+        before: what to compute of a model besides its own size, where `sizes` is None.
+        idle: called with what is there while another process is still at the tables.
+    """
+    from ..cli.output import progress
+    from .records import Missing
+
+    made = _Made()
+    others = far(specs, tables)
+    with elsewhere(others) as apart, _fewer_collections():
+        for spec in progress(specs, lambda spec: spec.name):
+            again = None if sizes or before is None else before.get(spec.name)
+            made.model(spec, list(sizes) if sizes else None, again or Wanted())
+        done = compared([table for table in tables if table not in others])
+        if apart is not None and idle is not None:
+            idle(made.sources())
+        rows = apart.rows() if apart is not None else None
+        if rows is None:
+            done |= compared(others)
+        else:
+            from ..records import row_value
+
+            done |= {
+                table.table: row_value("table", row)
+                for table, row in zip(others, rows, strict=True)
+            }
+    if tables:
+        made.add("table", [done[table.table] for table in tables])
+    failed = [Missing(f"{what}: {why}".rstrip(".")) for what, why in made.failed]
+    return made.sources(), failed
+
+
+@contextmanager
+def _fewer_collections() -> Iterator[None]:
+    """Models by the dozen are live objects: looking for dead ones again and again is in vain."""
+    before = gc.get_threshold()
+    gc.set_threshold(OBJECTS)
+    try:
+        yield
+    finally:
+        gc.set_threshold(*before)
+
+
+OBJECTS = 200_000
+"""Made since the last collection before there is another."""
+
+
+class _Made:
+    """Rows as they are made, and what could not be made."""
+
+    def __init__(self) -> None:
+        self.rows: dict[tuple[str, PartRole], list[Any]] = {}
+        self.failed: list[tuple[str, str]] = []
+        self._plain: dict[tuple[str, PartRole], tuple[dict[str, Any], ...]] = {}
+
+    def sources(self) -> list[Source]:
+        """The rows, as they are written and as values."""
+        from ..machine import summary
+        from ..records import document
+
+        here = summary()
+        for (kind, role), values in self.rows.items():
+            if len(self._plain.get((kind, role), ())) != len(values):
+                self._plain[kind, role] = tuple(document(kind, values, here)["rows"])
+        return [
+            Source(ReportPart(kind, COMPUTED, here, self._plain[kind, role], role), tuple(values))
+            for (kind, role), values in self.rows.items()
+        ]
+
+    def add(self, kind: str, values: Sequence[Any], role: PartRole = "") -> None:
+        self.rows.setdefault((kind, role), []).extend(values)
+
+    def model(self, spec: Spec, sizes: list[Resolution] | None, before: Wanted) -> None:
+        """Counts, terms and memory of a model; each may fail by itself."""
+        own = sizes or [spec.resolution]
+        settings = tuple(dict.fromkeys((*map(Setting, own), *before.counts)))
+        try:
+            self._counts(spec, settings, () if sizes else SIZES)
+        except DatbenchError as error:
+            self.failed.append((spec.name, str(error)))
+            return
+        try:
+            from ..eq10.identity import identities
+
+            self.add("eq10", identities(spec, own[0]))
+        except UsageError:
+            pass  # no formula of this model's attention is known
+        try:
+            self._memory(spec, own[0], before)
+        except DatbenchError as error:
+            self.failed.append((f"{spec.name}, memory", str(error)))
+
+    def _counts(self, spec: Spec, own: Sequence[Setting], others: Sequence[int]) -> None:
+        from ..count.conventions import CONVENTIONS
+        from ..count.count import count_row
+
+        fvcore = CONVENTIONS["fvcore"]
+        counted = [count_row(spec, setting, fvcore) for setting in own]
+        self.add("flops", counted)
+        plain = [row for row in counted if row.setting == Setting(row.setting.resolution)]
+        there = {row.setting.resolution for row in plain}
+        squares = [r for r in (Resolution(side, side) for side in others) if r not in there]
+        curve = [count_row(spec, Setting(size), fvcore) for size in squares]
+        # The curve needs totals alone.
+        short = [replace(row, modules=(), operators=(), stages=()) for row in (*plain, *curve)]
+        self.add("flops", short, "resolutions")
+
+    def _memory(self, spec: Spec, size: Resolution, before: Wanted) -> None:
+        from ..memory.simulate import memory_row, traced_row
+        from ..memory.timeline import timeline
+
+        plain = Setting(size, backward=True)
+        row, trace = traced_row(spec, plain, "train")
+        others = [each for each in before.ledgers if each != (plain, "train", PLAIN)]
+        self.add("memory", [row, *(memory_row(spec, *each) for each in others)])
+        setting = f"forward and backward, {size}, batch 1, float32, eager attention"
+        drawn = timeline(trace)
+        self.add("figure", [{"model": spec.name, "setting": setting, "figure": asdict(drawn)}])
+
+
+def given(path: Path) -> list[Source]:
+    """What a result file holds; of a former report, every part.
+
+    Raises:
+        UsageError: it is broken, empty or somebody else's.
+    """
+    from ..records import read, values
+
+    benchmarks = _benchmarks(path)
+    if benchmarks is not None:
+        return [benchmarks]
+    content = read(path)
+    rows = values(content, str(path))
+    if not rows:
+        raise UsageError(f"{path} holds no rows.")
+    if content["kind"] == "report":
+        return [_part(part, path.name) for part in rows]
+    plain = tuple(content["rows"])
+    part = ReportPart(content["kind"], path.name, content["environment"], plain)
+    return [Source(part, tuple(rows))]
+
+
+def _part(part: ReportPart, name: str) -> Source:
+    """A part of a former report."""
+    from ..records import document, values
+
+    match part.kind:
+        case "figure":
+            rows = list(part.rows)
+        case "pytest-benchmark":
+            rows = [Reader().read(Benchmark, row, "") for row in part.rows]
+        case _:
+            rows = values(document(part.kind, part.rows, part.environment), name)
+    source = name if part.source == COMPUTED else f"{name}: {part.source}"
+    moved = ReportPart(part.kind, source, part.environment, part.rows, part.role)
+    return Source(moved, tuple(rows))
+
+
+def _benchmarks(path: Path) -> Source | None:
+    """What pytest-benchmark measured; None of any other file, which its own reader refuses."""
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError):
+        return None
+    if not is_benchmark_file(content):
+        return None
+    found = from_document(content, path)
+    plain = tuple(json.loads(json.dumps(asdict(row))) for row in found.rows)
+    part = ReportPart("pytest-benchmark", path.name, found.environment(), plain)
+    return Source(part, found.rows)
+
+
+# A report's directory: written beside and moved, so that no file in it is half.
+
+
+Files = dict[str, bytes]
+"""By their path in the directory."""
+
+
+def check_directory(out: Path) -> None:
+    """Refuse what no directory can be made of, before any work.
+
+    Raises:
+        UsageError: it is a file, or may not be written to.
+    """
+    if out.exists() and not out.is_dir():
+        raise UsageError(f"--out {out} is a file; name a directory.")
+    above = out if out.is_dir() else Path(os.path.realpath(out)).parent
+    if not above.is_dir():
+        raise UsageError(f"--out {out}: there is no directory {above}.")
+    if not os.access(above, os.W_OK):
+        raise UsageError(f"--out {out}: no permission to write in {above}.")
+
+
+class Drawing:
+    """Vega's work in a thread of its own: making the page's script takes seconds of another core.
+
+    Args:
+        wanted: without, nothing is drawn and vl-convert is not needed.
+    """
+
+    def __init__(self, wanted: bool, suffix: str) -> None:
+        self.wanted = wanted
+        self.suffix = suffix
+        self._pool = ThreadPoolExecutor(1)
+        self._script: Future[str] | None = None
+        self._drawn: dict[str, bytes] = {}
+
+    def __enter__(self) -> Drawing:
+        if self.wanted:
+            from ..render.vega import script
+
+            self._script = self._pool.submit(script)
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        at: TracebackType | None,
+    ) -> None:
+        self._pool.shutdown(wait=True, cancel_futures=True)
+
+    def page(self, content: Content) -> str:
+        """The HTML page."""
+        from .page import page
+
+        assert self._script is not None
+        return page(content, self._script.result())
+
+    def prepare(self, sources: Sequence[Source]) -> None:
+        """Draw what there is already; a chart that changes with further rows is drawn again."""
+        if self.wanted and sources:
+            from .content import content
+
+            self.images(content(sources, ""))
+
+    def images(self, content: Content) -> Files:
+        """Every chart as a file."""
+        from ..render.vega import to_image
+
+        files = {}
+        for chart in content.charts() if self.wanted else ():
+            drawn = repr((chart.title, chart.choices, chart.spec))
+            if drawn not in self._drawn:
+                self._drawn[drawn] = to_image(chart, self.suffix)
+            files[f"plots/{chart.key}{self.suffix}"] = self._drawn[drawn]
+        return files
+
+
+def write(out: Path, content: Content, sources: Sequence[Source], drawing: Drawing) -> None:
+    """Make every file, then put them where they belong.
+
+    Raises:
+        DatbenchError: the system refused, for example because the disk is full.
+    """
+    files = _files(content, sources, drawing)
+    try:
+        _put(Path(os.path.realpath(out)), files)
+    except OSError as error:
+        raise DatbenchError(f"could not write {out}: {error.strerror}.") from error
+
+
+def _files(content: Content, sources: Sequence[Source], drawing: Drawing) -> Files:
+    from ..machine import summary
+    from ..records import document, dumps
+    from .content import csv_files, latex_files, markdown
+
+    files = drawing.images(content)
+    images = {Path(name).stem: name for name in files}
+    parts = [source.part for source in sources]
+    texts = {
+        "report.md": markdown(content, images),
+        "report.json": dumps(document("report", parts, summary())),
+        **{f"csv/{name}": text for name, text in csv_files(content).items()},
+        **{f"latex/{name}": text for name, text in latex_files(content).items()},
+    }
+    if drawing.wanted:
+        texts["report.html"] = drawing.page(content)
+    # Names of models and files need not be UTF-8.
+    return files | {n: text.encode("utf-8", "backslashreplace") for n, text in texts.items()}
+
+
+def _put(out: Path, files: Files) -> None:
+    """A directory that is there keeps what is not the report's."""
+    beside = Path(tempfile.mkdtemp(dir=out.parent, prefix=f".{out.name}."))
+    try:
+        for name, data in files.items():
+            path = beside / name
+            path.parent.mkdir(exist_ok=True)
+            path.write_bytes(data)
+        beside.chmod(0o777 & ~_umask())
+        if not out.exists():
+            beside.rename(out)
+            return
+        for name in files:
+            (out / name).parent.mkdir(exist_ok=True)
+            (beside / name).replace(out / name)
+    finally:
+        shutil.rmtree(beside, ignore_errors=True)
+
+
+def _umask() -> int:
+    mask = os.umask(0)
+    os.umask(mask)
+    return mask
+
+
+def summarise(path: str | None, text: str) -> None:
+    """Append to the job summary of GitHub Actions, where there is one.
+
+    Raises:
+        DatbenchError: the system refused.
+    """
+    if not path:
+        return
+    try:
+        with open(path, "a", encoding="utf-8", errors="backslashreplace") as file:
+            file.write(text + "\n")
+    except OSError as error:
+        raise DatbenchError(f"could not write the job summary {path}: {error.strerror}.") from error
+
+
+# Where a report's tables are compared: here, or in a process of their own meanwhile.
+
+
+SEVERAL = 3
+"""Tables above which a process of their own is worth its start."""
+
+
+def far(specs: Sequence[Spec], tables: Sequence[TableData]) -> list[TableData]:
+    """What another process compares meanwhile, where there are enough cores and tables.
+
+    Those of datbench's own models stay here: timm takes seconds to import, which one process does.
+    """
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    found = [table for table in tables if _foreign(table)]
+    return found if len(found) > SEVERAL and specs and (cores or 1) > 1 else []
+
+
+def _foreign(table: TableData) -> bool:
+    return any(":" in build.model for row in table.rows for build in row.builds)
+
+
+def elsewhere(tables: Sequence[TableData]) -> AbstractContextManager[TablesElsewhere | None]:
+    """A process at these tables; none where there are none."""
+    if not tables:
+        return nullcontext()
+
+    return TablesElsewhere([table.table for table in tables])
+
+
+def compared(tables: Sequence[TableData]) -> dict[str, Comparison]:
+    """The papers' tables, compared, by name; models that they share are counted once."""
+    if not tables:
+        return {}
+    from ..cli.output import progress
+    from ..paper.tables import paper_tables
+    from ..paper.verdicts import compare
+    from ..paper.workshop import Workshop
+
+    workshop = Workshop()
+    found = {}
+    for table in progress(tables, lambda table: f"table {table.table}"):
+        others = [other for other in paper_tables() if other is not table]
+        found[table.table] = compare(table, others, workshop)
+    return found
+
+
+# The papers' tables in a process of their own, while the report's models are counted.
+
+
+class TablesElsewhere:
+    """A process that compares tables; however the block is left, it has ended."""
+
+    def __init__(self, names: Sequence[str]) -> None:
+        self._folder = tempfile.TemporaryDirectory(prefix="datbench-")
+        self._result = Path(self._folder.name, "result.json")
+        self._process = subprocess.Popen(
+            command(__name__),  # whatever the working directory holds
+            stdin=subprocess.PIPE,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+            text=True,
+            start_new_session=os.name == "posix",  # Ctrl-C is ours alone
+        )
+        assert self._process.stdin is not None
+        with contextlib.suppress(BrokenPipeError):  # then there is no answer either
+            self._process.stdin.write(json.dumps({"tables": names, "result": str(self._result)}))
+            self._process.stdin.write("\n")
+            self._process.stdin.flush()
+
+    def __enter__(self) -> TablesElsewhere:
+        return self
+
+    def __exit__(self, *ignored: object) -> None:
+        assert self._process.stdin is not None
+        if self._process.poll() is None:
+            self._process.kill()
+            self._process.wait()
+        with contextlib.suppress(BrokenPipeError):
+            self._process.stdin.close()
+        self._folder.cleanup()
+
+    def rows(self) -> list[dict[str, Any]] | None:
+        """One row a table, as JSON has it; None where the process ended without an answer."""
+        self._process.wait()
+        if not self._result.exists():
+            return None
+        answer: dict[str, Any] = json.loads(self._result.read_text(encoding="utf-8"))
+        return list(answer["rows"])
+
+
+def work(job: dict[str, Any]) -> dict[str, Any]:
+    """Compare the job's tables."""
+    from ..paper.tables import paper_table, paper_tables
+    from ..paper.verdicts import compare
+    from ..paper.workshop import Workshop
+    from ..records import document
+
+    workshop, every = Workshop(), paper_tables()
+    tables = [paper_table(name) for name in job["tables"]]
+    rows = [
+        compare(table, [other for other in every if other is not table], workshop)
+        for table in tables
+    ]
+    return {"rows": document("table", rows, {})["rows"]}
+
+
+if __name__ == "__main__":
+    gc.set_threshold(OBJECTS)
+    sys.exit(serve(work))

@@ -1,0 +1,227 @@
+"""A report as plain values: rows of any kind, each with where it came from; and what changed.
+
+`report.json` is a document of kind ``report`` whose rows are `ReportPart`.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any, Literal
+
+from ..machine import place_of, same_place
+from ..records import ENVIRONMENT
+from ..render.table import Table
+from ..render.vega import Chart
+
+COMPUTED = "computed here"
+"""The source of what `datbench report` counts and simulates itself."""
+
+
+PartRole = Literal["", "resolutions"]
+
+
+@dataclass(frozen=True)
+class ReportPart:
+    """Rows of one kind.
+
+    Args:
+        kind: of the rows, as a document of their own would say it.
+        source: the file they are from, or `COMPUTED`.
+        environment: that they were measured in.
+        role: ``resolutions`` for counts of one model over several sizes.
+    """
+
+    kind: str
+    source: str
+    environment: dict[str, Any]
+    rows: tuple[dict[str, Any], ...]
+    role: PartRole = ""
+
+
+@dataclass(frozen=True)
+class Source:
+    """A part of a report, and its rows as the values that they were written from."""
+
+    part: ReportPart
+    values: tuple[Any, ...]
+
+
+@dataclass(frozen=True)
+class Delta:
+    """One figure beside the baseline's; None where it is on one side only.
+
+    Args:
+        what: the figure; `detail` says of what.
+        unit: ``MAC``, ``element``, ``byte`` or ``image/s``.
+        exact: whether any difference is a change: of time it is not.
+    """
+
+    model: str
+    resolution: str
+    what: str
+    detail: str
+    unit: str
+    before: float | None
+    now: float | None
+    exact: bool = True
+
+    @property
+    def relative(self) -> float | None:
+        """The change as a part of the baseline."""
+        if self.before is None or self.now is None or not self.before:
+            return None
+        return self.now / self.before - 1
+
+
+# A report as values: its sections, their charts and tables, what is missing, and the summary.
+
+
+@dataclass(frozen=True)
+class Entry:
+    """A table of the report: for people, and as one table of plain numbers.
+
+    Args:
+        key: for file names and anchors.
+        further: tables that stand below it.
+    """
+
+    key: str
+    people: Table
+    machines: Table
+    further: tuple[Table, ...] = ()
+
+
+@dataclass(frozen=True)
+class Missing:
+    """What the report does not have, and the command that gives it; empty where none does."""
+
+    what: str
+    command: str = ""
+
+
+@dataclass(frozen=True)
+class Section:
+    """A chapter: a sentence, charts, tables, and what is missing from it."""
+
+    key: str
+    title: str
+    lead: str
+    charts: tuple[Chart, ...] = ()
+    entries: tuple[Entry, ...] = ()
+    missing: tuple[Missing, ...] = ()
+
+
+@dataclass(frozen=True)
+class Fact:
+    """A figure of the summary.
+
+    Args:
+        command: that gives it, where it is not there.
+    """
+
+    figure: str
+    label: str
+    command: str = ""
+
+
+@dataclass(frozen=True)
+class Content:
+    """The whole report.
+
+    Args:
+        verdicts: cells by verdict, those that there are.
+        unexpected: cells whose verdict is not what the table's file expects.
+        deltas: against the baseline; None where there is none.
+        baseline: its name.
+        made: with which versions the report was.
+        failed: what could not be computed, and why; a section of `sections` too.
+    """
+
+    title: str
+    facts: tuple[Fact, ...]
+    verdicts: tuple[tuple[str, int], ...]
+    unexpected: int
+    sections: tuple[Section, ...]
+    deltas: tuple[Delta, ...] | None = None
+    baseline: str = ""
+    notes: tuple[str, ...] = field(default=())
+    made: str = ""
+    failed: tuple[Missing, ...] = ()
+
+    def charts(self) -> list[Chart]:
+        """Every chart in order."""
+        return [chart for section in self.sections for chart in section.charts]
+
+    def entries(self) -> list[Entry]:
+        """Every table in order."""
+        return [entry for section in self.sections for entry in section.entries]
+
+
+def plural(verdict: str, number: int) -> str:
+    """``2 agree``, ``1 wrong in print``."""
+    word = verdict[:-1] if verdict in ("agrees", "differs") and number != 1 else verdict
+    return f"{number} {word}"
+
+
+# The rows of a report by kind, and by the place where they were measured.
+
+
+class Rows:
+    """The rows by kind, and where they were measured."""
+
+    def __init__(self, sources: Sequence[Source]) -> None:
+        self.sources = sources
+
+    def of(self, kind: str, role: str = "") -> list[Any]:
+        """Rows of a kind."""
+        return [
+            value
+            for source in self.sources
+            if source.part.kind == kind and source.part.role == role
+            for value in source.values
+        ]
+
+    def places(self, kind: str) -> list[tuple[str, list[Any]]]:
+        """Rows of a kind by where they were measured: no plot mixes two places."""
+        found: list[tuple[dict[str, Any], list[Any]]] = []
+        for source in self.sources:
+            if source.part.kind != kind:
+                continue
+            for plain, value in zip(source.part.rows, source.values, strict=True):
+                here = plain.get(ENVIRONMENT) or source.part.environment
+                rows = next((rows for known, rows in found if same_place(known, here)), None)
+                if rows is None:
+                    rows = []
+                    found.append((here, rows))
+                rows.append(value)
+        return [(place_of(here), rows) for here, rows in found]
+
+
+EXACT = frozenset({"flops", "figure", "eq10", "memory", "table"})
+"""Kinds whose rows are the same on every machine."""
+
+
+def distinct(sources: Sequence[Source]) -> list[Source]:
+    """The same without rows that stand in an earlier part too, and without parts of no rows.
+
+    Equal times of two machines are two rows.
+    """
+    seen: set[str] = set()
+    found = []
+    for source in sources:
+        part = source.part
+        where = None if part.kind in EXACT else part.environment
+        texts = [_text([part.kind, part.role, where, row]) for row in part.rows]
+        new = [n for n, text in enumerate(texts) if text not in seen and text not in texts[:n]]
+        seen.update(texts)
+        if new:
+            rows = tuple(part.rows[n] for n in new)
+            values = tuple(source.values[n] for n in new)
+            found.append(Source(replace(part, rows=rows), values))
+    return found
+
+
+def _text(value: Any) -> str:
+    return json.dumps(value, sort_keys=True)

@@ -1,0 +1,367 @@
+"""One fresh process that times a model, and what its end is called."""
+
+from __future__ import annotations
+
+import importlib.util
+import math
+import os
+import shutil
+import sys
+import time
+from collections.abc import Collection, Mapping
+from contextlib import ExitStack
+from dataclasses import asdict, fields, replace
+from pathlib import Path
+from typing import Any
+
+from ..compare.records import Side
+from ..errors import DatbenchError, MeasurementError, UsageError
+from ..memory.device import check_present
+from ..process import ENDED, Ending, Interrupted, Question, ask, ask_together
+from ..setting import TIME_MODES, How, Setting
+from ..units import printable
+from .records import UNFINISHED, Ceilings, ProcessTiming, ProtocolTiming, Scatter, Telemetry, Timing
+
+TIMEOUT = 300.0
+"""Seconds that one process may take, its start and `import torch` included."""
+
+
+PATIENCE = 15.0
+"""Seconds that a process has after Ctrl-C to give the samples that it has."""
+
+
+LONGEST = 300
+"""Characters of a reason that are kept."""
+
+
+SHORT_OF_MEMORY = "for lack of the machine's own memory"
+
+
+WORKER = "datbench.timing.worker"
+
+
+def time_in_process(
+    name: str,
+    setting: Setting,
+    how: How,
+    *,
+    timeout: float = TIMEOUT,
+    python: str | None = None,
+    source: Path | None = None,
+    ceilings: bool = False,
+    protocols: tuple[str, ...] = (),
+) -> ProcessTiming:
+    """Time a model in a fresh process. What goes wrong there is an outcome, not an error.
+
+    Ctrl-C is an outcome too: the process is asked for the samples that it has.
+
+    Args:
+        python: another interpreter than this one, with a datbench of its own.
+        source: a checkout of the project to use instead of the installed one.
+        ceilings: measure the machine's after the model.
+        protocols: published ones to follow after the model was timed.
+
+    Raises:
+        UsageError: the device is not here, or the model cannot be run so on any.
+    """
+    check(setting, how)
+    job = {
+        **asked(name, setting, how, timeout),
+        "ceilings": ceilings,
+        "protocols": list(protocols),
+    }
+    begin = time.perf_counter()
+    interrupted = False
+    answer: dict[str, Any] | Ending
+    try:
+        answer = ask(WORKER, job, timeout, python=python, source=source, patience=PATIENCE)
+    except Interrupted as error:
+        answer, interrupted = error.answer, True
+    except KeyboardInterrupt:  # the second one
+        answer, interrupted = Ending(None, ""), True
+    except OSError as error:
+        raise not_started(error, python) from error
+    return outcome(answer, interrupted, timeout, setting.device, time.perf_counter() - begin)
+
+
+def not_started(error: OSError, *pythons: str | None) -> DatbenchError:
+    """What is wrong where no process could be started: an interpreter, or the machine."""
+    if error.filename is not None and error.filename in pythons:
+        return UsageError(f"{error.filename}: {error.strerror}; name a Python interpreter.")
+    return MeasurementError(f"no process can be started: {error.strerror or error}.")
+
+
+def asked(name: str, setting: Setting, how: How, timeout: float) -> dict[str, Any]:
+    """What a worker is told in any case."""
+    return {
+        "model": name,
+        "setting": asdict(setting),
+        "how": asdict(how),
+        "end": time.time() + timeout,
+    }
+
+
+def outcome(
+    answer: dict[str, Any] | Ending,
+    interrupted: bool,
+    timeout: float,
+    device: str,
+    seconds: float,
+) -> ProcessTiming:
+    """What a process gave, or how it ended without."""
+    if interrupted:
+        return _interrupted(answer, seconds)
+    if isinstance(answer, Ending):
+        return ended(answer, timeout, device, seconds)
+    return filled(answer, seconds)
+
+
+def check(setting: Setting, how: How) -> None:
+    """Whether this can be run here at all.
+
+    Raises:
+        UsageError: it cannot; the message says why.
+    """
+    kind = setting.device.split(":")[0]
+    if kind not in ("cuda", "cpu"):
+        raise UsageError(f"time is measured on cuda or on cpu, not on {setting.device!r}.")
+    if how.mode not in TIME_MODES:
+        raise UsageError(f"mode {how.mode!r}: choose one of {', '.join(TIME_MODES)}.")
+    if how.threads is not None and how.threads < 1:
+        raise UsageError(f"threads {how.threads}: write a number from 1.")
+    if not all(0 < value < math.inf for value in (how.budget, how.width)):
+        raise UsageError("budget and width are finite numbers above 0.")
+    if how.flush and kind != "cuda":
+        raise UsageError("the level-2 cache is flushed on a GPU only; use --device cuda.")
+    try:
+        check_present(setting.device)
+    except UsageError as error:
+        raise UsageError(
+            f"device {setting.device!r} is not available here; use cpu, or cuda where a GPU is."
+        ) from error
+    if how.compile:
+        check_compiler(kind)
+
+
+def check_compiler(kind: str, env: Mapping[str, str] = os.environ) -> None:
+    """Whether `torch.compile` finds what it compiles with.
+
+    Raises:
+        UsageError: it does not.
+    """
+    if kind == "cpu":
+        usual = "clang++" if sys.platform == "darwin" else "g++"
+        compiler = (env.get("CXX", "").split() or [usual])[0]
+        if shutil.which(compiler) is None:
+            raise UsageError(
+                f"torch.compile needs a C++ compiler on a CPU, and there is no {compiler!r} here; "
+                "install one, name it in CXX, or leave out --compile."
+            )
+    elif importlib.util.find_spec("triton") is None:
+        raise UsageError(
+            "torch.compile needs triton on a GPU, which is not installed; install it or leave out "
+            "--compile."
+        )
+
+
+def _interrupted(answer: dict[str, Any] | Ending, seconds: float) -> ProcessTiming:
+    if isinstance(answer, Ending) or "timing" not in answer:
+        return ProcessTiming("interrupted", "no sample was finished", seconds=seconds)
+    return filled({**answer, "outcome": "interrupted", "reason": "by Ctrl-C"}, seconds)
+
+
+def ended(ending: Ending, timeout: float, device: str, seconds: float) -> ProcessTiming:
+    """What a process without an answer is called."""
+    if ending.code is None:
+        return ProcessTiming("timed out", f"did not finish in {timeout:g} s", seconds=seconds)
+    reason = str(ending)
+    if ending.code == -9:  # the kernel's way when the machine's own memory is used up
+        reason += f", probably {SHORT_OF_MEMORY}"
+        if device.startswith("cpu"):
+            reason += "; try a smaller batch"
+    return ProcessTiming("crashed", short(reason), seconds=seconds)
+
+
+def filled(answer: Mapping[str, Any], seconds: float) -> ProcessTiming:
+    """What a worker answered, as values. Another version's worker may know less, or more."""
+    timing, limits, telemetry = (answer.get(k) for k in ("timing", "ceilings", "telemetry"))
+    cut = f"the process did not finish it ({answer.get(ENDED, 'it was told to stop')})"
+    reason = answer.get("reason")
+    return ProcessTiming(
+        outcome=answer["outcome"],
+        reason=None if reason is None else short(reason),
+        timing=_timing(timing) if timing else None,
+        threads=answer.get("threads"),
+        ceilings=_ceilings(limits) if limits else None,
+        telemetry=_telemetry(telemetry) if telemetry else None,
+        protocols=tuple(
+            ProtocolTiming(**_known(ProtocolTiming, found)) for found in answer.get("protocols", ())
+        ),
+        environment=answer.get("environment", {}),
+        seconds=seconds,
+        compiling=answer.get("compiling"),
+        turns=answer.get("turns"),
+        processors=tuple(answer.get("processors", ())),
+        restless=answer.get("restless", False),
+        refused={
+            **answer.get("refused", {}),
+            **dict.fromkeys(answer.get(UNFINISHED, ()), short(cut)),
+        },
+    )
+
+
+def _timing(found: dict[str, Any]) -> Timing:
+    lists = {k: tuple(found[k]) for k in ("samples", "warmup")}
+    return Timing(**{**_known(Timing, found), **lists})
+
+
+def _ceilings(found: dict[str, Any]) -> Ceilings:
+    told = [k for k in ("product", "copy") if found.get(k)]
+    scatters = {k: Scatter(**_known(Scatter, found[k])) for k in told}
+    return Ceilings(**{**_known(Ceilings, found), **scatters})
+
+
+def _telemetry(found: dict[str, Any]) -> Telemetry:
+    listed = ("throttled", "throttled_samples")
+    lists = {k: tuple(found.get(k, ())) for k in listed}
+    return Telemetry(**{**_known(Telemetry, found), **lists})
+
+
+def _known(what: type[Any], found: Mapping[str, Any]) -> dict[str, Any]:
+    """The entries that this version has a field for."""
+    return {field.name: found[field.name] for field in fields(what) if field.name in found}
+
+
+def short(reason: str) -> str:
+    """One line that cannot steer a terminal: it may be another library's."""
+    return printable(" ".join(reason.split()).rstrip("."))[:LONGEST]
+
+
+# Two fresh processes at once that take turns, and what each of them gave; see `turns`.
+
+
+ONE_AT_A_TIME = "--one-at-a-time"
+
+
+CROWDED = (SHORT_OF_MEMORY, "busy or unavailable")
+"""Parts of what is said where memory is not enough for two, or a GPU takes one process only."""
+
+
+TOPOLOGY = Path("/sys/devices/system/cpu")
+
+
+Answers = list[dict[str, Any] | Ending]
+
+
+def time_pair(
+    first: Side, second: Side, timeout: float, number: int = 0
+) -> tuple[ProcessTiming, ProcessTiming]:
+    """Time two sides in two fresh processes that take turns; the first has the first turn.
+
+    What goes wrong there is an outcome, Ctrl-C too.
+
+    Args:
+        timeout: seconds that both may take together.
+        number: of the pair: it chooses the processors of sides that name their threads.
+
+    Raises:
+        UsageError: a device or an interpreter is not here, or a model cannot be run so on any.
+        MeasurementError: the machine cannot start two processes.
+    """
+    sides = (first, second)
+    for side in sides:
+        check(side.setting, side.how)
+    begin = time.perf_counter()
+    interrupted = False
+    answers: Answers
+    try:
+        answers = ask_together(_questions(sides, timeout, number), timeout, patience=PATIENCE)
+    except Interrupted as error:
+        answers, interrupted = list(error.answers), True
+    except KeyboardInterrupt:  # the second one
+        answers, interrupted = [Ending(None, ""), Ending(None, "")], True
+    except OSError as error:
+        raise not_started(error, first.python, second.python) from error
+    seconds = time.perf_counter() - begin
+    one, other = (
+        _explained(outcome(answer, interrupted, timeout, side.setting.device, seconds))
+        for side, answer in zip(sides, answers, strict=True)
+    )
+    return one, other
+
+
+def _questions(sides: tuple[Side, Side], timeout: float, number: int) -> list[Question]:
+    """One for each side, with the ends of the two pipes that are its."""
+    to_first, from_second, to_second, from_first = _pipes()
+    ends = ((to_first, from_first), (to_second, from_second))
+    questions: list[Question] = []
+    for side, (inward, outward) in zip(sides, ends, strict=True):
+        job = {
+            **asked(side.model, side.setting, side.how, timeout),
+            "turns": {"in": inward, "out": outward, "begins": not questions},
+            "processors": processors(side.how, side.setting.device, number),
+        }
+        source = None if side.source is None else Path(side.source)
+        questions.append(Question(WORKER, job, side.python, source, (inward, outward)))
+    return questions
+
+
+def _pipes() -> list[int]:
+    """Two pipes: what is read and what is written of each, all beyond the standard streams.
+
+    Raises:
+        OSError: there are no descriptors left.
+    """
+    import fcntl  # POSIX only, as all that is here
+
+    found: list[int] = []
+    with ExitStack() as wrong, ExitStack() as always:
+        for _ in range(2):
+            for descriptor in os.pipe():
+                always.callback(os.close, descriptor)
+                # A parent whose standard input is closed would get that number.
+                found.append(fcntl.fcntl(descriptor, fcntl.F_DUPFD_CLOEXEC, 3))
+                wrong.callback(os.close, found[-1])
+        wrong.pop_all()
+    return found
+
+
+def _explained(timing: ProcessTiming) -> ProcessTiming:
+    """With what two processes at once had to do with its end, if anything."""
+    reason = timing.reason or ""
+    crowded = timing.outcome == "out of memory" or any(sign in reason for sign in CROWDED)
+    if crowded:
+        said = f"{reason}; both sides were there at once: {ONE_AT_A_TIME} has one there"
+        return replace(timing, reason=said)
+    if timing.outcome == "measured" and timing.turns is None:
+        reason = f"its datbench does not know how to take turns; use {ONE_AT_A_TIME}"
+        return replace(timing, outcome="failed", reason=reason)
+    return timing
+
+
+def processors(how: How, device: str, number: int) -> tuple[int, ...]:
+    """Those that a pair's processes are bound to, both to the same: each has a speed of its own.
+
+    There are as many as the side has threads, all of different cores, and the next pair has the
+    next ones. None where the threads are left to torch, which takes the whole machine, where there
+    are not as many cores, on a GPU, and where the system cannot bind a process.
+    """
+    if how.threads is None or device.startswith("cuda") or not hasattr(os, "sched_getaffinity"):
+        return ()
+    cores = _a_core_each(sorted(os.sched_getaffinity(0)))
+    if len(cores) < how.threads:
+        return ()
+    return tuple(cores[(number + i) % len(cores)] for i in range(how.threads))
+
+
+def _a_core_each(numbers: Collection[int]) -> list[int]:
+    """One processor of each core."""
+    found: dict[str, int] = {}
+    for number in numbers:
+        siblings = TOPOLOGY / f"cpu{number}" / "topology" / "thread_siblings_list"
+        try:
+            core = siblings.read_text(encoding="ascii").strip()
+        except OSError:  # not told: a core of its own
+            core = str(number)
+        found.setdefault(core, number)
+    return list(found.values())

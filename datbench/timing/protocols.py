@@ -1,0 +1,286 @@
+"""How published figures of speed were measured, as data, and a loop that measures so again.
+
+Each row was read from the file that `source` names, at the commit there. What a protocol leaves to
+a command line or to a configuration is not part of it.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from types import MappingProxyType
+from typing import Literal
+
+import torch
+
+from ..errors import UnknownNameError, UsageError
+from ..setting import TimeMode
+from .records import ProtocolTiming
+from .sample import Clock
+
+Waits = Literal["around", "around, late", "each"]
+"""When the host waits for the device. Around: before the first timed call and after the last. Late:
+the clock starts before that first wait, so that it also runs while the warm-up's last calls end.
+Each: after the warm-up, and after every call."""
+
+
+Sums = Literal["loop", "calls"]
+"""What is divided by the number of calls: the loop's seconds, what lies between its calls included,
+or the sum of the calls' own."""
+
+
+@dataclass(frozen=True)
+class Protocol:
+    """A fixed warm-up, a fixed number of calls, their mean.
+
+    Args:
+        source: the file that does so, with its commit.
+        warmup, calls: calls before the clock starts, and timed ones.
+        batch: None where the command line or the configuration sets it.
+        mode: a forward without gradients, or a step of training.
+        precision: what the file asks of the arithmetic; the row's own setting is what runs.
+        note: what else the published script does; this loop does none of it.
+    """
+
+    name: str
+    title: str
+    source: str
+    warmup: int
+    calls: int
+    batch: int | None
+    waits: Waits
+    sums: Sums
+    precision: str
+    note: str
+    mode: TimeMode = "infer"
+
+    def duration(self, seconds: float) -> float:
+        """Of the whole protocol, in seconds, where a call takes `seconds`."""
+        return (self.warmup + self.calls) * seconds
+
+
+def _github(repository: str, commit: str, path: str) -> str:
+    return f"https://github.com/{repository}/blob/{commit}/{path}"
+
+
+_TIMM = _github(
+    "huggingface/pytorch-image-models", "066e490605ba1d3666861096163246c885603469", "benchmark.py"
+)
+
+
+_ALL = (
+    Protocol(
+        "swin",
+        "Swin, main.py --throughput",
+        _github(
+            "microsoft/Swin-Transformer", "00f28005ee4ee750d48a31de241cdfaf03252879", "main.py"
+        ),
+        warmup=50,
+        calls=30,
+        batch=64,
+        waits="around",
+        sums="loop",
+        precision="float32; no autocast in the loop",
+        note="the batch is get_started.md's; one batch of validation images; cuDNN's search is on; "
+        "the model is wrapped in DistributedDataParallel",
+    ),
+    Protocol(
+        "dat",
+        "DAT, main.py --throughput",
+        _github("LeapLabTHU/DAT", "2624e9caf4199c19e3fb25a43be1805dc0a1a6dd", "main.py"),
+        warmup=50,
+        calls=30,
+        batch=None,
+        waits="around",
+        sums="loop",
+        precision="float32 with TF32 allowed in matrix products and in cuDNN",
+        note="Swin's loop; one batch of validation images; cuDNN's search is on; the model is "
+        "wrapped in DistributedDataParallel, its batch norms synchronised",
+    ),
+    Protocol(
+        "timm",
+        "timm, benchmark.py --bench inference",
+        _TIMM,
+        warmup=10,
+        calls=40,
+        batch=256,
+        waits="each",
+        sums="loop",
+        precision="float32, unless --precision or --amp asks for another",
+        note="the default numbers; random images; cuDNN's search is on",
+    ),
+    Protocol(
+        "timm-train",
+        "timm, benchmark.py --bench train",
+        _TIMM,
+        warmup=10,
+        calls=40,
+        batch=256,
+        waits="each",
+        sums="loop",
+        precision="float32, unless --precision or --amp asks for another",
+        note="the default numbers; cross entropy with random labels; SGD",
+        mode="train",
+    ),
+    Protocol(
+        "tome",
+        "ToMe, tome.utils.benchmark",
+        _github(
+            "facebookresearch/ToMe", "207459add92fa95888f1a2647864b66a2c446700", "tome/utils.py"
+        ),
+        warmup=10,
+        calls=30,
+        batch=64,
+        waits="around, late",
+        sums="loop",
+        precision="float32, unless use_fp16 asks for autocast",
+        note="the default numbers: 40 runs, of which the first quarter is thrown away",
+    ),
+    Protocol(
+        "pycls",
+        "pycls (RegNet), compute_time_eval",
+        _github(
+            "facebookresearch/pycls",
+            "0288df1d757163a4994f44a8dd75c392e4a7a288",
+            "pycls/core/benchmark.py",
+        ),
+        warmup=3,
+        calls=30,
+        batch=None,
+        waits="each",
+        sums="calls",
+        precision="float32",
+        note="the numbers are the defaults of PREC_TIME in pycls/core/config.py; images of zeros",
+    ),
+    Protocol(
+        "mmdet",
+        "MMDetection, tools/analysis_tools/benchmark.py",
+        _github(
+            "open-mmlab/mmdetection",
+            "0a07b26e04eedf8250183b742822424ed44189b6",
+            "tools/analysis_tools/benchmark.py",
+        ),
+        warmup=5,
+        calls=1995,
+        batch=1,
+        waits="each",
+        sums="calls",
+        precision="float32, unless the configuration has fp16",
+        note="2,000 images of the test set, the first five untimed; a whole detector with its "
+        "post-processing; sizes change from image to image",
+    ),
+    Protocol(
+        "deformable-detr",
+        "Deformable DETR, benchmark.py",
+        _github(
+            "fundamentalvision/Deformable-DETR",
+            "48092c507c9db61da4cd4ffda819da757d349a82",
+            "benchmark.py",
+        ),
+        warmup=5,
+        calls=295,
+        batch=1,
+        waits="each",
+        sums="calls",
+        precision="float32",
+        note="300 runs on the first image of the validation set, the first five untimed; a whole "
+        "detector",
+    ),
+)
+
+
+PROTOCOLS: Mapping[str, Protocol] = MappingProxyType({known.name: known for known in _ALL})
+"""By name."""
+
+
+def protocol_named(name: str) -> Protocol:
+    """The protocol called `name`.
+
+    Raises:
+        UnknownNameError: there is none.
+    """
+    if name not in PROTOCOLS:
+        raise UnknownNameError.among("protocol", name, PROTOCOLS)
+    return PROTOCOLS[name]
+
+
+def misfit(protocol: Protocol, batch: int, mode: TimeMode) -> str | None:
+    """Why a row has no figure of the protocol: another batch would be another difference."""
+    if mode != protocol.mode:
+        return f"{protocol.name} times {_DOES[protocol.mode]}"
+    if protocol.batch is not None and batch != protocol.batch:
+        return f"{protocol.name} takes batches of {protocol.batch}"
+    return None
+
+
+_DOES: Mapping[TimeMode, str] = {"infer": "inference", "train": "training"}
+
+
+def run_protocol(
+    run: Callable[[], object],
+    device: str | torch.device,
+    protocol: Protocol,
+    batch: int,
+    *,
+    clock: Clock = time.perf_counter,
+    wait: Callable[[], object] | None = None,
+    row: float | None = None,
+) -> ProtocolTiming:
+    """Time `run` as the protocol does, on the host's clock, with the model that is there.
+
+    Args:
+        run: one call of a batch of `batch` images, in the protocol's mode.
+        wait: for the device; torch's unless a test brings its own.
+        row: images a second of the rigorous figure, in this process at this batch.
+
+    Raises:
+        UsageError: the protocol prescribes another batch.
+    """
+    if protocol.batch is not None and batch != protocol.batch:
+        raise UsageError(f"{misfit(protocol, batch, protocol.mode)}, not of {batch}.")
+    wait = wait or _waiting(torch.device(device))
+    seconds = _mean(run, protocol, clock, wait)
+    if not seconds > 0:
+        raise ValueError("the clock did not move")
+    found = ProtocolTiming(
+        protocol.name, protocol.warmup, protocol.calls, batch, seconds, batch / seconds
+    )
+    return found if row is None else compared(found, row)
+
+
+def compared(timing: ProtocolTiming, row: float) -> ProtocolTiming:
+    """With the difference that the protocol alone makes to `row`, images a second."""
+    return replace(timing, difference=timing.images_per_second / row - 1)
+
+
+def _mean(
+    run: Callable[[], object], protocol: Protocol, clock: Clock, wait: Callable[[], object]
+) -> float:
+    """Seconds of a call."""
+    each = protocol.waits == "each"
+    for _ in range(protocol.warmup):
+        run()
+    if protocol.waits != "around, late":
+        wait()
+    began = clock()
+    if protocol.waits == "around, late":
+        wait()
+    own = 0.0
+    for _ in range(protocol.calls):
+        start = clock() if protocol.sums == "calls" else 0.0
+        run()
+        if each:
+            wait()
+        if protocol.sums == "calls":
+            own += clock() - start
+    if not each:
+        wait()
+    whole = clock() - began
+    return (own if protocol.sums == "calls" else whole) / protocol.calls
+
+
+def _waiting(device: torch.device) -> Callable[[], object]:
+    if device.type == "cuda":
+        return lambda: torch.cuda.synchronize(device)
+    return lambda: None

@@ -1,0 +1,336 @@
+"""pytest-benchmark's JSON, read. Free of torch.
+
+The layout is that of pytest-benchmark 4 and 5; `benchmark_documents` writes it.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import platform
+import statistics
+from bisect import bisect_left, bisect_right
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime, timezone
+from pathlib import Path
+from typing import Any
+
+from ..errors import UsageError
+from .records import ThroughputRow
+
+
+@dataclass(frozen=True)
+class Benchmark:
+    """One benchmark of a file; times are in seconds.
+
+    Args:
+        fullname: what benchmarks of two files are matched by.
+        samples: raw, each the mean of `iterations` calls; empty where the file was saved without.
+    """
+
+    name: str
+    fullname: str
+    group: str | None
+    params: Mapping[str, Any]
+    extra: Mapping[str, Any]
+    samples: tuple[float, ...]
+    rounds: int
+    iterations: int
+    minimum: float
+    maximum: float
+    mean: float
+    median: float
+    stddev: float
+
+    @property
+    def processes(self) -> tuple[float, ...]:
+        """The median of each process; pytest-benchmark itself runs one."""
+        told = self.extra.get(PROCESSES)
+        if isinstance(told, list) and told and all(map(_is_time, told)):
+            return tuple(map(float, told))
+        return (self.median,)
+
+
+@dataclass(frozen=True)
+class BenchmarkFile:
+    """A file of pytest-benchmark.
+
+    Args:
+        machine, commit: as pytest-benchmark writes them.
+        date: when it was written, as it stands there.
+    """
+
+    path: Path
+    rows: tuple[Benchmark, ...]
+    machine: Mapping[str, Any]
+    commit: Mapping[str, Any]
+    date: str | None
+    version: str | None
+
+    def environment(self) -> dict[str, Any]:
+        """What it was measured on, by our names; what it does not say is left out."""
+        cpu = self.machine.get("cpu")
+        cpu = cpu if isinstance(cpu, Mapping) else {}
+        system, release = self.machine.get("system"), self.machine.get("release")
+        # Without py-cpuinfo the host's name tells machines apart.
+        host = [self.machine.get(name) for name in ("node", "machine")]
+        elsewhere = ", ".join(filter(None, host)) or None
+        found = {
+            "processor": cpu.get("brand_raw") or self.machine.get("processor") or elsewhere,
+            "cpus": cpu.get("count"),
+            "python": self.machine.get("python_version"),
+            "platform": f"{system}-{release}" if system and release else None,
+        }
+        return {name: value for name, value in found.items() if value is not None}
+
+
+PROCESSES = "process_medians"
+"""Among a benchmark's extra information: seconds of a call in each process, of files of ours."""
+
+
+def is_benchmark_file(content: object) -> bool:
+    """Whether a JSON document is pytest-benchmark's."""
+    return isinstance(content, dict) and "benchmarks" in content and "machine_info" in content
+
+
+def read(path: Path) -> BenchmarkFile:
+    """A file that ``pytest --benchmark-json`` or ``--benchmark-save`` wrote.
+
+    Raises:
+        UsageError: it cannot be read, is no such file, holds nothing, or a benchmark is damaged.
+    """
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError as error:
+        raise UsageError(f"there is no file {path}.") from error
+    except OSError as error:
+        raise UsageError(f"{path}: {error.strerror}.") from error
+    except (ValueError, RecursionError) as error:
+        raise UsageError(f"{path} is no complete JSON: {error}.") from error
+    return from_document(content, path)
+
+
+def from_document(content: Any, path: Path) -> BenchmarkFile:
+    """The same from a document that was read already.
+
+    Raises:
+        UsageError: it is no such document, holds nothing, or a benchmark is damaged.
+    """
+    if not is_benchmark_file(content) or not isinstance(content["benchmarks"], list):
+        raise UsageError(f"{path} is no result of pytest-benchmark.")
+    if not content["benchmarks"]:
+        raise UsageError(f"{path} holds no benchmarks.")
+    rows = [_benchmark(each, path, n) for n, each in enumerate(content["benchmarks"], 1)]
+    names = [row.fullname for row in rows]
+    twice = next((name for name in names if names.count(name) > 1), None)
+    if twice is not None:
+        raise UsageError(f"{path} holds {twice} twice.")
+    return BenchmarkFile(
+        path,
+        tuple(rows),
+        _mapping(content.get("machine_info")),
+        _mapping(content.get("commit_info")),
+        content.get("datetime"),
+        content.get("version"),
+    )
+
+
+def _benchmark(entry: Any, path: Path, number: int) -> Benchmark:
+    where = f"{path}, benchmark {number}"
+    if not isinstance(entry, dict) or not isinstance(entry.get("stats"), dict):
+        raise UsageError(f"{where}: it has no stats; it was perhaps cut short.")
+    stats = entry["stats"]
+    name = entry.get("name")
+    if not isinstance(name, str):
+        raise UsageError(f"{where}: it has no name.")
+    samples = stats.get("data") or ()
+    if not isinstance(samples, (list, tuple)) or not all(map(_is_time, samples)):
+        raise UsageError(f"{where} ({name}): stats.data must be a list of seconds.")
+    figures = {}
+    for field in ("min", "max", "mean", "median", "stddev"):
+        value = stats.get(field)
+        if not _is_time(value):
+            raise UsageError(f"{where} ({name}): stats.{field} must be a number of seconds.")
+        figures[field] = float(value)
+    fullname = entry.get("fullname")
+    return Benchmark(
+        name,
+        fullname if isinstance(fullname, str) else name,
+        entry.get("group"),
+        _mapping(entry.get("params")),
+        _mapping(entry.get("extra_info")),
+        tuple(map(float, samples)),
+        _whole(stats.get("rounds")) or len(samples),
+        _whole(stats.get("iterations")) or 1,
+        figures["min"],
+        figures["max"],
+        figures["mean"],
+        figures["median"],
+        figures["stddev"],
+    )
+
+
+def _is_time(value: object) -> bool:
+    number = isinstance(value, (int, float)) and not isinstance(value, bool)
+    return number and math.isfinite(value) and value >= 0  # type: ignore[arg-type, operator]
+
+
+def _whole(value: object) -> int:
+    return value if isinstance(value, int) and not isinstance(value, bool) else 0
+
+
+def _mapping(value: object) -> Mapping[str, Any]:
+    return value if isinstance(value, dict) else {}
+
+
+# Our timed rows as pytest-benchmark's JSON, which its own command line compares. Free of torch.
+
+
+MODULE = "datbench"
+"""Where a benchmark of ours stands: the file in the full name of a test."""
+
+
+def document(
+    rows: Sequence[ThroughputRow], environment: Mapping[str, Any], now: datetime | None = None
+) -> dict[str, Any]:
+    """The JSON document of timed rows; a row without a sample is left out.
+
+    Args:
+        environment: what `datbench.machine.environment` says.
+        now: the time to write; the present unless told.
+    """
+    return {
+        "machine_info": _machine(environment),
+        "commit_info": {
+            "id": "unversioned",
+            "time": None,
+            "author_time": None,
+            "dirty": False,
+            "project": MODULE,
+            "branch": "(unknown)",
+        },
+        "benchmarks": [_entry(row, _samples(row)) for row in rows if _samples(row)],
+        "datetime": (now or datetime.now(timezone.utc)).isoformat(),
+        "version": "5.0.0",  # of the layout, which readers look at; not of any installed package
+    }
+
+
+def _machine(environment: Mapping[str, Any]) -> dict[str, Any]:
+    return {
+        "node": platform.node(),
+        "processor": platform.processor(),
+        "machine": platform.machine(),
+        "python_compiler": platform.python_compiler(),
+        "python_implementation": platform.python_implementation(),
+        "python_implementation_version": platform.python_version(),
+        "python_version": platform.python_version(),
+        "python_build": list(platform.python_build()),
+        "release": platform.release(),
+        "system": platform.system(),
+        "cpu": {
+            "brand_raw": environment.get("processor"),
+            "count": environment.get("cpus"),
+            "arch_string_raw": platform.machine(),
+        },
+        "datbench": dict(environment),
+    }
+
+
+def _samples(row: ThroughputRow) -> list[float]:
+    """Of all processes, in the order of time."""
+    timings = [process.timing for process in row.processes if process.timing is not None]
+    return [sample for timing in timings for sample in timing.samples]
+
+
+def _entry(row: ThroughputRow, samples: list[float]) -> dict[str, Any]:
+    setting, how = row.setting, row.how
+    params = {
+        "model": row.model,
+        "res": str(setting.resolution),
+        "batch": setting.batch,
+        "dtype": setting.dtype,
+        "device": setting.device,
+        "attention": setting.attention,
+        "mode": how.mode,
+        "threads": how.threads,
+        "compile": how.compile,
+        "channels_last": how.channels_last,
+        "gpus": row.gpus,
+    }
+    told = [str(params[name]) for name in ("model", "res")]
+    told += [f"batch{setting.batch}", setting.dtype, setting.device, setting.attention, how.mode]
+    told += [] if how.threads is None else [f"threads{how.threads}"]
+    told += [name for name in ("compile", "channels_last") if params[name]]
+    told += [f"gpus{row.gpus}"] if row.gpus > 1 else []
+    name = f"throughput[{'-'.join(told)}]"
+    timing = next(p.timing for p in row.processes if p.timing is not None)
+    return {
+        "group": None,
+        "name": name,
+        "fullname": f"{MODULE}::{name}",
+        "params": params,
+        "param": "-".join(told),
+        "extra_info": {
+            "images_per_second": row.images_per_second,
+            "macs": row.macs,
+            PROCESSES: [p.timing.median for p in row.processes if p.timing is not None],
+            "outcome": row.outcome,
+            "doubts": list(row.doubts),
+        },
+        "options": {
+            "disable_gc": False,
+            "timer": "perf_counter" if setting.device == "cpu" else "cuda events",
+            "min_rounds": 1,
+            "max_time": how.budget,
+            "min_time": 0.0,
+            "warmup": True,
+        },
+        "stats": stats(samples, timing.calls),
+    }
+
+
+def stats(samples: Sequence[float], iterations: int = 1) -> dict[str, Any]:
+    """The figures of samples that a file holds, as pytest-benchmark defines them."""
+    data = sorted(samples)
+    q1, q3 = _quartiles(data)
+    iqr = q3 - q1
+    mean = statistics.mean(data)
+    stddev = statistics.stdev(data) if len(data) > 1 else 0.0
+    low, high = q1 - 1.5 * iqr, q3 + 1.5 * iqr
+    beyond = sum(abs(value - mean) > stddev for value in data)
+    outside = sum(value < low or value > high for value in data)
+    total = math.fsum(data)
+    return {
+        "min": data[0],
+        "max": data[-1],
+        "mean": mean,
+        "stddev": stddev,
+        "rounds": len(data),
+        "median": statistics.median(data),
+        "iqr": iqr,
+        "q1": q1,
+        "q3": q3,
+        "iqr_outliers": outside,
+        "stddev_outliers": beyond,
+        "outliers": f"{beyond};{outside}",
+        "ld15iqr": data[bisect_left(data, low)],
+        "hd15iqr": data[bisect_right(data, high) - 1],
+        "ops": len(data) / total if total else 0.0,
+        "total": total,
+        "iterations": iterations,
+        "data": list(samples),
+    }
+
+
+def _quartiles(data: Sequence[float]) -> tuple[float, float]:
+    """Medians of the halves; of an odd number the mean of both ways to halve it."""
+    count = len(data)
+    if count == 1:
+        return data[0], data[0]
+    half = count // 2
+    if count % 2 == 0:
+        return statistics.median(data[:half]), statistics.median(data[half:])
+    without = statistics.median(data[:half]), statistics.median(data[half + 1 :])
+    within = statistics.median(data[: half + 1]), statistics.median(data[half:])
+    return (without[0] + within[0]) / 2, (without[1] + within[1]) / 2

@@ -1,0 +1,464 @@
+"""How long models take, as plain values: one process's samples, and a row of several processes.
+
+All times are in seconds, all rates are a second's, all amounts of work are one call's.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+from ..setting import How, Setting
+
+# What was measured, as plain values: timings, ceilings, and attention modules over a grid.
+
+
+Stopped = Literal["interval", "budget", "samples", "timeout", "interrupted"]
+"""Why sampling ended: the interval was narrow enough, the seconds or the samples were used up, the
+process had no time left for all of the seconds, or somebody pressed Ctrl-C."""
+
+
+Group = Literal["formula", "left out", "rest"]
+"""Whose time it is: a term's of the formula; a term's that the formula leaves out; no term's."""
+
+
+@dataclass(frozen=True)
+class Timing:
+    """How long one call takes, in seconds.
+
+    Args:
+        samples: raw, in order, after the warm-up; each is the mean of `calls` calls.
+        warmup: raw samples before the level settled, the very first call among them.
+        low, high: order statistics of the samples that enclose the median.
+        coverage: how likely they do, for independent samples of one process.
+        settled: whether the warm-up was seen to end; it is never more than half of the samples.
+        drift: of the level from the first half of the samples to the second, relative, where the
+            two differ beyond their intervals; None where they do not.
+    """
+
+    samples: tuple[float, ...]
+    warmup: tuple[float, ...]
+    calls: int
+    stopped: Stopped
+    median: float
+    low: float
+    high: float
+    coverage: float
+    settled: bool = True
+    drift: float | None = None
+
+
+@dataclass(frozen=True)
+class Scatter:
+    """What a rate whose fastest sample is a ceiling usually was, a second's.
+
+    Args:
+        median: of the samples.
+        low, high: an interval that holds it, `coverage` says how likely.
+    """
+
+    median: float
+    low: float
+    high: float
+    coverage: float
+    samples: int
+
+
+@dataclass(frozen=True)
+class Ceilings:
+    """What the machine does at best, measured in the same run: the fastest sample of each.
+
+    Args:
+        macs: multiply-adds a second of one square matrix product, the best side tried.
+        bytes: bytes a second, read and written, of one copy of `copied` bytes.
+        threads: that torch runs an operator with on a CPU.
+        product, copy: how the samples of the two scatter; None in older files.
+    """
+
+    device: str
+    dtype: str
+    threads: int
+    macs: float
+    side: int
+    bytes: float
+    copied: int
+    product: Scatter | None = None
+    copy: Scatter | None = None
+
+
+@dataclass(frozen=True)
+class Share:
+    """A part of a module's time, from the profiler.
+
+    Args:
+        name: a term of the module's, or what belongs to none.
+        seconds: in this part's operators, each without those it called; a run, profiler and all.
+        share: of all operators' time, 0 to 1.
+        macs: counted in this part; a batch's.
+        mac_share: of everything counted, 0 to 1.
+        operators: that the module itself called here, a run.
+    """
+
+    name: str
+    group: Group
+    seconds: float
+    share: float
+    macs: int
+    mac_share: float
+    operators: int
+
+
+@dataclass(frozen=True)
+class Point:
+    """One attention module at one size.
+
+    Args:
+        kind: ``DMHA``, ``MSA``, ``W-MSA``, ``SRA`` or ``D-DETR``.
+        keys: Ns, keys that a query can see.
+        stride: r, how much coarser the grid of keys is than the map.
+        formula: the published formula's multiply-adds, for the batch.
+        macs: everything counted, as fvcore weighs it, for the batch.
+        bytes: read and written by all operators, for the batch.
+        mac_rate, byte_rate: `macs` and `bytes` over the median time.
+        mac_fraction, byte_fraction: of the ceilings; small maps may pass 1 in a cache.
+        peak_bytes: allocated on a GPU while one call ran, weights and input among them.
+        shares: empty where they were not measured.
+        reason: why there is no timing.
+    """
+
+    kind: str
+    height: int
+    width: int
+    keys: int
+    stride: int
+    formula: int
+    macs: int
+    bytes: int
+    timing: Timing | None = None
+    mac_rate: float | None = None
+    byte_rate: float | None = None
+    mac_fraction: float | None = None
+    byte_fraction: float | None = None
+    peak_bytes: int | None = None
+    shares: tuple[Share, ...] = ()
+    reason: str | None = None
+
+
+@dataclass(frozen=True)
+class Exponent:
+    """A power law through some points: cost ~ size ** exponent, by least squares of logarithms.
+
+    Args:
+        over: ``HW`` (at this stride) or ``Ns`` (on a map of this side).
+        held: what stays fixed.
+        points: that the line goes through.
+        time, low, high: the exponent of the time, and its 95 % confidence interval.
+        formula, macs, bytes: the exponents of these over the same points.
+    """
+
+    kind: str
+    over: Literal["HW", "Ns"]
+    held: str
+    points: int
+    time: float
+    low: float
+    high: float
+    formula: float
+    macs: float
+    bytes: float
+
+
+@dataclass(frozen=True)
+class Ratio:
+    """Deformable attention at r = 1 over global attention, on the same map.
+
+    Args:
+        time: of the medians.
+        low, high: an interval that holds it at 95 % or more; None where samples are too few.
+        formula, macs, bytes: the same ratio of these.
+        memory: of the peaks on a GPU.
+    """
+
+    side: int
+    time: float
+    low: float | None
+    high: float | None
+    formula: float
+    macs: float
+    bytes: float
+    memory: float | None
+
+
+@dataclass(frozen=True)
+class LeftOut:
+    """What the formula leaves out of deformable attention at r = 1, in time and in MACs.
+
+    Args:
+        terms: share of the time in work that is counted and left out (a norm, sampling, the bias).
+        rest: share of the time in elementwise operators, softmax and copies.
+        macs: share of everything counted that the formula leaves out.
+        mac_fraction: achieved of the matrix product's MAC/s.
+        global_rest, global_mac_fraction: the same of global attention on this map, if measured.
+    """
+
+    side: int
+    terms: float
+    rest: float
+    macs: float
+    mac_fraction: float
+    global_rest: float | None
+    global_mac_fraction: float | None
+
+
+@dataclass(frozen=True)
+class Measurements:
+    """Attention modules over growing maps and growing numbers of keys.
+
+    Args:
+        window: side of W-MSA's windows.
+        ratio: of SRA where the map grows.
+        detr_points: keys a query and head of Deformable-DETR attention.
+        budget: seconds that were allowed.
+        seconds: that were used.
+        interrupted: whether somebody ended it; every point here is whole.
+    """
+
+    dim: int
+    heads: int
+    groups: int
+    kernel: int
+    window: int
+    ratio: int
+    detr_points: int
+    batch: int
+    dtype: str
+    device: str
+    attention: str
+    budget: float
+    seconds: float
+    ceilings: Ceilings | None
+    points: tuple[Point, ...]
+    exponents: tuple[Exponent, ...]
+    ratios: tuple[Ratio, ...]
+    left_out: tuple[LeftOut, ...]
+    interrupted: bool
+
+
+TimeOutcome = Literal["measured", "interrupted", "out of memory", "crashed", "timed out", "failed"]
+"""How a run ended. Interrupted: by Ctrl-C, and the finished samples are kept."""
+
+
+WAITED = "the other side did not take its turns"
+"""Why a process failed that was to take turns with another, which was not there or hung."""
+
+
+UNFINISHED = "unfinished"
+"""The entry of a worker's early answer that names what is still to come."""
+
+
+@dataclass(frozen=True)
+class Telemetry:
+    """What a GPU's driver said while it was timed; None where it does not say.
+
+    Args:
+        clock, clock_low: of the streaming multiprocessors, in Hz: median and least.
+        power: mean, in watts.
+        energy: joules of all timed calls, `calls` of them.
+        throttled: reasons seen, in NVML's words; a sample taken meanwhile is not to be trusted.
+        throttled_samples: indices into the timing's samples.
+        temperature: the highest, in degrees Celsius.
+        reason: why there is nothing here.
+        note: what is missing or less exact than it looks, and why.
+    """
+
+    clock: float | None = None
+    clock_low: float | None = None
+    power: float | None = None
+    energy: float | None = None
+    calls: int | None = None
+    throttled: tuple[str, ...] = ()
+    throttled_samples: tuple[int, ...] = ()
+    temperature: float | None = None
+    reason: str | None = None
+    note: str | None = None
+
+
+@dataclass(frozen=True)
+class ProtocolTiming:
+    """What a published protocol gives: a fixed warm-up, a fixed number of calls, their mean.
+
+    Args:
+        seconds: a call's, as the protocol computes it.
+        batch: that the protocol prescribes, or the row's where it prescribes none.
+        difference: of its images a second from the row's in the same process, relative; None
+            without the row's.
+        low, high: an interval that holds the true difference, `coverage` says how likely; None
+            for one process.
+        processes: that followed it; all figures are medians of theirs.
+    """
+
+    protocol: str
+    warmup: int
+    calls: int
+    batch: int
+    seconds: float
+    images_per_second: float
+    difference: float | None = None
+    reason: str | None = None
+    low: float | None = None
+    high: float | None = None
+    coverage: float | None = None
+    processes: int = 1
+
+
+@dataclass(frozen=True)
+class ProcessTiming:
+    """One fresh process.
+
+    Args:
+        threads: that torch ran an operator with.
+        ceilings: measured in the same process, where asked for.
+        environment: `datbench.machine.environment()` there.
+        seconds: of the process's whole life.
+        compiling: seconds of the first call of all under `torch.compile`, in no sample.
+        ranks: each rank's median, where several GPUs (or processes on a CPU) took part; a sample of
+            `timing` is the slowest rank's.
+        refused: protocols, or ceilings, that were asked for and gave nothing, and why.
+        turns: in which the samples were taken, where another process ran at once and took turns.
+        processors: that the process was bound to; none where it ran on any.
+        restless: whether its threads went on working in the other one's turns.
+    """
+
+    outcome: TimeOutcome
+    reason: str | None = None
+    timing: Timing | None = None
+    threads: int | None = None
+    ceilings: Ceilings | None = None
+    telemetry: Telemetry | None = None
+    protocols: tuple[ProtocolTiming, ...] = ()
+    environment: Mapping[str, Any] = field(default_factory=dict)
+    seconds: float = 0.0
+    compiling: float | None = None
+    ranks: tuple[float, ...] = ()
+    refused: Mapping[str, str] = field(default_factory=dict)
+    turns: int | None = None
+    processors: tuple[int, ...] = ()
+    restless: bool = False
+
+    @property
+    def whole(self) -> bool:
+        """Whether its sampling ended by itself; what was interrupted later does not matter."""
+        return self.timing is not None and (
+            self.outcome == "measured"
+            or (self.outcome == "interrupted" and self.timing.stopped != "interrupted")
+        )
+
+
+def counted(processes: Sequence[ProcessTiming]) -> list[ProcessTiming]:
+    """The processes whose samples make a row's figures.
+
+    One that Ctrl-C cut short stopped at no level of its own choice: it counts only where there is
+    no whole one. One that failed does not count, whatever it had.
+    """
+    whole = [process for process in processes if process.whole]
+    return whole or [p for p in processes if p.outcome == "interrupted" and p.timing is not None]
+
+
+@dataclass(frozen=True)
+class Percentile:
+    """A call's time that `percent` % of the samples do not pass; None with a reason."""
+
+    percent: int
+    seconds: float | None
+    reason: str | None = None
+
+
+@dataclass(frozen=True)
+class ThroughputRow:
+    """How fast one model is at one setting, from one process or several.
+
+    Args:
+        setting: with the batch that was timed, for each GPU.
+        outcome: measured where one process was and none was interrupted; else how the last ended.
+        requested_batch: larger than the setting's where that ran out of memory.
+        asked: processes that were wanted.
+        gpus: that took part at once.
+        seconds: the median of a call; with several processes, of their medians.
+        low, high: an interval that holds the true one, `coverage` says how likely.
+        interval_of: what repeats in it: one process's samples, or processes.
+        spread: between the largest and the smallest process median, over `seconds`.
+        latency: percentiles of all processes' samples.
+        samples, warmup: of all processes that count; see `counted`.
+        stopped: why sampling ended, of each process that was measured.
+        macs, bytes: of one call on each GPU: multiply-adds as fvcore weighs them, bytes that all
+            operators read and write; the backward's too in training, but not the optimizer's.
+        counted: why there are none.
+        unknown: operators without a rule, in neither of the two.
+        mac_fraction, byte_fraction: of the ceilings.
+        protocols: each once, the medians of the processes that followed it.
+        energy: joules an image; `energy_reason` where there is none.
+        doubts: what the figures do not show, in sentences.
+    """
+
+    model: str
+    setting: Setting
+    how: How
+    outcome: TimeOutcome
+    reason: str | None
+    requested_batch: int
+    asked: int
+    gpus: int
+    processes: tuple[ProcessTiming, ...]
+    seconds: float | None = None
+    low: float | None = None
+    high: float | None = None
+    coverage: float | None = None
+    interval_of: Literal["samples", "processes"] | None = None
+    spread: float | None = None
+    images_per_second: float | None = None
+    images_low: float | None = None
+    images_high: float | None = None
+    latency: tuple[Percentile, ...] = ()
+    samples: int = 0
+    warmup: int = 0
+    stopped: tuple[Stopped, ...] = ()
+    macs: int | None = None
+    bytes: int | None = None
+    counted: str | None = None
+    unknown: tuple[str, ...] = ()
+    ceilings: Ceilings | None = None
+    mac_rate: float | None = None
+    byte_rate: float | None = None
+    mac_fraction: float | None = None
+    byte_fraction: float | None = None
+    energy: float | None = None
+    energy_reason: str | None = None
+    protocols: tuple[ProtocolTiming, ...] = ()
+    doubts: tuple[str, ...] = ()
+
+
+PERCENTS = (50, 90, 95, 99)
+
+
+def latency(timings: Sequence[Timing]) -> tuple[Percentile, ...]:
+    """The percentiles of all samples together, each only where a sample lies beyond it.
+
+    Between two samples the line that joins them counts.
+    """
+    ordered = sorted(sample for timing in timings for sample in timing.samples)
+    calls = max((timing.calls for timing in timings), default=1)
+    return tuple(_percentile(ordered, percent, calls) for percent in PERCENTS)
+
+
+def _percentile(ordered: Sequence[float], percent: int, calls: int) -> Percentile:
+    needed = 1 if percent == 50 else math.ceil(100 / (100 - percent))
+    if len(ordered) < needed:
+        return Percentile(percent, None, f"takes {needed} samples, there are {len(ordered)}")
+    if calls > 1 and percent != 50:
+        return Percentile(percent, None, f"a sample is the mean of {calls} calls")
+    place = (len(ordered) - 1) * percent / 100
+    below = int(place)
+    above = min(below + 1, len(ordered) - 1)
+    return Percentile(percent, ordered[below] + (place - below) * (ordered[above] - ordered[below]))

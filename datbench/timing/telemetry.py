@@ -1,0 +1,426 @@
+"""What a GPU's driver says while it is timed: clocks, power, energy and reasons for slowing down.
+
+A thread asks NVML every 20 ms. It holds no Python lock while a question is in the driver, and the
+timed thread needs none while it waits for the GPU. A CPU's energy (RAPL) is out of scope.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import threading
+import time
+from bisect import bisect_left, bisect_right
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from itertools import pairwise
+from statistics import fmean, median
+from typing import Any, TypeAlias
+
+import torch
+
+from .. import machine, units
+from ..errors import LibraryError
+from .records import Telemetry, Timing
+from .sample import Clock
+
+# From readings of a GPU's driver, and the moments of samples, to what is said of the samples.
+
+
+Span: TypeAlias = tuple[float, float]
+"""When a sample began and ended."""
+
+
+Point: TypeAlias = tuple[float, float]
+"""A moment, and the joules since some other."""
+
+
+THROTTLING: Mapping[int, str] = {
+    0x04: "SwPowerCap",
+    0x08: "HwSlowdown",
+    0x20: "SwThermalSlowdown",
+    0x40: "HwThermalSlowdown",
+    0x80: "HwPowerBrakeSlowdown",
+}
+"""Bits of nvml.h's nvmlClocksEventReasons, older nvmlClocksThrottleReasons. Left out is what slows
+nothing down or was chosen: GpuIdle, ApplicationsClocksSetting, SyncBoost, DisplayClockSetting."""
+
+
+_QUESTIONS = ("clock", "power", "temperature", "reasons")
+
+
+@dataclass(frozen=True)
+class Reading:
+    """What the driver said at one moment; None where it does not say.
+
+    Args:
+        at: seconds, of the samples' clock.
+        clock: of the streaming multiprocessors, in Hz.
+        power: watts; from Ampere on (not GA100) the mean of the last second, says NVML's reference.
+        reasons: bits, among them `THROTTLING`.
+        energy: joules since the driver was loaded.
+    """
+
+    at: float
+    clock: float | None = None
+    power: float | None = None
+    temperature: float | None = None
+    reasons: int | None = None
+    energy: float | None = None
+
+
+def spans_of(stamps: Sequence[float], timing: Timing) -> list[Span]:
+    """The timing's samples, from the moments at which they ended and how long they took."""
+    taken = len(timing.samples)
+    if len(stamps) < taken:
+        return []
+    ends = stamps[len(stamps) - taken :]
+    return [
+        (end - sample * timing.calls, end) for sample, end in zip(timing.samples, ends, strict=True)
+    ]
+
+
+def summary(
+    readings: Sequence[Reading],
+    spans: Sequence[Span],
+    calls: int,
+    missing: Mapping[str, str] | None = None,
+) -> Telemetry:
+    """What the driver said during samples.
+
+    Args:
+        spans: of the samples, in order.
+        calls: of a sample.
+        missing: why a question has no answers.
+    """
+    if not readings:
+        return Telemetry(reason="the driver was not read")
+    during = _during(readings, spans)
+    clocks = [reading.clock for reading in during if reading.clock is not None]
+    powers = [reading.power for reading in during if reading.power is not None]
+    temperatures = [r.temperature for r in during if r.temperature is not None]
+    named, hit = throttled(readings, spans)
+    energy, covered, notes = _energy(readings, spans)
+    seconds = sum(end - begin for begin, end in covered)
+    counted = energy is not None and any(r.energy is not None for r in readings)
+    why = missing or {}
+    said = [f"{what}: {why[what]}" for what in (*_QUESTIONS, "energy") if what in why]
+    return Telemetry(
+        clock=median(clocks) if clocks else None,
+        clock_low=min(clocks) if clocks else None,
+        power=energy / seconds if counted and energy and seconds else _mean(powers),
+        energy=energy,
+        calls=None if energy is None else calls * len(covered),
+        throttled=named,
+        throttled_samples=hit,
+        temperature=max(temperatures) if temperatures else None,
+        note="; ".join([*said, *notes]) or None,
+    )
+
+
+def merged(told: Sequence[Telemetry]) -> Telemetry:
+    """Several GPUs that took part in the same samples, as one: power and energy are their sum."""
+    for rank, one in enumerate(told):
+        if one.reason is not None:
+            alike = all(other.reason == one.reason for other in told)
+            return Telemetry(reason=one.reason if alike else f"rank {rank}: {one.reason}")
+    clocks = [one.clock for one in told if one.clock is not None]
+    lows = [one.clock_low for one in told if one.clock_low is not None]
+    temperatures = [one.temperature for one in told if one.temperature is not None]
+    powers = [one.power for one in told if one.power is not None]
+    a_call = [one.energy / one.calls for one in told if one.energy is not None and one.calls]
+    calls = told[0].calls if len(a_call) == len(told) else None
+    return Telemetry(
+        clock=median(clocks) if clocks else None,
+        clock_low=min(lows) if lows else None,
+        power=sum(powers) if len(powers) == len(told) else None,
+        energy=None if calls is None else sum(a_call) * calls,
+        calls=calls,
+        throttled=tuple(n for n in THROTTLING.values() if any(n in one.throttled for one in told)),
+        throttled_samples=tuple(sorted({i for one in told for i in one.throttled_samples})),
+        temperature=max(temperatures) if temperatures else None,
+        note="; ".join(f"rank {r}: {one.note}" for r, one in enumerate(told) if one.note) or None,
+    )
+
+
+def by_turns(told: Telemetry) -> Telemetry:
+    """Without what the driver counts over longer than a turn: another process has a part in it."""
+    if told.power is None and told.energy is None:
+        return told
+    return replace(
+        told, power=None, energy=None, calls=None, note="power and energy: two processes took turns"
+    )
+
+
+def _mean(values: Sequence[float]) -> float | None:
+    return fmean(values) if values else None
+
+
+def _during(readings: Sequence[Reading], spans: Sequence[Span]) -> list[Reading]:
+    """Readings within a sample; where none is, those next to the samples' first and last moment."""
+    moments = [reading.at for reading in readings]
+    begins, ends = [begin for begin, _ in spans], [end for _, end in spans]
+    within = [
+        reading
+        for reading in readings
+        if (sample := bisect_right(begins, reading.at) - 1) >= 0 and reading.at <= ends[sample]
+    ]
+    if within:
+        return within
+    first = max(bisect_right(moments, begins[0]) - 1, 0)
+    last = min(bisect_left(moments, ends[-1]), len(readings) - 1)
+    return [readings[first], readings[last]]
+
+
+def throttled(
+    readings: Sequence[Reading], spans: Sequence[Span]
+) -> tuple[tuple[str, ...], tuple[int, ...]]:
+    """Reasons seen, and the samples that they may have touched.
+
+    A reading speaks for the time from the one before it to the one after it: a sample between two
+    readings, one of them slowed down, may have been slowed down.
+    """
+    told = [reading for reading in readings if reading.reasons is not None]
+    moments = [reading.at for reading in told]
+    bits = 0
+    hit = []
+    for index, (begin, end) in enumerate(spans):
+        first = max(bisect_right(moments, begin) - 1, 0)
+        last = bisect_left(moments, end)
+        found = 0
+        for reading in told[first : last + 1]:
+            found |= (reading.reasons or 0) & sum(THROTTLING)
+        bits |= found
+        if found:
+            hit.append(index)
+    return tuple(name for bit, name in THROTTLING.items() if bits & bit), tuple(hit)
+
+
+def _energy(
+    readings: Sequence[Reading], spans: Sequence[Span]
+) -> tuple[float | None, Sequence[Span], list[str]]:
+    """Joules, the samples that they were used in, and what is to be said about it."""
+    counted = counter(readings)
+    if counted is not None:
+        points, short = counted, "the counter of energy moved too rarely for so short a timing"
+        notes: list[str] = []
+    else:
+        points = integral(readings)
+        short = "too few readings of the power for an energy"
+        notes = ["energy: the integral of the power that was read"]
+    if not points:
+        return None, (), [short] if readings[0].power is not None or counted is not None else []
+    covered = [span for span in spans if points[0][0] <= span[0] and span[1] <= points[-1][0]]
+    steps = [moment for moment, _ in points if covered and moment > covered[0][0]]
+    if len(steps) < 2:
+        return None, (), [short]
+    joules = sum(at(points, end) - at(points, begin) for begin, end in covered)
+    if len(covered) < len(spans):
+        notes.append(f"energy: of {len(covered)} of {len(spans)} samples")
+    return joules, covered, notes
+
+
+def counter(readings: Sequence[Reading]) -> list[Point] | None:
+    """The counter where it moved; None where there is none.
+
+    Between two of its moves it stands still, so only they are moments at which it is right.
+    """
+    told = [(reading.at, reading.energy) for reading in readings if reading.energy is not None]
+    if not told:
+        return None
+    return [(moment, joules) for (_, before), (moment, joules) in pairwise(told) if joules > before]
+
+
+def integral(readings: Sequence[Reading]) -> list[Point]:
+    """Joules since the first reading of the power, by trapezoids."""
+    told = [(reading.at, reading.power) for reading in readings if reading.power is not None]
+    if len(told) < 2:
+        return []
+    points = [(told[0][0], 0.0)]
+    for (before, low), (moment, high) in pairwise(told):
+        points.append((moment, points[-1][1] + (moment - before) * (low + high) / 2))
+    return points
+
+
+def at(points: Sequence[Point], moment: float) -> float:
+    """Joules at a moment between two points, on the line between them."""
+    right = min(max(bisect_left(points, (moment, float("-inf"))), 1), len(points) - 1)
+    (before, low), (after, high) = points[right - 1], points[right]
+    return low + (high - low) * (moment - before) / (after - before)
+
+
+INTERVAL = 0.02
+"""Seconds between two rounds of questions."""
+
+
+PATIENCE = 0.3
+"""Seconds that the counter of energy has to move once more after the last sample."""
+
+
+NOT_A_GPU = "only NVIDIA's driver is asked; a CPU has no telemetry"
+
+
+class Watch:
+    """Collects while samples are taken; made by `watching`.
+
+    Each sample's end is told by `stamp` (`time_calls(..., between=watch.stamp)`), or both ends by
+    `sample`.
+    """
+
+    def __init__(self, clock: Clock = time.perf_counter) -> None:
+        self.readings: list[Reading] = []
+        self.missing: dict[str, str] = {}
+        self.reason: str | None = None
+        self._clock = clock
+        self._stamps: list[float] = []
+        self._spans: list[Span] = []
+        self._asks = False
+
+    def stamp(self) -> None:
+        """A sample has just ended."""
+        self._stamps.append(self._clock())
+
+    def sample(self, begin: float, end: float) -> None:
+        """A sample was taken; both times are `time.perf_counter`'s."""
+        self._spans.append((begin, end))
+
+    def telemetry(self, timing: Timing) -> Telemetry:
+        """What was seen during a timing's samples, its warm-up left out.
+
+        The last samples that the watch was told of are the timing's.
+        """
+        if self.reason is not None:
+            return Telemetry(reason=self.reason)
+        taken = len(timing.samples)
+        spans = self._spans or spans_of(self._stamps, timing)
+        if len(spans) < taken:
+            return Telemetry(reason="the driver was watched for some of the samples only")
+        spans = spans[-taken:]
+        self._wait_for_counter(spans[-1][1])
+        return summary(list(self.readings), spans, timing.calls, self.missing)
+
+    def _wait_for_counter(self, end: float) -> None:
+        """Until the counter of energy has moved after `end`, as long as the thread asks."""
+        deadline = self._clock() + PATIENCE
+        while self._asks and self._clock() < deadline:
+            late = [reading.energy for reading in self.readings if reading.at >= end]
+            if late and ("energy" in self.missing or len(set(late)) > 1):
+                return
+            time.sleep(INTERVAL / 4)
+
+    @contextlib.contextmanager
+    def _asking(self, ask: Callable[[], Reading], interval: float) -> Iterator[None]:
+        """Readings from a thread of its own, until the block is left."""
+        done = threading.Event()
+
+        def collect() -> None:
+            while not done.wait(interval):
+                self.readings.append(ask())
+
+        self.readings.append(ask())
+        thread = threading.Thread(target=collect, name="datbench-nvml", daemon=True)
+        thread.start()
+        self._asks = True
+        try:
+            yield
+        finally:
+            self._asks = False
+            done.set()
+            thread.join(1.0)
+
+
+@contextlib.contextmanager
+def watching(
+    device: torch.device,
+    interval: float = INTERVAL,
+    *,
+    place: machine.Place | None = None,
+    clock: Clock = time.perf_counter,
+) -> Iterator[Watch]:
+    """Ask the driver while the block runs. What it refuses is a reason, never an error.
+
+    Args:
+        place: of the GPU; torch's properties of it unless told.
+    """
+    watch = Watch(clock)
+    if place is None and device.type != "cuda":
+        watch.reason = NOT_A_GPU
+        yield watch
+        return
+    with contextlib.ExitStack() as stack:
+        try:
+            where = place or machine.Place.of(torch.cuda.get_device_properties(device))
+            library = machine.library()
+            stack.enter_context(machine.started(library))
+            handle = machine.handle(library, where)
+        except LibraryError as error:
+            watch.reason = str(error).rstrip(".")
+        except (
+            Exception
+        ) as error:  # NVML's own class of error is the library's, which may be absent
+            watch.reason = _said(error)
+        else:
+            questions = Questions(library, handle, watch.missing, clock)
+            stack.enter_context(watch._asking(questions.ask, interval))
+        yield watch
+
+
+class Questions:
+    """What NVML is asked each time; a question that it refuses is not asked again."""
+
+    def __init__(
+        self, library: Any, handle: Any, missing: dict[str, str], clock: Clock = time.perf_counter
+    ) -> None:
+        self._handle = handle
+        self._missing = missing
+        self._clock = clock
+        self._ways: dict[str, tuple[Callable[[Any], Any], ...]] = {
+            "clock": (_of(library, "nvmlDeviceGetClockInfo", "NVML_CLOCK_SM"),),
+            "power": (_of(library, "nvmlDeviceGetPowerUsage"),),
+            "temperature": (_of(library, "nvmlDeviceGetTemperature", "NVML_TEMPERATURE_GPU"),),
+            # Newer libraries have the new name, older drivers the old.
+            "reasons": (
+                _of(library, "nvmlDeviceGetCurrentClocksEventReasons"),
+                _of(library, "nvmlDeviceGetCurrentClocksThrottleReasons"),
+            ),
+            "energy": (_of(library, "nvmlDeviceGetTotalEnergyConsumption"),),
+        }
+
+    def ask(self) -> Reading:
+        """One reading; its moment is the middle of the questions."""
+        begin = self._clock()
+        clock, power, temperature, reasons, energy = (self._answer(what) for what in self._ways)
+        return Reading(
+            at=(begin + self._clock()) / 2,
+            clock=None if clock is None else clock * 1e6,  # MHz
+            power=None if power is None else power / 1e3,  # mW
+            temperature=temperature,
+            reasons=None if reasons is None else int(reasons),
+            energy=None if energy is None else energy / 1e3,  # mJ
+        )
+
+    def _answer(self, what: str) -> float | None:
+        while self._ways[what]:
+            try:
+                return float(self._ways[what][0](self._handle))
+            except Exception as error:  # whatever it is, it must not end the measurement
+                self._ways[what] = self._ways[what][1:]
+                if not self._ways[what]:
+                    self._missing[what] = _said(error)
+        return None
+
+
+def _of(library: Any, function: str, constant: str | None = None) -> Callable[[Any], Any]:
+    """A question that fails when it is asked if the library does not know it."""
+
+    def ask(handle: Any) -> Any:
+        if not hasattr(library, function):
+            raise LibraryError(f"nvidia-ml-py has no {function}")
+        arguments = () if constant is None else (getattr(library, constant),)
+        return getattr(library, function)(handle, *arguments)
+
+    return ask
+
+
+def _said(error: Exception) -> str:
+    text = machine.words(error)
+    return units.printable(text if isinstance(error, LibraryError) else f"NVML: {text}")
