@@ -21,11 +21,11 @@ from typing import Any
 import pytest
 
 from benchmarks.compare_noise import BARS, COMPARISONS, HARD, MACHINES, SLOWER, verdicts
-from datbench.compare.records import Plan, Side, SideName
+from datbench.compare.records import Plan, SideName
 from datbench.compare.run import OTHER, Compared, Pairs, compare
 from datbench.setting import How, Resolution, Setting
 from datbench.timing.process import time_pair
-from datbench.timing.records import ProcessTiming
+from datbench.timing.records import ProcessTiming, Side
 
 SETTING = Setting(Resolution(32, 32), batch=1, device="cpu")
 HOW = How(threads=1, budget=0.6, width=0.005)

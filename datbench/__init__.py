@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Any
 
 __version__ = "0.1.0"
 
-
 _LAZY = {
     "create_model": "datbench.models.resolve",
     "list_models": "datbench.models.dat",
@@ -24,7 +23,6 @@ _LAZY = {
     "DatbenchError": "datbench.errors",
 }
 
-
 if TYPE_CHECKING:
     from datbench.count.count import count as count
     from datbench.count.count import count_model as count_model
@@ -36,7 +34,6 @@ if TYPE_CHECKING:
     from datbench.models.resolve import create_model as create_model
     from datbench.setting import Resolution as Resolution
     from datbench.setting import Setting as Setting
-
 
 __all__ = ["__version__", *sorted(_LAZY)]
 

@@ -95,7 +95,6 @@ def _torch_settings() -> dict[str, Any]:
 HARDWARE = ("processor", "cpus", "usable_cpus", "cpu_capability", "gpus")
 """What makes a machine; memory is left out, since kernels disagree about what they keep of it."""
 
-
 SOFTWARE = ("torch", "datbench", "python", "platform", "cuda")
 """What may differ on one machine, and is what people compare: noted, not refused."""
 

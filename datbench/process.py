@@ -52,7 +52,6 @@ class Ending:
 ENDED = "ended"
 """The entry of an answer whose process did not end well after it, with how that was."""
 
-
 PACKAGES = Path(__file__).resolve().parents[2]
 """The folder of the package that runs here, whichever way it was found."""
 
@@ -311,7 +310,6 @@ _OUT_OF_MEMORY = (
 )
 """What libraries say who allocate past torch's allocator. `CUBLAS_STATUS_NOT_INITIALIZED` is left
 out: it may mean this, and may mean anything."""
-
 
 _OUT_OF_HOST_MEMORY = ("can't allocate memory", "not enough memory")
 """What torch's CPU allocator says."""

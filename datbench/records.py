@@ -26,13 +26,11 @@ from .setting import Setting
 LARGEST = 10**30
 """No figure reaches it; beyond 1e308 a whole number could not even be drawn."""
 
-
 _COUNTS = frozenset(
     "params frozen buffers macs flops calls forward bytes_read bytes_written peak after_forward "
     "at_end asked gpus samples warmup kept at_peak".split()
 )
 """Fields of numbers that are never negative, whatever has them."""
-
 
 _WORDS = {int: "a whole number", str: "text", bool: "true or false"}
 
@@ -280,7 +278,6 @@ def loads(text: str, name: str = "the document") -> dict[str, Any]:
 
 Document = dict[str, Any]
 
-
 MIGRATIONS: dict[int, Callable[[Document], Document]] = {}
 """From a document of this version to one of the next."""
 
@@ -364,7 +361,6 @@ LAYOUTS: dict[str, Layout] = {
     "gate": Layout(("gate.records:GateRow",)),
     "report": Layout(("report.records:ReportPart",)),
 }
-
 
 ENVIRONMENT = "measured_in"
 """What a row of a file that was merged from several environments carries besides its own fields."""
@@ -548,10 +544,8 @@ def each(row: Mapping[str, Any], name: str) -> list[dict[str, Any]]:
 
 Keep = Literal["first", "last"]
 
-
 Key: TypeAlias = tuple[str, int]
 """What a row is of, and which one of its file that look so."""
-
 
 _WHAT = (
     "model setting how mode recipe detail convention resolution module kind stage features table "

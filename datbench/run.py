@@ -11,25 +11,16 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
-from torch.autograd.profiler import record_function
 from torch.nn.parameter import is_lazy
 from torch.utils._pytree import tree_leaves
 
 from .count.operators import ShapesOnly
-from .count.recorder import ModuleTracker, OperatorCall, Recorder
 from .errors import DatbenchError, MeasurementError
 from .models.resolve import Spec, build, is_ours, resolve
-from .profile.attribute import _EXPECTED, _NO_MEMORY, FORWARD, STEP
-from .setting import How, Optimizer, Setting, TimeMode
+from .setting import How, Optimizer, Setting
 
 if TYPE_CHECKING:
     from torch.optim import Optimizer as TorchOptimizer
-
-
-def below_autograd() -> AbstractContextManager[Any]:
-    """Dispatch below autograd, where composite operators arrive whole."""
-    guard: AbstractContextManager[Any] = torch._C._AutoDispatchBelowAutograd()
-    return guard
 
 
 @contextmanager
@@ -282,101 +273,3 @@ def gradients_kept(model: nn.Module) -> Iterator[None]:
     finally:
         for parameter, gradient in kept:
             parameter.grad = gradient
-
-
-Range = Callable[[str], AbstractContextManager[Any]]
-
-
-class Runner:
-    """Runs a model: a forward without gradients, or forward, backward and a step of SGD.
-
-    The backward starts from ones for every output with a gradient. The step's rate is 0, so that
-    the weights stay what they are.
-    """
-
-    def __init__(self, model: nn.Module, inputs: tuple[Any, ...], mode: TimeMode) -> None:
-        self.model, self.inputs, self.mode = model, inputs, mode
-        wanted = [p for p in model.parameters() if p.requires_grad]
-        train = mode == "train" and wanted
-        self.optimizer = torch.optim.SGD(wanted, lr=0.0) if train else None
-
-    def __call__(self) -> None:
-        """Run once."""
-        self.run(_no_range)
-
-    def ranged(self) -> None:
-        """The same, with the profiler's ranges around its phases."""
-        self.run(record_function)
-
-    def run(self, named: Range) -> None:
-        """Run once, with ranges as given."""
-        if self.mode == "infer":
-            with torch.inference_mode(), named(FORWARD):
-                self.model(*self.inputs)
-            return
-        with torch.enable_grad(), named(FORWARD):
-            outputs = self.model(*self.inputs)
-        losses = [x for x in tree_leaves(outputs) if isinstance(x, Tensor) and x.requires_grad]
-        if not losses:
-            raise MeasurementError("the model's output has no gradient to train with.")
-        torch.autograd.backward(losses, [torch.ones_like(loss) for loss in losses])
-        if self.optimizer is not None:
-            with named(STEP):
-                self.optimizer.step()
-                self.optimizer.zero_grad(set_to_none=True)
-
-    def step_calls(self) -> list[OperatorCall]:
-        """What the optimizer's step calls; it needs gradients."""
-        if self.optimizer is None:
-            return []
-        for parameter in self.model.parameters():
-            if parameter.requires_grad:
-                parameter.grad = torch.zeros_like(parameter)
-        recorder = Recorder(ModuleTracker(self.model))
-        with recorder:
-            self.optimizer.step()
-        self.optimizer.zero_grad(set_to_none=True)
-        return recorder.calls
-
-
-def _no_range(name: str) -> AbstractContextManager[Any]:
-    return nullcontext()
-
-
-@contextmanager
-def kept(model: nn.Module) -> Iterator[None]:
-    """Leave the model's buffers, gradients and mode as they were, and torch's random state."""
-    buffers = [(buffer, buffer.detach().clone()) for buffer in model.buffers()]
-    modes = [(module, module.training) for module in model.modules()]
-    with torch.random.fork_rng(devices=[]), gradients_kept(model):
-        try:
-            yield
-        finally:
-            for module, training in modes:
-                module.training = training
-            with torch.no_grad():
-                for buffer, saved in buffers:
-                    buffer.copy_(saved)
-
-
-@contextmanager
-def reported(name: str, setting: Setting, foreign: bool) -> Iterator[None]:
-    """Turn what torch raises into one line that names the model and its setting.
-
-    Somebody else's code may raise anything, and print: its prints go to standard error.
-    """
-    try:
-        with redirect_stdout(sys.stderr) if foreign else nullcontext():
-            yield
-    except DatbenchError:
-        raise
-    except (Exception, SystemExit) as error:
-        if not foreign and not isinstance(error, _EXPECTED):
-            raise
-        where = f"{name} at {setting.resolution}, batch {setting.batch} on {setting.device}"
-        if isinstance(error, MemoryError) or any(said in str(error) for said in _NO_MEMORY):
-            raise MeasurementError(f"{where}: out of memory; profile a smaller batch.") from error
-        line = (str(error).splitlines() or [""])[0]
-        plain = isinstance(error, _EXPECTED) and line
-        reason = line if plain else f"{type(error).__name__}: {line}"
-        raise MeasurementError(f"{where}: {reason}") from error

@@ -3,29 +3,25 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from enum import Enum
-from typing import Literal
+from typing import Any, Literal
 
 from .errors import ResolutionError, UsageError
 
 Attention = Literal["eager", "sdpa"]
 """How attention products are computed: with the tensors of the published code, or fused."""
 
-
 ATTENTIONS: tuple[Attention, ...] = ("eager", "sdpa")
 
-
 DTYPES: tuple[str, ...] = ("float32", "float64", "bfloat16", "float16")
-
 
 MIN_SIDE = 32
 """Smallest side in pixels: stride 32 leaves one pixel in the last stage."""
 
-
 MAX_SIDE = 32768
 """Largest side in pixels; a typing error above this would only overflow."""
-
 
 MAX_BATCH = 1 << 20
 
@@ -126,33 +122,24 @@ MULTIPLY_ADDS: frozenset[Kind] = frozenset(
 )
 """The kinds whose unit is one multiply-add (MAC)."""
 
-
 MemoryMode = Literal["inference", "train-forward", "train", "step"]
 """Without gradients; the forward with what autograd keeps; the backward after it; a full step,
 which ends with the optimizer's.
 """
 
-
 MEMORY_MODES: tuple[MemoryMode, ...] = ("inference", "train-forward", "train", "step")
-
 
 WITH_BACKWARD: tuple[MemoryMode, ...] = ("train", "step")
 
-
 Optimizer = Literal["sgd", "sgd-momentum", "adamw"]
-
 
 OPTIMIZERS: tuple[Optimizer, ...] = ("sgd", "sgd-momentum", "adamw")
 
-
 Autocast = Literal["bfloat16", "float16"]
-
 
 AUTOCASTS: tuple[Autocast, ...] = ("bfloat16", "float16")
 
-
 Checkpointing = Literal["block"]
-
 
 CHECKPOINTINGS: tuple[Checkpointing, ...] = ("block",)
 
@@ -189,10 +176,8 @@ class Recipe:
 PLAIN = Recipe()
 """Without any of it."""
 
-
 TimeMode = Literal["infer", "train"]
 """A forward without gradients; or forward, backward and a step of SGD."""
-
 
 TIME_MODES: tuple[TimeMode, ...] = ("infer", "train")
 
@@ -217,3 +202,103 @@ class How:
     flush: bool = False
     budget: float = 5.0
     width: float = 0.02
+
+
+FACTS = (
+    "model resolution batch dtype device attention backward features mode optimizer autocast "
+    "checkpointing compile channels_last flush gpus threads"
+).split()
+"""What a record's figures belong to, in the order of its columns."""
+
+_MODES = {"infer": "inference", "train": "training", "step": "full step"}
+
+_WORDS: dict[str, tuple[Callable[[Any], str], str]] = {
+    "resolution": (str, ""),
+    "batch": (lambda n: f"batch {n}", ""),
+    "dtype": (str, ""),
+    "autocast": (lambda dtype: f"autocast to {dtype}", "no autocast"),
+    "attention": (lambda name: f"{name} attention", ""),
+    "compile": (lambda _: "compiled", "not compiled"),
+    "channels_last": (lambda _: "channels last", "channels first"),
+    "flush": (lambda _: "level-2 cache flushed", "cache not flushed"),
+    "features": (lambda _: "four feature maps, no head", "head"),
+    "mode": (lambda mode: _MODES.get(mode, mode), ""),
+    "backward": (lambda backward: "forward and backward" if backward else "forward", "forward"),
+    "optimizer": (str, "no optimizer"),
+    "checkpointing": (lambda what: f"{what} checkpointing", "no checkpointing"),
+    "gpus": (lambda n: f"on each of {n} ranks", ""),
+    "device": (lambda name: f"on {name}", ""),
+    "threads": (lambda n: "1 thread" if n == 1 else f"{n} threads", "torch's threads"),
+}
+"""Each fact in words, in the order in which they are said; and in words where it does not hold."""
+
+
+def facts(row: Any) -> dict[str, Any]:
+    """What a record's figures belong to: of `FACTS` those that the record, its setting, recipe or
+    `How` has. A record without a mode is a count: of a forward, or of a backward too.
+    """
+    parts = [getattr(row, name, None) for name in ("setting", "recipe", "how")]
+    holders = [row, *(part for part in parts if part is not None)]
+    found = {}
+    for name in FACTS:
+        holder = next((each for each in holders if hasattr(each, name)), None)
+        if holder is not None:
+            found[name] = getattr(holder, name)
+    if "mode" in found:
+        found.pop("backward", None)
+    return found
+
+
+def _holds(name: str, value: object) -> bool:
+    """Whether a fact is worth a word by itself."""
+    if name == "gpus":
+        return value != 1
+    if name == "device":
+        return value != "meta"
+    return name == "backward" or value not in (None, False)
+
+
+def describe(row: Any, *left_out: str) -> str:
+    """What a record's figures belong to, in words: ``224x224, batch 1, float32, ...``.
+
+    Args:
+        left_out: facts that are not said; the model never is.
+    """
+    found = facts(row)
+    if not str(found.get("device", "")).startswith("cpu"):
+        found.pop("threads", None)
+    return ", ".join(
+        say(found[name])
+        for name, (say, _) in _WORDS.items()
+        if name in found and name not in left_out and _holds(name, found[name])
+    )
+
+
+def varying(rows: Sequence[Any]) -> list[str]:
+    """The facts in which records differ, the model first even if it is one."""
+    found = [facts(row) for row in rows]
+    names = dict.fromkeys(name for each in found for name in each)
+    return [n for n in names if n == "model" or len({each.get(n) for each in found}) > 1]
+
+
+def labels(rows: Sequence[Any]) -> list[str]:
+    """A name for each record: the model, the facts in which they differ, at last a number."""
+    several = varying(rows)
+    named = []
+    for row in rows:
+        found = facts(row)
+        said = [
+            say(found[name]) if _holds(name, found[name]) else otherwise
+            for name, (say, otherwise) in _WORDS.items()
+            if name in several and name in found
+        ]
+        named.append(", ".join([row.model, *filter(None, said)]))
+    return numbered(named)
+
+
+def numbered(names: Sequence[str]) -> list[str]:
+    """The names, with a running number where several are alike."""
+    return [
+        f"{name}, run {names[: place + 1].count(name)}" if names.count(name) > 1 else name
+        for place, name in enumerate(names)
+    ]

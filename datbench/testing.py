@@ -27,7 +27,6 @@ if TYPE_CHECKING:
 #
 # For users these are names of `datbench.testing`. torch is loaded on the first call.
 
-
 WHOLE = "(model)"
 """The whole model among expected modules; an empty name means the same."""
 
@@ -231,7 +230,6 @@ def _on_meta(model: nn.Module) -> nn.Module:
 
 
 __all__ = ["SHOWN", "WHOLE", "Flops", "Memory", "assert_macs", "flops", "memory"]
-
 
 SHOWN = 8
 """Lines of each kind in a failure's message."""

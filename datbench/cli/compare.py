@@ -20,7 +20,6 @@ from ..compare.records import (
     PROCESSES,
     FalseAlarms,
     Plan,
-    Side,
     SideName,
     Verdict,
     VersusRow,
@@ -35,6 +34,7 @@ from ..errors import (
     UsageError,
 )
 from ..setting import ATTENTIONS, DTYPES, MAX_BATCH, TIME_MODES, How, Resolution, Setting
+from ..timing.records import Side
 from .options import ChannelsLast, Format, Out, OutputFormat, complete
 
 if TYPE_CHECKING:
@@ -43,18 +43,13 @@ if TYPE_CHECKING:
 
 # What `datbench compare` takes as a side: ``MODEL[@option=value,...]``, or a result file.
 
-
 Name = TypeVar("Name", bound=str)
-
 
 MOST_THREADS = 4096
 
-
 FLAGS = ("compile", "channels_last")
 
-
 _OPTION = re.compile(r"[A-Za-z_-]+(=.*)?")
-
 
 _TRUTH = {"": True, "yes": True, "true": True, "1": True, "no": False, "false": False, "0": False}
 
@@ -220,7 +215,6 @@ def _source(text: str | None) -> str | None:
 
 
 BUDGET, TIMEOUT, TIMEOUT_COMPILED = 2.0, 300.0, 1800.0
-
 
 ABOUT_SIDE = "MODEL[@option=value,...], or a result of `datbench throughput --format json`."
 
@@ -460,7 +454,6 @@ def _plan(processes: int, most: int | None, floor: float, level: float, seed: in
 
 START = 4.0
 """Seconds that a process takes besides its timing, before one has been seen: `import torch`."""
-
 
 ENDS: tuple[tuple[Verdict, type[DatbenchError]], ...] = (
     ("slower", CheckFailed),  # a regression is one whatever the other rows are

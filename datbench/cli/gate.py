@@ -22,7 +22,6 @@ if TYPE_CHECKING:
 
 # What `datbench gate` does: compare, write a baseline anew, leave with an exit code.
 
-
 SUMMARY = "GITHUB_STEP_SUMMARY"
 """Where GitHub Actions says which file a step's summary goes to."""
 

@@ -52,7 +52,6 @@ COMMANDS: tuple[Callable[..., None], ...] = (
     models.env,
 )
 
-
 app = typer.Typer(
     name="datbench",
     help="What vision backbones with deformable attention cost, counted and measured.",
@@ -63,10 +62,8 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 
-
 for command in COMMANDS:
     app.command()(command)
-
 
 app.add_typer(results.app)
 
@@ -92,7 +89,6 @@ def root(
 
 INTERRUPTED = 130
 """Exit code after Ctrl-C, as a shell reports it."""
-
 
 # Typer carries click's exceptions inside itself in some versions and imports them in others.
 _CLICK_ERROR: Any = next(c for c in typer.BadParameter.__mro__ if c.__name__ == "ClickException")

@@ -46,15 +46,11 @@ if TYPE_CHECKING:
 
 # What `datbench memory` has besides the ledger: allocator, timeline, largest batch, a device.
 
-
 Jobs = Sequence[tuple["Spec", "Setting"]]
-
 
 SUFFIXES = (".png", ".svg", ".pickle")
 
-
 _AMOUNT = re.compile(r"\s*([0-9]{1,12}(?:\.[0-9]{1,6})?)\s*([A-Za-z]{1,3})\s*")
-
 
 _UNITS = {"B": 1, "KIB": 2**10, "MIB": 2**20, "GIB": 2**30, "MB": 10**6, "GB": 10**9, "G": 2**30}
 
@@ -237,7 +233,6 @@ def _simulated(job: tuple[Spec, Setting], row: GpuRow) -> int:
 
 
 Name = TypeVar("Name", bound=str)
-
 
 PARTS: tuple[By, ...] = ("stage", "module", "operator")
 

@@ -48,7 +48,6 @@ _NAMES = (
     "or package.module:factory; MODEL+HEAD puts a detector or segmentor on it (`--with`)."
 )
 
-
 Models = Annotated[
     list[str] | None,
     typer.Argument(
@@ -59,7 +58,6 @@ Models = Annotated[
     ),
 ]
 
-
 Model = Annotated[
     str | None,
     typer.Argument(
@@ -69,7 +67,6 @@ Model = Annotated[
         show_default=False,
     ),
 ]
-
 
 Configs = Annotated[
     list[Path] | None,
@@ -82,7 +79,6 @@ Configs = Annotated[
     ),
 ]
 
-
 Config = Annotated[
     Path | None,
     typer.Option(
@@ -94,7 +90,6 @@ Config = Annotated[
     ),
 ]
 
-
 Resolutions = Annotated[
     list[str] | None,
     typer.Option(
@@ -105,7 +100,6 @@ Resolutions = Annotated[
         show_default=False,
     ),
 ]
-
 
 With = Annotated[
     list[str] | None,  # so that a second one can be refused
@@ -119,7 +113,6 @@ With = Annotated[
     ),
 ]
 
-
 Dtype = Annotated[
     str,
     typer.Option(
@@ -127,7 +120,6 @@ Dtype = Annotated[
         autocompletion=complete(*DTYPES),
     ),
 ]
-
 
 AttentionName = Annotated[
     str,
@@ -137,7 +129,6 @@ AttentionName = Annotated[
     ),
 ]
 
-
 Mode = Annotated[
     str,
     typer.Option(
@@ -146,11 +137,9 @@ Mode = Annotated[
     ),
 ]
 
-
 ChannelsLast = Annotated[
     bool, typer.Option("--channels-last", help="Weights and images in that memory format.")
 ]
-
 
 OutputFormat = Annotated[
     Format | None,
@@ -160,7 +149,6 @@ OutputFormat = Annotated[
         show_default=False,
     ),
 ]
-
 
 Out = Annotated[
     Path | None,

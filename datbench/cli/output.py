@@ -31,10 +31,8 @@ _SUFFIXES = {
     ".tex": Format.LATEX,
 }
 
-
 PLAIN_WIDTH = 120
 """Columns of a table that no terminal bounds."""
-
 
 READER_GONE = 141
 """Exit code of a program whose reader has left (`datbench ... | head`), as a shell reports it."""

@@ -21,10 +21,8 @@ if TYPE_CHECKING:
 
 # What `datbench plot` draws: from the command line to figures.
 
-
 SIDES = (224, 384, 512, 800, 1024)
 """Of the squares that cost is drawn at unless told."""
-
 
 TAKES: dict[str, tuple[str, ...]] = {
     "accuracy": ("throughput",),

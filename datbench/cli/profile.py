@@ -33,7 +33,6 @@ if TYPE_CHECKING:
 
 PARTS: tuple[By, ...] = ("stage", "module", "operator")
 
-
 TRACES = (".json", ".json.gz")
 
 

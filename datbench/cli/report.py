@@ -22,9 +22,7 @@ if TYPE_CHECKING:
 MAIN = ("dat_t", "dat_s", "dat_b", "datpp_t", "datpp_s", "datpp_b")
 """The published variants: what a report is of, unless told."""
 
-
 NONE = "none"
-
 
 PLOTS = (".svg", ".png")
 

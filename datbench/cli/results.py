@@ -47,9 +47,7 @@ _SUFFIXES = {
     ".tex": Target.LATEX,
 }
 
-
 File = Annotated[Path, typer.Argument(metavar="FILE", help="A result file (JSON).", readable=False)]
-
 
 Files = Annotated[
     list[Path],
@@ -224,7 +222,6 @@ def _checked(path: Path) -> dict[str, Any]:
 
 
 SUBCOMMANDS = (show, merge, convert, validate)
-
 
 for command in SUBCOMMANDS:
     app.command()(command)

@@ -32,16 +32,12 @@ if TYPE_CHECKING:
 
 Name = TypeVar("Name", bound=str)
 
-
 LONGEST = 86_400.0
 """Seconds that one process may be given."""
 
-
 PYTEST_BENCHMARK = "pytest-benchmark"
 
-
 FORMATS = (*(each.value for each in Format), PYTEST_BENCHMARK)
-
 
 KNOWN_PROTOCOLS = "swin, dat, timm, timm-train, tome, pycls, mmdet or deformable-detr"
 

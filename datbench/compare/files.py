@@ -20,14 +20,11 @@ from .records import Decision, Run, SideName, VersusRow
 
 KIND = "throughput"
 
-
 SAMPLING = ("budget", "width")
 """Of a `How`: how long it is sampled, not how it runs."""
 
-
 KEPT = ("measured", "interrupted")
 """Outcomes that leave the other processes of a row as good as they are."""
-
 
 SHORTEST, LONGEST = 1e-10, 1e7
 """Seconds that a call may take: a tenth of a nanosecond is less than a clock, 1e7 are months."""

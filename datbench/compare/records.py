@@ -9,30 +9,23 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any, Literal
 
-from ..setting import How, Setting
-from ..timing.records import ProcessTiming
+from ..timing.records import ProcessTiming, Side
 
 Verdict = Literal["same", "faster", "slower", "ambiguous", "missing", "failed"]
 """Of B relative to A. Missing: one side has no such row. Failed: a process gave no figure."""
 
-
 VERDICTS: tuple[Verdict, ...] = ("same", "faster", "slower", "ambiguous", "missing", "failed")
 
-
 SideName = Literal["A", "B"]
-
 
 FLOOR = 0.02
 """Speeds whose ratio lies within 1 / (1 + floor) and 1 + floor are the same for all we care."""
 
-
 LEVEL = 0.98
 """Of the interval: one false regression, and one false improvement, in a hundred at most."""
 
-
 PROCESSES = 10
 """Of each side, to begin with: five rounds."""
-
 
 EXTENDED = 20
 """Of each side, to which an ambiguous comparison is extended unless told otherwise.
@@ -40,47 +33,8 @@ EXTENDED = 20
 One process far out of line leaves ten of each side ambiguous; it does not leave twenty so.
 """
 
-
 MOST = 200
 """Processes of each side, above which no estimate is given."""
-
-
-@dataclass(frozen=True)
-class Side:
-    """One of the two that are compared.
-
-    Args:
-        python: an interpreter with another installed version of the project.
-        source: a checkout of the project.
-    """
-
-    model: str
-    setting: Setting
-    how: How
-    python: str | None = None
-    source: str | None = None
-
-    def words(self) -> dict[str, str]:
-        """Everything about it, each in a word or two."""
-        how, setting = self.how, self.setting
-        return {
-            "model": self.model,
-            "res": str(setting.resolution),
-            "batch": f"batch {setting.batch}",
-            "dtype": setting.dtype,
-            "attention": f"{setting.attention} attention",
-            "device": setting.device,
-            "mode": how.mode,
-            "threads": "" if how.threads is None else _threads(how.threads),
-            "compile": "compiled" if how.compile else "",
-            "channels_last": "channels last" if how.channels_last else "",
-            "python": "" if self.python is None else f"python {self.python}",
-            "source": "" if self.source is None else f"source {self.source}",
-        }
-
-
-def _threads(number: int) -> str:
-    return "1 thread" if number == 1 else f"{number} threads"
 
 
 @dataclass(frozen=True)

@@ -25,18 +25,14 @@ from .records import Decision, FalseAlarms, Plan, Run, SideName
 Sampler: TypeAlias = Callable[[SideName], ProcessTiming]
 """Times one side in a fresh process. What goes wrong there is an outcome."""
 
-
 Pairs: TypeAlias = Callable[[SideName, int], Iterable[ProcessTiming]]
 """Times a pair: the side that is named, then the other one. Told the pair's number from 0."""
-
 
 Step: TypeAlias = Callable[[int, int, float], None]
 """Told the pair at work, its number from 1, of how many, and the seconds left, about."""
 
-
 ROUND = 4
 """Processes in a round."""
-
 
 OTHER: dict[SideName, SideName] = {"A": "B", "B": "A"}
 

@@ -7,7 +7,8 @@ from statistics import median
 
 from .. import units
 from ..render.table import Column, Table, Value
-from .records import MOST, Decision, FalseAlarms, Plan, Side, VersusRow, order
+from ..timing.records import Side
+from .records import MOST, Decision, FalseAlarms, Plan, VersusRow, order
 
 
 def versus_tables(rows: Sequence[VersusRow], alarms: FalseAlarms | None = None) -> list[Table]:

@@ -60,7 +60,6 @@ _FVCORE: dict[Kind, int] = dict.fromkeys(MULTIPLY_ADDS, 1) | {
     Kind.ADAPTIVE_POOL2D: 1,
 }
 
-
 # Softmax: maximum, difference, exponential, sum, quotient. A norm: mean (1), variance (3),
 # difference and quotient (2), scale and shift (2). A bilinear sample: four products and sums.
 _STRICT: dict[Kind, int] = (
@@ -80,10 +79,8 @@ _STRICT: dict[Kind, int] = (
     }
 )
 
-
 # A module that stands for a 1x1 convolution (`datbench.models.layers.Pointwise`) runs `linear`.
 _ACTIVATION_HOOK: Mapping[Kind, int] = {Kind.ELEMENTWISE: 1}
-
 
 _CONV_HOOK: Mapping[Kind, int] = {
     Kind.CONV: 1,
@@ -92,9 +89,7 @@ _CONV_HOOK: Mapping[Kind, int] = {
     Kind.LINEAR_BIAS: 1,
 }
 
-
 _LINEAR_HOOK: Mapping[Kind, int] = {Kind.LINEAR: 1}
-
 
 _NORM_HOOK: Mapping[Kind, int] = {
     Kind.NORM: 2,
@@ -103,16 +98,13 @@ _NORM_HOOK: Mapping[Kind, int] = {
     Kind.NORM_FIXED_PLAIN: 1,
 }
 
-
 _POOL_HOOK: Mapping[Kind, int] = {Kind.POOL: 1, Kind.ADAPTIVE_POOL2D: 1}
-
 
 _UPSAMPLE_HOOK: Mapping[Kind, int] = {
     Kind.UPSAMPLE_BILINEAR: 1,
     Kind.UPSAMPLE_NEAREST: 1,
     Kind.UPSAMPLE_OTHER: 1,
 }
-
 
 _MMDET: Mapping[str, Mapping[Kind, int]] = (
     dict.fromkeys(("Conv1d", "Conv2d", "Conv3d", "ConvTranspose2d"), _CONV_HOOK)
@@ -134,7 +126,6 @@ _MMDET: Mapping[str, Mapping[Kind, int]] = (
         _POOL_HOOK,
     )
 )
-
 
 CONVENTIONS: dict[str, Convention] = {
     convention.name: convention

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import ExitStack, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -17,11 +17,18 @@ from ..models.declared import observing
 from ..models.detectors.dense import FourMaps
 from ..models.pyramid import PyramidBackbone
 from ..models.resolve import Spec, is_ours, resolve
-from ..run import _image, _reported, below_autograd, build_for_count, quiet, unchanged
+from ..run import _image, _reported, build_for_count, quiet, unchanged
 from ..setting import MULTIPLY_ADDS, Setting
 from .conventions import Convention
 from .recorder import ModuleTracker, OperatorCall, Recorder
 from .records import CountRow, GroupRow, ParameterRow, PartRow
+
+
+def below_autograd() -> AbstractContextManager[Any]:
+    """Dispatch below autograd, where composite operators arrive whole."""
+    guard: AbstractContextManager[Any] = torch._C._AutoDispatchBelowAutograd()
+    return guard
+
 
 # From a module's path to the stage of the network that it belongs to.
 

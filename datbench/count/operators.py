@@ -52,7 +52,6 @@ class EagerMode(_Mode):
 
 Status = Literal["counted", "free", "unknown", "composite"]
 
-
 _FREE = frozenset(
     f"aten::{name}"
     for name in """
@@ -78,9 +77,7 @@ _FREE = frozenset(
     """.split()
 )
 
-
 _FREE_PREFIXES = ("prim::", "profiler::", "prims::device_put", "aten::_assert", "aten::_nested_")
-
 
 _MOVES_NOTHING = frozenset(
     f"aten::{name}"
@@ -91,7 +88,6 @@ _MOVES_NOTHING = frozenset(
     """.split()
 )
 """Free operators that neither read nor write, though torch does not call them views."""
-
 
 READS_WHAT_IT_WRITES = frozenset(
     {"aten::embedding", "aten::index", "aten::index_select", "aten::gather", "aten::take"}

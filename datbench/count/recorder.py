@@ -75,7 +75,6 @@ class ModuleTracker:
 
 Phase = Literal["forward", "backward"]
 
-
 Recorded = Literal["counted", "free", "unknown"]
 
 

@@ -16,13 +16,10 @@ from ..setting import Kind
 
 Cost = Mapping[Kind, int]
 
-
 Rule = Callable[[Sequence[Any], Mapping[str, Any], Any], Cost]
-
 
 RULES: dict[str, Rule] = {}
 """Rule by operator name, such as ``aten::linear``."""
-
 
 ABOUT: dict[str, str] = {}
 """What a rule counts and where that comes from, by operator name; the documentation lists it."""
@@ -100,7 +97,6 @@ def _conv(transposed: bool) -> Rule:
 register_rule("aten::conv1d", "aten::conv2d", "aten::conv3d", about=_ABOUT_CONV)(
     _conv(transposed=False)
 )
-
 
 register_rule(
     "aten::conv_transpose1d",
@@ -354,24 +350,19 @@ register_rule(
     about=_ABOUT_TWICE,
 )(_twice(Kind.NORM))
 
-
 register_rule("aten::_fused_rms_norm_backward", about=_ABOUT_TWICE)(_twice(Kind.NORM_RMS))
-
 
 register_rule(
     "aten::grid_sampler_2d_backward", "aten::grid_sampler_3d_backward", about=_ABOUT_TWICE
 )(_twice(Kind.SAMPLE))
 
-
 register_rule("aten::upsample_bilinear2d_backward", about=_ABOUT_TWICE)(
     _twice(Kind.UPSAMPLE_BILINEAR)
 )
 
-
 register_rule("aten::upsample_nearest2d_backward", about=_ABOUT_TWICE)(
     _twice(Kind.UPSAMPLE_NEAREST)
 )
-
 
 register_rule(
     "aten::upsample_bicubic2d_backward",
@@ -381,11 +372,9 @@ register_rule(
     about=_ABOUT_TWICE,
 )(_twice(Kind.UPSAMPLE_OTHER))
 
-
 register_rule("aten::_adaptive_avg_pool2d_backward", about=_ABOUT_TWICE)(
     _twice(Kind.ADAPTIVE_POOL2D, 1)
 )
-
 
 register_rule(
     "aten::avg_pool2d_backward",
@@ -394,7 +383,6 @@ register_rule(
     "aten::adaptive_max_pool2d_backward",
     about=_ABOUT_TWICE,
 )(_twice(Kind.POOL, 1))
-
 
 register_rule(
     "aten::_softmax_backward_data", "aten::_log_softmax_backward_data", about=_ABOUT_TWICE
@@ -420,9 +408,7 @@ register_rule(
     about="output elements. Ours: the other counters skip it",
 )(_of_output)
 
-
 # Rules of everything else: normalisation, sampling, pooling, elementwise work, transforms.
-
 
 # Normalisation.
 
@@ -430,7 +416,6 @@ _ABOUT_NORM = (
     "input elements, with or without scale and shift. "
     "fvcore `norm_flop_counter`, mmcv `norm_flops_counter_hook`"
 )
-
 
 _ABOUT_BATCH_NORM = (
     "input elements, over the batch's statistics or stored ones. "
@@ -449,7 +434,6 @@ def _norm(weight: int, name: str = "weight") -> Rule:
 register_rule("aten::layer_norm", "aten::native_layer_norm", "aten::group_norm", about=_ABOUT_NORM)(
     _norm(2)
 )
-
 
 register_rule("aten::instance_norm", "aten::native_group_norm", about=_ABOUT_NORM)(_norm(1))
 
@@ -472,7 +456,6 @@ register_rule(
     "aten::_native_batch_norm_legit",
     about=_ABOUT_BATCH_NORM,
 )(_batch_norm(5))
-
 
 register_rule("aten::_batch_norm_with_update", about=_ABOUT_BATCH_NORM)(_norm(1))
 
@@ -502,7 +485,6 @@ register_rule(
     "aten::rms_norm", "aten::_fused_rms_norm", about="input elements. Ours: fvcore skips it"
 )(_of_input(Kind.NORM_RMS))
 
-
 register_rule(
     "aten::grid_sampler",
     "aten::grid_sampler_2d",
@@ -510,20 +492,17 @@ register_rule(
     about="output elements. fvcore `elementwise_flop_counter(0, 4)`",
 )(_one_of_output(Kind.SAMPLE))
 
-
 register_rule(
     "aten::upsample_bilinear2d",
     about="output elements. fvcore `elementwise_flop_counter(0, 4)`, "
     "mmcv `upsample_flops_counter_hook`",
 )(_one_of_output(Kind.UPSAMPLE_BILINEAR))
 
-
 register_rule(
     "aten::upsample_nearest2d",
     about="output elements. fvcore `elementwise_flop_counter(0, 1)`, "
     "mmcv `upsample_flops_counter_hook`",
 )(_one_of_output(Kind.UPSAMPLE_NEAREST))
-
 
 register_rule(
     "aten::upsample_bicubic2d",
@@ -539,13 +518,11 @@ register_rule(
     about="output elements. mmcv `upsample_flops_counter_hook`; fvcore skips it",
 )(_one_of_output(Kind.UPSAMPLE_OTHER))
 
-
 register_rule(
     "aten::adaptive_avg_pool2d",
     "aten::_adaptive_avg_pool2d",
     about="input elements. fvcore `elementwise_flop_counter(1, 0)`, mmcv `pool_flops_counter_hook`",
 )(_of_input(Kind.ADAPTIVE_POOL2D))
-
 
 register_rule(
     *(
@@ -560,7 +537,6 @@ register_rule(
     about="input elements. mmcv `pool_flops_counter_hook`; fvcore skips it",
 )(_of_input(Kind.POOL))
 
-
 register_rule(
     "aten::softmax",
     "aten::_softmax",
@@ -569,7 +545,6 @@ register_rule(
     "aten::_safe_softmax",
     about="input elements. Ours: the other counters skip it",
 )(_of_input(Kind.SOFTMAX))
-
 
 register_rule(
     *(
@@ -583,7 +558,6 @@ register_rule(
     ),
     about="input elements. Ours: the other counters skip it",
 )(_of_input(Kind.REDUCTION))
-
 
 register_rule(
     *(
@@ -616,9 +590,3 @@ def _fft(args: Sequence[Any], kwargs: Mapping[str, Any], out: Any) -> Cost:
     full = 5 * batch * points * math.log2(max(points, 2))
     real = not (x.is_complex() and out.is_complex())
     return {Kind.FFT: round(full / 2 if real else full)}
-
-
-# What each operator costs: one rule an operator, by kind of work.
-#
-# `products` has the operators that multiply and add, `others` the rest of the forward, `backward`
-# those of the backward; `register_rule` adds one for an operator that torch does not know.

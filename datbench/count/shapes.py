@@ -11,7 +11,6 @@ from torch import Tensor
 
 ShapeRule = Callable[[Sequence[Any], Mapping[str, Any]], Tensor | None]
 
-
 SHAPES: dict[str, ShapeRule] = {}
 """Shape rule by operator name with overload, such as ``aten::add.Tensor``."""
 
@@ -140,9 +139,7 @@ def _binary(compares: bool = False, divides: bool = False) -> ShapeRule:
 
 shape_rule("add.Tensor", "sub.Tensor", "mul.Tensor")(_binary())
 
-
 shape_rule("div.Tensor")(_binary(divides=True))
-
 
 shape_rule(
     *(

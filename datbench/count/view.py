@@ -13,9 +13,7 @@ from .records import Chain, CountRow, ExplainRow, GroupRow, PartRow, PeerRow, Pe
 
 By = Literal["part", "stage", "operator", "module"]
 
-
 _PARAMS = Column("params", "params (M)", units.mega)
-
 
 _SETTING = ("batch", "dtype", "device", "attention", "backward", "features")
 
@@ -212,7 +210,6 @@ def _short(operator: str) -> str:
 
 _SHOWN = 5e-5
 """Of one giga: what four decimals show."""
-
 
 _PRODUCTS = frozenset(map(str, MULTIPLY_ADDS))
 

@@ -25,9 +25,7 @@ from .records import ModuleTerms
 SIDES = (7, 14, 21, 28, 42, 56, 84, 112)
 """Multiples of a window of 7: stage 3 of inputs from 112 to 1792 pixels a side."""
 
-
 STRIDES = (1, 2, 3, 4, 5, 6, 7, 8)
-
 
 MAP_SIDE = 14
 """Stage 3 at 224: the size that the modules' tables are made for."""

@@ -19,9 +19,7 @@ from .records import Claim
 SIDE, DIM, HEADS, GROUPS, KERNEL = 14, 384, 12, 3, 5
 """Stage 3 of Swin-T at 224x224 (Section 3.2), and DAT-T's heads and groups there (Table 1)."""
 
-
 _VANILLA = (formulas.PROJECTIONS, formulas.KEYS, formulas.PRODUCTS)
-
 
 _VANILLA_TERMS = "2 HW Ns C + 2 HW C² + 2 Ns C²"
 

@@ -29,42 +29,29 @@ from .records import Sizes
 
 PROJECTIONS = "query and output projections"
 
-
 KEYS = "key and value projections"
-
 
 ALL_PROJECTIONS = "projections"
 
-
 PRODUCTS = "attention products"
-
 
 OFFSETS = "offset network"
 
-
 OFFSET_NORM = "LayerNorm of the offset network"
-
 
 SAMPLING = "sampling of features"
 
-
 BIAS = "interpolation of the position bias"
-
 
 POSITION_CONV = "depthwise position bias"
 
-
 REDUCTION = "reduction of the map"
-
 
 REDUCTION_NORM = "LayerNorm of the reduction"
 
-
 PREDICTIONS = "offsets and weights"
 
-
 WEIGHTED_SUM = "weighted sum"
-
 
 LEFT_OUT = "the formula leaves it out"
 

@@ -32,13 +32,10 @@ from .records import Coefficient, Fit, ModuleTerms, Term
 
 FVCORE = CONVENTIONS["fvcore"]
 
-
 Shape: TypeAlias = tuple[int, int, int]
 """Images, height and width of a map."""
 
-
 UNATTRIBUTED = "unattributed"
-
 
 # Where in a module an operator ran -> its term. Products outside these are attention's own.
 _BY_PART = {
@@ -239,17 +236,13 @@ def _stage(path: str) -> int:
 
 Row: TypeAlias = list[Fraction]
 
-
 MONOMIALS = ("HW Ns C", "HW C²", "Ns C²", "k² Ns C", "Ns C", "M HW Ns")
-
 
 PAPER = (2, 2, 2, 1, 2, 0)
 """Eq. 10, in the same order; the fit does not read it."""
 
-
 OWN = (formulas.PROJECTIONS, formulas.KEYS, formulas.PRODUCTS, formulas.OFFSETS)
 """The work that Eq. 10 has a term for."""
-
 
 GRID: Mapping[str, tuple[int, ...]] = {
     "height": (5, 8, 14),

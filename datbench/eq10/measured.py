@@ -174,10 +174,8 @@ def _share(point: Point, group: str) -> float:
 WINDOW = 7
 """Swin's."""
 
-
 RATIO = 2
 """Of spatial reduction where the map grows."""
-
 
 DETR_POINTS = 49
 """Keys a query in Table 8: as many as DAT-T's queries have at 224."""
@@ -285,24 +283,17 @@ def jobs_of(
 
 SOFTMAX = "softmax"
 
-
 ELEMENTWISE = "elementwise"
-
 
 MOVES = "copies, views and dispatch"
 
-
 REST = (SOFTMAX, ELEMENTWISE, MOVES)
-
 
 _RANGE = "datbench module:"
 
-
 _COPIES = frozenset("aten::copy_ aten::clone aten::_to_copy aten::contiguous".split())
 
-
 _Shapes = tuple[tuple[int, ...], ...]
-
 
 _Labels = Mapping[tuple[str, str], Mapping[_Shapes, str]]
 
@@ -453,18 +444,14 @@ def _ranges(mixer: nn.Module) -> Iterator[None]:
 SIDES = (7, 14, 21, 28, 35)
 """Multiples of a window of 7, so that no map is padded."""
 
-
 _CEILINGS = 0.1
 """Of the budget."""
-
 
 _PROFILED = 0.2
 """Of a point's seconds, the part for the profiler."""
 
-
 _RUNS = 20
 """Under the profiler, at most."""
-
 
 MEMORY = "out of memory"
 

@@ -34,7 +34,6 @@ from .verdicts import judged, judged_times, measured_again
 
 FORWARD, BACKWARD = "forward", "backward"
 
-
 SEEDS = (0, 1)
 """Rows are computed with the first; another tells whether they depend on it."""
 

@@ -20,7 +20,6 @@ from .records import WHATS, Baseline, Key, TimeBaseline, What, key, order
 KINDS = ("baseline", "memory", "throughput")
 """Kinds of result files that a gate compares."""
 
-
 VERSIONS = ("torch", "torchvision", "timm", "transformers")
 """Packages that decide what a model computes, or contain models."""
 
@@ -164,7 +163,6 @@ def text_of(rows: Sequence[Baseline], environment: dict[str, Any]) -> str:
 
 _OPEN = 4
 """Levels that are spread over lines: the document, its rows, a row, a row's long fields."""
-
 
 _CLOSED = ("setting", "recipe", "how", "environment")
 

@@ -16,10 +16,8 @@ from ..setting import PLAIN, MemoryMode, Recipe, Setting
 
 V = TypeVar("V")
 
-
 _NUMBER = re.compile(r"(?<![^.])(?:0|[1-9][0-9]*)(?=[. ]|$)")
 """A number that is a whole component of a dotted path."""
-
 
 _FOLDED = re.compile(r"\{([0-9]+(?:-[0-9]+)?(?:,[0-9]+(?:-[0-9]+)?)*)\}")
 
@@ -105,19 +103,14 @@ def _numbers(text: str, name: str) -> list[int]:
 
 What = Literal["count", "memory", "time"]
 
-
 WHATS: tuple[What, ...] = ("count", "memory", "time")
-
 
 Work = dict[str, dict[str, int]]
 """By phase, the amounts of each kind of work unweighted, and the calls: ``{"forward": {...}}``."""
 
-
 PHASES = ("forward", "backward")
 
-
 _DEVICE = re.compile(r"(meta|cpu|cuda|mps|xpu)(:[0-9]+)?")
-
 
 _SHAPE = re.compile(r"[0-9]+(x[0-9]+)*( frozen| buffer)?")
 
@@ -244,7 +237,6 @@ def _check_phases(path: str, phases: Iterable[str]) -> None:
 
 Baseline: TypeAlias = CountBaseline | MemoryBaseline | TimeBaseline
 
-
 Key: TypeAlias = tuple[Any, ...]
 
 
@@ -310,7 +302,6 @@ def detail_of(row: Baseline) -> str:
 
 
 Verdict = Literal["same", "changed", "slower", "faster", "missing", "ambiguous", "failed"]
-
 
 Direction = Literal["", "fewer", "more", "fewer and more", "moved"]
 """Of what changed: totals that fell, rose, both, or none: work has moved from place to place."""

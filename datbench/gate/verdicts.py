@@ -34,7 +34,6 @@ from .records import (
 
 V = TypeVar("V")
 
-
 Moves = dict[str, tuple[Change, ...]]
 """Changes by place."""
 

@@ -11,7 +11,6 @@ from .records import Baseline, Change, GateRow, detail_of
 PLACES = 12
 """Changes of one row that people see; JSON has them all."""
 
-
 _STYLES = {
     "same": "green",
     "faster": "green",

@@ -24,30 +24,23 @@ from .simulate import Event, Trace
 SMALLEST = 512
 """Sizes are multiples of it (`kMinBlockSize`)."""
 
-
 SMALL = 2**20
 """The largest size that the small pool serves (`kSmallSize`)."""
-
 
 SMALL_SEGMENT = 2 * 2**20
 """A segment of the small pool, and a page of one that grows (`kSmallBuffer`)."""
 
-
 LARGE_SEGMENT = 20 * 2**20
 """A shared segment of the large pool, and a page (`kLargeBuffer`, later `large_segment_size`)."""
-
 
 OWN_SEGMENT = 10 * 2**20
 """From this size on, a segment is made for the one request (`kMinLargeAlloc`)."""
 
-
 ROUNDING = 2 * 2**20
 """Segments made for one request are multiples of it (`kRoundLarge`)."""
 
-
 SPACE = LARGE_SEGMENT << 24
 """Addresses that a growing segment sets aside; a whole number of pages of both kinds."""
-
 
 Action = Literal["segment_alloc", "segment_free", "segment_map", "segment_unmap"]
 

@@ -22,7 +22,6 @@ from torch.overrides import TorchFunctionMode
 
 _NAME = "AutocastPrivateUse1"
 
-
 # What each operator that is registered for CUDA's autocast does (ATen's autocast_mode.h). Those
 # in none of these sets cast what they take to float32.
 _LOW = frozenset(
@@ -35,20 +34,17 @@ _LOW = frozenset(
     """.split()
 )
 
-
 _FLOAT_RESULT = frozenset(
     """
     prod softmax log_softmax cumprod cumsum linalg_vector_norm linalg_matrix_norm sum
     """.split()
 )
 
-
 _WIDEST = frozenset(
     """
     addcdiv addcmul atan2 bilinear cross dot vdot grid_sampler index_put tensordot scatter_add
     """.split()
 )
-
 
 _HALF_TO_FLOAT: dict[str, Callable[..., Tensor]] = {
     "softmax": torch._softmax,

@@ -32,10 +32,8 @@ from .verify import NO_AUTOCAST, profiled
 TIMEOUT = 300.0
 """Seconds that one run may take, the start of its process and `import torch` included."""
 
-
 LONGEST = 300
 """Characters of a reason that are kept."""
-
 
 _WORKER = "datbench.memory.device"
 

@@ -17,7 +17,6 @@ from ..count.shapes import channels_last, contiguous, elementwise, predict
 
 Kernel = Callable[..., Any]
 
-
 KERNELS: dict[str, Kernel] = {}
 """Rule by operator name with overload; called with the operator's own arguments."""
 

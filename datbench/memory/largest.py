@@ -31,10 +31,8 @@ from .simulate import Trace, simulate_model
 
 PLAIN = Recipe()
 
-
 TraceOf = Callable[[int], Trace]
 """The simulation of one batch."""
-
 
 # A batch of one image is another run: a dimension of one needs no copy that others need.
 _BASE, _NEXT, _CHECKED = 2, 3, 5

@@ -13,7 +13,6 @@ Category = Literal[
 ]
 """What a storage is. The first of these that fits; `kept` is kept for the backward."""
 
-
 CATEGORIES: tuple[Category, ...] = (
     "parameters",
     "buffers",
@@ -153,10 +152,8 @@ It is the process's memory less what PyTorch reserves, and some 300 to 600 MiB b
 the libraries that are loaded.
 """
 
-
 NO_CONTEXT = "measured on a GPU only, with --device cuda; workspaces of cuBLAS and cuDNN too"
 """Why a simulation has no line for it."""
-
 
 # The total that PyTorch's out-of-memory message names for such a GPU, in tenths of a GiB, rounded
 # down: what the data sheet says less what the driver and error correction keep. It differs by
@@ -171,7 +168,6 @@ _TENTHS_OF_GIB = {
     "h100-80gb": 790,
     "h200": 1397,
 }
-
 
 GPUS: dict[str, int] = {name: tenths * 2**30 // 10 for name, tenths in _TENTHS_OF_GIB.items()}
 """Bytes that processes can get, by name of the GPU."""
@@ -287,7 +283,6 @@ Outcome = Literal["measured", "out of memory", "crashed", "timed out", "failed"]
 a signal for example. Failed: it raised something else.
 """
 
-
 Held = Literal[
     "parameters", "buffers", "inputs", "optimizer", "workspaces", "run", "slack", "context"
 ]
@@ -298,7 +293,6 @@ run: what the run itself allocated at its peak.
 slack: reserved by the allocator at its peak and not allocated at its own.
 context: the process's figure less what the allocator reserves: the CUDA context and libraries.
 """
-
 
 HELD: tuple[Held, ...] = (
     "parameters",

@@ -16,7 +16,6 @@ from .simulate import Block, Trace
 POINTS = 240
 """Of a curve; more than a terminal has columns."""
 
-
 _SCALES = ((2**30, "GiB"), (2**20, "MiB"), (2**10, "KiB"), (1, "B"))
 
 
@@ -85,7 +84,6 @@ def _chosen(trace: Trace, curves: dict[str, list[int]], start: int, points: int)
 # The visualiser's file
 
 _BEFORE = "before the run"
-
 
 _MODEL = "(model)"
 

@@ -26,14 +26,11 @@ from .records import (
 
 By = Literal["stage", "module", "operator"]
 
-
 BAR = 0.02
 """Share of a measured peak that a simulated one may differ by without a remark."""
 
-
 LARGEST = 5
 """Parts that are shown where no breakdown was asked for."""
-
 
 LABELS: dict[Category, str] = {
     "parameters": "parameters",
@@ -46,19 +43,14 @@ LABELS: dict[Category, str] = {
     "temporary": "temporary",
 }
 
-
 _SETTING = ("batch", "dtype", "attention", "features")
 
-
 _RECIPE = ("optimizer", "autocast", "checkpointing")
-
 
 _NAMED = ("model", "resolution", *_SETTING, "mode", *_RECIPE)
 """What a row's figures belong to."""
 
-
 _TITLES = {"features": "feature maps"}
-
 
 _NOT_THERE = (
     "Simulated on tensors without values. What the allocator would reserve for them stands below."
@@ -386,7 +378,6 @@ def _end(found: LargestBatch) -> str | None:
 
 _MIB = 1 << 20
 
-
 SIMULATED = "simulated on tensors without values, which is the same on every machine"
 
 
@@ -537,10 +528,8 @@ _LABELS: dict[Held, str] = {
     "context": "context and libraries",
 }
 
-
 _MACHINES: dict[Held, str] = {"optimizer": "optimizer_state"}
 """Names for machines, where the part's own is the name of something else."""
-
 
 _MEASURED_SETTING = ("batch", "dtype", "device", "attention", "features")
 

@@ -151,9 +151,7 @@ class CheckpointReport:
 
 _BLOCK = r"stages\.(\d+)"
 
-
 _OURS = r"stages.\1.blocks.\2"
-
 
 PATTERNS: tuple[tuple[str, str], ...] = (
     (r"patch_proj\.(\d+)\.norm\.", r"stem.\1."),
@@ -186,7 +184,6 @@ PATTERNS: tuple[tuple[str, str], ...] = (
     (r"cls_head\.", r"head.linear."),
 )
 """Published key (a regular expression matched at the start) to our key; the first match wins."""
-
 
 _COMPUTED = ("relative_position_index", "attn_mask", "q_grid", "reference")
 """Buffers of the published layouts that we compute: accepted in a file, never required."""

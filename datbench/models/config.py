@@ -12,7 +12,6 @@ from typing import Literal, TypeAlias
 CodeYear: TypeAlias = Literal[2022, 2023]
 """Which published code a deformable block follows: CVPR 2022 (DAT) or 2023 (DAT++)."""
 
-
 PositionBias: TypeAlias = Literal["relative", "fixed", "dwconv", "none"]
 
 
@@ -75,14 +74,11 @@ class DeformableDetr:
 
 Mixer: TypeAlias = Window | Neighborhood | SpatialReduction | Deformable | DeformableDetr
 
-
 Stem: TypeAlias = Literal["patch", "overlap", "double"]
 """conv 4x4 stride 4 | conv 7x7 stride 4 (DAT-T*) | two convs 3x3 stride 2 (DAT++)."""
 
-
 Downsample: TypeAlias = Literal["patch", "overlap"]
 """conv 2x2 stride 2 | conv 3x3 stride 2."""
-
 
 FeedForward: TypeAlias = Literal["linear", "conv", "conv_residual"]
 """two linear layers | with a depthwise 3x3 between (2022) | with a residual one (2023)."""

@@ -24,10 +24,8 @@ from .spec import ModelSpec, Registry
 
 _LOCAL = Window(7)
 
-
 # The published code shifts by ceil(7 / 2) = 4; Swin shifts by 3.
 _SHIFTED = (Window(7), Window(7, shift=4))
-
 
 DAT_T = Pyramid(
     stages=(
@@ -38,7 +36,6 @@ DAT_T = Pyramid(
     )
 )
 
-
 DAT_S = Pyramid(
     stages=(
         Stage(96, 3, _SHIFTED),
@@ -48,7 +45,6 @@ DAT_S = Pyramid(
     )
 )
 
-
 DAT_B = Pyramid(
     stages=(
         Stage(128, 4, _SHIFTED),
@@ -57,7 +53,6 @@ DAT_B = Pyramid(
         Stage(1024, 32, (_LOCAL, Deformable(groups=8, kernel=3))),
     )
 )
-
 
 # Fine-tuned at 384 with windows of 12, shifted by 6, and bias tables of side 47 and 23.
 DAT_B_384 = Pyramid(
@@ -70,7 +65,6 @@ DAT_B_384 = Pyramid(
     image_size=384,
 )
 
-
 DAT_T_STAR = replace(DAT_T, stem="overlap", downsample="overlap")
 
 
@@ -80,7 +74,6 @@ def _deformable_2023(groups: int, kernel: int, stride: int) -> Deformable:
 
 
 _NEAR = Neighborhood(7)
-
 
 DATPP_T = Pyramid(
     stages=(
@@ -95,7 +88,6 @@ DATPP_T = Pyramid(
     lpu=True,
 )
 
-
 DATPP_S = replace(
     DATPP_T,
     stages=(
@@ -105,7 +97,6 @@ DATPP_S = replace(
         Stage(768, 24, (_deformable_2023(groups=6, kernel=3, stride=1),) * 2),
     ),
 )
-
 
 DATPP_B = replace(
     DATPP_T,
@@ -158,12 +149,9 @@ def _fewer_keys(pyramid: Pyramid) -> Pyramid:
 # and 2; s = 2 everywhere ("we choose a small s = 2 for all models", Section 4.4).
 _D1 = Stage(96, 3, (_LOCAL, Deformable(groups=1, kernel=9, stride=4)))
 
-
 _D2 = Stage(192, 6, (_LOCAL, Deformable(groups=2, kernel=7, stride=2)))
 
-
 _T1, _T2, _T3, _T4 = DAT_T.stages
-
 
 REGISTRY = Registry(
     (

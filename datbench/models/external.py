@@ -24,10 +24,8 @@ if TYPE_CHECKING:
 
 TIMM = "timm:"
 
-
 CONFIG = "config:"
 """Before the name of a published YAML file, which may be called anything."""
-
 
 _SIDE = 224
 """Input side of a factory's model, of which nothing else is known."""

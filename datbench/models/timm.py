@@ -239,9 +239,7 @@ def _check_classes(num_classes: int) -> None:
 
 __all__ = ["install"]  # timm appends the names that it registers
 
-
 _REGISTRY_HOME = "timm.models"
-
 
 default_cfgs: dict[str, dict[str, Any]] = {}
 """What timm looks up beside an entry point, by name."""

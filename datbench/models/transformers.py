@@ -23,7 +23,6 @@ from .external import named, split_options
 
 TRANSFORMERS = "transformers:"
 
-
 _SIDE = 224
 
 

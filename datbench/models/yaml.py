@@ -43,10 +43,8 @@ from .spec import ModelSpec
 _LARGEST_FILE = 1 << 20
 """Bytes; the published configurations have about a thousand."""
 
-
 _LARGEST = 10**9
 """What no setting reaches. Integers of a file may be too long to be printed."""
-
 
 _KINDS = {
     dict: "a mapping",
@@ -231,24 +229,18 @@ def _section_text(path: Path) -> str:
 _KERNEL_2022 = {96: 9, 56: 9, 48: 7, 28: 7, 24: 5, 14: 5, 12: 3, 7: 3}
 """The 2022 code chooses the offset network's kernel by the map's side, and knows no others."""
 
-
 _NAT_KERNELS = (3, 5, 7, 9, 11, 13)
 """The sizes that the published neighbourhood attention takes."""
-
 
 # Far above what is published; what is larger would overflow before it meant anything.
 WIDEST, _DEEPEST, _WINDOW, _KERNEL = 1 << 16, 1000, 64, 127
 
-
 ANY = (-WIDEST, WIDEST)
 """Range of a value that a stage without such a block does not read: -1 in the published files."""
 
-
 _INTEGERS = ("window_sizes", "strides", "groups", "sr_ratios", "ksizes", "nat_ksizes")
 
-
 _NUMBERS = ("offset_range_factor", "layer_scale_values")
-
 
 _FLAGS = ("use_pes", "dwc_pes", "fixed_pes", "no_offs", "use_dwc_mlps", "use_lpus", "log_cpb")
 
@@ -383,24 +375,19 @@ _MIXERS: Mapping[str, Callable[[Section, int, CodeYear, int], Mixer]] = {
     "D": _deformable,
 }
 
-
 # config.py of the repository.
 _SECTIONS = (
     "BASE DATA MODEL TRAIN AUG TEST AMP OUTPUT TAG SAVE_FREQ PRINT_FREQ SEED EVAL_MODE "
     "THROUGHPUT_MODE LOCAL_RANK"
 ).split()
 
-
 _DATA = "BATCH_SIZE DATA_PATH DATASET IMG_SIZE INTERPOLATION PIN_MEMORY NUM_WORKERS".split()
-
 
 _MODEL = (
     "TYPE NAME RESUME NUM_CLASSES DROP_RATE DROP_PATH_RATE LABEL_SMOOTHING PRETRAINED DAT"
 ).split()
 
-
 _NO = [False] * 4
-
 
 # models/dat.py of the repository: the arguments of the constructor, and their defaults.
 _BOTH_YEARS: Mapping[str, Any] = {
@@ -429,7 +416,6 @@ _BOTH_YEARS: Mapping[str, Any] = {
     "use_conv_patches": False,
 }
 
-
 _ONLY_2023: Mapping[str, Any] = {
     "ksizes": [9, 7, 5, 3],
     "nat_ksizes": [3] * 4,
@@ -438,10 +424,8 @@ _ONLY_2023: Mapping[str, Any] = {
     "log_cpb": _NO,
 }
 
-
 # Of blocks that are not built here, of the optimiser, or never read: any value will do.
 _UNUSED_2023 = ("heads_q", "ksize_qnas", "nqs", "qna_activation", "lower_lr_kvs")
-
 
 _UNUSED = ("ns_per_pts",)
 

@@ -19,7 +19,6 @@ from typing import Literal, get_args
 
 Verdict = Literal["agrees", "differs", "wrong in print", "not reproducible", "published only"]
 
-
 VERDICTS: tuple[Verdict, ...] = get_args(Verdict)
 
 

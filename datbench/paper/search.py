@@ -32,10 +32,8 @@ from .workshop import RULES, Workshop
 Totals = Counter[str]
 """By rule."""
 
-
 Point = tuple[dict[str, str], tuple[int, ...]]
 """Choices in words, and what they give for each row."""
-
 
 Maps = tuple[tuple[int, int, int], ...]
 """Channels, height and width of the four maps."""
@@ -78,24 +76,18 @@ class Decoder:
 
 _STRIDES = ((1, 1), (1, 2), (2, 1), (2, 2), (4, 1), (4, 2))
 
-
 _WINDOWS = (7, 8, 12)
-
 
 _PATCHES: tuple[Downsample, ...] = ("patch", "overlap")
 
-
 _FFNS: tuple[FeedForward, ...] = ("linear", "conv")
 
-
 _RESOLUTIONS = (Resolution(2048, 512), Resolution(512, 512), Resolution(640, 640))
-
 
 ENCODERS = tuple(
     Encoder(*choice)
     for choice in itertools.product(_STRIDES, _WINDOWS, _PATCHES, _FFNS, _RESOLUTIONS)
 )
-
 
 DECODERS: Mapping[str, tuple[Decoder, ...]] = {
     "semantic_fpn": tuple(
@@ -259,13 +251,10 @@ def _part(recipe: tuple[Hashable, ...], *shapes: tuple[int, ...]) -> Totals:
 
 INPUTS = (224, 256, 384, 448, 512)
 
-
 WINDOWS = (7, 8, 12, 14, 16, 24, 32)
-
 
 KERNELS = (2, 3)
 """Of down-sampling: patches, or overlapping ones (`overlapped_patch` of the published code)."""
-
 
 DAVIT_RULES = ("fvcore", ALONE, HOOKS_AND_PRODUCTS, "mmdet")
 

@@ -21,7 +21,6 @@ from .records import VERDICTS, Verdict
 
 _SCALES = {"": 1, "K": 10**3, "M": 10**6, "G": 10**9, "T": 10**12, "P": 10**15}
 
-
 _PRINTED = re.compile(r"\s*([0-9]{1,18}(?:\.[0-9]{1,18})?)\s*([KMGTP]?)(B?)\s*")
 
 
@@ -100,7 +99,6 @@ class Printed:
 Quantity = Literal["macs", "flops", "params", "pairs", "dim", "window", "heads", "groups"]
 """What can be computed: a count in MACs or FLOPs, parameters, or a size of the architecture."""
 
-
 COMPUTED: tuple[Quantity, ...] = (
     "macs",
     "flops",
@@ -112,7 +110,6 @@ COMPUTED: tuple[Quantity, ...] = (
     "groups",
 )
 
-
 CARRIED = {
     "accuracy": "accuracy comes from training and is carried as published",
     "memory": "the table's file gives no batch that this memory would be simulated at",
@@ -121,24 +118,19 @@ CARRIED = {
 }
 """What is carried as published, with the reason."""
 
-
 HOOKS_AND_PRODUCTS = "hooks + products"
 """mmcv's hooks on modules, and the products of attention that no hook sees: what a script counts
 that adds these by hand to mmdet's or mmseg's `get_flops`."""
-
 
 WITHOUT_RESIZING = "fvcore without resizing"
 """fvcore's rules without those of nearest and bilinear resizing of maps (`aten::upsample_*`). No
 counter is known to do so; it is there to be compared with."""
 
-
 ALONE = "multiply-adds"
 """Multiply-adds alone."""
 
-
 READINGS = (HOOKS_AND_PRODUCTS, WITHOUT_RESIZING, "fvcore", ALONE, "mmdet")
 """By which a printed number of multiply-adds may have been counted."""
-
 
 COUNTING = ("trainable", "frozen", "masks")
 """What a print may count as a parameter: masks are buffers of that name."""
@@ -267,12 +259,9 @@ if sys.version_info >= (3, 11):
 else:
     import tomli as tomllib
 
-
 _CONVENTIONS = ("fvcore", "torch", "mmdet", "strict", HOOKS_AND_PRODUCTS, WITHOUT_RESIZING)
 
-
 _UNITS = ("", "K", "M", "G", "T")
-
 
 _ROW_KEYS = ("build", "tried", "together", "unbuilt", "counting", "expect")
 

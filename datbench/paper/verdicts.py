@@ -119,7 +119,6 @@ def amount_of(evidence: Evidence) -> int:
 
 GIB = 1 << 30
 
-
 _RULES = ("after the forward", "kept for backward")
 
 
@@ -207,7 +206,6 @@ def _same(one: Build, other: Build, workshop: Workshop) -> bool:
 
 
 _WORDS = {ALONE: "its multiply-adds alone", "mmdet": "mmcv's hooks"}
-
 
 _DENSE_WORDS = {
     **_WORDS,

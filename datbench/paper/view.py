@@ -76,7 +76,6 @@ def scores(comparisons: Sequence[Comparison], rules: bool = False) -> Table | No
 
 _GIB = 1 << 30
 
-
 _STYLES = {
     "agrees": "green",
     "differs": "yellow",

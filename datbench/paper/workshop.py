@@ -25,7 +25,6 @@ from .tables import ALONE, HOOKS_AND_PRODUCTS, WITHOUT_RESIZING, Build
 
 _RESIZING = (Kind.UPSAMPLE_BILINEAR, Kind.UPSAMPLE_NEAREST)
 
-
 _PRODUCTS = (Kind.MATMUL, Kind.ATTENTION)
 
 
@@ -53,7 +52,6 @@ RULES: Mapping[str, Convention] = {
     ALONE: Convention(ALONE, "MAC", "one for a multiply-add", dict.fromkeys(MULTIPLY_ADDS, 1)),
 }
 """What a column may be counted by, by name."""
-
 
 Shapes = tuple[tuple[int, ...], ...]
 """Of a backbone's four maps, each (B, C, H, W)."""

@@ -14,9 +14,7 @@ from ..setting import Setting
 Style = Literal["propagated", "groups", "query"]
 """As DAT's Figure 5, 6 or 7 show them."""
 
-
 STYLES: tuple[Style, ...] = ("propagated", "groups", "query")
-
 
 FIGURES: dict[int, Style] = {5: "propagated", 6: "groups", 7: "query"}
 """DAT (CVPR 2022): Section 4.5, and Appendix C."""

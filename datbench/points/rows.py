@@ -38,7 +38,6 @@ if TYPE_CHECKING:
 
 # Which of the recorded points are wanted, and where they lie on the image.
 
-
 TOP = 20
 """Points of each block (of a query: of each block and head) that are kept unless told."""
 
@@ -198,7 +197,6 @@ class _Canvas:
 
 
 REMEDY = "reading images needs Pillow: pip install 'datbench[plots]'."
-
 
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 """Of ImageNet's channels, from 0 to 1: how every published model of these takes its input."""

@@ -20,32 +20,23 @@ if TYPE_CHECKING:
 LARGEST = 1024
 """Pixels along the longer side of the image in a picture."""
 
-
 STEEPEST = 5.0
 """Proportions up to which an image is drawn to scale; beyond, it would be a line."""
-
 
 PANELS = 36
 """In one picture, at most."""
 
-
 RANDOM = "random weights"
-
 
 ORANGE = "#FF7F0E"
 
-
 _ACROSS = 4  # panels in a row, where there are more than four
-
 
 _WIDTH = 3.4  # inches of a panel
 
-
 _BIGGEST = 110.0  # square points of the heaviest point's marker
 
-
 _SMALLEST = 3.0
-
 
 _SETTINGS: dict[Any, Any] = {
     "font.size": 9.0,
@@ -56,7 +47,6 @@ _SETTINGS: dict[Any, Any] = {
     "svg.hashsalt": "datbench",
     "svg.image_inline": True,
 }
-
 
 _LEAD = {
     "propagated": "the most important keys, their attention propagated down from the last block",

@@ -57,15 +57,11 @@ def quiet_kineto() -> Iterator[None]:
 MARK = "datbench "
 """What the names of our own ranges begin with."""
 
-
 RUN, FORWARD, STEP = (f"{MARK}{what}" for what in ("run", "forward", "optimizer"))
-
 
 DECLARED = f"{MARK}declared:"
 
-
 MODULE = f"{MARK}module:"
-
 
 _RUNTIME = re.compile("cu(da)?[A-Z]")
 """Calls of CUDA's own, such as ``cudaLaunchKernel``, which are no operators."""
@@ -176,12 +172,9 @@ def runs_of(spans: Sequence[Span]) -> list[Run]:
 OPTIMIZER, GRADIENTS, AUTOGRAD = "(optimizer)", "(gradients)", "(autograd)"
 """In place of a module."""
 
-
 NODE = "autograd::engine::evaluate_function: "
 
-
 _ACCUMULATES = "AccumulateGrad"
-
 
 # What the profiler calls an operator, and what a subclass of tensors is given in its place.
 _ALIASES = {
@@ -190,7 +183,6 @@ _ALIASES = {
     "aten::_index_put_impl": "aten::index_put",
     "detach": "aten::detach",
 }
-
 
 Key = tuple[ProfilePhase, str, str, tuple[tuple[int, ...], ...]]
 """Phase, module, operator, and shapes where calls are told apart by them."""
@@ -500,6 +492,5 @@ def module_ranges(
 
 
 _EXPECTED = (RuntimeError, MemoryError, AssertionError, NotImplementedError)
-
 
 _NO_MEMORY = ("out of memory", "can't allocate memory", "not enough memory", "ALLOC_FAILED")

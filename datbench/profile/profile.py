@@ -4,9 +4,17 @@ from __future__ import annotations
 
 import gzip
 import json
+import sys
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import (
+    AbstractContextManager,
+    ExitStack,
+    contextmanager,
+    nullcontext,
+    redirect_stdout,
+    suppress,
+)
 from dataclasses import dataclass, replace
 from pathlib import Path
 from statistics import median
@@ -14,25 +22,31 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.autograd.profiler import record_function
 from torch.profiler import ProfilerActivity, profile
+from torch.utils._pytree import tree_leaves
 
 from .. import units
 from ..count.conventions import CONVENTIONS
 from ..count.count import count, count_model, stage_of
-from ..count.recorder import OperatorCall
-from ..errors import MeasurementError, UsageError
+from ..count.recorder import ModuleTracker, OperatorCall, Recorder
+from ..errors import DatbenchError, MeasurementError, UsageError
 from ..models.declared import observing
 from ..models.resolve import Spec, resolve
 from ..models.spec import ModelSpec
-from ..run import Runner, available_bytes, build_for_count, kept, reported
+from ..run import available_bytes, build_for_count, gradients_kept
 from ..setting import Setting, TimeMode
 from ..timing.ceilings import COPIED, ceilings
 from ..timing.records import Ceilings, Timing
 from ..timing.sample import time_calls
 from .attribute import (
+    _EXPECTED,
+    _NO_MEMORY,
     AUTOGRAD,
+    FORWARD,
     GRADIENTS,
     OPTIMIZER,
+    STEP,
     Attributed,
     DeclaredRanges,
     Key,
@@ -59,11 +73,108 @@ from .records import (
     summed,
 )
 
+Range = Callable[[str], AbstractContextManager[Any]]
+
+
+class Runner:
+    """Runs a model: a forward without gradients, or forward, backward and a step of SGD.
+
+    The backward starts from ones for every output with a gradient. The step's rate is 0, so that
+    the weights stay what they are.
+    """
+
+    def __init__(self, model: nn.Module, inputs: tuple[Any, ...], mode: TimeMode) -> None:
+        self.model, self.inputs, self.mode = model, inputs, mode
+        wanted = [p for p in model.parameters() if p.requires_grad]
+        train = mode == "train" and wanted
+        self.optimizer = torch.optim.SGD(wanted, lr=0.0) if train else None
+
+    def __call__(self) -> None:
+        """Run once."""
+        self.run(_no_range)
+
+    def ranged(self) -> None:
+        """The same, with the profiler's ranges around its phases."""
+        self.run(record_function)
+
+    def run(self, named: Range) -> None:
+        """Run once, with ranges as given."""
+        if self.mode == "infer":
+            with torch.inference_mode(), named(FORWARD):
+                self.model(*self.inputs)
+            return
+        with torch.enable_grad(), named(FORWARD):
+            outputs = self.model(*self.inputs)
+        losses = [x for x in tree_leaves(outputs) if isinstance(x, Tensor) and x.requires_grad]
+        if not losses:
+            raise MeasurementError("the model's output has no gradient to train with.")
+        torch.autograd.backward(losses, [torch.ones_like(loss) for loss in losses])
+        if self.optimizer is not None:
+            with named(STEP):
+                self.optimizer.step()
+                self.optimizer.zero_grad(set_to_none=True)
+
+    def step_calls(self) -> list[OperatorCall]:
+        """What the optimizer's step calls; it needs gradients."""
+        if self.optimizer is None:
+            return []
+        for parameter in self.model.parameters():
+            if parameter.requires_grad:
+                parameter.grad = torch.zeros_like(parameter)
+        recorder = Recorder(ModuleTracker(self.model))
+        with recorder:
+            self.optimizer.step()
+        self.optimizer.zero_grad(set_to_none=True)
+        return recorder.calls
+
+
+def _no_range(name: str) -> AbstractContextManager[Any]:
+    return nullcontext()
+
+
+@contextmanager
+def kept(model: nn.Module) -> Iterator[None]:
+    """Leave the model's buffers, gradients and mode as they were, and torch's random state."""
+    buffers = [(buffer, buffer.detach().clone()) for buffer in model.buffers()]
+    modes = [(module, module.training) for module in model.modules()]
+    with torch.random.fork_rng(devices=[]), gradients_kept(model):
+        try:
+            yield
+        finally:
+            for module, training in modes:
+                module.training = training
+            with torch.no_grad():
+                for buffer, saved in buffers:
+                    buffer.copy_(saved)
+
+
+@contextmanager
+def reported(name: str, setting: Setting, foreign: bool) -> Iterator[None]:
+    """Turn what torch raises into one line that names the model and its setting.
+
+    Somebody else's code may raise anything, and print: its prints go to standard error.
+    """
+    try:
+        with redirect_stdout(sys.stderr) if foreign else nullcontext():
+            yield
+    except DatbenchError:
+        raise
+    except (Exception, SystemExit) as error:
+        if not foreign and not isinstance(error, _EXPECTED):
+            raise
+        where = f"{name} at {setting.resolution}, batch {setting.batch} on {setting.device}"
+        if isinstance(error, MemoryError) or any(said in str(error) for said in _NO_MEMORY):
+            raise MeasurementError(f"{where}: out of memory; profile a smaller batch.") from error
+        line = (str(error).splitlines() or [""])[0]
+        plain = isinstance(error, _EXPECTED) and line
+        reason = line if plain else f"{type(error).__name__}: {line}"
+        raise MeasurementError(f"{where}: {reason}") from error
+
+
 # Groups of calls, stages, modules and operators: time beside work, and beside the ceilings.
 
 
 FVCORE = CONVENTIONS["fvcore"]
-
 
 _MOVERS = ("copy", "clone", "empty", "fill", "zero", "as_strided")
 """In the names of operators that compute nothing, where the counter did not see them."""
@@ -257,15 +368,12 @@ def threads_set(wanted: int | None) -> Iterator[None]:
 LEAST_RUNS, MOST_RUNS = 3, 20
 """Under the profiler; one alone where a call takes longer than the whole budget."""
 
-
 _CEILINGS, _PLAIN = 0.25, 0.4
 """Of the budget; the profiler has the rest."""
-
 
 _SMALL = (512, 1024)
 """Sides of the matrix products where the budget is below `_LITTLE` seconds. The copy is of a
 quarter of the bytes then."""
-
 
 _LITTLE = 2.0
 

@@ -16,33 +16,25 @@ Bound = Literal["compute", "memory", "above", "neither"]
 """Which ceiling an operator comes near: half of its rate or more. Or it passes one, which therefore
 does not hold it up; or it is near neither of them."""
 
-
 Work = Literal["counted", "uncounted", "moves", "dispatch"]
 """What FLOPs say of an operator: they count it; it computes and they do not; it moves bytes alone;
 it is a view, a wrapper around others, or autograd at work."""
 
-
 NEAR = 0.5
 """Of a ceiling's rate: at this or above, an operator is held up by it."""
-
 
 ABOVE = 1.2
 """Of a ceiling's rate: beyond this the ceiling is none for it. Its tensors stay in a cache, or the
 ceiling was measured too low."""
 
-
 CERTAIN = 0.95
 """How likely an interval must hold the median for a difference of two times to be told."""
 
-
 BOUNDS: tuple[Bound, ...] = ("compute", "memory", "above", "neither")
-
 
 WORKS: tuple[Work, ...] = ("counted", "uncounted", "moves", "dispatch")
 
-
 ProfilePhase = Literal["forward", "backward", "step"]
-
 
 Matching = Literal["calls", "modules"]
 """How the forward's times met the counts: call by call, or by module and operator alone."""

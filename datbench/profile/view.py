@@ -22,7 +22,6 @@ from .records import ABOVE, CERTAIN, Bound, CallGroup, Part, ProfileRow, Work, s
 POINTS = 9
 """Parts that are drawn at most: the ones that take most time."""
 
-
 _STEPS = 60
 """Points along the ceilings."""
 
@@ -99,7 +98,6 @@ def short(name: str) -> str:
 
 By = Literal["stage", "module", "operator"]
 
-
 _WORK: dict[Work, str] = {
     "counted": "FLOPs count it",
     "uncounted": "computes, not counted",
@@ -107,14 +105,12 @@ _WORK: dict[Work, str] = {
     "dispatch": "views, wrappers, autograd",
 }
 
-
 _BOUND: dict[Bound, str] = {
     "compute": "near the matrix product's rate",
     "memory": "near the copy's rate",
     "above": "above a ceiling's rate",
     "neither": "near neither",
 }
-
 
 _PLURALS: dict[By, str] = {"stage": "stages", "module": "modules", "operator": "operators"}
 

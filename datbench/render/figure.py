@@ -112,17 +112,13 @@ class Bars:
 
 Plot: TypeAlias = Figure | Bars
 
-
 # A model's modules as an icicle: every module's share of the whole, below the module it is in.
-
 
 DEPTH = 5
 """Names of a path that are drawn."""
 
-
 SMALLEST = 0.0015
 """Share below which a module is drawn together with its equally small neighbours."""
-
 
 WHOLE = "(model)"
 

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass, field
-from typing import TypeAlias
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, TypeAlias
 
+from .. import units
+from ..setting import facts, varying
 from ..units import printable
 
 Value: TypeAlias = str | int | float | None
@@ -13,21 +15,25 @@ Value: TypeAlias = str | int | float | None
 
 @dataclass(frozen=True)
 class Column:
-    """A column: its heading for people, and how its values become text for them.
+    """A column: its heading, how it reads its value from a record, and how people read it."""
 
-    Args:
-        name: the machine's name, the heading in CSV.
-        title: the heading for people, with the unit.
-        text: from value to text; a missing value is a dash.
-        hidden: for machines only: people read it in the title.
-        style: from text to how a terminal draws it; colour never says what the text does not.
-    """
+    name: str  # for machines: the heading in CSV
+    title: str  # for people, with the unit
+    text: Callable[[Any], str] | None = None  # from value to text; a missing value is a dash
+    value: str | Callable[[Any], Any] | None = None  # a field's path; default: the column's name
+    hidden: bool = False  # for machines only: people read it in the title
+    style: Callable[[str], str] | None = None  # how a terminal draws a text; colour adds no meaning
 
-    name: str
-    title: str
-    text: Callable[[float], str] | None = None
-    hidden: bool = False
-    style: Callable[[str], str] | None = None
+    def of(self, record: Any) -> Value:
+        """The column's value of a record: an object with fields, or a mapping."""
+        if callable(self.value):
+            found: Value = self.value(record)
+            return found
+        for name in (self.value or self.name).split("."):
+            if record is None:
+                return None
+            record = record.get(name) if isinstance(record, Mapping) else getattr(record, name)
+        return record  # type: ignore[no-any-return]
 
     @property
     def is_number(self) -> bool:
@@ -38,6 +44,8 @@ class Column:
         """The value as people read it."""
         if value is None:
             return "-"
+        if isinstance(value, bool):
+            return "yes" if value else "no"
         if self.text is None or isinstance(value, str):
             return printable(str(value))
         return self.text(value)
@@ -50,7 +58,20 @@ class Table:
     columns: tuple[Column, ...]
     rows: tuple[tuple[Value, ...], ...]
     title: str = ""
-    notes: tuple[str, ...] = field(default=())
+    notes: tuple[str, ...] = ()
+
+    @classmethod
+    def of(
+        cls,
+        columns: Iterable[Column],
+        records: Iterable[Any],
+        title: str = "",
+        notes: Iterable[str] = (),
+    ) -> Table:
+        """One row a record, each value as its column reads it."""
+        columns = tuple(columns)
+        rows = tuple(tuple(column.of(record) for column in columns) for record in records)
+        return cls(columns, rows, title, tuple(notes))
 
     def visible(self) -> list[Column]:
         """The columns that people see."""
@@ -66,3 +87,42 @@ class Table:
             ]
             for row in self.rows
         ]
+
+
+_TITLES = {
+    "resolution": "input",
+    "features": "feature maps",
+    "channels_last": "channels last",
+    "flush": "cache flushed",
+}
+
+
+def fact_columns(
+    rows: Sequence[Any], names: Iterable[str], shown: Iterable[str] | None = None
+) -> list[Column]:
+    """Columns of what records' figures belong to (`datbench.setting.FACTS`).
+
+    Args:
+        names: of the facts, in order.
+        shown: those that people see; default: those in which the records differ.
+    """
+    seen = set(varying(rows) if shown is None else shown)
+    numbers = {"batch", "gpus", "threads"}
+
+    def reader(name: str) -> Callable[[Any], Any]:
+        def read(row: Any) -> Any:
+            value = facts(row).get(name)
+            return value if isinstance(value, (bool, int, float, type(None))) else str(value)
+
+        return read
+
+    return [
+        Column(
+            name,
+            _TITLES.get(name, name),
+            units.integer if name in numbers else None,
+            reader(name),
+            hidden=name not in seen,
+        )
+        for name in names
+    ]

@@ -17,15 +17,11 @@ from .figure import Bars, Figure, Part, Series, total_of
 
 MARKERS = "●■▲◆○□△◇▼▽★☆"
 
-
 FILLS = "█▒▞░▚▓#=+:%*"
-
 
 LINE = "·"
 
-
 LEAST_WIDTH = 40
-
 
 _ROWS = 22
 

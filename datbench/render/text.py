@@ -17,28 +17,22 @@ if TYPE_CHECKING:
 Cells: TypeAlias = tuple[Column, list[str]]
 """A column with its values as text."""
 
-
 _GAP = 2
 """Spaces between two columns of a terminal's table."""
 
-
 _PROSE = 24
 """A column of words is folded to no less than this many columns of the terminal."""
-
 
 _MARKDOWN = re.compile(
     r"[*`~]|\\(?=[!-/:-@\[-`{-~])|_(?![^\W_])|(?<![^\W_])_|(?<=\])[(\[]|^#(?=#* )"
 )
 """What markdown may take for more than the character; an underscore inside a name is none."""
 
-
 _TEXT_WIDTH = 85
 """Characters of a LaTeX article's line in its normal size."""
 
-
 _SMALL = 0.9
 """Of the normal size's width, the width of ``\\small``."""
-
 
 _LATEX = str.maketrans(
     {

@@ -22,19 +22,14 @@ if TYPE_CHECKING:
 
 Datum = dict[str, Any]
 
-
 Spec = dict[str, Any]
-
 
 # Okabe and Ito's colours, which people with any colour vision tell apart; the pale ones are last.
 LIGHT = ("#0072b2", "#d55e00", "#009e73", "#b3588c", "#c98500", "#3b9bd0", "#7a7a7a", "#8c7a00")
 
-
 DARK = ("#56b4e9", "#ff8c42", "#2bc79b", "#e39ac5", "#f0b429", "#8fd0f5", "#b0b0b0", "#f0e442")
 
-
 SHAPES = ("circle", "square", "triangle-up", "diamond", "cross", "triangle-down")
-
 
 FONT = "system-ui, -apple-system, 'Segoe UI', Roboto, 'Helvetica Neue', Arial, sans-serif"
 
@@ -361,32 +356,23 @@ def of_bars(
 
 REMEDY = "drawing files needs matplotlib: pip install 'datbench[plots]'."
 
-
 # Okabe and Ito, "Color Universal Design" (2008), without the yellow, which is faint on white.
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#000000", "#E69F00", "#56B4E9")
-
 
 # One more than colours, so that the fifteenth series still differs from the first in one of them.
 MARKERS = ("o", "s", "^", "D", "v", "P", "X", "<")
 
-
 HATCHES = ("", "//", "..", "\\\\", "xx", "++", "--", "oo")
-
 
 _WIDTHS = {Figure: 9.8, Bars: 12.0}  # inches, with names and legend
 
-
 _HEIGHT = 4.3  # inches of a figure
-
 
 _ROW = 0.45  # inches of a bar
 
-
 _TITLE_WIDTH = 84  # characters across a panel
 
-
 _NOTE_WIDTH = 104
-
 
 SETTINGS: dict[Any, Any] = {
     "font.size": 10.0,
@@ -401,7 +387,6 @@ SETTINGS: dict[Any, Any] = {
     "svg.fonttype": "none",  # text stays text
     "svg.hashsalt": "datbench",  # identifiers do not depend on the day
 }
-
 
 METADATA: dict[str, dict[str, Any]] = {
     "svg": {"Date": None, "Creator": "datbench"},
@@ -555,12 +540,9 @@ def _draw_bars(plot: Bars, axes: Axes) -> None:
 SMALLEST = 0.01
 """Share below which a terminal shows no line."""
 
-
 _WIDTH = 12.0  # inches
 
-
 _LEVEL = 0.42  # inches
-
 
 _LETTER = 0.0072  # of the width, of one letter
 

@@ -251,7 +251,6 @@ _TWO_MOMENTS = (
     "the peak: what is made after it is in the table alone, and the columns do not add up to it."
 )
 
-
 _ROOFLINE = "time under the profiler, MACs by fvcore, bytes of tensors"
 
 

@@ -445,7 +445,6 @@ def _without_top1(comparisons: Sequence[Comparison]) -> list[str]:
 FAMILIES = ("DAT", "DAT++", "Swin", "DaViT", "others")
 """Each with a colour and a shape that no chart changes."""
 
-
 ACCURACY_JOINED = ("DAT", "DAT++")
 """Families whose points at one input a line joins."""
 

@@ -18,7 +18,6 @@ from ..render.vega import Chart
 COMPUTED = "computed here"
 """The source of what `datbench report` counts and simulates itself."""
 
-
 PartRole = Literal["", "resolutions"]
 
 

@@ -14,9 +14,7 @@ from .sample import time_calls
 
 SIDES = (512, 1024, 2048)
 
-
 SIDES_CUDA = (2048, 4096, 8192)
-
 
 COPIED = 256 << 20
 """Bytes of the tensor that is copied: larger than a processor's caches."""

@@ -14,28 +14,32 @@ from dataclasses import asdict, fields, replace
 from pathlib import Path
 from typing import Any
 
-from ..compare.records import Side
 from ..errors import DatbenchError, MeasurementError, UsageError
 from ..memory.device import check_present
 from ..process import ENDED, Ending, Interrupted, Question, ask, ask_together
 from ..setting import TIME_MODES, How, Setting
 from ..units import printable
-from .records import UNFINISHED, Ceilings, ProcessTiming, ProtocolTiming, Scatter, Telemetry, Timing
+from .records import (
+    UNFINISHED,
+    Ceilings,
+    ProcessTiming,
+    ProtocolTiming,
+    Scatter,
+    Side,
+    Telemetry,
+    Timing,
+)
 
 TIMEOUT = 300.0
 """Seconds that one process may take, its start and `import torch` included."""
 
-
 PATIENCE = 15.0
 """Seconds that a process has after Ctrl-C to give the samples that it has."""
-
 
 LONGEST = 300
 """Characters of a reason that are kept."""
 
-
 SHORT_OF_MEMORY = "for lack of the machine's own memory"
-
 
 WORKER = "datbench.timing.worker"
 
@@ -242,13 +246,10 @@ def short(reason: str) -> str:
 
 ONE_AT_A_TIME = "--one-at-a-time"
 
-
 CROWDED = (SHORT_OF_MEMORY, "busy or unavailable")
 """Parts of what is said where memory is not enough for two, or a GPU takes one process only."""
 
-
 TOPOLOGY = Path("/sys/devices/system/cpu")
-
 
 Answers = list[dict[str, Any] | Ending]
 

@@ -24,7 +24,6 @@ Waits = Literal["around", "around, late", "each"]
 the clock starts before that first wait, so that it also runs while the warm-up's last calls end.
 Each: after the warm-up, and after every call."""
 
-
 Sums = Literal["loop", "calls"]
 """What is divided by the number of calls: the loop's seconds, what lies between its calls included,
 or the sum of the calls' own."""
@@ -67,7 +66,6 @@ def _github(repository: str, commit: str, path: str) -> str:
 _TIMM = _github(
     "huggingface/pytorch-image-models", "066e490605ba1d3666861096163246c885603469", "benchmark.py"
 )
-
 
 _ALL = (
     Protocol(
@@ -188,7 +186,6 @@ _ALL = (
         "detector",
     ),
 )
-
 
 PROTOCOLS: Mapping[str, Protocol] = MappingProxyType({known.name: known for known in _ALL})
 """By name."""

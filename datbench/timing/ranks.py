@@ -48,10 +48,8 @@ from .worker import add_ceilings, left, surroundings
 JOB = "DATBENCH_RANKS_JOB"
 """The variable that names the file of the job."""
 
-
 STOP = "stop"
 """A file beside the job's: the samples that there are will do."""
-
 
 LEAST = 0.2
 """Of the budget, before an interval is trusted."""
@@ -291,25 +289,19 @@ if __name__ == "__main__":
     sys.stdout.flush()
     os._exit(code)  # no model's exit handlers, and no wait for the reading thread
 
-
 TIMEOUT = 600.0
 """Seconds for all ranks: their start, `import torch`, building, and the budget."""
-
 
 PATIENCE = 15.0
 """Seconds after Ctrl-C in which the ranks may finish a sample and answer."""
 
-
 FAREWELL = 5.0
 """Seconds that torchrun has to end by itself once its ranks have."""
-
 
 _ECHOES = ("Connection closed by peer", "Connection reset by peer", "DistNetworkError")
 """What gloo and the store say where the other side is gone."""
 
-
 LAUNCHER = "torch.distributed.run"
-
 
 WORKER = "datbench.timing.ranks"
 

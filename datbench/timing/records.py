@@ -19,7 +19,6 @@ Stopped = Literal["interval", "budget", "samples", "timeout", "interrupted"]
 """Why sampling ended: the interval was narrow enough, the seconds or the samples were used up, the
 process had no time left for all of the seconds, or somebody pressed Ctrl-C."""
 
-
 Group = Literal["formula", "left out", "rest"]
 """Whose time it is: a term's of the formula; a term's that the formula leaves out; no term's."""
 
@@ -249,10 +248,8 @@ class Measurements:
 TimeOutcome = Literal["measured", "interrupted", "out of memory", "crashed", "timed out", "failed"]
 """How a run ended. Interrupted: by Ctrl-C, and the finished samples are kept."""
 
-
 WAITED = "the other side did not take its turns"
 """Why a process failed that was to take turns with another, which was not there or hung."""
-
 
 UNFINISHED = "unfinished"
 """The entry of a worker's early answer that names what is still to come."""
@@ -462,3 +459,41 @@ def _percentile(ordered: Sequence[float], percent: int, calls: int) -> Percentil
     below = int(place)
     above = min(below + 1, len(ordered) - 1)
     return Percentile(percent, ordered[below] + (place - below) * (ordered[above] - ordered[below]))
+
+
+@dataclass(frozen=True)
+class Side:
+    """One of the two that are compared.
+
+    Args:
+        python: an interpreter with another installed version of the project.
+        source: a checkout of the project.
+    """
+
+    model: str
+    setting: Setting
+    how: How
+    python: str | None = None
+    source: str | None = None
+
+    def words(self) -> dict[str, str]:
+        """Everything about it, each in a word or two."""
+        how, setting = self.how, self.setting
+        return {
+            "model": self.model,
+            "res": str(setting.resolution),
+            "batch": f"batch {setting.batch}",
+            "dtype": setting.dtype,
+            "attention": f"{setting.attention} attention",
+            "device": setting.device,
+            "mode": how.mode,
+            "threads": "" if how.threads is None else _threads(how.threads),
+            "compile": "compiled" if how.compile else "",
+            "channels_last": "channels last" if how.channels_last else "",
+            "python": "" if self.python is None else f"python {self.python}",
+            "source": "" if self.source is None else f"source {self.source}",
+        }
+
+
+def _threads(number: int) -> str:
+    return "1 thread" if number == 1 else f"{number} threads"

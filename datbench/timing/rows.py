@@ -31,10 +31,8 @@ from .sample import Interval, median_interval
 CERTAIN = 0.95
 """Coverage that an interval is expected to have."""
 
-
 SCATTERS = 0.25
 """How far a ceiling's fastest sample may lie above its median before that is told."""
-
 
 _WHY = {
     "matrix product": " (another size or kernel is faster, or the machine was slower then)",

@@ -118,26 +118,20 @@ def exponent(sizes: Sequence[float], costs: Sequence[float], level: float = 0.95
 
 Clock: TypeAlias = Callable[[], float]
 
-
 Stopwatch: TypeAlias = Callable[[Callable[[], object], int], float]
 """Seconds that so many calls take."""
-
 
 FEWEST = 12
 """Samples before the first look at them; six would do for an interval, not for a warm-up."""
 
-
 MOST = 20_000
 """Samples that are kept at most."""
-
 
 WINDOW = 5
 """Samples whose median is the level at a place."""
 
-
 SAME = 0.02
 """Levels that differ by less, relatively, are one."""
-
 
 OVERHEAD = 0.01
 """Of a sample, the part that the clock itself may take."""

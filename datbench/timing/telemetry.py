@@ -29,10 +29,8 @@ from .sample import Clock
 Span: TypeAlias = tuple[float, float]
 """When a sample began and ended."""
 
-
 Point: TypeAlias = tuple[float, float]
 """A moment, and the joules since some other."""
-
 
 THROTTLING: Mapping[int, str] = {
     0x04: "SwPowerCap",
@@ -43,7 +41,6 @@ THROTTLING: Mapping[int, str] = {
 }
 """Bits of nvml.h's nvmlClocksEventReasons, older nvmlClocksThrottleReasons. Left out is what slows
 nothing down or was chosen: GpuIdle, ApplicationsClocksSetting, SyncBoost, DisplayClockSetting."""
-
 
 _QUESTIONS = ("clock", "power", "temperature", "reasons")
 
@@ -251,10 +248,8 @@ def at(points: Sequence[Point], moment: float) -> float:
 INTERVAL = 0.02
 """Seconds between two rounds of questions."""
 
-
 PATIENCE = 0.3
 """Seconds that the counter of energy has to move once more after the last sample."""
-
 
 NOT_A_GPU = "only NVIDIA's driver is asked; a CPU has no telemetry"
 

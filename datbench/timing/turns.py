@@ -27,29 +27,22 @@ from .sample import Clock
 TURN = 0.02
 """Seconds after which the turn is given away; a sample that has begun is finished."""
 
-
 LEAST = 2
 """Samples of a turn."""
-
 
 REST = 0.001
 """Seconds between two looks at whether this process's threads have come to rest."""
 
-
 REST_MOST = 0.25
 """Seconds that they are waited for; LLVM's OpenMP looks for work for 0.2 s, GNU's for 0.01."""
-
 
 TIRED = 3
 """Rests in a row that did not come, after which they are not waited for any more."""
 
-
 RESTLESS = 0.2
 """Of the other side's turns, processor time of this process that is worth a doubt."""
 
-
 THREADS = Path("/proc/self/task")
-
 
 _GIVEN, _OVER = b".", b"e"
 

@@ -118,9 +118,7 @@ def _machine(row: ThroughputRow) -> str:
 CERTAIN = 0.95
 """Coverage below which an interval is not shown: too few samples, or processes, to have one."""
 
-
 _SETTING = ("batch", "dtype", "device", "attention")
-
 
 _HOW = ("mode", "compile", "channels_last", "flush")
 
@@ -241,7 +239,6 @@ def many(rows: Sequence[ThroughputRow]) -> Table:
 
 
 _TITLES = {"resolution": "input", "channels_last": "channels last"}
-
 
 _MORE = (
     "outcome",

@@ -31,25 +31,19 @@ from .turns import of as taking_turns
 LEAST = 0.2
 """Of the budget, before an interval is trusted: clocks take a while to rise."""
 
-
 MARGIN = 0.5
 """Seconds before the time-out in which nothing is begun, so that the answer is still written."""
-
 
 HALF = 0.45
 """Of the time that is left, where another process takes turns; some is for what lies between."""
 
-
 CEILINGS = 0.3
 """Seconds for the ceilings, relative to the budget."""
-
 
 CEILINGS_LEAST = 1.5
 """Seconds for them at least; with fewer, a cold call would be all there is."""
 
-
 CEILINGS_MOST = 3.0
-
 
 LATE = "--timeout left no time for it"
 

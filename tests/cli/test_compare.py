@@ -13,11 +13,10 @@ from typing import Any
 import pytest
 
 from datbench.cli.compare import Options, side, split
-from datbench.compare.records import Side
 from datbench.errors import UsageError
 from datbench.setting import How, Setting
 from datbench.timing import process
-from datbench.timing.records import ProcessTiming, Timing
+from datbench.timing.records import ProcessTiming, Side, Timing
 
 from .runner import Result, Run
 

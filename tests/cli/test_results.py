@@ -29,7 +29,7 @@ MADE: dict[str, tuple[str, ...]] = {
     "memory-largest": ("memory", "dat_t", "--res", "32", "--largest", "2GiB"),
     "table": ("table", "6"),
 }
-"""Every command that needs no time; the measured kinds are made in tests/results."""
+"""Every command that needs no time; the measured kinds are made in tests/test_records.py."""
 
 DRAWN_ALIKE = set(MADE) - {"params", "models", "show", "env"}
 """Of the others the fields stand in plain columns."""

@@ -25,8 +25,8 @@ from datbench.profile.attribute import (
     runs_of,
     spans_of,
 )
-from datbench.profile.profile import observe, running
-from datbench.run import Runner, build_for_count, kept
+from datbench.profile.profile import Runner, kept, observe, running
+from datbench.run import build_for_count
 from datbench.setting import Attention, Kind, Resolution, Setting
 
 LINEAR = {Kind.LINEAR: 100}

@@ -23,10 +23,10 @@ from torch.utils._pytree import tree_leaves
 from ...models.declared import Declaration, observing
 from ...models.resolve import Spec
 from ...process import Ending, ask
-from ...run import below_autograd, quiet, unchanged
+from ...run import quiet, unchanged
 from ...setting import MULTIPLY_ADDS, Kind, Setting
 from ..conventions import CONVENTIONS, Convention
-from ..count import Count, count_anywhere
+from ..count import Count, below_autograd, count_anywhere
 from ..recorder import ModuleTracker, OperatorCall, Recorder
 from ..records import Chain, ExplainRow, PeerRow, PeerTerm, Term
 from .adapters import PEERS, Amount, Peer, Tally
@@ -43,7 +43,6 @@ SIZES = ("parameters", "parameters x items", "parameters x positions", "rows")
 parameters; as often as its output is long in the first dimension; as often as its output has
 positions, were its second dimension the channels; and the rows of its output, along the last.
 """
-
 
 _PRODUCTS = frozenset(map(str, MULTIPLY_ADDS))
 
@@ -180,10 +179,8 @@ def _sizes(module: nn.Module, outputs: list[torch.Size]) -> dict[Column, int]:
 Weigh = Callable[[Kind, str], int]
 """The weight of a kind inside a module of some class."""
 
-
 PRODUCTS = "torch/2"
 """What torch's counter says, in MACs: the multiply-adds and nothing else."""
-
 
 TWICE = "2 x MACs"
 """The same in FLOPs, which is what torch's counter prints."""
@@ -545,10 +542,8 @@ def _unexplained(left: Mapping[str, Fraction]) -> list[PeerTerm]:
 
 WORKER = "datbench.count.peers.adapters"
 
-
 TIMEOUT = 300.0
 """Seconds that one counter may take, unless told."""
-
 
 LONGEST = 200
 """Characters of a reason that are shown."""

@@ -16,22 +16,17 @@ from typing import Generic, TypeAlias, TypeVar
 
 C = TypeVar("C", bound=Hashable)
 
-
 MOST = 3
 """Columns that one explanation may have."""
-
 
 SUBSETS = 20_000
 """Choices of columns that are tried before a search is given up."""
 
-
 SMALL = 16
 """The largest weight that a single row is believed for."""
 
-
 LARGE = 1000
 """The largest weight that several rows are believed for."""
-
 
 PLAIN: tuple[Fraction, ...] = tuple(
     Fraction(n, d) for d in (1, 2) for n in (-1, 1, -2, 2, 3, 4, 5, -3, -4, -5) if d == 1 or n % 2
@@ -106,7 +101,6 @@ def _distinct_columns(
 
 
 Table: TypeAlias = Sequence[tuple[tuple[int, ...], Fraction]]
-
 
 Equation: TypeAlias = tuple[Fraction, ...]
 """Amounts of some columns, and the target."""

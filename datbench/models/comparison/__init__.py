@@ -17,5 +17,4 @@ from .spec import Comparisons, ComparisonSpec
 
 COMPARISONS = Comparisons((*PVT_SPECS, *CEIT_SPECS, *GLIT_SPECS, *REGIONVIT_SPECS))
 
-
 __all__ = ["COMPARISONS", "ComparisonSpec"]

@@ -48,16 +48,13 @@ class Ceit:
 
 CEIT_S = Ceit(dim=384, heads=6)
 
-
 CEIT_SPECS = (ComparisonSpec("ceit_s", CEIT_S, "CeiT (ICCV 2021)", "CeiT-S, convolutions in FFNs"),)
-
 
 # CeiT: "Incorporating Convolution Designs into Visual Transformers" (Yuan et al., ICCV 2021).
 #
 # An image-to-tokens stem, blocks whose feed-forward network has a depthwise convolution, and one
 # last block over the class tokens of all blocks. Where paper and published code (coeusguo/ceit)
 # differ, the code is followed: its last block runs over every class token and not only the last.
-
 
 PATCH = 4
 """Side of a patch of the stem's map, which has stride 4 itself."""

@@ -66,7 +66,6 @@ class GlitNet:
 
 _MIXED = Glit(attention=1, local=4, expansion=6)
 
-
 GLIT_T = GlitNet(
     dim=192,
     blocks=(
@@ -85,14 +84,11 @@ GLIT_T = GlitNet(
     ),
 )
 
-
 GLIT_SPECS = (
     ComparisonSpec("glit_t", GLIT_T, "GLiT (ICCV 2021)", "GLiT-Tiny, searched, global and local"),
 )
 
-
 # GLiT's modules: attention over all tokens beside a gated convolution along their sequence.
-
 
 PATCH = 16
 

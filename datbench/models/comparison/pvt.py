@@ -83,27 +83,19 @@ def _pvt(depths: tuple[int, int, int, int], deformable_points: int | None = None
 
 PVT_T = _pvt((2, 2, 2, 2))
 
-
 PVT_S = _pvt((3, 4, 6, 3))
-
 
 PVT_M = _pvt((3, 4, 18, 3))
 
-
 PVT_L = _pvt((3, 8, 27, 3))
-
 
 DPT_T = _pvt((2, 2, 2, 2), deformable_points=3)
 
-
 DPT_S = _pvt((3, 4, 6, 3), deformable_points=3)
-
 
 DPT_M = _pvt((3, 4, 18, 3), deformable_points=3)
 
-
 _PVT, _DPT = "PVT (ICCV 2021)", "DPT (ACM MM 2021)"
-
 
 PVT_SPECS = (
     ComparisonSpec("pvt_t", PVT_T, _PVT, "PVT-Tiny"),
@@ -115,9 +107,7 @@ PVT_SPECS = (
     ComparisonSpec("dpt_m", DPT_M, _DPT, "DPT-Medium, PVT with deformable patches"),
 )
 
-
 # Deformable patch embedding (DePatch, of DPT): each patch moves and scales what it covers.
-
 
 INITIAL_EXTENT = 0.25
 """Half the side of the initial box, in patches: points on pixel centres of a 2x2 patch."""

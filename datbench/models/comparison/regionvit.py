@@ -47,7 +47,6 @@ class RegionVit:
 
 REGIONVIT_S = RegionVit(dims=(96, 192, 384, 768), heads=(3, 6, 12, 24), depths=(2, 2, 8, 2))
 
-
 REGIONVIT_SPECS = (
     ComparisonSpec(
         "regionvit_s",
@@ -57,14 +56,12 @@ REGIONVIT_SPECS = (
     ),
 )
 
-
 # RegionViT: "Regional-to-Local Attention for Vision Transformers" (Chen et al., ICLR 2022).
 #
 # Local tokens lie on a map of stride 4; a regional token stands for a window of them. In a block
 # the regional tokens attend to each other, then each window attends within itself and its regional
 # token, through the same attention weights. Regional maps are window times coarser than local ones
 # at every stage.
-
 
 STRIDE = 4
 """Of the first local map."""

@@ -65,9 +65,7 @@ class ComparisonSpec:
 Comparisons = Registry[ComparisonSpec]
 """Comparison models by name."""
 
-
 # What transformers over a sequence of tokens share: attention, and resized embeddings.
-
 
 EPS = 1e-6
 """Of ViT's layer norms, and of those that follow its code."""

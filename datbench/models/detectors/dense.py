@@ -31,7 +31,6 @@ from .modules import (
 
 PROPOSALS = 1000  # a box head's, mmdetection's `forward_dummy`
 
-
 MASKS = 100  # a mask head's
 
 

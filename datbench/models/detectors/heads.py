@@ -13,13 +13,10 @@ from ..external import CONFIG
 JOINT = "+"
 """Between a backbone's name and a head's: ``dat_t+retinanet``."""
 
-
 MIN_SIDE = 64
 """Smallest side in pixels: the coarsest level of a pyramid (stride 64) keeps one."""
 
-
 COCO = Resolution(1280, 800)
-
 
 ADE20K = Resolution(2048, 512)  # 512x2048 as mmseg writes it, height first
 

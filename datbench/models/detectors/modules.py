@@ -42,12 +42,9 @@ def nearest(x: Tensor, like: Tensor) -> Tensor:
 
 CLASSES = 80  # COCO's
 
-
 DIM = 256
 
-
 BOX_SIDE = 7
-
 
 MASK_SIDE = 14
 
@@ -141,18 +138,14 @@ class MaskHead(nn.Module):
 Box = tuple[float, float, float, float]
 """x and y of the first corner and of the last, in pixels of the input."""
 
-
 FINEST = 56
 """Boxes below this side (the geometric mean) times two are of the finest level (FPN, Eq. 1)."""
 
-
 _SMALLEST = 16.0
-
 
 # Fractional parts of multiples of these are spread evenly over the unit cube in four dimensions
 # (additive recurrence with the root of x^5 = x + 1).
 _ROOT = 1.1673039782614187
-
 
 _STEPS = tuple(_ROOT**-i for i in range(1, 5))
 
@@ -292,7 +285,6 @@ class FPN(nn.Module):
 
 
 SEGMENTATION_CLASSES = 150  # ADE20K's
-
 
 _DROPOUT = 0.1
 

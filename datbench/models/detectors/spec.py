@@ -20,7 +20,6 @@ if TYPE_CHECKING:
 
 Backbone: TypeAlias = ModelSpec | ComparisonSpec | TimmSpec | TransformersSpec | FactorySpec
 
-
 NORMED = ("swin_",)
 """Models of timm's whose feature maps come without the norms that the published detection code
 has (SwinTransformer/Swin-Transformer-Object-Detection, `norm0` to `norm3`)."""

@@ -17,7 +17,7 @@ from datbench.timing.records import (
 from datbench.timing.rows import Results, measure_rows
 from datbench.timing.sample import median_interval
 
-ODD = "tests.throughput.odd_models"
+ODD = "tests.timing.odd_models"
 ONE, TWO, THREE = (f"{ODD}:{name}" for name in ("plain", "fills", "exits"))  # nothing runs here
 
 SETTING = Setting(Resolution(32, 32), 8, device="cpu")

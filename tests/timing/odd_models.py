@@ -1,4 +1,4 @@
-"""Models that do odd things when they run, as `tests.throughput.odd_models:NAME`."""
+"""Models that do odd things when they run, as `tests.timing.odd_models:NAME`."""
 
 import os
 import signal

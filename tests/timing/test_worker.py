@@ -21,7 +21,7 @@ from datbench.timing.records import ProcessTiming
 
 from . import odd_models
 
-ODD = "tests.throughput.odd_models"
+ODD = "tests.timing.odd_models"
 SETTING = Setting(Resolution(32, 32), 2, device="cpu")
 QUICK = How(budget=0.05, threads=1)
 

@@ -7,10 +7,8 @@ import time
 from collections.abc import Iterator
 from dataclasses import replace
 
-import fake_driver
 import pytest
 import torch
-from fake_driver import Driver, NVMLError
 
 from datbench.machine import Place
 from datbench.timing import telemetry
@@ -27,6 +25,9 @@ from datbench.timing.telemetry import (
     throttled,
     watching,
 )
+
+from . import fake_driver
+from .fake_driver import Driver, NVMLError
 
 CPU = torch.device("cpu")
 HERE = Place(fake_driver.UUID, None)

@@ -13,13 +13,12 @@ from typing import Any
 
 import pytest
 
-from datbench.compare.records import Side
 from datbench.errors import MeasurementError, UsageError
 from datbench.process import Ending
 from datbench.setting import How, Resolution, Setting
 from datbench.timing import process
 from datbench.timing.process import ended, processors, time_pair
-from datbench.timing.records import WAITED
+from datbench.timing.records import WAITED, Side
 from datbench.timing.sample import time_calls
 from datbench.timing.turns import LEAST, REST_MOST, THREADS, TIRED, TURN, Turns, threads_at_work
 
@@ -27,7 +26,7 @@ from . import odd_models
 
 pytestmark = pytest.mark.skipif(os.name != "posix", reason="pipes between processes are POSIX")
 
-ODD = "tests.throughput.odd_models"
+ODD = "tests.timing.odd_models"
 SETTING = Setting(Resolution(32, 32), 2, device="cpu")
 QUICK = How(budget=0.3, threads=1)
 

@@ -5,13 +5,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from row_samples import sample
 
 from datbench import records
 from datbench.compare.records import as_document_row
 from datbench.count.records import CountRow
 from datbench.errors import UsageError
 from datbench.records import LAYOUTS, document, dumps, read, row_problems, values
+
+from .row_samples import sample
 
 CLASSES = [(kind, name) for kind, layout in LAYOUTS.items() for name in layout.rows]
 

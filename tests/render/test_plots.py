@@ -93,7 +93,7 @@ def test_an_svg_holds_names_and_units_as_text() -> None:
 DRAW = """
 import sys
 from pathlib import Path
-from tests.report.test_plots import BARS, FIGURE
+from tests.render.test_plots import BARS, FIGURE
 from datbench.report.plots import to_bytes
 for suffix in (".svg", ".PNG"):
     Path(sys.argv[1] + suffix).write_bytes(to_bytes([FIGURE, BARS], suffix))
