@@ -5,23 +5,25 @@ from __future__ import annotations
 import os
 import signal
 import sys
-import tempfile
 import threading
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from types import FrameType
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import Any
 
 import typer
 
 from ..errors import DatbenchError, UsageError
+from ..files import target
+from ..files import write_whole as write_whole
 from ..render import text as render_text
 from ..render.table import Table
+from ..render.terminal import PLAIN_WIDTH
+from ..render.terminal import console as console
+from ..render.terminal import progress as progress
+from ..render.terminal import status as status
 from .options import Format
-
-if TYPE_CHECKING:
-    from rich.console import Console
 
 _SUFFIXES = {
     ".txt": Format.TABLE,
@@ -30,9 +32,6 @@ _SUFFIXES = {
     ".json": Format.JSON,
     ".tex": Format.LATEX,
 }
-
-PLAIN_WIDTH = 120
-"""Columns of a table that no terminal bounds."""
 
 READER_GONE = 141
 """Exit code of a program whose reader has left (`datbench ... | head`), as a shell reports it."""
@@ -78,7 +77,7 @@ def _check_path(out: Path, option: str) -> None:
         raise UsageError(f"{option} {out}: no permission to write to it.")
     if out.exists() and not out.is_file():
         return  # a device or a pipe: nothing is made beside it
-    folder = _target(out).parent
+    folder = target(out).parent
     if not folder.is_dir():
         raise UsageError(f"{option} {out}: there is no directory {folder}.")
     if not os.access(folder, os.W_OK):
@@ -96,17 +95,6 @@ def check_apart(out: Path | None, read: Iterable[Path]) -> None:
         same = os.path.realpath(out) == os.path.realpath(path)
         if same or (out.exists() and path.exists() and out.samefile(path)):
             raise UsageError(f"--out {out} is {path}, which is read; name another file.")
-
-
-def console(stderr: bool = False) -> Console:
-    """A rich console: colours on a terminal only; wide where nothing bounds the width."""
-    from rich.console import Console
-
-    stream = sys.stderr if stderr else sys.stdout
-    bounded = (stream is not None and stream.isatty()) or "COLUMNS" in os.environ
-    return Console(
-        stderr=stderr, width=None if bounded else PLAIN_WIDTH, highlight=False, soft_wrap=False
-    )
 
 
 def emit(
@@ -174,85 +162,6 @@ def as_text(tables: Sequence[Table], content: dict[str, Any], wanted: Format) ->
 def _trimmed(text: str) -> str:
     """Lines without the blanks that fill a table's last column."""
     return "".join(f"{line.rstrip()}\n" for line in text.splitlines())
-
-
-def write_whole(path: Path, content: str | bytes) -> None:
-    """Write beside and rename, so that the file is whole or as it was.
-
-    A link keeps pointing where it does; a device or a pipe is written to as it stands.
-
-    Raises:
-        DatbenchError: the system refused, for example because the disk is full.
-    """
-    # Names of files need not be UTF-8.
-    data = content if isinstance(content, bytes) else content.encode("utf-8", "backslashreplace")
-    try:
-        if path.exists() and not path.is_file():
-            path.write_bytes(data)
-        else:
-            _replace(_target(path), data)
-    except OSError as error:
-        raise DatbenchError(f"could not write {path}: {error.strerror}.") from error
-
-
-def _replace(path: Path, data: bytes) -> None:
-    mode = path.stat().st_mode & 0o777 if path.exists() else 0o666 & ~_umask()
-    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-    temporary = Path(name)
-    try:
-        with open(handle, "wb") as file:
-            file.write(data)
-        temporary.chmod(mode)
-        temporary.replace(path)
-    except BaseException:
-        temporary.unlink(missing_ok=True)
-        raise
-
-
-def _target(path: Path) -> Path:
-    """Where a link points to in the end; the path itself if it is none."""
-    return Path(os.path.realpath(path))
-
-
-def _umask() -> int:
-    mask = os.umask(0)
-    os.umask(mask)
-    return mask
-
-
-# A progress bar on standard error, where there is something to wait for and somebody to see.
-
-
-Job = TypeVar("Job")
-
-
-def progress(jobs: Sequence[Job], name: Callable[[Job], str]) -> Iterable[Job]:
-    """Yield every job, showing the name of the one at work."""
-    if len(jobs) < 2 or sys.stderr is None or not sys.stderr.isatty():
-        return jobs
-    return _shown(jobs, name)
-
-
-def _shown(jobs: Sequence[Job], name: Callable[[Job], str]) -> Iterator[Job]:
-    from rich.progress import Progress
-
-    with Progress(console=console(stderr=True), transient=True) as bar:
-        task = bar.add_task("", total=len(jobs))
-        for job in jobs:
-            bar.update(task, description=name(job))
-            yield job
-            bar.advance(task)
-
-
-@contextmanager
-def status() -> Iterator[Callable[[str], None]]:
-    """A function that shows what is at work, where somebody watches."""
-    if sys.stderr is None or not sys.stderr.isatty():
-        yield lambda text: None
-        return
-
-    with console(stderr=True).status("") as shown:
-        yield shown.update
 
 
 # What a signal means to a command that has something to keep.

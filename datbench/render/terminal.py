@@ -1,19 +1,73 @@
-"""Plots as plain text: characters on a grid, and a legend that says what they are.
+"""The terminal: its console, what is at work, and plots as characters with a legend.
 
-Drawn here and not by plotext, whose figure is one global object, and whose API changed wholly from
-version 5 to 6.
+Plots are drawn here and not by plotext, whose figure is one global object, and whose API changed
+wholly from version 5 to 6.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+import os
+import sys
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import pairwise
 from textwrap import wrap
+from typing import TYPE_CHECKING, TypeVar
 
 from .. import units
 from .figure import Bars, Figure, Part, Series, total_of
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+PLAIN_WIDTH = 120
+"""Columns of a table that no terminal bounds."""
+
+
+def console(stderr: bool = False) -> Console:
+    """A rich console: colours on a terminal only; wide where nothing bounds the width."""
+    from rich.console import Console
+
+    stream = sys.stderr if stderr else sys.stdout
+    bounded = (stream is not None and stream.isatty()) or "COLUMNS" in os.environ
+    return Console(
+        stderr=stderr, width=None if bounded else PLAIN_WIDTH, highlight=False, soft_wrap=False
+    )
+
+
+Job = TypeVar("Job")
+
+
+def progress(jobs: Sequence[Job], name: Callable[[Job], str]) -> Iterable[Job]:
+    """Yield every job, showing the name of the one at work."""
+    if len(jobs) < 2 or sys.stderr is None or not sys.stderr.isatty():
+        return jobs
+    return _shown(jobs, name)
+
+
+def _shown(jobs: Sequence[Job], name: Callable[[Job], str]) -> Iterator[Job]:
+    from rich.progress import Progress
+
+    with Progress(console=console(stderr=True), transient=True) as bar:
+        task = bar.add_task("", total=len(jobs))
+        for job in jobs:
+            bar.update(task, description=name(job))
+            yield job
+            bar.advance(task)
+
+
+@contextmanager
+def status() -> Iterator[Callable[[str], None]]:
+    """A function that shows what is at work, where somebody watches."""
+    if sys.stderr is None or not sys.stderr.isatty():
+        yield lambda text: None
+        return
+
+    with console(stderr=True).status("") as shown:
+        yield shown.update
+
 
 MARKERS = "●■▲◆○□△◇▼▽★☆"
 

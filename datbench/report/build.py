@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any
 
 from ..count.records import CountRow
 from ..errors import DatbenchError, UsageError
+from ..files import umask
 from ..gate.records import CountBaseline, MemoryBaseline
 from ..memory.records import MemoryRow
 from ..process import command, serve
@@ -79,7 +80,7 @@ def computed(
         before: what to compute of a model besides its own size, where `sizes` is None.
         idle: called with what is there while another process is still at the tables.
     """
-    from ..cli.output import progress
+    from ..render.terminal import progress
     from .records import Missing
 
     made = _Made()
@@ -366,7 +367,7 @@ def _put(out: Path, files: Files) -> None:
             path = beside / name
             path.parent.mkdir(exist_ok=True)
             path.write_bytes(data)
-        beside.chmod(0o777 & ~_umask())
+        beside.chmod(0o777 & ~umask())
         if not out.exists():
             beside.rename(out)
             return
@@ -375,12 +376,6 @@ def _put(out: Path, files: Files) -> None:
             (beside / name).replace(out / name)
     finally:
         shutil.rmtree(beside, ignore_errors=True)
-
-
-def _umask() -> int:
-    mask = os.umask(0)
-    os.umask(mask)
-    return mask
 
 
 def summarise(path: str | None, text: str) -> None:
@@ -431,10 +426,10 @@ def compared(tables: Sequence[TableData]) -> dict[str, Comparison]:
     """The papers' tables, compared, by name; models that they share are counted once."""
     if not tables:
         return {}
-    from ..cli.output import progress
     from ..paper.tables import paper_tables
     from ..paper.verdicts import compare
     from ..paper.workshop import Workshop
+    from ..render.terminal import progress
 
     workshop = Workshop()
     found = {}

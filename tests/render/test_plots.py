@@ -94,7 +94,7 @@ DRAW = """
 import sys
 from pathlib import Path
 from tests.render.test_plots import BARS, FIGURE
-from datbench.report.plots import to_bytes
+from datbench.render.plot import to_bytes
 for suffix in (".svg", ".PNG"):
     Path(sys.argv[1] + suffix).write_bytes(to_bytes([FIGURE, BARS], suffix))
 assert "torch" not in sys.modules and "matplotlib.pyplot" not in sys.modules
