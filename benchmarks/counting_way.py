@@ -14,7 +14,7 @@ import warnings
 
 def count_with_datbench() -> tuple[float, int]:
     import datbench
-    from datbench.count.conventions import CONVENTIONS
+    from datbench.counting.conventions import CONVENTIONS
 
     setting = datbench.Setting(datbench.Resolution(1280, 800))
     count_model = datbench.count_model  # imported on first use

@@ -14,20 +14,20 @@ _LAZY = {
     "create_model": "datbench.models.resolve",
     "list_models": "datbench.models.dat",
     "load_checkpoint": "datbench.models.checkpoints",
-    "count": "datbench.count.count",
-    "count_model": "datbench.count.count",
-    "parameters": "datbench.count.count",
-    "register_rule": "datbench.count.rules",
+    "count": "datbench.counting.count",
+    "count_model": "datbench.counting.count",
+    "parameters": "datbench.counting.count",
+    "register_rule": "datbench.counting.rules",
     "Resolution": "datbench.setting",
     "Setting": "datbench.setting",
     "DatbenchError": "datbench.errors",
 }
 
 if TYPE_CHECKING:
-    from datbench.count.count import count as count
-    from datbench.count.count import count_model as count_model
-    from datbench.count.count import parameters as parameters
-    from datbench.count.rules import register_rule as register_rule
+    from datbench.counting.count import count as count
+    from datbench.counting.count import count_model as count_model
+    from datbench.counting.count import parameters as parameters
+    from datbench.counting.rules import register_rule as register_rule
     from datbench.errors import DatbenchError as DatbenchError
     from datbench.models.checkpoints import load_checkpoint as load_checkpoint
     from datbench.models.dat import list_models as list_models

@@ -52,7 +52,7 @@ class Ending:
 ENDED = "ended"
 """The entry of an answer whose process did not end well after it, with how that was."""
 
-PACKAGES = Path(__file__).resolve().parents[2]
+PACKAGES = Path(__file__).resolve().parents[1]
 """The folder of the package that runs here, whichever way it was found."""
 
 

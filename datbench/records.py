@@ -332,8 +332,8 @@ class Layout:
 
 
 LAYOUTS: dict[str, Layout] = {
-    "flops": Layout(("count.records:CountRow",)),
-    "explain": Layout(("count.records:ExplainRow",)),
+    "flops": Layout(("counting.records:CountRow",)),
+    "explain": Layout(("counting.records:ExplainRow",)),
     "params": Layout(("records:ParamsEntry",)),
     "models": Layout(("records:ModelEntry",)),
     "show": Layout(("records:ShowEntry",)),

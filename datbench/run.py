@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
 from torch.utils._pytree import tree_leaves
 
-from .count.operators import ShapesOnly
+from .counting.operators import ShapesOnly
 from .errors import DatbenchError, MeasurementError
 from .models.resolve import Spec, build, is_ours, resolve
 from .setting import How, Optimizer, Setting

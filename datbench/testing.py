@@ -20,8 +20,8 @@ from .setting import MEMORY_MODES, PLAIN, MemoryMode
 if TYPE_CHECKING:
     from torch import nn
 
-    from .count.conventions import Convention
-    from .count.count import Count
+    from .counting.conventions import Convention
+    from .counting.count import Count
 
 # What one run of a model counts and what it holds, by module, operator and category.
 #
@@ -122,8 +122,8 @@ def flops(
         UnknownNameError: there is no such convention.
         MeasurementError: a backward was asked for and nothing has a gradient.
     """
-    from .count.conventions import convention as find
-    from .count.count import count
+    from .counting.conventions import convention as find
+    from .counting.count import count
 
     rules = find(convention)
     with _named_arguments(model, kwargs or {}):

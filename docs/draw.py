@@ -4,9 +4,9 @@ from pathlib import Path
 
 from rich.console import Console
 
-from datbench.count.conventions import CONVENTIONS
-from datbench.count.count import count_row
-from datbench.count.view import one_model
+from datbench.counting.conventions import CONVENTIONS
+from datbench.counting.count import count_row
+from datbench.counting.view import one_model
 from datbench.eq10.curves import cost_against_side, share_against_stride
 from datbench.eq10.identity import identities
 from datbench.eq10.view import stacks

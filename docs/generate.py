@@ -102,7 +102,7 @@ def _exit_codes() -> str:
 
 def rules() -> str:
     """Every operator's rule, and every convention's weights."""
-    from datbench.count.rules import ABOUT, RULES
+    from datbench.counting.rules import ABOUT, RULES
 
     groups: dict[tuple[str, str], list[str]] = {}
     for operator, about in ABOUT.items():

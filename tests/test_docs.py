@@ -9,7 +9,7 @@ from types import ModuleType
 
 import pytest
 
-from datbench.count.rules import ABOUT, RULES
+from datbench.counting.rules import ABOUT, RULES
 
 ROOT = Path(__file__).parents[1]
 DOCS = ROOT / "docs"

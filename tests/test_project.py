@@ -39,7 +39,7 @@ def test_public_names_are_pinned() -> None:
     "code",
     [
         "import datbench",
-        "import datbench.render.text, datbench.count.view, datbench.count.records",
+        "import datbench.render.text, datbench.counting.view, datbench.counting.records",
         "from datbench.cli.main import main; main(['--help'])",
         "from datbench.cli.main import main; main(['models'])",
         "from datbench.cli.main import main; main(['show', 'dat_t'])",

@@ -8,7 +8,7 @@ import pytest
 
 from datbench import records
 from datbench.compare.records import as_document_row
-from datbench.count.records import CountRow
+from datbench.counting.records import CountRow
 from datbench.errors import UsageError
 from datbench.records import LAYOUTS, document, dumps, read, row_problems, values
 

@@ -100,7 +100,7 @@ def draw(modules: Sequence[ModuleTerms], chosen: bool, terminal: bool, path: Pat
 
 def fit_report(grid: str, convention: str, failing: bool, wanted: Format, out: Path | None) -> None:
     """The coefficients from counts alone; with `failing`, an inexact fit is an error."""
-    from ..count.conventions import CONVENTIONS
+    from ..counting.conventions import CONVENTIONS
     from ..eq10.identity import fit, parse_grid
     from ..eq10.view import fit_table
     from ..machine import summary

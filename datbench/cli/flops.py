@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from ..count.conventions import CONVENTIONS
-from ..count.conventions import convention as find_convention
+from ..counting.conventions import CONVENTIONS
+from ..counting.conventions import convention as find_convention
 from ..errors import CheckFailed, UnknownNameError, UsageError
 from ..setting import ATTENTIONS, DTYPES, Resolution, Setting
 from .options import (
@@ -27,8 +27,8 @@ from .options import (
 )
 
 if TYPE_CHECKING:
-    from ..count.records import CountRow
-    from ..count.view import By
+    from ..counting.records import CountRow
+    from ..counting.view import By
     from ..models.resolve import Spec
 
 PARTS: tuple[By, ...] = ("part", "stage", "operator", "module")
@@ -154,7 +154,7 @@ def _count(jobs: list[tuple[Spec, Setting]], convention: str) -> list[CountRow]:
 
     weights = find_convention(convention)
     # torch is imported here, after everything that the user may have mistyped was checked.
-    from ..count.count import count_row
+    from ..counting.count import count_row
     from ..machine import check_device
 
     for device in {setting.device for _, setting in jobs}:
@@ -168,7 +168,7 @@ def _count(jobs: list[tuple[Spec, Setting]], convention: str) -> list[CountRow]:
 def _write(
     rows: list[CountRow], parts: list[By], depth: int | None, wanted: Format, out: Out
 ) -> None:
-    from ..count.view import many_models, one_model
+    from ..counting.view import many_models, one_model
     from ..machine import summary
     from ..records import document
     from .output import emit
@@ -246,8 +246,8 @@ def explain(
         raise UsageError(f"--timeout {timeout:g}: write a number of seconds above 0.")
     setting = Setting(resolution, attention=attention, features=features)
     # torch is imported here, after everything that the user may have mistyped was checked.
-    from ..count.peers.explain import TIMEOUT, explain_row
-    from ..count.view import explain_tables, flat_table
+    from ..counting.peers.explain import TIMEOUT, explain_row
+    from ..counting.view import explain_tables, flat_table
     from ..machine import summary
     from ..records import document
     from .output import emit, progress

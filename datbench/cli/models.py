@@ -167,7 +167,7 @@ def params(
         raise UnknownNameError.among("breakdown", by, BY)
     if by != "total" and len(chosen) > 1:
         raise UsageError(f"--by {by} breaks down one model; name only one.")
-    from ..count.count import parameters, parameters_by_part, parameters_by_stage
+    from ..counting.count import parameters, parameters_by_part, parameters_by_stage
     from ..machine import summary
     from ..run import build_for_count
     from ..setting import Setting
@@ -268,8 +268,8 @@ def _others(spec: Spec, size: Resolution) -> tuple[list[Table], dict[str, Any]]:
     """The parts of a model that has to be built to be seen."""
     from dataclasses import asdict
 
-    from ..count.count import parts
-    from ..count.view import parts_table
+    from ..counting.count import parts
+    from ..counting.view import parts_table
     from ..run import build_for_count
     from ..setting import Setting
 

@@ -13,7 +13,7 @@ from ..setting import MAX_BATCH, MEMORY_MODES, Resolution, Setting
 from .options import Models, Resolutions, complete, resolutions, specs
 
 if TYPE_CHECKING:
-    from ..count.records import CountRow
+    from ..counting.records import CountRow
     from ..memory.records import MemoryRow
     from ..models.resolve import Spec
     from ..render.figure import Plot, Rect
@@ -170,8 +170,8 @@ def _cost(asked: Asked) -> Plot:
 
 
 def _counted(jobs: Sequence[tuple[Spec, Setting]]) -> list[CountRow]:
-    from ..count.conventions import convention
-    from ..count.count import count_row
+    from ..counting.conventions import convention
+    from ..counting.count import count_row
     from .output import progress
 
     fvcore = convention("fvcore")

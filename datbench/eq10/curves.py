@@ -10,8 +10,8 @@ from dataclasses import dataclass, replace
 
 import torch
 
-from ..count.count import count
-from ..count.operators import ShapesOnly
+from ..counting.count import count
+from ..counting.operators import ShapesOnly
 from ..errors import UsageError
 from ..models import config
 from ..models.mixers import make_mixer

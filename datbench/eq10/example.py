@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import torch
 
-from ..count.count import count
-from ..count.operators import ShapesOnly
+from ..counting.count import count
+from ..counting.operators import ShapesOnly
 from ..models.config import Deformable, Window
 from ..models.mixers.attention import Mixer
 from ..models.mixers.deformable import DeformableAttention

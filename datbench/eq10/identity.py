@@ -15,10 +15,10 @@ from typing import Any, TypeAlias
 import torch
 from torch import Tensor, nn
 
-from ..count.conventions import CONVENTIONS, Convention
-from ..count.count import count, count_built
-from ..count.operators import ShapesOnly
-from ..count.recorder import OperatorCall
+from ..counting.conventions import CONVENTIONS, Convention
+from ..counting.count import count, count_built
+from ..counting.operators import ShapesOnly
+from ..counting.recorder import OperatorCall
 from ..errors import UsageError
 from ..models.config import Deformable
 from ..models.mixers.attention import Mixer

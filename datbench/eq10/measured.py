@@ -14,8 +14,8 @@ from torch import Tensor, nn
 from torch.autograd.profiler import profile, record_function
 
 from .. import units
-from ..count.count import count
-from ..count.recorder import OperatorCall
+from ..counting.count import count
+from ..counting.recorder import OperatorCall
 from ..errors import MeasurementError, UsageError
 from ..machine import check_device
 from ..models.config import Deformable, DeformableDetr, SpatialReduction, Stage, Window

@@ -11,8 +11,8 @@ import numpy
 import torch
 from torch import nn
 
-from ..count.conventions import CONVENTIONS
-from ..count.count import Count, count_anywhere, parameters
+from ..counting.conventions import CONVENTIONS
+from ..counting.count import Count, count_anywhere, parameters
 from ..errors import DatbenchError, MeasurementError, MissingError, UnknownNameError
 from ..memory.records import MemoryRow
 from ..memory.simulate import memory_row

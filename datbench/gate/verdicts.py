@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 from ..compare.decide import decide_samples
 from ..compare.files import KEPT, SAMPLING
 from ..compare.records import FLOOR, LEVEL
-from ..count.conventions import CONVENTIONS
+from ..counting.conventions import CONVENTIONS
 from ..machine import HARDWARE, SOFTWARE
 from ..models.resolve import resolve
 from ..setting import How

@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ..count.shapes import channels_last, contiguous, elementwise, predict
+from ..counting.shapes import channels_last, contiguous, elementwise, predict
 
 Kernel = Callable[..., Any]
 

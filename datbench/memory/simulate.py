@@ -15,9 +15,9 @@ from torch import Tensor, nn
 from torch.utils._pytree import tree_leaves
 from torch.utils.checkpoint import checkpoint
 
-from ..count.count import stage_of
-from ..count.operators import EagerMode, execute, plan_of
-from ..count.recorder import ModuleTracker
+from ..counting.count import stage_of
+from ..counting.operators import EagerMode, execute, plan_of
+from ..counting.recorder import ModuleTracker
 from ..errors import DatbenchError, MeasurementError, UsageError
 from ..models.pyramid import StageModule
 from ..models.resolve import Spec, is_ours, resolve

@@ -17,7 +17,7 @@ from functools import cache
 import torch
 from torch import nn
 
-from ..count.count import count
+from ..counting.count import count
 from ..errors import MissingError
 from ..models.config import Deformable, Downsample, FeedForward, Mixer, Pyramid, Stage, Window
 from ..models.dat import REGISTRY

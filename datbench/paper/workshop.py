@@ -8,8 +8,8 @@ from dataclasses import dataclass, replace
 import torch
 from torch import nn
 
-from ..count.conventions import CONVENTIONS, Convention
-from ..count.count import Count, count_anywhere, count_built, mask_elements, parameters
+from ..counting.conventions import CONVENTIONS, Convention
+from ..counting.count import Count, count_anywhere, count_built, mask_elements, parameters
 from ..errors import DatbenchError, UsageError
 from ..memory.device import measure_gpu
 from ..memory.records import GpuRow

@@ -27,7 +27,7 @@ from torch import nn
 from torch.autograd.profiler import profile, record_function
 from torch.nn.modules.module import register_module_forward_hook, register_module_forward_pre_hook
 
-from ..count.recorder import OperatorCall
+from ..counting.recorder import OperatorCall
 from ..models.declared import Declaration
 from .records import ProfilePhase
 

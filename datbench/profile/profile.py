@@ -27,9 +27,9 @@ from torch.profiler import ProfilerActivity, profile
 from torch.utils._pytree import tree_leaves
 
 from .. import units
-from ..count.conventions import CONVENTIONS
-from ..count.count import count, count_model, stage_of
-from ..count.recorder import ModuleTracker, OperatorCall, Recorder
+from ..counting.conventions import CONVENTIONS
+from ..counting.count import count, count_model, stage_of
+from ..counting.recorder import ModuleTracker, OperatorCall, Recorder
 from ..errors import DatbenchError, MeasurementError, UsageError
 from ..models.declared import observing
 from ..models.resolve import Spec, resolve

@@ -18,7 +18,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
-from ..count.records import CountRow
+from ..counting.records import CountRow
 from ..errors import DatbenchError, UsageError
 from ..files import umask
 from ..gate.records import CountBaseline, MemoryBaseline
@@ -169,8 +169,8 @@ class _Made:
             self.failed.append((f"{spec.name}, memory", str(error)))
 
     def _counts(self, spec: Spec, own: Sequence[Setting], others: Sequence[int]) -> None:
-        from ..count.conventions import CONVENTIONS
-        from ..count.count import count_row
+        from ..counting.conventions import CONVENTIONS
+        from ..counting.count import count_row
 
         fvcore = CONVENTIONS["fvcore"]
         counted = [count_row(spec, setting, fvcore) for setting in own]

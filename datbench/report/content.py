@@ -8,7 +8,7 @@ from dataclasses import replace
 from typing import Any
 
 from .. import units
-from ..count import view
+from ..counting import view
 from ..eq10.records import ModuleTerms
 from ..eq10.view import DEFORMABLE, modules_csv, modules_table, stacks
 from ..machine import place_of

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from .. import units
-from ..count.records import CountRow
+from ..counting.records import CountRow
 from ..gate.records import CountBaseline, MemoryBaseline
 from ..machine import same_place
 from ..memory.records import MemoryRow

@@ -31,7 +31,7 @@ def tables_of(content: Document, name: str, one: bool = False) -> Tables:
 
 
 def _flops(rows: Sequence[Any], content: Document, one: bool) -> Tables:
-    from ..count.view import many_models, one_model
+    from ..counting.view import many_models, one_model
 
     if one or len(rows) > 1:
         # One heading cannot stand over MACs and FLOPs.
@@ -97,7 +97,7 @@ def _profile(rows: Sequence[Any], content: Document, one: bool) -> Tables:
 
 
 def _explain(rows: Sequence[Any], content: Document, one: bool) -> Tables:
-    from ..count.view import explain_tables, flat_table
+    from ..counting.view import explain_tables, flat_table
 
     return [table for row in rows for table in ([flat_table(row)] if one else explain_tables(row))]
 

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from .. import units
-from ..count.records import CountRow
+from ..counting.records import CountRow
 from ..errors import DatbenchError, UsageError
 from ..machine import place_of, same_place
 from ..memory.records import CATEGORIES, MemoryRow

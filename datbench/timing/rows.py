@@ -8,8 +8,8 @@ from functools import partial
 from statistics import median
 from typing import Protocol
 
-from ..count.conventions import CONVENTIONS
-from ..count.count import count_anywhere
+from ..counting.conventions import CONVENTIONS
+from ..counting.count import count_anywhere
 from ..errors import DatbenchError
 from ..models.resolve import Spec
 from ..setting import How, Setting

@@ -124,7 +124,7 @@ def test_no_such_device_here(run: Run) -> None:
 def test_the_first_mistake_is_found_before_any_work(
     run: Run, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from datbench.count import count
+    from datbench.counting import count
 
     monkeypatch.setattr(count, "count_row", lambda *_: pytest.fail("counted"))
     for wrong in (("dat_ss",), ("--res", "1"), ("--out", "x.foo"), ("--device", "quantum")):
@@ -185,7 +185,7 @@ def test_debug_shows_the_traceback(run: Run) -> None:
 
 
 def test_an_interrupt_is_no_traceback(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
-    from datbench.count import count
+    from datbench.counting import count
 
     def interrupted(*_: object) -> None:
         raise KeyboardInterrupt

@@ -7,10 +7,10 @@ from dataclasses import replace
 import pandas as pd
 import pytest
 
-from datbench.count.peers import explain
-from datbench.count.peers.adapters import PEERS, Peer
-from datbench.count.records import Chain, PeerTerm, Term
-from datbench.count.view import rule, sentence, what
+from datbench.counting.peers import explain
+from datbench.counting.peers.adapters import PEERS, Peer
+from datbench.counting.records import Chain, PeerTerm, Term
+from datbench.counting.view import rule, sentence, what
 
 from .runner import Run
 
@@ -111,7 +111,7 @@ def test_the_other_counters_as_a_table(run: Run, monkeypatch: pytest.MonkeyPatch
         replace(agreeing, name="total", difference=3 * 10**9, terms=None),
         explain._without(torch, None, "did not finish in 3 s (--timeout)"),
     )
-    monkeypatch.setattr("datbench.count.peers.explain.peer_rows", lambda *_: rows)
+    monkeypatch.setattr("datbench.counting.peers.explain.peer_rows", lambda *_: rows)
     text = unwrapped(run(*SMALL, "--run-peers", "--timeout", "3").text)
     assert "torch gives the same figure: nothing to explain." in text
     assert "total gives a total alone: its difference cannot be traced to operators." in text

@@ -8,8 +8,8 @@ from typing import Any
 import pandas as pd
 import pytest
 
-from datbench.count import count
-from datbench.count.records import CountRow
+from datbench.counting import count
+from datbench.counting.records import CountRow
 
 from .runner import Run
 

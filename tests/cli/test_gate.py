@@ -12,7 +12,7 @@ import numpy
 import pytest
 import torch
 
-from datbench.count.rules import RULES
+from datbench.counting.rules import RULES
 from datbench.errors import MeasurementError
 from datbench.gate.compute import again, count_baseline
 from datbench.gate.files import public, read_baseline
@@ -152,7 +152,7 @@ def test_one_mac_of_a_rule_is_found_and_named(
             cost[Kind.CONV] += 1
         return cost
 
-    from datbench.count import operators
+    from datbench.counting import operators
 
     monkeypatch.setitem(RULES, "aten::conv2d", heavier)
     monkeypatch.setattr(operators, "_plans", {})

@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import pytest
 
-from datbench.count.conventions import CONVENTIONS
+from datbench.counting.conventions import CONVENTIONS
 from datbench.eq10 import identity
 from datbench.eq10.example import claims
 from datbench.eq10.identity import MONOMIALS, fit, parse_grid

@@ -8,7 +8,7 @@ import random
 import pytest
 import torch
 
-from datbench.count.count import count
+from datbench.counting.count import count
 from datbench.eq10 import measured
 from datbench.eq10.measured import measure
 from datbench.eq10.view import name, tables

@@ -10,7 +10,7 @@ import torch.nn.functional as F
 
 import datbench
 from datbench import Resolution, Setting
-from datbench.count.conventions import CONVENTIONS
+from datbench.counting.conventions import CONVENTIONS
 from datbench.errors import UnknownNameError, UsageError
 from datbench.models.comparison import COMPARISONS
 from datbench.models.comparison.ceit import Ceit, CeitModel

@@ -4,7 +4,7 @@ from collections import Counter
 
 import pytest
 
-from datbench.count.count import count_anywhere
+from datbench.counting.count import count_anywhere
 from datbench.models.dat import REGISTRY
 from datbench.models.detectors.heads import HEADS
 from datbench.paper import search

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 import datbench
 from datbench import Resolution, Setting
-from datbench.count.conventions import CONVENTIONS
+from datbench.counting.conventions import CONVENTIONS
 from datbench.errors import UnknownNameError, UsageError
 from datbench.models.comparison import COMPARISONS
 from datbench.models.comparison.pvt import DPT_T, PVT_T, DeformablePatch, Pvt, PyramidTransformer

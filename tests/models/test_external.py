@@ -9,8 +9,8 @@ from torch import nn
 
 import datbench
 from datbench import Resolution, Setting
-from datbench.count.conventions import CONVENTIONS
-from datbench.count.count import count_anywhere
+from datbench.counting.conventions import CONVENTIONS
+from datbench.counting.count import count_anywhere
 from datbench.errors import MeasurementError, UnknownNameError, UsageError
 from datbench.models.external import FactorySpec, TimmSpec
 from datbench.models.resolve import resolve

@@ -12,7 +12,7 @@ import torch
 from torch import nn
 
 import datbench
-from datbench.count.conventions import CONVENTIONS
+from datbench.counting.conventions import CONVENTIONS
 from datbench.models.detectors.dense import MODULES
 from datbench.models.detectors.heads import HEADS
 from datbench.models.detectors.modules import (

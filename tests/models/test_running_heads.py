@@ -7,7 +7,7 @@ from torch import Tensor, nn
 from torch.utils._pytree import tree_leaves
 
 import datbench
-from datbench.count.count import count_anywhere
+from datbench.counting.count import count_anywhere
 from datbench.errors import MeasurementError, UnknownNameError, UsageError
 from datbench.memory import simulate
 from datbench.memory.verify import profiled

@@ -293,7 +293,7 @@ def test_a_copy_is_a_model_too(timm: Any) -> None:
 
 
 def test_it_counts_the_same(timm: Any) -> None:
-    from datbench.count.conventions import CONVENTIONS
+    from datbench.counting.conventions import CONVENTIONS
 
     x = torch.empty(1, 3, 224, 224, device="meta")
     counts = [

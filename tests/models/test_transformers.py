@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 import datbench
 from datbench import Resolution, Setting
-from datbench.count.conventions import CONVENTIONS
+from datbench.counting.conventions import CONVENTIONS
 from datbench.errors import DatbenchError, LibraryError, UnknownNameError, UsageError
 from datbench.models.comparison.pvt import EPS, PVT_T, PyramidTransformer
 from datbench.models.resolve import resolve

@@ -201,7 +201,7 @@ def test_stem_projection_is_counted_as_the_published_convolution() -> None:
         "fvcore": pixels * (64 * 96 - 32 * 48 - 32 * 5),  # no bias, norms five times
         "mmdet": pixels * (64 * 96 + 96 - 32 * (48 + 1) - 32 * 2),  # bias, norms twice
     }
-    from datbench.count.conventions import CONVENTIONS
+    from datbench.counting.conventions import CONVENTIONS
 
     counts = []
     for config in (narrow, replace(narrow, stem_dim=96)):
@@ -217,7 +217,7 @@ def test_stem_projection_against_fvcore() -> None:
     fvcore_nn = pytest.importorskip(
         "fvcore.nn", reason="needs datbench[peers]", exc_type=ImportError
     )
-    from datbench.count.conventions import CONVENTIONS
+    from datbench.counting.conventions import CONVENTIONS
 
     model = datbench.create_model(read_config(CONFIGS / "dat_t_ss_ld.yaml")).eval()
     x = torch.randn(1, 3, 96, 160)

@@ -7,8 +7,8 @@ import pytest
 import torch
 from torch.nn.modules import module as globals_of
 
-from datbench.count.count import count
-from datbench.count.recorder import OperatorCall
+from datbench.counting.count import count
+from datbench.counting.recorder import OperatorCall
 from datbench.models.resolve import resolve
 from datbench.profile.attribute import (
     FORWARD,

@@ -54,8 +54,8 @@ def test_shares_are_of_the_whole(name: str, request: pytest.FixtureRequest) -> N
 
 
 def test_macs_are_the_counters(dat: ProfileRow) -> None:
-    from datbench.count.conventions import CONVENTIONS
-    from datbench.count.count import count_model
+    from datbench.counting.conventions import CONVENTIONS
+    from datbench.counting.count import count_model
 
     counted = count_model("dat_t", Setting(Resolution(32, 32), backward=True))
     assert dat.macs == counted.total(CONVENTIONS["fvcore"])

@@ -237,7 +237,7 @@ def _whole(amount: float) -> Amount:
     return int(amount) if amount == int(amount) else amount
 
 
-# The process in which one counter counts one model: `python -m datbench.count.peers.adapters`.
+# The process in which one counter counts one model: `python -m datbench.counting.peers.adapters`.
 #
 # How the job comes in and the answer goes out, `datbench.process` says.
 

@@ -10,8 +10,8 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 import datbench
-from datbench.count.conventions import CONVENTIONS
-from datbench.count.count import Count
+from datbench.counting.conventions import CONVENTIONS
+from datbench.counting.count import Count
 from datbench.setting import Kind
 
 TORCH = CONVENTIONS["torch"]
@@ -226,7 +226,7 @@ def custom_op() -> Callable[[Tensor], Tensor]:
 def test_a_custom_operator_is_unknown_until_it_has_a_rule(
     custom_op: Callable[[Tensor], Tensor],
 ) -> None:
-    from datbench.count import operators, rules
+    from datbench.counting import operators, rules
 
     count = _count(lambda x: custom_op(x) + 1, (4, 4))
     (unknown,) = count.with_status("unknown", FVCORE)

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 import datbench
 from benchmarks.published_way import goldens
-from datbench.count.conventions import CONVENTIONS
+from datbench.counting.conventions import CONVENTIONS
 
 MMDET = CONVENTIONS["mmdet"]
 

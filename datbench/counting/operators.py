@@ -40,7 +40,7 @@ class EagerMode(_Mode):
 
     Torch otherwise wraps a mode's handler in `torch._dynamo.disable`, whose first call imports the
     whole compiler: about as long as `import torch` itself. Compiled modules run eagerly under
-    these modes in any case (`datbench.count.count`).
+    these modes in any case (`datbench.counting.count`).
     """
 
     supports_higher_order_operators = True

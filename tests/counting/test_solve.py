@@ -6,7 +6,7 @@ from random import Random
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from datbench.count.peers.solve import PLAIN, Row, solve
+from datbench.counting.peers.solve import PLAIN, Row, solve
 
 COLUMNS = list("abcdef")
 WEIGHTS = st.sampled_from(PLAIN)

@@ -7,7 +7,7 @@ import pytest
 
 import datbench
 from datbench import Resolution, Setting
-from datbench.count.conventions import CONVENTIONS
+from datbench.counting.conventions import CONVENTIONS
 from datbench.models.dat import REGISTRY
 from datbench.paper.published import published, references
 

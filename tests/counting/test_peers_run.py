@@ -14,9 +14,9 @@ import pytest
 import torch
 
 from datbench import process
-from datbench.count.peers import explain
-from datbench.count.peers.adapters import PEERS, Peer
-from datbench.count.peers.explain import Observed, observe
+from datbench.counting.peers import explain
+from datbench.counting.peers.adapters import PEERS, Peer
+from datbench.counting.peers.explain import Observed, observe
 from datbench.run import build_for_count
 from datbench.setting import Resolution, Setting
 
@@ -139,7 +139,7 @@ def test_a_worker_ends_with_its_standard_input(tmp_path: Path) -> None:
     large = dataclasses.replace(SETTING, resolution=Resolution(4096, 4096))
     job = explain._job(PEERS["torch"], "dat_t", large) | {"result": str(tmp_path / "r.json")}
     process = subprocess.Popen(
-        [sys.executable, "-m", "datbench.count.peers.adapters"], stdin=subprocess.PIPE, text=True
+        [sys.executable, "-m", "datbench.counting.peers.adapters"], stdin=subprocess.PIPE, text=True
     )
     process.communicate(json.dumps(job) + "\n", timeout=20)  # closes it
     assert process.returncode == 1

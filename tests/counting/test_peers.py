@@ -9,7 +9,7 @@ from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
 import datbench
-from datbench.count.conventions import CONVENTIONS
+from datbench.counting.conventions import CONVENTIONS
 
 timm = pytest.importorskip("timm", reason="needs datbench[timm]", exc_type=ImportError)
 fvcore_nn = pytest.importorskip("fvcore.nn", reason="needs datbench[peers]", exc_type=ImportError)

@@ -8,8 +8,8 @@ from torch import nn
 
 import datbench
 from datbench import Resolution, Setting
-from datbench.count.conventions import CONVENTIONS
-from datbench.count.count import Count
+from datbench.counting.conventions import CONVENTIONS
+from datbench.counting.count import Count
 
 NAMES = ["dat_t", "datpp_t", "dat_t_sra", "dat_t_ddetr_16_16"]
 

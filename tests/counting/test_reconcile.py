@@ -7,10 +7,10 @@ import torch
 from torch import nn
 
 import datbench
-from datbench.count.conventions import CONVENTIONS
-from datbench.count.count import Count, count_built
-from datbench.count.peers.explain import label, reconcile
-from datbench.count.records import Chain
+from datbench.counting.conventions import CONVENTIONS
+from datbench.counting.count import Count, count_built
+from datbench.counting.peers.explain import label, reconcile
+from datbench.counting.records import Chain
 from datbench.run import build_for_count
 from datbench.setting import Kind, Resolution, Setting
 

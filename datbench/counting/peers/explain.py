@@ -540,7 +540,7 @@ def _unexplained(left: Mapping[str, Fraction]) -> list[PeerTerm]:
 # Counters, each in a process of its own.
 
 
-WORKER = "datbench.count.peers.adapters"
+WORKER = "datbench.counting.peers.adapters"
 
 TIMEOUT = 300.0
 """Seconds that one counter may take, unless told."""

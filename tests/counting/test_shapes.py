@@ -12,9 +12,9 @@ from torch import Tensor
 
 import datbench
 from datbench import Resolution, Setting
-from datbench.count import recorder
-from datbench.count.operators import Plan, execute
-from datbench.count.shapes import elementwise, predict
+from datbench.counting import recorder
+from datbench.counting.operators import Plan, execute
+from datbench.counting.shapes import elementwise, predict
 
 Result = tuple[str, list[tuple[tuple[int, ...], tuple[int, ...], torch.dtype]]]
 

@@ -9,9 +9,9 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from datbench.count.peers.adapters import PEERS, Tally
-from datbench.count.peers.explain import explain, observe
-from datbench.count.records import PeerTerm
+from datbench.counting.peers.adapters import PEERS, Tally
+from datbench.counting.peers.explain import explain, observe
+from datbench.counting.records import PeerTerm
 from datbench.run import build_for_count
 from datbench.setting import Resolution, Setting
 
