@@ -103,13 +103,13 @@ def software(a: Sequence[Mapping[str, Any]], b: Sequence[Mapping[str, Any]]) -> 
     """What differs in versions between the environments of two sides, or within one, in words."""
     said = []
     for name in SOFTWARE:
-        one, other = (_distinct(each[name] for each in side if name in each) for side in (a, b))
+        one, other = (distinct(each[name] for each in side if name in each) for side in (a, b))
         if one and other and (one != other or len(one) > 1):
-            said.append(f"{name} {_joined(one)} for A, {_joined(other)} for B")
+            said.append(f"{name} {joined(one)} for A, {joined(other)} for B")
     return said
 
 
-def _distinct(values: Iterable[Any]) -> list[Any]:
+def distinct(values: Iterable[Any]) -> list[Any]:
     """Each value once, in one order; they need not be hashable."""
     found: list[Any] = []
     for value in values:
@@ -118,11 +118,13 @@ def _distinct(values: Iterable[Any]) -> list[Any]:
     return sorted(found, key=repr)
 
 
-def _joined(values: Sequence[Any]) -> str:
-    return ", ".join(map(_short, values))
+def joined(values: Sequence[Any]) -> str:
+    """Values in words, with commas between them."""
+    return ", ".join(map(short, values))
 
 
-def _short(value: Any) -> str:
+def short(value: Any) -> str:
+    """A value of an environment in words; GPUs by their names."""
     if isinstance(value, list):
         names = [str(v.get("name") if isinstance(v, dict) else v) for v in value]
         return ", ".join(names) or "none"

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from enum import Enum
+from types import SimpleNamespace
 from typing import Any, Literal
 
 from .errors import ResolutionError, UsageError
@@ -206,7 +207,7 @@ class How:
 
 FACTS = (
     "model resolution batch dtype device attention backward features mode optimizer autocast "
-    "checkpointing compile channels_last flush gpus threads"
+    "checkpointing compile channels_last flush gpus threads python source"
 ).split()
 """What a record's figures belong to, in the order of its columns."""
 
@@ -229,6 +230,8 @@ _WORDS: dict[str, tuple[Callable[[Any], str], str]] = {
     "gpus": (lambda n: f"on each of {n} ranks", ""),
     "device": (lambda name: f"on {name}", ""),
     "threads": (lambda n: "1 thread" if n == 1 else f"{n} threads", "torch's threads"),
+    "python": (lambda path: f"python {path}", "this python"),
+    "source": (lambda path: f"source {path}", "as installed"),
 }
 """Each fact in words, in the order in which they are said; and in words where it does not hold."""
 
@@ -238,6 +241,7 @@ def facts(row: Any) -> dict[str, Any]:
     `How` has. A record without a mode is a count: of a forward, or of a backward too.
     """
     parts = [getattr(row, name, None) for name in ("setting", "recipe", "how")]
+    parts = [SimpleNamespace(**part) if isinstance(part, Mapping) else part for part in parts]
     holders = [row, *(part for part in parts if part is not None)]
     found = {}
     for name in FACTS:
@@ -284,16 +288,18 @@ def varying(rows: Sequence[Any]) -> list[str]:
 def labels(rows: Sequence[Any]) -> list[str]:
     """A name for each record: the model, the facts in which they differ, at last a number."""
     several = varying(rows)
-    named = []
-    for row in rows:
-        found = facts(row)
-        said = [
-            say(found[name]) if _holds(name, found[name]) else otherwise
-            for name, (say, otherwise) in _WORDS.items()
-            if name in several and name in found
-        ]
-        named.append(", ".join([row.model, *filter(None, said)]))
-    return numbered(named)
+    return numbered([label(row, several) for row in rows])
+
+
+def label(row: Any, names: Sequence[str]) -> str:
+    """A record's model and the named facts, each in words also where it does not hold."""
+    found = facts(row)
+    said = [
+        say(found[name]) if _holds(name, found[name]) else otherwise
+        for name, (say, otherwise) in _WORDS.items()
+        if name in names and name in found
+    ]
+    return ", ".join([row.model, *filter(None, said)])
 
 
 def numbered(names: Sequence[str]) -> list[str]:

@@ -80,12 +80,24 @@ def printable(text: str) -> str:
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
 
 
-# What measured attention modules answer, in sentences.
+def rate(value: float) -> str:
+    """A number a second: four figures, as many as an interval of 0.1 % shows."""
+    return integer(value) if value >= 999.95 else f"{value:#.4g}"
 
 
 def percent(value: float) -> str:
     """``0.153`` -> ``15.3 %``."""
     return f"{100 * value:.1f} %"
+
+
+def signed_percent(value: float) -> str:
+    """``0.153`` -> ``+15.3 %``."""
+    return f"{100 * value:+.1f} %"
+
+
+def short_percent(value: float) -> str:
+    """``0.02`` -> ``2 %``, ``0.01234`` -> ``1.23 %``: at most three figures."""
+    return f"{100 * value:.3g} %"
 
 
 def factor(value: float) -> str:

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import os
 import re
+import secrets
 import shutil
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, fields, replace
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, NoReturn, TypeVar
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -20,7 +21,6 @@ from ..compare.records import (
     PROCESSES,
     FalseAlarms,
     Plan,
-    SideName,
     Verdict,
     VersusRow,
 )
@@ -35,56 +35,26 @@ from ..errors import (
 )
 from ..setting import ATTENTIONS, DTYPES, MAX_BATCH, TIME_MODES, How, Resolution, Setting
 from ..timing.records import Side
-from .options import ChannelsLast, Format, Out, OutputFormat, complete
+from .options import ChannelsLast, Format, Out, OutputFormat, complete, default_device, one_of
 
 if TYPE_CHECKING:
-    from ..compare.run import Compared, Pairs
-    from ..timing.records import ProcessTiming
+    from ..compare.run import Step
 
-# What `datbench compare` takes as a side: ``MODEL[@option=value,...]``, or a result file.
+# A side as it is written: ``MODEL[@option=value,...]``.
 
-Name = TypeVar("Name", bound=str)
-
-MOST_THREADS = 4096
+NAMES = "batch res dtype device attention mode threads compile channels_last python source".split()
+"""Options of a side."""
 
 FLAGS = ("compile", "channels_last")
+
+MOST_THREADS = 4096
 
 _OPTION = re.compile(r"[A-Za-z_-]+(=.*)?")
 
 _TRUTH = {"": True, "yes": True, "true": True, "1": True, "no": False, "false": False, "0": False}
 
 
-@dataclass(frozen=True)
-class Options:
-    """Of one side, as they are written; None where they were not given."""
-
-    batch: str | None = None
-    res: str | None = None
-    dtype: str | None = None
-    device: str | None = None
-    attention: str | None = None
-    mode: str | None = None
-    threads: str | None = None
-    compile: str | None = None
-    channels_last: str | None = None
-    python: str | None = None
-    source: str | None = None
-
-    def given(self) -> dict[str, str]:
-        """The options that were given."""
-        found = {name: getattr(self, name) for name in NAMES}
-        return {name: value for name, value in found.items() if value is not None}
-
-
-NAMES = tuple(each.name for each in fields(Options))
-
-
-def is_file(text: str) -> bool:
-    """Whether a side is a result file."""
-    return text.lower().endswith(".json") or ("@" not in text and Path(text).is_file())
-
-
-def split(text: str) -> tuple[str, Options]:
+def split(text: str) -> tuple[str, dict[str, str]]:
     """The model, and the options behind the last ``@`` that has any.
 
     Raises:
@@ -96,17 +66,17 @@ def split(text: str) -> tuple[str, Options]:
         found = _given_pairs(text[at + 1 :])
         if found is None:
             continue
-        unknown = [name for name, _ in found if name not in NAMES]
+        names = [name for name, _ in found]
+        unknown = [name for name in names if name not in NAMES]
         if unknown:
             if ":" in text and Path(text.partition(":")[2]).exists():
                 continue  # a part of a path
             raise UnknownNameError.among("option", unknown[0], NAMES, f"It stands in {text!r}.")
-        names = [name for name, _ in found]
         twice = next((name for name in names if names.count(name) > 1), None)
         if twice:
             raise UsageError(f"{text!r} gives {twice} twice.")
-        return text[:at], Options(**dict(found))
-    return text, Options()
+        return text[:at], dict(found)
+    return text, {}
 
 
 def _given_pairs(tail: str) -> list[tuple[str, str]] | None:
@@ -117,16 +87,17 @@ def _given_pairs(tail: str) -> list[tuple[str, str]] | None:
         if rest and _given_pairs(rest) is None:
             return None
         raise UsageError(f"'@{tail}' leaves an option out between its commas.")
-    flags = [part.replace("-", "_") in FLAGS for part in parts]
-    if not all(map(_OPTION.fullmatch, parts)):
-        return None
-    if not all(flag or "=" in part for flag, part in zip(flags, parts, strict=True)):
-        return None
-    split = [part.partition("=") for part in parts]
-    return [(name.replace("-", "_"), value.strip()) for name, _, value in split]
+    found = []
+    for part in parts:
+        name, equals, value = part.partition("=")
+        name = name.replace("-", "_")
+        if not _OPTION.fullmatch(part) or not (equals or name in FLAGS):
+            return None
+        found.append((name, value.strip()))
+    return found
 
 
-def side(text: str, common: Options, how: How) -> Side:
+def side(text: str, common: dict[str, str], how: How) -> Side:
     """A side that can be run; its own options count before the common ones.
 
     Raises:
@@ -135,30 +106,24 @@ def side(text: str, common: Options, how: How) -> Side:
     model, own = split(text)
     if not model:
         raise UsageError(f"{text!r} names no model; write MODEL@option=value.")
-    told: dict[str, str] = {**common.given(), **own.given()}
-    mode = _named("mode", told.get("mode", "infer"), TIME_MODES)
-    settled = replace(
+    told = {**common, **own}
+    how = replace(
         how,
-        mode=mode,
+        mode=one_of("mode", told.get("mode", "infer"), TIME_MODES),
         threads=_whole("threads", told["threads"], MOST_THREADS) if "threads" in told else None,
         compile=_flag("compile", told),
         channels_last=_flag("channels_last", told),
     )
-    python, source = _python(told.get("python")), _source(told.get("source"))
+    python = _python(told["python"]) if "python" in told else None
+    source = _source(told["source"]) if "source" in told else None
     setting = Setting(
-        _resolution(model, told.get("res"), python is not None or source is not None),
+        _resolution(model, told.get("res"), elsewhere=bool(python or source)),
         _whole("batch", told.get("batch", "1"), MAX_BATCH),
-        _named("dtype", told.get("dtype", "float32"), DTYPES),
-        told.get("device") or _default_device(),
-        _named("attention", told.get("attention", "eager"), ATTENTIONS),
+        one_of("dtype", told.get("dtype", "float32"), DTYPES),
+        told.get("device") or default_device(),
+        one_of("attention", told.get("attention", "eager"), ATTENTIONS),
     )
-    return Side(model, setting, settled, python, source)
-
-
-def _default_device() -> str:
-    import torch
-
-    return "cuda" if torch.cuda.is_available() else "cpu"
+    return Side(model, setting, how, python, source)
 
 
 def _resolution(model: str, text: str | None, elsewhere: bool) -> Resolution:
@@ -176,38 +141,27 @@ def _resolution(model: str, text: str | None, elsewhere: bool) -> Resolution:
     return spec.resolution if text is None else Resolution.parse(text)
 
 
-def _named(what: str, name: str, known: tuple[Name, ...]) -> Name:
-    for one in known:
-        if one == name:
-            return one
-    raise UnknownNameError.among(what, name, known)
-
-
 def _whole(what: str, text: str, most: int) -> int:
     if not re.fullmatch("[0-9]{1,9}", text) or not 1 <= int(text) <= most:
         raise UsageError(f"{what} {text!r}: write a number from 1 to {most}.")
     return int(text)
 
 
-def _flag(name: str, told: Mapping[str, str]) -> bool:
+def _flag(name: str, told: dict[str, str]) -> bool:
     text = told.get(name, "no").lower()
     if text not in _TRUTH:
         raise UsageError(f"{name} {text!r}: write yes or no.")
     return _TRUTH[text]
 
 
-def _python(text: str | None) -> str | None:
-    if text is None:
-        return None
+def _python(text: str) -> str:
     found = shutil.which(str(Path(text).expanduser()))
     if found is None:
         raise UsageError(f"python {text!r}: there is no such program; name a Python interpreter.")
     return str(Path(found).absolute())
 
 
-def _source(text: str | None) -> str | None:
-    if text is None:
-        return None
+def _source(text: str) -> str:
     folder = Path(text).expanduser().absolute()
     if not (folder / "datbench" / "__init__.py").is_file():
         raise UsageError(f"source {text!r}: there is no datbench/__init__.py in it.")
@@ -215,6 +169,9 @@ def _source(text: str | None) -> str | None:
 
 
 BUDGET, TIMEOUT, TIMEOUT_COMPILED = 2.0, 300.0, 1800.0
+
+START = 4.0
+"""Seconds that a process takes besides its timing, before one has been seen: `import torch`."""
 
 ABOUT_SIDE = "MODEL[@option=value,...], or a result of `datbench throughput --format json`."
 
@@ -359,49 +316,59 @@ def compare(
     from .output import choose_format
 
     wanted = choose_format(format, out)
-    common = Options(
-        batch,
-        res,
-        dtype,
-        device,
-        attention,
-        mode,
-        threads,
-        "yes" if compile else None,
-        "yes" if channels_last else None,
-    )
-    _check(floor, level)
-    if b is None and not aa:
-        raise UsageError("name B too, or give --aa N to compare A with itself.")
-    files = [is_file(text) for text in (a, b) if text is not None]
-    if any(files):
-        if not all(files) or b is None:
-            raise UsageError("a result file is compared with a result file, not with a model.")
-        own = (processes, max_processes, budget, timeout, seed)
-        if common.given() or aa or one_at_a_time or any(option is not None for option in own):
-            raise UsageError(
-                "two files are compared as they are; leave out what runs a model or processes."
-            )
-        compare_files(Path(a), Path(b), floor / 100, level, across_machines, wanted, out)
-        return
-    if across_machines:
-        raise UsageError("--across-machines is of two files; here both sides run on this one.")
-    how = How(budget=BUDGET if budget is None else budget)
-    one = side(a, common, how)
-    other = one if b is None else side(b, common, how)
-    # Elsewhere no process can be given another's pipes.
-    by_turns = os.name == "posix" and not one_at_a_time
-    limit = _timeout(timeout, one.how, other.how, by_turns)
-    plan = _plan(PROCESSES if processes is None else processes, max_processes, floor, level, seed)
-    plan = replace(plan, by_turns=by_turns)
-    sides(one, None if b is None else other, plan, limit, aa, wanted, out)
-
-
-def _check(floor: float, level: float) -> None:
+    given = {
+        "batch": batch,
+        "res": res,
+        "dtype": dtype,
+        "device": device,
+        "attention": attention,
+        "mode": mode,
+        "threads": threads,
+        "compile": "yes" if compile else None,
+        "channels_last": "yes" if channels_last else None,
+    }
+    common = {name: value for name, value in given.items() if value is not None}
     if not 0 < floor <= 50:
         raise UsageError(f"--floor {floor:g}: write percent, above 0 and up to 50.")
     if not 0.8 <= level <= 0.999:
         raise UsageError(f"--level {level:g}: write a level from 0.8 to 0.999.")
+    if b is None and not aa:
+        raise UsageError("name B too, or give --aa N to compare A with itself.")
+    files = [
+        text.lower().endswith(".json") or ("@" not in text and Path(text).is_file())
+        for text in filter(None, (a, b))
+    ]
+    if any(files):
+        if not all(files) or b is None:
+            raise UsageError("a result file is compared with a result file, not with a model.")
+        own = (processes, max_processes, budget, timeout, seed)
+        if common or aa or one_at_a_time or any(option is not None for option in own):
+            raise UsageError(
+                "two files are compared as they are; leave out what runs a model or processes."
+            )
+        from ..compare.files import compare_files
+
+        rows = compare_files(Path(a), Path(b), floor / 100, level, across_machines)
+        _write(rows, None, wanted, out)
+        return _end(rows)
+    if across_machines:
+        raise UsageError("--across-machines is of two files; here both sides run on this one.")
+    how = How(budget=BUDGET if budget is None else budget)
+    one = side(a, common, how)
+    other = None if b is None else side(b, common, how)
+    # Elsewhere no process can be given another's pipes.
+    by_turns = os.name == "posix" and not one_at_a_time
+    limit = _timeout(timeout, one.how, (other or one).how, by_turns)
+    plan = Plan(
+        PROCESSES if processes is None else processes,
+        max(processes or PROCESSES, EXTENDED) if max_processes is None else max_processes,
+        floor / 100,
+        level,
+        secrets.randbits(32) if seed is None else seed,
+        by_turns,
+    )
+    _check(plan)
+    return _run(one, other, plan, limit, aa, wanted, out)
 
 
 def _timeout(told: float | None, a: How, b: How, by_turns: bool) -> float:
@@ -422,144 +389,53 @@ def _timeout(told: float | None, a: How, b: How, by_turns: bool) -> float:
     return timeout
 
 
-def _plan(processes: int, most: int | None, floor: float, level: float, seed: int | None) -> Plan:
-    """The plan, if it can give a verdict at all.
-
-    Args:
-        floor: in percent.
-    """
-    import secrets
-
+def _check(plan: Plan) -> None:
+    """Whether the plan can give a verdict at all."""
     from ..compare.decide import fewest_pairs
 
-    limit = max(processes, EXTENDED) if most is None else most
-    if processes % 2 or limit % 2:
+    if plan.processes % 2 or plan.most % 2:
         raise UsageError("two processes of each side make a round; write even numbers of them.")
-    if limit < processes:
-        raise UsageError(f"--max-processes {limit} is fewer than --processes {processes}.")
-    plan = Plan(
-        processes, limit, floor / 100, level, secrets.randbits(32) if seed is None else seed
-    )
+    if plan.most < plan.processes:
+        raise UsageError(f"--max-processes {plan.most} is fewer than --processes {plan.processes}.")
     few = fewest_pairs(plan.look_level())
-    if processes < few:
+    if plan.processes < few:
         raise UsageError(
-            f"--processes {processes} cannot settle anything at --level {level:g}; write "
+            f"--processes {plan.processes} cannot settle anything at --level {plan.level:g}; write "
             f"{few + few % 2} or more."
         )
-    return plan
 
 
-# What `datbench compare` does with its sides, and how it ends.
-
-
-START = 4.0
-"""Seconds that a process takes besides its timing, before one has been seen: `import torch`."""
-
-ENDS: tuple[tuple[Verdict, type[DatbenchError]], ...] = (
-    ("slower", CheckFailed),  # a regression is one whatever the other rows are
-    ("failed", MeasurementError),
-    ("missing", MissingError),
-    ("ambiguous", AmbiguousError),
-)
-"""The error of a verdict; of several rows the first that applies."""
-
-
-def compare_files(
-    a: Path, b: Path, floor: float, level: float, across: bool, wanted: Format, out: Path | None
-) -> None:
-    """Compare two result files, row by row."""
-    from ..compare.files import compare_files, differences_of_machines, read_benchmarks
-
-    one, other = read_benchmarks(a), read_benchmarks(b)
-    machines = differences_of_machines(one, other)
-    if machines and not across:
-        raise UsageError(
-            f"{a} and {b} are from different machines ({'; '.join(machines)}); give "
-            "--across-machines to compare them anyway."
-        )
-    rows = compare_files(one, other, floor, level)
-    if not rows:
-        raise MissingError(f"neither {a} nor {b} holds a row.")
-    _write(rows, None, wanted, out)
-    _end(rows)
-
-
-def sides(
+def _run(
     a: Side, b: Side | None, plan: Plan, timeout: float, aa: int, wanted: Format, out: Path | None
 ) -> None:
-    """Run the sides by turns; first A against itself, where that is asked for.
+    """Run the sides; what was finished is written, whatever ended it.
 
     Raises:
-        KeyboardInterrupt: somebody ended it; what was finished has been written.
+        KeyboardInterrupt: somebody ended it.
+        DatbenchError: as the verdict is.
     """
-    from ..compare.run import compare, doubts, false_alarms, median_rate, processes, trusted
+    from ..compare.run import compare_sides, processes
     from ..compare.view import price
     from ..timing.process import check
     from .output import status, terminated_as_interrupt
 
-    for side in (a, b or a):
-        check(side.setting, side.how)
-    images: dict[SideName, int] = {"A": a.setting.batch, "B": (b or a).setting.batch}
-    first = processes(plan, aa) if aa else 0
-    each = a.how.budget + (START / 2 if plan.by_turns else START)  # two start at once
-    typer.echo(f"datbench: {price(plan if b else None, each, first)}", err=True)
-    alarms: FalseAlarms | None = None
-    compared: Compared | None = None
+    for each in (a, b or a):
+        check(each.setting, each.how)
+    seconds = a.how.budget + (START / 2 if plan.by_turns else START)  # two start at once
+    said = price(plan if b else None, seconds, processes(plan, aa) if aa else 0)
+    typer.echo(f"datbench: {said}", err=True)
     with status() as show, terminated_as_interrupt():
-        if aa:
-            itself = _pairs(a, a, plan, timeout)
-            alarms = false_alarms(itself, images["A"], plan, aa, _step(show, "A against itself"))
-        if alarms is None or not (b is None or alarms.interrupted or alarms.failed):
-            both = _pairs(a, b or a, plan, timeout)
-            compared = compare(both, images, plan, _step(show, "A and B"))
-    if compared is None:
+        row, alarms = compare_sides(a, b, plan, timeout, aa, lambda what: _step(show, what))
+    if row is None:
         assert alarms is not None
         return _alone(a, plan, alarms, wanted, out)
-    assert b is not None
-    row = VersusRow(
-        a,
-        b,
-        trusted(compared.decision, alarms),
-        median_rate(compared.runs, "A"),
-        median_rate(compared.runs, "B"),
-        compared.runs,
-        interleaved=True,
-        interrupted=compared.interrupted,
-        doubts=doubts(compared.runs),
-        plan=plan,
-    )
     _write([row], alarms, wanted, out)
     if row.interrupted:
         raise KeyboardInterrupt
     return _end([row])
 
 
-def _pairs(a: Side, b: Side, plan: Plan, timeout: float) -> Pairs:
-    """Times the two sides in fresh processes, as the plan wants it."""
-    from ..compare.run import one_at_a_time
-    from ..timing import process
-
-    named: dict[SideName, Side] = {"A": a, "B": b}
-
-    def sample(name: SideName) -> ProcessTiming:
-        side = named[name]
-        return process.time_in_process(
-            side.model,
-            side.setting,
-            side.how,
-            timeout=timeout,
-            python=side.python,
-            source=None if side.source is None else Path(side.source),
-        )
-
-    def by_turns(first: SideName, number: int) -> tuple[ProcessTiming, ProcessTiming]:
-        one, other = (a, b) if first == "A" else (b, a)
-        return process.time_pair(one, other, timeout, number)
-
-    return by_turns if plan.by_turns else one_at_a_time(sample)
-
-
-def _step(show: Callable[[str], None], what: str) -> Callable[[int, int, float], None]:
+def _step(show: Callable[[str], None], what: str) -> Step:
     from .. import units
 
     def step(pair: int, of: int, left: float) -> None:
@@ -570,7 +446,7 @@ def _step(show: Callable[[str], None], what: str) -> Callable[[int, int, float],
 
 
 def _alone(a: Side, plan: Plan, alarms: FalseAlarms, wanted: Format, out: Path | None) -> None:
-    """A against itself and nothing else: all that was run is written, whatever ended it.
+    """A against itself and nothing else.
 
     Raises:
         KeyboardInterrupt: somebody ended it.
@@ -602,37 +478,35 @@ def _write(
     rows: Sequence[VersusRow], alarms: FalseAlarms | None, wanted: Format, out: Path | None
 ) -> None:
     from ..compare.records import as_document_row
-    from ..compare.view import versus_tables
+    from ..compare.view import tables
     from ..machine import environment, summary
     from ..records import document
     from .output import emit
 
     # Files have the environments that they were measured in.
     here = environment() if any(row.interleaved for row in rows) else summary()
-    written = [as_document_row(row) for row in rows]
-    for row in written:
-        row["false_alarms"] = None if alarms is None else as_document_row(alarms)
-    emit(versus_tables(rows, alarms), document("compare", written, here), wanted, out)
+    more = {"false_alarms": None if alarms is None else as_document_row(alarms)}
+    written = [as_document_row(row) | more for row in rows]
+    emit(tables(rows, alarms), document("compare", written, here), wanted, out)
+
+
+ENDS: tuple[tuple[Verdict, type[DatbenchError]], ...] = (
+    ("slower", CheckFailed),  # a regression is one whatever the other rows are
+    ("failed", MeasurementError),
+    ("missing", MissingError),
+    ("ambiguous", AmbiguousError),
+)
+"""The error of a verdict; of several rows the first that applies."""
 
 
 def _end(rows: Sequence[VersusRow]) -> None:
     """Leave with the exit code of the verdicts."""
+    from ..compare.view import brief
+
     for verdict, error in ENDS:
         found = [row for row in rows if row.decision.verdict == verdict]
         if found:
-            _raise(error, verdict, found, len(rows))
-
-
-def _raise(
-    error: type[DatbenchError], verdict: Verdict, found: Sequence[VersusRow], of: int
-) -> NoReturn:
-    from ..compare.view import brief
-
-    said = brief(found[0].decision, found[0].interleaved)
-    if of == 1:
-        raise error(said)
-    raise error(f"{verdict} in {len(found)} of {of} rows; the first is {_name(found[0])}: {said}")
-
-
-def _name(row: VersusRow) -> str:
-    return row.a if isinstance(row.a, str) else row.a.model
+            said, first = brief(found[0].decision, found[0].interleaved), found[0].a
+            name = first if isinstance(first, str) else first.model
+            whose = f"{verdict} in {len(found)} of {len(rows)} rows; the first is {name}: "
+            raise error(f"{whose}{said}" if len(rows) > 1 else said)

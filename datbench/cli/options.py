@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable
 from enum import Enum
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, TypeVar
 
 import typer
 
-from ..errors import UsageError
+from ..errors import UnknownNameError, UsageError
 from ..models.comparison import COMPARISONS
 from ..models.dat import REGISTRY
 from ..models.detectors.heads import HEADS, JOINT, join
@@ -193,6 +193,28 @@ def one_spec(name: str | None, config: Path | None, with_: list[str] | None = No
     if name and config:
         raise UsageError("this takes one model: give MODEL or --config, not both.")
     return specs([name] if name else None, [config] if config else None, with_)[0]
+
+
+Name = TypeVar("Name", bound=str)
+
+
+def one_of(what: str, name: str, known: tuple[Name, ...]) -> Name:
+    """The value of an option that takes one of these.
+
+    Raises:
+        UnknownNameError: it is another.
+    """
+    for one in known:
+        if one == name:
+            return one
+    raise UnknownNameError.among(what, name, known)
+
+
+def default_device() -> str:
+    """Where models are timed: on a GPU where there is one."""
+    import torch
+
+    return "cuda" if torch.cuda.is_available() else "cpu"
 
 
 def resolutions(texts: list[str] | None) -> list[Resolution] | None:

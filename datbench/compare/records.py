@@ -5,9 +5,10 @@ Speed is images a second; a ratio of speeds is B's over A's, so that below 1 B i
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
-from typing import Any, Literal
+from statistics import median
+from typing import Any, Literal, TypeVar
 
 from ..timing.records import ProcessTiming, Side
 
@@ -150,6 +151,13 @@ class FalseAlarms:
         """Whether more than one in twenty comparisons found what is not there."""
         return self.false > 0.05 * len(self.decisions)
 
+    @property
+    def spread(self) -> float | None:
+        """How far the processes' speeds scatter: the middle half's, as a normal's deviation."""
+        rates = sorted(run.rate for run in self.runs if run.rate is not None)
+        n = len(rates)
+        return (rates[(3 * n) // 4] - rates[n // 4]) / 1.349 / median(rates) if n >= 4 else None
+
 
 @dataclass(frozen=True)
 class VersusRow:
@@ -179,20 +187,17 @@ def as_document_row(row: VersusRow | FalseAlarms) -> dict[str, Any]:
     """A row for JSON, with settings as they stand in every other document."""
     values = asdict(row)
     if isinstance(row, FalseAlarms):
-        values["verdicts"] = {verdict: row.count(verdict) for verdict in VERDICTS}
-        return values
+        return values | {"verdicts": {verdict: row.count(verdict) for verdict in VERDICTS}}
     for name, side in (("a", row.a), ("b", row.b)):
         values[name] = as_document_side(side) if isinstance(side, Side) else side
-    values["order"] = order(row.runs) if row.interleaved else None
-    return values
+    return values | {"order": order(row.runs) if row.interleaved else None}
 
 
 def as_document_side(side: Side) -> dict[str, Any]:
     """A side for JSON."""
     values = asdict(side)
     setting = values["setting"]
-    values["setting"] = {**setting.pop("resolution"), **setting}
-    return values
+    return values | {"setting": {**setting.pop("resolution"), **setting}}
 
 
 def order(runs: Sequence[Run]) -> str:
@@ -201,3 +206,15 @@ def order(runs: Sequence[Run]) -> str:
     for run in runs:
         rounds[run.round] = rounds.get(run.round, "") + run.side
     return " ".join(rounds.values())
+
+
+K = TypeVar("K")
+V = TypeVar("V")
+
+
+def side_by_side(
+    one: Mapping[K, V], other: Mapping[K, V]
+) -> Iterator[tuple[K, V | None, V | None]]:
+    """Entries of two sets under one name; the first's in order, then what only the second has."""
+    for name in dict.fromkeys((*one, *other)):
+        yield name, one.get(name), other.get(name)

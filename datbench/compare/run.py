@@ -14,13 +14,14 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import islice
+from pathlib import Path
 from statistics import median
 from typing import TypeAlias
 
 from ..machine import software
-from ..timing.records import WAITED, ProcessTiming
+from ..timing.records import WAITED, ProcessTiming, Side
 from .decide import decide_pairs
-from .records import Decision, FalseAlarms, Plan, Run, SideName
+from .records import Decision, FalseAlarms, Plan, Run, SideName, VersusRow
 
 Sampler: TypeAlias = Callable[[SideName], ProcessTiming]
 """Times one side in a fresh process. What goes wrong there is an outcome."""
@@ -105,20 +106,17 @@ def extend(
             step(pair + 1, processes // 2, taken * (processes - len(runs)))
             first, _ = islice(order, 2)
             ended = zip((first, OTHER[first]), pairs(first, pair), strict=False)
-            found = [_add(runs, side, timing, images[side]) for side, timing in ended]
-            if any(run.timing.outcome == "interrupted" for run in found):
+            for side, timing in ended:
+                place = len(runs) // ROUND
+                runs.append(Run(len(runs), place, side, timing, rate(timing, images[side])))
+            pair_runs = runs[2 * pair :]
+            if any(run.timing.outcome == "interrupted" for run in pair_runs):
                 return True
-            if any(run.rate is None for run in found):
+            if any(run.rate is None for run in pair_runs):
                 return False
     except KeyboardInterrupt:
         return True
     return False
-
-
-def _add(runs: list[Run], side: SideName, timing: ProcessTiming, images: int) -> Run:
-    number = len(runs)
-    runs.append(Run(number, number // ROUND, side, timing, rate(timing, images)))
-    return runs[-1]
 
 
 def rate(timing: ProcessTiming, images: int) -> float | None:
@@ -163,51 +161,23 @@ def differences(runs: Sequence[Run]) -> list[float]:
     return found
 
 
-# What speaks against a comparison whose processes all ended well.
-
-
 FEW = 6
 """Samples below which a process's median is not known at 95 %, whatever the interval."""
 
 
 def doubts(runs: Sequence[Run]) -> tuple[str, ...]:
-    """In words, each once."""
-    found = []
-    throttled = [run for run in runs if run.timing.telemetry and run.timing.telemetry.throttled]
-    if throttled:
-        reasons = sorted(
-            {r for run in throttled if (t := run.timing.telemetry) for r in t.throttled}
-        )
-        found.append(
-            f"the GPU was throttled in {len(throttled)} of {len(runs)} processes "
-            f"({', '.join(reasons)})"
-        )
-    found += _of_the_samples(
-        [run.timing for run in runs if run.timing.timing is not None], len(runs)
-    )
-    for side in "AB":
-        if any(run.side == side and run.timing.restless for run in runs):
-            found.append(
-                f"threads of {side} go on working in the other side's turns and may slow it down; "
-                "--one-at-a-time keeps the sides apart"
-            )
-    a, b = (
-        [run.timing.environment for run in runs if run.side == side and run.timing.environment]
-        for side in "AB"
-    )
-    found += software(a, b)
-    threads = {
-        side: {run.timing.threads for run in runs if run.side == side} - {None} for side in "AB"
-    }
-    if threads["A"] and threads["B"] and threads["A"] != threads["B"]:
-        said = [", ".join(str(n) for n in threads[side]) for side in "AB"]
-        found.append(f"threads {said[0]} for A, {said[1]} for B")
-    return tuple(found)
+    """What speaks against a comparison whose processes all ended well; each once."""
+    return (*_of_the_processes(runs), *_of_the_sides(runs))
 
 
-def _of_the_samples(processes: Sequence[ProcessTiming], of: int) -> Iterator[str]:
+def _of_the_processes(runs: Sequence[Run]) -> Iterator[str]:
     """What a process's median does not show."""
-    timings = [process.timing for process in processes if process.timing is not None]
+    of = len(runs)
+    throttled = [t.throttled for run in runs if (t := run.timing.telemetry) and t.throttled]
+    if throttled:
+        reasons = sorted({reason for reasons in throttled for reason in reasons})
+        yield f"the GPU was throttled in {len(throttled)} of {of} processes ({', '.join(reasons)})"
+    timings = [run.timing.timing for run in runs if run.timing.timing is not None]
     few = sum(len(timing.samples) < FEW for timing in timings)
     if few:
         yield f"{few} of {of} processes took fewer than {FEW} samples; give a longer --budget"
@@ -215,14 +185,31 @@ def _of_the_samples(processes: Sequence[ProcessTiming], of: int) -> Iterator[str
     if unsettled:
         yield f"the warm-up did not end in {unsettled} of {of} processes; give a longer --budget"
     # Where two took turns, the other one saw the same.
-    alone = [process.timing for process in processes if process.timing and process.turns is None]
-    drifted = [timing.drift for timing in alone if timing.drift is not None]
+    alone = [run.timing.timing for run in runs if run.timing.turns is None]
+    drifted = [timing.drift for timing in alone if timing and timing.drift is not None]
     if drifted:
         most = max(drifted, key=abs)
         yield (
             f"the level moved within {len(drifted)} of {of} processes, by up to {100 * most:+.0f} "
             "%: their medians speak of no one level"
         )
+
+
+def _of_the_sides(runs: Sequence[Run]) -> Iterator[str]:
+    """What one side did to the other, and in what they differ besides what was asked for."""
+    a, b = ([run.timing for run in runs if run.side == side] for side in "AB")
+    for side, timings in (("A", a), ("B", b)):
+        if any(timing.restless for timing in timings):
+            yield (
+                f"threads of {side} go on working in the other side's turns and may slow it down; "
+                "--one-at-a-time keeps the sides apart"
+            )
+    environments = ([each.environment for each in side if each.environment] for side in (a, b))
+    yield from software(*environments)
+    one, other = ({each.threads for each in side} - {None} for side in (a, b))
+    if one and other and one != other:
+        said = [", ".join(map(str, threads)) for threads in (one, other)]
+        yield f"threads {said[0]} for A, {said[1]} for B"
 
 
 # A against itself: how often this set-up sees what is not there, and how little it can see.
@@ -313,3 +300,60 @@ def _visible(decisions: tuple[Decision, ...], floor: float) -> float:
         takes += [max(-low, limit - middle), max(high, limit + middle)]
     takes.sort()
     return math.expm1(takes[math.ceil(FOUND * len(takes)) - 1])
+
+
+def compare_sides(
+    a: Side,
+    b: Side | None,
+    plan: Plan,
+    timeout: float,
+    itself: int = 0,
+    step_of: Callable[[str], Step] = lambda what: quiet,
+) -> tuple[VersusRow | None, FalseAlarms | None]:
+    """Run two sides by turns; before that A against itself, where it is asked for.
+
+    Args:
+        b: None for A against itself alone.
+        itself: comparisons of A with itself.
+        step_of: watches what is named.
+    """
+    alarms = None
+    if itself:
+        pairs = _pairs(a, a, plan, timeout)
+        watch = step_of("A against itself")
+        alarms = false_alarms(pairs, a.setting.batch, plan, itself, watch)
+    if b is None or (alarms is not None and (alarms.interrupted or alarms.failed)):
+        return None, alarms
+    images: dict[SideName, int] = {"A": a.setting.batch, "B": b.setting.batch}
+    found = compare(_pairs(a, b, plan, timeout), images, plan, step_of("A and B"))
+    row = VersusRow(
+        a,
+        b,
+        trusted(found.decision, alarms),
+        median_rate(found.runs, "A"),
+        median_rate(found.runs, "B"),
+        found.runs,
+        interleaved=True,
+        interrupted=found.interrupted,
+        doubts=doubts(found.runs),
+        plan=plan,
+    )
+    return row, alarms
+
+
+def _pairs(a: Side, b: Side, plan: Plan, timeout: float) -> Pairs:
+    """Times the two sides in fresh processes, as the plan wants it."""
+    from ..timing import process
+
+    def sample(name: SideName) -> ProcessTiming:
+        side = a if name == "A" else b
+        source = None if side.source is None else Path(side.source)
+        return process.time_in_process(
+            side.model, side.setting, side.how, timeout=timeout, python=side.python, source=source
+        )
+
+    def by_turns(first: SideName, number: int) -> tuple[ProcessTiming, ProcessTiming]:
+        one, other = (a, b) if first == "A" else (b, a)
+        return process.time_pair(one, other, timeout, number)
+
+    return by_turns if plan.by_turns else one_at_a_time(sample)

@@ -77,9 +77,9 @@ def _throughput(rows: Sequence[Any], content: Document, one: bool) -> Tables:
 
 
 def _compare(rows: Sequence[Any], content: Document, one: bool) -> Tables:
-    from ..compare.view import versus_tables
+    from ..compare.view import tables
 
-    return versus_tables(rows)
+    return tables(rows)
 
 
 def _alarms(rows: Sequence[Any], content: Document, one: bool) -> Tables:

@@ -435,6 +435,11 @@ class ThroughputRow:
     protocols: tuple[ProtocolTiming, ...] = ()
     doubts: tuple[str, ...] = ()
 
+    @property
+    def threads(self) -> int | None:
+        """That an operator ran with."""
+        return next((process.threads for process in self.processes if process.threads), None)
+
 
 PERCENTS = (50, 90, 95, 99)
 
@@ -475,25 +480,3 @@ class Side:
     how: How
     python: str | None = None
     source: str | None = None
-
-    def words(self) -> dict[str, str]:
-        """Everything about it, each in a word or two."""
-        how, setting = self.how, self.setting
-        return {
-            "model": self.model,
-            "res": str(setting.resolution),
-            "batch": f"batch {setting.batch}",
-            "dtype": setting.dtype,
-            "attention": f"{setting.attention} attention",
-            "device": setting.device,
-            "mode": how.mode,
-            "threads": "" if how.threads is None else _threads(how.threads),
-            "compile": "compiled" if how.compile else "",
-            "channels_last": "channels last" if how.channels_last else "",
-            "python": "" if self.python is None else f"python {self.python}",
-            "source": "" if self.source is None else f"source {self.source}",
-        }
-
-
-def _threads(number: int) -> str:
-    return "1 thread" if number == 1 else f"{number} threads"

@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from datbench.cli.compare import Options, side, split
+from datbench.cli.compare import side, split
 from datbench.errors import UsageError
 from datbench.setting import How, Setting
 from datbench.timing import process
@@ -72,7 +72,7 @@ def parts(found: Result, code: int) -> dict[str, Any]:
 def test_a_table_and_a_sentence(run: Run, machine: list[dict[str, Any]]) -> None:
     found = run("compare", "dat_t", "dat_s", "--device", "cpu", "--seed", "1")
     assert found.code == 1
-    assert "B against A: 224x224, batch 1, float32, eager attention, cpu, infer" in found.out
+    assert "B against A: 224x224, batch 1, float32, eager attention, inference, on cpu" in found.out
     text = " ".join(found.out.split())
     assert re.search(r"slower: B is 9\.\d+ % slower; the speed of B over that of A is 0\.909", text)
     assert "--seed 1" in text
@@ -351,16 +351,16 @@ def test_a_real_process_that_fails(run: Run, tmp_path: Path) -> None:
     ],
 )
 def test_sides(text: str, model: str, options: dict[str, str]) -> None:
-    assert split(text) == (model, Options(**options))
+    assert split(text) == (model, options)
 
 
 def test_a_model_of_another_version_need_not_exist_here(tmp_path: Path) -> None:
     (tmp_path / "datbench").mkdir()
     (tmp_path / "datbench" / "__init__.py").touch()
-    found = side(f"dat_next@res=64,source={tmp_path}", Options(device="cpu"), How())
+    found = side(f"dat_next@res=64,source={tmp_path}", {"device": "cpu"}, How())
     assert (found.model, str(found.setting.resolution)) == ("dat_next", "64x64")
     with pytest.raises(UsageError, match="dat_next is not known here; give its --res"):
-        side(f"dat_next@source={tmp_path}", Options(device="cpu"), How())
+        side(f"dat_next@source={tmp_path}", {"device": "cpu"}, How())
 
 
 @pytest.mark.parametrize(
