@@ -18,6 +18,7 @@ _LAZY = {
     "count_model": "datbench.counting.count",
     "parameters": "datbench.counting.count",
     "register_rule": "datbench.counting.rules",
+    "register_timm": "datbench.models.timm",
     "Resolution": "datbench.setting",
     "Setting": "datbench.setting",
     "DatbenchError": "datbench.errors",
@@ -32,6 +33,7 @@ if TYPE_CHECKING:
     from datbench.models.checkpoints import load_checkpoint as load_checkpoint
     from datbench.models.dat import list_models as list_models
     from datbench.models.resolve import create_model as create_model
+    from datbench.models.timm import register_timm as register_timm
     from datbench.setting import Resolution as Resolution
     from datbench.setting import Setting as Setting
 

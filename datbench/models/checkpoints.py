@@ -2,7 +2,10 @@
 
 Layouts (LeapLabTHU/DAT, DAT-Detection, DAT-Segmentation): classification files hold the weights
 under ``model``; detector and segmentor files under ``state_dict`` or bare, behind ``backbone.``;
-some carry ``module.``. A checkpoint is somebody's pickle: see `checkpoint_files`.
+some carry ``module.``.
+
+A `.pth` file is somebody's pickle: it is read with ``weights_only=True``, which builds tensors and
+plain containers and refuses everything else before it runs. `.safetensors` holds tensors alone.
 """
 
 from __future__ import annotations
@@ -20,12 +23,6 @@ from torch import Tensor, nn
 
 from ..errors import CheckpointError, UsageError
 from .pyramid import PyramidBackbone
-
-# Reading a checkpoint file without trusting it.
-#
-# A `.pth` file is a pickle: it is read with ``weights_only=True``, which builds tensors and plain
-# containers and refuses everything else before it runs. `.safetensors` files hold tensors alone.
-
 
 _CONTAINERS = ("model", "state_dict", "model_state_dict", "model_ema")
 
@@ -97,23 +94,18 @@ def _named_tensors(path: str | Path, content: object) -> dict[str, Tensor]:
                 content = inner
                 break
         named = {str(key): value for key, value in content.items() if isinstance(value, Tensor)}
+        for name, value in named.items():
+            if value.layout is not torch.strided or value.is_meta or value.is_quantized:
+                kind = "quantized" if value.is_quantized else f"{value.layout}, on {value.device}"
+                raise CheckpointError(
+                    f"{path}: {name} is no plain tensor ({kind}); save dense weights on the CPU."
+                )
         if named:
-            _check_plain(path, named)
             return named
     raise CheckpointError(
         f"{path} holds no weights: expected tensors by name, bare or under "
         f"{', '.join(_CONTAINERS[:2])}."
     )
-
-
-def _check_plain(path: str | Path, named: Mapping[str, Tensor]) -> None:
-    """Refuse tensors that have no plain values to copy."""
-    for name, value in named.items():
-        if value.layout is not torch.strided or value.is_meta or value.is_quantized:
-            kind = "quantized" if value.is_quantized else f"{value.layout}, on {value.device}"
-            raise CheckpointError(
-                f"{path}: {name} is no plain tensor ({kind}); save dense weights on the CPU."
-            )
 
 
 @dataclass(frozen=True)
@@ -127,20 +119,13 @@ class Resized:
 
 @dataclass(frozen=True)
 class CheckpointReport:
-    """What loading did.
-
-    Args:
-        matched: our parameters that the file set as they stand.
-        resized: bias tables that were resized bicubically.
-        ignored: keys of the file that this model has no use for.
-        initialised: our parameters that the file does not hold and that keep their values.
-    """
+    """What loading did."""
 
     path: str
-    matched: tuple[str, ...]
-    resized: tuple[Resized, ...]
-    ignored: tuple[str, ...]
-    initialised: tuple[str, ...]
+    matched: tuple[str, ...]  # our parameters that the file sets without a change
+    resized: tuple[Resized, ...]  # bias tables that were resized bicubically
+    ignored: tuple[str, ...]  # keys of the file that this model does not use
+    initialised: tuple[str, ...]  # our parameters that the file does not hold; they are unchanged
 
     def __str__(self) -> str:
         return (
@@ -151,34 +136,35 @@ class CheckpointReport:
 
 _BLOCK = r"stages\.(\d+)"
 
-_OURS = r"stages.\1.blocks.\2"
+_BLOCK_PATTERNS = (
+    (r"mlps\.(\d+)\.chunk\.(linear[12])\.", r"ffn.\3."),
+    (r"mlps\.(\d+)\.(linear[12])\.(?:0\.)?", r"ffn.\3."),
+    (r"mlps\.(\d+)\.dwc\.", "ffn.dwconv."),
+    (r"local_perception_units\.(\d+)\.", "lpu."),
+    (r"attns\.(\d+)\.proj_qkv\.", "mixer.qkv."),
+    (r"attns\.(\d+)\.(?:relative_position_bias_table|rpb|rpe_table)$", "mixer.bias_table"),
+    (r"attns\.(\d+)\.rpe_table\.", "mixer.position_conv."),
+    (r"attns\.(\d+)\.conv_offset\.0\.", "mixer.offset_network.dwconv."),
+    (r"attns\.(\d+)\.conv_offset\.1\.norm\.", "mixer.offset_network.norm."),
+    (r"attns\.(\d+)\.conv_offset\.3\.", "mixer.offset_network.out."),
+    (r"attns\.(\d+)\.(?:proj_out|proj)\.", "mixer.out."),
+    (r"attns\.(\d+)\.(?:proj_q|q)\.", "mixer.query."),
+    (r"attns\.(\d+)\.proj_k\.", "mixer.key."),
+    (r"attns\.(\d+)\.proj_v\.", "mixer.value."),
+    (r"attns\.(\d+)\.kv\.", "mixer.key_value."),
+    (r"attns\.(\d+)\.proj_ds\.0\.", "mixer.reduce.0."),
+    (r"attns\.(\d+)\.proj_ds\.1\.norm\.", "mixer.reduce.1."),
+    (r"attns\.(\d+)\.proj_off\.", "mixer.offsets."),
+    (r"attns\.(\d+)\.proj_att\.", "mixer.weights."),
+    (r"attns\.(\d+)\.", "mixer."),
+)
+"""Below a published stage, and below our block."""
 
 PATTERNS: tuple[tuple[str, str], ...] = (
     (r"patch_proj\.(\d+)\.norm\.", r"stem.\1."),
     (r"patch_proj\.(\d+)\.", r"stem.\1."),
     (rf"{_BLOCK}\.proj\.", r"stages.\1.projection."),
-    (rf"{_BLOCK}\.mlps\.(\d+)\.chunk\.(linear[12])\.", rf"{_OURS}.ffn.\3."),
-    (rf"{_BLOCK}\.mlps\.(\d+)\.(linear[12])\.(?:0\.)?", rf"{_OURS}.ffn.\3."),
-    (rf"{_BLOCK}\.mlps\.(\d+)\.dwc\.", rf"{_OURS}.ffn.dwconv."),
-    (rf"{_BLOCK}\.local_perception_units\.(\d+)\.", rf"{_OURS}.lpu."),
-    (rf"{_BLOCK}\.attns\.(\d+)\.proj_qkv\.", rf"{_OURS}.mixer.qkv."),
-    (rf"{_BLOCK}\.attns\.(\d+)\.relative_position_bias_table$", rf"{_OURS}.mixer.bias_table"),
-    (rf"{_BLOCK}\.attns\.(\d+)\.rpb$", rf"{_OURS}.mixer.bias_table"),
-    (rf"{_BLOCK}\.attns\.(\d+)\.rpe_table$", rf"{_OURS}.mixer.bias_table"),
-    (rf"{_BLOCK}\.attns\.(\d+)\.rpe_table\.", rf"{_OURS}.mixer.position_conv."),
-    (rf"{_BLOCK}\.attns\.(\d+)\.conv_offset\.0\.", rf"{_OURS}.mixer.offset_network.dwconv."),
-    (rf"{_BLOCK}\.attns\.(\d+)\.conv_offset\.1\.norm\.", rf"{_OURS}.mixer.offset_network.norm."),
-    (rf"{_BLOCK}\.attns\.(\d+)\.conv_offset\.3\.", rf"{_OURS}.mixer.offset_network.out."),
-    (rf"{_BLOCK}\.attns\.(\d+)\.(?:proj_out|proj)\.", rf"{_OURS}.mixer.out."),
-    (rf"{_BLOCK}\.attns\.(\d+)\.(?:proj_q|q)\.", rf"{_OURS}.mixer.query."),
-    (rf"{_BLOCK}\.attns\.(\d+)\.proj_k\.", rf"{_OURS}.mixer.key."),
-    (rf"{_BLOCK}\.attns\.(\d+)\.proj_v\.", rf"{_OURS}.mixer.value."),
-    (rf"{_BLOCK}\.attns\.(\d+)\.kv\.", rf"{_OURS}.mixer.key_value."),
-    (rf"{_BLOCK}\.attns\.(\d+)\.proj_ds\.0\.", rf"{_OURS}.mixer.reduce.0."),
-    (rf"{_BLOCK}\.attns\.(\d+)\.proj_ds\.1\.norm\.", rf"{_OURS}.mixer.reduce.1."),
-    (rf"{_BLOCK}\.attns\.(\d+)\.proj_off\.", rf"{_OURS}.mixer.offsets."),
-    (rf"{_BLOCK}\.attns\.(\d+)\.proj_att\.", rf"{_OURS}.mixer.weights."),
-    (rf"{_BLOCK}\.attns\.(\d+)\.", rf"{_OURS}.mixer."),
+    *((rf"{_BLOCK}\.{key}", rf"stages.\1.blocks.\2.{ours}") for key, ours in _BLOCK_PATTERNS),
     (r"norms\.(\d+)\.norm\.", r"norms.\1."),
     (r"cls_norm\.norm\.", r"head.norm."),
     (r"cls_head\.", r"head.linear."),
@@ -265,15 +251,15 @@ def _refusal(path: str | Path, problems: list[str]) -> str:
 
 
 def _translate(key: str) -> str:
-    """Our name of a published key, or the key itself if it is like none."""
-    norm = re.match(rf"{_BLOCK}\.layer_norms\.(\d+)\.norm\.(.*)", key)
-    if norm:
-        stage, index, rest = norm[1], int(norm[2]), norm[3]
-        return f"stages.{stage}.blocks.{index // 2}.norm{index % 2 + 1}.{rest}"
-    scale = re.match(rf"{_BLOCK}\.layer_scales\.(\d+)\.(?:weight|gamma)$", key)
-    if scale:
-        stage, index = scale[1], int(scale[2])
-        return f"stages.{stage}.blocks.{index // 2}.scale{index % 2 + 1}.weight"
+    """Our name of a published key; the key itself if it matches none."""
+    # Norms and scales are numbered through a stage: two for each block.
+    for pattern, ours in (
+        (r"layer_norms\.(\d+)\.norm\.(.*)", "norm"),
+        (r"layer_scales\.(\d+)\.(?:weight|gamma)($)", "scale"),
+    ):
+        if pair := re.match(rf"{_BLOCK}\.{pattern}", key):
+            block, which = divmod(int(pair[2]), 2)
+            return f"stages.{pair[1]}.blocks.{block}.{ours}{which + 1}.{pair[3] or 'weight'}"
     down = re.match(r"down_projs\.(\d+)\.(\d+)\.(?:norm\.)?(.*)", key)
     if down:
         return f"stages.{int(down[1]) + 1}.downsample.{down[2]}.{down[3]}"

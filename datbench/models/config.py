@@ -43,26 +43,17 @@ class SpatialReduction:
 
 @dataclass(frozen=True)
 class Deformable:
-    """Deformable multi-head attention (DMHA), paper Section 3.2.
+    """Deformable multi-head attention (DMHA), paper Section 3.2."""
 
-    Args:
-        groups: offset groups G; each moves its own sampling points.
-        kernel: side k of the offset network's depthwise convolution.
-        stride: r; the sampling points form a grid r times coarser than the queries.
-        offset_range: s, in cells of the sampling grid; None leaves offsets unbounded and
-            bounds the positions instead (tanh in 2022, clamp in 2023).
-        bias: deformable relative position bias, or one of Table 6's alternatives.
-        offsets: False samples nothing (Table 6): keys are the map itself, the bias is looked up.
-        code: the year of the published code whose grids and ranges to follow.
-    """
-
-    groups: int
-    kernel: int
-    stride: int = 1
+    groups: int  # offset groups G; each moves its own sampling points
+    kernel: int  # side k of the offset network's depthwise convolution
+    stride: int = 1  # r; the sampling points form a grid r times coarser than the queries
+    # s, in cells of the sampling grid; None leaves offsets unbounded and bounds the positions
+    # instead (tanh in 2022, clamp in 2023).
     offset_range: float | None = 2.0
-    bias: PositionBias = "relative"
-    offsets: bool = True
-    code: CodeYear = 2022
+    bias: PositionBias = "relative"  # or one of Table 6's alternatives
+    offsets: bool = True  # False (Table 6): keys are the map itself, the bias is looked up
+    code: CodeYear = 2022  # the published code whose grids and ranges to follow
 
 
 @dataclass(frozen=True)
@@ -102,27 +93,19 @@ class Stage:
 
 @dataclass(frozen=True)
 class Pyramid:
-    """A whole backbone.
-
-    Args:
-        stem_dim: width of the stem where it is not the first stage's; a 1x1 convolution follows.
-        image_size: side of the training input in pixels; it fixes the size of bias tables.
-        drop_path: rate of the last block's stochastic depth (linear from 0), training only.
-        lpu: a local perception unit (x + depthwise 3x3) before every block.
-        layer_scale: initial value of a learnt scale on every branch, or None for no scale.
-    """
+    """A whole backbone."""
 
     stages: tuple[Stage, Stage, Stage, Stage]
     stem: Stem = "patch"
-    stem_dim: int | None = None
+    stem_dim: int | None = None  # where it is not the first stage's; a 1x1 convolution follows
     downsample: Downsample = "patch"
     ffn: FeedForward = "linear"
-    lpu: bool = False
-    image_size: int = 224
+    lpu: bool = False  # a local perception unit (x + depthwise 3x3) before every block
+    image_size: int = 224  # side of the training input; it fixes the size of bias tables
     expansion: int = 4
     classes: int = 1000
-    drop_path: float = 0.0
-    layer_scale: float | None = None
+    drop_path: float = 0.0  # the last block's rate of stochastic depth (linear from 0), in training
+    layer_scale: float | None = None  # initial value of a learnt scale on every branch
 
     def map_side(self, stage: int) -> int:
         """Side of stage `stage`'s map (from 0) at the training size."""

@@ -1,15 +1,15 @@
 """A way for a model to say what an operator costs where dispatch cannot see it.
 
 Neighbourhood attention in plain PyTorch multiplies whole tiles and masks most of the products
-away; what it computes is k*k products a query. Such a function runs its body under
+away; what it computes is k*k products for each query. Such a function runs its body under
 `declared(...)`, and an observer (the counter) takes the declared cost in place of the tiles'.
-Nobody observing, it costs nothing.
+Without an observer it costs nothing.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -50,7 +50,8 @@ def observing(observer: Observer) -> Iterator[None]:
 
 
 @contextmanager
-def _announced(declaration: Declaration) -> Iterator[None]:
+def declared(declaration: Declaration) -> Iterator[None]:
+    """Run a block as the one operator that `declaration` describes."""
     observers = tuple(_observers)
     for observer in observers:
         observer.enter(declaration)
@@ -59,8 +60,3 @@ def _announced(declaration: Declaration) -> Iterator[None]:
     finally:
         for observer in observers:
             observer.exit()
-
-
-def declared(declaration: Declaration) -> AbstractContextManager[None]:
-    """Run a block as the one operator that `declaration` describes."""
-    return _announced(declaration) if _observers else nullcontext()

@@ -1,4 +1,4 @@
-"""Models of others, by name: timm's, and whatever a factory of the user's returns.
+"""Models of others, by name: timm's, and what a function or class of the user's returns.
 
 A name carries its options, so that it can stand in a table file, a result or a shell:
 ``timm:davit_base,window_size=12`` or ``mypackage.models:make_net,depth=12``.
@@ -22,28 +22,22 @@ from ..setting import Attention, Resolution
 if TYPE_CHECKING:
     from torch import nn
 
-TIMM = "timm:"
+TIMM, TRANSFORMERS = "timm:", "transformers:"
 
 CONFIG = "config:"
 """Before the name of a published YAML file, which may be called anything."""
 
-_SIDE = 224
-"""Input side of a factory's model, of which nothing else is known."""
+SIDE = 224
+"""Input side of a model that does not say its own."""
 
 
 @dataclass(frozen=True)
 class TimmSpec:
-    """A model of timm's, with the options that its entry point is given.
+    """A model of timm's, with options."""
 
-    Args:
-        name: as the user wrote it; it resolves back to this spec.
-        architecture: timm's name.
-        options: keyword arguments of `timm.create_model`.
-    """
-
-    name: str
-    architecture: str
-    options: Mapping[str, Any] = field(default_factory=dict)
+    name: str  # as the user wrote it; it resolves back to this spec
+    architecture: str  # timm's name
+    options: Mapping[str, Any] = field(default_factory=dict)  # for `timm.create_model`
 
     @property
     def resolution(self) -> Resolution:
@@ -55,18 +49,17 @@ class TimmSpec:
         """
         side = self.options.get("img_size")
         if side is None:
-            config = _timm_config(self.architecture)
-            side = config.input_size[1:] if config is not None else _SIDE
+            _, config = _timm_model(self.architecture)
+            side = SIDE if config is None else config.input_size[1:]
         height, width = side if isinstance(side, (tuple, list)) else (side, side)
         return Resolution(int(width), int(height))
 
     def build(self, resolution: Resolution, features: bool, attention: Attention) -> nn.Module:
         """The model for this input, on the default device."""
-        timm = _timm_model(self.architecture)
+        timm, config = _timm_model(self.architecture)
         options = dict(self.options)
         if features:
             options["features_only"] = True
-        config = _timm_config(self.architecture)
         fixed = config is not None and config.fixed_input_size
         if fixed and "img_size" not in options and resolution != self.resolution:
             options["img_size"] = (resolution.height, resolution.width)
@@ -84,23 +77,17 @@ class TimmSpec:
 
 @dataclass(frozen=True)
 class FactorySpec:
-    """A function or class of the user's that makes a model that takes an image.
+    """A function or class of the user's that makes a model that takes an image."""
 
-    Args:
-        name: as the user wrote it; it resolves back to this spec.
-        module, attribute: where the factory is; the attribute may have dots.
-        options: its keyword arguments.
-    """
-
-    name: str
+    name: str  # as the user wrote it; it resolves back to this spec
     module: str
-    attribute: str
-    options: Mapping[str, Any] = field(default_factory=dict)
+    attribute: str  # of the module; it may have dots
+    options: Mapping[str, Any] = field(default_factory=dict)  # keyword arguments
 
     @property
     def resolution(self) -> Resolution:
         """A square of 224; give another with `--res`."""
-        return Resolution(_SIDE, _SIDE)
+        return Resolution(SIDE, SIDE)
 
     def build(self, resolution: Resolution, features: bool, attention: Attention) -> nn.Module:
         """What the factory returns, on the default device.
@@ -252,22 +239,20 @@ def load_timm() -> Any:
     return timm
 
 
-def _timm_model(architecture: str) -> Any:
+def _timm_model(architecture: str) -> tuple[Any, Any]:
+    """timm, and what it says about a model's input (None where it says nothing).
+
+    Raises:
+        UnknownNameError: timm has no such model, or the model has no such tag after the dot.
+    """
+    from .timm import register_timm
+
+    register_timm()
     timm = load_timm()
     if not timm.is_model(architecture):
         raise UnknownNameError.among("timm model", architecture, timm.list_models())
-    return timm
-
-
-def _timm_config(architecture: str) -> Any:
-    """What timm says of a model's input; None where it says nothing.
-
-    Raises:
-        UnknownNameError: the tag after the dot is none of the model's.
-    """
-    timm = _timm_model(architecture)
     try:
-        return timm.get_pretrained_cfg(architecture)
+        return timm, timm.get_pretrained_cfg(architecture)
     except RuntimeError as error:
         name, _, tag = architecture.partition(".")
         tags = [known.partition(".")[2] for known in timm.list_pretrained(f"{name}.*")]

@@ -6,11 +6,32 @@ no permute, and a convolution sees the map as a channels-last view, without a co
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from ..errors import UsageError
+from ..setting import MIN_SIDE
 from .config import Downsample, FeedForward, Stem
+
+
+def check_sides(image: Tensor) -> None:
+    """Refuse an image (B, 3, H, W) that has a side below 32."""
+    height, width = image.shape[-2:]
+    if min(height, width) < MIN_SIDE:
+        raise UsageError(
+            f"input {width}x{height} is too small: both sides need at least {MIN_SIDE} pixels."
+        )
+
+
+def drop_rates(last: float, depths: Sequence[int]) -> list[list[float]]:
+    """Each stage's rates of stochastic depth: linear from 0 in the first block to `last`."""
+    # Plain floats: calling .item() on a tensor would forbid building on meta.
+    blocks = sum(depths)
+    rates = [last * i / max(blocks - 1, 1) for i in range(blocks)]
+    return [rates[sum(depths[:i]) : sum(depths[: i + 1])] for i in range(len(depths))]
 
 
 class MapConv(nn.Conv2d):
@@ -38,10 +59,15 @@ def depthwise(dim: int, kernel: int = 3) -> MapConv:
     return MapConv(dim, dim, kernel, padding=kernel // 2, groups=dim)
 
 
+def patches(dim_in: int, dim: int, size: int, bias: bool = True) -> nn.Sequential:
+    """A linear embedding of patches, and a norm: (B, H, W, C) -> (B, H/size, W/size, dim)."""
+    return nn.Sequential(MapConv(dim_in, dim, size, stride=size, bias=bias), nn.LayerNorm(dim))
+
+
 def make_stem(kind: Stem, dim: int) -> nn.Sequential:
     """The patch embedding: (B, H, W, 3) -> (B, H/4, W/4, dim)."""
     if kind == "patch":
-        return nn.Sequential(MapConv(3, dim, 4, stride=4), nn.LayerNorm(dim))
+        return patches(3, dim, 4)
     if kind == "overlap":
         return nn.Sequential(MapConv(3, dim, 7, stride=4, padding=3), nn.LayerNorm(dim))
     half = dim // 2
@@ -57,9 +83,8 @@ def make_stem(kind: Stem, dim: int) -> nn.Sequential:
 def make_downsample(kind: Downsample, dim_in: int, dim_out: int) -> nn.Sequential:
     """(B, H, W, dim_in) -> (B, H/2, W/2, dim_out); "patch" drops an odd last row or column."""
     if kind == "patch":
-        conv = MapConv(dim_in, dim_out, 2, stride=2, bias=False)
-    else:
-        conv = MapConv(dim_in, dim_out, 3, stride=2, padding=1, bias=False)
+        return patches(dim_in, dim_out, 2, bias=False)
+    conv = MapConv(dim_in, dim_out, 3, stride=2, padding=1, bias=False)
     return nn.Sequential(conv, nn.LayerNorm(dim_out))
 
 

@@ -5,11 +5,20 @@ from __future__ import annotations
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ..errors import UsageError
-from ..setting import MIN_SIDE, Attention
+from ..setting import Attention
 from .config import Mixer as MixerConfig
 from .config import Pyramid
-from .layers import DropPath, LayerScale, Pointwise, depthwise, make_downsample, make_ffn, make_stem
+from .layers import (
+    DropPath,
+    LayerScale,
+    Pointwise,
+    check_sides,
+    depthwise,
+    drop_rates,
+    make_downsample,
+    make_ffn,
+    make_stem,
+)
 from .mixers import make_mixer
 from .mixers.attention import Mixer
 
@@ -101,14 +110,8 @@ class PyramidBackbone(nn.Module):
         super().__init__()
         self.config = config
         self.stem = make_stem(config.stem, config.stem_dim or config.stages[0].dim)
-        depths = [len(stage.blocks) for stage in config.stages]
-        # Plain floats: calling .item() on a tensor would forbid building on meta.
-        last = max(sum(depths) - 1, 1)
-        rates = [config.drop_path * i / last for i in range(sum(depths))]
-        self.stages = nn.ModuleList(
-            StageModule(config, i, rates[sum(depths[:i]) : sum(depths[: i + 1])])
-            for i in range(len(depths))
-        )
+        rates = drop_rates(config.drop_path, [len(stage.blocks) for stage in config.stages])
+        self.stages = nn.ModuleList(StageModule(config, i, some) for i, some in enumerate(rates))
         dims = [stage.dim for stage in config.stages]
         self.norms = nn.ModuleList(nn.LayerNorm(dim) for dim in dims) if features else None
         self.head = None if features else Head(dims[-1], config.classes)
@@ -122,11 +125,7 @@ class PyramidBackbone(nn.Module):
 
     def embed(self, x: Tensor) -> Tensor:
         """The stem: (B, 3, H, W) -> (B, H/4, W/4, C)."""
-        height, width = x.shape[-2:]
-        if min(height, width) < MIN_SIDE:
-            raise UsageError(
-                f"input {width}x{height} is too small: both sides need at least {MIN_SIDE} pixels."
-            )
+        check_sides(x)
         y: Tensor = self.stem(x.permute(0, 2, 3, 1))
         return y
 

@@ -17,26 +17,28 @@ from __future__ import annotations
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, TypeAlias
-
-import torch
-from torch import nn
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 from ..errors import UnknownNameError, UsageError
 from ..setting import Attention, Resolution
 from .comparison import COMPARISONS
 from .comparison.spec import ComparisonSpec
-from .config import Pyramid
 from .dat import REGISTRY
 from .detectors.heads import JOINT, find, split
 from .detectors.spec import DetectorSpec, MapsSpec
-from .external import CONFIG, TIMM, FactorySpec, TimmSpec, factory_spec, timm_spec
-from .pyramid import PyramidBackbone
+from .external import CONFIG, TIMM, TRANSFORMERS, FactorySpec, TimmSpec, factory_spec, timm_spec
 from .spec import ModelSpec
-from .transformers import TRANSFORMERS, TransformersSpec, transformers_spec
+
+if TYPE_CHECKING:
+    import torch
+    from torch import nn
+
+    from .pyramid import PyramidBackbone
+    from .transformers import TransformersSpec
 
 Spec: TypeAlias = (
-    ModelSpec | ComparisonSpec | TimmSpec | TransformersSpec | FactorySpec | DetectorSpec | MapsSpec
+    "ModelSpec | ComparisonSpec | TimmSpec | TransformersSpec | FactorySpec | DetectorSpec"
+    " | MapsSpec"
 )
 """Anything with a name, an input size and a way to be built."""
 
@@ -45,7 +47,7 @@ def resolve(name: str) -> Spec:
     """What `name` stands for; the spec's name resolves back to it.
 
     Raises:
-        UnknownNameError: no variant is called so; the message suggests the closest names.
+        UnknownNameError: no variant has this name; the message suggests the closest names.
         UsageError: a file or a factory's name is wrong.
     """
     if (parts := split(name)) is not None:
@@ -57,6 +59,8 @@ def resolve(name: str) -> Spec:
     if name.startswith(TIMM):
         return timm_spec(name)
     if name.startswith(TRANSFORMERS):
+        from .transformers import transformers_spec
+
         return transformers_spec(name)
     if name.startswith(CONFIG):
         from .yaml import read_config
@@ -77,12 +81,9 @@ def resolve(name: str) -> Spec:
 
 
 def is_ours(spec: Spec) -> bool:
-    """Whether all of its code is datbench's: a model of others may raise or print anything."""
+    """Whether all of its code is datbench's: other models may raise or print anything."""
     backbone = spec.backbone if isinstance(spec, (DetectorSpec, MapsSpec)) else spec
     return isinstance(backbone, ModelSpec)
-
-
-# From a name or a spec to a module.
 
 
 def create_model(
@@ -101,40 +102,41 @@ def create_model(
         name: a registered name such as ``dat_t`` (see `datbench.list_models`), or a spec.
         features_only: four normalised maps, strides 4 to 32, instead of logits.
         attention: ``eager`` (the published code's tensors) or ``sdpa`` (fused).
-        num_classes: width of the head; 1000 unless told.
-        drop_path: rate of the last block's stochastic depth, training only; 0 unless told.
+        num_classes: width of the head. Default: 1000.
+        drop_path: rate of the last block's stochastic depth, in training. Default: 0.
         layer_scale: initial LayerScale; the published models have none.
-        device: where to build; ``meta`` builds without memory. Torch's default device unless told,
+        device: where to build; ``meta`` builds without memory. Default: torch's default device,
             also that of a ``with torch.device(...)`` around.
 
     Returns:
         A module in training mode, as `torch.nn.Module` starts.
 
     Raises:
-        UnknownNameError: no such variant, or a model that is none of DAT's (`build` makes those).
+        UnknownNameError: there is no such variant, or the name is another paper's or library's
+            model (`build` makes those).
     """
-    spec = name if isinstance(name, ModelSpec) else _variant(name)
-    config: Pyramid = spec.config
-    if num_classes is not None:
-        config = replace(config, classes=num_classes)
-    if drop_path is not None:
-        config = replace(config, drop_path=drop_path)
-    if layer_scale is not None:
-        config = replace(config, layer_scale=layer_scale)
-    # In torch 2.6 `get_default_device` does not see `with torch.device(...)`.
-    where: AbstractContextManager[Any] = nullcontext() if device is None else torch.device(device)
-    with where:
-        return PyramidBackbone(config, features=features_only, attention=attention)
+    import torch
 
+    from .pyramid import PyramidBackbone
 
-def _variant(name: str) -> ModelSpec:
-    if name in COMPARISONS.names() or any(mark in name for mark in (":", JOINT)):
+    if isinstance(name, ModelSpec):
+        spec = name
+    elif name in COMPARISONS.names() or any(mark in name for mark in (":", JOINT)):
         raise UnknownNameError(
             f"create_model builds what datbench.list_models() names, and {name} is none of them: "
             f"datbench.models.resolve.build(datbench.models.resolve.resolve({name!r}), "
             "datbench.Resolution(224, 224)) builds any model for an input."
         )
-    return REGISTRY.get(name)
+    else:
+        spec = REGISTRY.get(name)
+    asked = {"classes": num_classes, "drop_path": drop_path, "layer_scale": layer_scale}
+    changes: dict[str, Any] = {key: value for key, value in asked.items() if value is not None}
+    # In torch 2.6 `get_default_device` does not see `with torch.device(...)`.
+    where: AbstractContextManager[Any] = nullcontext() if device is None else torch.device(device)
+    with where:
+        return PyramidBackbone(
+            replace(spec.config, **changes), features=features_only, attention=attention
+        )
 
 
 def build(
@@ -153,6 +155,8 @@ def build(
     Raises:
         DatbenchError: it cannot be built; the message says why.
     """
+    import torch
+
     if isinstance(spec, ModelSpec):
         return create_model(spec, features_only=features, attention=attention, device=device)
     with torch.device(device):

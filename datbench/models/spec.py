@@ -13,23 +13,14 @@ from .config import Pyramid
 
 @dataclass(frozen=True)
 class ModelSpec:
-    """A model that datbench can build.
+    """A model that datbench can build."""
 
-    Args:
-        name: what the user types.
-        config: the architecture.
-        family: ``dat``, ``dat++``, ``ablation`` or ``deformable-detr``.
-        source: where the architecture is published.
-        summary: one line for `datbench models`.
-        evaluated_at: side of the input that the paper evaluates at, where that is not the size
-            that the bias tables were made for.
-    """
-
-    name: str
-    config: Pyramid
-    family: str
-    source: str
-    summary: str
+    name: str  # what the user types
+    config: Pyramid  # the architecture
+    family: str  # ``dat``, ``dat++``, ``ablation`` or ``deformable-detr``
+    source: str  # where the architecture is published
+    summary: str  # one line for `datbench models`
+    # Side of the input that the paper evaluates at, where the bias tables were made for another.
     evaluated_at: int | None = None
 
     @property

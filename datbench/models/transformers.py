@@ -1,4 +1,4 @@
-"""Models of Hugging Face's transformers, by name, from literals of ours; free of torch.
+"""Models of Hugging Face's transformers, by name, from literals of ours.
 
 The library's classes are given published depths and widths, and random weights: nothing is
 downloaded, and its hub is never asked. A name carries options, as timm's do:
@@ -19,22 +19,14 @@ from torch import Tensor, nn
 
 from ..errors import LibraryError, UnknownNameError, UsageError
 from ..setting import Attention, Resolution
-from .external import named, split_options
-
-TRANSFORMERS = "transformers:"
-
-_SIDE = 224
+from .external import SIDE, TRANSFORMERS, named, split_options
 
 
 @dataclass(frozen=True)
 class Architecture:
-    """A family of the library's, and what distinguishes this member from its defaults.
+    """A family of the library's, and what distinguishes this member from its defaults."""
 
-    Args:
-        family: ``Pvt`` or ``Cvt``; the classes are called so, with ``Config`` and so on.
-    """
-
-    family: str
+    family: str  # ``Pvt`` or ``Cvt``, as the names of the library's classes begin
     settings: Mapping[str, Any]
 
 
@@ -52,22 +44,16 @@ ARCHITECTURES: Mapping[str, Architecture] = {
 
 @dataclass(frozen=True)
 class TransformersSpec:
-    """A model of transformers', with options for its configuration.
+    """A model of transformers', with options."""
 
-    Args:
-        name: as the user wrote it; it resolves back to this spec.
-        architecture: a key of `ARCHITECTURES`.
-        options: keyword arguments of the library's configuration class.
-    """
-
-    name: str
-    architecture: str
-    options: Mapping[str, Any] = field(default_factory=dict)
+    name: str  # as the user wrote it; it resolves back to this spec
+    architecture: str  # a key of `ARCHITECTURES`
+    options: Mapping[str, Any] = field(default_factory=dict)  # for the library's configuration
 
     @property
     def resolution(self) -> Resolution:
         """The size that the published figures belong to, or that `image_size` asks for."""
-        side = self.options.get("image_size", _SIDE)
+        side = self.options.get("image_size", SIDE)
         return Resolution(side, side)
 
     def build(self, resolution: Resolution, features: bool, attention: Attention) -> nn.Module:
@@ -84,10 +70,13 @@ class TransformersSpec:
             raise UsageError(f"{self.name} has three stages: no four maps of strides 4 to 32.")
         config = self._config(_load(f"{family}Config"))
         make = _load(f"{family}ForImageClassification")
-
-        module = CvtLogits if family == "Cvt" else PvtMaps if features else PvtLogits
         try:
-            return module(make(config))
+            model = make(config)
+            if family == "Cvt":
+                return Logits(model, model.cvt.encoder.stages, model.layernorm)
+            if features:
+                return PvtMaps(model)
+            return Logits(model, _stages(model), model.pvt.encoder.layer_norm)
         except (TypeError, ValueError, ArithmeticError, LookupError) as error:
             raise self._refused(error) from error
 
@@ -119,7 +108,7 @@ def transformers_spec(text: str) -> TransformersSpec:
     name, options = split_options(text, text[len(TRANSFORMERS) :])
     if name not in ARCHITECTURES:
         raise UnknownNameError.among("transformers model", name, ARCHITECTURES)
-    if not isinstance(options.get("image_size", _SIDE), int):
+    if not isinstance(options.get("image_size", SIDE), int):
         raise UsageError(f"{text}: write image_size as one number.")
     return TransformersSpec(text, name, options)
 
@@ -145,36 +134,20 @@ def _load(name: str) -> Any:
         raise LibraryError(f"transformers cannot be loaded: {named(error)}") from error
 
 
-# Modules of transformers' as datbench runs them: an image in, logits or maps out.
-#
-# Their parts stand under `stages`, so that a breakdown by stages has rows of stages. The whole that
-# they belong to is called, and registered nowhere.
+# Modules of transformers' as datbench runs them: an image in, logits or maps out. Their parts stand
+# under `stages`, so that a breakdown by stages has rows of stages. The whole that they belong to is
+# called, and registered nowhere.
 
 
-class CvtLogits(nn.Module):
-    """CvT: (B, 3, H, W) -> (B, classes)."""
+class Logits(nn.Module):
+    """A classifier: (B, 3, H, W) -> (B, classes)."""
 
-    def __init__(self, model: Any) -> None:
+    def __init__(self, model: Any, stages: nn.ModuleList, norm: nn.Module) -> None:
         super().__init__()
-        self.stages = model.cvt.encoder.stages
-        self.norm = model.layernorm
+        self.stages = stages
+        self.norm = norm
         self.head = model.classifier
-        self._whole = (model,)  # in a tuple: no child
-
-    def forward(self, x: Tensor) -> Tensor:
-        logits: Tensor = self._whole[0](pixel_values=x).logits
-        return logits
-
-
-class PvtLogits(nn.Module):
-    """PVT: (B, 3, H, W) -> (B, classes)."""
-
-    def __init__(self, model: Any) -> None:
-        super().__init__()
-        self.stages = _stages(model)
-        self.norm = model.pvt.encoder.layer_norm
-        self.head = model.classifier
-        self._whole = (model,)
+        self._whole = (model,)  # in a tuple: it is not a child
 
     def forward(self, x: Tensor) -> Tensor:
         logits: Tensor = self._whole[0](pixel_values=x).logits

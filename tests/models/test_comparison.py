@@ -16,7 +16,7 @@ from datbench.models.comparison import COMPARISONS
 from datbench.models.comparison.ceit import Ceit, CeitModel
 from datbench.models.comparison.glit import GLIT_T, Glit, GlitModel, GlitNet
 from datbench.models.comparison.regionvit import RegionStage, RegionVit, RegionVitModel
-from datbench.models.comparison.spec import resized
+from datbench.models.comparison.tokens import resized
 from datbench.models.resolve import build, resolve
 
 FVCORE, STRICT = CONVENTIONS["fvcore"], CONVENTIONS["strict"]

@@ -14,6 +14,7 @@ from datbench.counting.conventions import CONVENTIONS
 from datbench.errors import UnknownNameError, UsageError
 from datbench.models.comparison import COMPARISONS
 from datbench.models.comparison.pvt import DPT_T, PVT_T, DeformablePatch, Pvt, PyramidTransformer
+from datbench.models.comparison.tokens import resized
 from datbench.models.resolve import resolve
 from datbench.paper.tables import Printed
 from datbench.run import build_for_count
@@ -153,10 +154,10 @@ def test_position_embeddings_are_resized() -> None:
     stage = model.stages[0]
     ramp = torch.arange(56.0).expand(1, 64, 56, 56).permute(0, 2, 3, 1)  # x of every pixel
     stage.positions.data.copy_(ramp)
-    resized = stage._positions(14, 28)
-    assert resized.shape == (1, 14, 28, 64)
-    torch.testing.assert_close(resized[0, 0, :, 0], torch.arange(28) * 2 + 0.5)
-    assert stage._positions(56, 56) is stage.positions
+    found = resized(stage.positions, 14, 28, "bilinear")
+    assert found.shape == (1, 14, 28, 64)
+    torch.testing.assert_close(found[0, 0, :, 0], torch.arange(28) * 2 + 0.5)
+    assert resized(stage.positions, 56, 56, "bilinear") is stage.positions
 
 
 # Deformable patches

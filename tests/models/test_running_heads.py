@@ -12,7 +12,7 @@ from datbench.errors import MeasurementError, UnknownNameError, UsageError
 from datbench.memory import simulate
 from datbench.memory.verify import profiled
 from datbench.models.detectors import dense
-from datbench.models.detectors.dense import Dense
+from datbench.models.detectors.dense import FourMaps
 from datbench.models.detectors.heads import HEADS
 from datbench.models.detectors.modules import Regions, level_of, proposals, roi_align
 from datbench.models.detectors.spec import DetectorSpec
@@ -89,9 +89,9 @@ HERE = f"{__name__}:"
 SWIN = "timm:swin_tiny_patch4_window7_224"
 
 
-def _made(name: str, width: int = 96, height: int = 64, device: str = "cpu") -> Dense:
+def _made(name: str, width: int = 96, height: int = 64, device: str = "cpu") -> FourMaps:
     module = build(resolve(name), Resolution(width, height), device=device)
-    assert isinstance(module, Dense)
+    assert isinstance(module, FourMaps)
     return module
 
 
@@ -312,7 +312,7 @@ def test_factories(name: str) -> None:
     """Channels are found out by a run; what reads values is made and counted on the CPU."""
     spec = resolve(f"{HERE}{name}+retinanet")
     module, count = count_anywhere(spec, Setting(Resolution(128, 64)))
-    assert isinstance(module, Dense)
+    assert isinstance(module, FourMaps)
     assert module.channels == (8, 12, 16, 20)
     assert count.multiply_adds() > 0
 
@@ -329,7 +329,7 @@ def test_factories(name: str) -> None:
 def test_timm(name: str, channels: tuple[int, ...], normed: bool) -> None:
     pytest.importorskip("timm", reason="needs datbench[timm]", exc_type=ImportError)
     module = build_for_count(f"timm:{name}+retinanet", Setting(Resolution(128, 96)))
-    assert isinstance(module, Dense)
+    assert isinstance(module, FourMaps)
     assert module.channels == channels
     assert (module.norms is not None) == normed
     out = module(torch.empty(1, 3, 96, 128, device="meta"))

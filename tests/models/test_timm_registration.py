@@ -1,4 +1,4 @@
-"""Our variants as timm's, whichever is imported first, and what timm's tools ask of a model."""
+"""Our variants as timm's after `register_timm`, and what timm's tools ask of a model."""
 
 import copy
 import os
@@ -12,7 +12,6 @@ import torch
 
 import datbench
 from datbench.errors import UsageError
-from datbench.models import timm as models_timm
 
 NAMES = datbench.list_models()
 
@@ -60,76 +59,44 @@ def stand_in(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def test_neither_timm_nor_torch_is_loaded() -> None:
-    code = "import sys, datbench.models; print([m for m in ('timm', 'torch') if m in sys.modules])"
-    assert _printed(code) == "[]"
+def test_an_import_loads_and_changes_nothing() -> None:
+    code = (
+        "import sys; before = list(sys.meta_path)\n"
+        "import datbench, datbench.models\n"
+        "print([m for m in ('timm', 'torch') if m in sys.modules], sys.meta_path == before)"
+    )
+    assert _printed(code) == "[] True"
 
 
-@pytest.mark.parametrize(
-    "imports",
-    [
-        "import datbench.models, timm",
-        "import timm, datbench.models",
-        "import datbench.models; import timm.models",
-        "import datbench.models, importlib; importlib.import_module('timm.models')",
-        "import datbench.models.config; from timm import is_model; import timm",
-    ],
-)
-def test_either_order(stand_in: Path, imports: str) -> None:
+@pytest.mark.parametrize("imports", ["import datbench, timm", "import timm, datbench"])
+def test_timm_gets_them_when_it_is_told(stand_in: Path, imports: str) -> None:
     code = (
         f"{imports}\n"
-        "import sys, timm.models\n"
-        "ours = [n for n, f in timm.models.known.items() if getattr(f, '__name__', '') == n]\n"
-        "left = [f for f in sys.meta_path if type(f).__module__.startswith('datbench')]\n"
-        "print(sorted(ours), left, timm.models.known['dat_b'], 'torch' in sys.modules)"
+        "print(timm.is_model('dat_t'))\n"
+        "datbench.register_timm(); datbench.register_timm()\n"
+        "from timm.models import known\n"
+        "ours = [n for n, f in known.items() if getattr(f, '__name__', '') == n]\n"
+        "print(sorted(ours), known['dat_b'])"
     )
     ours = sorted(set(NAMES) - {"dat_b"})  # a name that timm has is left alone
-    assert _printed(code, "-W", "error", path=stand_in) == f"{ours} [] timm's own False"
-
-
-def test_the_module_keeps_its_own_loader(stand_in: Path) -> None:
-    code = (
-        "import datbench.models, importlib.util, inspect, timm\n"
-        "kinds = {type(timm.models.__loader__), type(timm.models.__spec__.loader)}\n"
-        "print([kind.__name__ for kind in kinds], 'known' in inspect.getsource(timm.models))"
-    )
-    assert _printed(code, path=stand_in) == "['SourceFileLoader'] True"
-
-
-def test_looking_a_module_up_does_not_use_the_finder_up(stand_in: Path) -> None:
-    code = (
-        "import datbench.models, importlib.util, sys\n"
-        "sys.modules['timm'] = importlib.util.module_from_spec(importlib.util.find_spec('timm'))\n"
-        "spec = importlib.util.find_spec('timm.models')\n"
-        "print('known' in spec.loader.get_source('timm.models'))\n"
-        "del sys.modules['timm']\n"
-        "import timm; print(timm.is_model('dat_t'))"
-    )
-    assert _printed(code, path=stand_in) == "True\nTrue"
-
-
-@pytest.mark.parametrize("first", ["datbench.models", "timm"])
-def test_a_failure_is_logged_and_timm_loads(stand_in: Path, first: str) -> None:
-    models = stand_in / "timm" / "models" / "__init__.py"
-    models.write_text("is_model = None\ndef register_model(fn): raise RuntimeError\n")
-    second = {"timm": "datbench.models"}.get(first, "timm")
-    done = _python(f"import {first}, {second}; print('fine')", "-W", "error", path=stand_in)
-    assert (done.returncode, done.stdout) == (0, "fine\n")
-    assert done.stderr == (
-        "timm does not get datbench's models: TypeError: 'NoneType' object is not callable\n"
-    )
+    assert _printed(code, "-W", "error", path=stand_in) == f"False\n{ours} timm's own"
 
 
 def test_a_timm_that_does_not_load_may_load_later(stand_in: Path) -> None:
     models = stand_in / "timm" / "models" / "__init__.py"
     models.write_text("raise ImportError('no torchvision')")
     code = (
-        "import datbench.models, pathlib, sys\n"
-        "try:\n    import timm\nexcept ImportError as error:\n    print(error)\n"
+        "import datbench, pathlib\n"
+        "try:\n    datbench.register_timm()\n"
+        "except datbench.DatbenchError as error:\n    print(str(error)[:47])\n"
         f"pathlib.Path({str(models)!r}).write_text({MODELS!r})\n"
+        "datbench.register_timm()\n"
         "import timm; print(timm.is_model('dat_t'))"
     )
-    assert _printed(code, "-B", path=stand_in) == "no torchvision\nTrue"
+    assert (
+        _printed(code, "-B", path=stand_in)
+        == "timm cannot be loaded: no torchvision. Its torc\nTrue"
+    )
 
 
 def test_without_timm_everything_else_works() -> None:
@@ -140,20 +107,14 @@ def test_without_timm_everything_else_works() -> None:
         "        if name.partition('.')[0] == 'timm':\n"
         "            raise ModuleNotFoundError(f'No module named {name!r}', name=name)\n"
         "sys.meta_path.insert(0, Block())\n"
-        "import datbench, datbench.models\n"
-        "try:\n    import timm\nexcept ModuleNotFoundError as error:\n    print(error)\n"
+        "import datbench\n"
+        "try:\n    datbench.register_timm()\n"
+        "except datbench.DatbenchError as error:\n    print(error)\n"
         "print('dat_t' in datbench.list_models())"
     )
-    assert _printed(code, "-W", "error") == "No module named 'timm'\nTrue"
-
-
-def test_installing_twice_leaves_one_finder(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(sys, "meta_path", list(sys.meta_path))
-    monkeypatch.delitem(sys.modules, "timm.models", raising=False)
-    models_timm.install()
-    models_timm.install()
-    ours = [f for f in sys.meta_path if type(f).__module__ == models_timm.__name__]
-    assert len(ours) == 1
+    assert _printed(code, "-W", "error") == (
+        "this needs timm, and timm is not installed: pip install 'datbench[timm]'.\nTrue"
+    )
 
 
 # --- What timm gets ------------------------------------------------------------------------------
@@ -161,17 +122,21 @@ def test_installing_twice_leaves_one_finder(monkeypatch: pytest.MonkeyPatch) -> 
 
 @pytest.fixture(scope="module")
 def timm() -> Any:
-    return pytest.importorskip("timm", reason="needs datbench[timm]", exc_type=ImportError)
+    found = pytest.importorskip("timm", reason="needs datbench[timm]", exc_type=ImportError)
+    datbench.register_timm()
+    return found
 
 
-@pytest.mark.parametrize(
-    "imports", ["import datbench.models, timm", "import timm, datbench.models"]
-)
-def test_either_order_with_timm_itself(timm: Any, imports: str) -> None:
-    code = f"{imports}; print(timm.list_models('dat*'), timm.is_model('davit_tiny'))"
+def test_timm_itself_lists_them(timm: Any) -> None:
+    code = (
+        "import datbench, timm\n"
+        "print(timm.list_models('dat*'))\n"
+        "datbench.register_timm()\n"
+        "print(timm.list_models('dat*'), timm.is_model('davit_tiny'))"
+    )
     done = _python(code)
     listed = sorted(NAMES, key=timm.models._registry._natural_key)
-    assert done.stdout.strip() == f"{listed} True", done.stderr
+    assert done.stdout.strip() == f"[]\n{listed} True", done.stderr
 
 
 @pytest.mark.parametrize("name", ["dat_t", "datpp_t"])

@@ -14,7 +14,8 @@ import datbench
 from datbench import Resolution, Setting
 from datbench.counting.conventions import CONVENTIONS
 from datbench.errors import DatbenchError, LibraryError, UnknownNameError, UsageError
-from datbench.models.comparison.pvt import EPS, PVT_T, PyramidTransformer
+from datbench.models.comparison.pvt import PVT_T, PyramidTransformer
+from datbench.models.comparison.tokens import EPS
 from datbench.models.resolve import resolve
 from datbench.models.transformers import ARCHITECTURES, TransformersSpec
 from datbench.paper.tables import Printed

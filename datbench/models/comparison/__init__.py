@@ -1,20 +1,37 @@
 """Models of others' papers that no library builds as the tables need them, from their papers.
 
-A new one is a frozen config with a `make`, its module, and a row of `literals.COMPARISONS`. Free
-of torch until one is built.
+A new one is a file with a frozen architecture that has a `make`, and its module, and a row of
+`COMPARISONS`. The rows are free of torch; an architecture loads when it is used.
 """
 
 from __future__ import annotations
 
-from .ceit import CEIT_SPECS
-from .glit import GLIT_SPECS
-from .pvt import PVT_SPECS
-from .regionvit import REGIONVIT_SPECS
-from .spec import Comparisons, ComparisonSpec
+from ..spec import Registry
+from .spec import ComparisonSpec
 
-# Every comparison model that datbench builds, by name. Free of torch.
+_PVT, _DPT = "PVT (ICCV 2021)", "DPT (ACM MM 2021)"
 
-
-COMPARISONS = Comparisons((*PVT_SPECS, *CEIT_SPECS, *GLIT_SPECS, *REGIONVIT_SPECS))
+COMPARISONS = Registry(
+    (
+        ComparisonSpec("pvt_t", "pvt.PVT_T", _PVT, "PVT-Tiny"),
+        ComparisonSpec("pvt_s", "pvt.PVT_S", _PVT, "PVT-Small"),
+        ComparisonSpec("pvt_m", "pvt.PVT_M", _PVT, "PVT-Medium"),
+        ComparisonSpec("pvt_l", "pvt.PVT_L", _PVT, "PVT-Large"),
+        ComparisonSpec("dpt_t", "pvt.DPT_T", _DPT, "DPT-Tiny, PVT with deformable patches"),
+        ComparisonSpec("dpt_s", "pvt.DPT_S", _DPT, "DPT-Small, PVT with deformable patches"),
+        ComparisonSpec("dpt_m", "pvt.DPT_M", _DPT, "DPT-Medium, PVT with deformable patches"),
+        ComparisonSpec("ceit_s", "ceit.CEIT_S", "CeiT (ICCV 2021)", "CeiT-S, convolutions in FFNs"),
+        ComparisonSpec(
+            "glit_t", "glit.GLIT_T", "GLiT (ICCV 2021)", "GLiT-Tiny, searched, global and local"
+        ),
+        ComparisonSpec(
+            "regionvit_s",
+            "regionvit.REGIONVIT_S",
+            "RegionViT (ICLR 2022)",
+            "RegionViT-S, regional and local tokens",
+        ),
+    )
+)
+"""Every comparison model that datbench builds, by name."""
 
 __all__ = ["COMPARISONS", "ComparisonSpec"]

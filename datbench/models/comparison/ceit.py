@@ -1,60 +1,44 @@
-"""CeiT, as a literal. Free of torch.
+"""CeiT: an image-to-tokens stem, blocks with a depthwise convolution in their feed-forward network,
+and one last block over the class tokens of all blocks.
 
 Sources: "Incorporating Convolution Designs into Visual Transformers" (Yuan et al., ICCV 2021),
 and coeusguo/ceit for what the paper leaves open: the stem's 64 channels, which give the 24.2M
-parameters that the paper prints (32 would give 24.0M).
+parameters that the paper prints (32 would give 24.0M). Where paper and code differ, the code is
+followed: its last block runs over every class token and not only the last.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
 
-from ...errors import UsageError
-from ...setting import MIN_SIDE, Attention, Resolution
-from ..layers import Mlp, Pointwise, depthwise
-from .spec import EPS, ComparisonSpec, TokenAttention, resized
+from ...setting import Attention
+from ..layers import Mlp, Pointwise, check_sides, depthwise
+from .tokens import EPS, TokenAttention, TokenModel
 
 
 @dataclass(frozen=True)
 class Ceit:
-    """A CeiT: a convolutional stem, then one width and stride 16 throughout.
+    """A CeiT: a convolutional stem, then one width and stride 16 throughout."""
 
-    Args:
-        dim, heads, depth: width C, heads M and the number of blocks.
-        stem: channels of the stem's convolution.
-        image_size: side of the training input in pixels; it fixes the position embeddings' size.
-    """
-
-    dim: int
-    heads: int
-    depth: int = 12
-    stem: int = 64
+    dim: int  # width C
+    heads: int  # M
+    depth: int = 12  # blocks
+    stem: int = 64  # channels of the stem's convolution
     expansion: int = 4
-    image_size: int = 224
+    image_size: int = 224  # side of the training input; it fixes the position embeddings' size
     classes: int = 1000
+    has_maps: ClassVar[bool] = False  # only one, of stride 16
 
-    @property
-    def has_maps(self) -> bool:
-        """None but one, of stride 16."""
-        return False
-
-    def make(self, resolution: Resolution, features: bool, attention: Attention) -> nn.Module:
+    def make(self, features: bool, attention: Attention) -> nn.Module:
         """The module; it takes any input."""
         return CeitModel(self, attention)
 
 
 CEIT_S = Ceit(dim=384, heads=6)
-
-CEIT_SPECS = (ComparisonSpec("ceit_s", CEIT_S, "CeiT (ICCV 2021)", "CeiT-S, convolutions in FFNs"),)
-
-# CeiT: "Incorporating Convolution Designs into Visual Transformers" (Yuan et al., ICCV 2021).
-#
-# An image-to-tokens stem, blocks whose feed-forward network has a depthwise convolution, and one
-# last block over the class tokens of all blocks. Where paper and published code (coeusguo/ceit)
-# differ, the code is followed: its last block runs over every class token and not only the last.
 
 PATCH = 4
 """Side of a patch of the stem's map, which has stride 4 itself."""
@@ -144,34 +128,22 @@ class ClassTokens(nn.Module):
         return x[:, -1]
 
 
-class CeitModel(nn.Module):
+class CeitModel(TokenModel):
     """(B, 3, H, W) -> logits (B, classes); another input's position embeddings are resized."""
 
     def __init__(self, config: Ceit, attention: Attention) -> None:
-        super().__init__()
-        side = config.image_size // (4 * PATCH)
+        super().__init__(config.dim, config.image_size // (4 * PATCH))
         self.stem = ImageToTokens(config.stem, config.dim)
-        self.token = nn.Parameter(torch.zeros(1, 1, config.dim))
-        self.token_position = nn.Parameter(torch.zeros(1, 1, config.dim))
-        self.position = nn.Parameter(torch.zeros(1, side, side, config.dim))
         self.blocks = nn.ModuleList(CeitBlock(config, attention) for _ in range(config.depth))
         self.last = ClassTokens(config, attention)
         self.norm = nn.LayerNorm(config.dim, eps=EPS)
         self.head = nn.Linear(config.dim, config.classes)
-        for parameter in (self.token, self.token_position, self.position):
-            nn.init.trunc_normal_(parameter, std=0.02)
 
     def forward(self, image: Tensor) -> Tensor:
-        height, width = image.shape[-2:]
-        if min(height, width) < MIN_SIDE:
-            raise UsageError(
-                f"input {width}x{height} is too small: both sides need at least {MIN_SIDE} pixels."
-            )
+        check_sides(image)
         x = self.stem(image)  # (B, h, w, C)
         h, w = x.shape[1], x.shape[2]
-        x = (x + resized(self.position, h, w)).flatten(1, 2)  # (B, h w, C)
-        token = (self.token + self.token_position).expand(len(x), -1, -1)
-        x = torch.cat((token, x), dim=1)  # (B, 1 + h w, C)
+        x = self.sequence(x)  # (B, 1 + h w, C)
         tokens = []
         for block in self.blocks:
             x = block(x, (h, w))

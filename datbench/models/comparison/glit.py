@@ -1,4 +1,4 @@
-"""GLiT, as a literal. Free of torch.
+"""GLiT: attention over all tokens beside a gated convolution along their sequence.
 
 Sources: "GLiT: Neural Architecture Search for Global and Local Image Transformer" (Chen et al.,
 ICCV 2021), and bychen515/GLiT, which alone says what the search found, and for GLiT-Tiny alone.
@@ -8,15 +8,15 @@ What the blocks of GLiT-Small and GLiT-Base are is not published, so they are no
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ...errors import UsageError
-from ...setting import MIN_SIDE, Attention, Resolution
-from ..layers import MapConv, Mlp
-from .spec import EPS, ComparisonSpec, TokenAttention, resized
+from ...setting import Attention
+from ..layers import MapConv, Mlp, check_sides
+from .tokens import EPS, TokenAttention, TokenModel
 
 HEADS = 3
 """Parts that a block's channels are divided into, some for attention and some for convolution."""
@@ -24,42 +24,26 @@ HEADS = 3
 
 @dataclass(frozen=True)
 class Glit:
-    """What the search chooses for a block.
+    """What the search chooses for a block."""
 
-    Args:
-        attention: how many of the three parts attend; the others convolve along the sequence.
-        widening: of the attention, relative to its channels.
-        local: widening of the convolution.
-        kernel: of the convolution.
-        expansion: of the feed-forward network.
-    """
-
-    attention: int
-    widening: float = 1.0
-    local: int = 1
-    kernel: int = 31
-    expansion: int = 4
+    attention: int  # how many of the three parts attend; the others convolve along the sequence
+    widening: float = 1.0  # of the attention, relative to its channels
+    local: int = 1  # widening of the convolution
+    kernel: int = 31  # of the convolution
+    expansion: int = 4  # of the feed-forward network
 
 
 @dataclass(frozen=True)
 class GlitNet:
-    """A GLiT: a ViT of patches of 16 whose blocks are `blocks`.
-
-    Args:
-        image_size: side of the training input in pixels; it fixes the position embeddings' size.
-    """
+    """A GLiT: a ViT of patches of 16 whose blocks are `blocks`."""
 
     dim: int
     blocks: tuple[Glit, ...]
-    image_size: int = 224
+    image_size: int = 224  # side of the training input; it fixes the position embeddings' size
     classes: int = 1000
+    has_maps: ClassVar[bool] = False  # only one, of stride 16
 
-    @property
-    def has_maps(self) -> bool:
-        """None but one, of stride 16."""
-        return False
-
-    def make(self, resolution: Resolution, features: bool, attention: Attention) -> nn.Module:
+    def make(self, features: bool, attention: Attention) -> nn.Module:
         """The module; it takes any input."""
         return GlitModel(self, attention)
 
@@ -83,12 +67,6 @@ GLIT_T = GlitNet(
         Glit(attention=3, widening=2.0, expansion=6),
     ),
 )
-
-GLIT_SPECS = (
-    ComparisonSpec("glit_t", GLIT_T, "GLiT (ICCV 2021)", "GLiT-Tiny, searched, global and local"),
-)
-
-# GLiT's modules: attention over all tokens beside a gated convolution along their sequence.
 
 PATCH = 16
 
@@ -139,31 +117,20 @@ class GlitBlock(nn.Module):
         return x + branch
 
 
-class GlitModel(nn.Module):
+class GlitModel(TokenModel):
     """(B, 3, H, W) -> logits (B, classes); another input's position embeddings are resized."""
 
     def __init__(self, config: GlitNet, attention: Attention) -> None:
-        super().__init__()
-        dim, side = config.dim, config.image_size // PATCH
+        dim = config.dim
+        super().__init__(dim, config.image_size // PATCH)
         self.patch = MapConv(3, dim, PATCH, stride=PATCH)
-        self.token = nn.Parameter(torch.zeros(1, 1, dim))
-        self.token_position = nn.Parameter(torch.zeros(1, 1, dim))
-        self.position = nn.Parameter(torch.zeros(1, side, side, dim))
         self.blocks = nn.Sequential(*(GlitBlock(dim, block, attention) for block in config.blocks))
         self.norm = nn.LayerNorm(dim, eps=EPS)
         self.head = nn.Linear(dim, config.classes)
-        for parameter in (self.token, self.token_position, self.position):
-            nn.init.trunc_normal_(parameter, std=0.02)
 
     def forward(self, image: Tensor) -> Tensor:
-        height, width = image.shape[-2:]
-        if min(height, width) < MIN_SIDE:
-            raise UsageError(
-                f"input {width}x{height} is too small: both sides need at least {MIN_SIDE} pixels."
-            )
+        check_sides(image)
         x = self.patch(image.permute(0, 2, 3, 1))  # (B, h, w, C)
-        x = (x + resized(self.position, x.shape[1], x.shape[2])).flatten(1, 2)  # (B, h w, C)
-        token = (self.token + self.token_position).expand(len(x), -1, -1)
-        x = self.blocks(torch.cat((token, x), dim=1))  # (B, 1 + h w, C)
+        x = self.blocks(self.sequence(x))  # (B, 1 + h w, C)
         y: Tensor = self.head(self.norm(x)[:, 0])
         return y

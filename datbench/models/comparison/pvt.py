@@ -1,4 +1,4 @@
-"""PVT and DPT, as literals. Free of torch.
+"""PVT and DPT: four stages of spatial-reduction attention, position embeddings, a class token.
 
 Sources: Pyramid Vision Transformer (Wang et al., ICCV 2021), Table 1; DPT: Deformable Patch-based
 Transformer for Visual Recognition (Chen et al., ACM MM 2021): PVT's stages, with deformable patches
@@ -11,59 +11,44 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ...errors import UsageError
-from ...setting import MIN_SIDE, Attention, Resolution
+from ...setting import Attention
 from ..config import SpatialReduction
-from ..layers import DropPath, MapConv, Mlp
+from ..layers import DropPath, MapConv, Mlp, check_sides, drop_rates, patches
 from ..mixers.attention import Mixer
 from ..mixers.spatial_reduction import SpatialReductionAttention
-from .spec import ComparisonSpec
+from .tokens import EPS, embedding, resized
 
 
 @dataclass(frozen=True)
 class PvtStage:
-    """Blocks at one resolution.
-
-    Args:
-        ratio: how many times smaller than the map the keys' map is, to a side.
-        expansion: of the feed-forward networks.
-    """
+    """Blocks at one resolution."""
 
     dim: int
     heads: int
     depth: int
-    ratio: int
-    expansion: int
+    ratio: int  # how many times smaller than the map the keys' map is, to a side
+    expansion: int  # of the feed-forward networks
 
 
 @dataclass(frozen=True)
 class Pvt:
-    """A PVT.
-
-    Args:
-        deformable_points: side k of the grid of points that each patch of stages 2 to 4 samples
-            (DPT); None for plain patches.
-        image_size: side of the training input in pixels; it fixes the position embeddings' size.
-        drop_path: rate of the last block's stochastic depth (linear from 0), training only.
-    """
+    """A PVT, or with deformable patches a DPT."""
 
     stages: tuple[PvtStage, PvtStage, PvtStage, PvtStage]
+    # Side k of the grid of points that each patch of stages 2 to 4 samples; None: plain patches.
     deformable_points: int | None = None
-    image_size: int = 224
+    image_size: int = 224  # side of the training input; it fixes the position embeddings' size
     classes: int = 1000
-    drop_path: float = 0.0
+    drop_path: float = 0.0  # the last block's rate of stochastic depth, in training
+    has_maps: ClassVar[bool] = True  # of the stages
 
-    @property
-    def has_maps(self) -> bool:
-        """Four, of the stages."""
-        return True
-
-    def make(self, resolution: Resolution, features: bool, attention: Attention) -> nn.Module:
+    def make(self, features: bool, attention: Attention) -> nn.Module:
         """The module; it takes any input."""
         return PyramidTransformer(self, features, attention)
 
@@ -95,20 +80,6 @@ DPT_S = _pvt((3, 4, 6, 3), deformable_points=3)
 
 DPT_M = _pvt((3, 4, 18, 3), deformable_points=3)
 
-_PVT, _DPT = "PVT (ICCV 2021)", "DPT (ACM MM 2021)"
-
-PVT_SPECS = (
-    ComparisonSpec("pvt_t", PVT_T, _PVT, "PVT-Tiny"),
-    ComparisonSpec("pvt_s", PVT_S, _PVT, "PVT-Small"),
-    ComparisonSpec("pvt_m", PVT_M, _PVT, "PVT-Medium"),
-    ComparisonSpec("pvt_l", PVT_L, _PVT, "PVT-Large"),
-    ComparisonSpec("dpt_t", DPT_T, _DPT, "DPT-Tiny, PVT with deformable patches"),
-    ComparisonSpec("dpt_s", DPT_S, _DPT, "DPT-Small, PVT with deformable patches"),
-    ComparisonSpec("dpt_m", DPT_M, _DPT, "DPT-Medium, PVT with deformable patches"),
-)
-
-# Deformable patch embedding (DePatch, of DPT): each patch moves and scales what it covers.
-
 INITIAL_EXTENT = 0.25
 """Half the side of the initial box, in patches: points on pixel centres of a 2x2 patch."""
 
@@ -116,10 +87,10 @@ INITIAL_EXTENT = 0.25
 class DeformablePatch(nn.Module):
     """(B, H, W, C) -> (B, H/2, W/2, dim); an odd last row or column makes no patch.
 
-    A convolution over the plain patch, LN, GELU and a linear layer predict a box: its centre
-    moves by up to one patch, its half side lies between 0 and one patch. The box is cut to the
-    image, `points` x `points` points of it are sampled bilinearly, and a linear layer and LN
-    follow.
+    DPT's DePatch: each patch moves and scales what it covers. A convolution over the plain patch,
+    LN, GELU and a linear layer predict a box: its centre moves by up to one patch, its half side
+    lies between 0 and one patch. The box is cut to the image, `points` x `points` points of it are
+    sampled bilinearly, and a linear layer and LN follow.
     """
 
     def __init__(self, dim_in: int, dim: int, points: int) -> None:
@@ -167,15 +138,11 @@ class DeformablePatch(nn.Module):
         return sampled.permute(0, 2, 3, 1).reshape(b, h, w, -1)  # from (B, C, h w, k k)
 
 
-# PVT and DPT: four stages of spatial-reduction attention, position embeddings, a class token.
-
-
-EPS = 1e-6
-"""Of the published blocks' LayerNorm; patches and reduced keys have PyTorch's default."""
-
-
 class PvtBlock(nn.Module):
-    """x + attention(LN(x)), x + mlp(LN(x)); (B, H, W, C)."""
+    """x + attention(LN(x)), x + mlp(LN(x)); (B, H, W, C).
+
+    Patches and reduced keys have PyTorch's default epsilon in their LayerNorm, as published.
+    """
 
     def __init__(self, config: Pvt, stage: int, drop_path: float) -> None:
         super().__init__()
@@ -193,13 +160,6 @@ class PvtBlock(nn.Module):
         return x + branch
 
 
-class Patches(nn.Sequential):
-    """Plain patches: (B, H, W, C) -> (B, H/size, W/size, dim)."""
-
-    def __init__(self, dim_in: int, dim: int, size: int) -> None:
-        super().__init__(MapConv(dim_in, dim, size, stride=size), nn.LayerNorm(dim))
-
-
 class PvtStageModule(nn.Module):
     """Patches, position embeddings, blocks.
 
@@ -210,42 +170,26 @@ class PvtStageModule(nn.Module):
     def __init__(self, config: Pvt, stage: int, rates: list[float], class_token: bool) -> None:
         super().__init__()
         here = config.stages[stage]
-        if not stage:
-            self.patches: nn.Module = Patches(3, here.dim, 4)
+        before, points = config.stages[stage - 1].dim, config.deformable_points
+        self.patches: nn.Module
+        if stage and points:
+            self.patches = DeformablePatch(before, here.dim, points)
         else:
-            before, points = config.stages[stage - 1].dim, config.deformable_points
-            self.patches = (
-                DeformablePatch(before, here.dim, points)
-                if points
-                else Patches(before, here.dim, 2)
-            )
+            self.patches = patches(before, here.dim, 2) if stage else patches(3, here.dim, 4)
         side = config.image_size // 4 >> stage
-        self.positions = _embedding(side, side, here.dim)
-        self.class_token = _embedding(1, 1, here.dim) if class_token else None
-        self.class_position = _embedding(1, 1, here.dim) if class_token else None
+        self.positions = embedding(1, side, side, here.dim)
+        self.class_token = embedding(1, 1, 1, here.dim) if class_token else None
+        self.class_position = embedding(1, 1, 1, here.dim) if class_token else None
         self.blocks = nn.Sequential(*(PvtBlock(config, stage, rate) for rate in rates))
 
     def forward(self, x: Tensor) -> Tensor:
         x = self.patches(x)
-        x = x + self._positions(*x.shape[1:3])
+        x = x + resized(self.positions, x.shape[1], x.shape[2], "bilinear")
         if self.class_token is not None and self.class_position is not None:
             token = (self.class_token + self.class_position).expand(len(x), -1, -1, -1)
             x = torch.cat((token, x.flatten(1, 2)[:, None]), dim=2)  # (B, 1, 1 + HW, C)
         y: Tensor = self.blocks(x)
         return y
-
-    def _positions(self, h: int, w: int) -> Tensor:
-        """Position embeddings for a map of h x w, (1, h, w, C)."""
-        if (h, w) == self.positions.shape[1:3]:
-            return self.positions
-        table = self.positions.permute(0, 3, 1, 2)  # (1, C, H, W)
-        return F.interpolate(table, (h, w), mode="bilinear").permute(0, 2, 3, 1)
-
-
-def _embedding(h: int, w: int, dim: int) -> nn.Parameter:
-    table = torch.zeros(1, h, w, dim)
-    nn.init.trunc_normal_(table, std=0.02)
-    return nn.Parameter(table)
 
 
 class ClassTokenHead(nn.Module):
@@ -277,17 +221,10 @@ class PyramidTransformer(nn.Module):
     def __init__(self, config: Pvt, features: bool = False, attention: Attention = "eager") -> None:
         super().__init__()
         self.config = config
-        depths = [stage.depth for stage in config.stages]
-        last = max(sum(depths) - 1, 1)
-        rates = [config.drop_path * i / last for i in range(sum(depths))]
+        rates = drop_rates(config.drop_path, [stage.depth for stage in config.stages])
         self.stages = nn.ModuleList(
-            PvtStageModule(
-                config,
-                i,
-                rates[sum(depths[:i]) : sum(depths[: i + 1])],
-                class_token=not features and i == len(depths) - 1,
-            )
-            for i in range(len(depths))
+            PvtStageModule(config, i, some, class_token=not features and i == len(rates) - 1)
+            for i, some in enumerate(rates)
         )
         self.head = None if features else ClassTokenHead(config.stages[-1].dim, config.classes)
         for module in self.modules():
@@ -295,11 +232,7 @@ class PyramidTransformer(nn.Module):
                 module.attention = attention
 
     def forward(self, x: Tensor) -> Tensor | list[Tensor]:
-        height, width = x.shape[-2:]
-        if min(height, width) < MIN_SIDE:
-            raise UsageError(
-                f"input {width}x{height} is too small: both sides need at least {MIN_SIDE} pixels."
-            )
+        check_sides(x)
         x = x.permute(0, 2, 3, 1)  # (B, H, W, 3)
         maps: list[Tensor] = []
         for stage in self.stages:

@@ -1,4 +1,8 @@
-"""RegionViT, as a literal. Free of torch.
+"""RegionViT: local tokens on a map of stride 4, and a regional token for each window of them.
+
+In a block the regional tokens attend to each other, then each window attends within itself and its
+regional token, through the same attention weights. Regional maps are window times coarser than
+local ones at every stage.
 
 Sources: "RegionViT: Regional-to-Local Attention for Vision Transformers" (Chen et al., ICLR 2022),
 and IBM/RegionViT for what the paper leaves open.
@@ -7,61 +11,36 @@ and IBM/RegionViT for what the paper leaves open.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ...errors import UsageError
-from ...setting import MIN_SIDE, Attention, Resolution
-from ..layers import MapConv, Mlp
-from ..mixers.window import _relative_index as relative_index
-from .spec import EPS, ComparisonSpec, TokenAttention
+from ...setting import Attention
+from ..layers import MapConv, Mlp, check_sides
+from ..mixers.window import relative_index
+from .tokens import EPS, TokenAttention, embedding
 
 
 @dataclass(frozen=True)
 class RegionVit:
-    """A RegionViT: a regional token stands for a window of local tokens, in every stage.
-
-    Args:
-        dims, heads, depths: of the four stages.
-        window: side of a regional token's window, in local tokens.
-    """
+    """A RegionViT; widths, heads and depths are those of the four stages."""
 
     dims: tuple[int, int, int, int]
     heads: tuple[int, int, int, int]
     depths: tuple[int, int, int, int]
-    window: int = 7
+    window: int = 7  # side of a regional token's window, in local tokens
     expansion: int = 4
     classes: int = 1000
+    has_maps: ClassVar[bool] = True  # of the local tokens
 
-    @property
-    def has_maps(self) -> bool:
-        """Four, of the local tokens."""
-        return True
-
-    def make(self, resolution: Resolution, features: bool, attention: Attention) -> nn.Module:
+    def make(self, features: bool, attention: Attention) -> nn.Module:
         """The module; it takes any input."""
         return RegionVitModel(self, features, attention)
 
 
 REGIONVIT_S = RegionVit(dims=(96, 192, 384, 768), heads=(3, 6, 12, 24), depths=(2, 2, 8, 2))
-
-REGIONVIT_SPECS = (
-    ComparisonSpec(
-        "regionvit_s",
-        REGIONVIT_S,
-        "RegionViT (ICLR 2022)",
-        "RegionViT-S, regional and local tokens",
-    ),
-)
-
-# RegionViT: "Regional-to-Local Attention for Vision Transformers" (Chen et al., ICLR 2022).
-#
-# Local tokens lie on a map of stride 4; a regional token stands for a window of them. In a block
-# the regional tokens attend to each other, then each window attends within itself and its regional
-# token, through the same attention weights. Regional maps are window times coarser than local ones
-# at every stage.
 
 STRIDE = 4
 """Of the first local map."""
@@ -110,8 +89,7 @@ class RegionBlock(nn.Module):
         self.norm1 = nn.LayerNorm(dim, eps=EPS)
         self.attn = TokenAttention(dim, heads, attention)
         span = 2 * config.window - 1
-        self.bias_table = nn.Parameter(torch.zeros(heads, span * span))
-        nn.init.trunc_normal_(self.bias_table, std=0.02)
+        self.bias_table = embedding(heads, span * span)
         self.norm2 = nn.LayerNorm(dim, eps=EPS)
         self.ffn = Mlp(dim, config.expansion)
 
@@ -206,11 +184,7 @@ class RegionVitModel(nn.Module):
         self.head = None if features else RegionHead(config.dims[-1], config.classes)
 
     def forward(self, image: Tensor) -> Tensor | list[Tensor]:
-        height, width = image.shape[-2:]
-        if min(height, width) < MIN_SIDE:
-            raise UsageError(
-                f"input {width}x{height} is too small: both sides need at least {MIN_SIDE} pixels."
-            )
+        check_sides(image)
         x = image.permute(0, 2, 3, 1)  # (B, H, W, 3)
         regional, local = self.regional(x), self.local(x)
         maps: list[Tensor] = []

@@ -6,7 +6,9 @@ to each box head and 100 to each mask head, and neither decoding nor suppression
 
 from __future__ import annotations
 
-from typing import Any, cast
+from collections.abc import Callable, Mapping
+from functools import partial
+from typing import Any
 
 from torch import Tensor, nn
 
@@ -29,9 +31,9 @@ from .modules import (
     proposals,
 )
 
-PROPOSALS = 1000  # a box head's, mmdetection's `forward_dummy`
+PROPOSALS, MASKS = 1000, 100  # to each box head and mask head in mmdetection's `forward_dummy`
 
-MASKS = 100  # a mask head's
+Channels = tuple[int, ...]
 
 
 class FourMaps(nn.Module):
@@ -52,7 +54,7 @@ class FourMaps(nn.Module):
         self,
         name: str,
         backbone: nn.Module,
-        channels: tuple[int, ...],
+        channels: Channels,
         normed: bool = False,
         start: int = 0,
     ) -> None:
@@ -75,9 +77,8 @@ class FourMaps(nn.Module):
                 f"{self.name}: input {width}x{height} is too small: both sides need at least "
                 f"{MIN_SIDE} pixels."
             )
-        maps = checked(
-            self.name, self.backbone(x), self.channels, x, is_channels_last(self.backbone)
-        )
+        out = self.backbone(x)
+        maps = checked(self.name, out, self.channels, x, is_channels_last(self.backbone))
         self.shapes = tuple(tuple(m.shape) for m in maps)
         if self.norms is None:
             return maps
@@ -89,38 +90,38 @@ class FourMaps(nn.Module):
         return self.maps(x)
 
 
-class Dense(FourMaps):
-    """A backbone and what stands on it."""
-
-
-class RetinaNet(Dense):
+class RetinaNet(FourMaps):
     """``scores`` (B, 720, H/s, W/s) and ``boxes`` (B, 36, H/s, W/s), for s from 8 to 128."""
 
     def __init__(
-        self, name: str, backbone: nn.Module, channels: tuple[int, ...], normed: bool = False
+        self, name: str, backbone: nn.Module, channels: Channels, normed: bool = False
     ) -> None:
         start = HEADS["retinanet"].start
         super().__init__(name, backbone, channels, normed, start)
         self.neck = FPN(channels, start=start, extra="convs")
         self.head = RetinaHead()
 
-    def forward(self, x: Tensor) -> dict[str, list[Tensor]]:
-        return cast("dict[str, list[Tensor]]", self.head(self.neck(self.maps(x))))
+    def forward(self, x: Tensor) -> Any:
+        return self.head(self.neck(self.maps(x)))
 
 
-class MaskRCNN(Dense):
+class MaskRCNN(FourMaps):
     """Proposals on five levels, and scores, boxes and masks of the boxes that stand for them.
 
     Returns ``proposal_scores`` (B, 3, H/s, W/s) and ``proposal_boxes`` (B, 12, H/s, W/s) for s
     from 4 to 64, ``scores`` (1000 B, 81), ``boxes`` (1000 B, 320) and ``masks`` (100 B, 80, 28,
     28), one of each for every stage.
+
+    Args:
+        convs, linears: layers of each box head.
+        stages: box heads and mask heads, one after another (Cascade).
     """
 
     def __init__(
         self,
         name: str,
         backbone: nn.Module,
-        channels: tuple[int, ...],
+        channels: Channels,
         normed: bool = False,
         convs: int = 0,
         linears: int = 2,
@@ -147,36 +148,26 @@ class MaskRCNN(Dense):
         return out
 
 
-class CascadeMaskRCNN(MaskRCNN):
-    """Three stages, each with four convolutions and one linear layer in its box head."""
-
-    def __init__(
-        self, name: str, backbone: nn.Module, channels: tuple[int, ...], normed: bool = False
-    ) -> None:
-        super().__init__(name, backbone, channels, normed, convs=4, linears=1, stages=3)
-
-
-class SemanticFPN(Dense):
+class SemanticFPN(FourMaps):
     """Logits (B, 150, H, W)."""
 
     def __init__(
-        self, name: str, backbone: nn.Module, channels: tuple[int, ...], normed: bool = False
+        self, name: str, backbone: nn.Module, channels: Channels, normed: bool = False
     ) -> None:
         super().__init__(name, backbone, channels, normed)
         self.neck = FPN(channels)
         self.decode_head = SemanticFPNHead()
         self.resize = Resize()
 
-    def forward(self, x: Tensor) -> Tensor:
-        logits: Tensor = self.resize(self.decode_head(self.neck(self.maps(x))), x)
-        return logits
+    def forward(self, x: Tensor) -> Any:
+        return self.resize(self.decode_head(self.neck(self.maps(x))), x)
 
 
-class UperNet(Dense):
+class UperNet(FourMaps):
     """Logits (B, 150, H, W); in training, the auxiliary head's too."""
 
     def __init__(
-        self, name: str, backbone: nn.Module, channels: tuple[int, ...], normed: bool = False
+        self, name: str, backbone: nn.Module, channels: Channels, normed: bool = False
     ) -> None:
         super().__init__(name, backbone, channels, normed)
         self.decode_head = UperHead(channels)
@@ -191,11 +182,12 @@ class UperNet(Dense):
         return logits, self.resize(self.auxiliary_head(maps[2]), x)
 
 
-MODULES: dict[str, type[Dense]] = {
+MODULES: Mapping[str, Callable[..., FourMaps]] = {
     "retinanet": RetinaNet,
     "mask_rcnn": MaskRCNN,
-    "cascade_mask_rcnn": CascadeMaskRCNN,
+    # Each box head has four convolutions and one linear layer.
+    "cascade_mask_rcnn": partial(MaskRCNN, convs=4, linears=1, stages=3),
     "semantic_fpn": SemanticFPN,
     "upernet": UperNet,
 }
-"""By the names of `HEADS`."""
+"""By the names of `HEADS`; each takes a name, a backbone, its channels and whether to add norms."""

@@ -1,4 +1,4 @@
-"""What can stand on a backbone, by name. Free of torch."""
+"""The detectors and segmentors that a backbone can have, by name. Free of torch."""
 
 from __future__ import annotations
 
@@ -23,19 +23,13 @@ ADE20K = Resolution(2048, 512)  # 512x2048 as mmseg writes it, height first
 
 @dataclass(frozen=True)
 class Head:
-    """A detector or segmentor.
-
-    Args:
-        resolution: the input that the papers' figures belong to.
-        source: the configurations whose structure it has.
-        start: the first of the four maps that it takes, from 0.
-    """
+    """A detector or segmentor."""
 
     name: str
     summary: str
-    resolution: Resolution
-    source: str
-    start: int = 0
+    resolution: Resolution  # the input that the papers' figures belong to
+    source: str  # the configurations whose structure it has
+    start: int = 0  # the first of the four maps that it takes, from 0
 
 
 HEADS: Mapping[str, Head] = {

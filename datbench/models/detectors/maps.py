@@ -34,7 +34,9 @@ def channels_of(
     declared = _declared(name, backbone)
     if declared is not None and trusted:
         return declared
-    return _found_out(name, backbone, resolution, declared)
+    out, image = _run(backbone, resolution)
+    maps = checked(name, out, declared, image, is_channels_last(backbone))
+    return tuple(x.shape[1] for x in maps)
 
 
 def _declared(name: str, backbone: nn.Module) -> tuple[int, ...] | None:
@@ -49,23 +51,21 @@ def _declared(name: str, backbone: nn.Module) -> tuple[int, ...] | None:
     return None
 
 
-def _found_out(
-    name: str, backbone: nn.Module, resolution: Resolution, declared: tuple[int, ...] | None
-) -> tuple[int, ...]:
-    """From a run on meta, or where it lies if it cannot run there; it is unchanged afterwards."""
+def _run(backbone: nn.Module, resolution: Resolution) -> tuple[Any, Tensor]:
+    """What the backbone returns, and for which image: on meta, or where it lies if it cannot run
+    there. The backbone is unchanged afterwards.
+    """
     size = (1, 3, resolution.height, resolution.width)
     with torch.no_grad():
         try:
             image = torch.empty(size, device="meta")
-            out = _on_meta(backbone).eval()(image)
+            return _on_meta(backbone).eval()(image), image
         except DatbenchError:
             raise
         except (RuntimeError, NotImplementedError):
             weight = next(backbone.parameters(), None)  # a backbone may have none
             image = torch.zeros(size, device=None if weight is None else weight.device)
-            out = copy.deepcopy(backbone).eval()(image)
-    maps = checked(name, out, declared, image, is_channels_last(backbone))
-    return tuple(x.shape[1] for x in maps)
+            return copy.deepcopy(backbone).eval()(image), image
 
 
 def _on_meta(module: nn.Module) -> nn.Module:
@@ -77,12 +77,8 @@ def _on_meta(module: nn.Module) -> nn.Module:
     return copy.deepcopy(module, known)
 
 
-def listed(name: str, out: Any) -> list[Tensor]:
-    """The four maps among what a backbone returns: a list, a tuple or a mapping of tensors.
-
-    Raises:
-        UsageError: they are not four, or not maps.
-    """
+def _listed(name: str, out: Any) -> list[Tensor]:
+    """The four maps that a backbone returns, in a list, a tuple or a mapping of tensors."""
     found = list(out.values()) if isinstance(out, Mapping) else out
     if not isinstance(found, (list, tuple)):
         what = f"one tensor {_shape(found)}" if isinstance(found, Tensor) else type(found).__name__
@@ -104,13 +100,13 @@ def checked(
     """The maps as (B, C_i, H_i, W_i), each of the channels and of about the size it should have.
 
     Args:
-        channels: of each; None where any will do.
+        channels: of each map; None to accept any.
         last: the backbone gives (B, H, W, C), as timm's Swin does.
 
     Raises:
-        UsageError: they are others.
+        UsageError: they are not four maps, or not these.
     """
-    maps = listed(name, out)
+    maps = _listed(name, out)
     if last:
         maps = [x.permute(0, 3, 1, 2) for x in maps]  # (B, C, H, W)
     came = tuple(x.shape[1] for x in maps)

@@ -1,4 +1,6 @@
-"""Heads of detectors, as mmdetection 2.x configures them for 80 classes."""
+"""Necks and heads: of detectors as mmdetection 2.x configures them for COCO's 80 classes, of
+segmentors as mmsegmentation configures them for ADE20K's 150.
+"""
 
 from __future__ import annotations
 
@@ -15,7 +17,13 @@ from ...errors import UsageError
 from ...setting import Kind
 from ..declared import Declaration, declared
 
-# What the necks and heads share: convolutions with their norm and ReLU, and resizing.
+CLASSES = 80
+
+SEGMENTATION_CLASSES = 150
+
+DIM = 256
+
+BOX_SIDE, MASK_SIDE = 7, 14
 
 
 def conv_relu(dim_in: int, dim_out: int, kernel: int = 3) -> nn.Sequential:
@@ -38,15 +46,6 @@ def bilinear(x: Tensor, like: Tensor) -> Tensor:
 def nearest(x: Tensor, like: Tensor) -> Tensor:
     """The same, by the nearest pixel."""
     return F.interpolate(x, size=like.shape[-2:], mode="nearest")
-
-
-CLASSES = 80  # COCO's
-
-DIM = 256
-
-BOX_SIDE = 7
-
-MASK_SIDE = 14
 
 
 class RetinaHead(nn.Module):
@@ -127,14 +126,10 @@ class MaskHead(nn.Module):
         return y
 
 
-# Boxes that stand for proposals, and what a box head sees of a feature pyramid.
-#
-# A dummy forward has no proposals of its own: nothing is decoded, sorted or suppressed. The boxes
-# are fixed for a size of the input and spread over places, sizes and shapes, so that every level of
-# the pyramid is used, a run can be repeated, and the work does not depend on values (on ``meta``
-# there are none).
-
-
+# Boxes that stand for proposals. A dummy forward has no proposals of its own: nothing is decoded,
+# sorted or suppressed. The boxes are fixed for a size of the input and spread over places, sizes
+# and shapes, so that every level of the pyramid is used, a run can be repeated, and the work does
+# not depend on values (on ``meta`` there are none).
 Box = tuple[float, float, float, float]
 """x and y of the first corner and of the last, in pixels of the input."""
 
@@ -179,20 +174,16 @@ class Regions(nn.Module):
 
     def forward(self, levels: Sequence[Tensor], boxes: Sequence[Box], width: int) -> Tensor:
         """`levels` are (B, C, H/s, W/s), the finest first; `width` is the input's, in pixels."""
-        return _regions(levels, boxes, self.side, width)
-
-
-def _regions(levels: Sequence[Tensor], boxes: Sequence[Box], side: int, width: int) -> Tensor:
-    at = [level_of(box, len(levels)) for box in boxes]
-    order = sorted(range(len(boxes)), key=lambda i: at[i])
-    parts = []
-    for i, x in enumerate(levels):
-        here = [boxes[j] for j in order if at[j] == i]
-        if here:
-            parts.append(roi_align(x, here, side, x.shape[-1] / width))  # (B, n_i, C, s, s)
-    places = sorted(range(len(order)), key=order.__getitem__)  # of each box among the parts
-    every = torch.cat(parts, dim=1)[:, places]  # (B, n, C, side, side), in the boxes' order
-    return every.flatten(0, 1)
+        at = [level_of(box, len(levels)) for box in boxes]
+        order = sorted(range(len(boxes)), key=lambda i: at[i])
+        parts = []
+        for i, x in enumerate(levels):
+            here = [boxes[j] for j in order if at[j] == i]
+            if here:
+                parts.append(roi_align(x, here, self.side, x.shape[-1] / width))
+        places = sorted(range(len(order)), key=order.__getitem__)  # of each box among the parts
+        every = torch.cat(parts, dim=1)[:, places]  # (B, n, C, side, side), in the boxes' order
+        return every.flatten(0, 1)
 
 
 def roi_align(x: Tensor, boxes: Sequence[Box], side: int, scale: float, points: int = 2) -> Tensor:
@@ -231,27 +222,17 @@ def roi_align(x: Tensor, boxes: Sequence[Box], side: int, scale: float, points: 
         return found.view(b, c, n, side, side).transpose(1, 2)
 
 
-# Feature pyramid networks, as mmdetection 2.x configures them for detectors.
-#
-# ================  ==================================================================
-# levels            from the maps C2 to C5 (strides 4 to 32)
-# ================  ==================================================================
-# P2 to P5          all four (Semantic FPN)
-# P2 to P6          the same; P6 is every other pixel of P5 (Mask R-CNN, Cascade)
-# P3 to P7          from C3; P6 is a convolution of C5, P7 of P6 (RetinaNet)
-# ================  ==================================================================
-
-
 Extra = Literal["none", "pool", "convs"]
 
 
 class FPN(nn.Module):
-    """Four maps (B, C_i, H/s, W/s) -> levels (B, dim, H/s, W/s), the finest first.
+    """Four maps C2 to C5 (B, C_i, H/s, W/s) -> levels (B, dim, H/s, W/s), the finest first.
 
     Args:
         start: the first map that is used, from 0.
-        extra: what makes coarser levels: nothing, a max-pooling of side 1 and stride 2 (one more
-            level), or convolutions of stride 2 on the last map (two more).
+        extra: what makes coarser levels. ``none``: P2 to P5 (Semantic FPN). ``pool``: one more, P6,
+            every other pixel of P5 (Mask R-CNN, Cascade). ``convs``, from C3: two more, P6 is a
+            convolution of C5 and P7 of P6 (RetinaNet).
     """
 
     def __init__(
@@ -281,19 +262,11 @@ class FPN(nn.Module):
         return levels
 
 
-# Heads of segmentors, as mmsegmentation configures them for 150 classes.
-
-
-SEGMENTATION_CLASSES = 150  # ADE20K's
-
-_DROPOUT = 0.1
-
-
 class Classifier(nn.Sequential):
     """Dropout of whole channels in training, then a 1x1 convolution."""
 
     def __init__(self, dim: int, classes: int) -> None:
-        super().__init__(nn.Dropout2d(_DROPOUT), nn.Conv2d(dim, classes, 1))
+        super().__init__(nn.Dropout2d(0.1), nn.Conv2d(dim, classes, 1))
 
 
 class Doubled(nn.Module):

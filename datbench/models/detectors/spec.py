@@ -10,15 +10,15 @@ from ...setting import Attention, Resolution
 from ..comparison.spec import ComparisonSpec
 from ..external import FactorySpec, TimmSpec
 from ..spec import ModelSpec
-from ..transformers import TransformersSpec
 from .heads import HEADS, JOINT, MIN_SIDE
 
 if TYPE_CHECKING:
     from torch import nn
 
-    from .dense import Dense, FourMaps
+    from ..transformers import TransformersSpec
+    from .dense import FourMaps
 
-Backbone: TypeAlias = ModelSpec | ComparisonSpec | TimmSpec | TransformersSpec | FactorySpec
+Backbone: TypeAlias = "ModelSpec | ComparisonSpec | TimmSpec | TransformersSpec | FactorySpec"
 
 NORMED = ("swin_",)
 """Models of timm's whose feature maps come without the norms that the published detection code
@@ -27,14 +27,10 @@ has (SwinTransformer/Swin-Transformer-Object-Detection, `norm0` to `norm3`)."""
 
 @dataclass(frozen=True)
 class MapsSpec:
-    """The four feature maps of a backbone, as a head sees them.
-
-    Args:
-        start: the first map that the head takes, from 0; those before it have no norm.
-    """
+    """The four feature maps of a backbone, as a head sees them."""
 
     backbone: Backbone
-    start: int = 0
+    start: int = 0  # the first map that the head takes, from 0; those before it have no norm
 
     @property
     def name(self) -> str:
@@ -60,20 +56,25 @@ class MapsSpec:
             UsageError: it does not give four feature maps.
         """
         from .dense import FourMaps
-        from .maps import channels_of
 
-        backbone = self.raw(resolution, attention)
         # Whoever counts the maps runs them, and a run checks them.
-        channels = channels_of(self.backbone.name, backbone, resolution, trusted=True)
+        backbone, channels = self.with_channels(resolution, attention, trusted=True)
         return FourMaps(self.backbone.name, backbone, channels, self.normed, self.start)
 
-    def raw(self, resolution: Resolution, attention: Attention) -> nn.Module:
-        """The backbone itself, giving its feature maps."""
-        from .maps import without_norms
+    def with_channels(
+        self, resolution: Resolution, attention: Attention, trusted: bool
+    ) -> tuple[nn.Module, tuple[int, ...]]:
+        """The backbone itself, giving its feature maps, and their channels.
 
-        return without_norms(self._raw(resolution, attention), self.start)
+        Args:
+            trusted: the channels that it declares are taken without a run.
+        """
+        from .maps import channels_of, without_norms
 
-    def _raw(self, resolution: Resolution, attention: Attention) -> nn.Module:
+        backbone = without_norms(self._backbone(resolution, attention), self.start)
+        return backbone, channels_of(self.backbone.name, backbone, resolution, trusted)
+
+    def _backbone(self, resolution: Resolution, attention: Attention) -> nn.Module:
         spec = self.backbone
         if isinstance(spec, ModelSpec):
             from ..pyramid import PyramidBackbone
@@ -113,7 +114,7 @@ class DetectorSpec:
         """What the head stands on."""
         return MapsSpec(self.backbone, HEADS[self.head].start)
 
-    def build(self, resolution: Resolution, features: bool, attention: Attention) -> Dense:
+    def build(self, resolution: Resolution, features: bool, attention: Attention) -> FourMaps:
         """The whole model for this input, on the default device.
 
         Raises:
@@ -121,7 +122,6 @@ class DetectorSpec:
             UsageError: the backbone does not give four feature maps.
         """
         from .dense import MODULES
-        from .maps import channels_of
 
         if features:
             raise UsageError(f"{self.name}: --features is for backbones; leave out the head.")
@@ -131,9 +131,7 @@ class DetectorSpec:
                 f"input needs at least {MIN_SIDE} pixels."
             )
         maps = self.maps
-        backbone = maps.raw(resolution, attention)
-        ours = isinstance(self.backbone, (ModelSpec, ComparisonSpec))
         # A count of parameters alone runs nothing: others' backbones are tried out here.
-        channels = channels_of(self.backbone.name, backbone, resolution, trusted=ours)
-        make = MODULES[self.head]
-        return make(self.name, backbone, channels, maps.normed)
+        ours = isinstance(self.backbone, (ModelSpec, ComparisonSpec))
+        backbone, channels = maps.with_channels(resolution, attention, trusted=ours)
+        return MODULES[self.head](self.name, backbone, channels, maps.normed)

@@ -25,14 +25,3 @@ def make_mixer(config: MixerConfig, dim: int, heads: int, map_side: int) -> Mixe
             return DeformableAttention(dim, heads, config, map_side)
         case DeformableDetr():
             return DeformableDetrAttention(dim, heads, config, map_side)
-
-
-__all__ = [
-    "DeformableAttention",
-    "DeformableDetrAttention",
-    "Mixer",
-    "NeighborhoodAttention",
-    "SpatialReductionAttention",
-    "WindowAttention",
-    "make_mixer",
-]

@@ -137,18 +137,13 @@ def _tile_bias(bias: Tensor, rows: Tiles, cols: Tiles) -> Tensor:
 
 @dataclass(frozen=True)
 class Tiles:
-    """Tiles along one axis, in plain numbers: n tiles of T queries that see K keys each.
+    """Tiles along one axis, in plain numbers: n tiles of T queries that see K keys each."""
 
-    Args:
-        keys: (n, K) positions of the keys that a tile sees.
-        kinds: (n,) which row of `offsets` a tile has.
-        offsets: (kinds, T, K) index into the bias table, key less query plus size - 1, or
-            2 size - 1 outside the query's window. Padded queries repeat the last one.
-    """
-
-    tile: int
-    keys: list[list[int]]
-    kinds: list[int]
+    tile: int  # T
+    keys: list[list[int]]  # (n, K) positions of the keys that a tile sees
+    kinds: list[int]  # (n,) which row of `offsets` a tile has
+    # (kinds, T, K) index into the bias table, key less query plus size - 1, or 2 size - 1 outside
+    # the query's window. Padded queries repeat the last one.
     offsets: list[list[list[int]]]
 
 

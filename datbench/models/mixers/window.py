@@ -35,7 +35,7 @@ class WindowAttention(Mixer):
         nn.init.trunc_normal_(self.bias_table, std=0.01)
         # Buffers are architecture, not state: they are rebuilt, never loaded.
         self.register_buffer(
-            "relative_position_index", _relative_index(config.size), persistent=False
+            "relative_position_index", relative_index(config.size), persistent=False
         )
         padded = map_side + -map_side % config.size
         mask = _shift_mask(padded, padded, config.size, config.shift) if config.shift else None
@@ -84,7 +84,7 @@ class WindowAttention(Mixer):
         return f"{super().extra_repr()}, size={self.size}, shift={self.shift}"
 
 
-def _relative_index(size: int) -> Tensor:
+def relative_index(size: int) -> Tensor:
     """(N, N) rows of the bias table: dy * (2 size - 1) + dx, both counted from 0."""
     along = torch.arange(size)
     y, x = torch.meshgrid(along, along, indexing="ij")
