@@ -95,3 +95,9 @@ class LibraryError(DatbenchError):
 
 class MeasurementError(DatbenchError):
     """The model could not be built or run with this setting."""
+
+
+def one_line(error: BaseException) -> str:
+    """Any error as one line."""
+    text = " ".join(str(error).split())
+    return f"{type(error).__name__}: {text}" if text else type(error).__name__

@@ -1,4 +1,4 @@
-"""A model that is ready to be timed, and the call that is timed."""
+"""Build a model with its inputs for a setting, run it, and leave it as it was."""
 
 from __future__ import annotations
 
@@ -6,219 +6,210 @@ import sys
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext, redirect_stdout
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
 import torch
 from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
 from torch.utils._pytree import tree_leaves
 
-from .counting.operators import ShapesOnly
-from .errors import DatbenchError, MeasurementError
+from .errors import DatbenchError, MeasurementError, one_line
 from .models.resolve import Spec, build, is_ours, resolve
-from .setting import How, Optimizer, Setting
+from .setting import WITH_BACKWARD, How, MemoryMode, Optimizer, Setting, TimeMode
 
 if TYPE_CHECKING:
     from torch.optim import Optimizer as TorchOptimizer
 
-
-@contextmanager
-def unchanged(model: nn.Module) -> Iterator[None]:
-    """Plain, repeatable execution, and a model that keeps its buffers and random state."""
-    buffers = (
-        [(buffer, buffer.detach().clone()) for buffer in model.buffers() if not buffer.is_meta]
-        if model.training
-        else []
-    )
-    fast_path = torch.backends.mha.get_fastpath_enabled()
-    # The fast path of nn.MultiheadAttention exists on some devices only.
-    torch.backends.mha.set_fastpath_enabled(False)
-    try:
-        with torch.random.fork_rng(devices=[]), _eager():
-            yield
-    finally:
-        torch.backends.mha.set_fastpath_enabled(fast_path)
-        with torch.no_grad():
-            for buffer, saved in buffers:
-                buffer.copy_(saved)
-
-
-@contextmanager
-def quiet() -> Iterator[None]:
-    """Without the warnings that counting itself provokes."""
-    with warnings.catch_warnings():
-        # A checkpointed module runs once without gradients here.
-        warnings.filterwarnings("ignore", "None of the inputs have requires_grad")
-        # Compiled modules see the tracker's global hooks, and run eagerly.
-        warnings.filterwarnings("ignore", "Using `torch.compile")
-        yield
-
-
-@contextmanager
-def _eager() -> Iterator[None]:
-    """Run compiled modules as they are written; costs nothing where none was ever compiled."""
-    if "torch._dynamo" not in sys.modules:
-        yield
-        return
-    with torch.compiler.set_stance("force_eager"):
-        yield
-
-
-def build_for_count(model: str | Spec, setting: Setting) -> nn.Module:
-    """The model in evaluation mode on the setting's device; on meta, without initialising."""
-    spec = resolve(model) if isinstance(model, str) else model
-    foreign = not is_ours(spec)
-    try:
-        with _reported(spec.name, setting, foreign), _on_meta(setting):
-            return _built(spec, setting, setting.device)
-    except MeasurementError:
-        if setting.device != "meta" or not foreign:
-            raise
-    # Others' models may read values while they are built, which meta tensors do not have.
-    with _reported(spec.name, setting, foreign):
-        return _built(spec, setting, "cpu").to("meta")
-
-
-def _built(spec: Spec, setting: Setting, device: str) -> nn.Module:
-    dtype: torch.dtype = getattr(torch, setting.dtype)
-    module = build(
-        spec,
-        setting.resolution,
-        features=setting.features,
-        attention=setting.attention,
-        device=device,
-    ).eval()
-    if any(is_lazy(parameter) for parameter in module.parameters()):
-        with torch.no_grad(), quiet():
-            module(_image(setting, device))  # lazy modules learn their sizes from an input
-    return module if dtype == torch.float32 else module.to(dtype)
-
-
-def _on_meta(setting: Setting) -> AbstractContextManager[Any]:
-    return ShapesOnly() if setting.device == "meta" else nullcontext()
-
-
-def _image(setting: Setting, device: str, dtype: torch.dtype = torch.float32) -> Tensor:
-    """A batch of images of zeros, (B, 3, H, W); on meta, of nothing."""
-    resolution = setting.resolution
-    shape = (setting.batch, 3, resolution.height, resolution.width)
-    make = torch.empty if device == "meta" else torch.zeros
-    return make(shape, dtype=dtype, device=device)
-
-
-@contextmanager
-def _reported(name: str, setting: Setting, foreign: bool) -> Iterator[None]:
-    """Turn what torch raises into one line that names the model and its setting.
-
-    Somebody else's code may raise anything, and print: its prints go to standard error.
-    """
-    expected = (RuntimeError, MemoryError, AssertionError, NotImplementedError)
-    try:
-        with redirect_stdout(sys.stderr) if foreign else nullcontext():
-            yield
-    except DatbenchError:
-        raise
-    except (Exception, SystemExit) as error:
-        if not foreign and not isinstance(error, expected):
-            raise
-        line = (str(error).splitlines() or [""])[0]
-        reason = line if isinstance(error, expected) and line else f"{type(error).__name__}: {line}"
-        raise MeasurementError(
-            f"{name} at {setting.resolution} on {setting.device}: {reason}"
-        ) from error
+# A model and its inputs.
 
 
 SEED = 0
 """Of the images, so that every process sees the same."""
 
 
-@dataclass(frozen=True)
-class Ready:
-    """A model on its device, in its mode, with a batch of images.
+def build_model(
+    model: str | Spec,
+    setting: Setting,
+    on_meta: Callable[[], AbstractContextManager[Any]] = nullcontext,
+) -> nn.Module:
+    """The model in evaluation mode, on the setting's device and in its dtype.
 
     Args:
-        call: what is timed: a forward; or forward, backward and a step of SGD.
-    """
-
-    model: nn.Module
-    image: Tensor
-    call: Callable[[], object]
-
-
-def ready(name: str, setting: Setting, how: How) -> Ready:
-    """Build a model and a batch for it.
+        on_meta: a context in which a model is built on meta.
 
     Raises:
-        DatbenchError: the model could not be built.
+        UnknownNameError: no such model.
+        MeasurementError: it cannot be built for this setting.
     """
-    model = build_for_count(name, setting).train(how.mode == "train")
-    image = images(setting)
-    if how.channels_last:
-        model = model.to(memory_format=torch.channels_last)
-        image = image.contiguous(memory_format=torch.channels_last)
-    return Ready(model, image, call_of(torch.compile(model) if how.compile else model, image, how))
+    spec = resolve(model) if isinstance(model, str) else model
+    foreign = not is_ours(spec)
+    try:
+        with (
+            reported(spec.name, setting, foreign),
+            on_meta() if setting.device == "meta" else nullcontext(),
+        ):
+            return _built(spec, setting)
+    except MeasurementError:
+        if setting.device != "meta" or not foreign:
+            raise
+    # Others' models may read values while they are built, which meta tensors do not have.
+    with reported(spec.name, setting, foreign):
+        return _built(spec, replace(setting, device="cpu")).to("meta")
 
 
-def images(setting: Setting) -> Tensor:
-    """A batch of normally distributed images, (B, 3, H, W), the same in every process."""
-    size = setting.resolution
-    generator = torch.Generator().manual_seed(SEED)
-    drawn = torch.randn(setting.batch, 3, size.height, size.width, generator=generator)
-    return drawn.to(setting.device, getattr(torch, setting.dtype))
+def _built(spec: Spec, setting: Setting) -> nn.Module:
+    module = build(
+        spec,
+        setting.resolution,
+        features=setting.features,
+        attention=setting.attention,
+        device=setting.device,
+    ).eval()
+    if any(is_lazy(parameter) for parameter in module.parameters()):
+        with torch.no_grad(), as_written():
+            module(make_image(replace(setting, dtype="float32")))  # lazy modules learn their sizes
+    dtype: torch.dtype = getattr(torch, setting.dtype)
+    return module if dtype == torch.float32 else module.to(dtype)
 
 
-def call_of(model: Callable[[Tensor], object], image: Tensor, how: How) -> Callable[[], object]:
-    """What is timed, of a module that is in its mode already.
+def make_image(setting: Setting, fill: Literal["zeros", "normal"] = "zeros") -> Tensor:
+    """A batch of images, (B, 3, H, W); on meta without values.
+
+    Args:
+        fill: zeros, or normally distributed values that are the same in every process.
+    """
+    size, dtype = setting.resolution, getattr(torch, setting.dtype)
+    shape = (setting.batch, 3, size.height, size.width)
+    if fill == "normal":
+        drawn = torch.randn(shape, generator=torch.Generator().manual_seed(SEED))
+        return drawn.to(setting.device, dtype)
+    make = torch.empty if setting.device == "meta" else torch.zeros
+    return make(shape, dtype=dtype, device=setting.device)
+
+
+# One iteration, piece by piece.
+
+
+def tensors_in(outputs: object) -> list[Tensor]:
+    """Every tensor in what a model returned."""
+    return [leaf for leaf in tree_leaves(outputs) if isinstance(leaf, Tensor)]
+
+
+def losses_of(outputs: object, remedy: str = "use --mode infer") -> list[Tensor]:
+    """The tensors of a model's outputs from which a backward starts.
+
+    Raises:
+        MeasurementError: none has a gradient; the message ends with the remedy.
+    """
+    losses = [tensor for tensor in tensors_in(outputs) if tensor.requires_grad]
+    if not losses:
+        raise MeasurementError(f"the model's output has no gradient; {remedy}.")
+    return losses
+
+
+def ones_like(losses: list[Tensor]) -> list[Tensor]:
+    """Where every backward starts: there is no loss function, so each output's gradient is one."""
+    return [torch.ones_like(loss) for loss in losses]
+
+
+def run_backward(losses: list[Tensor]) -> None:
+    """Accumulate the gradients of the parameters."""
+    torch.autograd.backward(losses, ones_like(losses))
+
+
+def iterate(
+    model: nn.Module,
+    inputs: tuple[Any, ...],
+    mode: MemoryMode,
+    casting: AbstractContextManager[Any] | None = None,
+    forwarded: Callable[[list[Tensor]], None] = lambda outputs: None,
+) -> list[Tensor]:
+    """One iteration up to its gradients; the tensors that the model returned.
+
+    Args:
+        casting: autocast for the forward.
+        forwarded: called with these tensors before the backward.
+
+    Raises:
+        MeasurementError: a training mode, and no output has a gradient.
+    """
+    training = mode != "inference"
+    with torch.set_grad_enabled(training), casting or nullcontext():
+        outputs = tensors_in(model(*inputs))
+    forwarded(outputs)
+    if training:
+        losses = losses_of(outputs, "use --mode inference")
+        if mode in WITH_BACKWARD:
+            run_backward(losses)
+    return outputs
+
+
+PHASES = FORWARD, STEP = ("forward", "optimizer")
+"""The parts of an iteration that a profile names."""
+
+Phase: TypeAlias = Callable[[str], AbstractContextManager[Any]]
+
+
+class Runner:
+    """Runs a model once a call: a forward without gradients; or forward, backward and a step of
+    SGD.
+
+    Args:
+        compiled: by torch.compile.
 
     Raises:
         MeasurementError: training, and there is nothing to train.
     """
-    if how.mode == "infer":
-        return lambda: _inferred(model, image)
-    assert isinstance(model, nn.Module)
-    module: nn.Module = model
-    # At a rate of 0 a step reads and writes all that it would, and no weight runs away to values
-    # that take another time.
-    trained = [p for p in module.parameters() if p.requires_grad]
-    if not trained:
-        raise MeasurementError("no parameter of the model has a gradient; use --mode infer.")
-    optimizer = torch.optim.SGD(trained, lr=0.0)
-    return lambda: _trained(module, image, optimizer)
+
+    def __init__(
+        self, model: nn.Module, inputs: tuple[Any, ...], mode: TimeMode, compiled: bool = False
+    ) -> None:
+        self.model, self.inputs, self.mode = model, inputs, mode
+        self._forward: Callable[..., object] = torch.compile(model) if compiled else model
+        self.optimizer: TorchOptimizer | None = None
+        if mode == "train":
+            trained = [p for p in model.parameters() if p.requires_grad]
+            if not trained:
+                raise MeasurementError(
+                    "no parameter of the model has a gradient; use --mode infer."
+                )
+            # At a rate of 0 a step reads and writes all that it would, and no weight runs away to
+            # values that take another time.
+            self.optimizer = torch.optim.SGD(trained, lr=0.0)
+
+    def __call__(self) -> None:
+        """Run once."""
+        self.run(lambda phase: nullcontext())
+
+    def run(self, named: Phase) -> None:
+        """Run once, with the forward and the optimizer's work inside a context each."""
+        if self.optimizer is None:
+            with torch.inference_mode(), named(FORWARD):
+                self._forward(*self.inputs)
+            return
+        with named(STEP):
+            self.optimizer.zero_grad(set_to_none=True)
+        with torch.enable_grad(), named(FORWARD):
+            outputs = self._forward(*self.inputs)
+        run_backward(losses_of(outputs))
+        with named(STEP):
+            self.optimizer.step()
 
 
-def _inferred(model: Callable[[Tensor], object], image: Tensor) -> object:
-    with torch.inference_mode():
-        return model(image)
+def ready(model: str | Spec, setting: Setting, how: How) -> Runner:
+    """Build a model in its mode with a batch of images for it.
 
-
-def _trained(model: nn.Module, image: Tensor, optimizer: torch.optim.Optimizer) -> None:
-    """One iteration. The backward starts from ones for every output, as its count does."""
-    optimizer.zero_grad(set_to_none=True)
-    outputs = [leaf for leaf in tree_leaves(model(image)) if isinstance(leaf, Tensor)]
-    losses = [output for output in outputs if output.requires_grad]
-    if not losses:
-        raise MeasurementError("no output of the model has a gradient; use --mode infer.")
-    torch.autograd.backward(losses, [torch.ones_like(loss) for loss in losses])
-    optimizer.step()
-
-
-# How much memory a tensor may still take, before the system ends the process that asks.
-
-
-def available_bytes(device: torch.device) -> int | None:
-    """Free memory where asking for more would not fail but kill; None on a GPU, which says no."""
-    if device.type != "cpu":
-        return None
-    try:
-        with open("/proc/meminfo", encoding="ascii") as lines:
-            for line in lines:
-                name, _, value = line.partition(":")
-                if name == "MemAvailable":
-                    return int(value.split()[0]) * 1024
-    except (OSError, ValueError):
-        pass
-    return None
+    Raises:
+        DatbenchError: the model could not be built, or there is nothing to train.
+    """
+    module = build_model(model, setting).train(how.mode == "train")
+    image = make_image(setting, "normal")
+    if how.channels_last:
+        to: Any = module.to  # torch does not type this form
+        module = to(memory_format=torch.channels_last)
+        image = image.contiguous(memory_format=torch.channels_last)
+    return Runner(module, (image,), how.mode, how.compile)
 
 
 # torch.optim's optimizers as a full step runs them, and the state that they keep.
@@ -236,40 +227,190 @@ def stepped(name: Optimizer, model: nn.Module) -> TorchOptimizer:
     parameters = [parameter for parameter in model.parameters() if parameter.grad is not None]
     if not parameters:
         raise MeasurementError("no parameter of the model has a gradient; use another mode.")
-    optimizer = _made(name, parameters)
+    # `foreach` is torch's default on CUDA: temporaries of all parameters live at once.
+    optimizer: TorchOptimizer
+    if name == "adamw":
+        optimizer = torch.optim.AdamW(parameters, lr=0.0, foreach=True)
+    else:
+        momentum = 0.9 if name == "sgd-momentum" else 0.0
+        optimizer = torch.optim.SGD(parameters, lr=0.0, momentum=momentum, foreach=True)
     optimizer.step()
     optimizer.zero_grad()
     return optimizer
 
 
-def _made(name: Optimizer, parameters: list[nn.Parameter]) -> TorchOptimizer:
-    """As torch makes it for CUDA, where `foreach` is the default: temporaries of all parameters
-    live at once.
-    """
-    if name == "adamw":
-        return torch.optim.AdamW(parameters, lr=0.0, foreach=True)
-    momentum = 0.9 if name == "sgd-momentum" else 0.0
-    return torch.optim.SGD(parameters, lr=0.0, momentum=momentum, foreach=True)
-
-
-def state(optimizer: TorchOptimizer) -> list[Tensor]:
+def optimizer_state(optimizer: TorchOptimizer) -> list[Tensor]:
     """Every tensor that it keeps between steps, step counts on the host included."""
-    return [
-        tensor
-        for kept in optimizer.state.values()
-        for tensor in kept.values()
-        if isinstance(tensor, Tensor)
-    ]
+    return [tensor for kept in optimizer.state.values() for tensor in tensors_in(kept)]
+
+
+# Contexts of a run.
 
 
 @contextmanager
-def gradients_kept(model: nn.Module) -> Iterator[None]:
-    """Parameters without gradients inside, with those that they had afterwards."""
-    kept = [(parameter, parameter.grad) for parameter in model.parameters()]
-    for parameter, _ in kept:
-        parameter.grad = None
+def unchanged(model: nn.Module, *inputs: Any) -> Iterator[None]:
+    """Restore the model and torch's random state afterwards.
+
+    Restored are the model's buffers and training flags, and the gradients of its parameters and of
+    the inputs. Inside there are no gradients to begin with.
+    """
+    buffers = [
+        (buffer, buffer.detach().clone())
+        for buffer in model.buffers()
+        if not (buffer.is_meta or is_lazy(buffer))
+    ]
+    modes = [(module, module.training) for module in model.modules()]
+    leaves = [*model.parameters(), *(tensor for tensor in tensors_in(inputs) if tensor.is_leaf)]
+    gradients = [(leaf, leaf.grad) for leaf in leaves]
+    for leaf in leaves:
+        leaf.grad = None
+    try:
+        with torch.random.fork_rng(devices=[]):
+            yield
+    finally:
+        for leaf, gradient in gradients:
+            leaf.grad = gradient
+        for module, training in modes:
+            module.training = training
+        with torch.no_grad():
+            for buffer, saved in buffers:
+                if not torch.equal(buffer, saved):
+                    buffer.copy_(saved)
+
+
+@contextmanager
+def as_written() -> Iterator[None]:
+    """Run the operators that the model's code names: no fast path of nn.MultiheadAttention, which
+    some devices lack, and no compiled code; without the warnings that this provokes.
+    """
+    fast_path = torch.backends.mha.get_fastpath_enabled()
+    torch.backends.mha.set_fastpath_enabled(False)
+    # Costs nothing where none was ever compiled.
+    compiled = "torch._dynamo" in sys.modules
+    try:
+        with (
+            warnings.catch_warnings(),
+            torch.compiler.set_stance("force_eager") if compiled else nullcontext(),
+        ):
+            # A checkpointed module may run once without gradients.
+            warnings.filterwarnings("ignore", "None of the inputs have requires_grad")
+            # Compiled modules see the tracker's global hooks.
+            warnings.filterwarnings("ignore", "Using `torch.compile")
+            yield
+    finally:
+        torch.backends.mha.set_fastpath_enabled(fast_path)
+
+
+@contextmanager
+def threads_set(wanted: int | None) -> Iterator[None]:
+    """Run operators on this number of threads; on torch's own number if None."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(wanted or before)
     try:
         yield
     finally:
-        for parameter, gradient in kept:
-            parameter.grad = gradient
+        torch.set_num_threads(before)
+
+
+# What goes wrong, as one line.
+
+
+_EXPECTED = (RuntimeError, MemoryError, AssertionError)
+
+
+@contextmanager
+def reported(name: str, setting: Setting, foreign: bool) -> Iterator[None]:
+    """Turn what torch raises into one line that names the model and its setting.
+
+    Args:
+        foreign: somebody else's code, which may raise anything, and print: its prints go to
+            standard error.
+
+    Raises:
+        MeasurementError: something expected was raised.
+    """
+    try:
+        with redirect_stdout(sys.stderr) if foreign else nullcontext():
+            yield
+    except DatbenchError:
+        raise
+    except (Exception, SystemExit) as error:
+        if not foreign and not isinstance(error, _EXPECTED):
+            raise
+        batch = "" if (setting.device, setting.batch) == ("meta", 1) else f", batch {setting.batch}"
+        raise MeasurementError(
+            f"{name} at {setting.resolution}{batch} on {setting.device}: {_reason(error, setting)}"
+        ) from error
+
+
+def _reason(error: BaseException, setting: Setting) -> str:
+    if memory_error(error) is not None:
+        smaller = "batch" if setting.batch > 1 else "resolution"
+        return f"out of memory; use a smaller {smaller}."
+    line = (str(error).splitlines() or [""])[0]
+    reason = line if isinstance(error, _EXPECTED) and line else f"{type(error).__name__}: {line}"
+    if "meta tensors" in reason:
+        reason += "; the model's work depends on values: use --device cpu"
+    return reason
+
+
+def failure(error: BaseException, on_gpu: bool) -> tuple[Literal["out of memory", "failed"], str]:
+    """What a run that raised this is called, and why."""
+    cause = memory_error(error, on_gpu)
+    if cause is not None:
+        # Torch's first sentences: what was asked for, and what was left. The rest is advice.
+        text = " ".join(str(cause).split()) or type(cause).__name__
+        return "out of memory", ". ".join(text.split(". ")[:3])
+    return "failed", str(error) if isinstance(error, DatbenchError) else one_line(error)
+
+
+_OUT_OF_MEMORY = (
+    "CUDA error: out of memory",
+    "CUDA driver error: out of memory",
+    "CUBLAS_STATUS_ALLOC_FAILED",
+    "CUDNN_STATUS_ALLOC_FAILED",
+)
+"""What libraries say who allocate past torch's allocator. `CUBLAS_STATUS_NOT_INITIALIZED` is left
+out: it may mean this, and may mean anything."""
+
+_OUT_OF_HOST_MEMORY = ("can't allocate memory", "not enough memory")
+"""What torch's CPU allocator says."""
+
+
+def memory_error(error: BaseException | None, on_gpu: bool | None = None) -> BaseException | None:
+    """The error in the chain that says that memory was used up.
+
+    Args:
+        on_gpu: only the GPU's memory, or only the machine's. For a run on a GPU the machine's own
+            memory running out is a failure like any other: a smaller batch is not what it needs.
+    """
+    seen: set[int] = set()
+    while error is not None and id(error) not in seen:
+        seen.add(id(error))
+        text = str(error)
+        if on_gpu is not False and (
+            isinstance(error, torch.OutOfMemoryError)
+            or any(said in text for said in _OUT_OF_MEMORY)
+        ):
+            return error
+        if on_gpu is not True and (
+            isinstance(error, MemoryError) or any(said in text for said in _OUT_OF_HOST_MEMORY)
+        ):
+            return error
+        error = error.__cause__ or error.__context__
+    return None
+
+
+def available_bytes(device: torch.device) -> int | None:
+    """Free memory where asking for more would not fail but kill; None on a GPU, which says no."""
+    if device.type != "cpu":
+        return None
+    try:
+        with open("/proc/meminfo", encoding="ascii") as lines:
+            for line in lines:
+                name, _, value = line.partition(":")
+                if name == "MemAvailable":
+                    return int(value.split()[0]) * 1024
+    except (OSError, ValueError):
+        pass
+    return None

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -192,10 +191,11 @@ def measured(
     from ..eq10.view import tables
     from ..machine import check_device, environment
     from ..records import document
+    from ..run import threads_set
     from .output import emit, status
 
     check_device(device)
-    with _threads(threads), status() as step:
+    with threads_set(threads), status() as step:
         found: Measurements = measure(
             dim=module["dim"],
             heads=module["heads"],
@@ -214,19 +214,6 @@ def measured(
         emit(tables(found), document("eq10-measured", [found], environment()), wanted, out)
     if found.interrupted:
         raise KeyboardInterrupt
-
-
-@contextmanager
-def _threads(wanted: int | None) -> Iterator[None]:
-    """So many threads an operator meanwhile; torch's own number if None."""
-    import torch
-
-    before = torch.get_num_threads()
-    torch.set_num_threads(wanted or before)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)
 
 
 def _sides(text: str | None) -> tuple[int, ...]:

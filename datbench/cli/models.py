@@ -167,9 +167,8 @@ def params(
         raise UnknownNameError.among("breakdown", by, BY)
     if by != "total" and len(chosen) > 1:
         raise UsageError(f"--by {by} breaks down one model; name only one.")
-    from ..counting.count import parameters, parameters_by_part, parameters_by_stage
+    from ..counting.count import build_for_count, parameters, parameters_by_part, parameters_by_stage
     from ..machine import summary
-    from ..run import build_for_count
     from ..setting import Setting
 
     rows: list[dict[str, str | int]] = []
@@ -268,9 +267,8 @@ def _others(spec: Spec, size: Resolution) -> tuple[list[Table], dict[str, Any]]:
     """The parts of a model that has to be built to be seen."""
     from dataclasses import asdict
 
-    from ..counting.count import parts
+    from ..counting.count import build_for_count, parts
     from ..counting.view import parts_table
-    from ..run import build_for_count
     from ..setting import Setting
 
     module = build_for_count(spec, Setting(size))
@@ -282,9 +280,9 @@ def _others(spec: Spec, size: Resolution) -> tuple[list[Table], dict[str, Any]]:
 
 def _checked(spec: ModelSpec, checkpoint: Path) -> CheckpointReport:
     """Match the file against the variant on meta: nothing is allocated or changed."""
+    from ..counting.count import build_for_count
     from ..models.checkpoints import match_checkpoint
     from ..models.pyramid import PyramidBackbone
-    from ..run import build_for_count
     from ..setting import Setting
 
     module = build_for_count(spec, Setting(spec.resolution))

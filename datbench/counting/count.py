@@ -3,23 +3,32 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import AbstractContextManager, ExitStack, contextmanager
+from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager, ExitStack
 from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.utils._pytree import tree_leaves
 
 from ..errors import MeasurementError
 from ..models.declared import observing
 from ..models.detectors.dense import FourMaps
 from ..models.pyramid import PyramidBackbone
 from ..models.resolve import Spec, is_ours, resolve
-from ..run import _image, _reported, build_for_count, quiet, unchanged
+from ..run import (
+    as_written,
+    build_model,
+    losses_of,
+    make_image,
+    ones_like,
+    reported,
+    run_backward,
+    unchanged,
+)
 from ..setting import MULTIPLY_ADDS, Setting
 from .conventions import Convention
+from .operators import ShapesOnly
 from .recorder import ModuleTracker, OperatorCall, Recorder
 from .records import CountRow, GroupRow, ParameterRow, PartRow
 
@@ -179,10 +188,11 @@ def count(model: nn.Module, *inputs: Any, backward: bool = False) -> Count:
     """
     with ExitStack() as stack:
         tracker = stack.enter_context(ModuleTracker(model))
-        stack.enter_context(unchanged(model))
+        stack.enter_context(unchanged(model, *inputs))
+        stack.enter_context(as_written())
         recorder = Recorder(tracker)
         stack.enter_context(observing(recorder))
-        with torch.no_grad(), below_autograd(), recorder, quiet():
+        with torch.no_grad(), below_autograd(), recorder:
             model(*inputs)
         if backward:
             _count_backward(model, inputs, recorder)
@@ -199,45 +209,34 @@ def _count_backward(model: nn.Module, inputs: tuple[Any, ...], recorder: Recorde
         losses = _losses(model, inputs, recorder)
         # autograd.grad, not backward(): it touches no .grad and fires no hook of a parameter.
         with recorder:
-            torch.autograd.grad(losses, wanted, _ones(losses), allow_unused=True)
+            torch.autograd.grad(losses, wanted, ones_like(losses), allow_unused=True)
     except RuntimeError as error:
         if "use_reentrant" not in str(error):
             raise
         # Re-entrant checkpointing allows backward() alone.
         del recorder.calls[before:]
         losses = _losses(model, inputs, recorder)
-        with recorder, _gradients_kept(wanted):
-            torch.autograd.backward(losses, _ones(losses))
+        with recorder:
+            run_backward(losses)
 
 
 def _losses(model: nn.Module, inputs: tuple[Any, ...], recorder: Recorder) -> list[Tensor]:
     """Every output with a gradient, from a forward whose graph the recorder knows."""
     recorder.phase = "forward"
-    with torch.enable_grad(), recorder.linking(), recorder, quiet():
+    with torch.enable_grad(), recorder.linking(), recorder:
         outputs = model(*inputs)
-    losses = [
-        leaf for leaf in tree_leaves(outputs) if isinstance(leaf, Tensor) and leaf.requires_grad
-    ]
-    if not losses:
-        raise MeasurementError("the model's output has no gradient to count a backward of.")
     recorder.phase = "backward"
-    return losses
+    return losses_of(outputs, "count its forward alone")
 
 
-def _ones(losses: list[Tensor]) -> list[Tensor]:
-    return [torch.ones_like(loss) for loss in losses]
+def build_for_count(model: str | Spec, setting: Setting) -> nn.Module:
+    """The model in evaluation mode; on meta without the time that initialising takes.
 
-
-@contextmanager
-def _gradients_kept(tensors: list[Tensor]) -> Iterator[None]:
-    kept = [(tensor, tensor.grad) for tensor in tensors]
-    for tensor in tensors:
-        tensor.grad = None
-    try:
-        yield
-    finally:
-        for tensor, gradient in kept:
-            tensor.grad = gradient
+    Raises:
+        UnknownNameError: no such model.
+        MeasurementError: it cannot be built for this setting.
+    """
+    return build_model(model, setting, on_meta=ShapesOnly)
 
 
 def count_model(model: str | Spec, setting: Setting) -> Count:
@@ -276,9 +275,8 @@ def count_built(name: str, module: nn.Module, setting: Setting) -> Count:
     """Count a model that is built already, on an image of the setting's size."""
     inner = module.backbone if isinstance(module, FourMaps) else module
     foreign = not isinstance(inner, PyramidBackbone)
-    with _reported(name, setting, foreign):
-        image = _image(setting, setting.device, getattr(torch, setting.dtype))
-        return count(module, image, backward=setting.backward)
+    with reported(name, setting, foreign):
+        return count(module, make_image(setting), backward=setting.backward)
 
 
 # Numbers of parameters and buffers.

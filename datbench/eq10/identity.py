@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from ..counting.conventions import CONVENTIONS, Convention
-from ..counting.count import count, count_built
+from ..counting.count import build_for_count, count, count_built
 from ..counting.operators import ShapesOnly
 from ..counting.recorder import OperatorCall
 from ..errors import UsageError
@@ -24,7 +24,6 @@ from ..models.config import Deformable
 from ..models.mixers.attention import Mixer
 from ..models.mixers.deformable import DeformableAttention
 from ..models.resolve import Spec
-from ..run import build_for_count
 from ..setting import MULTIPLY_ADDS, Attention, Kind, Resolution, Setting
 from . import formulas
 from .formulas import Expected, Formula, evaluate, formula_of, names_of

@@ -23,7 +23,7 @@ from ..models.config import Mixer as MixerConfig
 from ..models.mixers import make_mixer
 from ..models.mixers.attention import Mixer
 from ..profile.attribute import quiet_kineto
-from ..run import available_bytes
+from ..run import available_bytes, memory_error
 from ..setting import ATTENTIONS, DTYPES, Attention, Kind
 from ..timing.ceilings import ceilings
 from ..timing.records import (
@@ -579,7 +579,7 @@ def _measured(counted: _Counted, how: How, seconds: float) -> Point:
     try:
         return _run(counted, how, seconds)
     except (RuntimeError, MemoryError) as error:
-        reason = f"{MEMORY}: {_first(error)}" if _is_memory(error) else _first(error)
+        reason = f"{MEMORY}: {_first(error)}" if memory_error(error) is not None else _first(error)
     if how.device.type == "cuda":
         torch.cuda.empty_cache()
     return replace(point, reason=reason)
@@ -588,13 +588,6 @@ def _measured(counted: _Counted, how: How, seconds: float) -> Point:
 def _first(error: Exception) -> str:
     """The first line of what torch says, without its full stop."""
     return (str(error).splitlines() or [type(error).__name__])[0].rstrip(".")
-
-
-def _is_memory(error: Exception) -> bool:
-    # A CPU's allocator raises a plain RuntimeError.
-    return isinstance(error, (MemoryError, torch.OutOfMemoryError)) or (
-        "allocate" in str(error) and "memory" in str(error)
-    )
 
 
 def _built(job: Job, how: How) -> Mixer:

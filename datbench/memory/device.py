@@ -15,18 +15,17 @@ from typing import Any, Protocol, TypeVar, cast
 
 import torch
 from torch import Tensor, nn
-from torch.utils._pytree import tree_leaves
 
 from .. import machine
-from ..errors import DatbenchError, LibraryError, UsageError
+from ..errors import LibraryError, UsageError
 from ..machine import Place, check_device, environment, words
 from ..models.resolve import Spec, resolve
-from ..process import Ending, ask, memory_error, one_line, serve, shortage
-from ..run import build_for_count, state, stepped
-from ..setting import WITH_BACKWARD, Autocast, MemoryMode, Recipe, Resolution, Setting
+from ..process import Ending, ask, serve
+from ..run import build_model, failure, iterate, make_image, optimizer_state, stepped
+from ..setting import MemoryMode, Recipe, Resolution, Setting
 from ..units import printable
 from .records import HELD, GpuEnvironment, GpuPeaks, GpuRow, Held, HeldLine, Outcome
-from .simulate import checkpointed, with_gradients
+from .simulate import checkpointed
 from .verify import NO_AUTOCAST, profiled
 
 TIMEOUT = 300.0
@@ -489,12 +488,9 @@ def work(job: dict[str, Any], cuda: Cuda | None = None) -> dict[str, Any]:
         here = OnGpu.at(setting.device, cuda) if on_gpu else OnCpu()
         return _measured(here, job["model"], setting, job["mode"], Recipe(**job["recipe"]))
     except (Exception, SystemExit) as error:
-        cause = memory_error(error, on_gpu)
+        outcome, reason = failure(error, on_gpu)
         told = {"environment": asdict(here.environment), "others": here.others} if here else {}
-        if cause is not None:
-            return {"outcome": "out of memory", "reason": shortage(cause), **told}
-        reason = str(error) if isinstance(error, DatbenchError) else one_line(error)
-        return {"outcome": "failed", "reason": reason, **told}
+        return {"outcome": outcome, "reason": reason, **told}
 
 
 def _limit(device: str, limit: int) -> None:
@@ -512,19 +508,16 @@ def _limit(device: str, limit: int) -> None:
 def _measured(
     here: OnGpu | OnCpu, name: str, setting: Setting, mode: MemoryMode, recipe: Recipe
 ) -> dict[str, Any]:
-    model = build_for_count(name, setting).train(mode != "inference")
-    size = setting.resolution
-    dtype: torch.dtype = getattr(torch, setting.dtype)
-    shape = (setting.batch, 3, size.height, size.width)
-    image = torch.zeros(shape, dtype=dtype, device=setting.device)
+    model = build_model(name, setting).train(mode != "inference")
+    image = make_image(setting)
     here.built()
     with checkpointed(model, recipe.checkpointing):
-        iterate(model, image, mode, recipe.autocast)  # what it returns dies here
+        iterate(model, (image,), mode, _casting(setting, recipe))  # what it returns dies here
         optimizer = stepped(recipe.optimizer, model) if recipe.optimizer else None
         model.zero_grad(set_to_none=True)
         before = held_before(model, image, optimizer)
         here.begin()
-        held = iterate(model, image, mode, recipe.autocast)
+        held = iterate(model, (image,), mode, _casting(setting, recipe))
         if optimizer is not None:
             optimizer.step()
         found = here.end(before)
@@ -532,30 +525,10 @@ def _measured(
     return here.completed(found, model, image, mode, recipe).as_json()
 
 
-def iterate(
-    model: nn.Module, image: Tensor, mode: MemoryMode, autocast: Autocast | None
-) -> list[Tensor]:
-    """One iteration up to its gradients; the tensors that the model returned.
-
-    The backward starts from ones for every output with a gradient, as the simulation's does.
-
-    Raises:
-        MeasurementError: a training mode, and no output has a gradient.
-    """
-    with torch.set_grad_enabled(mode != "inference"), _casting(image.device, autocast):
-        held = [leaf for leaf in tree_leaves(model(image)) if isinstance(leaf, Tensor)]
-    if mode == "inference":
-        return held
-    losses = with_gradients(held)
-    if mode in WITH_BACKWARD:
-        torch.autograd.backward(losses, [torch.ones_like(loss) for loss in losses])
-    return held
-
-
-def _casting(device: torch.device, autocast: Autocast | None) -> AbstractContextManager[Any]:
-    if autocast is None:
+def _casting(setting: Setting, recipe: Recipe) -> AbstractContextManager[Any]:
+    if recipe.autocast is None:
         return nullcontext()
-    return torch.autocast(device.type, getattr(torch, autocast))
+    return torch.autocast(torch.device(setting.device).type, getattr(torch, recipe.autocast))
 
 
 def held_before(
@@ -568,7 +541,7 @@ def held_before(
         "inputs": [image],
     }
     if optimizer is not None:
-        groups["optimizer"] = state(optimizer)
+        groups["optimizer"] = optimizer_state(optimizer)
     seen: set[int] = set()
     found = dict.fromkeys(groups, 0)
     for part, members in groups.items():

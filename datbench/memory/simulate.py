@@ -5,23 +5,31 @@ from __future__ import annotations
 import bisect
 import weakref
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager, nullcontext
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
-from torch.utils._pytree import tree_leaves
 from torch.utils.checkpoint import checkpoint
 
-from ..counting.count import stage_of
+from ..counting.count import build_for_count, stage_of
 from ..counting.operators import EagerMode, execute, plan_of
 from ..counting.recorder import ModuleTracker
-from ..errors import DatbenchError, MeasurementError, UsageError
+from ..errors import UsageError
 from ..models.pyramid import StageModule
 from ..models.resolve import Spec, is_ours, resolve
-from ..run import build_for_count, gradients_kept, quiet, state, stepped, unchanged
+from ..run import (
+    as_written,
+    iterate,
+    make_image,
+    optimizer_state,
+    reported,
+    stepped,
+    tensors_in,
+    unchanged,
+)
 from ..setting import PLAIN, WITH_BACKWARD, Checkpointing, MemoryMode, Recipe, Setting
 from .autocast import Autocast, FusedAttention
 from .kernels import result, scratch
@@ -315,9 +323,8 @@ class Watcher(EagerMode):
         out = result(plan.overload, args, kwargs)
         if out is None:
             out = execute(func, plan, args, kwargs)
-        for leaf in tree_leaves(out):
-            if isinstance(leaf, Tensor):
-                self._life(leaf, plan.name, module)
+        for tensor in tensors_in(out):
+            self._life(tensor, plan.name, module)
         extra = scratch(plan.overload, args, kwargs)
         if extra:
             life = self._born(extra, plan.name, module)
@@ -355,14 +362,13 @@ def simulate(
         MeasurementError: a training mode, and nothing that the model returns has a gradient.
     """
     recipe = recipe.of(mode)
-    given = [leaf for leaf in tree_leaves(inputs) if isinstance(leaf, Tensor)]
+    given = tensors_in(inputs)
     if not all(t.is_meta for t in [*model.parameters(), *model.buffers(), *given]):
         raise UsageError("memory is simulated on meta: move the model and its inputs there.")
     with ExitStack() as stack:
         tracker = stack.enter_context(ModuleTracker(model))
         stack.enter_context(unchanged(model))
-        stack.enter_context(quiet())
-        stack.enter_context(gradients_kept(model))
+        stack.enter_context(as_written())
         stack.enter_context(checkpointed(model, recipe.checkpointing))
         casts = None if recipe.autocast is None else Autocast(getattr(torch, recipe.autocast))
         if casts is not None:
@@ -371,16 +377,16 @@ def simulate(
         optimizer = None
         if recipe.optimizer is not None:
             with Watcher(tracker) as first:
-                _run(model, inputs, "train", first, casts)
+                _iterate(model, inputs, "train", first, casts)
             optimizer = stepped(recipe.optimizer, model)
         watcher = Watcher(tracker)
         watcher.mark(model.parameters(), "parameters")
         watcher.mark(model.buffers(), "buffers")
         watcher.mark(given, "inputs")
         if optimizer is not None:
-            watcher.mark(state(optimizer), "optimizer")
+            watcher.mark(optimizer_state(optimizer), "optimizer")
         stack.enter_context(watcher)
-        outputs = _run(model, inputs, mode, watcher, casts)
+        outputs = _iterate(model, inputs, mode, watcher, casts)
         if optimizer is not None:
             watcher.phase = "step"
             optimizer.step()
@@ -389,38 +395,24 @@ def simulate(
         return found
 
 
-def _run(
+def _iterate(
     model: nn.Module,
     inputs: tuple[Any, ...],
     mode: MemoryMode,
     watcher: Watcher,
     casts: Autocast | None,
 ) -> list[Tensor]:
-    training = mode != "inference"
+    def forwarded(outputs: list[Tensor]) -> None:
+        watcher.mark(outputs, "outputs")
+        watcher.forward_ended(keeps=mode != "inference")
+        watcher.phase = "backward"
+
     watcher.phase = "forward"
-    with torch.set_grad_enabled(training), nullcontext() if casts is None else casts.casting():
-        outputs = [leaf for leaf in tree_leaves(model(*inputs)) if isinstance(leaf, Tensor)]
-    watcher.mark(outputs, "outputs")
-    watcher.forward_ended(keeps=training)
-    if training:
-        losses = with_gradients(outputs)
-        if mode in WITH_BACKWARD:
-            watcher.phase = "backward"
-            torch.autograd.backward(losses, [torch.ones_like(loss) for loss in losses])
-            watcher.mark((p.grad for p in model.parameters() if p.grad is not None), "gradients")
+    casting = None if casts is None else casts.casting()
+    outputs = iterate(model, inputs, mode, casting, forwarded)
+    if mode in WITH_BACKWARD:
+        watcher.mark((p.grad for p in model.parameters() if p.grad is not None), "gradients")
     return outputs
-
-
-def with_gradients(outputs: list[Tensor]) -> list[Tensor]:
-    """The outputs that a backward can start from.
-
-    Raises:
-        MeasurementError: there are none.
-    """
-    losses = [tensor for tensor in outputs if tensor.requires_grad]
-    if not losses:
-        raise MeasurementError("the model's output has no gradient; use --mode inference.")
-    return losses
 
 
 def simulate_model(
@@ -437,22 +429,8 @@ def simulate_model(
     if recipe.autocast is not None and setting.dtype != "float32":
         raise UsageError(f"autocast casts float32; a model in {setting.dtype} takes no autocast.")
     module = build_for_count(spec, setting).train(mode != "inference")
-    size = setting.resolution
-    dtype: torch.dtype = getattr(torch, setting.dtype)
-    image = torch.empty((setting.batch, 3, size.height, size.width), dtype=dtype, device="meta")
-    try:
-        return module, simulate(module, image, mode=mode, recipe=recipe)
-    except DatbenchError:
-        raise
-    except (Exception, SystemExit) as error:
-        expected = isinstance(error, (RuntimeError, MemoryError, AssertionError))
-        if is_ours(spec) and not expected:
-            raise
-        line = (str(error).splitlines() or [""])[0]
-        reason = line if expected and line else f"{type(error).__name__}: {line}"
-        if "meta tensors" in reason:
-            reason += "; its work depends on values: measure it with --device cpu"
-        raise MeasurementError(f"{spec.name} at {size}: {reason}") from error
+    with reported(spec.name, setting, not is_ours(spec)):
+        return module, simulate(module, make_image(setting), mode=mode, recipe=recipe)
 
 
 # From the life of every storage to a ledger.

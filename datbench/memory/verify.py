@@ -13,16 +13,23 @@ import sys
 from dataclasses import asdict
 from typing import Any
 
-import torch
-from torch import Tensor, nn
+from torch import nn
 from torch.profiler import ProfilerActivity, profile
-from torch.utils._pytree import tree_leaves
 
 from ..errors import MeasurementError, UsageError
-from ..run import build_for_count, gradients_kept, state, stepped, unchanged
-from ..setting import PLAIN, WITH_BACKWARD, Attention, MemoryMode, Recipe, Resolution, Setting
+from ..run import (
+    as_written,
+    build_model,
+    iterate,
+    make_image,
+    optimizer_state,
+    stepped,
+    tensors_in,
+    unchanged,
+)
+from ..setting import PLAIN, Attention, MemoryMode, Recipe, Resolution, Setting
 from .records import CpuPeak, MemoryRow
-from .simulate import checkpointed, with_gradients
+from .simulate import checkpointed
 
 NO_AUTOCAST = (
     "autocast is simulated as CUDA's, which runs other operators in low precision than the CPU's; "
@@ -78,31 +85,21 @@ def profiled(
     recipe = recipe.of(mode)
     if recipe.autocast is not None:
         raise UsageError(NO_AUTOCAST)
-    given = [leaf for leaf in tree_leaves(inputs) if isinstance(leaf, Tensor)]
-    with unchanged(model), gradients_kept(model), checkpointed(model, recipe.checkpointing):
+    with unchanged(model, *inputs), as_written(), checkpointed(model, recipe.checkpointing):
         optimizer = None
         if recipe.optimizer is not None:
-            _run(model, inputs, "train")
+            iterate(model, inputs, "train")
             optimizer = stepped(recipe.optimizer, model)
-        there = [*model.parameters(), *model.buffers(), *given]
-        there += [] if optimizer is None else state(optimizer)
+        there = [*model.parameters(), *model.buffers(), *tensors_in(inputs)]
+        there += [] if optimizer is None else optimizer_state(optimizer)
         before = {t.untyped_storage()._cdata: t.untyped_storage().nbytes() for t in there}
         with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as profiler:
             # Held until the profiler has stopped, so that they are alive at the end.
-            held = _run(model, inputs, mode)
+            held = iterate(model, inputs, mode)
             if optimizer is not None:
                 optimizer.step()
         del held
     return _replayed(profiler.profiler.kineto_results.events(), sum(before.values()))
-
-
-def _run(model: nn.Module, inputs: tuple[Any, ...], mode: MemoryMode) -> list[Tensor]:
-    with torch.set_grad_enabled(mode != "inference"):
-        outputs = [leaf for leaf in tree_leaves(model(*inputs)) if isinstance(leaf, Tensor)]
-    if mode in WITH_BACKWARD:
-        losses = with_gradients(outputs)
-        torch.autograd.backward(losses, [torch.ones_like(loss) for loss in losses])
-    return outputs
 
 
 def _replayed(events: Any, before: int) -> tuple[int, int, str]:
@@ -130,9 +127,8 @@ def _work(job: dict[str, Any]) -> dict[str, Any]:
     attention: Attention = given.pop("attention")
     setting = Setting(size, attention=attention, **(given | {"device": "cpu"}))
     mode: MemoryMode = job["mode"]
-    model = build_for_count(job["model"], setting).train(mode != "inference")
-    dtype: torch.dtype = getattr(torch, setting.dtype)
-    image = torch.zeros((setting.batch, 3, size.height, size.width), dtype=dtype)
+    model = build_model(job["model"], setting).train(mode != "inference")
+    image = make_image(setting)
     peak, at_end, operator = profiled(model, image, mode=mode, recipe=Recipe(**job["recipe"]))
     return {"peak": peak, "at_end": at_end, "operator": operator}
 

@@ -13,12 +13,13 @@ import torch
 from torch import Tensor, nn
 
 from .. import units
+from ..counting.count import build_for_count
 from ..errors import LibraryError, MeasurementError, UsageError
 from ..models.checkpoints import load_checkpoint
 from ..models.mixers.deformable_detr import DeformableDetrAttention
 from ..models.pyramid import PyramidBackbone
 from ..models.resolve import Spec, build, is_ours
-from ..run import available_bytes, build_for_count
+from ..run import available_bytes, reported
 from ..setting import Resolution, Setting
 from .record import (
     Layer,
@@ -302,12 +303,9 @@ def points_row(
         load_checkpoint(backbone, checkpoint)
     size = setting.resolution
     pixels = torch.from_numpy(as_input(image, size.width, size.height))[None]  # (1, 3, H, W)
-    try:
+    with reported(spec.name, setting, not is_ours(spec)):
         found = layers(backbone, pixels, _weighed(backbone, wanted))
         points, query = gathered(found, wanted, image.width, image.height)
-    except (RuntimeError, MemoryError) as error:
-        line = (str(error).splitlines() or [""])[0]
-        raise MeasurementError(f"{spec.name} at {size}: {line or 'out of memory'}") from error
     if not points:
         raise UsageError(f"--head {wanted.head} attends to another group than {wanted.group}.")
     row = PointsRow(

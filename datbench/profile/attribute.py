@@ -29,6 +29,7 @@ from torch.nn.modules.module import register_module_forward_hook, register_modul
 
 from ..counting.recorder import OperatorCall
 from ..models.declared import Declaration
+from ..run import PHASES
 from .records import ProfilePhase
 
 # Quiet for torch's profiler.
@@ -57,7 +58,7 @@ def quiet_kineto() -> Iterator[None]:
 MARK = "datbench "
 """What the names of our own ranges begin with."""
 
-RUN, FORWARD, STEP = (f"{MARK}{what}" for what in ("run", "forward", "optimizer"))
+RUN, FORWARD, STEP = (f"{MARK}{what}" for what in ("run", *PHASES))
 
 DECLARED = f"{MARK}declared:"
 
@@ -97,6 +98,11 @@ class Run:
     forward: tuple[Span, ...]
     backward: tuple[Span, ...]
     step: tuple[Span, ...]
+
+
+def phase_range(phase: str) -> record_function:
+    """A range around a part of an iteration, for `Runner.run`."""
+    return record_function(f"{MARK}{phase}")
 
 
 def profiled(
@@ -489,8 +495,3 @@ def module_ranges(
     finally:
         for handle in handles:
             handle.remove()
-
-
-_EXPECTED = (RuntimeError, MemoryError, AssertionError, NotImplementedError)
-
-_NO_MEMORY = ("out of memory", "can't allocate memory", "not enough memory", "ALLOC_FAILED")

@@ -4,49 +4,34 @@ from __future__ import annotations
 
 import gzip
 import json
-import sys
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import (
-    AbstractContextManager,
-    ExitStack,
-    contextmanager,
-    nullcontext,
-    redirect_stdout,
-    suppress,
-)
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from statistics import median
 from typing import Any
 
 import torch
-from torch import Tensor, nn
-from torch.autograd.profiler import record_function
+from torch import nn
 from torch.profiler import ProfilerActivity, profile
-from torch.utils._pytree import tree_leaves
 
 from .. import units
 from ..counting.conventions import CONVENTIONS
 from ..counting.count import count, count_model, stage_of
 from ..counting.recorder import ModuleTracker, OperatorCall, Recorder
-from ..errors import DatbenchError, MeasurementError, UsageError
+from ..errors import MeasurementError, UsageError
 from ..models.declared import observing
-from ..models.resolve import Spec, resolve
-from ..models.spec import ModelSpec
-from ..run import available_bytes, build_for_count, gradients_kept
-from ..setting import Setting, TimeMode
+from ..models.resolve import Spec, is_ours, resolve
+from ..run import Runner, available_bytes, ready, reported, threads_set, unchanged
+from ..setting import How, Setting, TimeMode
 from ..timing.ceilings import COPIED, ceilings
 from ..timing.records import Ceilings, Timing
 from ..timing.sample import time_calls
 from .attribute import (
-    _EXPECTED,
-    _NO_MEMORY,
     AUTOGRAD,
-    FORWARD,
     GRADIENTS,
     OPTIMIZER,
-    STEP,
     Attributed,
     DeclaredRanges,
     Key,
@@ -57,6 +42,7 @@ from .attribute import (
     is_composite,
     key_of,
     module_ranges,
+    phase_range,
     profiled,
     quiet_kineto,
 )
@@ -72,104 +58,6 @@ from .records import (
     part_of,
     summed,
 )
-
-Range = Callable[[str], AbstractContextManager[Any]]
-
-
-class Runner:
-    """Runs a model: a forward without gradients, or forward, backward and a step of SGD.
-
-    The backward starts from ones for every output with a gradient. The step's rate is 0, so that
-    the weights stay what they are.
-    """
-
-    def __init__(self, model: nn.Module, inputs: tuple[Any, ...], mode: TimeMode) -> None:
-        self.model, self.inputs, self.mode = model, inputs, mode
-        wanted = [p for p in model.parameters() if p.requires_grad]
-        train = mode == "train" and wanted
-        self.optimizer = torch.optim.SGD(wanted, lr=0.0) if train else None
-
-    def __call__(self) -> None:
-        """Run once."""
-        self.run(_no_range)
-
-    def ranged(self) -> None:
-        """The same, with the profiler's ranges around its phases."""
-        self.run(record_function)
-
-    def run(self, named: Range) -> None:
-        """Run once, with ranges as given."""
-        if self.mode == "infer":
-            with torch.inference_mode(), named(FORWARD):
-                self.model(*self.inputs)
-            return
-        with torch.enable_grad(), named(FORWARD):
-            outputs = self.model(*self.inputs)
-        losses = [x for x in tree_leaves(outputs) if isinstance(x, Tensor) and x.requires_grad]
-        if not losses:
-            raise MeasurementError("the model's output has no gradient to train with.")
-        torch.autograd.backward(losses, [torch.ones_like(loss) for loss in losses])
-        if self.optimizer is not None:
-            with named(STEP):
-                self.optimizer.step()
-                self.optimizer.zero_grad(set_to_none=True)
-
-    def step_calls(self) -> list[OperatorCall]:
-        """What the optimizer's step calls; it needs gradients."""
-        if self.optimizer is None:
-            return []
-        for parameter in self.model.parameters():
-            if parameter.requires_grad:
-                parameter.grad = torch.zeros_like(parameter)
-        recorder = Recorder(ModuleTracker(self.model))
-        with recorder:
-            self.optimizer.step()
-        self.optimizer.zero_grad(set_to_none=True)
-        return recorder.calls
-
-
-def _no_range(name: str) -> AbstractContextManager[Any]:
-    return nullcontext()
-
-
-@contextmanager
-def kept(model: nn.Module) -> Iterator[None]:
-    """Leave the model's buffers, gradients and mode as they were, and torch's random state."""
-    buffers = [(buffer, buffer.detach().clone()) for buffer in model.buffers()]
-    modes = [(module, module.training) for module in model.modules()]
-    with torch.random.fork_rng(devices=[]), gradients_kept(model):
-        try:
-            yield
-        finally:
-            for module, training in modes:
-                module.training = training
-            with torch.no_grad():
-                for buffer, saved in buffers:
-                    buffer.copy_(saved)
-
-
-@contextmanager
-def reported(name: str, setting: Setting, foreign: bool) -> Iterator[None]:
-    """Turn what torch raises into one line that names the model and its setting.
-
-    Somebody else's code may raise anything, and print: its prints go to standard error.
-    """
-    try:
-        with redirect_stdout(sys.stderr) if foreign else nullcontext():
-            yield
-    except DatbenchError:
-        raise
-    except (Exception, SystemExit) as error:
-        if not foreign and not isinstance(error, _EXPECTED):
-            raise
-        where = f"{name} at {setting.resolution}, batch {setting.batch} on {setting.device}"
-        if isinstance(error, MemoryError) or any(said in str(error) for said in _NO_MEMORY):
-            raise MeasurementError(f"{where}: out of memory; profile a smaller batch.") from error
-        line = (str(error).splitlines() or [""])[0]
-        plain = isinstance(error, _EXPECTED) and line
-        reason = line if plain else f"{type(error).__name__}: {line}"
-        raise MeasurementError(f"{where}: {reason}") from error
-
 
 # Groups of calls, stages, modules and operators: time beside work, and beside the ceilings.
 
@@ -330,39 +218,27 @@ def running(
 ) -> Iterator[tuple[Spec, Runner]]:
     """A model built and ready to run; what goes wrong meanwhile becomes one line."""
     spec = resolve(model) if isinstance(model, str) else model
-    built = build_for_count(spec, replace(setting, backward=False)).train(mode == "train")
-    with reported(spec.name, setting, not isinstance(spec, ModelSpec)):
-        image = _image(setting)
-        if channels_last:
-            built, image = _channels_last(built), image.to(memory_format=torch.channels_last)
-        with kept(built):
-            yield spec, Runner(built, (image,), mode)
+    with reported(spec.name, setting, not is_ours(spec)):
+        runner = ready(spec, setting, How(mode, channels_last=channels_last))
+        with unchanged(runner.model):
+            yield spec, runner
 
 
-def _channels_last(model: nn.Module) -> nn.Module:
-    to: Any = model.to  # torch does not type this form
-    last: nn.Module = to(memory_format=torch.channels_last)
-    return last
-
-
-def _image(setting: Setting) -> Tensor:
-    """A batch of random images, the same every time, (B, 3, H, W)."""
-    size = setting.resolution
-    shape = (setting.batch, 3, size.height, size.width)
-    dtype: torch.dtype = getattr(torch, setting.dtype)
-    random = torch.Generator().manual_seed(0)
-    return torch.randn(shape, generator=random).to(setting.device, dtype)
-
-
-@contextmanager
-def threads_set(wanted: int | None) -> Iterator[None]:
-    """So many threads an operator meanwhile; torch's own number if None."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(wanted or before)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)
+def step_calls(runner: Runner) -> tuple[OperatorCall, ...]:
+    """What the optimizer's step calls: bytes that move, and no cost of the model's."""
+    if runner.optimizer is None:
+        return ()
+    for parameter in runner.model.parameters():
+        if parameter.requires_grad:
+            parameter.grad = torch.zeros_like(parameter)
+    recorder = Recorder(ModuleTracker(runner.model))
+    with recorder:
+        runner.optimizer.step()
+    runner.optimizer.zero_grad(set_to_none=True)
+    return tuple(
+        replace(call, module=OPTIMIZER, module_type="", phase="backward", cost={}, status="free")
+        for call in recorder.calls
+    )
 
 
 LEAST_RUNS, MOST_RUNS = 3, 20
@@ -443,7 +319,7 @@ def _profiled(
     step("counting")
     train = runner.mode == "train"
     calls = count(runner.model, *runner.inputs, backward=train).calls
-    calls += tuple(_as_step(call) for call in runner.step_calls())
+    calls += step_calls(runner)
     rest = (1 - _CEILINGS - _PLAIN) * budget
     least = LEAST_RUNS if timing.median < budget else 1
     number = min(max(round(rest / (2 * timing.median)), least), MOST_RUNS)
@@ -452,11 +328,6 @@ def _profiled(
     launch = None if device.type == "cuda" else _launch(device, getattr(torch, setting.dtype))
     groups = groups_of(seen.runs, calls, _stages(runner.model), limits)
     return _row(name, runner, setting, limits, timing, seen, groups, launch, channels_last)
-
-
-def _as_step(call: OperatorCall) -> OperatorCall:
-    """An optimizer's operator: bytes that move, and no cost of the model's."""
-    return replace(call, module=OPTIMIZER, module_type="", phase="backward", cost={}, status="free")
 
 
 def observe(
@@ -472,7 +343,7 @@ def observe(
             stack.enter_context(observing(DeclaredRanges()))
             if ranges:
                 stack.enter_context(module_ranges(runner.model))
-            found, seconds = profiled(runner.ranged, device, runs)
+            found, seconds = profiled(lambda: runner.run(phase_range), device, runs)
         return [attribute(run, forward, backward, names) for run in found], seconds
 
     once(1, ranges=False)  # the profiler's own first time
@@ -594,7 +465,7 @@ def trace(
             module_ranges(runner.model, for_people),
             profile(activities=activities) as profiler,
         ):
-            runner.ranged()
+            runner.run(phase_range)
             if ProfilerActivity.CUDA in activities:
                 torch.cuda.synchronize(setting.device)
     text = json.dumps(_exported(profiler)).encode()

@@ -29,9 +29,9 @@ import torch
 import torch.distributed as dist
 from torch import nn
 
-from ..errors import DatbenchError, LibraryError, UsageError
-from ..process import ENDED, Ending, command, memory_error, one_line, shortage
-from ..run import Ready, call_of, ready
+from ..errors import LibraryError, UsageError
+from ..process import ENDED, Ending, command
+from ..run import Runner, failure, ready
 from ..setting import How, Resolution, Setting
 from .process import check, ended, filled, short
 from .records import UNFINISHED, ProcessTiming
@@ -66,7 +66,7 @@ def work(job: dict[str, Any], stop: Path) -> dict[str, Any]:
     _join(device, how, job["timeout"])
     torch.manual_seed(0)
     model = ready(job["model"], setting, how)
-    call, unused = _call(model, how, device)
+    call, unused = _averaging(model, how, device)
     compiling = _first_call(call, device) if how.compile else None
     clock = Shared(lambda: stop.exists())
     budget = min(how.budget, clock.agreed(left(job)))
@@ -141,7 +141,7 @@ def _join(device: torch.device, how: How, timeout: float) -> None:
     )
 
 
-def _call(model: Ready, how: How, device: torch.device) -> tuple[Callable[[], object], bool]:
+def _averaging(one: Runner, how: How, device: torch.device) -> tuple[Runner, bool]:
     """What is timed, and whether the model has parameters that a step does not use.
 
     Inference runs independent replicas. In training the gradients are averaged over the ranks while
@@ -149,23 +149,21 @@ def _call(model: Ready, how: How, device: torch.device) -> tuple[Callable[[], ob
     every step, so it is asked for only where there are some.
     """
     if how.mode == "infer":
-        return model.call, False
-    unused = _has_unused(model)
+        return one, False
+    unused = _has_unused(one)
     parallel = nn.parallel.DistributedDataParallel(
-        model.model,
+        one.model,
         device_ids=[device] if device.type == "cuda" else None,
         find_unused_parameters=unused,
     )
-    module: Any = torch.compile(parallel) if how.compile else parallel
-    return call_of(module, model.image, how), unused
+    return Runner(parallel, one.inputs, "train", how.compile), unused
 
 
-def _has_unused(model: Ready) -> bool:
+def _has_unused(one: Runner) -> bool:
     """Whether a step leaves a parameter without a gradient."""
-    call_of(model.model, model.image, How(mode="train"))()
-    wanted = [p for p in model.model.parameters() if p.requires_grad]
-    unused = any(p.grad is None for p in wanted)
-    model.model.zero_grad(set_to_none=True)
+    Runner(one.model, one.inputs, "train")()
+    unused = any(p.grad is None for p in one.model.parameters() if p.requires_grad)
+    one.model.zero_grad(set_to_none=True)
     return unused
 
 
@@ -232,14 +230,6 @@ def slowest(bare: Stopwatch, own: list[float]) -> Stopwatch:
     return watch
 
 
-def _failure(error: BaseException, on_gpu: bool) -> dict[str, Any]:
-    cause = memory_error(error, on_gpu)
-    if cause is not None:
-        return {"outcome": "out of memory", "reason": shortage(cause)}
-    reason = str(error) if isinstance(error, DatbenchError) else one_line(error)
-    return {"outcome": "failed", "reason": reason}
-
-
 def _write(path: Path, answer: dict[str, Any]) -> None:
     beside = path.with_suffix(".part")
     beside.write_text(json.dumps(answer), encoding="utf-8")
@@ -266,7 +256,9 @@ def main() -> int:
         answer = work(job, path.parent / STOP)
     except (Exception, SystemExit) as error:
         on_gpu = torch.device(job["setting"]["device"]).type == "cuda"
-        _write(path.parent / f"{rank}.failure.json", {"rank": int(rank), **_failure(error, on_gpu)})
+        outcome, reason = failure(error, on_gpu)
+        failed = {"rank": int(rank), "outcome": outcome, "reason": reason}
+        _write(path.parent / f"{rank}.failure.json", failed)
         return 1
     if rank == "0":
         _finish(path.parent / "result.json", job, answer)

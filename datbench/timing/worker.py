@@ -16,10 +16,10 @@ from typing import Any
 
 import torch
 
-from ..errors import DatbenchError
+from ..errors import one_line
 from ..machine import environment
-from ..process import PACKAGES, memory_error, one_line, serve, shortage, write_answer
-from ..run import ready
+from ..process import PACKAGES, serve, write_answer
+from ..run import failure, ready
 from ..setting import How, Resolution, Setting
 from .ceilings import ceilings
 from .records import UNFINISHED, Timing
@@ -69,7 +69,8 @@ def work(job: dict[str, Any]) -> dict[str, Any]:
     except KeyboardInterrupt:
         answer["outcome"] = "interrupted"
     except (Exception, SystemExit) as error:
-        answer |= _wrong(error, torch.device(setting.device).type == "cuda")
+        outcome, reason = failure(error, torch.device(setting.device).type == "cuda")
+        answer |= {"outcome": outcome, "reason": reason}
     finally:
         signal.signal(signal.SIGINT, signal.SIG_IGN)  # nothing is left to be interrupted
     return answer | {"environment": surroundings()}
@@ -83,14 +84,6 @@ def surroundings() -> dict[str, Any]:
 def left(job: dict[str, Any]) -> float:
     """Seconds that are left to begin something in."""
     return float(job.get("end", float("inf"))) - time.time() - MARGIN
-
-
-def _wrong(error: BaseException, on_gpu: bool) -> dict[str, Any]:
-    cause = memory_error(error, on_gpu)
-    if cause is not None:
-        return {"outcome": "out of memory", "reason": shortage(cause)}
-    reason = str(error) if isinstance(error, DatbenchError) else one_line(error)
-    return {"outcome": "failed", "reason": reason}
 
 
 def _measure(job: dict[str, Any], setting: Setting, how: How, answer: dict[str, Any]) -> None:
@@ -108,14 +101,14 @@ def _time(
     job: dict[str, Any], setting: Setting, how: How, device: torch.device, answer: dict[str, Any]
 ) -> None:
     torch.manual_seed(0)
-    model = ready(job["model"], setting, how)
+    call = ready(job["model"], setting, how)
     if how.compile:
         begin = perf_counter()
-        model.call()
+        call()
         _wait(device)
         answer["compiling"] = perf_counter() - begin
     with watching(device) as watch, _bound_to(job.get("processors", ())):
-        timing, turns = _sample(job, setting, how, model.call, watch.stamp)
+        timing, turns = _sample(job, setting, how, call, watch.stamp)
         answer["timing"] = asdict(timing)
         told = watch.telemetry(timing)
         answer["telemetry"] = asdict(told if turns is None else by_turns(told))
@@ -126,7 +119,7 @@ def _time(
         raise KeyboardInterrupt
     _keep(job, answer)
     if job.get("protocols"):
-        _follow(job, setting, how, model.call, timing.median, answer)
+        _follow(job, setting, how, call, timing.median, answer)
 
 
 def _sample(

@@ -9,10 +9,10 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from datbench.counting.count import build_for_count
 from datbench.counting.peers.adapters import PEERS, Tally
 from datbench.counting.peers.explain import explain, observe
 from datbench.counting.records import PeerTerm
-from datbench.run import build_for_count
 from datbench.setting import Resolution, Setting
 
 pytestmark = pytest.mark.peers

@@ -7,10 +7,10 @@ import torch
 from torch import Tensor, nn
 
 import datbench
+from datbench.counting.count import build_for_count
 from datbench.counting.peers.adapters import Amount, Tally
 from datbench.counting.peers.explain import OUTSIDE, Observed, explain, observe
 from datbench.counting.records import PeerTerm
-from datbench.run import build_for_count
 from datbench.setting import Resolution, Setting
 
 

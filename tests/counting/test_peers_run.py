@@ -14,10 +14,10 @@ import pytest
 import torch
 
 from datbench import process
+from datbench.counting.count import build_for_count
 from datbench.counting.peers import explain
 from datbench.counting.peers.adapters import PEERS, Peer
 from datbench.counting.peers.explain import Observed, observe
-from datbench.run import build_for_count
 from datbench.setting import Resolution, Setting
 
 SETTING = Setting(Resolution(64, 64))

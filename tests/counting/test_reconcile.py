@@ -8,10 +8,9 @@ from torch import nn
 
 import datbench
 from datbench.counting.conventions import CONVENTIONS
-from datbench.counting.count import Count, count_built
+from datbench.counting.count import Count, build_for_count, count_built
 from datbench.counting.peers.explain import label, reconcile
 from datbench.counting.records import Chain
-from datbench.run import build_for_count
 from datbench.setting import Kind, Resolution, Setting
 
 

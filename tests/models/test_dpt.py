@@ -11,13 +11,13 @@ from torch import Tensor, nn
 import datbench
 from datbench import Resolution, Setting
 from datbench.counting.conventions import CONVENTIONS
+from datbench.counting.count import build_for_count
 from datbench.errors import UnknownNameError, UsageError
 from datbench.models.comparison import COMPARISONS
 from datbench.models.comparison.pvt import DPT_T, PVT_T, DeformablePatch, Pvt, PyramidTransformer
 from datbench.models.comparison.tokens import resized
 from datbench.models.resolve import resolve
 from datbench.paper.tables import Printed
-from datbench.run import build_for_count
 from datbench.setting import Kind
 
 FVCORE = CONVENTIONS["fvcore"]

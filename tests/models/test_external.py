@@ -10,11 +10,10 @@ from torch import nn
 import datbench
 from datbench import Resolution, Setting
 from datbench.counting.conventions import CONVENTIONS
-from datbench.counting.count import count_anywhere
+from datbench.counting.count import build_for_count, count_anywhere
 from datbench.errors import MeasurementError, UnknownNameError, UsageError
 from datbench.models.external import FactorySpec, TimmSpec
 from datbench.models.resolve import resolve
-from datbench.run import build_for_count
 from datbench.setting import Kind
 
 FVCORE = CONVENTIONS["fvcore"]

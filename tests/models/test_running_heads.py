@@ -7,7 +7,7 @@ from torch import Tensor, nn
 from torch.utils._pytree import tree_leaves
 
 import datbench
-from datbench.counting.count import count_anywhere
+from datbench.counting.count import build_for_count, count_anywhere
 from datbench.errors import MeasurementError, UnknownNameError, UsageError
 from datbench.memory import simulate
 from datbench.memory.verify import profiled
@@ -17,7 +17,6 @@ from datbench.models.detectors.heads import HEADS
 from datbench.models.detectors.modules import Regions, level_of, proposals, roi_align
 from datbench.models.detectors.spec import DetectorSpec
 from datbench.models.resolve import build, resolve
-from datbench.run import build_for_count
 from datbench.setting import MemoryMode, Resolution, Setting
 
 Shapes = list[tuple[int, ...]]

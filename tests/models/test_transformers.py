@@ -13,13 +13,13 @@ from torch import Tensor, nn
 import datbench
 from datbench import Resolution, Setting
 from datbench.counting.conventions import CONVENTIONS
+from datbench.counting.count import build_for_count
 from datbench.errors import DatbenchError, LibraryError, UnknownNameError, UsageError
 from datbench.models.comparison.pvt import PVT_T, PyramidTransformer
 from datbench.models.comparison.tokens import EPS
 from datbench.models.resolve import resolve
 from datbench.models.transformers import ARCHITECTURES, TransformersSpec
 from datbench.paper.tables import Printed
-from datbench.run import build_for_count
 
 FVCORE = CONVENTIONS["fvcore"]
 AT_224 = Setting(Resolution(224, 224))

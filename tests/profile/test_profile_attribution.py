@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch.nn.modules import module as globals_of
 
-from datbench.counting.count import count
+from datbench.counting.count import build_for_count, count
 from datbench.counting.recorder import OperatorCall
 from datbench.models.resolve import resolve
 from datbench.profile.attribute import (
@@ -25,8 +25,8 @@ from datbench.profile.attribute import (
     runs_of,
     spans_of,
 )
-from datbench.profile.profile import Runner, kept, observe, running
-from datbench.run import build_for_count
+from datbench.profile.profile import observe, running
+from datbench.run import Runner, unchanged
 from datbench.setting import Attention, Kind, Resolution, Setting
 
 LINEAR = {Kind.LINEAR: 100}
@@ -184,7 +184,7 @@ def test_a_model_is_left_as_it_was() -> None:
     setting = Setting(Resolution(32, 32), device="cpu")
     model = build_for_count(resolve("profile_nets:with_norm"), setting).train()
     before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
-    with kept(model), module_ranges(model):
+    with unchanged(model), module_ranges(model):
         Runner(model, (torch.rand(2, 3, 32, 32),), "train")()
     assert model.training
     after = model.state_dict()

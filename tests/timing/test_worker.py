@@ -51,14 +51,14 @@ def test_inference_is_in_inference_mode_and_evaluation() -> None:
     net = odd_models.Net(
         lambda x: seen.append((torch.is_inference_mode_enabled(), torch.is_grad_enabled()))
     ).eval()
-    run.call_of(net, run.images(SETTING), How())()
+    run.Runner(net, (run.make_image(SETTING, "normal"),), "infer")()
     assert seen == [(True, False)]
 
 
 def test_a_training_iteration_is_forward_backward_and_step() -> None:
     net = odd_models.plain().train()
     before = {name: p.detach().clone() for name, p in net.named_parameters()}
-    call = run.call_of(net, run.images(SETTING), How(mode="train"))
+    call = run.Runner(net, (run.make_image(SETTING, "normal"),), "train")
     call()
     first = {name: p.grad for name, p in net.named_parameters()}
     call()
@@ -74,7 +74,7 @@ def test_a_training_iteration_is_forward_backward_and_step() -> None:
 
 
 def test_images_are_the_same_everywhere_and_not_zero() -> None:
-    one, other = (run.images(SETTING) for _ in range(2))
+    one, other = (run.make_image(SETTING, "normal") for _ in range(2))
     assert one.shape == (2, 3, 32, 32)
     assert torch.equal(one, other)
     assert 0.9 < one.std() < 1.1
@@ -82,7 +82,7 @@ def test_images_are_the_same_everywhere_and_not_zero() -> None:
 
 def test_channels_last_is_of_weights_and_images() -> None:
     found = run.ready(f"{ODD}:plain", SETTING, How(channels_last=True))
-    assert found.image.is_contiguous(memory_format=torch.channels_last)
+    assert found.inputs[0].is_contiguous(memory_format=torch.channels_last)
     assert isinstance(found.model.conv, nn.Conv2d)
     assert found.model.conv.weight.is_contiguous(memory_format=torch.channels_last)
 
@@ -91,7 +91,7 @@ def test_dtype_mode_and_attention_reach_the_model() -> None:
     half = Setting(Resolution(32, 32), 1, "bfloat16", "cpu", "sdpa")
     found = run.ready("dat_t", half, How(mode="train"))
     assert found.model.training
-    assert found.image.dtype == next(found.model.parameters()).dtype == torch.bfloat16
+    assert found.inputs[0].dtype == next(found.model.parameters()).dtype == torch.bfloat16
 
 
 # Outcomes, without a process.

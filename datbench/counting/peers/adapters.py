@@ -21,7 +21,8 @@ from typing import Any, Literal, TypeAlias
 from torch import Tensor, nn
 from torch.nn.modules.module import register_module_forward_hook, register_module_forward_pre_hook
 
-from ...process import one_line, serve
+from ...errors import one_line
+from ...process import serve
 from ...setting import Resolution, Setting
 
 Amount: TypeAlias = int | float
@@ -262,7 +263,7 @@ def run(job: Mapping[str, Any]) -> dict[str, Any]:
     import_module(peer.module)
     import torch
 
-    from ...run import build_for_count
+    from ...run import build_model, make_image
 
     setting = Setting(
         Resolution(job["width"], job["height"]),
@@ -270,8 +271,7 @@ def run(job: Mapping[str, Any]) -> dict[str, Any]:
         attention=job["attention"],
         features=job["features"],
     )
-    model = build_for_count(job["model"], setting)
-    x = torch.zeros(1, 3, job["height"], job["width"])
+    model, x = build_model(job["model"], setting), make_image(setting)
     held, earlier = _reset_peak()
     began = time.perf_counter()
     with torch.no_grad():

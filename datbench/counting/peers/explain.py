@@ -23,7 +23,7 @@ from torch.utils._pytree import tree_leaves
 from ...models.declared import Declaration, observing
 from ...models.resolve import Spec
 from ...process import Ending, ask
-from ...run import quiet, unchanged
+from ...run import as_written, unchanged
 from ...setting import MULTIPLY_ADDS, Kind, Setting
 from ..conventions import CONVENTIONS, Convention
 from ..count import Count, below_autograd, count_anywhere
@@ -112,9 +112,9 @@ class _Open(Recorder):
 
 def observe(model: nn.Module, x: Tensor) -> tuple[Observed, ...]:
     """Run the model once, and say for every module what ran in it."""
-    with ModuleTracker(model) as tracker, unchanged(model), _Outputs() as outputs:
+    with ModuleTracker(model) as tracker, unchanged(model), as_written(), _Outputs() as outputs:
         recorder = _Open(tracker)
-        with observing(recorder), torch.no_grad(), below_autograd(), recorder, quiet():
+        with observing(recorder), torch.no_grad(), below_autograd(), recorder:
             model(x)
     amounts: dict[str, dict[Column, int]] = {}
     turns: dict[str, dict[Column, int]] = {}
