@@ -133,7 +133,7 @@ def test_the_first_mistake_is_found_before_any_work(
 
 def test_a_measurement_that_fails_has_an_exit_code_of_its_own(run: Run) -> None:
     failed = run("flops", "dat_t", "--res", "32768", "--batch", "1048576", "--out", "x.json")
-    assert failed.complaint(5).startswith("dat_t at 32768x32768 on meta: ")
+    assert failed.complaint(5).startswith("dat_t at 32768x32768, batch 1048576 on meta: ")
     assert list(Path().iterdir()) == []
 
 

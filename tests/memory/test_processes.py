@@ -17,7 +17,7 @@ POSIX = pytest.mark.skipif(os.name != "posix", reason="signals and process group
 
 WORKER = """
 import os, pathlib, subprocess, sys, time
-from datbench.measure.serving import serve, write_answer
+from datbench.process import serve, write_answer
 
 def work(job):
     print("noise")

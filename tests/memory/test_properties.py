@@ -156,7 +156,7 @@ COLD = """
 import resource, sys, torch
 torch.set_num_threads(1)
 before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-from datbench.measure.memory import memory_row
+from datbench.memory.simulate import memory_row
 from datbench.models.resolve import resolve
 from datbench.types import Resolution, Setting
 for name, size, mode in (

@@ -295,9 +295,9 @@ def test_another_checkout_and_another_interpreter_are_what_runs(
 ) -> None:
     """A datbench made up here; the working directory holds yet another, which is not taken."""
     for name in ("there", "here"):
-        package = tmp_path / name / "datbench" / "measure" / "throughput"
+        package = tmp_path / name / "datbench" / "timing"
         package.mkdir(parents=True)
-        for folder in (package, *package.parents[:2]):
+        for folder in (package, *package.parents[:1]):
             (folder / "__init__.py").touch()
         (package / "worker.py").write_text(
             "import json, sys\n"
@@ -337,7 +337,7 @@ def test_ctrl_c_in_the_parent_is_an_outcome_with_what_the_worker_had(
 
 WORKER = """
 import os, pathlib, time
-from datbench.measure.serving import serve
+from datbench.process import serve
 
 def work(job):
     try:
