@@ -167,7 +167,12 @@ def params(
         raise UnknownNameError.among("breakdown", by, BY)
     if by != "total" and len(chosen) > 1:
         raise UsageError(f"--by {by} breaks down one model; name only one.")
-    from ..counting.count import build_for_count, parameters, parameters_by_part, parameters_by_stage
+    from ..counting.count import (
+        build_for_count,
+        parameters,
+        parameters_by_part,
+        parameters_by_stage,
+    )
     from ..machine import summary
     from ..setting import Setting
 
