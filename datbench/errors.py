@@ -4,7 +4,8 @@
 
     DatbenchError            5  (a measurement or a file operation failed)
     ├── UsageError           2  (the command line or an argument is wrong)
-    │   ├── ResolutionError     `--res 12y0`
+    │   ├── FieldError          a value that no record takes
+    │   │   └── ResolutionError     `--res 12y0`
     │   ├── UnknownNameError    a model, convention or format that does not exist
     │   └── CheckpointError     a file that is not a checkpoint of this model
     ├── CheckFailed          1  (a limit or a comparison that was asked for does not hold)
@@ -34,7 +35,11 @@ class UsageError(DatbenchError):
     exit_code = 2
 
 
-class ResolutionError(UsageError):
+class FieldError(UsageError, ValueError):
+    """A record refuses a value; as a ValueError too, so that a reader adds where it stands."""
+
+
+class ResolutionError(FieldError):
     """A resolution that cannot be read, or that no model can take."""
 
 

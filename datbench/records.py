@@ -1,7 +1,8 @@
-"""Result files: read, checked field by field, and turned back into the values they were.
+"""Result files: the records that each kind holds, how they are written, read and merged.
 
-Version history of the format stands below. A file of an older version is brought
-up one version at a time by `MIGRATIONS`; version 1 is the first, so there is none yet.
+A file is ``{"format": "datbench", "version", "kind", "environment", "rows"}``; a row is a record
+of one of the classes that `RECORDS` lists for the kind. Reading is strict: what has passed it, no
+later step refuses. Free of torch; pydantic is loaded when something is read.
 """
 
 from __future__ import annotations
@@ -9,235 +10,224 @@ from __future__ import annotations
 import importlib
 import json
 import math
-import types
+import stat
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import MISSING, asdict, dataclass, field, fields, is_dataclass
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, fields, is_dataclass
 from functools import cache
 from pathlib import Path
-from typing import Any, Literal, TypeAlias, Union, get_args, get_origin, get_type_hints
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
-from .errors import UsageError
-from .setting import Setting
+from . import units
+from .errors import LibraryError, UsageError
+from .setting import Count, Setting
 
-# From plain values, as JSON has them, back to dataclasses: what a type's fields say is checked.
+if TYPE_CHECKING:
+    from pydantic import TypeAdapter, ValidationError
+
+Document = dict[str, Any]
+"""What stands in a file, as JSON has it."""
+
+Environment: TypeAlias = dict[str, Any]
+"""What `datbench.machine` says of a machine and its software: any fields."""
+
+VERSION = 2
+"""Of the files that are written.
+
+1 (0.1.0): the first. 2: what rows of some kinds had beside their record's fields became fields
+(`allocator` and `context` of memory, `simulated_peak`, `order`, `false_alarms`, `verdicts` ...),
+and every field of a record is written, null where it says nothing.
+"""
+
+MIGRATIONS: dict[int, Callable[[Document], Document]] = {
+    1: lambda content: {**content, "version": 2},  # its rows are read as they are: defaults suffice
+}
+"""From a document of this version to one of the next."""
+
+RECORDS: dict[str, tuple[str, ...]] = {
+    "flops": ("counting.records:CountRow",),
+    "explain": ("counting.records:ExplainRow",),
+    "params": ("records:ParamsEntry",),
+    "models": ("records:ModelEntry",),
+    "show": ("records:ShowEntry",),
+    "env": ("records:Environment",),
+    "eq10": ("eq10.records:ModuleTerms",),
+    "eq10-fit": ("eq10.records:Fit",),
+    "eq10-paper": ("eq10.records:Claim",),
+    "eq10-measured": ("timing.records:Measurements",),
+    "memory": ("memory.records:MemoryRow",),
+    "memory-largest": ("memory.records:LargestBatch", "memory.records:Confirmed"),
+    "memory-measured": ("memory.records:GpuRow",),
+    "table": ("paper.records:Comparison",),
+    "table-search": ("paper.records:Search",),
+    "throughput": ("timing.records:ThroughputRow",),
+    "profile": ("profile.records:ProfileRow",),
+    "compare": ("compare.records:VersusRow",),
+    "compare-aa": ("compare.records:FalseAlarms",),
+    "points": ("points.records:PointsRow",),
+    "baseline": (
+        "gate.records:CountBaseline",
+        "gate.records:MemoryBaseline",
+        "gate.records:TimeBaseline",
+    ),
+    "gate": ("gate.records:GateRow",),
+    "report": ("report.records:ReportPart",),
+    "validate": ("records:FileCheck",),
+    # Of parts of a report alone.
+    "figure": ("memory.records:Timeline",),
+    "pytest-benchmark": ("timing.pytest_benchmark:Benchmark",),
+}
+"""By kind, the classes that a row may be, as ``module:name`` below this package."""
+
+ENVIRONMENT = "measured_in"
+"""What a row of a file that was merged from several environments carries besides its own fields."""
 
 
-LARGEST = 10**30
-"""No figure reaches it; beyond 1e308 a whole number could not even be drawn."""
+@dataclass(frozen=True)
+class ParamsEntry:
+    """The elements of a model, or of one part or stage of it."""
 
-_COUNTS = frozenset(
-    "params frozen buffers macs flops calls forward bytes_read bytes_written peak after_forward "
-    "at_end asked gpus samples warmup kept at_peak".split()
-)
-"""Fields of numbers that are never negative, whatever has them."""
+    model: str
+    params: Count  # trainable parameters, what papers print
+    frozen: Count  # parameters without gradient
+    buffers: Count  # elements of registered buffers, persistent or not
+    stage: str | None = None  # with `--by stage`
+    part: str | None = None  # with `--by part`
+    features: bool = False  # four feature maps, no head
 
-_WORDS = {int: "a whole number", str: "text", bool: "true or false"}
+
+@dataclass(frozen=True)
+class ModelEntry:
+    """A model that datbench knows."""
+
+    model: str
+    family: str
+    resolution: str  # its own input
+    source: str  # where it is published
+    summary: str
+
+
+@dataclass(frozen=True)
+class ShowEntry:
+    """How a model is built."""
+
+    model: str
+    resolution: str
+    stages: tuple[dict[str, Any], ...] = ()  # of one of datbench's models
+    parts: tuple[dict[str, Any], ...] = ()  # of any other model
+    published: dict[str, Any] | None = None  # what the papers print of it
+    checkpoint: dict[str, Any] | None = None  # which tensors of a file matched
 
 
 @dataclass(frozen=True)
 class Problem:
-    """What is wrong with one field; the field is empty for the whole."""
+    """What is wrong with a file."""
 
-    field: str
-    message: str
+    where: str  # the row and the field; empty for the whole
+    problem: str
 
     def __str__(self) -> str:
-        return f"{self.field}: {self.message}" if self.field else self.message
+        return f"{self.where}: {self.problem}" if self.where else self.problem
 
 
-def problems_of(hint: Any, value: object, path: str = "", strict: bool = False) -> list[Problem]:
-    """Everything that keeps `value` from being a `hint`.
+@dataclass(frozen=True)
+class FileCheck:
+    """A file and everything that is wrong with it."""
 
-    Args:
-        strict: fields that no class has are problems too.
-    """
-    reader = Reader(strict)
-    reader.read(hint, value, path)
-    return reader.problems
-
-
-class Reader:
-    """Reads values of a type and keeps what was wrong, with the path of the field."""
-
-    def __init__(self, strict: bool = False) -> None:
-        self.problems: list[Problem] = []
-        self._strict = strict
-
-    def read(self, hint: Any, value: Any, path: str) -> Any:
-        """The value of this type; of no use where a problem was found."""
-        if hint is Any:
-            return self._anything(value, path)
-        if is_dataclass(hint):
-            return self._dataclass(hint, value, path)
-        origin, inner = get_origin(hint), get_args(hint)
-        if origin in (Union, types.UnionType):
-            return self._union(inner, value, path)
-        if origin is Literal:
-            return self._one_of(inner, value, path)
-        if origin is tuple:
-            return self._tuple(inner, value, path)
-        if isinstance(origin, type) and issubclass(origin, Mapping):
-            return self._mapping(inner[1], value, path)
-        return self._scalar(hint, value, path)
-
-    def _wrong(self, path: str, message: str) -> None:
-        self.problems.append(Problem(path, message))
-
-    def _scalar(self, hint: Any, value: Any, path: str) -> Any:
-        if hint is float:
-            if isinstance(value, bool) or not isinstance(value, (int, float)):
-                self._wrong(path, f"must be a number, not {_said(value)}")
-            else:
-                self._bounded(value, path)
-        elif hint in _WORDS:
-            if not isinstance(value, hint) or (hint is int and isinstance(value, bool)):
-                self._wrong(path, f"must be {_WORDS[hint]}, not {_said(value)}")
-            elif hint is int:
-                self._bounded(value, path)
-        elif hint is type(None):
-            if value is not None:
-                self._wrong(path, f"must be null, not {_said(value)}")
-        else:
-            raise TypeError(f"{path}: no reader for {hint}")
-        return value
-
-    def _bounded(self, value: float, path: str) -> None:
-        # A whole number may be too large to be asked whether it is finite.
-        if isinstance(value, float) and not math.isfinite(value):
-            self._wrong(path, f"must be a finite number, not {value}")
-        elif isinstance(value, int) and abs(value) > LARGEST:
-            self._wrong(path, f"must be a number below {LARGEST:.0e}, not one of so many digits")
-        elif value < 0 and path.rpartition(".")[2] in _COUNTS:
-            self._wrong(path, f"must not be negative, as {value} is")
-
-    def _anything(self, value: Any, path: str) -> Any:
-        if isinstance(value, (int, float)):
-            self._bounded(value, path)
-        elif isinstance(value, Mapping):
-            for name, below in value.items():
-                self._anything(below, _below(path, str(name)))
-        elif isinstance(value, (list, tuple)):
-            for number, below in enumerate(value, 1):
-                self._anything(below, f"{path}[{number}]")
-        return value
-
-    def _one_of(self, known: tuple[Any, ...], value: Any, path: str) -> Any:
-        if not isinstance(value, (str, int)) or value not in known:
-            self._wrong(path, f"must be one of {', '.join(map(str, known))}, not {_said(value)}")
-        return value
-
-    def _union(self, hints: tuple[Any, ...], value: Any, path: str) -> Any:
-        if value is None and type(None) in hints:
-            return None
-        others = [hint for hint in hints if hint is not type(None)]
-        tried: list[list[Problem]] = []
-        for hint in others:
-            reader = Reader(self._strict)
-            found = reader.read(hint, value, path)
-            if not reader.problems:
-                return found
-            tried.append(reader.problems)
-        fewest = min(tried, key=len)
-        self.problems += fewest
-        return value
-
-    def _tuple(self, inner: tuple[Any, ...], value: Any, path: str) -> Any:
-        if not isinstance(value, (list, tuple)):
-            self._wrong(path, f"must be a list, not {_said(value)}")
-            return ()
-        if len(inner) == 2 and inner[1] is Ellipsis:
-            inner = (inner[0],) * len(value)
-        if len(inner) != len(value):
-            self._wrong(path, f"must have {len(inner)} elements, not {len(value)}")
-            return ()
-        pairs = zip(inner, value, strict=True)
-        return tuple(
-            self.read(hint, each, f"{path}[{number}]")
-            for number, (hint, each) in enumerate(pairs, 1)
-        )
-
-    def _mapping(self, inner: Any, value: Any, path: str) -> Any:
-        if not isinstance(value, Mapping):
-            self._wrong(path, f"must be an object, not {_said(value)}")
-            return {}
-        return {name: self.read(inner, each, _below(path, name)) for name, each in value.items()}
-
-    def _dataclass(self, kind: Any, value: Any, path: str) -> Any:
-        if not isinstance(value, Mapping):
-            self._wrong(path, f"must be an object, not {_said(value)}")
-            return None
-        if kind is Setting and "resolution" not in value:
-            # A row's own setting has the input's sides among its fields.
-            sides = {side: value[side] for side in ("width", "height") if side in value}
-            value = {"resolution": sides, **{k: v for k, v in value.items() if k not in sides}}
-        before = len(self.problems)
-        given = self._fields(kind, value, path)
-        if len(self.problems) > before:
-            return None
-        try:
-            return kind(**given)
-        except (UsageError, ValueError, TypeError) as error:
-            self._wrong(path, str(error).rstrip("."))
-            return None
-
-    def _fields(self, kind: Any, value: Mapping[str, Any], path: str) -> dict[str, Any]:
-        hints, given = _hints(kind), {}
-        known = {each.name: each for each in fields(kind) if each.init}
-        for name, each in known.items():
-            below = path if kind is Setting and name == "resolution" else _below(path, name)
-            if name in value:
-                given[name] = self.read(hints[name], value[name], below)
-            elif each.default is MISSING and each.default_factory is MISSING:
-                self._wrong(below, "is missing")
-        if self._strict:
-            for name in value:
-                if name not in known:
-                    self._wrong(_below(path, str(name)), "is no field of this kind")
-        return given
+    file: str
+    kind: str | None  # None where the file does not say it
+    rows: Count | None
+    verdict: Literal["whole", "broken"]
+    problems: tuple[Problem, ...] = ()
 
 
-@cache
-def _hints(kind: Any) -> dict[str, Any]:
-    return get_type_hints(kind)
+# Writing.
 
 
-def _below(path: str, name: str) -> str:
-    return f"{path}.{name}" if path else name
-
-
-def _said(value: Any) -> str:
-    """A value in a message, never long."""
-    text = "null" if value is None else repr(value)
-    return text if len(text) <= 40 else f"{text[:37]}..."
-
-
-VERSION = 1
-
-
-def document(kind: str, rows: Sequence[Any], environment: dict[str, Any]) -> dict[str, Any]:
-    """The JSON document of some rows (dataclasses or dicts)."""
+def document(kind: str, rows: Sequence[Any], environment: Environment) -> Document:
+    """The JSON document of some records."""
     return {
         "format": "datbench",
         "version": VERSION,
         "kind": kind,
         "environment": environment,
-        "rows": [row if isinstance(row, dict) else _plain(row) for row in rows],
+        "rows": [plain(row) for row in rows],
     }
 
 
-def _plain(row: Any) -> dict[str, Any]:
-    values = asdict(row)
-    setting = values.get("setting")
-    if setting is not None:
-        resolution = setting.pop("resolution")
-        values["setting"] = {**resolution, **setting}
-    return values
+def plain(value: Any) -> Any:
+    """A record as JSON has it. A setting has the input's sides among its other fields."""
+    if is_dataclass(value):
+        found = {each.name: plain(getattr(value, each.name)) for each in fields(value)}
+        return {**found.pop("resolution"), **found} if isinstance(value, Setting) else found
+    if isinstance(value, Mapping):
+        return {name: plain(inner) for name, inner in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [plain(inner) for inner in value]
+    return value
 
 
-def dumps(content: dict[str, Any]) -> str:
+def dumps(content: Document) -> str:
     """Text of a document, ending in a newline."""
     return json.dumps(content, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
+
+
+# Files that a user names.
+
+
+LARGEST_FILE = 1 << 28
+"""Bytes of a file that is read; a report of every model has a tenth of it."""
+
+
+def read_text(path: Path, most: int = LARGEST_FILE) -> str:
+    """The text of a regular file or a pipe.
+
+    Raises:
+        UsageError: it cannot be read, is not text, or is larger than `most` bytes.
+    """
+    try:
+        mode = path.stat().st_mode
+        if not (stat.S_ISREG(mode) or stat.S_ISFIFO(mode)):
+            kind = "directory" if stat.S_ISDIR(mode) else "device"
+            raise UsageError(f"{path} is a {kind}; name a file.")
+        with path.open("rb") as file:
+            data = file.read(most + 1)
+    except FileNotFoundError as error:
+        raise UsageError(f"there is no file {path}.") from error
+    except OSError as error:
+        raise UsageError(f"{path}: {error.strerror}.") from error
+    if len(data) > most:
+        raise UsageError(f"{path} is larger than {units.size(most)}, the most that is read.")
+    try:
+        return data.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise UsageError(f"{path} is not UTF-8 text (byte {error.start}).") from error
+
+
+def read_json(path: Path) -> Any:
+    """What a JSON file holds.
+
+    Raises:
+        UsageError: it cannot be read, is empty or cut off, or has a key twice in one object.
+    """
+    text = read_text(path)
+    if not text.strip():
+        raise UsageError(f"{path} is empty; it was perhaps cut off while it was written.")
+    return parse_json(text, str(path))
+
+
+def parse_json(text: str, name: str) -> Any:
+    """What a JSON text holds.
+
+    Raises:
+        UsageError: it is not complete, or has a key twice in one object.
+    """
+    try:
+        return json.loads(text, object_pairs_hook=_once, parse_int=_bounded)
+    except UsageError as error:
+        raise UsageError(f"{name}: {error}") from None
+    except (ValueError, RecursionError) as error:
+        raise UsageError(f"{name} is no complete JSON: {error}.") from error
 
 
 def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
@@ -249,149 +239,235 @@ def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     return found
 
 
-def loads(text: str, name: str = "the document") -> dict[str, Any]:
-    """Read a document back.
+def _bounded(digits: str) -> int:
+    """A whole number; Python reads none of 5,000 digits, and 40 are refused by the field's name."""
+    return int(digits[:40])
+
+
+# From plain values back to records: what a record's types say is checked by pydantic.
+
+
+LARGEST = 10**30
+"""No figure reaches it; beyond 1e308 a whole number could not even be drawn."""
+
+_DEEPEST = 100
+"""Levels of a document: Python, and other readers, read no thousand."""
+
+_EXPECTED = {
+    "int_type": "a whole number",
+    "float_type": "a number",
+    "string_type": "text",
+    "bool_type": "true or false",
+    "none_required": "null",
+    "tuple_type": "a list",
+    "list_type": "a list",
+    "dict_type": "an object",
+    "dataclass_type": "an object",
+    "model_type": "an object",
+}
+
+
+def checked(hint: Any, value: Any, place: str = "") -> tuple[Any, list[Problem]]:
+    """A plain value as a value of this type; None, and what is wrong with it, where it is not one.
+
+    Args:
+        place: a path that stands before every field's.
+    """
+    problems = list(_unfit(value, place))
+    if problems:
+        return None, problems
+    from pydantic import ValidationError
+
+    try:
+        # As JSON, where lists are tuples and objects are records, and nothing else is converted.
+        return _adapter(hint).validate_json(json.dumps(value), strict=True, extra="forbid"), []
+    except ValidationError as error:
+        return None, _problems(error, value, place)
+
+
+@cache
+def _adapter(hint: Any) -> TypeAdapter[Any]:
+    from pydantic import TypeAdapter
+
+    return TypeAdapter(hint)
+
+
+def _unfit(value: Any, path: str, depth: int = 0) -> Iterator[Problem]:
+    """Values that JSON can hold and no record does, wherever they stand."""
+    if isinstance(value, float):
+        if not math.isfinite(value):
+            yield Problem(path, f"must be a finite number, not {value}")
+    elif isinstance(value, int):
+        if abs(value) > LARGEST:
+            yield Problem(path, f"must be a number below {LARGEST:.0e}, not one of so many digits")
+    elif isinstance(value, str):
+        if not value.isascii() and any("\ud800" <= letter <= "\udfff" for letter in value):
+            yield Problem(path, "must be text that UTF-8 can write")
+    elif depth > _DEEPEST:
+        yield Problem("", f"nests more than {_DEEPEST} levels")
+    elif isinstance(value, Mapping):
+        for name, inner in value.items():
+            if isinstance(name, str):
+                yield from _unfit(name, path)
+                yield from _unfit(inner, _below(path, name), depth + 1)
+            else:
+                yield Problem(path, f"a key is {said(name)}; keys are names")
+    elif isinstance(value, (list, tuple)):
+        for number, inner in enumerate(value, 1):
+            yield from _unfit(inner, f"{path}[{number}]", depth + 1)
+    elif value is not None:
+        yield Problem(path, f"must be text or a number, not {said(value)}")
+
+
+def _problems(error: ValidationError, value: Any, place: str) -> list[Problem]:
+    """What pydantic says, in our words; of a field that may be several things, by the best fit."""
+    found: dict[tuple[str, str | None], dict[str, list[Problem]]] = {}
+    for each in error.errors(include_url=False, include_input=True):
+        path, choice, before = place, "", None
+        here = value
+        last = len(each["loc"]) - 1
+        for number, step in enumerate(each["loc"]):
+            if isinstance(step, int):
+                path, here = f"{path}[{step + 1}]", _element(here, step)
+            elif isinstance(here, Mapping) and step in here:
+                path, here = _below(path, step), here[step]
+            elif number == last and each["type"] == "missing":
+                path = _below(path, step)
+            elif before is None and step != "[key]":  # which of several types it was taken for
+                before, choice = path, step
+        known = found.setdefault((path if before is None else before, before), {})
+        known.setdefault(choice, []).append(Problem(path, _message(each)))
+    return [
+        problem
+        for tried in found.values()
+        for problem in min(tried.values(), key=lambda one: (-len(one[0].where), len(one)))
+    ]
+
+
+def _element(value: Any, number: int) -> Any:
+    return value[number] if isinstance(value, (list, tuple)) and number < len(value) else None
+
+
+def _message(error: Any) -> str:
+    kind, limits = error["type"], error.get("ctx", {})
+    if kind in _EXPECTED:
+        return f"must be {_EXPECTED[kind]}, not {said(error['input'])}"
+    if kind == "missing":
+        return "is missing"
+    if kind in ("unexpected_keyword_argument", "extra_forbidden"):
+        return "is not a field of this kind"
+    if kind == "value_error":
+        return str(limits["error"]).rstrip(".")
+    if kind == "literal_error":
+        known = limits["expected"].replace(" or ", ", ").replace("'", "")
+        return f"must be one of {known}, not {said(error['input'])}"
+    if kind in ("too_long", "too_short"):
+        few = limits.get("max_length", limits.get("min_length"))
+        return f"must have {few} elements, not {limits['actual_length']}"
+    if kind in ("greater_than_equal", "less_than_equal", "greater_than", "less_than"):
+        if limits.get("ge") == 0:
+            return f"must not be negative, as {error['input']} is"
+        ((bound, limit),) = limits.items()
+        words = {"ge": "at least", "le": "at most", "gt": "above", "lt": "below"}
+        return f"must be {words[bound]} {limit}, not {error['input']}"
+    return str(error["msg"]).lower()
+
+
+def _below(path: str, name: str) -> str:
+    return f"{path}.{name}" if path else name
+
+
+def said(value: Any) -> str:
+    """A value in a message, never long."""
+    if isinstance(value, Mapping):
+        return "an object"
+    if isinstance(value, (list, tuple)):
+        return "a list"
+    text = "null" if value is None else repr(value)
+    return text if len(text) <= 40 else f"{text[:37]}..."
+
+
+# Reading result files.
+
+
+@dataclass(frozen=True)
+class Results:
+    """The records of a result file."""
+
+    name: str  # of the file, for messages
+    kind: str
+    environment: Environment
+    rows: tuple[Any, ...]
+    measured_in: tuple[Environment, ...]  # of each row: its own in a merged file, else the file's
+
+    def document(self) -> Document:
+        """The document that it would be written as."""
+        content = document(self.kind, self.rows, self.environment)
+        for row, here in zip(content["rows"], self.measured_in, strict=True):
+            if here != self.environment:
+                row[ENVIRONMENT] = here
+        return content
+
+
+def load(path: Path) -> Results:
+    """The records of a result file of this or an older version.
 
     Raises:
-        UsageError: it is not JSON, not ours, or of a newer version.
+        UsageError: it cannot be read, or anything in it is not what it must be.
     """
+    return parse(read_json(path), str(path))
+
+
+def parse(content: Any, name: str = "the document") -> Results:
+    """The same of a document.
+
+    Raises:
+        UsageError: anything in it is not what it must be; the message names the row and the field.
+    """
+    found = _current(content, name)
+    rows = []
+    for number, row in enumerate(found["rows"], 1):
+        value, problems = _record(found["kind"], row)
+        if problems:
+            raise UsageError(f"{name}, row {number}: {problems[0]}.")
+        rows.append(value)
+    environment = found["environment"]
+    places = tuple(row.get(ENVIRONMENT, environment) for row in found["rows"])
+    return Results(name, found["kind"], environment, tuple(rows), places)
+
+
+def check_file(path: Path) -> FileCheck:
+    """A file and everything that is wrong with it."""
+    kind = rows = None
+    problems: list[Problem] = []
     try:
-        content = json.loads(text, object_pairs_hook=_once)
+        content = _current(read_json(path), str(path))
+        kind, rows = content["kind"], content["rows"]
     except UsageError as error:
-        raise UsageError(f"{name}: {error}") from None
-    except (ValueError, RecursionError) as error:  # numbers and nesting beyond Python's limits too
-        raise UsageError(f"{name} is no complete JSON: {error}.") from error
-    if not isinstance(content, dict) or content.get("format") != "datbench":
+        problems.append(Problem("", str(error).removeprefix(str(path)).strip(": .")))
+    for number, row in enumerate(rows or [], 1):
+        for each in _record(content["kind"], row)[1]:
+            where = f"row {number}, {each.where}" if each.where else f"row {number}"
+            problems.append(Problem(where, each.problem))
+    verdict: Literal["whole", "broken"] = "broken" if problems else "whole"
+    return FileCheck(str(path), kind, None if rows is None else len(rows), verdict, tuple(problems))
+
+
+def _current(given: Any, name: str) -> Document:
+    """A document in the layout of this version; its rows are not checked yet."""
+    if not isinstance(given, dict) or given.get("format") != "datbench":
         raise UsageError(f"{name} is no datbench result.")
+    content: Document = given
     version = content.get("version")
     if type(version) is not int:  # true is an int for Python
-        said = "null" if version is None else repr(version)
         raise UsageError(
-            f"{name}: version must be a whole number, not {said:.40}; this is no datbench result."
+            f"{name}: version must be a whole number, not {said(version)}; this is no datbench "
+            "result."
         )
     if version > VERSION:
         raise UsageError(
             f"{name} has version {version}; this datbench reads up to {VERSION}. Upgrade datbench."
         )
-    return content
-
-
-Document = dict[str, Any]
-
-MIGRATIONS: dict[int, Callable[[Document], Document]] = {}
-"""From a document of this version to one of the next."""
-
-
-@dataclass(frozen=True)
-class ParamsEntry:
-    """A row of kind ``params``; `stage` where they were broken down."""
-
-    model: str
-    params: int
-    frozen: int
-    buffers: int
-    stage: str | None = None
-    features: bool = False
-
-
-@dataclass(frozen=True)
-class ModelEntry:
-    """A row of kind ``models``."""
-
-    model: str
-    family: str
-    resolution: str
-    source: str
-    summary: str
-
-
-@dataclass(frozen=True)
-class ShowEntry:
-    """A row of kind ``show``: stages of one of ours, parts of another's."""
-
-    model: str
-    resolution: str
-    stages: tuple[dict[str, Any], ...] = ()
-    parts: tuple[dict[str, Any], ...] = ()
-    published: dict[str, Any] | None = None
-    checkpoint: dict[str, Any] | None = None
-
-
-@dataclass(frozen=True)
-class Layout:
-    """What rows of a kind are.
-
-    Args:
-        rows: the classes that a row may be, as ``module:Class`` below this package; none where a
-            row may hold anything.
-        extras: what the command adds to each row, by field, in the same spelling; a tuple of it.
-    """
-
-    rows: tuple[str, ...] = ()
-    extras: Mapping[str, str] = field(default_factory=dict)
-
-
-LAYOUTS: dict[str, Layout] = {
-    "flops": Layout(("counting.records:CountRow",)),
-    "explain": Layout(("counting.records:ExplainRow",)),
-    "params": Layout(("records:ParamsEntry",)),
-    "models": Layout(("records:ModelEntry",)),
-    "show": Layout(("records:ShowEntry",)),
-    "env": Layout(),
-    "eq10": Layout(("eq10.records:ModuleTerms",)),
-    "eq10-fit": Layout(("eq10.records:Fit",)),
-    "eq10-paper": Layout(("eq10.records:Claim",)),
-    "eq10-measured": Layout(("timing.records:Measurements",)),
-    "memory": Layout(
-        ("memory.records:MemoryRow",), {"allocator": "memory.records:Replay", "context": ""}
-    ),
-    "memory-largest": Layout(("memory.records:LargestBatch", "memory.records:Confirmed")),
-    "memory-measured": Layout(("memory.records:GpuRow",), {"simulated_peak": ""}),
-    "table": Layout(("paper.records:Comparison",)),
-    "throughput": Layout(("timing.records:ThroughputRow",)),
-    "profile": Layout(("profile.records:ProfileRow",)),
-    "compare": Layout(("compare.records:VersusRow",), {"order": "", "false_alarms": ""}),
-    "compare-aa": Layout(("compare.records:FalseAlarms",), {"verdicts": "", "a": ""}),
-    "table-search": Layout(),
-    "points": Layout(("points.records:PointsRow",)),
-    "validate": Layout(),
-    "baseline": Layout(
-        ("gate.records:CountBaseline", "gate.records:MemoryBaseline", "gate.records:TimeBaseline")
-    ),
-    "gate": Layout(("gate.records:GateRow",)),
-    "report": Layout(("report.records:ReportPart",)),
-}
-
-ENVIRONMENT = "measured_in"
-"""What a row of a file that was merged from several environments carries besides its own fields."""
-
-
-def read(path: Path) -> Document:
-    """A result file as a document of this version; its rows are not checked yet.
-
-    Raises:
-        UsageError: it cannot be read, is empty, cut off, somebody else's, or of a newer version.
-    """
-    try:
-        text = path.read_text(encoding="utf-8")
-    except FileNotFoundError as error:
-        raise UsageError(f"there is no file {path}.") from error
-    except OSError as error:
-        raise UsageError(f"{path}: {error.strerror}.") from error
-    except UnicodeDecodeError as error:
-        raise UsageError(f"{path} is no text, and so no datbench result.") from error
-    if not text.strip():
-        raise UsageError(f"{path} is empty; it was perhaps cut off while it was written.")
-    return migrated(loads(text, str(path)), str(path))
-
-
-def migrated(content: Document, name: str) -> Document:
-    """The document in the layout of this version.
-
-    Raises:
-        UsageError: it has a version that never was, or is no document.
-    """
-    version = content["version"]
     while version != VERSION:
         if version not in MIGRATIONS:
             raise UsageError(f"{name} has version {version}, which no datbench has written.")
@@ -404,91 +480,72 @@ def migrated(content: Document, name: str) -> Document:
     ):
         if not isinstance(content.get(key), kind):
             raise UsageError(f"{name}: {key} must be {what}; this is no datbench result.")
+    if content["kind"] not in RECORDS:
+        raise UsageError(
+            f"{name} holds {said(content['kind'])}, which this datbench does not know."
+        )
+    for problem in _unfit(content["environment"], "environment"):
+        raise UsageError(f"{name}: {problem}.")
     return content
 
 
-def layout(kind: str, name: str = "the document") -> Layout:
-    """The layout of a kind.
-
-    Raises:
-        UsageError: this version knows no such kind.
-    """
-    if kind not in LAYOUTS:
-        raise UsageError(f"{name} holds {kind!r}, which this datbench does not know.")
-    return LAYOUTS[kind]
-
-
-def _class(name: str) -> type[Any]:
-    module, _, attribute = name.partition(":")
-    found: type[Any] = getattr(importlib.import_module(f"{__package__}.{module}"), attribute)
-    return found
-
-
-def row_problems(kind: str, row: object) -> list[Problem]:
-    """What is wrong with a row, with the field's name; nothing if it is whole."""
-    wanted = layout(kind)
+def _record(kind: str, row: Any) -> tuple[Any, list[Problem]]:
+    """A row as a record; of several classes, the one that fits best says what is wrong."""
     if not isinstance(row, dict):
-        return [Problem("", "must be an object")]
-    own = {n: value for n, value in row.items() if n != ENVIRONMENT and n not in wanted.extras}
-    if not wanted.rows:
-        return problems_of(Any, own)
-    # Of several classes, the one that fits best says what is wrong.
-    found = min((problems_of(_class(name), own, strict=True) for name in wanted.rows), key=len)
-    for name, of in wanted.extras.items():
-        hint = tuple[_class(of), ...] if of else Any  # type: ignore[misc]
-        if name in row:
-            found += problems_of(hint, row[name], name)
-    if ENVIRONMENT in row:
-        found += problems_of(dict[str, Any], row[ENVIRONMENT], ENVIRONMENT)
-    return found
+        return None, [Problem("", "must be an object")]
+    own = {name: value for name, value in row.items() if name != ENVIRONMENT}
+    _, problems = checked(Environment, row.get(ENVIRONMENT, {}), ENVIRONMENT)
+    tried = [checked(record_class(name), own) for name in RECORDS[kind]]
+    value, found = min(tried, key=lambda one: len(one[1]))
+    if kind == "report" and value is not None:
+        found = _part_problems(value.kind, value.rows)
+    return value, found + problems
 
 
-def row_value(kind: str, row: dict[str, Any], name: str = "the row") -> Any:
-    """The value that a row was written from.
-
-    Raises:
-        UsageError: a field is missing or is not what it must be; the message names it.
-    """
-    wanted = layout(kind)
-    best: list[Problem] = []
-    for of in wanted.rows:
-        reader = Reader()
-        value = reader.read(_class(of), row, "")
-        if not reader.problems:
-            return value
-        if not best or len(reader.problems) < len(best):
-            best = reader.problems
-    if best:
-        raise UsageError(f"{name}: {best[0]}.")
-    return row
+def _part_problems(kind: str, rows: Sequence[Any]) -> list[Problem]:
+    """What is wrong with a part of a report, whose rows are those of a file of that kind."""
+    if kind not in RECORDS:
+        return [Problem("kind", f"is {said(kind)}, which this datbench does not know")]
+    return [
+        Problem(f"rows[{number}].{each.where}".rstrip("."), each.problem)
+        for number, row in enumerate(rows, 1)
+        for each in _record(kind, row)[1]
+    ]
 
 
-def extra(kind: str, row: dict[str, Any], name: str) -> Any:
-    """One of the extras of a row, as a value; None where it has none."""
-    of = layout(kind).extras.get(name)
-    if name not in row or of is None:
-        return None
-    return Reader().read(tuple[_class(of), ...], row[name], name) if of else row[name]  # type: ignore[misc]
+def record_class(name: str) -> Any:
+    """The type that `RECORDS` names."""
+    module, _, attribute = name.partition(":")
+    return getattr(importlib.import_module(f"{__package__}.{module}"), attribute)
 
 
-def values(content: Document, name: str) -> list[Any]:
-    """Every row of a document as the value that it was written from.
-
-    Raises:
-        UsageError: a row is broken; the message names the file, the row and the field.
-    """
-    layout(content["kind"], name)
-    found = []
-    for number, row in enumerate(content["rows"], 1):
-        where = f"{name}, row {number}"
-        if not isinstance(row, dict):
-            raise UsageError(f"{where}: must be an object.")
-        found.append(row_value(content["kind"], row, where))
-    return found
+# One flat form, for tables of one column a field, CSV and Parquet.
 
 
 TOLD_BY = ("setting", "recipe", "how")
 """Objects that say what a row is of."""
+
+
+def flat_rows(
+    rows: Sequence[Mapping[str, Any]], each: str | None = None, short: bool = False
+) -> list[dict[str, Any]]:
+    """Plain rows with nested fields under dotted names, every row with the same fields.
+
+    Args:
+        each: a list or an object in the rows, each element of which becomes a row.
+        short: leave out lists and tallies.
+
+    Raises:
+        UsageError: the rows have no such list.
+    """
+    if each is not None:
+        # Rows of one file may be of several kinds of thing.
+        having = [row for row in rows if each in row] or rows
+        found = [element for row in having for element in _elements(row, each)]
+    else:
+        found = [flat(row, short) for row in rows]
+    names = dict.fromkeys(name for row in found for name in row)
+    return [{name: row.get(name) for name in names} for row in found]
 
 
 def flat(row: Mapping[str, Any], short: bool = False) -> dict[str, Any]:
@@ -509,12 +566,8 @@ def flat(row: Mapping[str, Any], short: bool = False) -> dict[str, Any]:
     return found
 
 
-def each(row: Mapping[str, Any], name: str) -> list[dict[str, Any]]:
-    """One row for each element of the list or object `name`, beside what the row is of.
-
-    Raises:
-        UsageError: the row has no such list.
-    """
+def _elements(row: Mapping[str, Any], name: str) -> list[dict[str, Any]]:
+    """One row for each element of the list or object `name`, beside what the row is of."""
     value = row.get(name)
     if isinstance(value, Mapping):
         value = [
@@ -531,33 +584,58 @@ def each(row: Mapping[str, Any], name: str) -> list[dict[str, Any]]:
         rest
         | {
             f"{name}.{below}" if below else name: inner
-            for below, inner in (
-                flat(element) if isinstance(element, Mapping) else {"": element}
+            for below, inner in flat(
+                element if isinstance(element, Mapping) else {"": element}
             ).items()
         }
         for element in value
     ]
 
 
+def to_parquet(rows: Sequence[Mapping[str, Any]]) -> bytes:
+    """Flat rows as a Parquet file; a field of several types, or of 20 digits, becomes JSON text.
+
+    Raises:
+        LibraryError: pandas has nothing that writes it.
+    """
+    from io import BytesIO
+
+    import pandas as pd
+
+    frame = pd.DataFrame(rows, dtype=object)
+    for name in frame.columns:
+        kinds = {_parquet_type(value) for value in frame[name] if value is not None}
+        if len(kinds) > 1 or "large" in kinds:
+            frame[name] = [None if v is None else json.dumps(v) for v in frame[name]]
+    written = BytesIO()
+    try:
+        frame.to_parquet(written, index=False)
+    except ImportError as error:
+        raise LibraryError(
+            "Parquet is written by pyarrow, which is not installed: "
+            "pip install 'datbench[parquet]'."
+        ) from error
+    return written.getvalue()
+
+
+def _parquet_type(value: Any) -> str:
+    if isinstance(value, bool) or not isinstance(value, (int, float)):
+        return type(value).__name__
+    return "number" if isinstance(value, float) or -(2**63) <= value < 2**63 else "large"
+
+
 # Result files of one kind, merged into one without losing or mixing anything in silence.
 
 
-Keep = Literal["first", "last"]
-
-Key: TypeAlias = tuple[str, int]
-"""What a row is of, and which one of its file that look so."""
-
 _WHAT = (
-    "model setting how mode recipe detail convention resolution module kind stage features table "
-    "what a b capacity context expandable start dim heads groups kernel batch dtype device "
+    "model setting how mode recipe detail convention resolution module kind stage part features "
+    "table what a b capacity context expandable start dim heads groups kernel batch dtype device "
     "expression"
 ).split()
 """Fields that say what a row is of, wherever a kind has them; all others are figures."""
 
 
-def merged(
-    files: Sequence[tuple[str, Document]], keep: str | None = None, mixed: bool = False
-) -> Document:
+def merged(files: Sequence[Results], keep: str | None = None, mixed: bool = False) -> Document:
     """One document with the rows of all.
 
     Args:
@@ -565,66 +643,46 @@ def merged(
         mixed: allow several environments; each row then carries its own.
 
     Raises:
-        UsageError: the files are of several kinds or environments, a row is broken, or two rows
-            of one thing differ.
+        UsageError: the files are of several kinds or environments, or two rows of one thing differ.
     """
-    first, content = files[0]
-    for name, other in files:
-        values(other, name)  # nothing broken gets in
-        if other["kind"] != content["kind"]:
+    first = files[0]
+    for file in files:
+        if file.kind != first.kind:
             raise UsageError(
-                f"{first} holds {content['kind']!r} and {name} {other['kind']!r}; files of one "
+                f"{first.name} holds {first.kind!r} and {file.name} {file.kind!r}; files of one "
                 "kind are merged."
             )
-    rows = [
-        (number, name, row, row.get(ENVIRONMENT, other["environment"]))
-        for number, (name, other) in enumerate(files)
-        for row in other["rows"]
-    ]
-    apart = [environment for *_, environment in rows if environment != content["environment"]]
+    apart = [here for file in files for here in file.measured_in if here != first.environment]
     if apart and not mixed:
         raise UsageError(
-            f"these files were made in several environments ({_apart(content, apart[0])}): merge "
-            "them with --mixed, and every row says its own."
+            "these files were made in several environments "
+            f"({_difference(first.environment, apart[0])}): merge them with --mixed, and every row "
+            "says its own."
         )
-    found: dict[Key, tuple[str, dict[str, Any]]] = {}
-    alike: Counter[tuple[int, str]] = Counter()
-    for number, name, row, environment in rows:
-        whole = {**row, ENVIRONMENT: environment} if apart else row
+    found: dict[tuple[str, int], tuple[str, Document]] = {}
+    for file in files:
         # Rows of one file are never merged: the second that looks alike meets another's second.
-        what = identity(whole)
-        alike[number, what] += 1
-        _enter(found, (what, alike[number, what]), name, whole, keep)
-    environment = {"mixed": True} if apart else content["environment"]
-    return {
-        "format": "datbench",
-        "version": VERSION,
-        "kind": content["kind"],
-        "environment": environment,
-        "rows": [row for _, row in found.values()],
-    }
-
-
-def _enter(
-    found: dict[Key, tuple[str, dict[str, Any]]],
-    key: Key,
-    name: str,
-    row: dict[str, Any],
-    keep: str | None,
-) -> None:
-    before = found.get(key)
-    if before is None or (before[1] != row and keep == "last"):
-        found[key] = (name, row)
-    elif before[1] != row and keep is None:
-        raise UsageError(
-            f"{before[0]} and {name} differ about {_named(row)}; keep one of them with --keep "
-            "first or --keep last."
-        )
+        alike: Counter[str] = Counter()
+        for row, here in zip(map(plain, file.rows), file.measured_in, strict=True):
+            if apart:
+                row[ENVIRONMENT] = here
+            what = identity(row)
+            alike[what] += 1
+            name, before = found.get((what, alike[what]), ("", None))
+            if before is None or (before != row and keep == "last"):
+                found[what, alike[what]] = (file.name, row)
+            elif before != row and keep is None:
+                raise UsageError(
+                    f"{name} and {file.name} differ about {_named(row)}; keep one of them with "
+                    "--keep first or --keep last."
+                )
+    environment = {"mixed": True} if apart else first.environment
+    return document(first.kind, [row for _, row in found.values()], environment)
 
 
 def identity(row: Mapping[str, Any]) -> str:
     """What a row is of: its model, setting and how it was run; the whole row where it has none."""
-    known = {name: row[name] for name in (*_WHAT, ENVIRONMENT) if name in row}
+    known = {name: row[name] for name in (*_WHAT, ENVIRONMENT) if row.get(name) is not None}
     if not known.keys() - {ENVIRONMENT}:
         known = dict(row)
     return json.dumps(known, sort_keys=True)
@@ -639,10 +697,9 @@ def _named(row: Mapping[str, Any]) -> str:
     return ", ".join(parts)
 
 
-def _apart(content: Document, other: Mapping[str, Any]) -> str:
+def _difference(one: Environment, other: Environment) -> str:
     """The first field that differs, in words."""
-    own = content["environment"]
-    for name in (*own, *other):
-        if own.get(name) != other.get(name):
-            return f"{name} {own.get(name)} and {other.get(name)}"
+    for name in (*one, *other):
+        if one.get(name) != other.get(name):
+            return f"{name} {one.get(name)} and {other.get(name)}"
     return "they differ"

@@ -7,9 +7,32 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from enum import Enum
 from types import SimpleNamespace
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
-from .errors import ResolutionError, UsageError
+from .errors import FieldError, ResolutionError, UsageError
+
+if TYPE_CHECKING:
+    from pydantic import GetCoreSchemaHandler
+    from pydantic_core import CoreSchema
+
+
+@dataclass(frozen=True)
+class AtLeast:
+    """The least that a field may be in a file; written ``Annotated[int, AtLeast(1)]``."""
+
+    least: float
+
+    def __get_pydantic_core_schema__(
+        self, source: Any, handler: GetCoreSchemaHandler
+    ) -> CoreSchema:
+        schema: Any = {**handler(source), "ge": self.least}
+        found: CoreSchema = schema
+        return found
+
+
+Count = Annotated[int, AtLeast(0)]
+"""A whole number that is never negative."""
+
 
 Attention = Literal["eager", "sdpa"]
 """How attention products are computed: with the tensors of the published code, or fused."""
@@ -79,13 +102,26 @@ class Setting:
 
     def __post_init__(self) -> None:
         if not 1 <= self.batch <= MAX_BATCH:
-            raise UsageError(f"batch {self.batch}: write a number from 1 to {MAX_BATCH}.")
+            raise FieldError(f"batch {self.batch}: write a number from 1 to {MAX_BATCH}.")
         for value, known, what in (
             (self.dtype, DTYPES, "dtype"),
             (self.attention, ATTENTIONS, "attention"),
         ):
             if value not in known:
-                raise UsageError(f"{what} {value!r}: choose one of {', '.join(known)}.")
+                raise FieldError(f"{what} {value!r}: choose one of {', '.join(known)}.")
+
+    @classmethod
+    def __get_pydantic_core_schema__(cls, source: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
+        """In a file the input's sides stand among the other fields."""
+        from pydantic_core.core_schema import no_info_before_validator_function
+
+        def nested(value: Any) -> Any:
+            if not isinstance(value, dict):
+                return value
+            sides = {name: value[name] for name in ("width", "height") if name in value}
+            return {"resolution": sides, **{k: v for k, v in value.items() if k not in sides}}
+
+        return no_info_before_validator_function(nested, handler(source))
 
 
 class Kind(str, Enum):
@@ -147,16 +183,12 @@ CHECKPOINTINGS: tuple[Checkpointing, ...] = ("block",)
 
 @dataclass(frozen=True)
 class Recipe:
-    """How a model is trained besides its mode and setting; None is without.
+    """How a model is trained besides its mode and setting; None is without."""
 
-    Args:
-        optimizer: of a full step; there None is AdamW.
-        autocast: operators that CUDA's autocast runs in this type are run in it.
-        checkpointing: what is run again in the backward instead of being kept.
-    """
-
-    optimizer: Optimizer | None = None
+    optimizer: Optimizer | None = None  # of a full step; there None is AdamW
+    # operators that CUDA's autocast runs in this type are run in it
     autocast: Autocast | None = None
+    # what is run again in the backward instead of being kept
     checkpointing: Checkpointing | None = None
 
     def of(self, mode: MemoryMode) -> Recipe:
@@ -185,23 +217,16 @@ TIME_MODES: tuple[TimeMode, ...] = ("infer", "train")
 
 @dataclass(frozen=True)
 class How:
-    """How a model is run and timed, beside its `Setting`.
-
-    Args:
-        threads: that an operator runs with on a CPU; None for as many as torch takes by itself.
-        compile: through `torch.compile`; compiling is no part of any sample.
-        channels_last: weights and images in the memory format of that name.
-        flush: evict the GPU's level-2 cache before every sample.
-        budget: seconds of one process's timing, its warm-up included.
-        width: of the median's 95 % interval, relative to the median, that ends the sampling.
-    """
+    """How a model is run and timed, beside its `Setting`."""
 
     mode: TimeMode = "infer"
+    # that an operator runs with on a CPU; None for as many as torch takes by itself
     threads: int | None = None
-    compile: bool = False
-    channels_last: bool = False
-    flush: bool = False
-    budget: float = 5.0
+    compile: bool = False  # through `torch.compile`; compiling is no part of any sample
+    channels_last: bool = False  # weights and images in the memory format of that name
+    flush: bool = False  # evict the GPU's level-2 cache before every sample
+    budget: float = 5.0  # seconds of one process's timing, its warm-up included
+    # of the median's 95 % interval, relative to the median, that ends the sampling
     width: float = 0.02
 
 

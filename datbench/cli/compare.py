@@ -7,7 +7,7 @@ import re
 import secrets
 import shutil
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -453,14 +453,13 @@ def _alone(a: Side, plan: Plan, alarms: FalseAlarms, wanted: Format, out: Path |
         MeasurementError: a process gave no figure.
         CheckFailed: it differed too often.
     """
-    from ..compare.records import as_document_row, as_document_side
     from ..compare.view import alarms_table
     from ..machine import environment
     from ..records import document
     from .output import emit
 
     if alarms.runs:
-        row = {"a": as_document_side(a), "plan": asdict(plan), **as_document_row(alarms)}
+        row = replace(alarms, a=a, plan=plan)
         content = document("compare-aa", [row], environment())
         emit([alarms_table(alarms)], content, wanted, out)
     if alarms.interrupted:
@@ -477,7 +476,6 @@ def _alone(a: Side, plan: Plan, alarms: FalseAlarms, wanted: Format, out: Path |
 def _write(
     rows: Sequence[VersusRow], alarms: FalseAlarms | None, wanted: Format, out: Path | None
 ) -> None:
-    from ..compare.records import as_document_row
     from ..compare.view import tables
     from ..machine import environment, summary
     from ..records import document
@@ -485,9 +483,7 @@ def _write(
 
     # Files have the environments that they were measured in.
     here = environment() if any(row.interleaved for row in rows) else summary()
-    more = {"false_alarms": None if alarms is None else as_document_row(alarms)}
-    written = [as_document_row(row) | more for row in rows]
-    emit(tables(rows, alarms), document("compare", written, here), wanted, out)
+    emit(tables(rows, alarms), document("compare", rows, here), wanted, out)
 
 
 ENDS: tuple[tuple[Verdict, type[DatbenchError]], ...] = (

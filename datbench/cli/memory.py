@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from dataclasses import asdict, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
@@ -214,13 +214,11 @@ def measured(
     simulated = [
         _simulated(job, row) if verify else None for job, row in zip(jobs, rows, strict=True)
     ]
+    rows = [replace(r, simulated_peak=peak) for r, peak in zip(rows, simulated, strict=True)]
     shown = [many(rows)] if wanted is Format.CSV else tables(rows)
     if verify:
         shown.insert(0 if wanted is Format.CSV else len(shown), beside_table(rows, simulated))
-    content = document("memory-measured", rows, environment())
-    for entry, peak in zip(content["rows"], simulated, strict=True):
-        entry["simulated_peak"] = peak
-    emit(shown, content, wanted, out)
+    emit(shown, document("memory-measured", rows, environment()), wanted, out)
     bad = [row for row in rows if row.outcome not in ("measured", "out of memory")]
     if bad:
         raise MeasurementError(f"{bad[0].model}: {bad[0].outcome}: {bad[0].reason}")
@@ -482,12 +480,11 @@ def _write(
     simulated: list[tuple[MemoryRow, list[Replay]]], parts: list[By], wanted: Format, out: Out
 ) -> None:
     from ..machine import summary
-    from ..memory.records import NO_CONTEXT
     from ..memory.view import breakdown, many_models, one_model, replays_table
     from ..records import document
     from .output import emit
 
-    rows = [row for row, _ in simulated]
+    rows = [replace(row, allocator=tuple(found)) for row, found in simulated]
     replays = [found for _, found in simulated]
     if len(rows) > 1 or (wanted is Format.CSV and not parts):
         tables = [many_models(rows)]
@@ -497,8 +494,4 @@ def _write(
         tables = one_model(rows[0], parts)
     names = [f"{row.model}, {row.setting.resolution}, batch {row.setting.batch}" for row in rows]
     tables = [tables[0], replays_table(names, replays), *tables[1:]]
-    content = document("memory", rows, summary())
-    for row, found in zip(content["rows"], replays, strict=True):
-        row["allocator"] = [asdict(each) for each in found]
-        row["context"] = {"amount": None, "reason": NO_CONTEXT}
-    emit(tables, content, wanted, out)
+    emit(tables, document("memory", rows, summary()), wanted, out)

@@ -102,19 +102,19 @@ class Asked:
         Raises:
             UsageError: a file cannot be read, is broken, or holds what this cannot draw.
         """
-        from ..records import ENVIRONMENT, read, values
+        from ..records import load
 
         found: list[tuple[str, Any, Mapping[str, Any]]] = []
         for path in self.files:
-            content = read(path)
-            if content["kind"] not in TAKES[self.kind]:
+            content = load(path)
+            if content.kind not in TAKES[self.kind]:
                 raise UsageError(
-                    f"{path} holds {content['kind']!r}; plot {self.kind} is drawn from "
+                    f"{path} holds {content.kind!r}; plot {self.kind} is drawn from "
                     f"{' or '.join(TAKES[self.kind])}."
                 )
             found += [
-                (content["kind"], row, plain.get(ENVIRONMENT) or content.get("environment", {}))
-                for plain, row in zip(content["rows"], values(content, str(path)), strict=True)
+                (content.kind, row, here)
+                for row, here in zip(content.rows, content.measured_in, strict=True)
             ]
         if self.files and not found:
             raise UsageError(f"{self.files[0]} holds no rows.")

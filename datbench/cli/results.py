@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from enum import Enum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -12,7 +12,7 @@ from ..errors import UsageError
 from .options import Format, Out, OutputFormat
 
 if TYPE_CHECKING:
-    from ..records import Document
+    from ..records import Results
 
 app = typer.Typer(
     name="results",
@@ -57,14 +57,14 @@ Files = Annotated[
 
 def show(file: File, format: OutputFormat = None, out: Out = None) -> None:
     """Show a result file as the command that wrote it would."""
-    from ..records import read
+    from ..records import load
     from ..report.kinds import tables_of
     from .output import check_apart, choose_format, emit
 
     wanted = choose_format(format, out)
     check_apart(out, [file])
-    content = read(file)
-    emit(tables_of(content, str(file), wanted is Format.CSV), content, wanted, out)
+    results = load(file)
+    emit(tables_of(results, wanted is Format.CSV), results.document(), wanted, out)
 
 
 def merge(
@@ -88,16 +88,13 @@ def merge(
 
     Identical rows are kept once.
     """
-    from ..records import dumps, merged, read
+    from ..records import dumps, load, merged
     from .output import check_apart, check_path, write_text, write_whole
 
     if out is not None:
         check_path(out)
     check_apart(out, file)
-    content = merged(
-        [(str(path), read(path)) for path in file], None if keep is None else keep.value, mixed
-    )
-    text = dumps(content)
+    text = dumps(merged([load(path) for path in file], None if keep is None else keep.value, mixed))
     if out is None:
         write_text(text)
     else:
@@ -136,11 +133,9 @@ def convert(
     if out is not None:
         check_path(out)
     check_apart(out, [file])
-    from ..records import read, values
+    from ..records import load
 
-    content = read(file)
-    values(content, str(file))  # a broken file is converted to nothing
-    written = _converted(content, target, each)
+    written = _converted(load(file), target, each)
     if out is not None:
         write_whole(out, written)
     else:
@@ -148,77 +143,46 @@ def convert(
         write_text(written)
 
 
-def _converted(content: Document, target: Target, each: str | None) -> str | bytes:
-    from ..records import dumps
+def _converted(results: Results, target: Target, each: str | None) -> str | bytes:
+    from ..records import dumps, flat_rows, to_parquet
     from ..render.text import to_csv, to_latex, to_markdown
-    from ..report.kinds import plain_table, to_parquet
+    from ..report.kinds import plain_table
 
-    rows = content["rows"]
-    match target:
-        case Target.JSON:
-            return dumps(content)
-        case Target.PARQUET:
-            return to_parquet(rows, each)
-        case Target.CSV:
-            return to_csv([plain_table(rows, each)])
-        case Target.MD:
-            return to_markdown([plain_table(rows, each, short=True)])
-        case Target.LATEX:
-            return to_latex([plain_table(rows, each, short=True)])
+    content = results.document()
+    if target is Target.JSON:
+        return dumps(content)
+    if target is Target.PARQUET:
+        return to_parquet(flat_rows(content["rows"], each))
+    table = plain_table(content["rows"], each, short=target is not Target.CSV)
+    write = {Target.CSV: to_csv, Target.MD: to_markdown, Target.LATEX: to_latex}[target]
+    return write([table])
 
 
 def validate(file: Files, format: OutputFormat = None, out: Out = None) -> None:
     """Check every field of every row; a broken file is exit code 2."""
     from ..machine import summary
-    from ..records import document
+    from ..records import check_file, document
     from ..render.table import Column, Table
     from .output import check_apart, choose_format, emit
 
     wanted = choose_format(format, out)
     check_apart(out, file)
-    rows = [_checked(path) for path in file]
-    columns = (
-        Column("file", "file"),
-        Column("kind", "kind"),
-        Column("rows", "rows", str),
-        Column("verdict", "verdict"),
-        Column("where", "where"),
-        Column("problem", "problem"),
-    )
+    checks = [check_file(path) for path in file]
     lines = [
-        (row["file"], row["kind"], row["rows"], row["verdict"], found["where"], found["problem"])
-        for row in rows
-        for found in row["problems"] or [{"where": None, "problem": None}]
+        {**vars(check), "where": found and found.where, "problem": found and found.problem}
+        for check in checks
+        for found in check.problems or (None,)
     ]
-    emit([Table(columns, tuple(lines))], document("validate", rows, summary()), wanted, out)
-    broken = [row for row in rows if row["problems"]]
+    columns = [
+        Column(name, name, str if name == "rows" else None)
+        for name in ("file", "kind", "rows", "verdict", "where", "problem")
+    ]
+    emit([Table.of(columns, lines)], document("validate", checks, summary()), wanted, out)
+    broken = [check for check in checks if check.problems]
     if broken:
-        first = broken[0]["problems"][0]
-        where = f", {first['where']}" if first["where"] else ""
-        raise UsageError(
-            f"{len(broken)} of {len(rows)} files are broken: {broken[0]['file']}{where}: "
-            f"{first['problem']}."
-        )
-
-
-def _checked(path: Path) -> dict[str, Any]:
-    """A file and everything that is wrong with it."""
-    from ..records import layout, read, row_problems
-
-    found: dict[str, Any] = {"file": str(path), "kind": None, "rows": None}
-    problems: list[dict[str, str]] = []
-    try:
-        content = read(path)
-        found |= {"kind": content["kind"], "rows": len(content["rows"])}
-        layout(content["kind"], str(path))
-    except UsageError as error:
-        problems = [{"where": "", "problem": str(error).removeprefix(f"{path}").strip(": .")}]
-    else:
-        for number, row in enumerate(content["rows"], 1):
-            for problem in row_problems(content["kind"], row):
-                where = f"row {number}, {problem.field}" if problem.field else f"row {number}"
-                problems.append({"where": where, "problem": problem.message})
-    return found | {"verdict": "broken" if problems else "whole", "problems": problems}
+        where, problem = broken[0].problems[0].where, broken[0].problems[0].problem
+        place = f"{broken[0].file}, {where}" if where else broken[0].file
+        raise UsageError(f"{len(broken)} of {len(checks)} files are broken: {place}: {problem}.")
 
 
 SUBCOMMANDS = (show, merge, convert, validate)

@@ -14,9 +14,9 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from .. import records
 from ..errors import MissingError, UsageError
 from ..machine import HARDWARE, distinct, joined, short, software
+from ..records import Results, load, parse, plain, read_json
 from ..timing.pytest_benchmark import Benchmark, from_document, is_benchmark_file
 from ..timing.records import ProcessTiming, ThroughputRow, TimeOutcome, Timing
 from .decide import decide_samples
@@ -88,33 +88,32 @@ def read(path: Path) -> FileRows:
         UsageError: it cannot be read, is no such result, or a row is damaged, cannot be, or does
             not say of which one machine it is.
     """
-    content = records.read(path)
-    if content["kind"] != "throughput":
+    return of_results(load(path), path)
+
+
+def of_results(results: Results, path: Path) -> FileRows:
+    """The same of a file that was read already.
+
+    Raises:
+        UsageError: it is no such result, or a row cannot be, or is not of one machine.
+    """
+    if results.kind != "throughput":
         raise UsageError(
-            f"{path} holds {content['kind']!r}; compare takes files of "
+            f"{path} holds {results.kind!r}; compare takes files of "
             "`datbench throughput --format json`."
         )
     rows: FileRows = {}
-    for number, row in enumerate(content["rows"], 1):
-        where = f"{path}, row {number}"
-        if not isinstance(row, dict):
-            raise UsageError(f"{where}: must be an object.")
-        value: ThroughputRow = records.row_value("throughput", row, where)
-        _check(value, where)
-        own = row.get(records.ENVIRONMENT)
-        found = _file_row(row, value, own if isinstance(own, dict) else content["environment"])
+    for number, (row, here) in enumerate(zip(results.rows, results.measured_in, strict=True), 1):
+        _check(row, f"{path}, row {number}")
+        found = _file_row(row, here)
         rows[found.key] = _together(rows[found.key], found) if found.key in rows else found
     return _of_one_machine(rows, path)
 
 
 def _check(row: ThroughputRow, where: str) -> None:
     """Whether a row's figures can be true."""
-    if row.gpus < 1:
-        raise UsageError(f"{where}: gpus: must be a number from 1, not {row.gpus}.")
     for number, process in enumerate(row.processes, 1):
         place, timing = f"{where}: processes[{number}]", process.timing
-        if process.threads is not None and process.threads < 1:
-            raise UsageError(f"{place}.threads: must be a number from 1, not {process.threads}.")
         if timing is not None:
             check_seconds(timing.median, f"{place}.timing.median")
             if timing.samples and not min(timing.samples) <= timing.median <= max(timing.samples):
@@ -133,12 +132,9 @@ def check_seconds(seconds: float, where: str) -> None:
         )
 
 
-def _file_row(
-    row: Mapping[str, Any], value: ThroughputRow, environment: Mapping[str, Any]
-) -> FileRow:
-    # A way of running that this version does not know is another way all the same; and more than
-    # one GPU is another way of running it.
-    setting, how = dict(row["setting"]), {**asdict(value.how), **row["how"], "gpus": value.gpus}
+def _file_row(value: ThroughputRow, environment: Mapping[str, Any]) -> FileRow:
+    # More than one GPU is another way of running it.
+    setting, how = plain(value.setting), {**asdict(value.how), "gpus": value.gpus}
     same = {name: each for name, each in how.items() if name not in SAMPLING}
     size = f"{setting.get('width')}x{setting.get('height')}"
     return FileRow(
@@ -167,12 +163,9 @@ def _together(one: FileRow, other: FileRow) -> FileRow:
 
 def _read_any(path: Path) -> FileRows:
     """The same, or a result of pytest-benchmark, whose benchmarks are matched by full name."""
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError):
-        content = None  # `read` says what is wrong
+    content = read_json(path)
     if not is_benchmark_file(content):
-        return read(path)
+        return of_results(parse(content, str(path)), path)
     file = from_document(content, path)
     rows = {
         row.fullname: _benchmark(row, file.environment(), f"{path} ({row.name})")

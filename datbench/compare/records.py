@@ -6,10 +6,11 @@ Speed is images a second; a ratio of speeds is B's over A's, so that below 1 B i
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from statistics import median
 from typing import Any, Literal, TypeVar
 
+from ..setting import Count
 from ..timing.records import ProcessTiming, Side
 
 Verdict = Literal["same", "faster", "slower", "ambiguous", "missing", "failed"]
@@ -40,21 +41,14 @@ MOST = 200
 
 @dataclass(frozen=True)
 class Plan:
-    """How a comparison is run and decided.
+    """How a comparison is run and decided."""
 
-    Args:
-        processes: of each side, an even number: two in a round.
-        most: of each side, to which it is extended by doubling while it is ambiguous.
-        seed: of the coins that make a round ABBA or BAAB.
-        by_turns: whether the two processes of a pair run at once and take turns.
-    """
-
-    processes: int = PROCESSES
-    most: int = EXTENDED
+    processes: Count = PROCESSES  # of each side, an even number: two in a round
+    most: int = EXTENDED  # of each side, to which it is extended by doubling while it is ambiguous
     floor: float = FLOOR
     level: float = LEVEL
-    seed: int = 0
-    by_turns: bool = True
+    seed: int = 0  # of the coins that make a round ABBA or BAAB
+    by_turns: bool = True  # whether the two processes of a pair run at once and take turns
 
     def looks(self) -> tuple[int, ...]:
         """Processes of each side at which the evidence is looked at."""
@@ -70,72 +64,54 @@ class Plan:
 
 @dataclass(frozen=True)
 class Decision:
-    """What the processes say.
-
-    Args:
-        ratio: of B's speed over A's; None where nothing was measured.
-        low, high: an interval that holds it with `coverage`, or more.
-        coverage: below `level` where the processes are too few for any verdict.
-        level: that the interval of this look was asked for.
-        processes: of each side that were tested; the fewer of the two.
-        needed: processes of each side that would settle it, from the spread seen; None where it
-            is settled, or where it is more than `MOST`.
-        reason: why there is no verdict.
-        withdrawn: the verdict of the processes, where A differed from itself too often for it.
-    """
+    """What the processes say."""
 
     verdict: Verdict
     floor: float
-    level: float
-    ratio: float | None = None
-    low: float | None = None
+    level: float  # that the interval of this look was asked for
+    ratio: float | None = None  # of B's speed over A's; None where nothing was measured
+    low: float | None = None  # low, high: an interval that holds it with `coverage`, or more
     high: float | None = None
-    coverage: float = 0.0
-    processes: int = 0
+    coverage: float = 0.0  # below `level` where the processes are too few for any verdict
+    processes: Count = 0  # of each side that were tested; the fewer of the two
+    # processes of each side that would settle it, from the spread seen; None where it is settled,
+    # or where it is more than `MOST`
     needed: int | None = None
-    reason: str | None = None
+    reason: str | None = None  # why there is no verdict
+    # the verdict of the processes, where A differed from itself too often for it
     withdrawn: Verdict | None = None
 
 
 @dataclass(frozen=True)
 class Run:
-    """One process of a comparison.
+    """One process of a comparison."""
 
-    Args:
-        number: from 0, in the order of time.
-        round: from 0; four processes.
-        rate: images a second, from the process's median; None where it counts for nothing.
-    """
-
-    number: int
-    round: int
+    number: int  # from 0, in the order of time
+    round: int  # from 0; four processes
     side: SideName
     timing: ProcessTiming
+    # images a second, from the process's median; None where it counts for nothing
     rate: float | None
 
 
 @dataclass(frozen=True)
 class FalseAlarms:
-    """A against itself: what the set-up says where there is nothing to find.
+    """A against itself: what the set-up says where there is nothing to find."""
 
-    Args:
-        asked: comparisons that were wanted.
-        processes: that were run; each comparison begins one round after the one before it.
-        independent: comparisons that share no process.
-        width: median half-width of the intervals, relative.
-        visible: the smallest difference that eight of ten of these comparisons would have found.
-        failed: which process gave no figure and why, where one ended it.
-    """
-
-    asked: int
+    asked: Count  # comparisons that were wanted
     decisions: tuple[Decision, ...]
     runs: tuple[Run, ...]
-    processes: int
-    independent: int
-    width: float | None
+    processes: Count  # that were run; each comparison begins one round after the one before it
+    independent: Count  # comparisons that share no process
+    width: float | None  # median half-width of the intervals, relative
+    # the smallest difference that eight of ten of these comparisons would have found
     visible: float | None
     interrupted: bool = False
-    failed: str | None = None
+    failed: str | None = None  # which process gave no figure and why, where one ended it
+    # how many comparisons have each verdict
+    verdicts: dict[Verdict, Count] = field(default_factory=dict)
+    a: Side | None = None  # what was compared with itself, where nothing else was compared
+    plan: Plan | None = None  # of that comparison
 
     def count(self, verdict: Verdict) -> int:
         """Comparisons with this verdict."""
@@ -161,43 +137,21 @@ class FalseAlarms:
 
 @dataclass(frozen=True)
 class VersusRow:
-    """A and B, and what was found.
+    """A and B, and what was found."""
 
-    Args:
-        a, b: words for a row of a file; sides that were run.
-        rate_a, rate_b: images a second, median over the processes.
-        runs: in the order of time; of files, first A's and then B's.
-        interleaved: whether processes of the two sides alternated, so that drift cancels.
-    """
-
-    a: Side | str
+    a: Side | str  # a, b: words for a row of a file; sides that were run
     b: Side | str
     decision: Decision
-    rate_a: float | None
+    rate_a: float | None  # rate_a, rate_b: images a second, median over the processes
     rate_b: float | None
-    runs: tuple[Run, ...]
-    interleaved: bool
+    runs: tuple[Run, ...]  # in the order of time; of files, first A's and then B's
+    interleaved: bool  # whether processes of the two sides alternated, so that drift cancels
     interrupted: bool = False
     doubts: tuple[str, ...] = ()
     plan: Plan | None = None
-    setting: dict[str, Any] = field(default_factory=dict)
-
-
-def as_document_row(row: VersusRow | FalseAlarms) -> dict[str, Any]:
-    """A row for JSON, with settings as they stand in every other document."""
-    values = asdict(row)
-    if isinstance(row, FalseAlarms):
-        return values | {"verdicts": {verdict: row.count(verdict) for verdict in VERDICTS}}
-    for name, side in (("a", row.a), ("b", row.b)):
-        values[name] = as_document_side(side) if isinstance(side, Side) else side
-    return values | {"order": order(row.runs) if row.interleaved else None}
-
-
-def as_document_side(side: Side) -> dict[str, Any]:
-    """A side for JSON."""
-    values = asdict(side)
-    setting = values["setting"]
-    return values | {"setting": {**setting.pop("resolution"), **setting}}
+    setting: dict[str, Any] = field(default_factory=dict)  # of a row of files
+    order: str | None = None  # the sides in the order of time, where they were interleaved
+    false_alarms: FalseAlarms | None = None  # A against itself, where it was asked for
 
 
 def order(runs: Sequence[Run]) -> str:

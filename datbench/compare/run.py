@@ -21,7 +21,7 @@ from typing import TypeAlias
 from ..machine import software
 from ..timing.records import WAITED, ProcessTiming, Side
 from .decide import decide_pairs
-from .records import Decision, FalseAlarms, Plan, Run, SideName, VersusRow
+from .records import VERDICTS, Decision, FalseAlarms, Plan, Run, SideName, VersusRow, order
 
 Sampler: TypeAlias = Callable[[SideName], ProcessTiming]
 """Times one side in a fresh process. What goes wrong there is an outcome."""
@@ -260,6 +260,7 @@ def false_alarms(
         _visible(decisions, plan.floor) if decisions else None,
         interrupted,
         whole.reason if whole.verdict == "failed" else None,
+        {verdict: sum(each.verdict == verdict for each in decisions) for verdict in VERDICTS},
     )
 
 
@@ -337,6 +338,8 @@ def compare_sides(
         interrupted=found.interrupted,
         doubts=doubts(found.runs),
         plan=plan,
+        order=order(found.runs),
+        false_alarms=alarms,
     )
     return row, alarms
 

@@ -11,41 +11,29 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from ..setting import Setting
+from ..setting import Count, Setting
 
 
 @dataclass(frozen=True)
 class GroupRow:
-    """A part of a count: an operator, a stage or a module.
-
-    Args:
-        amount: in the convention's unit.
-        share: of the whole, 0 to 1.
-        intensity: amount for each byte read or written; None where no byte moves.
-    """
+    """A part of a count: an operator, a stage or a module."""
 
     name: str
-    calls: int
-    amount: int
-    share: float
-    bytes_read: int
-    bytes_written: int
-    intensity: float | None
+    calls: Count
+    amount: Count  # in the convention's unit
+    share: float  # of the whole, 0 to 1
+    bytes_read: Count
+    bytes_written: Count
+    intensity: float | None  # amount for each byte read or written; None where no byte moves
 
 
 @dataclass(frozen=True)
 class ParameterRow:
-    """Numbers of elements, not bytes.
+    """Numbers of elements, not bytes."""
 
-    Args:
-        params: trainable parameters, what papers print.
-        frozen: parameters without gradient.
-        buffers: elements of registered buffers, persistent or not.
-    """
-
-    params: int
-    frozen: int
-    buffers: int
+    params: Count  # trainable parameters, what papers print
+    frozen: Count  # parameters without gradient
+    buffers: Count  # elements of registered buffers, persistent or not
 
 
 @dataclass(frozen=True)
@@ -54,68 +42,50 @@ class PartRow:
 
     part: str
     kind: str
-    params: int
-    frozen: int
-    buffers: int
+    params: Count
+    frozen: Count
+    buffers: Count
 
 
 @dataclass(frozen=True)
 class CountRow:
-    """One model at one setting, under one convention.
-
-    Args:
-        unit: ``MAC`` or ``FLOP``, the unit of every `amount` here.
-        amount: the convention's total, for the whole batch.
-        macs: the total in MACs; for a convention in FLOPs, the multiply-adds alone.
-        flops: the total of a convention in FLOPs; None where the convention counts MACs.
-        forward, backward: the total by phase; backward is None if it was not counted.
-        ignored: operators with a cost to which this convention gives no weight.
-        free: operators that compute nothing.
-        unknown: operators without a rule; their cost is missing from the total.
-    """
+    """One model at one setting, under one convention."""
 
     model: str
     setting: Setting
     convention: str
-    unit: str
-    amount: int
-    macs: int
-    flops: int | None
-    forward: int
+    unit: str  # ``MAC`` or ``FLOP``, the unit of every `amount` here
+    amount: Count  # the convention's total, for the whole batch
+    macs: Count  # the total in MACs; for a convention in FLOPs, the multiply-adds alone
+    flops: Count | None  # the total of a convention in FLOPs; None where the convention counts MACs
+    forward: Count  # forward, backward: the total by phase; backward is None if it was not counted
     backward: int | None
-    params: int
-    frozen: int
-    buffers: int
-    bytes_read: int
-    bytes_written: int
+    params: Count
+    frozen: Count
+    buffers: Count
+    bytes_read: Count
+    bytes_written: Count
     stages: tuple[GroupRow, ...]
     operators: tuple[GroupRow, ...]
     modules: tuple[GroupRow, ...]
-    counted: dict[str, int]
-    ignored: dict[str, int]
-    free: dict[str, int]
-    unknown: dict[str, int]
-    stage_params: dict[str, int]
+    counted: dict[str, Count]
+    ignored: dict[str, Count]  # operators with a cost to which this convention gives no weight
+    free: dict[str, Count]  # operators that compute nothing
+    unknown: dict[str, Count]  # operators without a rule; their cost is missing from the total
+    stage_params: dict[str, Count]
 
 
 @dataclass(frozen=True)
 class Term:
-    """One operator's part of the difference between two conventions.
+    """One operator's part of the difference between two conventions."""
 
-    Args:
-        label: for people: the operator, and the kind of its work where it does several.
-        amount: of that kind of work, unweighted.
-        each: the difference for one unit of work; None where it depends on the module.
-        difference: what the term adds, in the chain's unit.
-    """
-
-    label: str
+    label: str  # for people: the operator, and the kind of its work where it does several
     operator: str
     kind: str
     calls: int
-    amount: int
-    each: int | None
-    difference: int
+    amount: int  # of that kind of work, unweighted
+    each: int | None  # the difference for one unit of work; None where it depends on the module
+    difference: int  # what the term adds, in the chain's unit
 
 
 @dataclass(frozen=True)
@@ -132,70 +102,46 @@ class Chain:
 
 @dataclass(frozen=True)
 class PeerTerm:
-    """A part of the difference between another counter's figure and our multiply-adds.
+    """A part of the difference between another counter's figure and our multiply-adds."""
 
-    Args:
-        label: for people: the operator and the kind of its work.
-        kind: of work; ``parameters`` for a module's own; None where nothing explains it.
-        modules: classes of the modules concerned; empty where it is every module with the operator.
-        below: whether what runs inside these modules' children is meant too.
-        amount: of that kind of work, unweighted; None where nothing explains it.
-        each: what the other counter adds for one unit of work; -1 on a product: it is not counted.
-        difference: in MACs.
-        others: other columns that would explain the same as simply.
-    """
-
-    label: str
-    kind: str | None
+    label: str  # for people: the operator and the kind of its work
+    kind: str | None  # of work; ``parameters`` for a module's own; None where nothing explains it
+    # classes of the modules concerned; empty where it is every module with the operator
     modules: tuple[str, ...]
-    below: bool
-    amount: int | None
+    below: bool  # whether what runs inside these modules' children is meant too
+    amount: int | None  # of that kind of work, unweighted; None where nothing explains it
+    # what the other counter adds for one unit of work; -1 on a product: it is not counted
     each: int | float | None
-    difference: int | float
-    others: tuple[str, ...]
+    difference: int | float  # in MACs
+    others: tuple[str, ...]  # other columns that would explain the same as simply
 
 
 @dataclass(frozen=True)
 class PeerRow:
-    """What another counter said, in a process of its own.
-
-    Args:
-        unit: of `amount`: ``MAC`` or ``FLOP``.
-        amount: as the counter gave it; None where it gave none, and `reason` says why.
-        macs: the same in MACs: FLOPs halved.
-        difference: `macs` less our multiply-adds.
-        seconds: the counting call, once.
-        peak_bytes: of the process, torch and all.
-        extra_bytes: the part above what the process held before the counting call.
-        terms: what the difference is; None where the counter gives totals alone.
-    """
+    """What another counter said, in a process of its own."""
 
     name: str
     version: str | None
-    unit: str
+    unit: str  # of `amount`: ``MAC`` or ``FLOP``
+    # as the counter gave it; None where it gave none, and `reason` says why
     amount: int | float | None
-    macs: int | float | None
-    difference: int | float | None
-    seconds: float | None
-    peak_bytes: int | None
-    extra_bytes: int | None
+    macs: int | float | None  # the same in MACs: FLOPs halved
+    difference: int | float | None  # `macs` less our multiply-adds
+    seconds: float | None  # the counting call, once
+    peak_bytes: Count | None  # of the process, torch and all
+    extra_bytes: int | None  # the part above what the process held before the counting call
+    # what the difference is; None where the counter gives totals alone
     terms: tuple[PeerTerm, ...] | None
     reason: str | None
 
 
 @dataclass(frozen=True)
 class ExplainRow:
-    """One count, and how the conventions and the other counters differ on it.
-
-    Args:
-        macs: multiply-adds alone.
-        unknown: operators without a rule, in no figure here.
-        peers: None where they were not run.
-    """
+    """One count, and how the conventions and the other counters differ on it."""
 
     model: str
     setting: Setting
-    macs: int
+    macs: Count  # multiply-adds alone
     chains: tuple[Chain, ...]
-    unknown: dict[str, int]
-    peers: tuple[PeerRow, ...] | None
+    unknown: dict[str, Count]  # operators without a rule, in no figure here
+    peers: tuple[PeerRow, ...] | None  # None where they were not run

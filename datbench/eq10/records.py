@@ -4,26 +4,19 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from ..setting import Count
+
 
 @dataclass(frozen=True)
 class Term:
-    """One term of a module's cost, in multiply-adds as fvcore weighs them.
+    """One term of a module's cost, in multiply-adds as fvcore weighs them."""
 
-    Args:
-        name: what the work is.
-        expression: the term as it is written.
-        formula: what the published formula gives; 0 where it leaves the work out.
-        predicted: what must be counted, from the module's sizes alone.
-        counted: what was counted, from the operators that ran.
-        cause: why `predicted` is not `formula`; empty where it is.
-    """
-
-    name: str
-    expression: str
-    formula: int
-    predicted: int
-    counted: int
-    cause: str = ""
+    name: str  # what the work is
+    expression: str  # the term as it is written
+    formula: int  # what the published formula gives; 0 where it leaves the work out
+    predicted: int  # what must be counted, from the module's sizes alone
+    counted: Count  # what was counted, from the operators that ran
+    cause: str = ""  # why `predicted` is not `formula`; empty where it is
 
     @property
     def residual(self) -> int:
@@ -38,51 +31,34 @@ class Term:
 
 @dataclass(frozen=True)
 class Sizes:
-    """The sizes that the formulas speak of.
+    """The sizes that the formulas speak of."""
 
-    Args:
-        height, width: of the map; HW is their product.
-        keys: Ns, keys that a query can see.
-        dim, heads: C, M.
-        kernel: k of the offset network, side of a window, or points a query of Deformable DETR.
-        stride: r, how much coarser the grid of keys is; 1 where keys are the map.
-        groups: G of the offset network.
-    """
-
-    height: int
+    height: int  # height, width: of the map; HW is their product
     width: int
-    keys: int
-    dim: int
+    keys: int  # Ns, keys that a query can see
+    dim: int  # dim, heads: C, M
     heads: int
+    # k of the offset network, side of a window, or points a query of Deformable DETR
     kernel: int | None = None
-    stride: int = 1
-    groups: int | None = None
+    stride: int = 1  # r, how much coarser the grid of keys is; 1 where keys are the map
+    groups: int | None = None  # G of the offset network
 
 
 @dataclass(frozen=True)
 class ModuleTerms:
-    """A module, its sizes, and its terms.
+    """A module, its sizes, and its terms."""
 
-    Args:
-        model, resolution, module, stage: which module of which model, for which input.
-        kind: ``DMHA``, ``W-MSA``, ``SW-MSA``, ``SRA``, ``MSA``, ``NA`` or ``D-DETR``.
-        formula: the published formula, and whose it is.
-        published: the formula as it is written there, evaluated at these sizes.
-        runs: maps that the module saw for one image: 1, unless it is used more than once.
-        counted: everything that was counted inside the module, attributed to a term or not.
-    """
-
-    model: str
+    model: str  # model, resolution, module, stage: which module of which model, for which input
     resolution: str
     module: str
     stage: int
-    kind: str
-    formula: str
+    kind: str  # ``DMHA``, ``W-MSA``, ``SW-MSA``, ``SRA``, ``MSA``, ``NA`` or ``D-DETR``
+    formula: str  # the published formula, and whose it is
     sizes: Sizes
     terms: tuple[Term, ...]
-    counted: int
-    published: int
-    runs: int = 1
+    counted: Count  # everything that was counted inside the module, attributed to a term or not
+    published: int  # the formula as it is written there, evaluated at these sizes
+    runs: Count = 1  # maps that the module saw for one image: 1, unless it is used more than once
 
     @property
     def by_formula(self) -> int:
@@ -101,37 +77,24 @@ class ModuleTerms:
 
 @dataclass(frozen=True)
 class Coefficient:
-    """A monomial's coefficient, recovered from counts alone.
-
-    Args:
-        fitted: an integer, or a fraction where no integers fit.
-        own: of the work that Eq. 10 has a term for.
-        paper: what Eq. 10 has.
-        parts: the coefficient of each term by itself, by the term's name.
-    """
+    """A monomial's coefficient, recovered from counts alone."""
 
     monomial: str
-    fitted: str
-    own: str
-    paper: int
-    parts: dict[str, str]
+    fitted: str  # an integer, or a fraction where no integers fit
+    own: str  # of the work that Eq. 10 has a term for.
+    paper: int  # what Eq. 10 has.
+    parts: dict[str, str]  # the coefficient of each term by itself, by the term's name
 
 
 @dataclass(frozen=True)
 class Fit:
-    """Coefficients from a grid of modules.
+    """Coefficients from a grid of modules."""
 
-    Args:
-        convention: whose weights the counts have.
-        solved_on: modules whose counts the coefficients were solved from.
-        held_out: all others.
-        worst: the largest difference on a held-out module, in multiply-adds; 0 if the fit is exact.
-    """
-
-    convention: str
+    convention: str  # whose weights the counts have
     coefficients: tuple[Coefficient, ...]
-    solved_on: int
-    held_out: int
+    solved_on: Count  # modules whose counts the coefficients were solved from
+    held_out: Count  # all others
+    # the largest difference on a held-out module, in multiply-adds; 0 if the fit is exact
     worst: int
 
     @property
@@ -144,17 +107,11 @@ class Fit:
 
 @dataclass(frozen=True)
 class Claim:
-    """A figure of the paper's worked example.
-
-    Args:
-        printed: as printed; empty for a figure that the paper does not give.
-        amount: recomputed by counting a real module, in multiply-adds.
-        verdict: ``agrees``, ``wrong in print`` or empty.
-    """
+    """A figure of the paper's worked example."""
 
     what: str
     expression: str
-    printed: str
-    amount: int
-    verdict: str
+    printed: str  # as printed; empty for a figure that the paper does not give
+    amount: Count  # recomputed by counting a real module, in multiply-adds
+    verdict: str  # ``agrees``, ``wrong in print`` or empty
     reason: str = ""

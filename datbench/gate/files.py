@@ -12,7 +12,7 @@ from typing import Any
 from ..compare.files import check_seconds
 from ..errors import MissingError, UsageError
 from ..memory.records import MemoryRow
-from ..records import ENVIRONMENT, Document, Reader, document, read, row_problems, values
+from ..records import Results, checked, document, load
 from ..setting import How
 from ..timing.records import ThroughputRow
 from .records import WHATS, Baseline, Key, TimeBaseline, What, key, order
@@ -69,26 +69,22 @@ def read_baseline(path: Path, empty: bool = False) -> tuple[list[Baseline], dict
             f"there is no baseline {path}; write it: datbench gate --baseline {path} --update "
             "--models NAME."
         )
-    content = read(path)
-    if content["kind"] != "baseline":
-        raise UsageError(f"{path} holds {content['kind']!r} and is no baseline.")
-    rows = _rows(content, str(path))
+    found = load(path)
+    if found.kind != "baseline":
+        raise UsageError(f"{path} holds {found.kind!r} and is no baseline.")
+    rows = _rows(found)
     if not rows and not empty:
         raise UsageError(f"{path} holds no row; add one with --update --models NAME.")
     unique(rows, str(path))
-    return rows, content["environment"]
+    return rows, found.environment
 
 
-def _rows(content: Document, name: str) -> list[Baseline]:
-    """Rows of a baseline that somebody may have edited: fields that no row has are refused."""
-    for number, row in enumerate(content["rows"], 1):
-        for problem in row_problems("baseline", row):
-            raise UsageError(f"{name}, row {number}: {problem}.")
-    rows: list[Baseline] = values(content, name)
-    for number, value in enumerate(rows, 1):
-        if isinstance(value, TimeBaseline):
-            _check_time(value, f"{name}, row {number}")
-    return rows
+def _rows(found: Results) -> list[Baseline]:
+    """Rows of a baseline, which somebody may have edited."""
+    for number, row in enumerate(found.rows, 1):
+        if isinstance(row, TimeBaseline):
+            _check_time(row, f"{found.name}, row {number}")
+    return list(found.rows)
 
 
 def _check_time(row: TimeBaseline, where: str) -> None:
@@ -97,9 +93,8 @@ def _check_time(row: TimeBaseline, where: str) -> None:
     gpus = row.how.get("gpus", 1)
     if type(gpus) is not int or gpus < 1:
         raise UsageError(f"{where}: how.gpus: must be a number from 1, not {gpus!r:.40}.")
-    reader = Reader(strict=True)
-    reader.read(How, {name: each for name, each in row.how.items() if name != "gpus"}, "how")
-    for problem in reader.problems:
+    how = {name: each for name, each in row.how.items() if name != "gpus"}
+    for problem in checked(How, how, "how")[1]:
         raise UsageError(f"{where}: {problem}.")
     if row.setting.device == "meta":
         raise UsageError(f"{where}: setting.device: nothing takes time on meta.")
@@ -127,31 +122,30 @@ def read_results(path: Path) -> tuple[list[Baseline], frozenset[What]]:
     Raises:
         UsageError: it cannot be read, or is of a kind that no baseline holds.
     """
-    content = read(path)
-    kind = content["kind"]
-    if kind not in KINDS:
+    results = load(path)
+    if results.kind not in KINDS:
         raise UsageError(
-            f"{path} holds {kind!r}; a gate takes {', '.join(KINDS)}. Counts need no file: they "
-            "are computed."
+            f"{path} holds {results.kind!r}; a gate takes {', '.join(KINDS)}. Counts need no file: "
+            "they are computed."
         )
     # torch is imported here: a file that is wrong is refused before that.
-    from ..compare.files import read as read_times
+    from ..compare.files import of_results
     from .compute import simulated
     from .verdicts import timed
 
-    if kind == "baseline":
-        rows = _rows(content, str(path))
+    if results.kind == "baseline":
+        rows = _rows(results)
         return rows, frozenset(row.what for row in rows) or frozenset(WHATS)
-    if kind == "throughput":
-        read_times(path)  # says what cannot be, and mixed machines
+    if results.kind == "throughput":
+        of_results(results, path)  # says what cannot be, and mixed machines
     found: list[Baseline] = []
-    for row, plain in zip(values(content, str(path)), content["rows"], strict=True):
+    for row, here in zip(results.rows, results.measured_in, strict=True):
         if isinstance(row, MemoryRow):
             found.append(simulated(row))
         else:
             assert isinstance(row, ThroughputRow)
-            found.append(timed(row, plain.get(ENVIRONMENT, content["environment"])))
-    return found, frozenset[What](["memory" if kind == "memory" else "time"])
+            found.append(timed(row, here))
+    return found, frozenset[What](["memory" if results.kind == "memory" else "time"])
 
 
 def text_of(rows: Sequence[Baseline], environment: dict[str, Any]) -> str:

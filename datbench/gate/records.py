@@ -8,8 +8,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, TypeAlias, TypeVar
 
-from ..errors import UsageError
-from ..setting import PLAIN, MemoryMode, Recipe, Setting
+from ..errors import FieldError
+from ..setting import PLAIN, Count, MemoryMode, Recipe, Setting
 
 # Entries of many blocks under one name where they are equal, and by themselves again.
 
@@ -53,7 +53,7 @@ def _written(numbers: list[int]) -> str:
     """``[0, 1, 2, 5]`` -> ``{0-2,5}``."""
     if len(numbers) < 2:
         return "".join(map(str, numbers))
-    runs: list[list[int]] = []
+    runs: list[list[Count]] = []
     for number in sorted(numbers):
         if runs and number == runs[-1][-1] + 1:
             runs[-1].append(number)
@@ -83,7 +83,7 @@ def unfold(entries: Mapping[str, V]) -> dict[str, V]:
             names = [f"{before}{number}{after}" for number in _numbers(match[1], name)]
         for each in names:
             if each in found:
-                raise UsageError(f"{name}: {each} stands there twice.")
+                raise FieldError(f"{name}: {each} stands there twice.")
             found[each] = value
     return found
 
@@ -94,9 +94,9 @@ def _numbers(text: str, name: str) -> list[int]:
         first, _, last = word.partition("-")
         start, stop = int(first[:18]), int((last or first)[:18]) + 1
         if stop <= start or (found and start <= found[-1]):
-            raise UsageError(f"{name}: the numbers in braces do not ascend.")
+            raise FieldError(f"{name}: the numbers in braces do not ascend.")
         if len(found) + stop - start > MOST:
-            raise UsageError(f"{name}: stands for more than {MOST} entries.")
+            raise FieldError(f"{name}: stands for more than {MOST} entries.")
         found += range(start, stop)
     return found
 
@@ -117,39 +117,34 @@ _SHAPE = re.compile(r"[0-9]+(x[0-9]+)*( frozen| buffer)?")
 
 @dataclass(frozen=True)
 class CountBaseline:
-    """What one model computes at one setting, operator by operator.
-
-    Args:
-        totals: by convention and phase, in the convention's unit.
-        tensors: shapes of parameters and buffers by name, such as ``96x3x4x4``; a parameter
-            without gradient is ``frozen``, and a buffer says so. Names are folded (`fold`).
-        operators: what each operator of each module does, as ``module operator``; those that
-            compute nothing are left out. Names are folded.
-        unknown: calls of operators without a rule.
-    """
+    """What one model computes at one setting, operator by operator."""
 
     model: str
     setting: Setting
     params: int
     frozen: int
     buffers: int
-    totals: dict[str, dict[str, int]]
+    totals: dict[str, dict[str, int]]  # by convention and phase, in the convention's unit
+    # shapes of parameters and buffers by name, such as ``96x3x4x4``; a parameter without gradient
+    # is ``frozen``, and a buffer says so. Names are folded (`fold`).
     tensors: dict[str, str]
+    # what each operator of each module does, as ``module operator``; those that compute nothing are
+    # left out. Names are folded.
     operators: dict[str, Work]
-    unknown: dict[str, int]
+    unknown: dict[str, int]  # calls of operators without a rule
     what: Literal["count"] = "count"
 
     def __post_init__(self) -> None:
         _check_device(self.setting)
         _check_whole("", {name: getattr(self, name) for name in ("params", "frozen", "buffers")})
         if not self.totals:
-            raise UsageError("totals: no convention is there.")
+            raise FieldError("totals: no convention is there.")
         for name, total in self.totals.items():
             _check_phases(f"totals.{name}", total)
             _check_whole(f"totals.{name}", total)
         for name, shape in unfold(self.tensors).items():
             if not _SHAPE.fullmatch(shape):
-                raise UsageError(f"tensors.{name}: {shape!r:.40} is no shape, such as 96x3x4x4.")
+                raise FieldError(f"tensors.{name}: {shape!r:.40} is no shape, such as 96x3x4x4.")
         for place, work in unfold(self.operators).items():
             _check_phases(f"operators.{place}", work)
             for amounts in work.values():
@@ -159,21 +154,18 @@ class CountBaseline:
 
 @dataclass(frozen=True)
 class MemoryBaseline:
-    """The simulated ledger of one model at one setting, in bytes.
-
-    Args:
-        lines: each category's whole and its part at the peak; None where the mode has none.
-        parts: what each operator of each module makes: tensors kept, bytes kept, bytes at the
-            peak. Names are folded.
-    """
+    """The simulated ledger of one model at one setting, in bytes."""
 
     model: str
     setting: Setting
     mode: MemoryMode
+    # each category's whole and its part at the peak; None where the mode has none
     lines: dict[str, dict[str, int | None]]
     after_forward: int
     at_end: int
     peak: int
+    # what each operator of each module makes: tensors kept, bytes kept, bytes at the peak. Names
+    # are folded.
     parts: dict[str, dict[str, int]]
     recipe: Recipe = PLAIN
     what: Literal["memory"] = "memory"
@@ -183,7 +175,7 @@ class MemoryBaseline:
         names = ("after_forward", "at_end", "peak")
         _check_whole("", {name: getattr(self, name) for name in names})
         if not self.lines:
-            raise UsageError("lines: no category is there.")
+            raise FieldError("lines: no category is there.")
         for category, line in self.lines.items():
             _check_whole(f"lines.{category}", line)
         for place, part in unfold(self.parts).items():
@@ -192,47 +184,40 @@ class MemoryBaseline:
 
 @dataclass(frozen=True)
 class TimeBaseline:
-    """How long one call took in each of several fresh processes.
-
-    Args:
-        how: everything besides the setting that the time depends on.
-        seconds: the median of each process that ended well.
-        environment: what identifies the machine and its software.
-        reason: why there is no process, in results; a baseline holds no such row.
-    """
+    """How long one call took in each of several fresh processes."""
 
     model: str
     setting: Setting
-    how: dict[str, Any]
-    seconds: tuple[float, ...]
-    environment: dict[str, Any]
-    reason: str | None = None
+    how: dict[str, Any]  # everything besides the setting that the time depends on
+    seconds: tuple[float, ...]  # the median of each process that ended well
+    environment: dict[str, Any]  # what identifies the machine and its software
+    reason: str | None = None  # why there is no process, in results; a baseline holds no such row
     what: Literal["time"] = "time"
 
     def __post_init__(self) -> None:
         _check_device(self.setting)
         if not self.seconds and self.reason is None:
-            raise UsageError("seconds: no process is there.")
+            raise FieldError("seconds: no process is there.")
         for seconds in self.seconds:
             if not (seconds > 0 and math.isfinite(seconds)):
-                raise UsageError(f"seconds: a call takes more than 0, not {seconds:g}.")
+                raise FieldError(f"seconds: a call takes more than 0, not {seconds:g}.")
 
 
 def _check_device(setting: Setting) -> None:
     if not _DEVICE.fullmatch(setting.device):
-        raise UsageError(f"setting.device: {setting.device!r:.40} is none, such as cpu or cuda:0.")
+        raise FieldError(f"setting.device: {setting.device!r:.40} is none, such as cpu or cuda:0.")
 
 
 def _check_whole(path: str, values: Mapping[str, int | None]) -> None:
     for name, value in values.items():
         if value is not None and value < 0:
-            raise UsageError(f"{path}{'.' if path else ''}{name}: must not be negative.")
+            raise FieldError(f"{path}{'.' if path else ''}{name}: must not be negative.")
 
 
 def _check_phases(path: str, phases: Iterable[str]) -> None:
     for phase in phases:
         if phase not in PHASES:
-            raise UsageError(f"{path}: {phase!r:.40} is no phase; there are {', '.join(PHASES)}.")
+            raise FieldError(f"{path}: {phase!r:.40} is no phase; there are {', '.join(PHASES)}.")
 
 
 Baseline: TypeAlias = CountBaseline | MemoryBaseline | TimeBaseline
@@ -309,38 +294,27 @@ Direction = Literal["", "fewer", "more", "fewer and more", "moved"]
 
 @dataclass(frozen=True)
 class Change:
-    """One figure that is not what it was; None where it was or is not there.
+    """One figure that is not what it was; None where it was or is not there."""
 
-    Args:
-        place: the module and the operator, or the tensor; empty for the whole.
-        quantity: what of it: a kind of work, a convention's total, a line of the ledger.
-    """
-
-    place: str
-    quantity: str
+    place: str  # the module and the operator, or the tensor; empty for the whole
+    quantity: str  # what of it: a kind of work, a convention's total, a line of the ledger
     before: int | float | str | None
     after: int | float | str | None
 
 
 @dataclass(frozen=True)
 class GateRow:
-    """One row of the baseline or of the results, and what became of it.
-
-    Args:
-        direction: of exact figures that changed.
-        changes: totals first, then places.
-        reason: why there is no comparison, or what is doubtful about it.
-        ratio, low, high: of speeds, now over the baseline, and its interval; of time alone.
-    """
+    """One row of the baseline or of the results, and what became of it."""
 
     what: What
     model: str
     setting: Setting
     verdict: Verdict
     detail: str = ""
-    direction: Direction = ""
-    changes: tuple[Change, ...] = ()
-    reason: str = ""
+    direction: Direction = ""  # of exact figures that changed
+    changes: tuple[Change, ...] = ()  # totals first, then places
+    reason: str = ""  # why there is no comparison, or what is doubtful about it
+    # ratio, low, high: of speeds, now over the baseline, and its interval; of time alone
     ratio: float | None = None
     low: float | None = None
     high: float | None = None

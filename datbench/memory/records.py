@@ -5,8 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-from ..errors import UnknownNameError, UsageError
-from ..setting import PLAIN, MemoryMode, Recipe, Setting
+from ..errors import FieldError, UnknownNameError, UsageError
+from ..render.figure import Figure
+from ..setting import PLAIN, Count, MemoryMode, Recipe, Setting
 
 Category = Literal[
     "parameters", "buffers", "inputs", "kept", "outputs", "gradients", "optimizer", "temporary"
@@ -27,44 +28,34 @@ CATEGORIES: tuple[Category, ...] = (
 
 @dataclass(frozen=True)
 class LedgerLine:
-    """One category of memory.
-
-    Args:
-        amount: the whole of it; of temporaries the most at any one time. None where the mode has
-            no such thing, and `reason` says why.
-        at_peak: the part that is alive when the total is largest; None with `amount`.
-    """
+    """One category of memory."""
 
     category: Category
-    amount: int | None
-    at_peak: int | None
+    # the whole of it; of temporaries the most at any one time. None where the mode has no such
+    # thing, and `reason` says why.
+    amount: Count | None
+    at_peak: Count | None  # the part that is alive when the total is largest; None with `amount`
     reason: str | None = None
 
 
 @dataclass(frozen=True)
 class MemoryPart:
-    """What the operators of one place make.
+    """What the operators of one place make."""
 
-    Args:
-        stage, module, operator: the place; None where parts are not told apart by it.
-        tensors: how many storages of it are kept for the backward.
-        kept: their bytes; None where nothing is kept.
-        at_peak: bytes made here that are alive when the total is largest.
-    """
-
+    # stage, module, operator: the place; None where parts are not told apart by it
     stage: str | None
     module: str | None
     operator: str | None
-    tensors: int
-    kept: int | None
-    at_peak: int
+    tensors: Count  # how many storages of it are kept for the backward
+    kept: Count | None  # their bytes; None where nothing is kept
+    at_peak: Count  # bytes made here that are alive when the total is largest
 
 
 @dataclass(frozen=True)
 class Peak:
     """Where the total is largest: the operator that was running, its module, and the phase."""
 
-    amount: int
+    amount: Count
     operator: str
     module: str
     phase: str
@@ -72,44 +63,49 @@ class Peak:
 
 @dataclass(frozen=True)
 class CpuPeak:
-    """The same run on the CPU, replayed from what torch's profiler saw allocated.
+    """The same run on the CPU, replayed from what torch's profiler saw allocated."""
 
-    Args:
-        peak: with what was there before: parameters, buffers, inputs.
-        at_end: alive when the run has ended.
-        operator: the outermost operator that was running at the peak.
-        difference: the simulated peak less this one, as a share of this one.
-    """
+    peak: Count  # with what was there before: parameters, buffers, inputs
+    at_end: Count  # alive when the run has ended
+    operator: str  # the outermost operator that was running at the peak
+    difference: float  # the simulated peak less this one, as a share of this one
 
-    peak: int
-    at_end: int
-    operator: str
-    difference: float
+
+NO_CONTEXT = "measured on a GPU only, with --device cuda; workspaces of cuBLAS and cuDNN too"
+"""Why a simulation has no line for it."""
+
+
+@dataclass(frozen=True)
+class ContextLine:
+    """What the CUDA context and libraries take; a simulation does not know it."""
+
+    amount: Count | None = None
+    reason: str | None = NO_CONTEXT
 
 
 @dataclass(frozen=True)
 class MemoryRow:
-    """The ledger of one model at one setting.
-
-    Args:
-        lines: one for each category; what they say of the peak sums to the peak.
-        after_forward: alive when the forward has ended.
-        at_end: alive when the run has ended.
-        parts: by stage, module and operator; parameters, buffers and inputs belong to none.
-        measured: None where `--verify` was not asked for.
-        recipe: with the optimizer named in a full step.
-    """
+    """The ledger of one model at one setting."""
 
     model: str
     setting: Setting
     mode: MemoryMode
+    # one for each category; what they say of the peak sums to the peak
     lines: tuple[LedgerLine, ...]
-    after_forward: int
-    at_end: int
+    after_forward: Count  # alive when the forward has ended
+    at_end: Count  # alive when the run has ended
     peak: Peak
+    # by stage, module and operator; parameters, buffers and inputs belong to none
     parts: tuple[MemoryPart, ...]
-    measured: CpuPeak | None = None
-    recipe: Recipe = PLAIN
+    measured: CpuPeak | None = None  # None where `--verify` was not asked for
+    recipe: Recipe = PLAIN  # with the optimizer named in a full step
+    allocator: tuple[Replay, ...] = ()  # the same run, by segments that grow and that do not
+    context: ContextLine = ContextLine()
+
+    def __post_init__(self) -> None:
+        there = sorted(line.category for line in self.lines)
+        if there != sorted(CATEGORIES):
+            raise FieldError(f"lines: must have each of {', '.join(CATEGORIES)} once.")
 
     def line(self, category: Category) -> LedgerLine:
         """The line of one category."""
@@ -142,6 +138,20 @@ class MemoryRow:
         return sorted(sums.values(), key=lambda part: (-(part.kept or 0), -part.at_peak))
 
 
+@dataclass(frozen=True)
+class Timeline:
+    """Live bytes by category over a run; a report draws it."""
+
+    model: str
+    setting: str  # in words
+    figure: Figure  # a series for each category, and ``total``
+
+    def __post_init__(self) -> None:
+        for series in self.figure.series:
+            if series.name not in (*CATEGORIES, "total"):
+                raise FieldError(f"figure.series: {series.name!r:.40} is not a category.")
+
+
 # What an allocator makes of a run's storages, as plain values. Every amount is in bytes.
 
 
@@ -151,9 +161,6 @@ CONTEXT = 500 * 2**20
 It is the process's memory less what PyTorch reserves, and some 300 to 600 MiB by GPU, driver and
 the libraries that are loaded.
 """
-
-NO_CONTEXT = "measured on a GPU only, with --device cuda; workspaces of cuBLAS and cuDNN too"
-"""Why a simulation has no line for it."""
 
 # The total that PyTorch's out-of-memory message names for such a GPU, in tenths of a GiB, rounded
 # down: what the data sheet says less what the driver and error correction keep. It differs by
@@ -196,17 +203,12 @@ def check_budget(what: str, amount: int) -> None:
 
 @dataclass(frozen=True)
 class OutOfMemory:
-    """The allocation that found no room, even after all that was cached had been given back.
+    """The allocation that found no room, even after all that was cached had been given back."""
 
-    Args:
-        requested: its size.
-        allocated, reserved: when it failed.
-        operator, module, phase: what asked for it; empty for what is there before the run.
-    """
-
-    requested: int
-    allocated: int
-    reserved: int
+    requested: Count  # its size
+    allocated: Count  # allocated, reserved: when it failed
+    reserved: Count
+    # operator, module, phase: what asked for it; empty for what is there before the run
     operator: str
     module: str
     phase: str
@@ -214,65 +216,41 @@ class OutOfMemory:
 
 @dataclass(frozen=True)
 class Replay:
-    """A run's allocations and frees, replayed through a model of PyTorch's caching allocator.
+    """A run's allocations and frees, replayed through a model of PyTorch's caching allocator."""
 
-    Args:
-        expandable: whether segments grow (`expandable_segments:True`).
-        capacity: of the device for tensors; None where there is no limit.
-        requested_peak: as the run asked for it.
-        allocated_peak: with sizes rounded (`max_memory_allocated`).
-        reserved_peak: of the device (`max_memory_reserved`).
-        slack: reserved less allocated when the former reached its peak.
-        segments: at that time; that grow, one for each pool.
-        out_of_memory: where the run ended for lack of memory; None where it did not.
-    """
-
-    expandable: bool
-    capacity: int | None
-    requested_peak: int
-    allocated_peak: int
-    reserved_peak: int
-    slack: int
-    segments: int
+    expandable: bool  # whether segments grow (`expandable_segments:True`)
+    capacity: int | None  # of the device for tensors; None where there is no limit
+    requested_peak: Count  # as the run asked for it
+    allocated_peak: Count  # with sizes rounded (`max_memory_allocated`)
+    reserved_peak: Count  # of the device (`max_memory_reserved`)
+    slack: int  # reserved less allocated when the former reached its peak
+    segments: Count  # at that time; that grow, one for each pool
+    # where the run ended for lack of memory; None where it did not
     out_of_memory: OutOfMemory | None
 
 
 @dataclass(frozen=True)
 class LargestBatch:
-    """The largest batch that a device's memory holds, by simulation.
-
-    Args:
-        setting: with this batch, and with 1 where none fits.
-        capacity: of the device.
-        gpu: its name; None where bytes were given.
-        context: the part of the capacity that tensors cannot have.
-        batch: 0 where none fits.
-        reserved: at this batch, on this device; 0 where none fits.
-        reserved_next: what one image more would reserve on a device without limit; None where
-            it was not tried, and `reason` says why.
-        out_of_memory: where the run with one image more ends.
-        simulations: how many runs were simulated; the other batches were scaled from these.
-        scaled: whether every storage was found to grow linearly with the batch.
-        assumption: what the figure rests on, for people.
-        reason: why there is no batch, or no larger one was tried; None otherwise.
-    """
+    """The largest batch that a device's memory holds, by simulation."""
 
     model: str
-    setting: Setting
+    setting: Setting  # with this batch, and with 1 where none fits
     mode: MemoryMode
     recipe: Recipe
-    capacity: int
-    gpu: str | None
-    context: int
+    capacity: int  # of the device
+    gpu: str | None  # its name; None where bytes were given
+    context: int  # the part of the capacity that tensors cannot have
     expandable: bool
-    batch: int
-    reserved: int
-    reserved_next: int | None
-    out_of_memory: OutOfMemory | None
-    simulations: int
-    scaled: bool
-    assumption: str
-    reason: str | None = None
+    batch: int  # 0 where none fits
+    reserved: Count  # at this batch, on this device; 0 where none fits
+    # what one image more would reserve on a device without limit; None where it was not tried, and
+    # `reason` says why
+    reserved_next: Count | None
+    out_of_memory: OutOfMemory | None  # where the run with one image more ends
+    simulations: Count  # how many runs were simulated; the other batches were scaled from these
+    scaled: bool  # whether every storage was found to grow linearly with the batch
+    assumption: str  # what the figure rests on, for people
+    reason: str | None = None  # why there is no batch, or no larger one was tried; None otherwise
 
 
 # Memory as a device really held it, as plain values. Every amount is in bytes.
@@ -317,63 +295,47 @@ class HeldLine:
 
 @dataclass(frozen=True)
 class GpuEnvironment:
-    """What a figure was measured on; None where it cannot be had.
+    """What a figure was measured on; None where it cannot be had."""
 
-    Args:
-        name: the GPU's; on a CPU the processor's.
-        memory: the device's, all of it.
-        allocator: the caching allocator, with the settings that its environment variable gives.
-    """
-
-    name: str | None
-    memory: int | None
+    name: str | None  # the GPU's; on a CPU the processor's
+    memory: int | None  # the device's, all of it
     driver: str | None
     torch: str
     cuda: str | None
+    # the caching allocator, with the settings that its environment variable gives
     allocator: str | None
 
 
 @dataclass(frozen=True)
 class GpuPeaks:
-    """What the allocator and the driver say; None where `HeldLine.reason` says why.
+    """What the allocator and the driver say; None where `HeldLine.reason` says why."""
 
-    Args:
-        allocated: the most that tensors took while the run lasted, rounded as the allocator does.
-        requested: the same before rounding: what a simulation of tensors is compared with.
-        reserved: the most that the allocator had from the driver.
-        process: the process's memory when the run had ended; on a CPU its largest resident set.
-        retries: how often the allocator had to give its cache back before it got more.
-    """
-
-    allocated: int | None
-    requested: int | None
-    reserved: int | None
+    # the most that tensors took while the run lasted, rounded as the allocator does
+    allocated: Count | None
+    # the same before rounding: what a simulation of tensors is compared with
+    requested: Count | None
+    reserved: Count | None  # the most that the allocator had from the driver
+    # the process's memory when the run had ended; on a CPU its largest resident set
     process: int | None
-    retries: int | None
+    retries: Count | None  # how often the allocator had to give its cache back before it got more
 
 
 @dataclass(frozen=True)
 class GpuRow:
-    """One configuration, measured in a process of its own.
-
-    Args:
-        reason: one line, where nothing was measured.
-        lines: one for each part; empty where nothing was measured.
-        others: processes that were on the GPU before this one; None where no one can tell.
-        seconds: from the start of the process to its end.
-    """
+    """One configuration, measured in a process of its own."""
 
     model: str
     setting: Setting
     mode: MemoryMode
     recipe: Recipe
     outcome: Outcome
-    reason: str | None
+    reason: str | None  # one line, where nothing was measured
     peaks: GpuPeaks | None
-    lines: tuple[HeldLine, ...]
+    lines: tuple[HeldLine, ...]  # one for each part; empty where nothing was measured
     environment: GpuEnvironment | None
-    others: int | None
-    seconds: float
+    others: int | None  # processes that were on the GPU before this one; None where no one can tell
+    seconds: float  # from the start of the process to its end
+    simulated_peak: Count | None = None  # with `--verify`: what the simulation says of the run
 
     def line(self, part: Held) -> HeldLine | None:
         """The line of one part, if it was measured."""
@@ -391,30 +353,21 @@ class Tried:
 
 @dataclass(frozen=True)
 class Confirmed:
-    """The largest batch that runs, found by running it.
-
-    Args:
-        start: the batch that the search began with.
-        largest: that ran; None where none did.
-        refused: the smallest that ran out of memory; one more than `largest` where the search
-            ended; None where nothing ran out.
-        tried: every run in order.
-        stopped: the run that ended the search early, for another reason than memory.
-        row: of the largest batch.
-        limit: bytes that tensors were given of the GPU; None for all of it.
-    """
+    """The largest batch that runs, found by running it."""
 
     model: str
     setting: Setting
     mode: MemoryMode
     recipe: Recipe
-    start: int
-    largest: int | None
+    start: int  # the batch that the search began with
+    largest: int | None  # that ran; None where none did
+    # the smallest that ran out of memory; one more than `largest` where the search ended; None
+    # where nothing ran out
     refused: int | None
-    tried: tuple[Tried, ...]
-    stopped: GpuRow | None
-    row: GpuRow | None
-    limit: int | None = None
+    tried: tuple[Tried, ...]  # every run in order
+    stopped: GpuRow | None  # the run that ended the search early, for another reason than memory
+    row: GpuRow | None  # of the largest batch
+    limit: int | None = None  # bytes that tensors were given of the GPU; None for all of it
 
     @property
     def certain(self) -> bool:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import Any, Literal
+from collections.abc import Sequence
+from typing import Literal
 
 from .. import units
 from ..render.table import Column, Table, Value
@@ -22,6 +22,7 @@ from .records import (
     MemoryPart,
     MemoryRow,
     Replay,
+    Timeline,
 )
 
 By = Literal["stage", "module", "operator"]
@@ -451,30 +452,26 @@ def _settings(rows: Sequence[MemoryRow]) -> str:
     return said if len(modes) == 1 else f"modes {' and '.join(modes)}; all {said}"
 
 
-def timelines(rows: Sequence[Mapping[str, Any]]) -> Chart | None:
-    """Live bytes over a run, by category.
-
-    Args:
-        rows: each a model, its setting in words, and a `Figure` as plain values.
-    """
+def timelines(rows: Sequence[Timeline]) -> Chart | None:
+    """Live bytes over a run, by category."""
     values: list[Datum] = []
+    names: list[str] = list(CATEGORIES)
     for row in rows:
-        figure = row["figure"]
-        unit = figure["y_label"].partition("(")[2].rstrip(")")
+        unit = row.figure.y_label.partition("(")[2].rstrip(")")
         scale = {"GiB": 1024.0, "MiB": 1.0, "KiB": 1 / 1024, "B": 1 / _MIB}.get(unit, 1.0)
-        for series in figure["series"]:
-            if series["name"] == "total":
+        for series in row.figure.series:
+            if series.name == "total":
                 continue
-            category = "kept for backward" if series["name"] == "kept" else series["name"]
+            category = "kept for backward" if series.name == "kept" else series.name
             values += [
                 {
-                    "model": row["model"],
+                    "model": row.model,
                     "category": category,
-                    "order": CATEGORIES.index(series["name"]),
+                    "order": names.index(series.name),
                     "x": x,
                     "mib": y * scale,
                 }
-                for x, y in zip(series["x"], series["y"], strict=True)
+                for x, y in zip(series.x, series.y, strict=True)
             ]
     if not values:
         return None
@@ -499,18 +496,18 @@ def timelines(rows: Sequence[Mapping[str, Any]]) -> Chart | None:
         Column("model", "model"),
         Column("peak", "peak, and where"),
     )
-    shown = tuple((row["model"], " ".join(row["figure"]["notes"])) for row in rows)
+    shown = tuple((row.model, " ".join(row.figure.notes)) for row in rows)
     return Chart(
         "memory-timeline",
         "Memory over the run",
         body,
         "Bytes alive over one run, by category. " + " ".join(f"{m}: {n}" for m, n in shown),
-        f"Simulated: {rows[0]['setting']}. Across: each birth or death of a tensor's storage since "
+        f"Simulated: {rows[0].setting}. Across: each birth or death of a tensor's storage since "
         "the run began, in order; the forward fills what the backward then empties.",
         SIMULATED,
         Table(columns, shown),
         tuple(models),
-        f"simulated ledger, {rows[0]['setting']}",
+        f"simulated ledger, {rows[0].setting}",
     )
 
 

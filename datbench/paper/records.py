@@ -17,6 +17,8 @@ from collections import Counter
 from dataclasses import dataclass
 from typing import Literal, get_args
 
+from ..setting import Count
+
 Verdict = Literal["agrees", "differs", "wrong in print", "not reproducible", "published only"]
 
 VERDICTS: tuple[Verdict, ...] = get_args(Verdict)
@@ -24,57 +26,40 @@ VERDICTS: tuple[Verdict, ...] = get_args(Verdict)
 
 @dataclass(frozen=True)
 class Evidence:
-    """What a verdict rests on.
+    """What a verdict rests on."""
 
-    Args:
-        model, resolution: what was built, and for which input.
-        amount: exact, in `unit`; None where it could not be computed.
-        unit: ``MAC``, ``FLOP``, ``element`` (of parameters), ``byte`` or empty (a size of the
-            architecture).
-        rule: the convention of a count, what was counted as a parameter, what memory is held at
-            which batch, or the property.
-    """
-
-    model: str
+    model: str  # model, resolution: what was built, and for which input
     resolution: str
-    amount: int | None
+    amount: Count | None  # exact, in `unit`; None where it could not be computed
+    # ``MAC``, ``FLOP``, ``element`` (of parameters), ``byte`` or empty (a size of the architecture)
     unit: str
+    # the convention of a count, what was counted as a parameter, what memory is held at which
+    # batch, or the property
     rule: str
 
 
 @dataclass(frozen=True)
 class Cell:
-    """One figure of a table.
+    """One figure of a table."""
 
-    Args:
-        table, row, column: where it stands.
-        printed: as printed.
-        low, high: the figures that round to the print, in units of one.
-        verdict: see above; `expected` is what the table's file says it should be.
-        difference: computed minus printed, relative to the print.
-        reason: why the verdict is not ``agrees``, with the figures that say so.
-        evidence: what was computed; first the model itself, then whatever else was tried.
-        failed: it should have been computed and could not be.
-        readings: of a number of multiply-adds, what every rule counts on the model of the first
-            piece of evidence; the column's own rule first.
-        follows: the rules of these whose total rounds to the print.
-    """
-
-    table: str
+    table: str  # table, row, column: where it stands
     row: str
     column: str
     quantity: str
-    printed: str
-    low: float | None
+    printed: str  # as printed
+    low: float | None  # low, high: the figures that round to the print, in units of one
     high: float | None
-    verdict: Verdict
+    verdict: Verdict  # see above; `expected` is what the table's file says it should be
     expected: Verdict
-    difference: float | None = None
-    reason: str = ""
+    difference: float | None = None  # computed minus printed, relative to the print
+    reason: str = ""  # why the verdict is not ``agrees``, with the figures that say so
+    # what was computed; first the model itself, then whatever else was tried
     evidence: tuple[Evidence, ...] = ()
-    failed: bool = False
+    failed: bool = False  # it should have been computed and could not be
+    # of a number of multiply-adds, what every rule counts on the model of the first piece of
+    # evidence; the column's own rule first
     readings: tuple[Evidence, ...] = ()
-    follows: tuple[str, ...] = ()
+    follows: tuple[str, ...] = ()  # the rules of these whose total rounds to the print
 
     @property
     def amount(self) -> int | None:
@@ -89,24 +74,16 @@ class Cell:
 
 @dataclass(frozen=True)
 class Ratio:
-    """A quotient of two rows that a paper states in words, such as "2.6x the memory".
-
-    Args:
-        column, row, over: of which column, which row over which.
-        printed: as printed.
-        of_prints: the quotient of the two printed cells.
-        computed: of what was computed; None if it could not be.
-        rule: what was computed.
-    """
+    """A quotient of two rows that a paper states in words, such as "2.6x the memory"."""
 
     table: str
-    column: str
+    column: str  # column, row, over: of which column, which row over which
     row: str
     over: str
-    printed: str
-    of_prints: float
-    computed: float | None
-    rule: str
+    printed: str  # as printed
+    of_prints: float  # the quotient of the two printed cells
+    computed: float | None  # of what was computed; None if it could not be
+    rule: str  # what was computed
     verdict: Verdict
     expected: Verdict
     reason: str = ""
@@ -119,31 +96,22 @@ class Ratio:
 
 @dataclass(frozen=True)
 class Heading:
-    """A column: its machine name, the print's heading, and the quantity (None for a label).
-
-    Args:
-        by_rules: people are shown what every rule counts, not the column's own alone.
-    """
+    """A column: its machine name, the print's heading, and the quantity (None for a label)."""
 
     name: str
     title: str
     quantity: str | None = None
     unit: str = ""
-    by_rules: bool = False
+    by_rules: bool = False  # people are shown what every rule counts, not the column's own alone
 
 
 @dataclass(frozen=True)
 class Score:
-    """How many figures of a column each rule rounds to.
-
-    Args:
-        cells: different figures of models whose configuration is known.
-        agreeing: how many of them, by rule.
-    """
+    """How many figures of a column each rule rounds to."""
 
     column: str
-    cells: int
-    agreeing: dict[str, int]
+    cells: Count  # different figures of models whose configuration is known
+    agreeing: dict[str, int]  # how many of them, by rule
 
 
 @dataclass(frozen=True)
@@ -182,7 +150,7 @@ class Miss:
 
     row: str
     printed: str
-    amount: int
+    amount: Count
     relative: float
     agrees: bool
 
@@ -202,18 +170,12 @@ class Candidate:
 
 @dataclass(frozen=True)
 class Search:
-    """A search over configurations that are the same for every cell of a head.
-
-    Args:
-        tried: how many.
-        reproducing: how many of them round to every print.
-        best: those that miss least in their worst cell, the best first.
-        nearest: for each cell, the one that is nearest to it, whatever it gives elsewhere.
-    """
+    """A search over configurations that are the same for every cell of a head."""
 
     table: str
     head: str
-    tried: int
-    reproducing: int
-    best: tuple[Candidate, ...]
+    tried: Count  # how many
+    reproducing: Count  # how many of them round to every print
+    best: tuple[Candidate, ...]  # those that miss least in their worst cell, the best first
+    # for each cell, the one that is nearest to it, whatever it gives elsewhere
     nearest: tuple[Candidate, ...]

@@ -22,47 +22,31 @@ FIGURES: dict[int, Style] = {5: "propagated", 6: "groups", 7: "query"}
 
 @dataclass(frozen=True)
 class Point:
-    """One sampling point.
-
-    Args:
-        block: within its stage.
-        group: the offset group; of Deformable-DETR attention the head, which moves its own points.
-        head: whose weight it is; None for the mean over the group's heads.
-        weight: the attention that it gets; None where none was asked for.
-    """
+    """One sampling point."""
 
     x: float
     y: float
     stage: int
-    block: int
+    block: int  # within its stage
+    # the offset group; of Deformable-DETR attention the head, which moves its own points
     group: int
-    head: int | None = None
-    weight: float | None = None
+    head: int | None = None  # whose weight it is; None for the mean over the group's heads
+    weight: float | None = None  # the attention that it gets; None where none was asked for
 
 
 @dataclass(frozen=True)
 class PointsRow:
-    """The points of one model on one image.
-
-    Args:
-        setting: with the size that the image was resized to.
-        image: its file.
-        width, height: of the image, in pixels.
-        checkpoint: the file of the weights; None without one.
-        random: the weights are; a factory of the user's may have made others without a file.
-        query: the pixel that asks; None where all do.
-        top: how many were kept of each block (of a query: of each block and head).
-        points: the heaviest first, within each block and head; as the grid runs without weights.
-    """
+    """The points of one model on one image."""
 
     model: str
-    setting: Setting
+    setting: Setting  # with the size that the image was resized to
     style: Style
-    image: str
-    width: int
+    image: str  # its file
+    width: int  # width, height: of the image, in pixels
     height: int
-    checkpoint: str | None
-    random: bool
-    query: tuple[float, float] | None
-    top: int | None
+    checkpoint: str | None  # the file of the weights; None without one
+    random: bool  # the weights are; a factory of the user's may have made others without a file
+    query: tuple[float, float] | None  # the pixel that asks; None where all do
+    top: int | None  # how many were kept of each block (of a query: of each block and head)
+    # the heaviest first, within each block and head; as the grid runs without weights
     points: tuple[Point, ...]

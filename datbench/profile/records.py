@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from ..setting import Setting, TimeMode
+from ..setting import Count, Setting, TimeMode
 from ..timing.records import Ceilings, Timing
 
 Bound = Literal["compute", "memory", "above", "neither"]
@@ -42,34 +42,23 @@ Matching = Literal["calls", "modules"]
 
 @dataclass(frozen=True)
 class Part:
-    """A part of a run: a stage, a module, an operator or a group of equal calls.
-
-    Args:
-        calls: of operators, in one run.
-        seconds: under the profiler, the median over the runs.
-        share: of all parts' seconds, 0 to 1.
-        macs: as fvcore weighs them, which is what papers print.
-        bytes: of the tensors that its operators take and make.
-        mac_fraction, byte_fraction: of the ceilings; None where nothing is counted or moved.
-        intensity: MACs for each byte; None where no byte moves.
-        ideal: at the ceilings, each group of equal calls at the one that holds it up.
-        gap: `share` over the share of the MACs; None where there are no MACs.
-    """
+    """A part of a run: a stage, a module, an operator or a group of equal calls."""
 
     name: str
-    calls: int
-    seconds: float
-    share: float
-    macs: int
+    calls: Count  # of operators, in one run
+    seconds: float  # under the profiler, the median over the runs
+    share: float  # of all parts' seconds, 0 to 1
+    macs: Count  # as fvcore weighs them, which is what papers print
     mac_share: float
-    bytes: int
+    bytes: Count  # of the tensors that its operators take and make
     byte_share: float
+    # mac_fraction, byte_fraction: of the ceilings; None where nothing is counted or moved
     mac_fraction: float | None
     byte_fraction: float | None
-    intensity: float | None
-    ideal: float
+    intensity: float | None  # MACs for each byte; None where no byte moves
+    ideal: float  # at the ceilings, each group of equal calls at the one that holds it up
     bound: Bound
-    gap: float | None
+    gap: float | None  # `share` over the share of the MACs; None where there are no MACs
 
     @property
     def excess(self) -> float:
@@ -82,8 +71,8 @@ class Total:
     """Of a whole run, as `Part` has them."""
 
     seconds: float
-    macs: int
-    bytes: int
+    macs: Count
+    bytes: Count
 
 
 @dataclass(frozen=True)
@@ -101,73 +90,55 @@ class CallGroup:
 
 @dataclass(frozen=True)
 class Answer:
-    """Why the run is slower than its MACs say, in shares of the operators' time.
+    """Why the run is slower than its MACs say, in shares of the operators' time."""
 
-    Args:
-        counted, uncounted, moves, dispatch: by what FLOPs say of an operator; together 1.
-        compute, memory, neither, above: by the ceiling that its calls come near; together 1.
-        launching: what as many operators on a single element would take; on a GPU, the part of the
-            plain time in which no kernel runs. Not in addition to the others.
-    """
-
+    # counted, uncounted, moves, dispatch: by what FLOPs say of an operator; together 1
     counted: float
     uncounted: float
     moves: float
     dispatch: float
+    # compute, memory, neither, above: by the ceiling that its calls come near; together 1
     compute: float
     memory: float
     neither: float
+    # what as many operators on a single element would take; on a GPU, the part of the plain time in
+    # which no kernel runs. Not in addition to the others.
     launching: float
     above: float = 0.0
 
 
 @dataclass(frozen=True)
 class ProfileRow:
-    """One model at one setting, profiled in this process.
-
-    Args:
-        threads: that torch ran an operator with.
-        timing: without the profiler.
-        runs: under the profiler.
-        profiled: of a run under the profiler, the median.
-        overhead: `profiled` over the plain median, less 1.
-        busy: in operators (on a GPU: in kernels), profiler and all.
-        between: of the plain median, outside operators; 0 where the profiler made these slower
-            than the whole is without it. Means something only where `between_certain`.
-        launch: of an operator on a single element, profiler and all; None on a GPU.
-        ideal: at the ceilings, all parts one after another.
-        matching: of the forward; `reason` says why it is not by calls.
-        matched: calls of the counter's forward that every run had, in order; of `expected`.
-        unseen: operators that ran and that the counter did not see, by name, a run.
-        groups: of equal calls, the most time first.
-    """
+    """One model at one setting, profiled in this process."""
 
     model: str
     setting: Setting
     mode: TimeMode
-    threads: int
+    threads: Count  # that torch ran an operator with
     channels_last: bool
-    timing: Timing
+    timing: Timing  # without the profiler
     ceilings: Ceilings
-    runs: int
-    profiled: float
-    overhead: float
-    busy: float
+    runs: Count  # under the profiler
+    profiled: float  # of a run under the profiler, the median
+    overhead: float  # `profiled` over the plain median, less 1
+    busy: float  # in operators (on a GPU: in kernels), profiler and all
+    # of the plain median, outside operators; 0 where the profiler made these slower than the whole
+    # is without it. Means something only where `between_certain`.
     between: float
-    launch: float | None
-    ideal: float
-    macs: int
-    bytes: int
-    matching: Matching
-    matched: int
-    expected: int
+    launch: float | None  # of an operator on a single element, profiler and all; None on a GPU
+    ideal: float  # at the ceilings, all parts one after another
+    macs: Count
+    bytes: Count
+    matching: Matching  # of the forward; `reason` says why it is not by calls
+    matched: Count  # calls of the counter's forward that every run had, in order; of `expected`
+    expected: Count
     reason: str | None
-    unseen: dict[str, int]
+    unseen: dict[str, int]  # operators that ran and that the counter did not see, by name, a run
     answer: Answer
     stages: tuple[Part, ...]
     modules: tuple[Part, ...]
     operators: tuple[Part, ...]
-    groups: tuple[CallGroup, ...]
+    groups: tuple[CallGroup, ...]  # of equal calls, the most time first
 
     @property
     def between_certain(self) -> bool:
@@ -182,9 +153,9 @@ class ProfileRow:
 
 def part_of(
     name: str,
-    calls: int,
+    calls: Count,
     seconds: float,
-    macs: int,
+    macs: Count,
     moved: int,
     ideal: float,
     total: Total,

@@ -13,7 +13,7 @@ import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import AbstractContextManager, contextmanager, nullcontext
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
@@ -22,11 +22,11 @@ from ..counting.records import CountRow
 from ..errors import DatbenchError, UsageError
 from ..files import umask
 from ..gate.records import CountBaseline, MemoryBaseline
-from ..memory.records import MemoryRow
+from ..memory.records import MemoryRow, Timeline
 from ..process import command, serve
-from ..records import Reader
+from ..records import document, dumps, parse, plain, read_json
 from ..setting import PLAIN, MemoryMode, Recipe, Resolution, Setting
-from ..timing.pytest_benchmark import Benchmark, from_document, is_benchmark_file
+from ..timing.pytest_benchmark import from_document, is_benchmark_file
 from .records import COMPUTED, PartRole, ReportPart, Source
 
 if TYPE_CHECKING:
@@ -96,11 +96,9 @@ def computed(
         if rows is None:
             done |= compared(others)
         else:
-            from ..records import row_value
-
             done |= {
-                table.table: row_value("table", row)
-                for table, row in zip(others, rows, strict=True)
+                table.table: row
+                for table, row in zip(others, parse(document("table", rows, {})).rows, strict=True)
             }
     if tables:
         made.add("table", [done[table.table] for table in tables])
@@ -134,7 +132,6 @@ class _Made:
     def sources(self) -> list[Source]:
         """The rows, as they are written and as values."""
         from ..machine import summary
-        from ..records import document
 
         here = summary()
         for (kind, role), values in self.rows.items():
@@ -193,7 +190,7 @@ class _Made:
         self.add("memory", [row, *(memory_row(spec, *each) for each in others)])
         setting = f"forward and backward, {size}, batch 1, float32, eager attention"
         drawn = timeline(trace)
-        self.add("figure", [{"model": spec.name, "setting": setting, "figure": asdict(drawn)}])
+        self.add("figure", [Timeline(spec.name, setting, drawn)])
 
 
 def given(path: Path) -> list[Source]:
@@ -202,50 +199,27 @@ def given(path: Path) -> list[Source]:
     Raises:
         UsageError: it is broken, empty or somebody else's.
     """
-    from ..records import read, values
-
-    benchmarks = _benchmarks(path)
-    if benchmarks is not None:
-        return [benchmarks]
-    content = read(path)
-    rows = values(content, str(path))
-    if not rows:
+    content = read_json(path)
+    if is_benchmark_file(content):
+        file = from_document(content, path)
+        part = ReportPart(
+            "pytest-benchmark", path.name, file.environment(), tuple(map(plain, file.rows))
+        )
+        return [Source(part, file.rows)]
+    found = parse(content, str(path))
+    if not found.rows:
         raise UsageError(f"{path} holds no rows.")
-    if content["kind"] == "report":
-        return [_part(part, path.name) for part in rows]
-    plain = tuple(content["rows"])
-    part = ReportPart(content["kind"], path.name, content["environment"], plain)
-    return [Source(part, tuple(rows))]
+    if found.kind == "report":
+        return [_part(part, path.name) for part in found.rows]
+    rows = tuple(found.document()["rows"])
+    return [Source(ReportPart(found.kind, path.name, found.environment, rows), found.rows)]
 
 
 def _part(part: ReportPart, name: str) -> Source:
     """A part of a former report."""
-    from ..records import document, values
-
-    match part.kind:
-        case "figure":
-            rows = list(part.rows)
-        case "pytest-benchmark":
-            rows = [Reader().read(Benchmark, row, "") for row in part.rows]
-        case _:
-            rows = values(document(part.kind, part.rows, part.environment), name)
+    rows = parse(document(part.kind, part.rows, part.environment), name).rows
     source = name if part.source == COMPUTED else f"{name}: {part.source}"
-    moved = ReportPart(part.kind, source, part.environment, part.rows, part.role)
-    return Source(moved, tuple(rows))
-
-
-def _benchmarks(path: Path) -> Source | None:
-    """What pytest-benchmark measured; None of any other file, which its own reader refuses."""
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError):
-        return None
-    if not is_benchmark_file(content):
-        return None
-    found = from_document(content, path)
-    plain = tuple(json.loads(json.dumps(asdict(row))) for row in found.rows)
-    part = ReportPart("pytest-benchmark", path.name, found.environment(), plain)
-    return Source(part, found.rows)
+    return Source(replace(part, source=source), rows)
 
 
 # A report's directory: written beside and moved, so that no file in it is half.
@@ -341,7 +315,6 @@ def write(out: Path, content: Content, sources: Sequence[Source], drawing: Drawi
 
 def _files(content: Content, sources: Sequence[Source], drawing: Drawing) -> Files:
     from ..machine import summary
-    from ..records import document, dumps
     from .content import csv_files, latex_files, markdown
 
     files = drawing.images(content)
@@ -488,7 +461,6 @@ def work(job: dict[str, Any]) -> dict[str, Any]:
     from ..paper.tables import paper_table, paper_tables
     from ..paper.verdicts import compare
     from ..paper.workshop import Workshop
-    from ..records import document
 
     workshop, every = Workshop(), paper_tables()
     tables = [paper_table(name) for name in job["tables"]]

@@ -15,7 +15,7 @@ from ..machine import place_of
 from ..memory import view as memory_view
 from ..paper import view as paper_view
 from ..paper.records import VERDICTS, Comparison
-from ..records import document
+from ..records import document, parse
 from ..render.table import Column, Table
 from ..render.text import markdown_words, to_csv, to_latex, to_markdown
 from ..render.vega import Chart, of_bars, of_figure
@@ -167,9 +167,9 @@ def others(rows: Rows) -> Section | None:
         part = source.part
         if part.kind in _HOME or not part.rows:
             continue
-        content = document(part.kind, part.rows, part.environment)
-        first, *further = tables_of(content, part.source)
-        machines = tables_of(content, part.source, one=True)[0]
+        results = parse(document(part.kind, part.rows, part.environment), part.source)
+        first, *further = tables_of(results)
+        machines = tables_of(results, one=True)[0]
         key = f"{part.kind}-{len(entries) + 1}"
         entries.append(Entry(key, first, machines, tuple(further)))
     if not entries:

@@ -2,35 +2,36 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from .. import units
 from ..errors import UsageError
 from ..gate.records import Baseline, CountBaseline, MemoryBaseline, detail_of
-from ..records import LAYOUTS, Document, document, each, extra, flat, values
+from ..records import Results, document, flat, flat_rows, parse
 from ..render.table import Column, Table, Value
 
 Tables = list[Table]
 
+REPORTED = ("figure", "pytest-benchmark")
+"""Kinds of a report's parts that no command shows."""
 
-def tables_of(content: Document, name: str, one: bool = False) -> Tables:
-    """The tables of a document.
+
+def tables_of(results: Results, one: bool = False) -> Tables:
+    """The tables of a result file.
 
     Args:
         one: a single table, as a CSV file holds.
 
     Raises:
-        UsageError: a row is broken; the message names it and the field.
+        UsageError: it holds no rows.
     """
-    rows = values(content, name)
-    if not rows:
-        raise UsageError(f"{name} holds no rows.")
-    return _SHOWN.get(content["kind"], _plain)(rows, content, one)
+    if not results.rows:
+        raise UsageError(f"{results.name} holds no rows.")
+    return _SHOWN.get(results.kind, _plain)(results.rows, results, one)
 
 
-def _flops(rows: Sequence[Any], content: Document, one: bool) -> Tables:
+def _flops(rows: Sequence[Any], results: Results, one: bool) -> Tables:
     from ..counting.view import many_models, one_model
 
     if one or len(rows) > 1:
@@ -42,26 +43,26 @@ def _flops(rows: Sequence[Any], content: Document, one: bool) -> Tables:
     return one_model(rows[0], ["stage", "operator"])
 
 
-def _memory(rows: Sequence[Any], content: Document, one: bool) -> Tables:
+def _memory(rows: Sequence[Any], results: Results, one: bool) -> Tables:
     from ..memory.view import many_models, one_model, replays_table
 
     tables = [many_models(rows)] if one or len(rows) > 1 else one_model(rows[0], [])
-    replays = [extra("memory", row, "allocator") for row in content["rows"]]
+    replays = [row.allocator for row in rows]
     if all(replays):
         names = [f"{r.model}, {r.setting.resolution}, batch {r.setting.batch}" for r in rows]
         tables.insert(1, replays_table(names, replays))
     return tables
 
 
-def _memory_measured(rows: Sequence[Any], content: Document, one: bool) -> Tables:
+def _memory_measured(rows: Sequence[Any], results: Results, one: bool) -> Tables:
     from ..memory.view import beside_table, many, tables
 
-    peaks = [row.get("simulated_peak") for row in content["rows"]]
+    peaks = [row.simulated_peak for row in rows]
     shown = [many(rows)] if one else tables(rows)
     return [*shown, beside_table(rows, peaks)] if any(peak is not None for peak in peaks) else shown
 
 
-def _memory_largest(rows: Sequence[Any], content: Document, one: bool) -> Tables:
+def _memory_largest(rows: Sequence[Any], results: Results, one: bool) -> Tables:
     from ..memory.records import LargestBatch
     from ..memory.view import largest, largest_table
 
@@ -70,25 +71,25 @@ def _memory_largest(rows: Sequence[Any], content: Document, one: bool) -> Tables
     return [*([largest_table(simulated)] if simulated else []), *confirmed]
 
 
-def _throughput(rows: Sequence[Any], content: Document, one: bool) -> Tables:
+def _throughput(rows: Sequence[Any], results: Results, one: bool) -> Tables:
     from ..timing.view import many, tables
 
     return [many(rows)] if one else tables(rows)
 
 
-def _compare(rows: Sequence[Any], content: Document, one: bool) -> Tables:
+def _compare(rows: Sequence[Any], results: Results, one: bool) -> Tables:
     from ..compare.view import tables
 
     return tables(rows)
 
 
-def _alarms(rows: Sequence[Any], content: Document, one: bool) -> Tables:
+def _alarms(rows: Sequence[Any], results: Results, one: bool) -> Tables:
     from ..compare.view import alarms_table
 
     return [alarms_table(row) for row in rows]
 
 
-def _profile(rows: Sequence[Any], content: Document, one: bool) -> Tables:
+def _profile(rows: Sequence[Any], results: Results, one: bool) -> Tables:
     from ..profile.view import parts_table, tables
 
     if one:
@@ -96,37 +97,37 @@ def _profile(rows: Sequence[Any], content: Document, one: bool) -> Tables:
     return [table for row in rows for table in tables(row, ["stage"], None, 10)]
 
 
-def _explain(rows: Sequence[Any], content: Document, one: bool) -> Tables:
+def _explain(rows: Sequence[Any], results: Results, one: bool) -> Tables:
     from ..counting.view import explain_tables, flat_table
 
     return [table for row in rows for table in ([flat_table(row)] if one else explain_tables(row))]
 
 
-def _eq10(rows: Sequence[Any], content: Document, one: bool) -> Tables:
+def _eq10(rows: Sequence[Any], results: Results, one: bool) -> Tables:
     from ..eq10.view import modules_csv, modules_table, terms_tables
 
     return [modules_csv(rows)] if one else [modules_table(rows), *terms_tables(rows)]
 
 
-def _fit(rows: Sequence[Any], content: Document, one: bool) -> Tables:
+def _fit(rows: Sequence[Any], results: Results, one: bool) -> Tables:
     from ..eq10.view import fit_table
 
     return [fit_table(row) for row in rows]
 
 
-def _claims(rows: Sequence[Any], content: Document, one: bool) -> Tables:
+def _claims(rows: Sequence[Any], results: Results, one: bool) -> Tables:
     from ..eq10.view import claims_table
 
     return [claims_table(rows)]
 
 
-def _measured(rows: Sequence[Any], content: Document, one: bool) -> Tables:
+def _measured(rows: Sequence[Any], results: Results, one: bool) -> Tables:
     from ..eq10.view import tables
 
     return [table for row in rows for table in tables(row)]
 
 
-def _table(rows: Sequence[Any], content: Document, one: bool) -> Tables:
+def _table(rows: Sequence[Any], results: Results, one: bool) -> Tables:
     from ..paper.view import for_machines, for_people, further, overview
 
     if one:
@@ -135,19 +136,19 @@ def _table(rows: Sequence[Any], content: Document, one: bool) -> Tables:
     return [*shown, overview(rows)] if len(rows) > 1 else shown
 
 
-def _points(rows: Sequence[Any], content: Document, one: bool) -> Tables:
+def _points(rows: Sequence[Any], results: Results, one: bool) -> Tables:
     from ..points.view import points_table, summary_table
 
     return [points_table(row) if one else summary_table(row) for row in rows]
 
 
-def _gate(rows: Sequence[Any], content: Document, one: bool) -> Tables:
+def _gate(rows: Sequence[Any], results: Results, one: bool) -> Tables:
     from ..gate.view import for_machines, gate_tables
 
     return [for_machines(rows)] if one else gate_tables(rows, "gate")
 
 
-def _baseline(rows: Sequence[Baseline], content: Document, one: bool) -> Tables:
+def _baseline(rows: Sequence[Baseline], results: Results, one: bool) -> Tables:
     """What a baseline holds, in figures that people know."""
     columns = (
         Column("model", "model"),
@@ -171,7 +172,7 @@ def _baseline_row(row: Baseline) -> tuple[Value, ...]:
     return (*common, None, None, None, len(row.seconds))
 
 
-def _report(rows: Sequence[Any], content: Document, one: bool) -> Tables:
+def _report(rows: Sequence[Any], results: Results, one: bool) -> Tables:
     """The parts of a report, each as a file of its own would be shown; one table lists them."""
     columns = (
         Column("kind", "kind"),
@@ -183,12 +184,15 @@ def _report(rows: Sequence[Any], content: Document, one: bool) -> Tables:
     listed = Table(columns, lines, "Parts of the report")
     if one:
         return [listed]
-    known = [part for part in rows if part.kind in LAYOUTS and not part.role]
-    parts = [document(part.kind, part.rows, part.environment) for part in known]
-    return [listed, *(table for part in parts for table in tables_of(part, part["kind"]))]
+    parts = [
+        parse(document(part.kind, part.rows, part.environment), part.source)
+        for part in rows
+        if part.rows and not part.role and part.kind not in REPORTED
+    ]
+    return [listed, *(table for part in parts for table in tables_of(part))]
 
 
-def _env(rows: Sequence[Any], content: Document, one: bool) -> Tables:
+def _env(rows: Sequence[Any], results: Results, one: bool) -> Tables:
     pairs = [(name, _word(name, value)) for row in rows for name, value in flat(row).items()]
     return [Table((Column("what", "what"), Column("value", "value")), tuple(pairs))]
 
@@ -199,12 +203,12 @@ def _word(name: str, value: object) -> str | None:
     return None if value is None else str(value)
 
 
-def _plain(rows: Sequence[Any], content: Document, one: bool) -> Tables:
+def _plain(rows: Sequence[Any], results: Results, one: bool) -> Tables:
     """One column a field."""
-    return [plain_table(content["rows"], short=not one, title=content["kind"])]
+    return [plain_table(results.document()["rows"], short=not one, title=results.kind)]
 
 
-_SHOWN: dict[str, Callable[[Sequence[Any], Document, bool], Tables]] = {
+_SHOWN: dict[str, Callable[[Sequence[Any], Results, bool], Tables]] = {
     "flops": _flops,
     "memory": _memory,
     "memory-measured": _memory_measured,
@@ -227,28 +231,6 @@ _SHOWN: dict[str, Callable[[Sequence[Any], Document, bool], Tables]] = {
 }
 
 
-def records(
-    rows: Sequence[Mapping[str, Any]], field: str | None = None, short: bool = False
-) -> list[dict[str, Any]]:
-    """Rows with nested fields under dotted names, every row with the same fields.
-
-    Args:
-        field: a list or an object in the rows, each element of which becomes a row.
-        short: leave out lists and tallies.
-
-    Raises:
-        UsageError: the rows have no such list.
-    """
-    if field is not None:
-        # Rows of one file may be of several kinds of thing.
-        having = [row for row in rows if field in row] or rows
-        found = [element for row in having for element in each(row, field)]
-    else:
-        found = [flat(row, short) for row in rows]
-    names = dict.fromkeys(name for row in found for name in row)
-    return [{name: row.get(name) for name in names} for row in found]
-
-
 def plain_table(
     rows: Sequence[Mapping[str, Any]],
     field: str | None = None,
@@ -256,7 +238,7 @@ def plain_table(
     title: str = "",
 ) -> Table:
     """One column a field; what all numbers are is aligned as numbers."""
-    found = records(rows, field, short)
+    found = flat_rows(rows, field, short)
     names = list(found[0]) if found else []
     columns = tuple(
         Column(name, name, _number if _numeric([row[name] for row in found]) else None)
@@ -278,31 +260,3 @@ def _number(value: float) -> str:
 
 def _value(value: Any) -> Value:
     return str(value).lower() if isinstance(value, bool) else value
-
-
-def to_parquet(rows: Sequence[Mapping[str, Any]], field: str | None = None) -> bytes:
-    """The same as a Parquet file; a field of several types becomes JSON text.
-
-    Raises:
-        LibraryError: pandas has nothing that writes it.
-    """
-    from io import BytesIO
-
-    import pandas as pd
-
-    from ..errors import LibraryError
-
-    frame = pd.DataFrame(records(rows, field))
-    for name in frame.columns:
-        kinds = {"number" if _numeric([v]) else type(v).__name__ for v in frame[name].dropna()}
-        if len(kinds) > 1:
-            frame[name] = [None if v is None else json.dumps(v) for v in frame[name]]
-    written = BytesIO()
-    try:
-        frame.to_parquet(written, index=False)
-    except ImportError as error:
-        raise LibraryError(
-            "Parquet is written by pyarrow, which is not installed: "
-            "pip install 'datbench[parquet]'."
-        ) from error
-    return written.getvalue()

@@ -23,20 +23,13 @@ PartRole = Literal["", "resolutions"]
 
 @dataclass(frozen=True)
 class ReportPart:
-    """Rows of one kind.
+    """Rows of one kind."""
 
-    Args:
-        kind: of the rows, as a document of their own would say it.
-        source: the file they are from, or `COMPUTED`.
-        environment: that they were measured in.
-        role: ``resolutions`` for counts of one model over several sizes.
-    """
-
-    kind: str
-    source: str
-    environment: dict[str, Any]
+    kind: str  # of the rows, as a document of their own would say it
+    source: str  # the file they are from, or `COMPUTED`
+    environment: dict[str, Any]  # that they were measured in
     rows: tuple[dict[str, Any], ...]
-    role: PartRole = ""
+    role: PartRole = ""  # ``resolutions`` for counts of one model over several sizes
 
 
 @dataclass(frozen=True)
@@ -49,22 +42,16 @@ class Source:
 
 @dataclass(frozen=True)
 class Delta:
-    """One figure beside the baseline's; None where it is on one side only.
-
-    Args:
-        what: the figure; `detail` says of what.
-        unit: ``MAC``, ``element``, ``byte`` or ``image/s``.
-        exact: whether any difference is a change: of time it is not.
-    """
+    """One figure beside the baseline's; None where it is on one side only."""
 
     model: str
     resolution: str
-    what: str
+    what: str  # the figure; `detail` says of what
     detail: str
-    unit: str
+    unit: str  # ``MAC``, ``element``, ``byte`` or ``image/s``
     before: float | None
     now: float | None
-    exact: bool = True
+    exact: bool = True  # whether any difference is a change: of time it is not
 
     @property
     def relative(self) -> float | None:
@@ -79,17 +66,12 @@ class Delta:
 
 @dataclass(frozen=True)
 class Entry:
-    """A table of the report: for people, and as one table of plain numbers.
+    """A table of the report: for people, and as one table of plain numbers."""
 
-    Args:
-        key: for file names and anchors.
-        further: tables that stand below it.
-    """
-
-    key: str
+    key: str  # for file names and anchors
     people: Table
     machines: Table
-    further: tuple[Table, ...] = ()
+    further: tuple[Table, ...] = ()  # tables that stand below it
 
 
 @dataclass(frozen=True)
@@ -114,39 +96,27 @@ class Section:
 
 @dataclass(frozen=True)
 class Fact:
-    """A figure of the summary.
-
-    Args:
-        command: that gives it, where it is not there.
-    """
+    """A figure of the summary."""
 
     figure: str
     label: str
-    command: str = ""
+    command: str = ""  # that gives it, where it is not there
 
 
 @dataclass(frozen=True)
 class Content:
-    """The whole report.
-
-    Args:
-        verdicts: cells by verdict, those that there are.
-        unexpected: cells whose verdict is not what the table's file expects.
-        deltas: against the baseline; None where there is none.
-        baseline: its name.
-        made: with which versions the report was.
-        failed: what could not be computed, and why; a section of `sections` too.
-    """
+    """The whole report."""
 
     title: str
     facts: tuple[Fact, ...]
-    verdicts: tuple[tuple[str, int], ...]
-    unexpected: int
+    verdicts: tuple[tuple[str, int], ...]  # cells by verdict, those that there are
+    unexpected: int  # cells whose verdict is not what the table's file expects
     sections: tuple[Section, ...]
-    deltas: tuple[Delta, ...] | None = None
-    baseline: str = ""
+    deltas: tuple[Delta, ...] | None = None  # against the baseline; None where there is none
+    baseline: str = ""  # its name
     notes: tuple[str, ...] = field(default=())
-    made: str = ""
+    made: str = ""  # with which versions the report was
+    # what could not be computed, and why; a section of `sections` too
     failed: tuple[Missing, ...] = ()
 
     def charts(self) -> list[Chart]:

@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from ..setting import How, Setting
+from ..setting import Count, How, Setting
 
 # What was measured, as plain values: timings, ceilings, and attention modules over a grid.
 
@@ -25,224 +25,159 @@ Group = Literal["formula", "left out", "rest"]
 
 @dataclass(frozen=True)
 class Timing:
-    """How long one call takes, in seconds.
+    """How long one call takes, in seconds."""
 
-    Args:
-        samples: raw, in order, after the warm-up; each is the mean of `calls` calls.
-        warmup: raw samples before the level settled, the very first call among them.
-        low, high: order statistics of the samples that enclose the median.
-        coverage: how likely they do, for independent samples of one process.
-        settled: whether the warm-up was seen to end; it is never more than half of the samples.
-        drift: of the level from the first half of the samples to the second, relative, where the
-            two differ beyond their intervals; None where they do not.
-    """
-
+    # raw, in order, after the warm-up; each is the mean of `calls` calls
     samples: tuple[float, ...]
+    # raw samples before the level settled, the very first call among them
     warmup: tuple[float, ...]
-    calls: int
+    calls: Count
     stopped: Stopped
     median: float
-    low: float
+    low: float  # low, high: order statistics of the samples that enclose the median
     high: float
-    coverage: float
+    coverage: float  # how likely they do, for independent samples of one process
+    # whether the warm-up was seen to end; it is never more than half of the samples
     settled: bool = True
+    # of the level from the first half of the samples to the second, relative, where the two differ
+    # beyond their intervals; None where they do not
     drift: float | None = None
 
 
 @dataclass(frozen=True)
 class Scatter:
-    """What a rate whose fastest sample is a ceiling usually was, a second's.
+    """What a rate whose fastest sample is a ceiling usually was, a second's."""
 
-    Args:
-        median: of the samples.
-        low, high: an interval that holds it, `coverage` says how likely.
-    """
-
-    median: float
-    low: float
+    median: float  # of the samples
+    low: float  # low, high: an interval that holds it, `coverage` says how likely
     high: float
     coverage: float
-    samples: int
+    samples: Count
 
 
 @dataclass(frozen=True)
 class Ceilings:
-    """What the machine does at best, measured in the same run: the fastest sample of each.
-
-    Args:
-        macs: multiply-adds a second of one square matrix product, the best side tried.
-        bytes: bytes a second, read and written, of one copy of `copied` bytes.
-        threads: that torch runs an operator with on a CPU.
-        product, copy: how the samples of the two scatter; None in older files.
-    """
+    """What the machine does at best, measured in the same run: the fastest sample of each."""
 
     device: str
     dtype: str
-    threads: int
-    macs: float
+    threads: Count  # that torch runs an operator with on a CPU
+    macs: float  # multiply-adds a second of one square matrix product, the best side tried
     side: int
-    bytes: float
-    copied: int
+    bytes: float  # bytes a second, read and written, of one copy of `copied` bytes
+    copied: Count
+    # product, copy: how the samples of the two scatter; None in older files
     product: Scatter | None = None
     copy: Scatter | None = None
 
 
 @dataclass(frozen=True)
 class Share:
-    """A part of a module's time, from the profiler.
+    """A part of a module's time, from the profiler."""
 
-    Args:
-        name: a term of the module's, or what belongs to none.
-        seconds: in this part's operators, each without those it called; a run, profiler and all.
-        share: of all operators' time, 0 to 1.
-        macs: counted in this part; a batch's.
-        mac_share: of everything counted, 0 to 1.
-        operators: that the module itself called here, a run.
-    """
-
-    name: str
+    name: str  # a term of the module's, or what belongs to none
     group: Group
+    # in this part's operators, each without those it called; a run, profiler and all
     seconds: float
-    share: float
-    macs: int
-    mac_share: float
-    operators: int
+    share: float  # of all operators' time, 0 to 1
+    macs: Count  # counted in this part; a batch's
+    mac_share: float  # of everything counted, 0 to 1
+    operators: int  # that the module itself called here, a run
 
 
 @dataclass(frozen=True)
 class Point:
-    """One attention module at one size.
+    """One attention module at one size."""
 
-    Args:
-        kind: ``DMHA``, ``MSA``, ``W-MSA``, ``SRA`` or ``D-DETR``.
-        keys: Ns, keys that a query can see.
-        stride: r, how much coarser the grid of keys is than the map.
-        formula: the published formula's multiply-adds, for the batch.
-        macs: everything counted, as fvcore weighs it, for the batch.
-        bytes: read and written by all operators, for the batch.
-        mac_rate, byte_rate: `macs` and `bytes` over the median time.
-        mac_fraction, byte_fraction: of the ceilings; small maps may pass 1 in a cache.
-        peak_bytes: allocated on a GPU while one call ran, weights and input among them.
-        shares: empty where they were not measured.
-        reason: why there is no timing.
-    """
-
-    kind: str
+    kind: str  # ``DMHA``, ``MSA``, ``W-MSA``, ``SRA`` or ``D-DETR``
     height: int
     width: int
-    keys: int
-    stride: int
-    formula: int
-    macs: int
-    bytes: int
+    keys: int  # Ns, keys that a query can see
+    stride: int  # r, how much coarser the grid of keys is than the map
+    formula: int  # the published formula's multiply-adds, for the batch
+    macs: Count  # everything counted, as fvcore weighs it, for the batch
+    bytes: Count  # read and written by all operators, for the batch
     timing: Timing | None = None
-    mac_rate: float | None = None
+    mac_rate: float | None = None  # mac_rate, byte_rate: `macs` and `bytes` over the median time
     byte_rate: float | None = None
+    # mac_fraction, byte_fraction: of the ceilings; small maps may pass 1 in a cache
     mac_fraction: float | None = None
     byte_fraction: float | None = None
-    peak_bytes: int | None = None
-    shares: tuple[Share, ...] = ()
-    reason: str | None = None
+    # allocated on a GPU while one call ran, weights and input among them
+    peak_bytes: Count | None = None
+    shares: tuple[Share, ...] = ()  # empty where they were not measured
+    reason: str | None = None  # why there is no timing
 
 
 @dataclass(frozen=True)
 class Exponent:
-    """A power law through some points: cost ~ size ** exponent, by least squares of logarithms.
-
-    Args:
-        over: ``HW`` (at this stride) or ``Ns`` (on a map of this side).
-        held: what stays fixed.
-        points: that the line goes through.
-        time, low, high: the exponent of the time, and its 95 % confidence interval.
-        formula, macs, bytes: the exponents of these over the same points.
-    """
+    """A power law through some points: cost ~ size ** exponent, by least squares of logarithms."""
 
     kind: str
-    over: Literal["HW", "Ns"]
-    held: str
-    points: int
-    time: float
+    over: Literal["HW", "Ns"]  # ``HW`` (at this stride) or ``Ns`` (on a map of this side)
+    held: str  # what stays fixed
+    points: int  # that the line goes through
+    time: float  # time, low, high: the exponent of the time, and its 95 % confidence interval
     low: float
     high: float
-    formula: float
+    formula: float  # formula, macs, bytes: the exponents of these over the same points
     macs: float
     bytes: float
 
 
 @dataclass(frozen=True)
 class Ratio:
-    """Deformable attention at r = 1 over global attention, on the same map.
-
-    Args:
-        time: of the medians.
-        low, high: an interval that holds it at 95 % or more; None where samples are too few.
-        formula, macs, bytes: the same ratio of these.
-        memory: of the peaks on a GPU.
-    """
+    """Deformable attention at r = 1 over global attention, on the same map."""
 
     side: int
-    time: float
+    time: float  # of the medians
+    # low, high: an interval that holds it at 95 % or more; None where samples are too few
     low: float | None
     high: float | None
-    formula: float
+    formula: float  # formula, macs, bytes: the same ratio of these
     macs: float
     bytes: float
-    memory: float | None
+    memory: float | None  # of the peaks on a GPU
 
 
 @dataclass(frozen=True)
 class LeftOut:
-    """What the formula leaves out of deformable attention at r = 1, in time and in MACs.
-
-    Args:
-        terms: share of the time in work that is counted and left out (a norm, sampling, the bias).
-        rest: share of the time in elementwise operators, softmax and copies.
-        macs: share of everything counted that the formula leaves out.
-        mac_fraction: achieved of the matrix product's MAC/s.
-        global_rest, global_mac_fraction: the same of global attention on this map, if measured.
-    """
+    """What the formula leaves out of deformable attention at r = 1, in time and in MACs."""
 
     side: int
+    # share of the time in work that is counted and left out (a norm, sampling, the bias)
     terms: float
-    rest: float
-    macs: float
-    mac_fraction: float
+    rest: float  # share of the time in elementwise operators, softmax and copies
+    macs: float  # share of everything counted that the formula leaves out
+    mac_fraction: float  # achieved of the matrix product's MAC/s
+    # global_rest, global_mac_fraction: the same of global attention on this map, if measured
     global_rest: float | None
     global_mac_fraction: float | None
 
 
 @dataclass(frozen=True)
 class Measurements:
-    """Attention modules over growing maps and growing numbers of keys.
-
-    Args:
-        window: side of W-MSA's windows.
-        ratio: of SRA where the map grows.
-        detr_points: keys a query and head of Deformable-DETR attention.
-        budget: seconds that were allowed.
-        seconds: that were used.
-        interrupted: whether somebody ended it; every point here is whole.
-    """
+    """Attention modules over growing maps and growing numbers of keys."""
 
     dim: int
     heads: int
     groups: int
     kernel: int
-    window: int
-    ratio: int
-    detr_points: int
+    window: int  # side of W-MSA's windows
+    ratio: int  # of SRA where the map grows
+    detr_points: int  # keys a query and head of Deformable-DETR attention
     batch: int
     dtype: str
     device: str
     attention: str
-    budget: float
-    seconds: float
+    budget: float  # seconds that were allowed
+    seconds: float  # that were used
     ceilings: Ceilings | None
     points: tuple[Point, ...]
     exponents: tuple[Exponent, ...]
     ratios: tuple[Ratio, ...]
     left_out: tuple[LeftOut, ...]
-    interrupted: bool
+    interrupted: bool  # whether somebody ended it; every point here is whole
 
 
 TimeOutcome = Literal["measured", "interrupted", "out of memory", "crashed", "timed out", "failed"]
@@ -257,92 +192,68 @@ UNFINISHED = "unfinished"
 
 @dataclass(frozen=True)
 class Telemetry:
-    """What a GPU's driver said while it was timed; None where it does not say.
+    """What a GPU's driver said while it was timed; None where it does not say."""
 
-    Args:
-        clock, clock_low: of the streaming multiprocessors, in Hz: median and least.
-        power: mean, in watts.
-        energy: joules of all timed calls, `calls` of them.
-        throttled: reasons seen, in NVML's words; a sample taken meanwhile is not to be trusted.
-        throttled_samples: indices into the timing's samples.
-        temperature: the highest, in degrees Celsius.
-        reason: why there is nothing here.
-        note: what is missing or less exact than it looks, and why.
-    """
-
+    # clock, clock_low: of the streaming multiprocessors, in Hz: median and least
     clock: float | None = None
     clock_low: float | None = None
-    power: float | None = None
-    energy: float | None = None
-    calls: int | None = None
+    power: float | None = None  # mean, in watts
+    energy: float | None = None  # joules of all timed calls, `calls` of them
+    calls: Count | None = None
+    # reasons seen, in NVML's words; a sample taken meanwhile is not to be trusted
     throttled: tuple[str, ...] = ()
-    throttled_samples: tuple[int, ...] = ()
-    temperature: float | None = None
-    reason: str | None = None
-    note: str | None = None
+    throttled_samples: tuple[int, ...] = ()  # indices into the timing's samples
+    temperature: float | None = None  # the highest, in degrees Celsius
+    reason: str | None = None  # why there is nothing here
+    note: str | None = None  # what is missing or less exact than it looks, and why
 
 
 @dataclass(frozen=True)
 class ProtocolTiming:
-    """What a published protocol gives: a fixed warm-up, a fixed number of calls, their mean.
-
-    Args:
-        seconds: a call's, as the protocol computes it.
-        batch: that the protocol prescribes, or the row's where it prescribes none.
-        difference: of its images a second from the row's in the same process, relative; None
-            without the row's.
-        low, high: an interval that holds the true difference, `coverage` says how likely; None
-            for one process.
-        processes: that followed it; all figures are medians of theirs.
-    """
+    """What a published protocol gives: a fixed warm-up, a fixed number of calls, their mean."""
 
     protocol: str
-    warmup: int
-    calls: int
-    batch: int
-    seconds: float
+    warmup: Count
+    calls: Count
+    batch: int  # that the protocol prescribes, or the row's where it prescribes none
+    seconds: float  # a call's, as the protocol computes it
     images_per_second: float
+    # of its images a second from the row's in the same process, relative; None without the row's
     difference: float | None = None
     reason: str | None = None
+    # low, high: an interval that holds the true difference, `coverage` says how likely; None for
+    # one process
     low: float | None = None
     high: float | None = None
     coverage: float | None = None
-    processes: int = 1
+    processes: Count = 1  # that followed it; all figures are medians of theirs
 
 
 @dataclass(frozen=True)
 class ProcessTiming:
-    """One fresh process.
-
-    Args:
-        threads: that torch ran an operator with.
-        ceilings: measured in the same process, where asked for.
-        environment: `datbench.machine.environment()` there.
-        seconds: of the process's whole life.
-        compiling: seconds of the first call of all under `torch.compile`, in no sample.
-        ranks: each rank's median, where several GPUs (or processes on a CPU) took part; a sample of
-            `timing` is the slowest rank's.
-        refused: protocols, or ceilings, that were asked for and gave nothing, and why.
-        turns: in which the samples were taken, where another process ran at once and took turns.
-        processors: that the process was bound to; none where it ran on any.
-        restless: whether its threads went on working in the other one's turns.
-    """
+    """One fresh process."""
 
     outcome: TimeOutcome
     reason: str | None = None
     timing: Timing | None = None
-    threads: int | None = None
-    ceilings: Ceilings | None = None
+    threads: Count | None = None  # that torch ran an operator with
+    ceilings: Ceilings | None = None  # measured in the same process, where asked for
     telemetry: Telemetry | None = None
     protocols: tuple[ProtocolTiming, ...] = ()
+    # `datbench.machine.environment()` there
     environment: Mapping[str, Any] = field(default_factory=dict)
-    seconds: float = 0.0
+    seconds: float = 0.0  # of the process's whole life
+    # seconds of the first call of all under `torch.compile`, in no sample
     compiling: float | None = None
+    # each rank's median, where several GPUs (or processes on a CPU) took part; a sample of `timing`
+    # is the slowest rank's
     ranks: tuple[float, ...] = ()
+    # protocols, or ceilings, that were asked for and gave nothing, and why
     refused: Mapping[str, str] = field(default_factory=dict)
+    # in which the samples were taken, where another process ran at once and took turns
     turns: int | None = None
-    processors: tuple[int, ...] = ()
-    restless: bool = False
+    processors: tuple[int, ...] = ()  # that the process was bound to; none where it ran on any
+    restless: bool = False  # whether its threads went on working in the other one's turns
 
     @property
     def whole(self) -> bool:
@@ -374,66 +285,50 @@ class Percentile:
 
 @dataclass(frozen=True)
 class ThroughputRow:
-    """How fast one model is at one setting, from one process or several.
-
-    Args:
-        setting: with the batch that was timed, for each GPU.
-        outcome: measured where one process was and none was interrupted; else how the last ended.
-        requested_batch: larger than the setting's where that ran out of memory.
-        asked: processes that were wanted.
-        gpus: that took part at once.
-        seconds: the median of a call; with several processes, of their medians.
-        low, high: an interval that holds the true one, `coverage` says how likely.
-        interval_of: what repeats in it: one process's samples, or processes.
-        spread: between the largest and the smallest process median, over `seconds`.
-        latency: percentiles of all processes' samples.
-        samples, warmup: of all processes that count; see `counted`.
-        stopped: why sampling ended, of each process that was measured.
-        macs, bytes: of one call on each GPU: multiply-adds as fvcore weighs them, bytes that all
-            operators read and write; the backward's too in training, but not the optimizer's.
-        counted: why there are none.
-        unknown: operators without a rule, in neither of the two.
-        mac_fraction, byte_fraction: of the ceilings.
-        protocols: each once, the medians of the processes that followed it.
-        energy: joules an image; `energy_reason` where there is none.
-        doubts: what the figures do not show, in sentences.
-    """
+    """How fast one model is at one setting, from one process or several."""
 
     model: str
-    setting: Setting
+    setting: Setting  # with the batch that was timed, for each GPU
     how: How
+    # measured where one process was and none was interrupted; else how the last ended
     outcome: TimeOutcome
     reason: str | None
-    requested_batch: int
-    asked: int
-    gpus: int
+    requested_batch: int  # larger than the setting's where that ran out of memory
+    asked: Count  # processes that were wanted
+    gpus: Count  # that took part at once
     processes: tuple[ProcessTiming, ...]
-    seconds: float | None = None
+    seconds: float | None = None  # the median of a call; with several processes, of their medians
+    # low, high: an interval that holds the true one, `coverage` says how likely
     low: float | None = None
     high: float | None = None
     coverage: float | None = None
+    # what repeats in it: one process's samples, or processes
     interval_of: Literal["samples", "processes"] | None = None
+    # between the largest and the smallest process median, over `seconds`
     spread: float | None = None
     images_per_second: float | None = None
     images_low: float | None = None
     images_high: float | None = None
-    latency: tuple[Percentile, ...] = ()
-    samples: int = 0
-    warmup: int = 0
-    stopped: tuple[Stopped, ...] = ()
-    macs: int | None = None
-    bytes: int | None = None
-    counted: str | None = None
-    unknown: tuple[str, ...] = ()
+    latency: tuple[Percentile, ...] = ()  # percentiles of all processes' samples
+    samples: Count = 0  # samples, warmup: of all processes that count; see `counted`
+    warmup: Count = 0
+    stopped: tuple[Stopped, ...] = ()  # why sampling ended, of each process that was measured
+    # macs, bytes: of one call on each GPU: multiply-adds as fvcore weighs them, bytes that all
+    # operators read and write; the backward's too in training, but not the optimizer's
+    macs: Count | None = None
+    bytes: Count | None = None
+    counted: str | None = None  # why there are none
+    unknown: tuple[str, ...] = ()  # operators without a rule, in neither of the two
     ceilings: Ceilings | None = None
     mac_rate: float | None = None
     byte_rate: float | None = None
-    mac_fraction: float | None = None
+    mac_fraction: float | None = None  # mac_fraction, byte_fraction: of the ceilings
     byte_fraction: float | None = None
-    energy: float | None = None
+    energy: float | None = None  # joules an image; `energy_reason` where there is none
     energy_reason: str | None = None
+    # each once, the medians of the processes that followed it
     protocols: tuple[ProtocolTiming, ...] = ()
-    doubts: tuple[str, ...] = ()
+    doubts: tuple[str, ...] = ()  # what the figures do not show, in sentences
 
     @property
     def threads(self) -> int | None:
@@ -468,15 +363,10 @@ def _percentile(ordered: Sequence[float], percent: int, calls: int) -> Percentil
 
 @dataclass(frozen=True)
 class Side:
-    """One of the two that are compared.
-
-    Args:
-        python: an interpreter with another installed version of the project.
-        source: a checkout of the project.
-    """
+    """One of the two that are compared."""
 
     model: str
     setting: Setting
     how: How
-    python: str | None = None
-    source: str | None = None
+    python: str | None = None  # an interpreter with another installed version of the project
+    source: str | None = None  # a checkout of the project
