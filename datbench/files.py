@@ -1,12 +1,42 @@
-"""Files that are written whole: beside their place, then renamed into it."""
+"""Files that a user names: read within bounds; written beside their place, then renamed into it."""
 
 from __future__ import annotations
 
 import os
+import stat
 import tempfile
 from pathlib import Path
 
-from .errors import DatbenchError
+from . import units
+from .errors import DatbenchError, UsageError
+
+LARGEST_FILE = 1 << 28
+"""Bytes of a file that is read; a report of every model has a tenth of it."""
+
+
+def read_text(path: Path, most: int = LARGEST_FILE) -> str:
+    """The text of a regular file or a pipe.
+
+    Raises:
+        UsageError: it cannot be read, is not text, or is larger than `most` bytes.
+    """
+    try:
+        mode = path.stat().st_mode
+        if not (stat.S_ISREG(mode) or stat.S_ISFIFO(mode)):
+            kind = "directory" if stat.S_ISDIR(mode) else "device"
+            raise UsageError(f"{path} is a {kind}; name a file.")
+        with path.open("rb") as file:
+            data = file.read(most + 1)
+    except FileNotFoundError as error:
+        raise UsageError(f"there is no file {path}.") from error
+    except OSError as error:
+        raise UsageError(f"{path}: {error.strerror}.") from error
+    if len(data) > most:
+        raise UsageError(f"{path} is larger than {units.size(most)}, the most that is read.")
+    try:
+        return data.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise UsageError(f"{path} is not UTF-8 text (byte {error.start}).") from error
 
 
 def write_whole(path: Path, content: str | bytes) -> None:

@@ -10,7 +10,6 @@ from __future__ import annotations
 import importlib
 import json
 import math
-import stat
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields, is_dataclass
@@ -18,8 +17,8 @@ from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
-from . import units
 from .errors import LibraryError, UsageError
+from .files import read_text
 from .setting import Count, Setting
 
 if TYPE_CHECKING:
@@ -172,36 +171,7 @@ def dumps(content: Document) -> str:
     return json.dumps(content, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
 
 
-# Files that a user names.
-
-
-LARGEST_FILE = 1 << 28
-"""Bytes of a file that is read; a report of every model has a tenth of it."""
-
-
-def read_text(path: Path, most: int = LARGEST_FILE) -> str:
-    """The text of a regular file or a pipe.
-
-    Raises:
-        UsageError: it cannot be read, is not text, or is larger than `most` bytes.
-    """
-    try:
-        mode = path.stat().st_mode
-        if not (stat.S_ISREG(mode) or stat.S_ISFIFO(mode)):
-            kind = "directory" if stat.S_ISDIR(mode) else "device"
-            raise UsageError(f"{path} is a {kind}; name a file.")
-        with path.open("rb") as file:
-            data = file.read(most + 1)
-    except FileNotFoundError as error:
-        raise UsageError(f"there is no file {path}.") from error
-    except OSError as error:
-        raise UsageError(f"{path}: {error.strerror}.") from error
-    if len(data) > most:
-        raise UsageError(f"{path} is larger than {units.size(most)}, the most that is read.")
-    try:
-        return data.decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        raise UsageError(f"{path} is not UTF-8 text (byte {error.start}).") from error
+# Reading JSON.
 
 
 def read_json(path: Path) -> Any:
@@ -368,7 +338,7 @@ def _message(error: Any) -> str:
         if limits.get("ge") == 0:
             return f"must not be negative, as {error['input']} is"
         ((bound, limit),) = limits.items()
-        words = {"ge": "at least", "le": "at most", "gt": "above", "lt": "below"}
+        words = {"ge": "a number from", "le": "at most", "gt": "above", "lt": "below"}
         return f"must be {words[bound]} {limit}, not {error['input']}"
     return str(error["msg"]).lower()
 

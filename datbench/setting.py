@@ -33,6 +33,8 @@ class AtLeast:
 Count = Annotated[int, AtLeast(0)]
 """A whole number that is never negative."""
 
+Positive = Annotated[int, AtLeast(1)]
+
 
 Attention = Literal["eager", "sdpa"]
 """How attention products are computed: with the tensors of the published code, or fused."""
@@ -121,7 +123,9 @@ class Setting:
             sides = {name: value[name] for name in ("width", "height") if name in value}
             return {"resolution": sides, **{k: v for k, v in value.items() if k not in sides}}
 
-        return no_info_before_validator_function(nested, handler(source))
+        # Under the reference of the plain schema, by which every later use finds it.
+        plain: Any = {**handler.resolve_ref_schema(handler(source))}
+        return no_info_before_validator_function(nested, plain, ref=plain.pop("ref", None))
 
 
 class Kind(str, Enum):

@@ -1,4 +1,4 @@
-"""Result files come back as the values that they were written from, or say what is wrong."""
+"""Result files come back as the records that they were written from, or say what is wrong."""
 
 import json
 from pathlib import Path
@@ -7,42 +7,99 @@ from typing import Any
 import pytest
 
 from datbench import records
-from datbench.compare.records import as_document_row
 from datbench.counting.records import CountRow
 from datbench.errors import UsageError
-from datbench.records import LAYOUTS, document, dumps, read, row_problems, values
+from datbench.records import (
+    RECORDS,
+    VERSION,
+    Results,
+    check_file,
+    checked,
+    document,
+    dumps,
+    load,
+    parse,
+    parse_json,
+    record_class,
+)
 
 from .row_samples import sample
 
-CLASSES = [(kind, name) for kind, layout in LAYOUTS.items() for name in layout.rows]
+CLASSES = [(kind, name) for kind, names in RECORDS.items() for name in names]
+
+SAMPLES = sorted(Path(__file__).parent.glob("samples/v1/*.json"))
+"""Small files of every kind, as version 1 wrote them."""
 
 
 def _written(kind: str, *rows: Any) -> dict[str, Any]:
-    if kind.startswith("compare"):  # these have settings inside
-        rows = tuple(as_document_row(row) for row in rows)
-    loaded: dict[str, Any] = json.loads(dumps(document(kind, rows, {"torch": "2"})))
-    return loaded
+    written: dict[str, Any] = parse_json(dumps(document(kind, rows, {"torch": "2"})), "file")
+    return written
+
+
+def _problems(kind: str, row: Any) -> list[records.Problem]:
+    return records._record(kind, row)[1]
 
 
 @pytest.mark.parametrize(("kind", "name"), CLASSES, ids=[name for _, name in CLASSES])
 def test_every_row_comes_back(kind: str, name: str) -> None:
-    row = sample(records._class(name))
+    row = sample(record_class(name))
     content = _written(kind, row)
-    assert row_problems(kind, content["rows"][0]) == []
-    (back,) = values(content, "file")
-    assert back == row
-    assert _written(kind, back) == content
+    found = parse(content, "file")
+    assert found.rows == (row,)
+    assert found.document() == content
 
 
 @pytest.mark.parametrize(("kind", "name"), CLASSES, ids=[name for _, name in CLASSES])
 def test_every_field_of_every_row_is_checked(kind: str, name: str) -> None:
-    (row,) = _written(kind, sample(records._class(name)))["rows"]
+    (row,) = _written(kind, sample(record_class(name)))["rows"]
     for field in row:
-        broken = row | {field: {"no": object()} if not isinstance(row[field], dict) else 7}
-        known = field not in LAYOUTS[kind].extras
-        if known and (not isinstance(row[field], dict) or field in ("setting", "recipe", "how")):
-            found = row_problems(kind, broken)
-            assert any(problem.field.startswith(field) for problem in found), (field, found)
+        broken = row | {field: {"no": [[0.5]]} if not isinstance(row[field], dict) else 7}
+        if kind not in ("env", "figure"):
+            found = _problems(kind, broken)
+            assert any(problem.where.startswith(field) for problem in found), (field, found)
+
+
+def test_there_is_a_sample_of_every_kind() -> None:
+    parts = {"figure", "pytest-benchmark"}
+    assert {path.stem for path in SAMPLES} == set(RECORDS) - parts
+
+
+@pytest.mark.parametrize("path", SAMPLES, ids=[path.stem for path in SAMPLES])
+def test_version_1_is_read_and_written_as_this_one(path: Path, tmp_path: Path) -> None:
+    old = json.loads(path.read_text())
+    assert (old["version"], VERSION) == (1, 2)
+    found = load(path)
+    assert (found.kind, found.environment) == (old["kind"], old["environment"])
+    content = found.document()
+    assert content["version"] == 2
+    for before, now in zip(old["rows"], content["rows"], strict=True):
+        assert _within(before, now)
+    again = tmp_path / "again.json"
+    again.write_text(dumps(content))
+    assert load(again).rows == found.rows
+    assert check_file(again).verdict == "whole"
+
+
+def _within(old: Any, new: Any) -> bool:
+    """Whether everything that the old one says is said, and what is new says nothing."""
+    if isinstance(old, dict):
+        return all(_within(value, new[name]) for name, value in old.items()) and all(
+            not new[name] or name in ("context", "recipe") for name in new.keys() - old.keys()
+        )
+    if isinstance(old, list):
+        return len(old) == len(new) and all(map(_within, old, new))
+    return bool(old == new)
+
+
+def test_what_stood_beside_the_fields_of_version_1_is_a_field() -> None:
+    rows = {path.stem: load(path).rows[0] for path in SAMPLES}
+    plain, expandable = rows["memory"].allocator
+    assert (plain.expandable, expandable.expandable) == (False, True)
+    assert rows["memory"].context.amount is None
+    assert rows["memory-measured"].simulated_peak == 3
+    assert rows["compare"].order is not None
+    assert rows["compare"].false_alarms.verdicts["same"] == 0
+    assert (rows["compare-aa"].a.model, rows["compare-aa"].plan.processes) == ("text", 3)
 
 
 @pytest.fixture
@@ -59,16 +116,17 @@ def row() -> dict[str, Any]:
         (("amount",), 1.5, "amount: must be a whole number, not 1.5"),
         (("model",), None, "model: must be text, not null"),
         (("stages", 0, "share"), float("nan"), "stages[1].share: must be a finite number, not nan"),
-        (("stages", 0, "calls"), [], "stages[1].calls: must be a whole number, not []"),
-        (("stages",), {}, "stages: must be a list, not {}"),
+        (("stages", 0, "calls"), [], "stages[1].calls: must be a whole number, not a list"),
+        (("stages",), {}, "stages: must be a list, not an object"),
         (("counted", "a"), "x", "counted.a: must be a whole number, not 'x'"),
         (("setting", "batch"), 0, "setting: batch 0: write a number from 1 to 1048576"),
         (("setting", "width"), 3, "setting: resolution 3x96: each side must lie"),
         (("setting", "attention"), "flash", "setting.attention: must be one of eager, sdpa"),
-        (("news",), 1, "news: is no field of this kind"),
+        (("news",), 1, "news: is not a field of this kind"),
         (("params",), -1, "params: must not be negative, as -1 is"),
         (("params",), 10**400, "params: must be a number below 1e+30, not one of so many digits"),
         (("stages", 0, "share"), 10**400, "stages[1].share: must be a number below 1e+30"),
+        (("model",), "\ud800", "model: must be text that UTF-8 can write"),
     ],
 )
 def test_what_is_wrong_is_named(row: dict[str, Any], path: Any, value: Any, said: str) -> None:
@@ -76,52 +134,66 @@ def test_what_is_wrong_is_named(row: dict[str, Any], path: Any, value: Any, said
     for step in path[:-1]:
         inner = inner[step]
     inner[path[-1]] = value
-    (problem,) = row_problems("flops", row)
+    (problem,) = _problems("flops", row)
     assert str(problem).startswith(said)
 
 
 def test_what_is_missing_is_named(row: dict[str, Any]) -> None:
     del row["macs"], row["setting"]["height"]
-    assert [str(problem) for problem in row_problems("flops", row)] == [
+    assert [str(problem) for problem in _problems("flops", row)] == [
         "setting.height: is missing",
         "macs: is missing",
     ]
+    content = document("flops", [row], {})
     with pytest.raises(UsageError, match=r"f.json, row 1: setting.height: is missing\."):
-        values({"kind": "flops", "rows": [row]}, "f.json")
+        parse(content, "f.json")
 
 
-def test_an_older_version_is_brought_up(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """There is none yet: a layout of the future shows that the way is there."""
-    old = tmp_path / "old.json"
-    old.write_text(dumps(document("flops", [sample(CountRow)], {})))
+def test_of_several_types_the_nearest_says_what_is_wrong() -> None:
+    (row,) = load(SAMPLES[[path.stem for path in SAMPLES].index("compare")]).document()["rows"]
+    row["a"]["how"]["threads"] = "x"
+    assert list(map(str, _problems("compare", row))) == [
+        "a.how.threads: must be a whole number, not 'x'"
+    ]
+    assert list(map(str, checked(dict[str, int | None], {"a": "b"}, "c")[1])) == [
+        "c.a: must be a whole number, not 'b'"
+    ]
 
-    def renamed(content: dict[str, Any]) -> dict[str, Any]:
-        return {**content, "version": 2, "kind": f"{content['kind']}"}
 
-    monkeypatch.setattr(records, "VERSION", 2)
-    with pytest.raises(UsageError, match="has version 1, which no datbench has written"):
-        read(old)
-    monkeypatch.setitem(records.MIGRATIONS, 1, renamed)
-    assert read(old)["version"] == 2
-    assert values(read(old), "old")[0] == sample(CountRow)
+def test_a_part_of_a_report_is_checked_as_a_file_of_its_kind(row: dict[str, Any]) -> None:
+    part = {"kind": "flops", "source": "x", "environment": {}, "rows": [row], "role": ""}
+    assert _problems("report", part) == []
+    row["macs"] = None
+    assert list(map(str, _problems("report", part))) == [
+        "rows[1].macs: must be a whole number, not null"
+    ]
+    assert "kind: is 'x', which" in str(_problems("report", part | {"kind": "x"})[0])
+
+
+def test_an_older_version_is_brought_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A version of the future shows that the way is there."""
+    old = document("flops", [sample(CountRow)], {})
+    monkeypatch.setattr(records, "VERSION", 3)
+    with pytest.raises(UsageError, match="has version 2, which no datbench has written"):
+        parse(old)
+    monkeypatch.setitem(records.MIGRATIONS, 2, lambda content: {**content, "version": 3})
+    found: Results = parse(old)
+    assert found.rows == (sample(CountRow),)
+    assert found.document()["version"] == 3
 
 
 @pytest.mark.parametrize("version", [0, -1])
-def test_a_version_that_never_was(version: Any, tmp_path: Path) -> None:
-    path = tmp_path / "file.json"
-    path.write_text(json.dumps(document("env", [], {}) | {"version": version}))
+def test_a_version_that_never_was(version: Any) -> None:
     with pytest.raises(UsageError, match="which no datbench has written"):
-        read(path)
+        parse(document("env", [], {}) | {"version": version})
 
 
 @pytest.mark.parametrize(
     ("version", "said"), [(True, "True"), (None, "null"), ("1", "'1'"), (1.0, "1.0")]
 )
-def test_a_version_that_is_no_number(version: Any, said: str, tmp_path: Path) -> None:
-    path = tmp_path / "file.json"
-    path.write_text(json.dumps(document("env", [], {}) | {"version": version}))
+def test_a_version_that_is_no_number(version: Any, said: str) -> None:
     with pytest.raises(UsageError, match=f"version must be a whole number, not {said};"):
-        read(path)
+        parse(document("env", [], {}) | {"version": version})
 
 
 def test_a_key_twice_is_refused(tmp_path: Path) -> None:
@@ -129,4 +201,4 @@ def test_a_key_twice_is_refused(tmp_path: Path) -> None:
     text = dumps(document("env", [{"params": 1}], {}))
     path.write_text(text.replace('"params": 1', '"params": 2, "params": 1'))
     with pytest.raises(UsageError, match="the key 'params' stands twice in one object"):
-        read(path)
+        load(path)

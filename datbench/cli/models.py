@@ -37,7 +37,7 @@ def models(
     from ..errors import UnknownNameError, UsageError
     from ..models.comparison import COMPARISONS
     from ..models.dat import REGISTRY
-    from ..records import document
+    from ..records import ModelEntry, document
     from ..render.table import Column, Table
     from .output import choose_format, emit
 
@@ -82,7 +82,8 @@ def models(
 
     if grouped:
         tables.append(_heads())
-    emit(tables if grouped else [table()], document("models", rows, summary()), wanted, out)
+    content = document("models", [ModelEntry(**row) for row in rows], summary())
+    emit(tables if grouped else [table()], content, wanted, out)
 
 
 def _heads() -> Table:
@@ -156,7 +157,7 @@ def params(
     """Count parameters (trainable, frozen) and buffers."""
     from .. import units
     from ..errors import UnknownNameError, UsageError
-    from ..records import document
+    from ..records import ParamsEntry, document
     from ..render.table import Column, Table
     from .options import specs
     from .output import choose_format, emit
@@ -176,7 +177,7 @@ def params(
     from ..machine import summary
     from ..setting import Setting
 
-    rows: list[dict[str, str | int]] = []
+    rows: list[dict[str, Any]] = []
     for spec in chosen:
         module = build_for_count(spec, Setting(spec.resolution, features=features))
         views = {"part": parameters_by_part, "stage": parameters_by_stage}
@@ -199,7 +200,7 @@ def params(
     title = "four feature maps, no head" if features else ""
     note = "Numbers of elements. Papers print trainable parameters; buffers hold masks and indices."
     table = Table(columns, tuple(tuple(row.values()) for row in rows), title, (note,))
-    content = [{**row, "features": features} for row in rows]
+    content = [ParamsEntry(**row, features=features) for row in rows]
     emit([table], document("params", content, summary()), wanted, out)
 
 
@@ -229,7 +230,7 @@ def show(
     from ..errors import UsageError
     from ..machine import summary
     from ..models.spec import ModelSpec
-    from ..records import document
+    from ..records import ShowEntry, document
     from ..setting import Resolution
     from .options import one_spec
     from .output import choose_format, emit
@@ -243,7 +244,7 @@ def show(
         raise UsageError("--checkpoint is for datbench's models.")
     else:
         tables, content = _others(spec, size)
-    emit(tables, document("show", [content], summary()), wanted, out)
+    emit(tables, document("show", [ShowEntry(**content)], summary()), wanted, out)
 
 
 def _ours(

@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from ..setting import Count, How, Setting
+from ..setting import Count, How, Positive, Setting
 
 # What was measured, as plain values: timings, ceilings, and attention modules over a grid.
 
@@ -61,7 +61,7 @@ class Ceilings:
 
     device: str
     dtype: str
-    threads: Count  # that torch runs an operator with on a CPU
+    threads: Positive  # that torch runs an operator with on a CPU
     macs: float  # multiply-adds a second of one square matrix product, the best side tried
     side: int
     bytes: float  # bytes a second, read and written, of one copy of `copied` bytes
@@ -236,7 +236,7 @@ class ProcessTiming:
     outcome: TimeOutcome
     reason: str | None = None
     timing: Timing | None = None
-    threads: Count | None = None  # that torch ran an operator with
+    threads: Positive | None = None  # that torch ran an operator with
     ceilings: Ceilings | None = None  # measured in the same process, where asked for
     telemetry: Telemetry | None = None
     protocols: tuple[ProtocolTiming, ...] = ()
@@ -295,7 +295,7 @@ class ThroughputRow:
     reason: str | None
     requested_batch: int  # larger than the setting's where that ran out of memory
     asked: Count  # processes that were wanted
-    gpus: Count  # that took part at once
+    gpus: Positive  # that took part at once
     processes: tuple[ProcessTiming, ...]
     seconds: float | None = None  # the median of a call; with several processes, of their medians
     # low, high: an interval that holds the true one, `coverage` says how likely

@@ -25,7 +25,7 @@ class Result:
     def rows(self) -> list[dict[str, Any]]:
         """The rows of a JSON document."""
         document = json.loads(self.text)
-        assert (document["format"], document["version"]) == ("datbench", 1)
+        assert (document["format"], document["version"]) == ("datbench", 2)
         return document["rows"]
 
     def complaint(self, code: int = 2) -> str:

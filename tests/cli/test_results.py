@@ -196,7 +196,7 @@ BROKEN = {
         f'[{{"model": "m", "params": 1{"0" * 400}, "frozen": 0, "buffers": 0}}]}}',
         "row 1, params: must be a number below 1e+30",
     ),
-    "newer": ('{"format": "datbench", "version": 2}', "reads up to 1. Upgrade datbench"),
+    "newer": ('{"format": "datbench", "version": 3}', "reads up to 2. Upgrade datbench"),
     "kindless": ('{"format": "datbench", "version": 1}', "kind must be text"),
     "unknown": (
         '{"format": "datbench", "version": 1, "kind": "x", "environment": {}, "rows": []}',
@@ -209,7 +209,7 @@ BROKEN = {
     "field": (
         '{"format": "datbench", "version": 1, "kind": "params", "environment": {}, "rows": '
         '[{"model": "m", "params": 1, "frozen": 0, "buffers": NaN}]}',
-        "row 1, buffers: must be a whole number, not nan",
+        "row 1, buffers: must be a finite number, not nan",
     ),
 }
 
