@@ -82,3 +82,23 @@ def umask() -> int:
     mask = os.umask(0)
     os.umask(mask)
     return mask
+
+
+SUMMARY = "GITHUB_STEP_SUMMARY"
+"""The variable with which GitHub Actions says which file a step's summary goes to."""
+
+
+def append_summary(text: str) -> None:
+    """Append to the job summary of GitHub Actions, where there is one.
+
+    Raises:
+        DatbenchError: the system refused.
+    """
+    path = os.environ.get(SUMMARY)
+    if not path:
+        return
+    try:
+        with open(path, "a", encoding="utf-8", errors="backslashreplace") as file:
+            file.write(text + "\n")
+    except OSError as error:
+        raise DatbenchError(f"could not write the job summary {path}: {error.strerror}.") from error

@@ -100,6 +100,27 @@ def short_percent(value: float) -> str:
     return f"{100 * value:.3g} %"
 
 
+def figure(value: float) -> str:
+    """Whole numbers in full; of others no less than three figures."""
+    if value == int(value):
+        return integer(value)
+    size = abs(value)
+    return f"{value:,.1f}" if size >= 99.95 else f"{value:.2f}" if size >= 1 else f"{value:.3g}"
+
+
+def change(before: float, now: float) -> str:
+    """The difference in figures and in percent: ``+4.91 (+200.41 %)``."""
+    by = now - before
+    share = now / before - 1 if before else None
+    if share is None:
+        percents = ""
+    elif round(abs(100 * share), 2) < 0.01:
+        percents = " (below 0.01 %)"
+    else:
+        percents = f" ({100 * share:+.2f} %)"
+    return f"{'+' if by > 0 else '-'}{figure(abs(by))}{percents}"
+
+
 def factor(value: float) -> str:
     """``2.07``; with a third decimal where two would hide that it is not 1."""
     return f"{value:.3f}" if value < 1.1 else f"{value:.2f}"

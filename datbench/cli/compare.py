@@ -21,18 +21,9 @@ from ..compare.records import (
     PROCESSES,
     FalseAlarms,
     Plan,
-    Verdict,
     VersusRow,
 )
-from ..errors import (
-    AmbiguousError,
-    CheckFailed,
-    DatbenchError,
-    MeasurementError,
-    MissingError,
-    UnknownNameError,
-    UsageError,
-)
+from ..errors import CheckFailed, MeasurementError, UnknownNameError, UsageError
 from ..setting import ATTENTIONS, DTYPES, MAX_BATCH, TIME_MODES, How, Resolution, Setting
 from ..timing.records import Side
 from .options import ChannelsLast, Format, Out, OutputFormat, complete, default_device, one_of
@@ -486,20 +477,12 @@ def _write(
     emit(tables(rows, alarms), document("compare", rows, here), wanted, out)
 
 
-ENDS: tuple[tuple[Verdict, type[DatbenchError]], ...] = (
-    ("slower", CheckFailed),  # a regression is one whatever the other rows are
-    ("failed", MeasurementError),
-    ("missing", MissingError),
-    ("ambiguous", AmbiguousError),
-)
-"""The error of a verdict; of several rows the first that applies."""
-
-
 def _end(rows: Sequence[VersusRow]) -> None:
     """Leave with the exit code of the verdicts."""
+    from ..compare.records import ERRORS
     from ..compare.view import brief
 
-    for verdict, error in ENDS:
+    for verdict, error in ERRORS.items():
         found = [row for row in rows if row.decision.verdict == verdict]
         if found:
             said, first = brief(found[0].decision, found[0].interleaved), found[0].a

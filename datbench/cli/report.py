@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import importlib.util
-import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -106,7 +105,8 @@ def report(
     Nothing is judged: for that there is `datbench gate`. What cannot be computed is named on
     standard error and in the report; where nothing can, the exit code is 5 and nothing is written.
     """
-    from ..report.build import check_directory, summarise, write
+    from ..files import append_summary
+    from ..report.build import check_directory, write
     from .output import check_path
 
     if not out:
@@ -153,7 +153,7 @@ def report(
         from .output import write_whole
 
         write_whole(pr_comment, short)
-    summarise(os.environ.get("GITHUB_STEP_SUMMARY"), short)
+    append_summary(short)
     for missing in failed:
         typer.echo(f"datbench: not in the report: {printable(missing.what)}.", err=True)
     typer.echo(f"{folder / ('report.html' if html else 'report.md')}")

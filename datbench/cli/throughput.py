@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, TypeVar
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -22,15 +22,14 @@ from .options import (
     Resolutions,
     With,
     complete,
+    default_device,
+    one_of,
     resolutions,
     specs,
 )
 
 if TYPE_CHECKING:
-    from ..models.resolve import Spec
     from ..timing.rows import Results
-
-Name = TypeVar("Name", bound=str)
 
 LONGEST = 86_400.0
 """Seconds that one process may be given."""
@@ -139,7 +138,11 @@ def throughput(
     """
     from .output import choose_format
 
-    wanted = choose_format(None if format is None else _format(format), out)
+    as_benchmarks = format == PYTEST_BENCHMARK
+    if format is not None and format not in FORMATS:
+        raise UnknownNameError.among("format", format, FORMATS)
+    told = Format.JSON if as_benchmarks else Format(format) if format else None
+    wanted = choose_format(told, out)
     seconds = timeout if timeout is not None else 1800.0 if compiled else 300.0
     if not all(0 < value < math.inf for value in (budget, width, seconds)):
         raise UsageError("--budget, --width and --timeout are finite numbers above 0.")
@@ -148,30 +151,33 @@ def throughput(
             f"--budget {budget:g} is a part of --timeout {seconds:g}, of a day at most: write a "
             "longer --timeout or a shorter --budget."
         )
-    how = How(
-        _named("mode", mode, TIME_MODES),
-        threads,
-        compiled,
-        channels_last,
-        flush,
-        budget,
-        width / 100,
-    )
-    fused = _named("attention", attention, ATTENTIONS)
-    given = _batches(batch)
+    named = one_of("mode", mode, TIME_MODES)
+    how = How(named, threads, compiled, channels_last, flush, budget, width / 100)
+    fused = one_of("attention", attention, ATTENTIONS)
+    batches = _batches(batch)
     chosen, sizes = specs(model, config, with_), resolutions(res)
-    batches = _fitting(tuple(protocol or ()), given, how, gpus)
-    where = device or _default_device()
+    if protocol:
+        if gpus > 1:
+            raise UsageError("--protocol times one device; leave out --gpus.")
+        from ..timing.protocols import fitting_batches
+
+        batches = fitting_batches(protocol, batches, named)
+    where = device or default_device()
     jobs = [
         (spec, Setting(size, images, dtype, where, fused))
         for spec in chosen
         for size in sizes or [spec.resolution]
-        for images in batches
+        for images in batches or [1]
     ]
-    _check(jobs, how, gpus)
+    from ..timing.process import check
+    from ..timing.ranks import check_ranks
     from ..timing.rows import measure_rows
     from .output import status, terminated_as_interrupt
 
+    # Whatever can be refused is refused before anything is timed.
+    check(jobs[0][1], how)
+    if gpus > 1:
+        check_ranks(jobs[0][1], how, gpus)
     with terminated_as_interrupt():
         with status() as step:
             results = measure_rows(
@@ -183,20 +189,7 @@ def throughput(
                 timeout=seconds,
                 step=step,
             )
-        _write(results, wanted, out, format == PYTEST_BENCHMARK)
-
-
-def _format(name: str) -> Format:
-    if name not in FORMATS:
-        raise UnknownNameError.among("format", name, FORMATS)
-    return Format.JSON if name == PYTEST_BENCHMARK else Format(name)
-
-
-def _named(what: str, name: str, known: tuple[Name, ...]) -> Name:
-    for one in known:
-        if one == name:
-            return one
-    raise UnknownNameError.among(what, name, known)
+        _write(results, wanted, out, as_benchmarks)
 
 
 def _batches(text: str | None) -> list[int]:
@@ -215,48 +208,7 @@ def _batches(text: str | None) -> list[int]:
     return list(dict.fromkeys(map(int, parts)))
 
 
-def _fitting(names: tuple[str, ...], given: list[int], how: How, gpus: int) -> list[int]:
-    """The batches of the rows; the protocols' own where none was asked for.
-
-    Raises:
-        UsageError: a protocol fits no row.
-    """
-    if not names:
-        return given or [1]
-    if gpus > 1:
-        raise UsageError("--protocol times one device; leave out --gpus.")
-    from ..timing.protocols import misfit, protocol_named
-
-    chosen = [protocol_named(name) for name in names]
-    own = [known.batch for known in chosen if known.batch is not None]
-    batches = given or list(dict.fromkeys(own)) or [1]
-    for known in chosen:
-        reasons = [misfit(known, batch, how.mode) for batch in batches]
-        if all(reasons):
-            needed = "another --mode" if known.mode != how.mode else f"--batch {known.batch}"
-            raise UsageError(f"--protocol {reasons[0]}; give {needed}.")
-    return batches
-
-
-def _default_device() -> str:
-    import torch
-
-    return "cuda" if torch.cuda.is_available() else "cpu"
-
-
-def _check(jobs: list[tuple[Spec, Setting]], how: How, gpus: int) -> None:
-    """Whatever can be refused is refused before anything is timed."""
-    from ..timing.process import check
-
-    setting = jobs[0][1]
-    check(setting, how)
-    if gpus > 1:
-        from ..timing.ranks import check_ranks
-
-        check_ranks(setting, how, gpus)
-
-
-def _write(results: Results, wanted: Format, out: Path | None, as_benchmarks: bool = False) -> None:
+def _write(results: Results, wanted: Format, out: Path | None, as_benchmarks: bool) -> None:
     """The rows, whatever became of them.
 
     Raises:

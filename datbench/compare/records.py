@@ -10,6 +10,13 @@ from dataclasses import dataclass, field
 from statistics import median
 from typing import Any, Literal, TypeVar
 
+from ..errors import (
+    AmbiguousError,
+    CheckFailed,
+    DatbenchError,
+    MeasurementError,
+    MissingError,
+)
 from ..setting import Count
 from ..timing.records import ProcessTiming, Side
 
@@ -17,6 +24,14 @@ Verdict = Literal["same", "faster", "slower", "ambiguous", "missing", "failed"]
 """Of B relative to A. Missing: one side has no such row. Failed: a process gave no figure."""
 
 VERDICTS: tuple[Verdict, ...] = ("same", "faster", "slower", "ambiguous", "missing", "failed")
+
+ERRORS: dict[str, type[DatbenchError]] = {
+    "slower": CheckFailed,  # a regression is one whatever the other rows are
+    "failed": MeasurementError,
+    "missing": MissingError,
+    "ambiguous": AmbiguousError,
+}
+"""The error of each verdict, in the order in which they decide."""
 
 SideName = Literal["A", "B"]
 

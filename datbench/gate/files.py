@@ -9,13 +9,11 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-from ..compare.files import check_seconds
+from ..compare.files import check_seconds, of_results
 from ..errors import MissingError, UsageError
-from ..memory.records import MemoryRow
 from ..records import Results, checked, document, load
 from ..setting import How
-from ..timing.records import ThroughputRow
-from .records import WHATS, Baseline, Key, TimeBaseline, What, key, order
+from .records import WHATS, Baseline, TimeBaseline, What, key, order
 
 KINDS = ("baseline", "memory", "throughput")
 """Kinds of result files that a gate compares."""
@@ -88,64 +86,71 @@ def _rows(found: Results) -> list[Baseline]:
 
 
 def _check_time(row: TimeBaseline, where: str) -> None:
+    """Whether a time can be, and can be measured again."""
     for seconds in row.seconds:
         check_seconds(seconds, f"{where}: seconds")
-    gpus = row.how.get("gpus", 1)
+    how = dict(row.how)
+    gpus = how.pop("gpus", 1)
     if type(gpus) is not int or gpus < 1:
         raise UsageError(f"{where}: how.gpus: must be a number from 1, not {gpus!r:.40}.")
-    how = {name: each for name, each in row.how.items() if name != "gpus"}
     for problem in checked(How, how, "how")[1]:
         raise UsageError(f"{where}: {problem}.")
     if row.setting.device == "meta":
         raise UsageError(f"{where}: setting.device: nothing takes time on meta.")
 
 
-def unique(rows: Sequence[Baseline], name: str) -> dict[Key, Baseline]:
-    """Rows by what they are of.
+def unique(rows: Sequence[Baseline], name: str) -> None:
+    """Whether there is one row of each thing.
 
     Raises:
         UsageError: one is there twice.
     """
-    found: dict[Key, Baseline] = {}
+    found = set()
     for row in rows:
         if key(row) in found:
             raise UsageError(
                 f"{name} holds {row.model} at {row.setting.resolution} ({row.what}) twice."
             )
-        found[key(row)] = row
-    return found
+        found.add(key(row))
 
 
-def read_results(path: Path) -> tuple[list[Baseline], frozenset[What]]:
-    """The rows of a result file as a baseline has them, and what such a file speaks of.
+def read_results(files: Sequence[Path]) -> tuple[list[Baseline], set[What]]:
+    """The rows of result files as a baseline has them, and what such files speak of.
 
     Raises:
-        UsageError: it cannot be read, or is of a kind that no baseline holds.
+        UsageError: one cannot be read, is of a kind that no baseline holds, or a row stands twice.
     """
-    results = load(path)
+    rows: list[Baseline] = []
+    given: set[What] = set()
+    for path in files:
+        results = load(path)
+        found = _baselines(results, path)
+        rows += found
+        if results.kind == "baseline":
+            given |= {row.what for row in found} or set(WHATS)
+        else:
+            given.add("memory" if results.kind == "memory" else "time")
+    unique(rows, " and ".join(map(str, files)))
+    return rows, given
+
+
+def _baselines(results: Results, path: Path) -> list[Baseline]:
+    """Results as rows of a baseline."""
     if results.kind not in KINDS:
         raise UsageError(
             f"{path} holds {results.kind!r}; a gate takes {', '.join(KINDS)}. Counts need no file: "
             "they are computed."
         )
-    # torch is imported here: a file that is wrong is refused before that.
-    from ..compare.files import of_results
-    from .compute import simulated
-    from .verdicts import timed
-
     if results.kind == "baseline":
-        rows = _rows(results)
-        return rows, frozenset(row.what for row in rows) or frozenset(WHATS)
-    if results.kind == "throughput":
-        of_results(results, path)  # says what cannot be, and mixed machines
-    found: list[Baseline] = []
-    for row, here in zip(results.rows, results.measured_in, strict=True):
-        if isinstance(row, MemoryRow):
-            found.append(simulated(row))
-        else:
-            assert isinstance(row, ThroughputRow)
-            found.append(timed(row, here))
-    return found, frozenset[What](["memory" if results.kind == "memory" else "time"])
+        return _rows(results)
+    from .baseline import simulated, timed
+
+    if results.kind == "memory":
+        return [simulated(row) for row in results.rows]
+    of_results(results, path)  # says what cannot be, and mixed machines
+    return [
+        timed(row, here) for row, here in zip(results.rows, results.measured_in, strict=True)
+    ]
 
 
 def text_of(rows: Sequence[Baseline], environment: dict[str, Any]) -> str:
@@ -161,22 +166,18 @@ _CLOSED = ("setting", "recipe", "how", "environment")
 
 
 def _lines(value: Any, level: int, name: str = "") -> str:
-    short = json.dumps(value, ensure_ascii=False, allow_nan=False)
-    if (
-        level == _OPEN
-        or name in _CLOSED
-        or not isinstance(value, (Mapping, list, tuple))
-        or not value
-    ):
-        return short
-    indent = "  " * (level + 1)
+    nested = isinstance(value, (Mapping, list, tuple)) and value
+    if not nested or level == _OPEN or name in _CLOSED:
+        return json.dumps(value, ensure_ascii=False, allow_nan=False)
     if isinstance(value, Mapping):
+        opening, closing = "{", "}"
         parts = [
-            f"{indent}{json.dumps(key, ensure_ascii=False)}: {_lines(inner, level + 1, key)}"
+            f"{json.dumps(key, ensure_ascii=False)}: {_lines(inner, level + 1, key)}"
             for key, inner in value.items()
         ]
-        opening, closing = "{", "}"
     else:
-        parts = [f"{indent}{_lines(inner, level + 1)}" for inner in value]
         opening, closing = "[", "]"
-    return "\n".join([opening, ",\n".join(parts), "  " * level + closing])
+        parts = [_lines(inner, level + 1) for inner in value]
+    indent = "  " * (level + 1)
+    entries = ",\n".join(f"{indent}{part}" for part in parts)
+    return f"{opening}\n{entries}\n{'  ' * level}{closing}"

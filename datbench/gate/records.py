@@ -8,11 +8,9 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, TypeAlias, TypeVar
 
-from ..errors import FieldError
-from ..setting import PLAIN, Count, MemoryMode, Recipe, Setting
-
-# Entries of many blocks under one name where they are equal, and by themselves again.
-
+from ..compare.records import ERRORS as COMPARE_ERRORS
+from ..errors import CheckFailed, DatbenchError, FieldError
+from ..setting import PLAIN, Count, MemoryMode, Recipe, Setting, describe
 
 V = TypeVar("V")
 
@@ -244,24 +242,15 @@ def order(row: Baseline) -> tuple[Any, ...]:
 
 
 def detail_of(row: Baseline) -> str:
-    """What a row is of besides its model and input, in words."""
-    s = row.setting
-    parts = [f"batch {s.batch}"]
-    if isinstance(row, CountBaseline):
-        parts.append("forward and backward" if s.backward else "forward")
-    elif isinstance(row, MemoryBaseline):
-        parts += [row.mode, row.recipe.optimizer or "", row.recipe.autocast or ""]
-        parts.append(
-            f"{row.recipe.checkpointing} checkpointing" if row.recipe.checkpointing else ""
-        )
-    else:
-        parts += [s.device, str(row.how.get("mode", ""))]
-    parts += [
-        s.dtype if s.dtype != "float32" else "",
-        f"{s.attention} attention" if s.attention != "eager" else "",
-        "features" if s.features else "",
-    ]
-    return ", ".join(part for part in parts if part)
+    """What a row is of besides its model and input, in words; what is usual is not said."""
+    left_out = ["resolution"]
+    left_out += [name for name, value in _USUAL if getattr(row.setting, name) == value]
+    # Exact rows are the same on every device.
+    left_out += [] if isinstance(row, TimeBaseline) else ["device"]
+    return describe(row, *left_out)
+
+
+_USUAL = (("dtype", "float32"), ("attention", "eager"))
 
 
 # The verdicts of a gate, as plain values.
@@ -320,8 +309,8 @@ class GateRow:
     high: float | None = None
 
 
-CODES: dict[Verdict, int] = {"changed": 1, "slower": 1, "failed": 5, "missing": 3, "ambiguous": 4}
-"""Exit codes, in the order in which they decide."""
+ERRORS: dict[str, type[DatbenchError]] = {"changed": CheckFailed, **COMPARE_ERRORS}
+"""The error of each verdict, in the order in which they decide."""
 
 
 def deciding(rows: Sequence[GateRow], allow_fewer: bool = False) -> list[GateRow]:
@@ -331,8 +320,8 @@ def deciding(rows: Sequence[GateRow], allow_fewer: bool = False) -> list[GateRow
         allow_fewer: what only fell, in total and at every place, is no failure.
     """
     left = [row for row in rows if not (allow_fewer and only_fell(row))]
-    for code in dict.fromkeys(CODES.values()):
-        found = [row for row in left if CODES.get(row.verdict) == code]
+    for error in dict.fromkeys(ERRORS.values()):
+        found = [row for row in left if ERRORS.get(row.verdict) is error]
         if found:
             return found
     return []

@@ -4,17 +4,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, replace
-from typing import Any, TypeVar
+from dataclasses import replace
+from typing import Any
 
 from ..compare.decide import decide_samples
-from ..compare.files import KEPT, SAMPLING
-from ..compare.records import FLOOR, LEVEL
+from ..compare.records import FLOOR, LEVEL, side_by_side
 from ..counting.conventions import CONVENTIONS
-from ..machine import HARDWARE, SOFTWARE
-from ..models.resolve import resolve
-from ..setting import How
-from ..timing.records import ProcessTiming, ThroughputRow
+from ..machine import HARDWARE, SOFTWARE, short
+from .baseline import DECISIVE
 from .records import (
     PHASES,
     RENAMED,
@@ -26,16 +23,16 @@ from .records import (
     MemoryBaseline,
     TimeBaseline,
     Verdict,
-    Work,
     detail_of,
     fold,
     unfold,
 )
 
-V = TypeVar("V")
+Figures = Mapping[str, Mapping[str, int | str | None]]
+"""By place, what is there: a quantity of work or bytes, or a shape."""
 
-Moves = dict[str, tuple[Change, ...]]
-"""Changes by place."""
+BACKWARD = " backward"
+"""How the quantities of the backward end."""
 
 
 def judged(before: Baseline, now: Baseline, elsewhere: str = "") -> GateRow:
@@ -54,14 +51,13 @@ def judged(before: Baseline, now: Baseline, elsewhere: str = "") -> GateRow:
 
 
 def _counts(before: CountBaseline, now: CountBaseline, elsewhere: str) -> GateRow:
-    phases = [phase for phase in PHASES if all(_has(row, phase) for row in (before, now))]
+    phases = [phase for phase in PHASES if _has(before, phase) and _has(now, phase)]
     totals, absent = _totals(before, now)
-    places = _places(before, now, phases)
-    unknown = [
-        Change(name, "calls without a rule", before.unknown.get(name), now.unknown.get(name))
-        for name in dict.fromkeys((*before.unknown, *now.unknown))
-        if before.unknown.get(name) != now.unknown.get(name)
+    places = [
+        *_moved(_works(before, phases), _works(now, phases)),
+        *_moved(_shapes(before), _shapes(now)),
     ]
+    unknown = list(_changes("calls without a rule", before.unknown, now.unknown))
     row = _row(before, totals, [*places, *unknown], "; ".join(absent))
     more = [name for name, calls in now.unknown.items() if calls > before.unknown.get(name, 0)]
     if more:
@@ -69,14 +65,10 @@ def _counts(before: CountBaseline, now: CountBaseline, elsewhere: str) -> GateRo
         return replace(row, verdict="failed", direction="", reason=reason)
     if absent and row.verdict == "same":
         return replace(row, verdict="missing")
-    if elsewhere and row.verdict == "changed" and not unknown:
-        sizes_and_forward = [c for c in (*totals, *places) if not c.quantity.endswith(BACKWARD)]
-        return row if sizes_and_forward else _not_compared(row, elsewhere)
+    backward = all(change.quantity.endswith(BACKWARD) for change in (*totals, *places))
+    if elsewhere and row.verdict == "changed" and not unknown and backward:
+        return _not_compared(row, elsewhere)
     return row
-
-
-BACKWARD = " backward"
-"""How the quantities of the backward end."""
 
 
 def _not_compared(row: GateRow, elsewhere: str) -> GateRow:
@@ -90,12 +82,12 @@ def _has(row: CountBaseline, phase: str) -> bool:
 
 def _totals(before: CountBaseline, now: CountBaseline) -> tuple[list[Change], list[str]]:
     """Sizes and totals that changed; and what one side alone has, in words."""
-    totals = _numbers(before, now, "params", "frozen", "buffers")
+    totals = _sizes(before, now, "params", "frozen", "buffers")
     absent: dict[str, list[str]] = {}
     for phase in PHASES:
-        sides = [(row, _has(row, phase)) for row in (before, now)]
-        if sides[0][1] != sides[1][1]:
-            absent.setdefault(_side(sides[0][1]), []).append(f"the {phase}")
+        was_there, is_there = _has(before, phase), _has(now, phase)
+        if was_there != is_there:
+            absent.setdefault(_side(was_there), []).append(f"the {phase}")
             continue
         for name in dict.fromkeys((*CONVENTIONS, *before.totals, *now.totals)):
             old, new = (row.totals.get(name, {}).get(phase) for row in (before, now))
@@ -111,21 +103,39 @@ def _side(of_before: bool) -> str:
     return "the baseline" if of_before else "what is compared with it"
 
 
-def _places(before: CountBaseline, now: CountBaseline, phases: list[str]) -> list[Change]:
-    tensors = _renamed_or(_shapes, unfold(before.tensors), unfold(now.tensors))
-    works = [_of_phases(unfold(row.operators), phases) for row in (before, now)]
-    return [*_folded(_renamed_or(_work, *works)), *_folded(tensors)]
+def _works(row: CountBaseline, phases: Sequence[str]) -> Figures:
+    """The work of each place in these phases."""
+    found = {
+        place: {
+            kind if phase == "forward" else f"{kind} {phase}": amount
+            for phase in phases
+            for kind, amount in work.get(phase, {}).items()
+        }
+        for place, work in unfold(row.operators).items()
+    }
+    return {place: work for place, work in found.items() if work}
+
+
+def _shapes(row: CountBaseline) -> Figures:
+    return {name: {"shape": shape} for name, shape in unfold(row.tensors).items()}
 
 
 def _memory(before: MemoryBaseline, now: MemoryBaseline) -> GateRow:
-    totals = _numbers(before, now, "peak", "after_forward", "at_end")
-    for line in dict.fromkeys((*before.lines, *now.lines)):
-        old, new = before.lines.get(line, {}), now.lines.get(line, {})
+    totals = _sizes(before, now, "peak", "after_forward", "at_end")
+    for line, old, new in side_by_side(before.lines, now.lines):
         for name, word in (("amount", ""), ("at_peak", " at the peak")):
-            if old.get(name) != new.get(name):
-                totals.append(Change("", f"{line}{word}", old.get(name), new.get(name)))
-    parts = _renamed_or(_part, unfold(before.parts), unfold(now.parts))
-    return _row(before, totals, _folded(parts), "")
+            was, is_ = (old or {}).get(name), (new or {}).get(name)
+            if was != is_:
+                totals.append(Change("", f"{line}{word}", was, is_))
+    return _row(before, totals, _moved(_parts(before), _parts(now)), "")
+
+
+def _parts(row: MemoryBaseline) -> Figures:
+    words = {"tensors": "tensors kept", "kept": "bytes kept", "at_peak": "bytes at the peak"}
+    return {
+        place: {word: part.get(name) for name, word in words.items()}
+        for place, part in unfold(row.parts).items()
+    }
 
 
 def _row(before: Baseline, totals: list[Change], places: list[Change], reason: str) -> GateRow:
@@ -139,16 +149,8 @@ def _row(before: Baseline, totals: list[Change], places: list[Change], reason: s
             "operator's name"
         )
         reason = f"{said}; {reason}" if reason else said
-    return GateRow(
-        before.what,
-        before.model,
-        before.setting,
-        verdict,
-        detail_of(before),
-        direction,
-        changes,
-        reason,
-    )
+    what, model, setting = before.what, before.model, before.setting
+    return GateRow(what, model, setting, verdict, detail_of(before), direction, changes, reason)
 
 
 def _direction(totals: list[Change]) -> Direction:
@@ -164,36 +166,45 @@ def _direction(totals: list[Change]) -> Direction:
     return "more" if signs == {True} else "fewer"
 
 
-def _numbers(before: Any, now: Any, *names: str) -> list[Change]:
-    found = []
-    for name in names:
-        old, new = getattr(before, name), getattr(now, name)
-        if old != new:
-            found.append(Change("", name, old, new))
-    return found
+def _sizes(before: Baseline, now: Baseline, *names: str) -> list[Change]:
+    """Figures of the whole model that changed."""
+    pairs = ((name, getattr(before, name), getattr(now, name)) for name in names)
+    return [Change("", name, was, is_) for name, was, is_ in pairs if was != is_]
 
 
-def _renamed_or(describe: Any, before: Mapping[str, V], now: Mapping[str, V]) -> Moves:
-    """What differs by place; where each place that went has an equal that came, they were renamed.
+def _changes(quantity: str, before: Mapping[str, Any], now: Mapping[str, Any]) -> Iterator[Change]:
+    """One quantity of every place where it changed."""
+    for place, was, is_ in side_by_side(before, now):
+        if was != is_:
+            yield Change(place, quantity, was, is_)
 
-    Equals are paired in the order in which they stand.
+
+def _moved(before: Figures, now: Figures) -> list[Change]:
+    """What differs by place, equal ones of many blocks as one.
+
+    Where each place that went has an equal that came, they were renamed. Equals are paired in the
+    order in which they stand.
     """
     gone = {place: value for place, value in before.items() if place not in now}
     came = {place: value for place, value in now.items() if place not in before}
     renamed = _pairs(gone, came)
-    found: Moves = {}
-    for place in dict.fromkeys((*before, *now)):
-        if renamed is not None and (place in gone or place in came):
-            if place in gone:
-                found[place] = (Change("", RENAMED, *_apart(place, renamed[place])),)
+    found: dict[str, tuple[Change, ...]] = {}
+    for place, old, new in side_by_side(before, now):
+        if renamed is not None and place in came:
             continue
-        old, new = before.get(place), now.get(place)
-        if old != new:
-            found[place] = tuple(describe(old, new))
-    return found
+        if renamed is not None and place in gone:
+            found[place] = (Change("", RENAMED, *_apart(place, renamed[place])),)
+        elif old != new:
+            figures = side_by_side(old or {}, new or {})
+            found[place] = tuple(
+                Change("", *figure) for figure in figures if figure[1] != figure[2]
+            )
+    return [
+        replace(change, place=place) for place, changes in fold(found).items() for change in changes
+    ]
 
 
-def _pairs(gone: Mapping[str, V], came: Mapping[str, V]) -> dict[str, str] | None:
+def _pairs(gone: Figures, came: Figures) -> dict[str, str] | None:
     """The new name of each that went; None if one has no equal."""
     if len(gone) != len(came):
         return None
@@ -224,104 +235,8 @@ def _apart(old: str, new: str) -> tuple[str, str]:
     return ".".join(a), ".".join(b)
 
 
-def _folded(moves: Moves) -> list[Change]:
-    """Changes with their places, equal ones of many blocks as one."""
-    return [
-        Change(place, change.quantity, change.before, change.after)
-        for place, changes in fold(moves).items()
-        for change in changes
-    ]
-
-
-def _shapes(old: str | None, new: str | None) -> Iterator[Change]:
-    yield Change("", "shape", old, new)
-
-
-def _work(old: Work | None, new: Work | None) -> Iterator[Change]:
-    for phase in dict.fromkeys((*(old or {}), *(new or {}))):
-        was, now = (old or {}).get(phase, {}), (new or {}).get(phase, {})
-        for kind in dict.fromkeys((*was, *now)):
-            if was.get(kind) != now.get(kind):
-                word = kind if phase == "forward" else f"{kind} {phase}"
-                yield Change("", word, was.get(kind), now.get(kind))
-
-
-def _part(old: dict[str, int] | None, new: dict[str, int] | None) -> Iterator[Change]:
-    words = {"tensors": "tensors kept", "kept": "bytes kept", "at_peak": "bytes at the peak"}
-    for name, word in words.items():
-        was, now = (old or {}).get(name), (new or {}).get(name)
-        if was != now:
-            yield Change("", word, was, now)
-
-
-def _of_phases(works: Mapping[str, Work], phases: list[str]) -> dict[str, Work]:
-    """Without the phases that only one side has."""
-    found = {
-        place: {phase: work[phase] for phase in phases if phase in work}
-        for place, work in works.items()
-    }
-    return {place: work for place, work in found.items() if work}
-
-
-# Times of a baseline: only on the machine that they were measured on, by ranks of processes.
-
-
-def timed(row: ThroughputRow, environment: Mapping[str, Any]) -> TimeBaseline:
-    """What a baseline keeps of a measured row.
-
-    Args:
-        environment: of the file, where the processes do not say theirs.
-    """
-    ended = [process for process in row.processes if process.outcome == "measured"]
-    seconds = tuple(process.timing.median for process in ended if process.timing is not None)
-    bad = next((p for p in row.processes if p.outcome not in KEPT), None)
-    reason = None
-    if bad is not None:
-        reason = f"{bad.outcome}: {bad.reason}" if bad.reason else bad.outcome
-    elif mixed := [name for name in DECISIVE if len(_distinct(ended, name)) > 1]:
-        reason = f"its processes ran with several versions of {' and '.join(mixed)}"
-    elif len(seconds) < len(ended):
-        reason = "a process was measured, and its file holds no time of it"
-    elif not seconds:
-        reason = f"{row.outcome}: {row.reason or 'no process has ended'}"
-    how = {name: value for name, value in asdict(row.how).items() if name not in SAMPLING}
-    found = next((process.environment for process in ended if process.environment), environment)
-    kept = {name: found[name] for name in (*HARDWARE, *SOFTWARE) if name in found}
-    threads = sorted({process.threads for process in ended if process.threads is not None})
-    return TimeBaseline(
-        row.model,
-        row.setting,
-        how | {"gpus": row.gpus},
-        seconds,
-        kept | {"threads": threads},
-        reason,
-    )
-
-
-def measured_again(row: TimeBaseline) -> TimeBaseline:
-    """Measure the row in as many fresh processes as the baseline has.
-
-    Raises:
-        DatbenchError: there is no such model, or it cannot be measured here.
-        KeyboardInterrupt: somebody ended it.
-    """
-    from ..machine import environment
-    from ..timing.rows import measure_rows
-
-    known = {name: value for name, value in row.how.items() if name != "gpus"}
-    found = measure_rows(
-        [(resolve(row.model), row.setting)],
-        How(**known),
-        processes=len(row.seconds),
-        gpus=row.how.get("gpus", 1),
-    )
-    if found.interrupted:
-        raise KeyboardInterrupt
-    return timed(found.rows[0], environment())
-
-
 def judged_times(before: TimeBaseline, now: TimeBaseline) -> GateRow:
-    """The verdict on two rows of one key."""
+    """The verdict on two rows of one key: only of one machine, by ranks of processes."""
     plain = GateRow("time", before.model, before.setting, "failed", detail_of(before))
     if now.reason is not None or before.reason is not None:
         return replace(plain, reason=str(now.reason or before.reason))
@@ -334,31 +249,19 @@ def judged_times(before: TimeBaseline, now: TimeBaseline) -> GateRow:
     if other:
         return replace(plain, verdict="missing", reason=f"{'; '.join(other)}: not compared")
     # Of one setting, so that seconds a call compare as seconds an image do.
-    decision = decide_samples(_logs(before), _logs(now), FLOOR, LEVEL)
-    verdict: Verdict = "failed" if decision.verdict == "failed" else decision.verdict
-    doubts = _software(before, now, SOFTWARE)
+    old, new = ([math.log(seconds) for seconds in row.seconds] for row in (before, now))
+    decision = decide_samples(old, new, FLOOR, LEVEL)
+    reasons = [decision.reason] if decision.reason else []
     if decision.needed is not None:
-        doubts.insert(0, f"{decision.needed} processes of each side would settle it")
+        reasons.append(f"{decision.needed} processes of each side would settle it")
     return replace(
         plain,
-        verdict=verdict,
-        reason="; ".join([*([decision.reason] if decision.reason else []), *doubts]),
+        verdict=decision.verdict,
+        reason="; ".join([*reasons, *_software(before, now, SOFTWARE)]),
         ratio=decision.ratio,
         low=decision.low,
         high=decision.high,
     )
-
-
-def _logs(row: TimeBaseline) -> list[float]:
-    return [math.log(seconds) for seconds in row.seconds]
-
-
-DECISIVE = ("torch", "cuda")
-"""Software whose times are those of another program; the rest may differ, and is said."""
-
-
-def _distinct(processes: Sequence[ProcessTiming], name: str) -> set[str]:
-    return {str(each.environment[name]) for each in processes if name in each.environment}
 
 
 def _software(before: TimeBaseline, now: TimeBaseline, names: Sequence[str]) -> list[str]:
@@ -374,20 +277,12 @@ def _machines(before: TimeBaseline, now: TimeBaseline) -> list[str]:
     """What says that these are two machines, in words."""
     on_gpu = before.setting.device.startswith("cuda")
     # A CPU's time does not depend on the GPUs beside it, nor a GPU's on the threads.
-    names = [name for name in HARDWARE if on_gpu or name != "gpus"]
-    names += [] if on_gpu else ["threads"]
+    names = HARDWARE if on_gpu else [*(name for name in HARDWARE if name != "gpus"), "threads"]
     one, other = before.environment, now.environment
     if "processor" not in one or "processor" not in other:
         return ["a side does not say what it was measured on"]
     return [
-        f"{name} {_short(one.get(name))} there, {_short(other.get(name))} here"
+        f"{name} {short(one.get(name))} there, {short(other.get(name))} here"
         for name in names
         if one.get(name) != other.get(name)
     ]
-
-
-def _short(value: Any) -> str:
-    if isinstance(value, list):
-        names = [str(v.get("name") if isinstance(v, dict) else v) for v in value]
-        return ", ".join(names) or "none"
-    return str(value)

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 from .. import units
-from ..render.table import Column, Table, Value
+from ..render.table import Column, Table
 from .records import Baseline, Change, GateRow, detail_of
 
 PLACES = 12
@@ -21,79 +22,65 @@ _STYLES = {
     "ambiguous": "yellow",
 }
 
+_PLACE = (
+    Column("model", "model"),
+    Column("resolution", "input", value="setting.resolution"),
+    Column("what", "what"),
+    Column(
+        "detail", "of", value=lambda row: row.detail if isinstance(row, GateRow) else detail_of(row)
+    ),
+)
+"""Which row it is: of a gate, or of a baseline."""
 
-def gate_tables(rows: Sequence[GateRow], baseline: str, notes: Sequence[str] = ()) -> list[Table]:
+_PLURALS = {"count": "counts", "memory": "ledgers", "time": "times"}
+
+
+def tables(rows: Sequence[GateRow], baseline: str, notes: Sequence[str] = ()) -> list[Table]:
     """How many rows have which verdict, those that are not the same, and what changed in them."""
-    tables = [_summary(rows, baseline, tuple(notes))]
     other = [row for row in rows if row.verdict != "same"]
+    found = [_summary(rows, baseline, notes)]
     if other:
-        tables.append(_verdicts(other))
-    return [*tables, *(_changes(row) for row in other if row.changes)]
+        found.append(verdicts_table(other, "What is not the same"))
+    return [*found, *(_changes(row) for row in other if row.changes)]
 
 
-def _summary(rows: Sequence[GateRow], baseline: str, notes: tuple[str, ...]) -> Table:
-    plural = {"count": "counts", "memory": "ledgers", "time": "times"}
-    whats = [what for what in plural if any(row.what == what for row in rows)]
-    seen = [v for v in _STYLES if v == "same" or any(row.verdict == v for row in rows)]
-    columns = (
-        Column("what", "compared"),
-        *(Column(verdict, verdict, units.integer) for verdict in seen),
-    )
-    values: list[tuple[Value, ...]] = [
-        (
-            plural[what],
-            *(sum(row.what == what and row.verdict == verdict for row in rows) for verdict in seen),
-        )
-        for what in whats
-    ]
-    return Table(columns, tuple(values), f"{baseline}: {_said_of(rows)}", notes)
-
-
-def _said_of(rows: Sequence[GateRow]) -> str:
-    if not rows:
-        return "nothing was compared"
+def _summary(rows: Sequence[GateRow], baseline: str, notes: Sequence[str]) -> Table:
     counts = {verdict: sum(row.verdict == verdict for row in rows) for verdict in _STYLES}
+    said = ", ".join(f"{count} {verdict}" for verdict, count in counts.items() if count)
     if counts["same"] == len(rows):
-        return "nothing has changed"
-    return ", ".join(f"{count} {verdict}" for verdict, count in counts.items() if count)
+        said = "nothing has changed" if rows else "nothing was compared"
 
+    def number(verdict: str) -> Column:
+        def count(what: str) -> int:
+            return sum(row.what == what and row.verdict == verdict for row in rows)
 
-def _verdicts(rows: Sequence[GateRow]) -> Table:
+        return Column(verdict, verdict, units.integer, count)
+
     columns = (
-        Column("model", "model"),
-        Column("resolution", "input"),
-        Column("what", "what"),
-        Column("detail", "of"),
+        Column("what", "compared", value=_PLURALS.get),
+        *(number(verdict) for verdict, count in counts.items() if verdict == "same" or count),
+    )
+    whats = [what for what in _PLURALS if any(row.what == what for row in rows)]
+    return Table.of(columns, whats, f"{baseline}: {said}", notes)
+
+
+def verdicts_table(rows: Sequence[GateRow], title: str = "") -> Table:
+    """One line a row of the gate."""
+
+    def optional(name: str, title: str, text: Any = None, value: Any = None) -> Column:
+        column = Column(name, title, text, value)
+        return Column(name, title, text, value, hidden=not any(map(column.of, rows)))
+
+    columns = (
+        *_PLACE,
         Column("verdict", "verdict", style=lambda text: _STYLES.get(text, "")),
-        Column("direction", "direction", hidden=not any(row.direction for row in rows)),
-        Column("changes", "changes", units.integer, hidden=not any(row.changes for row in rows)),
-        Column("headline", "most of all", hidden=not any(_headline(row) for row in rows)),
-        Column("reason", "reason", hidden=not any(row.reason for row in rows)),
+        optional("direction", "direction", None, lambda row: row.direction or None),
+        optional("changes", "changes", units.integer, lambda row: len(row.changes)),
+        optional("headline", "most of all", None, _headline),
+        optional("reason", "reason", None, lambda row: row.reason or None),
+        *(Column(name, name, hidden=True) for name in ("ratio", "low", "high")),
     )
-    return Table(columns, tuple(map(_values, rows)), "What is not the same")
-
-
-def for_machines(rows: Sequence[GateRow]) -> Table:
-    """One line a row of the gate, those that are the same too."""
-    names = ("model", "resolution", "what", "detail", "verdict", "direction")
-    numbers = ("changes", "headline", "reason", "ratio", "low", "high")
-    columns = tuple(Column(name, name) for name in (*names, *numbers))
-    values = tuple((*_values(row), row.ratio, row.low, row.high) for row in rows)
-    return Table(columns, values)
-
-
-def _values(row: GateRow) -> tuple[Value, ...]:
-    return (
-        row.model,
-        str(row.setting.resolution),
-        row.what,
-        row.detail,
-        row.verdict,
-        row.direction or None,
-        len(row.changes),
-        _headline(row),
-        row.reason or None,
-    )
+    return Table.of(columns, rows, title)
 
 
 def _headline(row: GateRow) -> str | None:
@@ -108,32 +95,34 @@ def _headline(row: GateRow) -> str | None:
 
 def _changes(row: GateRow) -> Table:
     columns = (
-        Column("place", "module and operator"),
+        Column("place", "module and operator", value=lambda each: _short(each.place) or "(whole)"),
         Column("quantity", "figure"),
-        Column("before", "was"),
-        Column("after", "is"),
-        Column("difference", "difference"),
+        Column("before", "was", value=lambda each: _said(each.before)),
+        Column("after", "is", value=lambda each: _said(each.after)),
+        Column("difference", "difference", value=_difference),
     )
     totals = [change for change in row.changes if not change.place]
-    places = [change for change in row.changes if change.place]
-    shown = [*totals, *places[:PLACES]]
-    values = tuple(
-        (
-            _short(change.place) or "(whole)",
-            change.quantity,
-            _said(change.before),
-            _said(change.after),
-            _difference(change),
-        )
-        for change in shown
-    )
+    shown = [*totals, *[change for change in row.changes if change.place][:PLACES]]
     more = len(row.changes) - len(shown)
-    notes = (f"And {more} more places; --format json has them all.",) if more else ()
+    notes = [f"And {more} more places; --format json has them all."] if more else []
     title = f"{row.model} at {row.setting.resolution}, {row.what} ({row.detail}): what changed"
-    return Table(columns, values, title, notes)
+    return Table.of(columns, shown, title, notes)
 
 
-def sentence(change: Change) -> str:
+def complaint(bad: Sequence[GateRow]) -> str:
+    """The rows that decide, in a sentence: the first, and what changed in it."""
+    first = bad[0]
+    more = f", and {len(bad) - 1} more" if len(bad) > 1 else ""
+    changes = sorted(first.changes, key=lambda change: not change.place)  # places tell most
+    why = first.reason or (_sentence(changes[0]) if changes else "")
+    said = (
+        f"{first.model} at {first.setting.resolution} ({first.what}, {first.detail}) is "
+        f"{first.verdict}{more}"
+    )
+    return f"{': '.join(filter(None, (said, why))).rstrip('.')}."
+
+
+def _sentence(change: Change) -> str:
     """A change in words: where, what, was and is."""
     where = f"{_short(change.place)}: " if change.place else ""
     was, now = (_said(value) or "-" for value in (change.before, change.after))
@@ -156,9 +145,7 @@ def _difference(change: Change) -> str:
         return "gone"
     if isinstance(old, str) or isinstance(new, str):
         return f"{old} -> {new}"
-    difference = new - old
-    share = f" ({100 * difference / old:+.3g} %)" if old else ""
-    return f"{difference:+,}{share}"
+    return units.change(old, new)
 
 
 def update_tables(
@@ -166,24 +153,32 @@ def update_tables(
 ) -> list[Table]:
     """What writing a baseline changes in it: old beside new, rows that came and that went."""
     moved = [row for row in rows if row.changes or row.verdict not in ("same", "faster")]
-    lines: list[tuple[Value, ...]] = [
-        (word, row.model, str(row.setting.resolution), row.what, detail_of(row))
-        for word, listed in (("new", came), ("removed", gone))
-        for row in listed
-    ]
-    lines += [
-        ("changed", row.model, str(row.setting.resolution), row.what, row.detail) for row in moved
-    ]
-    columns = tuple(
-        Column(key, title)
-        for key, title in (
-            ("change", "change"),
-            ("model", "model"),
-            ("resolution", "input"),
-            ("what", "what"),
-            ("detail", "of"),
-        )
+    listed = (("new", came), ("removed", gone), ("changed", moved))
+    lines = tuple(
+        (word, *(column.of(row) for column in _PLACE)) for word, group in listed for row in group
     )
     same = len(rows) - len(moved)
     title = f"{name}: {len(came)} new, {len(moved)} changed, {len(gone)} removed, {same} the same"
-    return [Table(columns, tuple(lines), title), *(_changes(row) for row in moved if row.changes)]
+    table = Table((Column("change", "change"), *_PLACE), lines, title)
+    return [table, *(_changes(row) for row in moved if row.changes)]
+
+
+def baseline_table(rows: Sequence[Baseline]) -> Table:
+    """What a baseline holds, in figures that people know."""
+
+    def forward(row: Baseline) -> int | None:
+        return row.totals.get("fvcore", {}).get("forward") if row.what == "count" else None
+
+    columns = (
+        *_PLACE,
+        Column("params", "params (M)", units.mega, lambda row: getattr(row, "params", None)),
+        Column("macs", "GMACs forward (fvcore)", units.giga, forward),
+        Column("peak_bytes", "peak", units.size, lambda row: getattr(row, "peak", None)),
+        Column(
+            "processes",
+            "processes",
+            units.integer,
+            lambda row: len(row.seconds) if row.what == "time" else None,
+        ),
+    )
+    return Table.of(columns, rows, "Baseline")

@@ -351,21 +351,6 @@ def _put(out: Path, files: Files) -> None:
         shutil.rmtree(beside, ignore_errors=True)
 
 
-def summarise(path: str | None, text: str) -> None:
-    """Append to the job summary of GitHub Actions, where there is one.
-
-    Raises:
-        DatbenchError: the system refused.
-    """
-    if not path:
-        return
-    try:
-        with open(path, "a", encoding="utf-8", errors="backslashreplace") as file:
-            file.write(text + "\n")
-    except OSError as error:
-        raise DatbenchError(f"could not write the job summary {path}: {error.strerror}.") from error
-
-
 # Where a report's tables are compared: here, or in a process of their own meanwhile.
 
 

@@ -7,7 +7,6 @@ from typing import Any
 
 from .. import units
 from ..errors import UsageError
-from ..gate.records import Baseline, CountBaseline, MemoryBaseline, detail_of
 from ..records import Results, document, flat, flat_rows, parse
 from ..render.table import Column, Table, Value
 
@@ -143,33 +142,15 @@ def _points(rows: Sequence[Any], results: Results, one: bool) -> Tables:
 
 
 def _gate(rows: Sequence[Any], results: Results, one: bool) -> Tables:
-    from ..gate.view import for_machines, gate_tables
+    from ..gate.view import tables, verdicts_table
 
-    return [for_machines(rows)] if one else gate_tables(rows, "gate")
-
-
-def _baseline(rows: Sequence[Baseline], results: Results, one: bool) -> Tables:
-    """What a baseline holds, in figures that people know."""
-    columns = (
-        Column("model", "model"),
-        Column("resolution", "input"),
-        Column("what", "what"),
-        Column("detail", "of"),
-        Column("params", "params (M)", units.mega),
-        Column("macs", "GMACs forward (fvcore)", units.giga),
-        Column("peak_bytes", "peak", units.size),
-        Column("processes", "processes", units.integer),
-    )
-    return [Table(columns, tuple(map(_baseline_row, rows)), "Baseline")]
+    return [verdicts_table(rows)] if one else tables(rows, "gate")
 
 
-def _baseline_row(row: Baseline) -> tuple[Value, ...]:
-    common = (row.model, str(row.setting.resolution), row.what, detail_of(row))
-    if isinstance(row, CountBaseline):
-        return (*common, row.params, row.totals.get("fvcore", {}).get("forward"), None, None)
-    if isinstance(row, MemoryBaseline):
-        return (*common, None, None, row.peak, None)
-    return (*common, None, None, None, len(row.seconds))
+def _baseline(rows: Sequence[Any], results: Results, one: bool) -> Tables:
+    from ..gate.view import baseline_table
+
+    return [baseline_table(rows)]
 
 
 def _report(rows: Sequence[Any], results: Results, one: bool) -> Tables:

@@ -7,7 +7,7 @@ a command line or to a configuration is not part of it.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from types import MappingProxyType
 from typing import Literal
@@ -212,6 +212,23 @@ def misfit(protocol: Protocol, batch: int, mode: TimeMode) -> str | None:
 
 
 _DOES: Mapping[TimeMode, str] = {"infer": "inference", "train": "training"}
+
+
+def fitting_batches(names: Sequence[str], given: list[int], mode: TimeMode) -> list[int]:
+    """The batches of rows that protocols are followed in: their own where none was asked for.
+
+    Raises:
+        UsageError: a protocol fits no row.
+    """
+    chosen = [protocol_named(name) for name in names]
+    own = dict.fromkeys(known.batch for known in chosen if known.batch is not None)
+    batches = given or list(own) or [1]
+    for known in chosen:
+        reasons = [misfit(known, batch, mode) for batch in batches]
+        if all(reasons):
+            needed = "another --mode" if known.mode != mode else f"--batch {known.batch}"
+            raise UsageError(f"--protocol {reasons[0]}; give {needed}.")
+    return batches
 
 
 def run_protocol(

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from datbench.errors import UsageError
 from datbench.gate.records import (
-    CODES,
+    ERRORS,
     Change,
     CountBaseline,
     GateRow,
@@ -66,7 +66,7 @@ def test_folding_loses_nothing(entries: dict[str, int]) -> None:
 def test_what_decides(verdicts: str, code: int) -> None:
     for order in itertools.permutations(verdicts.split()):
         found = deciding([_row(verdict) for verdict in order])
-        assert {CODES.get(row.verdict, 0) for row in found} <= {code}
+        assert {ERRORS[row.verdict].exit_code for row in found} <= {code}
         assert bool(found) == bool(code)
 
 
