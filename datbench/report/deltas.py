@@ -8,13 +8,14 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from .. import units
+from ..compare.records import side_by_side
 from ..counting.records import CountRow
 from ..gate.records import CountBaseline, MemoryBaseline
 from ..machine import same_place
 from ..memory.records import MemoryRow
 from ..records import ENVIRONMENT
 from ..render.table import Column, Table
-from ..setting import Setting
+from ..setting import describe
 from ..timing.records import ThroughputRow
 from .records import Delta, Source
 
@@ -34,11 +35,17 @@ def sentence(deltas: Sequence[Delta], baseline: str) -> str:
         parts.append(f"{exact} exact {'ones' if exact > 1 else 'one'} changed")
     if len(both) > exact:
         parts.append(f"{len(both) - exact} measured, which `datbench gate` judges")
-    sides = Counter(
-        "new" if d.before is None else "not in this report" for d in other if d not in both
-    )
-    parts += [f"{number} {side}" for side, number in sides.items()]
-    return f"{', '.join(parts)}."
+    sides = Counter(map(change, (d for d in other if d not in both)))
+    return f"{', '.join([*parts, *(f'{number} {side}' for side, number in sides.items())])}."
+
+
+def change(delta: Delta) -> str:
+    """The difference in figures and in percent, or which side has none."""
+    if delta.before is None:
+        return "new"
+    if delta.now is None:
+        return "not in this report"
+    return "same" if delta.before == delta.now else units.change(delta.before, delta.now)
 
 
 def delta_table(deltas: Sequence[Delta], title: str) -> Table:
@@ -48,43 +55,12 @@ def delta_table(deltas: Sequence[Delta], title: str) -> Table:
         Column("resolution", "input"),
         Column("what", "what"),
         Column("detail", "of"),
-        Column("before", "baseline", _amount),
-        Column("now", "now", _amount),
-        Column("change", "change"),
+        Column("before", "baseline", units.figure),
+        Column("now", "now", units.figure),
+        Column("change", "change", value=change),
         Column("unit", "unit"),
     )
-    rows = tuple(
-        (d.model, d.resolution, d.what, d.detail, d.before, d.now, change(d), d.unit)
-        for d in deltas
-    )
-    return Table(columns, rows, title)
-
-
-def _amount(value: float) -> str:
-    """Whole numbers in full; of others no less than three figures."""
-    if value == int(value):
-        return units.integer(value)
-    size = abs(value)
-    return f"{value:,.1f}" if size >= 99.95 else f"{value:.2f}" if size >= 1 else f"{value:.3g}"
-
-
-def change(delta: Delta) -> str:
-    """The difference in figures and in percent, or which side has none."""
-    if delta.before is None:
-        return "new"
-    if delta.now is None:
-        return "not in this report"
-    if delta.before == delta.now:
-        return "same"
-    by = delta.now - delta.before
-    sign = "+" if by > 0 else "-"
-    if delta.relative is None:
-        percent = ""
-    elif round(abs(100 * delta.relative), 2) < 0.01:
-        percent = " (below 0.01 %)"
-    else:
-        percent = f" ({100 * delta.relative:+.2f} %)"
-    return f"{sign}{_amount(abs(by))}{percent}"
+    return Table.of(columns, deltas, title)
 
 
 def between(before: Sequence[Source], now: Sequence[Source]) -> list[Delta]:
@@ -93,18 +69,14 @@ def between(before: Sequence[Source], now: Sequence[Source]) -> list[Delta]:
     Times are compared where both are of one place (`same_place`).
     """
     places: list[Mapping[str, Any]] = []
-    old, new = _figures(before, places), _figures(now, places)
     found = []
-    for key in dict.fromkeys([*old, *new]):
-        was, is_ = old.get(key), new.get(key)
-        figure = was or is_
-        assert figure is not None
-        values = [None if each is None else each.value for each in (was, is_)]
+    for key, was, is_ in side_by_side(_figures(before, places), _figures(now, places)):
         model, resolution, what, detail, _, run = key
         detail = ", ".join(filter(None, (detail, f"run {run}" if run > 1 else "")))
-        found.append(
-            Delta(model, resolution, what, detail, figure.unit, values[0], values[1], figure.exact)
-        )
+        figure = was or is_
+        assert figure is not None
+        old, new = (None if each is None else each.value for each in (was, is_))
+        found.append(Delta(model, resolution, what, detail, figure.unit, old, new, figure.exact))
     return sorted(found, key=_rank)
 
 
@@ -136,10 +108,10 @@ def _figures(sources: Sequence[Source], places: list[Mapping[str, Any]]) -> dict
             for what, detail, figure in _of_row(row):
                 place = -1 if figure.exact else _place(here, places)
                 run, where = 1, (row.model, str(row.setting.resolution), what, detail)
-                key = (*where, place, run)
-                while key in found and not (figure.exact and found[key] == figure):
+                while (key := (*where, place, run)) in found:
+                    if figure.exact and found[key] == figure:
+                        break
                     run += 1
-                    key = (*where, place, run)
                 found[key] = figure
     return found
 
@@ -154,60 +126,35 @@ def _place(here: Mapping[str, Any], places: list[Mapping[str, Any]]) -> int:
 
 
 def _of_row(row: Any) -> Iterator[tuple[str, str, _Figure]]:
-    """The figures of a row that a former row can be compared with."""
-    if isinstance(row, CountRow) and row.convention == "fvcore":
-        yield from _counts(row, row.forward)
-    elif isinstance(row, CountBaseline):
-        yield from _counts(row, row.totals.get("fvcore", {}).get("forward"))
+    """The figures of a row that a former row can be compared with: what, of what, how much.
+
+    No exact figure depends on the device.
+    """
+    if isinstance(row, CountRow | CountBaseline):
+        if isinstance(row, CountBaseline):
+            forward = row.totals.get("fvcore", {}).get("forward")
+        elif row.convention == "fvcore":
+            forward = row.forward
+        else:
+            return
+        if forward is not None:
+            detail = describe(row, "resolution", "device", "backward")
+            yield "forward", detail, _Figure(forward, "MAC")
+        yield "params", "features" if row.setting.features else "", _Figure(row.params, "element")
     elif isinstance(row, MemoryRow | MemoryBaseline):
         peak = row.peak if isinstance(row, MemoryBaseline) else row.peak.amount
-        recipe = row.recipe
-        words = (
-            row.mode,
-            _setting(row.setting),
-            recipe.optimizer or "",
-            f"{recipe.autocast} autocast" if recipe.autocast else "",
-            f"{recipe.checkpointing} checkpointing" if recipe.checkpointing else "",
-        )
-        yield "peak", ", ".join(filter(None, words)), _Figure(peak, "byte")
+        yield "peak", describe(row, "resolution", "device"), _Figure(peak, "byte")
     elif isinstance(row, ThroughputRow):
         yield from _speeds(row)
 
 
-def _counts(
-    row: CountRow | CountBaseline, forward: int | None
-) -> Iterator[tuple[str, str, _Figure]]:
-    if forward is not None:
-        yield "forward", _setting(row.setting), _Figure(forward, "MAC")
-    yield "params", "features" if row.setting.features else "", _Figure(row.params, "element")
-
-
 def _speeds(row: ThroughputRow) -> Iterator[tuple[str, str, _Figure]]:
     """The row's own, and what each published protocol gives."""
-    how, setting = row.how, row.setting
-    threads = how.threads
-    if setting.device == "cpu":
-        threads = threads or next((p.threads for p in row.processes if p.threads), None)
-    flags = (
-        setting.device,
-        f"{threads} threads" if threads else "",
-        f"{row.gpus} at once" if row.gpus > 1 else "",
-        "compiled" if how.compile else "",
-        "channels last" if how.channels_last else "",
-        "cache flushed" if how.flush else "",
-    )
-    timed = [(setting, "", row.images_per_second)]
-    timed += [
-        (replace(setting, batch=p.batch), f"as {p.protocol}", p.images_per_second)
-        for p in row.protocols
-    ]
+    timed = [(row, "", row.images_per_second)]
+    for each in row.protocols:
+        there = replace(row, setting=replace(row.setting, batch=each.batch))
+        timed.append((there, f"as {each.protocol}", each.images_per_second))
     for run, protocol, speed in timed:
         if speed is not None:
-            of = ", ".join(filter(None, (how.mode, _setting(run), *flags, protocol)))
-            yield "speed", of, _Figure(speed, "image/s", exact=False)
-
-
-def _setting(setting: Setting) -> str:
-    """All of it besides the input and the device, which no exact figure depends on."""
-    words = f"batch {setting.batch}, {setting.dtype}, {setting.attention} attention"
-    return f"{words}, features" if setting.features else words
+            detail = ", ".join(filter(None, (describe(run, "resolution"), protocol)))
+            yield "speed", detail, _Figure(speed, "image/s", exact=False)

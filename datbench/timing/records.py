@@ -333,7 +333,8 @@ class ThroughputRow:
     @property
     def threads(self) -> int | None:
         """That an operator ran with."""
-        return next((process.threads for process in self.processes if process.threads), None)
+        ran = (process.threads for process in self.processes if process.threads)
+        return next(ran, self.how.threads)
 
 
 PERCENTS = (50, 90, 95, 99)
