@@ -148,9 +148,7 @@ def _baselines(results: Results, path: Path) -> list[Baseline]:
     if results.kind == "memory":
         return [simulated(row) for row in results.rows]
     of_results(results, path)  # says what cannot be, and mixed machines
-    return [
-        timed(row, here) for row, here in zip(results.rows, results.measured_in, strict=True)
-    ]
+    return [timed(row, here) for row, here in zip(results.rows, results.measured_in, strict=True)]
 
 
 def text_of(rows: Sequence[Baseline], environment: dict[str, Any]) -> str:
