@@ -1,8 +1,8 @@
 """The published complexity formulas, and what each module does beside them.
 
-Every formula is in multiply-adds. `predicted` amounts follow from a module's sizes alone, weighed
-as fvcore does (a norm 5 an element, bilinear sampling 4 an output element); they are compared with
-what is counted, never derived from it.
+Every formula is in multiply-adds, and is computed as it is written. `predicted` amounts follow from
+a module's sizes alone, weighed as fvcore does (a norm 5 an element, bilinear sampling 4 an output
+element); they are compared with what is counted, never derived from it.
 
 Sources: DMHA, DAT (CVPR 2022) Eq. 10. W-MSA and MSA, Swin Transformer (ICCV 2021) Eqs. 2 and 1.
 SRA is derived from PVT (ICCV 2021) Section 3.3, which prints none: the same with fewer keys, and
@@ -14,7 +14,7 @@ before sampling.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from torch import nn
@@ -27,30 +27,19 @@ from ..models.mixers.spatial_reduction import SpatialReductionAttention
 from ..models.mixers.window import WindowAttention
 from .records import Sizes
 
+# What the terms are called.
 PROJECTIONS = "query and output projections"
-
 KEYS = "key and value projections"
-
 ALL_PROJECTIONS = "projections"
-
 PRODUCTS = "attention products"
-
 OFFSETS = "offset network"
-
 OFFSET_NORM = "LayerNorm of the offset network"
-
 SAMPLING = "sampling of features"
-
 BIAS = "interpolation of the position bias"
-
 POSITION_CONV = "depthwise position bias"
-
 REDUCTION = "reduction of the map"
-
 REDUCTION_NORM = "LayerNorm of the reduction"
-
 PREDICTIONS = "offsets and weights"
-
 WEIGHTED_SUM = "weighted sum"
 
 LEFT_OUT = "the formula leaves it out"
@@ -94,8 +83,16 @@ def formula_of(mixer: Mixer, height: int, width: int) -> Formula | None:
             return None
 
 
-def _left_out(name: str, expression: str, amount: int) -> Expected:
-    return Expected(name, expression, 0, amount, LEFT_OUT)
+def _term(
+    sizes: Sizes, name: str, expression: str, predicted: int | None = None, cause: str = ""
+) -> Expected:
+    """A term of the formula; what must be counted is the same, unless a cause is given."""
+    amount = evaluate(expression, names_of(sizes))
+    return Expected(name, expression, amount, amount if predicted is None else predicted, cause)
+
+
+def _left_out(sizes: Sizes, name: str, expression: str) -> Expected:
+    return Expected(name, expression, 0, evaluate(expression, names_of(sizes)), LEFT_OUT)
 
 
 def _deformable(mixer: DeformableAttention, height: int, width: int) -> Formula:
@@ -105,79 +102,67 @@ def _deformable(mixer: DeformableAttention, height: int, width: int) -> Formula:
         hk, wk = ((side + 2 * int(conv.padding[0]) - k) // r + 1 for side in (height, width))
     else:
         hk, wk = height // r, width // r
-    c, m, hw, ns = mixer.dim, mixer.heads, height * width, hk * wk
-    sizes = Sizes(height, width, ns, c, m, k, r, config.groups)
-    network = (k * k + 2) * ns * c
-    runs = config.offsets
+    sizes = Sizes(height, width, hk * wk, mixer.dim, mixer.heads, k, r, config.groups)
     expected = [
-        Expected(PROJECTIONS, "2 HW C²", 2 * hw * c * c, 2 * hw * c * c),
-        Expected(KEYS, "2 Ns C²", 2 * ns * c * c, 2 * ns * c * c),
-        Expected(PRODUCTS, "2 HW Ns C", 2 * hw * ns * c, 2 * hw * ns * c),
-        Expected(
-            OFFSETS,
-            "(k² + 2) Ns C",
-            network,
-            network if runs else 0,
-            "" if runs else "the offset network is built and does not run",
-        ),
+        _term(sizes, PROJECTIONS, "2 HW C²"),
+        _term(sizes, KEYS, "2 Ns C²"),
+        _term(sizes, PRODUCTS, "2 HW Ns C"),
     ]
-    if runs:
-        expected.append(_left_out(OFFSET_NORM, "5 Ns C", 5 * ns * c))
-        expected.append(_left_out(SAMPLING, "4 Ns C", 4 * ns * c))
-    expected += _bias(mixer, height, width, ns)
+    network = "(k² + 2) Ns C"
+    if config.offsets:
+        expected.append(_term(sizes, OFFSETS, network))
+        expected.append(_left_out(sizes, OFFSET_NORM, "5 Ns C"))
+        expected.append(_left_out(sizes, SAMPLING, "4 Ns C"))
+    else:
+        cause = "the offset network is built and does not run"
+        expected.append(_term(sizes, OFFSETS, network, 0, cause))
+    # The position bias is interpolated a pair, resized, or looked up, which costs nothing.
+    resized = (height, width) != (mixer.map_side, mixer.map_side)
+    if config.bias == "dwconv":
+        expected.append(_left_out(sizes, POSITION_CONV, "9 HW C"))
+    elif (config.bias == "relative" and config.offsets) or (config.bias == "fixed" and resized):
+        expected.append(_left_out(sizes, BIAS, "4 M HW Ns"))
+    elif config.bias == "relative" and resized:
+        expected.append(_left_out(sizes, BIAS, "4 M (2H - 1)(2W - 1)"))
     formula = "2 HW Ns C + 2 HW C² + 2 Ns C² + (k² + 2) Ns C (DAT, Eq. 10)"
     return Formula("DMHA", formula, sizes, tuple(expected))
 
 
-def _bias(mixer: DeformableAttention, height: int, width: int, ns: int) -> Iterator[Expected]:
-    """What the position bias costs: interpolated a pair, resized, or nothing (looked up)."""
-    config, m, hw = mixer.config, mixer.heads, height * width
-    resized = (height, width) != (mixer.map_side, mixer.map_side)
-    if config.bias == "dwconv":
-        yield _left_out(POSITION_CONV, "9 HW C", 9 * hw * mixer.dim)
-    elif (config.bias == "relative" and config.offsets) or (config.bias == "fixed" and resized):
-        yield _left_out(BIAS, "4 M HW Ns", 4 * m * hw * ns)
-    elif config.bias == "relative" and resized:
-        table = (2 * height - 1) * (2 * width - 1)
-        yield _left_out(BIAS, "4 M (2H - 1)(2W - 1)", 4 * m * table)
-
-
 def _window(mixer: WindowAttention, height: int, width: int) -> Formula:
-    side, c, hw = mixer.size, mixer.dim, height * width
+    side, hw = mixer.size, height * width
     padded = (height + -height % side) * (width + -width % side)
     cause = "" if padded == hw else f"the map is padded to {padded} pixels, multiples of a window"
-    sizes = Sizes(height, width, side * side, c, mixer.heads, side)
-    expected = (
-        Expected(ALL_PROJECTIONS, "4 HW C²", 4 * hw * c * c, 4 * padded * c * c, cause),
-        Expected(
-            PRODUCTS, "2 s² HW C", 2 * side * side * hw * c, 2 * side * side * padded * c, cause
-        ),
+    sizes = Sizes(height, width, side * side, mixer.dim, mixer.heads, side)
+    on_padded = {**names_of(sizes), "HW": padded}
+    expected = tuple(
+        _term(sizes, name, expression, evaluate(expression, on_padded), cause)
+        for name, expression in ((ALL_PROJECTIONS, "4 HW C²"), (PRODUCTS, "2 s² HW C"))
     )
     kind = "SW-MSA" if mixer.shift else "W-MSA"
     return Formula(kind, "4 HW C² + 2 s² HW C (Swin, Eq. 2)", sizes, expected)
 
 
 def _spatial_reduction(mixer: SpatialReductionAttention, height: int, width: int) -> Formula:
-    c, hw = mixer.dim, height * width
     r = 1
     if isinstance(mixer.reduce, nn.Sequential):
         conv = mixer.reduce[0]
         assert isinstance(conv, nn.Conv2d)
         r = conv.stride[0]
     ns = (height // r) * (width // r)
-    sizes = Sizes(height, width, ns, c, mixer.heads, None, r)
-    expected = [
-        Expected(PROJECTIONS, "2 HW C²", 2 * hw * c * c, 2 * hw * c * c),
-        Expected(KEYS, "2 Ns C²", 2 * ns * c * c, 2 * ns * c * c),
-        Expected(PRODUCTS, "2 HW Ns C", 2 * hw * ns * c, 2 * hw * ns * c),
-    ]
+    sizes = Sizes(height, width, ns, mixer.dim, mixer.heads, None, r)
+    expected = (
+        _term(sizes, PROJECTIONS, "2 HW C²"),
+        _term(sizes, KEYS, "2 Ns C²"),
+        _term(sizes, PRODUCTS, "2 HW Ns C"),
+    )
     if r == 1:
-        return Formula("MSA", "4 HW C² + 2 (HW)² C (Swin, Eq. 1)", sizes, tuple(expected))
-    reduction = r * r * ns * c * c
-    expected.append(Expected(REDUCTION, "r² Ns C²", reduction, reduction))
-    expected.append(_left_out(REDUCTION_NORM, "5 Ns C", 5 * ns * c))
+        return Formula("MSA", "4 HW C² + 2 (HW)² C (Swin, Eq. 1)", sizes, expected)
+    expected += (
+        _term(sizes, REDUCTION, "r² Ns C²"),
+        _left_out(sizes, REDUCTION_NORM, "5 Ns C"),
+    )
     formula = "2 HW C² + 2 Ns C² + 2 HW Ns C + r² Ns C² (derived from PVT, Section 3.3)"
-    return Formula("SRA", formula, sizes, tuple(expected))
+    return Formula("SRA", formula, sizes, expected)
 
 
 def _neighborhood(mixer: NeighborhoodAttention, height: int, width: int) -> Formula:
@@ -185,30 +170,22 @@ def _neighborhood(mixer: NeighborhoodAttention, height: int, width: int) -> Form
     padded = max(height, side) * max(width, side)
     cause = "" if padded == hw else f"the map is padded to {padded} pixels, at least a window"
     sizes = Sizes(height, width, side * side, c, mixer.heads, side)
-    products = 2 * side * side * c
     projections = (3 * padded + hw) * c * c  # the map is cropped before the last one
     expected = (
-        Expected(ALL_PROJECTIONS, "4 HW C²", 4 * hw * c * c, projections, cause),
-        Expected(PRODUCTS, "2 s² HW C", products * hw, products * padded, cause),
+        _term(sizes, ALL_PROJECTIONS, "4 HW C²", projections, cause),
+        _term(sizes, PRODUCTS, "2 s² HW C", 2 * side * side * padded * c, cause),
     )
     return Formula("NA", "4 HW C² + 2 s² HW C (as Swin, Eq. 2, with as many keys)", sizes, expected)
 
 
 def _deformable_detr(mixer: DeformableDetrAttention, height: int, width: int) -> Formula:
-    c, m, hw, k = mixer.dim, mixer.heads, height * width, mixer.points
-    sizes = Sizes(height, width, k, c, m, k)
-    predictions = 3 * m * k * hw * c
+    sizes = Sizes(height, width, mixer.points, mixer.dim, mixer.heads, mixer.points)
+    unweighted = "a product and a sum of elements, to which fvcore gives no weight"
     expected = (
-        Expected(ALL_PROJECTIONS, "2 HW C²", 2 * hw * c * c, 2 * hw * c * c),
-        Expected(PREDICTIONS, "3 M K HW C", predictions, predictions),
-        Expected(SAMPLING, "4 K HW C", 4 * k * hw * c, 4 * k * hw * c),
-        Expected(
-            WEIGHTED_SUM,
-            "K HW C",
-            k * hw * c,
-            0,
-            "a product and a sum of elements, to which fvcore gives no weight",
-        ),
+        _term(sizes, ALL_PROJECTIONS, "2 HW C²"),
+        _term(sizes, PREDICTIONS, "3 M K HW C"),
+        _term(sizes, SAMPLING, "4 K HW C"),
+        _term(sizes, WEIGHTED_SUM, "K HW C", 0, unweighted),
     )
     formula = "2 HW C² + 3 M K HW C + 5 K HW C (Deformable DETR, Appendix A.1)"
     return Formula("D-DETR", formula, sizes, expected)
@@ -248,7 +225,7 @@ def evaluate(text: str, names: Mapping[str, int]) -> int:
     """
     tokens = _TOKEN.findall(text)
     if "".join(tokens) != re.sub(r"\s", "", text):
-        raise ValueError(f"{text!r} is no expression of a formula")
+        raise ValueError(f"{text!r} is not an expression of a formula")
     value = _sum(tokens, names)
     if tokens:
         raise ValueError(f"{text!r}: {tokens[0]!r} is left over")

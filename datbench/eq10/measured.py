@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from statistics import median
-from typing import Any
+from typing import Any, Literal
 
 import torch
-from torch import Tensor, nn
-from torch.autograd.profiler import profile, record_function
+from torch import Tensor
+from torch.autograd.profiler import profile
 
 from .. import units
 from ..counting.count import count
@@ -22,7 +21,7 @@ from ..models.config import Deformable, DeformableDetr, SpatialReduction, Stage,
 from ..models.config import Mixer as MixerConfig
 from ..models.mixers import make_mixer
 from ..models.mixers.attention import Mixer
-from ..profile.attribute import quiet_kineto
+from ..profile.attribute import MODULE, module_ranges, quiet_kineto
 from ..run import available_bytes, memory_error
 from ..setting import ATTENTIONS, DTYPES, Attention, Kind
 from ..timing.ceilings import ceilings
@@ -37,7 +36,7 @@ from ..timing.records import (
     Share,
     Timing,
 )
-from ..timing.sample import Interval, exponent, median_interval, time_calls
+from ..timing.sample import exponent, median_interval, time_calls
 from .formulas import Formula, formula_of
 from .identity import FVCORE, attribute
 
@@ -56,67 +55,30 @@ def exponents(points: Sequence[Point], ratio: int, side: int) -> tuple[Exponent,
         side: of the map on which Ns grows.
     """
     timed = [point for point in points if point.timing is not None]
-    return tuple(_lines(timed, ratio, side))
-
-
-def _lines(timed: Sequence[Point], ratio: int, side: int) -> Iterator[Exponent]:
+    found = []
     for kind in dict.fromkeys(point.kind for point in timed):
         stride = ratio if kind == "SRA" else 1
         here = [p for p in timed if p.kind == kind and p.stride == stride]
         if len(here) >= 3:
             grid = kind in ("DMHA", "MSA", "SRA")
             held = f"r = {stride}" if grid else f"{here[0].keys} keys a query"
-            yield _line(kind, "HW", held, here)
+            found.append(_line(kind, "HW", held, here))
     for kind in ("DMHA", "SRA"):
         here = [p for p in timed if p.kind == kind and p.height == side]
         if len({point.keys for point in here}) >= 3:
-            yield _line(kind, "Ns", f"HW = {side}x{side}", here)
+            found.append(_line(kind, "Ns", f"HW = {side}x{side}", here))
+    return tuple(found)
 
 
-def _line(kind: str, over: str, held: str, points: Sequence[Point]) -> Exponent:
-    grows: Callable[[Point], int] = (
-        (lambda p: p.height * p.width) if over == "HW" else (lambda p: p.keys)
-    )
-    sizes = [grows(point) for point in points]
-    time = exponent(sizes, [_median(point) for point in points])
+def _line(kind: str, over: Literal["HW", "Ns"], held: str, points: Sequence[Point]) -> Exponent:
+    sizes = [p.height * p.width if over == "HW" else p.keys for p in points]
+    time = exponent(sizes, [p.timing.median for p in points if p.timing])
     formula, macs, moved = (
-        exponent(sizes, costs).value
-        for costs in (
-            [point.formula for point in points],
-            [point.macs for point in points],
-            [point.bytes for point in points],
-        )
+        exponent(sizes, [getattr(point, cost) for point in points]).value
+        for cost in ("formula", "macs", "bytes")
     )
     return Exponent(
-        kind,
-        "HW" if over == "HW" else "Ns",
-        held,
-        len(points),
-        time.value,
-        time.low,
-        time.high,
-        formula,
-        macs,
-        moved,
-    )
-
-
-def _median(point: Point) -> float:
-    assert point.timing is not None
-    return point.timing.median
-
-
-def _interval(point: Point) -> Interval:
-    assert point.timing is not None
-    return median_interval(point.timing.samples, _BOTH)
-
-
-def ratios(points: Sequence[Point]) -> tuple[Ratio, ...]:
-    """Deformable over global attention, on every map where both were timed."""
-    return tuple(
-        _ratio(deformable, everywhere)
-        for deformable, everywhere in _pairs(points)
-        if everywhere is not None
+        kind, over, held, len(points), time.value, time.low, time.high, formula, macs, moved
     )
 
 
@@ -128,12 +90,14 @@ def _pairs(points: Sequence[Point]) -> Iterator[tuple[Point, Point | None]]:
         yield point, everywhere.get(point.height)
 
 
+def ratios(points: Sequence[Point]) -> tuple[Ratio, ...]:
+    """Deformable over global attention, on every map where both were timed."""
+    return tuple(_ratio(ours, theirs) for ours, theirs in _pairs(points) if theirs is not None)
+
+
 def _ratio(ours: Point, theirs: Point) -> Ratio:
-    over, under = (_interval(point) for point in (ours, theirs))
+    over, under = (median_interval(p.timing.samples, _BOTH) for p in (ours, theirs) if p.timing)
     enough = min(over.coverage, under.coverage) >= _BOTH
-    memory = None
-    if ours.peak_bytes and theirs.peak_bytes:
-        memory = ours.peak_bytes / theirs.peak_bytes
     return Ratio(
         ours.height,
         over.value / under.value,
@@ -142,7 +106,7 @@ def _ratio(ours: Point, theirs: Point) -> Ratio:
         ours.formula / theirs.formula,
         ours.macs / theirs.macs,
         ours.bytes / theirs.bytes,
-        memory,
+        ours.peak_bytes / theirs.peak_bytes if ours.peak_bytes and theirs.peak_bytes else None,
     )
 
 
@@ -164,7 +128,7 @@ def _left_out(ours: Point, theirs: Point | None) -> LeftOut:
     )
 
 
-def _share(point: Point, group: str) -> float:
+def _share(point: Point, group: Group) -> float:
     return sum(share.share for share in point.shares if share.group == group)
 
 
@@ -289,8 +253,6 @@ MOVES = "copies, views and dispatch"
 
 REST = (SOFTMAX, ELEMENTWISE, MOVES)
 
-_RANGE = "datbench module:"
-
 _COPIES = frozenset("aten::copy_ aten::clone aten::_to_copy aten::contiguous".split())
 
 _Shapes = tuple[tuple[int, ...], ...]
@@ -311,18 +273,23 @@ def shares(
         runs: under the profiler; a part's time is its median over them.
     """
     names = [expected.name for expected in formula.expected if expected.predicted]
+    in_formula = {expected.name for expected in formula.expected if expected.formula}
     macs = attribute("", mixer, formula, calls)
-    seconds: dict[str, list[float]] = {}
-    for number, label, spent in _spent(mixer, _labels(mixer, formula, calls), x, runs):
-        seconds.setdefault(label, [0.0] * runs)[number] += spent
     operators = [_label(mixer, formula, call) for call in calls]
+    labels: dict[tuple[str, str], dict[_Shapes, str]] = {}
+    for call, label in zip(calls, operators, strict=True):
+        if call.cost:
+            labels.setdefault((call.module, call.operator), {})[_solid(call.shapes)] = label
+    seconds: dict[str, list[float]] = {}
+    for number, label, spent in _spent(mixer, labels, x, runs):
+        seconds.setdefault(label, [0.0] * runs)[number] += spent
     within = {name: median(seconds[name]) if name in seconds else 0.0 for name in (*names, *REST)}
     within |= {name: median(s) for name, s in seconds.items() if name not in within}
     whole, counted = sum(within.values()), sum(macs.values())
     return tuple(
         Share(
             name,
-            _group(name, formula),
+            "rest" if name in REST else "formula" if name in in_formula else "left out",
             spent,
             spent / whole if whole else 0.0,
             macs.get(name, 0),
@@ -333,13 +300,6 @@ def shares(
     )
 
 
-def _group(name: str, formula: Formula) -> Group:
-    if name in REST:
-        return "rest"
-    in_formula = {expected.name for expected in formula.expected if expected.formula}
-    return "formula" if name in in_formula else "left out"
-
-
 def _label(mixer: Mixer, formula: Formula, call: OperatorCall) -> str:
     """The term to which the identity gives a call; else what kind of work it is."""
     for term in attribute("", mixer, formula, [call]):
@@ -347,15 +307,6 @@ def _label(mixer: Mixer, formula: Formula, call: OperatorCall) -> str:
     if Kind.SOFTMAX in call.cost:
         return SOFTMAX
     return ELEMENTWISE if call.cost else MOVES
-
-
-def _labels(mixer: Mixer, formula: Formula, calls: Sequence[OperatorCall]) -> _Labels:
-    labels: dict[tuple[str, str], dict[_Shapes, str]] = {}
-    for call in calls:
-        if call.cost:
-            found = labels.setdefault((call.module, call.operator), {})
-            found[_solid(call.shapes)] = _label(mixer, formula, call)
-    return labels
 
 
 def _solid(shapes: Sequence[Sequence[int]]) -> _Shapes:
@@ -369,14 +320,14 @@ def _spent(mixer: Mixer, labels: _Labels, x: Tensor, runs: int) -> Iterator[tupl
     profiler = profile(
         use_device=x.device.type if gpu else None, use_kineto=gpu, record_shapes=True
     )
-    with _ranges(mixer), quiet_kineto(), profiler:
+    with module_ranges(mixer), quiet_kineto(), profiler:
         for _ in range(runs):
             mixer(x)
         if gpu:
             torch.cuda.synchronize(x.device)
     numbers: dict[int, int] = {}
     for event in profiler.function_events or ():
-        if event.device_type.name != "CPU" or event.name.startswith(_RANGE):
+        if event.device_type.name != "CPU" or event.name.startswith(MODULE):
             continue  # kernels are read from the operators that launched them
         chain, module, root = _ancestry(event)
         if root is None:
@@ -389,13 +340,13 @@ def _spent(mixer: Mixer, labels: _Labels, x: Tensor, runs: int) -> Iterator[tupl
 def _ancestry(event: Any) -> tuple[list[Any], str, int | None]:
     """The operators from this one outward, the module that called them, and the run."""
     chain, module, root = [], "", None
-    while event is not None and not event.name.startswith(_RANGE):
+    while event is not None and not event.name.startswith(MODULE):
         chain.append(event)
         event = event.cpu_parent
     if event is not None:
-        module = event.name.removeprefix(_RANGE)
+        module = event.name.removeprefix(MODULE)
     while event is not None:
-        if event.name == _RANGE:
+        if event.name == MODULE:
             root = event.id
         event = event.cpu_parent
     return chain, module, root
@@ -412,33 +363,6 @@ def _of_event(chain: Sequence[Any], module: str, labels: _Labels) -> str:
                 return first
             return found.get(_solid(event.input_shapes), MOVES)
     return MOVES
-
-
-@contextmanager
-def _ranges(mixer: nn.Module) -> Iterator[None]:
-    """A range of the profiler's around every module's forward, named by its path."""
-    open_ranges: list[Any] = []
-
-    def entering(path: str) -> Callable[..., None]:
-        def hook(*_: Any) -> None:
-            named: Any = record_function(_RANGE + path)
-            named.__enter__()
-            open_ranges.append(named)
-
-        return hook
-
-    def leave(*_: Any) -> None:
-        open_ranges.pop().__exit__(None, None, None)
-
-    handles: list[Any] = []
-    try:
-        for path, module in mixer.named_modules():
-            handles.append(module.register_forward_pre_hook(entering(path)))
-            handles.append(module.register_forward_hook(leave, always_call=True))
-        yield
-    finally:
-        for handle in handles:
-            handle.remove()
 
 
 SIDES = (7, 14, 21, 28, 35)

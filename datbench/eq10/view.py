@@ -1,16 +1,194 @@
-"""Eq. 10 and its kin as tables: modules, their terms, the fit, the worked example."""
+"""The paper's formula as tables: modules, their terms, the fit, the worked example, times."""
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import replace
 
 from .. import units
 from ..render.figure import Bars, Part
-from ..render.table import Column, Table, Value
-from ..timing.records import LeftOut, Measurements, Point, Ratio
+from ..render.table import Column, Table
+from ..timing.records import Group, LeftOut, Measurements, Point, Ratio
 from ..units import factor, percent
-from .records import Claim, Fit, ModuleTerms
+from .records import Claim, Coefficient, Fit, ModuleTerms, Term
+
+DEFORMABLE = ("DMHA", "D-DETR")
+
+
+def tables(modules: Sequence[ModuleTerms], every: bool = False, one: bool = False) -> list[Table]:
+    """Formula, what it leaves out and what is counted; then the terms of modules that differ.
+
+    Args:
+        every: the terms of every module; default: of deformable ones, where there are some.
+        one: a single table, with a row for each term of each module.
+    """
+    if one:
+        return [_every_term(modules)]
+    if not any(m.stage for m in modules):
+        title = "Kinds of attention on one map of stage 3, in multiply-adds"
+        return [_overview(modules, title, alone=True)]
+    title = "Attention modules: published formulas beside what is counted, in multiply-adds"
+    deformable = [m for m in modules if m.kind in DEFORMABLE]
+    chosen = modules if every or not deformable else deformable
+    detailed = [_terms(module, number) for module, number in _alike(chosen).items()]
+    return [_overview(modules, title, alone=False), *detailed]
+
+
+def _alike(modules: Iterable[ModuleTerms]) -> dict[ModuleTerms, int]:
+    """The first of the modules that are the same in everything but their place, and their number.
+
+    Modules of several stages are never the same.
+    """
+    groups: dict[object, list[ModuleTerms]] = {}
+    for m in modules:
+        key = (m.model, m.resolution, m.stage, m.kind, m.sizes, m.terms)
+        groups.setdefault(key, []).append(m)
+    return {group[0]: len(group) for group in groups.values()}
+
+
+def _overview(modules: Sequence[ModuleTerms], title: str, alone: bool) -> Table:
+    """One row for modules that are alike.
+
+    Args:
+        alone: they are no part of a model; the model's name is the module's.
+    """
+    alike = _alike(modules)
+    several = len({m.model for m in modules}) > 1
+    columns = (
+        Column("model", "module" if alone else "model", hidden=not several),
+        Column("resolution", "input", hidden=alone),
+        Column("stage", "stage", units.integer, hidden=alone),
+        Column("kind", "attention", hidden=alone),
+        Column("modules", "modules", units.integer, lambda m: alike[m], hidden=alone),
+        Column("map", "map", value=lambda m: f"{m.sizes.height}x{m.sizes.width}"),
+        Column("keys", "Ns", units.integer, "sizes.keys"),
+        Column("dim", "C", units.integer, "sizes.dim"),
+        Column("heads", "M", units.integer, "sizes.heads"),
+        Column("kernel", "k", units.integer, "sizes.kernel"),
+        Column("stride", "r", units.integer, "sizes.stride"),
+        Column(
+            "holds",
+            "identity",
+            value=lambda m: "exact" if m.holds else "FAILS",
+            style=lambda text: "green" if text == "exact" else "bold red",
+        ),
+        Column("formula", "formula (M)", units.mega, "by_formula"),
+        Column("counted", "counted (M)", units.mega),
+        Column(
+            "beyond",
+            "over formula",
+            units.signed_percent,
+            lambda m: m.counted / m.by_formula - 1 if m.by_formula else 0.0,
+        ),
+    )
+    formulas = {m.kind: m.formula for m in modules}
+    notes = [f"{kind}: {formula}." for kind, formula in formulas.items()]
+    notes.append(
+        "k: kernel of the offset network, side of a window, points of D-DETR. Each figure is of "
+        'one module; "exact": formula + causes = counted, term by term, as integers.'
+    )
+    return Table.of(columns, alike, title, notes)
+
+
+def _terms(module: ModuleTerms, number: int) -> Table:
+    """The terms of one module, which stands for `number` that are alike."""
+    place = ("model", "resolution", "stage", "module")
+    columns = (
+        *(
+            Column(name, name, value=lambda term, name=name: getattr(module, name), hidden=True)
+            for name in place
+        ),
+        Column("term", "term", value="name"),
+        Column("expression", "expression"),
+        Column("formula", "formula", units.integer),
+        Column("counted", "counted", units.integer),
+        Column("residual", "residual", units.integer),
+        Column("cause", "cause of the residual"),
+    )
+    total = Term("total", "", module.by_formula, module.counted, module.counted)
+    s = module.sizes
+    alike = f" and {number - 1} more like it" if number > 1 else ""
+    kernel = f", k={s.kernel}" if s.kernel else ""
+    title = (
+        f"{module.model} at {module.resolution}, stage {module.stage}, {module.kind} "
+        f"({module.module}{alike}): HW={s.height}x{s.width}, Ns={s.keys}, C={s.dim}, "
+        f"M={s.heads}{kernel}, r={s.stride}"
+    )
+    return Table.of(columns, [*module.terms, total], title)
+
+
+def _every_term(modules: Sequence[ModuleTerms]) -> Table:
+    sizes = "height width keys dim heads kernel stride groups".split()
+    term = "expression formula predicted counted residual cause".split()
+    columns = (
+        *(Column(n, n, value=f"module.{n}") for n in "model resolution stage module kind".split()),
+        *(Column(name, name, value=f"module.sizes.{name}") for name in sizes),
+        Column("term", "term", value="term.name"),
+        *(Column(name, name, value=f"term.{name}") for name in term),
+    )
+    return Table.of(columns, ({"module": m, "term": t} for m in modules for t in m.terms))
+
+
+def fit_table(fit: Fit) -> Table:
+    """The recovered coefficients beside the paper's."""
+
+    def parts(of: Coefficient) -> str:
+        return " + ".join(f"{amount} {name}" for name, amount in of.parts.items())
+
+    columns = (
+        Column("monomial", "monomial"),
+        Column("fitted", "fitted"),
+        Column("own", "of Eq. 10's work"),
+        Column("paper", "Eq. 10", units.integer),
+        Column("parts", "made of", value=parts),
+    )
+    exact = "exactly" if fit.worst == 0 else f"with a residual of up to {units.integer(fit.worst)}"
+    weights = "fvcore" if fit.convention == "fvcore" else "multiply-adds alone"
+    return Table.of(
+        columns,
+        fit.coefficients,
+        f"Eq. 10 recovered from counts alone ({fit.convention} convention)",
+        (
+            f"Solved on {fit.solved_on} modules; {fit.held_out} held-out modules are met {exact}.",
+            f"Weights: {weights}. The fit is told the monomials, and no coefficient.",
+        ),
+    )
+
+
+def claims_table(claims: Sequence[Claim]) -> Table:
+    """The worked example."""
+    columns = (
+        Column("what", "figure"),
+        Column("expression", "expression"),
+        Column("printed", "printed", value=lambda claim: claim.printed or None),
+        Column("amount", "counted (M)", units.mega),
+        Column("verdict", "verdict", value=lambda claim: claim.verdict or None),
+    )
+    notes = [f"{claim.what}: {claim.reason}." for claim in claims if claim.reason]
+    title = "The worked example of Section 3.2 (H = W = 14, C = 384), recomputed"
+    return Table.of(columns, claims, title, notes)
+
+
+# Times of attention modules, and what they answer in sentences.
+
+
+CERTAIN = 0.95
+"""Coverage below which an interval is not shown: too few samples to have one."""
+
+
+def measured_tables(measurements: Measurements) -> list[Table]:
+    """The points, then what follows from them; the answers in words stand last."""
+    found = [_points(measurements)]
+    if measurements.exponents:
+        found.append(_exponents(measurements))
+    if measurements.ratios:
+        found.append(_ratios(measurements))
+    profiled = [point for point in measurements.points if point.shares]
+    if profiled:
+        found += [_parts(profiled), _groups(profiled)]
+    found[-1] = replace(found[-1], notes=(*found[-1].notes, *answers(measurements)))
+    return found
 
 
 def answers(of: Measurements) -> list[str]:
@@ -30,8 +208,7 @@ def _same_cost(ratios: Sequence[Ratio]) -> str:
     sure = [r for r in ratios if r.low is not None and r.high is not None]
     more = sum(r.low is not None and r.low > 1 for r in sure)
     less = sum(r.high is not None and r.high < 1 for r in sure)
-    open_ = len(sure) - more - less
-    counts = (("more", more), ("less", less), ("no difference shown", open_))
+    counts = (("more", more), ("less", less), ("no difference shown", len(sure) - more - less))
     verdict = f"{', '.join(f'{word} on {n}' for word, n in counts if n)} of {len(sure)} maps"
     if not sure:
         verdict = "too few samples for an interval on any map; a larger budget gives them"
@@ -60,233 +237,46 @@ def _why(of: LeftOut, slower: bool) -> str:
     )
 
 
-DEFORMABLE = ("DMHA", "D-DETR")
-
-
-def _groups(modules: Iterable[ModuleTerms]) -> list[list[ModuleTerms]]:
-    """Modules of one model and stage that are the same in everything but their place."""
-    groups: dict[tuple[object, ...], list[ModuleTerms]] = {}
-    for m in modules:
-        key = (m.model, m.resolution, m.stage, m.kind, m.sizes, m.terms)
-        groups.setdefault(key, []).append(m)
-    return list(groups.values())
-
-
-def kinds_table(modules: Sequence[ModuleTerms]) -> Table:
-    """Kinds of attention on the same maps."""
-    title = "Kinds of attention on one map of stage 3, in multiply-adds"
-    return _table(modules, title, alone=True)
-
-
-def modules_table(modules: Sequence[ModuleTerms]) -> Table:
-    """One row for modules that are alike: formula, left out, counted, and whether it is exact."""
-    title = "Attention modules: published formulas beside what is counted, in multiply-adds"
-    return _table(modules, title, alone=False)
-
-
-def _table(modules: Sequence[ModuleTerms], title: str, alone: bool) -> Table:
-    several = len({m.model for m in modules}) > 1
-    columns = (
-        Column("model", "module" if alone else "model", hidden=not several),
-        Column("resolution", "input", hidden=alone),
-        Column("stage", "stage", units.integer, hidden=alone),
-        Column("kind", "attention", hidden=alone),
-        Column("modules", "modules", units.integer, hidden=alone),
-        Column("map", "map"),
-        Column("keys", "Ns", units.integer),
-        Column("dim", "C", units.integer),
-        Column("heads", "M", units.integer),
-        Column("kernel", "k", units.integer),
-        Column("stride", "r", units.integer),
-        Column("holds", "identity", style=lambda text: "green" if text == "exact" else "bold red"),
-        Column("formula", "formula (M)", units.mega),
-        Column("counted", "counted (M)", units.mega),
-        Column("beyond", "over formula", lambda value: f"{100 * value:+.1f} %"),
-    )
-    rows = []
-    for group in _groups(modules):
-        m, s = group[0], group[0].sizes
-        rows.append(
-            (
-                m.model,
-                m.resolution,
-                m.stage,
-                m.kind,
-                len(group),
-                f"{s.height}x{s.width}",
-                s.keys,
-                s.dim,
-                s.heads,
-                s.kernel,
-                s.stride,
-                "exact" if m.holds else "FAILS",
-                m.by_formula,
-                m.counted,
-                m.counted / m.by_formula - 1 if m.by_formula else 0.0,
-            )
-        )
-    named = {m.kind: m.formula for m in modules}
-    notes = [f"{kind}: {formula}." for kind, formula in named.items()]
-    notes.append(
-        "k: kernel of the offset network, side of a window, points of D-DETR. Each figure is of "
-        'one module; "exact": formula + causes = counted, term by term, as integers.'
-    )
-    return Table(columns, tuple(rows), title, tuple(notes))
-
-
-def terms_tables(modules: Sequence[ModuleTerms], every: bool = False) -> list[Table]:
-    """The terms of each module that differs from the others; deformable ones unless told."""
-    deformable = [m for m in modules if m.kind in DEFORMABLE]
-    chosen = modules if every or not deformable else deformable
-    return [_terms_table(group) for group in _groups(chosen)]
-
-
-def _terms_table(group: Sequence[ModuleTerms]) -> Table:
-    m, s = group[0], group[0].sizes
-    columns = (
-        *(Column(name, name, hidden=True) for name in ("model", "resolution", "stage", "module")),
-        Column("term", "term"),
-        Column("expression", "expression"),
-        Column("formula", "formula", units.integer),
-        Column("counted", "counted", units.integer),
-        Column("residual", "residual", units.integer),
-        Column("cause", "cause of the residual"),
-    )
-    place = (m.model, m.resolution, m.stage, m.module)
-    rows = [
-        (*place, t.name, t.expression, t.formula, t.counted, t.residual, t.cause) for t in m.terms
-    ]
-    rows.append((*place, "total", "", m.by_formula, m.counted, m.counted - m.by_formula, ""))
-    alike = f" and {len(group) - 1} more like it" if len(group) > 1 else ""
-    kernel = f", k={s.kernel}" if s.kernel else ""
-    title = (
-        f"{m.model} at {m.resolution}, stage {m.stage}, {m.kind} ({m.module}{alike}): "
-        f"HW={s.height}x{s.width}, Ns={s.keys}, C={s.dim}, M={s.heads}{kernel}, r={s.stride}"
-    )
-    return Table(columns, tuple(rows), title)
-
-
-def modules_csv(modules: Sequence[ModuleTerms]) -> Table:
-    """One row a term of every module."""
-    names = (
-        "model resolution stage module kind height width keys dim heads kernel stride groups "
-        "term expression formula predicted counted residual cause"
-    )
-    rows = []
-    for m in modules:
-        s = m.sizes
-        sizes = (s.height, s.width, s.keys, s.dim, s.heads, s.kernel, s.stride, s.groups)
-        for t in m.terms:
-            term = (t.name, t.expression, t.formula, t.predicted, t.counted, t.residual, t.cause)
-            rows.append((m.model, m.resolution, m.stage, m.module, m.kind, *sizes, *term))
-    return Table(tuple(Column(name, name) for name in names.split()), tuple(rows))
-
-
-def fit_table(fit: Fit) -> Table:
-    """The recovered coefficients beside the paper's."""
-    columns = (
-        Column("monomial", "monomial"),
-        Column("fitted", "fitted"),
-        Column("own", "of Eq. 10's work"),
-        Column("paper", "Eq. 10", units.integer),
-        Column("parts", "made of"),
-    )
-    rows = tuple(
-        (
-            c.monomial,
-            c.fitted,
-            c.own,
-            c.paper,
-            " + ".join(f"{amount} {name}" for name, amount in c.parts.items()),
-        )
-        for c in fit.coefficients
-    )
-    exact = "exactly" if fit.worst == 0 else f"with a residual of up to {units.integer(fit.worst)}"
-    weights = "fvcore" if fit.convention == "fvcore" else "multiply-adds alone"
-    return Table(
-        columns,
-        rows,
-        f"Eq. 10 recovered from counts alone ({fit.convention} convention)",
-        (
-            f"Solved on {fit.solved_on} modules; {fit.held_out} held-out modules are met {exact}.",
-            f"Weights: {weights}. The fit is told the monomials, and no coefficient.",
-        ),
-    )
-
-
-def claims_table(claims: Sequence[Claim]) -> Table:
-    """The worked example."""
-    columns = (
-        Column("what", "figure"),
-        Column("expression", "expression"),
-        Column("printed", "printed"),
-        Column("amount", "counted (M)", units.mega),
-        Column("verdict", "verdict"),
-    )
-    rows = tuple(
-        (c.what, c.expression, c.printed or None, c.amount, c.verdict or None) for c in claims
-    )
-    notes = [f"{c.what}: {c.reason}." for c in claims if c.reason]
-    title = "The worked example of Section 3.2 (H = W = 14, C = 384), recomputed"
-    return Table(columns, rows, title, tuple(notes))
-
-
-# Measured attention modules as tables, and what they answer in sentences.
-
-
-CERTAIN = 0.95
-"""Coverage below which an interval is not shown: too few samples to have one."""
-
-
-def tables(measurements: Measurements) -> list[Table]:
-    """The points, then what follows from them; the answers in words stand last."""
-    found = [_points(measurements)]
-    if measurements.exponents:
-        found.append(_exponents(measurements))
-    if measurements.ratios:
-        found.append(_ratios(measurements))
-    profiled = [point for point in measurements.points if point.shares]
-    if profiled:
-        found += [_parts(profiled), _measured_groups(profiled)]
-    last = found[-1]
-    notes = (*last.notes, *answers(measurements))
-    found[-1] = Table(last.columns, last.rows, last.title, notes)
-    return found
-
-
 def name(point: Point) -> str:
     """``DMHA 32x32 r 4``; r where the grid of keys has one."""
     coarser = f" r {point.stride}" if point.kind in ("DMHA", "SRA") else ""
     return f"{point.kind} {point.height}x{point.width}{coarser}"
 
 
-def _power(value: float) -> str:
-    return f"{value:.2f}"
-
-
-def _macs(value: float) -> str:
-    return units.amount(value, "MAC", 2)
-
-
 def _points(of: Measurements) -> Table:
+    def macs(value: float) -> str:
+        return units.amount(value, "MAC", 2)
+
+    def bound(name: str) -> Callable[[Point], float | None]:
+        def read(point: Point) -> float | None:
+            sure = point.timing is not None and point.timing.coverage >= CERTAIN
+            return getattr(point.timing, name) if sure else None
+
+        return read
+
     columns = (
-        Column("point", "module"),
-        Column("kind", "kind", hidden=True),
-        Column("height", "H", hidden=True),
-        Column("width", "W", hidden=True),
-        Column("stride", "r", hidden=True),
+        Column("point", "module", value=name),
+        *(
+            Column(column, title, hidden=True)
+            for column, title in (
+                ("kind", "kind"),
+                ("height", "H"),
+                ("width", "W"),
+                ("stride", "r"),
+            )
+        ),
         Column("keys", "Ns", units.integer),
-        Column("formula", "formula", _macs),
-        Column("macs", "counted", _macs),
+        Column("formula", "formula", macs),
+        Column("macs", "counted", macs),
         Column("bytes", "bytes", units.size),
-        Column("median", "median", units.seconds),
-        Column("low", "95 % from", units.seconds),
-        Column("high", "to", units.seconds),
-        Column("coverage", "coverage", hidden=True),
-        Column("samples", "samples", units.integer),
-        Column("warmup", "warm-up", hidden=True),
-        Column("calls", "calls a sample", hidden=True),
-        Column("stopped", "ended by", hidden=True),
+        Column("median", "median", units.seconds, "timing.median"),
+        Column("low", "95 % from", units.seconds, bound("low")),
+        Column("high", "to", units.seconds, bound("high")),
+        Column("coverage", "coverage", value="timing.coverage", hidden=True),
+        Column("samples", "samples", units.integer, lambda p: p.timing and len(p.timing.samples)),
+        Column("warmup", "warm-up", value=lambda p: p.timing and len(p.timing.warmup), hidden=True),
+        Column("calls", "calls a sample", value="timing.calls", hidden=True),
+        Column("stopped", "ended by", value="timing.stopped", hidden=True),
         Column("mac_rate", "MAC/s", hidden=True),
         Column("mac_fraction", "of product", percent),
         Column("byte_rate", "bytes/s", hidden=True),
@@ -294,50 +284,17 @@ def _points(of: Measurements) -> Table:
         Column("peak_bytes", "peak", units.size, hidden=not _has_peaks(of)),
         Column("reason", "reason", hidden=True),
     )
-    return Table(columns, tuple(map(_point, of.points)), _title(of), tuple(_notes(of)))
+    threads = of.ceilings.threads if of.ceilings else None
+    on = of.device if threads is None or of.device != "cpu" else f"cpu, threads: {threads}"
+    title = (
+        f"Attention alone: C {of.dim}, {of.heads} heads, {of.groups} groups, k {of.kernel}, "
+        f"batch {of.batch}, {of.dtype}, {of.attention} attention, {on}"
+    )
+    return Table.of(columns, of.points, title, _notes(of))
 
 
 def _has_peaks(of: Measurements) -> bool:
     return any(point.peak_bytes is not None for point in of.points)
-
-
-def _point(point: Point) -> tuple[Value, ...]:
-    timing = point.timing
-    sure = timing is not None and timing.coverage >= CERTAIN
-    return (
-        name(point),
-        point.kind,
-        point.height,
-        point.width,
-        point.stride,
-        point.keys,
-        point.formula,
-        point.macs,
-        point.bytes,
-        timing.median if timing else None,
-        timing.low if timing and sure else None,
-        timing.high if timing and sure else None,
-        timing.coverage if timing else None,
-        len(timing.samples) if timing else None,
-        len(timing.warmup) if timing else None,
-        timing.calls if timing else None,
-        timing.stopped if timing else None,
-        point.mac_rate,
-        point.mac_fraction,
-        point.byte_rate,
-        point.byte_fraction,
-        point.peak_bytes,
-        point.reason,
-    )
-
-
-def _title(of: Measurements) -> str:
-    threads = of.ceilings.threads if of.ceilings else None
-    on = of.device if threads is None or of.device != "cpu" else f"cpu, threads: {threads}"
-    return (
-        f"Attention alone: C {of.dim}, {of.heads} heads, {of.groups} groups, k {of.kernel}, "
-        f"batch {of.batch}, {of.dtype}, {of.attention} attention, {on}"
-    )
 
 
 def _notes(of: Measurements) -> list[str]:
@@ -363,45 +320,32 @@ def _notes(of: Measurements) -> list[str]:
 
 
 def _exponents(of: Measurements) -> Table:
+    figures = (
+        ("time", "time ^"),
+        ("low", "95 % from"),
+        ("high", "to"),
+        ("formula", "formula ^"),
+        ("macs", "counted ^"),
+        ("bytes", "bytes ^"),
+    )
     columns = (
-        Column("line", "cost over size"),
+        Column("line", "cost over size", value=lambda line: f"{line.kind} over {line.over}"),
         Column("kind", "kind", hidden=True),
         Column("over", "size", hidden=True),
         Column("held", "held"),
         Column("points", "points", units.integer),
-        Column("time", "time ^", _power),
-        Column("low", "95 % from", _power),
-        Column("high", "to", _power),
-        Column("formula", "formula ^", _power),
-        Column("macs", "counted ^", _power),
-        Column("bytes", "bytes ^", _power),
-    )
-    rows = tuple(
-        (
-            f"{line.kind} over {line.over}",
-            line.kind,
-            line.over,
-            line.held,
-            line.points,
-            line.time,
-            line.low,
-            line.high,
-            line.formula,
-            line.macs,
-            line.bytes,
-        )
-        for line in of.exponents
+        *(Column(column, title, units.ratio) for column, title in figures),
     )
     note = (
         "Least squares of logarithms over the same points; where a cost is a sum of powers, the "
         "exponent lies between them."
     )
-    return Table(columns, rows, "Exponents: time, formula, counted MACs, bytes", (note,))
+    return Table.of(columns, of.exponents, "Exponents: time, formula, counted MACs, bytes", [note])
 
 
 def _ratios(of: Measurements) -> Table:
     columns = (
-        Column("map", "map"),
+        Column("map", "map", value=lambda r: f"{r.side}x{r.side}"),
         Column("time", "time", factor),
         Column("low", "95 % from", factor),
         Column("high", "to", factor),
@@ -410,62 +354,46 @@ def _ratios(of: Measurements) -> Table:
         Column("bytes", "bytes", factor),
         Column("memory", "memory", factor, hidden=not _has_peaks(of)),
     )
-    rows = tuple(
-        (f"{r.side}x{r.side}", r.time, r.low, r.high, r.formula, r.macs, r.bytes, r.memory)
-        for r in of.ratios
-    )
-    return Table(columns, rows, "DMHA at r = 1 over global attention, how many times")
-
-
-def _shown(profiled: Sequence[Point]) -> Point:
-    """The point whose parts are shown one by one: DMHA at the largest map, all keys."""
-    deformable = [point for point in profiled if point.kind == "DMHA"] or profiled
-    return max(deformable, key=lambda point: (point.height, point.keys))
+    return Table.of(columns, of.ratios, "DMHA at r = 1 over global attention, how many times")
 
 
 def _parts(profiled: Sequence[Point]) -> Table:
-    point = _shown(profiled)
+    """The parts of one point: DMHA on the largest map, all keys."""
+    deformable = [point for point in profiled if point.kind == "DMHA"] or profiled
+    point = max(deformable, key=lambda point: (point.height, point.keys))
+    said = {"formula": "yes", "left out": "left out", "rest": "no MACs"}
     columns = (
-        Column("part", "part"),
-        Column("group", "in the formula"),
+        Column("part", "part", value="name"),
+        Column("group", "in the formula", value=lambda share: said[share.group]),
         Column("share", "time", percent),
         Column("mac_share", "MACs", percent),
         Column("operators", "operators", units.integer),
     )
-    said = {"formula": "yes", "left out": "left out", "rest": "no MACs"}
-    rows = tuple(
-        (share.name, said[share.group], share.share, share.mac_share, share.operators)
-        for share in point.shares
-    )
     note = "Operators' own time under the profiler, which costs small maps more than large ones."
-    return Table(columns, rows, f"{name(point)}: where its time goes", (note,))
+    return Table.of(columns, point.shares, f"{name(point)}: where its time goes", [note])
 
 
-def _measured_groups(profiled: Sequence[Point]) -> Table:
+def _groups(profiled: Sequence[Point]) -> Table:
     """Every module on the largest map, and DMHA and SRA at every stride."""
+
+    def total(group: Group, field: str = "share") -> Callable[[Point], float]:
+        return lambda p: sum(getattr(share, field) for share in p.shares if share.group == group)
+
     columns = (
-        Column("point", "module"),
-        Column("formula", "in the formula", percent),
-        Column("left_out", "left out", percent),
-        Column("rest", "no MACs", percent),
-        Column("macs_left_out", "MACs left out", percent),
+        Column("point", "module", value=name),
+        Column("formula", "in the formula", percent, total("formula")),
+        Column("left_out", "left out", percent, total("left out")),
+        Column("rest", "no MACs", percent, total("rest")),
+        Column("macs_left_out", "MACs left out", percent, total("left out", "mac_share")),
     )
     sides = {max(point.height for point in profiled)}
     sides |= {p.height for p in profiled if p.kind == "DMHA" and p.stride > 1}
-    rows = tuple(
-        (
-            name(point),
-            *(
-                sum(share.share for share in point.shares if share.group == group)
-                for group in ("formula", "left out", "rest")
-            ),
-            sum(share.mac_share for share in point.shares if share.group == "left out"),
-        )
-        for point in profiled
-        if point.height in sides
+    return Table.of(
+        columns,
+        [point for point in profiled if point.height in sides],
+        "Shares of the time, by what the formula says of the work",
+        ["No MACs: softmax, elementwise operators, copies, views and dispatch."],
     )
-    note = "No MACs: softmax, elementwise operators, copies, views and dispatch."
-    return Table(columns, rows, "Shares of the time, by what the formula says of the work", (note,))
 
 
 # Terms of attention modules as stacked bars.

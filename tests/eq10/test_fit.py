@@ -5,9 +5,9 @@ from dataclasses import replace
 import pytest
 
 from datbench.counting.conventions import CONVENTIONS
-from datbench.eq10 import identity
+from datbench.eq10 import fit as fitting
 from datbench.eq10.example import claims
-from datbench.eq10.identity import MONOMIALS, fit, parse_grid
+from datbench.eq10.fit import MONOMIALS, fit, parse_grid
 from datbench.errors import UsageError
 from datbench.setting import Kind
 
@@ -43,7 +43,7 @@ def test_the_fit_does_not_know_the_formula(monkeypatch: pytest.MonkeyPatch) -> N
         FVCORE,
         weights={**FVCORE.weights, Kind.NORM: 7, Kind.MATMUL: 3, Kind.SAMPLE: 0},
     )
-    monkeypatch.setattr(identity, "PAPER", (9,) * 6)
+    monkeypatch.setattr(fitting, "PAPER", (9,) * 6)
     found = fit(SMALL, other)
     assert [c.fitted for c in found.coefficients] == ["6", "2", "2", "1", "9", "0"]
     assert {c.paper for c in found.coefficients} == {9}
