@@ -141,6 +141,11 @@ ChannelsLast = Annotated[
     bool, typer.Option("--channels-last", help="Weights and images in that memory format.")
 ]
 
+PlotOut = Annotated[
+    Path | None,
+    typer.Option("--plot-out", metavar="FILE", readable=False, help="The same as .png or .svg."),
+]
+
 OutputFormat = Annotated[
     Format | None,
     typer.Option(

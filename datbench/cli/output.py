@@ -10,7 +10,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from types import FrameType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import typer
 
@@ -25,6 +25,9 @@ from ..render.terminal import progress as progress
 from ..render.terminal import status as status
 from .options import Format
 
+if TYPE_CHECKING:
+    from ..render.figure import Plot
+
 _SUFFIXES = {
     ".txt": Format.TABLE,
     ".csv": Format.CSV,
@@ -32,6 +35,9 @@ _SUFFIXES = {
     ".json": Format.JSON,
     ".tex": Format.LATEX,
 }
+
+PLOT_WIDTH = 110
+"""Columns that a plot takes at most."""
 
 READER_GONE = 141
 """Exit code of a program whose reader has left (`datbench ... | head`), as a shell reports it."""
@@ -116,6 +122,33 @@ def emit(
     else:
         text = as_text(tables, content, wanted)
     write_text(text)
+
+
+def draw(plots: Sequence[Plot], terminal: bool, out: Path | None) -> None:
+    """Write plots to a file, draw them on the terminal, or both."""
+    from ..render.plot import to_bytes, to_terminal
+
+    if out is not None:
+        write_whole(out, to_bytes(plots, out.suffix))
+    if terminal:
+        width = min(console().width, PLOT_WIDTH)
+        write_text("\n".join(to_terminal(plot, width) for plot in plots))
+
+
+def check_plots(terminal: bool, plot_out: Path | None, wanted: Format, out: Path | None) -> None:
+    """Refuse plots that cannot be drawn, before any work.
+
+    Raises:
+        UsageError: one in the terminal beside a result in another format or file, or a file that
+            is not a plot's or cannot be written.
+    """
+    if terminal and (wanted is not Format.TABLE or out is not None):
+        raise UsageError("--plot draws in the terminal; a file is --plot-out FILE.")
+    if plot_out is not None:
+        from ..render.figure import check_suffix
+
+        check_suffix(plot_out.suffix)
+        check_path(plot_out, "--plot-out")
 
 
 def write_text(text: str) -> None:

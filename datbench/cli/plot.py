@@ -196,9 +196,11 @@ def _eq10(asked: Asked) -> Plot:
 
     if asked.files:
         return stacks(asked.only("eq10"))
-    from .eq10 import identities
+    from ..eq10.identity import identities_of
+    from .output import progress
 
-    return stacks(identities([(s, setting.resolution) for s, setting in asked.jobs()], None))
+    jobs = [(spec, setting.resolution) for spec, setting in asked.jobs()]
+    return stacks(identities_of(progress(jobs, lambda job: job[0].name)))
 
 
 def _memory(asked: Asked) -> Plot:

@@ -16,11 +16,12 @@ from ..errors import UsageError
 from ..models import config
 from ..models.mixers import make_mixer
 from ..models.mixers.attention import Mixer
-from ..render.figure import Figure, Series
+from ..render.figure import Figure, Plot, Series
 from . import formulas
 from .formulas import formula_of
 from .identity import module_terms
 from .records import ModuleTerms
+from .view import DEFORMABLE, stacks
 
 SIDES = (7, 14, 21, 28, 42, 56, 84, 112)
 """Multiples of a window of 7: stage 3 of inputs from 112 to 1792 pixels a side."""
@@ -80,7 +81,7 @@ def point_of(mixer: Mixer, height: int, width: int, name: str = "") -> ModuleTer
     if formula is None:
         raise UsageError(f"no formula of {type(mixer).__name__} is known.")
     calls = count(mixer, torch.empty(1, height, width, mixer.dim, device="meta")).calls
-    return module_terms(name, f"map {width}x{height}", "", mixer, formula, calls)
+    return module_terms((name, f"map {width}x{height}", ""), mixer, formula, calls)
 
 
 def sweep(compared: Compared, sides: Sequence[int] = SIDES) -> tuple[Curve, ...]:
@@ -105,6 +106,12 @@ def kinds_on(height: int, width: int) -> list[ModuleTerms]:
 def _on_meta(mixer: config.Mixer, compared: Compared) -> Mixer:
     with ShapesOnly(), torch.device("meta"):
         return make_mixer(mixer, compared.dim, compared.heads, MAP_SIDE).eval()
+
+
+def plots(modules: Sequence[ModuleTerms], alone: bool) -> list[Plot]:
+    """The terms of modules as bars; before them, unless `alone`, cost and shares of stage 3."""
+    bars = stacks([m for m in modules if m.kind in DEFORMABLE] or modules)
+    return [bars] if alone else [*cost_against_side(), share_against_stride(), bars]
 
 
 def cost_against_side(

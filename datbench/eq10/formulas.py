@@ -150,19 +150,19 @@ def _spatial_reduction(mixer: SpatialReductionAttention, height: int, width: int
         r = conv.stride[0]
     ns = (height // r) * (width // r)
     sizes = Sizes(height, width, ns, mixer.dim, mixer.heads, None, r)
-    expected = (
+    attention = (
         _term(sizes, PROJECTIONS, "2 HW C²"),
         _term(sizes, KEYS, "2 Ns C²"),
         _term(sizes, PRODUCTS, "2 HW Ns C"),
     )
     if r == 1:
-        return Formula("MSA", "4 HW C² + 2 (HW)² C (Swin, Eq. 1)", sizes, expected)
-    expected += (
+        return Formula("MSA", "4 HW C² + 2 (HW)² C (Swin, Eq. 1)", sizes, attention)
+    reduction = (
         _term(sizes, REDUCTION, "r² Ns C²"),
         _left_out(sizes, REDUCTION_NORM, "5 Ns C"),
     )
     formula = "2 HW C² + 2 Ns C² + 2 HW Ns C + r² Ns C² (derived from PVT, Section 3.3)"
-    return Formula("SRA", formula, sizes, expected)
+    return Formula("SRA", formula, sizes, attention + reduction)
 
 
 def _neighborhood(mixer: NeighborhoodAttention, height: int, width: int) -> Formula:

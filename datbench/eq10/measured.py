@@ -21,9 +21,11 @@ from ..models.config import Deformable, DeformableDetr, SpatialReduction, Stage,
 from ..models.config import Mixer as MixerConfig
 from ..models.mixers import make_mixer
 from ..models.mixers.attention import Mixer
+from ..models.resolve import Spec
+from ..models.spec import ModelSpec
 from ..profile.attribute import MODULE, module_ranges, quiet_kineto
 from ..run import available_bytes, memory_error
-from ..setting import ATTENTIONS, DTYPES, Attention, Kind
+from ..setting import Attention, Kind, Resolution, Setting
 from ..timing.ceilings import ceilings
 from ..timing.records import (
     Ceilings,
@@ -138,6 +140,9 @@ def _share(point: Point, group: Group) -> float:
 WINDOW = 7
 """Swin's."""
 
+SIDES = (7, 14, 21, 28, 35)
+"""Of the maps; multiples of a window of 7, so that no map is padded."""
+
 RATIO = 2
 """Of spatial reduction where the map grows."""
 
@@ -160,7 +165,7 @@ class Job:
 
 
 @dataclass(frozen=True)
-class How:
+class ModuleSetting:
     """What all points share."""
 
     dim: int
@@ -175,21 +180,36 @@ class How:
         return self.batch, side, side, self.dim
 
 
-def how_of(dim: int, heads: int, batch: int, dtype: str, device: str, attention: Attention) -> How:
+def _setting_of(
+    dim: int, heads: int, batch: int, dtype: str, device: str, attention: Attention
+) -> ModuleSetting:
     """What all points share, checked.
 
     Raises:
         UsageError: it cannot be timed so, or not here.
     """
-    for value, known, what in ((dtype, DTYPES, "dtype"), (attention, ATTENTIONS, "attention")):
-        if value not in known:
-            raise UsageError(f"{what} {value!r}: choose one of {', '.join(known)}.")
-    if batch < 1:
-        raise UsageError(f"batch {batch}: write a number from 1.")
+    Setting(Resolution(224, 224), batch, dtype, device, attention)  # refuses what is not known
     where = check_device(device)
     if where.type == "meta":
         raise UsageError("nothing runs on meta, so nothing can be timed; use cpu or cuda.")
-    return How(dim, heads, batch, getattr(torch, dtype), where, attention)
+    return ModuleSetting(dim, heads, batch, getattr(torch, dtype), where, attention)
+
+
+def deformable_sizes(spec: Spec, stage: int) -> dict[str, int]:
+    """Width, heads, groups and kernel of a model's deformable attention in a stage, from 1.
+
+    Raises:
+        UsageError: this stage has no deformable attention.
+    """
+    if isinstance(spec, ModelSpec):
+        here = spec.config.stages[stage - 1]
+        for mixer in here.blocks:
+            if isinstance(mixer, Deformable):
+                sizes = {"dim": here.dim, "heads": here.heads}
+                return {**sizes, "groups": mixer.groups, "kernel": mixer.kernel}
+    raise UsageError(
+        f"{spec.name} has no deformable attention in stage {stage}; dat_t has it in 3 and 4."
+    )
 
 
 def jobs_of(
@@ -365,8 +385,8 @@ def _of_event(chain: Sequence[Any], module: str, labels: _Labels) -> str:
     return MOVES
 
 
-SIDES = (7, 14, 21, 28, 35)
-"""Multiples of a window of 7, so that no map is padded."""
+# The measuring itself.
+
 
 _CEILINGS = 0.1
 """Of the budget."""
@@ -398,7 +418,7 @@ def measure(
     kernel: int = 5,
     sides: Sequence[int] = SIDES,
     strides: Sequence[int] = (8, 4, 2, 1),
-    side_for_strides: int = SIDES[-1],
+    side_for_strides: int | None = None,
     batch: int = 1,
     dtype: str = "float32",
     device: str = "cpu",
@@ -406,13 +426,13 @@ def measure(
     budget: float = 45.0,
     step: Callable[[str], None] = lambda text: None,
 ) -> Measurements:
-    """Measure DMHA and its peers; the sizes are the third stage's of DAT-T unless told.
+    """Measure DMHA and its peers; by default of the sizes in DAT-T's third stage.
 
     Where memory ends, the point says so. Ctrl-C ends the measuring and keeps the finished points.
 
     Args:
         sides: of square maps, at r = 1 (keys grow with the map; SRA reduces by `RATIO`).
-        strides: r, on a map of side `side_for_strides`, for DMHA and SRA.
+        strides: r, on a map of side `side_for_strides` (default: the largest), for DMHA and SRA.
         budget: seconds, shared by the ceilings and all points; a slow call may pass it.
         step: told what is being measured.
 
@@ -420,8 +440,10 @@ def measure(
         UsageError: sizes that do not fit each other, or too few of them for a line.
         MeasurementError: not one point could be measured.
     """
+    if side_for_strides is None:
+        side_for_strides = max(sides, default=0)
     jobs = list(jobs_of(dim, heads, groups, kernel, sides, strides, side_for_strides))
-    how = how_of(dim, heads, batch, dtype, device, attention)
+    how = _setting_of(dim, heads, batch, dtype, device, attention)
     if not budget > 0:
         raise UsageError(f"budget {budget:g}: write a number of seconds above 0.")
     start = time.perf_counter()
@@ -457,7 +479,7 @@ def measure(
     )
 
 
-def _ceilings(how: How, seconds: float) -> Ceilings:
+def _ceilings(how: ModuleSetting, seconds: float) -> Ceilings:
     try:
         return ceilings(how.device, how.dtype, seconds)
     except (RuntimeError, MemoryError) as error:
@@ -466,7 +488,7 @@ def _ceilings(how: How, seconds: float) -> Ceilings:
         ) from error
 
 
-def _counted(job: Job, how: How) -> _Counted:
+def _counted(job: Job, how: ModuleSetting) -> _Counted:
     """The module's formula and its operators, from a run on meta."""
     bare = _built(job, replace(how, device=torch.device("meta")))
     formula = formula_of(bare, job.side, job.side)
@@ -492,7 +514,7 @@ def _weights(points: Sequence[Point]) -> list[float]:
     return [point.bytes + whole / (4 * len(points)) for point in points]
 
 
-def _measured(counted: _Counted, how: How, seconds: float) -> Point:
+def _measured(counted: _Counted, how: ModuleSetting, seconds: float) -> Point:
     """Time, then profile; a reason where it does not run."""
     point = counted.point
     wanted = max(call.bytes_read + call.bytes_written for call in counted.calls)
@@ -514,14 +536,14 @@ def _first(error: Exception) -> str:
     return (str(error).splitlines() or [type(error).__name__])[0].rstrip(".")
 
 
-def _built(job: Job, how: How) -> Mixer:
+def _built(job: Job, how: ModuleSetting) -> Mixer:
     """The module on its own, with a bias table of this map's size."""
     mixer = make_mixer(job.config, how.dim, how.heads, job.side).eval()
     mixer.attention = how.attention
     return mixer.to(how.device, how.dtype)
 
 
-def _run(counted: _Counted, how: How, seconds: float) -> Point:
+def _run(counted: _Counted, how: ModuleSetting, seconds: float) -> Point:
     mixer = _built(counted.job, how)
     x = torch.randn(how.shape(counted.job.side), device=how.device).to(how.dtype)  # (B, H, W, C)
     with torch.inference_mode():

@@ -8,7 +8,7 @@ from dataclasses import replace
 
 from .. import units
 from ..render.figure import Bars, Part
-from ..render.table import Column, Table
+from ..render.table import Column, Table, fixed
 from ..timing.records import Group, LeftOut, Measurements, Point, Ratio
 from ..units import factor, percent
 from .records import Claim, Coefficient, Fit, ModuleTerms, Term
@@ -25,7 +25,7 @@ def tables(modules: Sequence[ModuleTerms], every: bool = False, one: bool = Fals
     """
     if one:
         return [_every_term(modules)]
-    if not any(m.stage for m in modules):
+    if not any(m.module for m in modules):
         title = "Kinds of attention on one map of stage 3, in multiply-adds"
         return [_overview(modules, title, alone=True)]
     title = "Attention modules: published formulas beside what is counted, in multiply-adds"
@@ -95,10 +95,7 @@ def _terms(module: ModuleTerms, number: int) -> Table:
     """The terms of one module, which stands for `number` that are alike."""
     place = ("model", "resolution", "stage", "module")
     columns = (
-        *(
-            Column(name, name, value=lambda term, name=name: getattr(module, name), hidden=True)
-            for name in place
-        ),
+        *fixed([Column(name, name) for name in place], module),
         Column("term", "term", value="name"),
         Column("expression", "expression"),
         Column("formula", "formula", units.integer),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, TypeAlias
 
 from .. import units
@@ -126,3 +126,12 @@ def fact_columns(
         )
         for name in names
     ]
+
+
+def fixed(columns: Iterable[Column], record: Any) -> list[Column]:
+    """The columns with the values of one record in every row, for machines only."""
+
+    def reader(value: Value) -> Callable[[Any], Value]:
+        return lambda _: value
+
+    return [replace(column, value=reader(column.of(record)), hidden=True) for column in columns]

@@ -10,7 +10,8 @@ from typing import Any
 from .. import units
 from ..counting import view
 from ..eq10.records import ModuleTerms
-from ..eq10.view import DEFORMABLE, modules_csv, modules_table, stacks
+from ..eq10.view import DEFORMABLE, stacks
+from ..eq10.view import tables as eq10_tables
 from ..machine import place_of
 from ..memory import view as memory_view
 from ..paper import view as paper_view
@@ -132,7 +133,7 @@ def terms(rows: Rows) -> Section | None:
         overviews.COUNTED,
         "fvcore convention, forward",
     )
-    entry = Entry("attention", modules_table(modules), modules_csv(modules))
+    entry = Entry("attention", eq10_tables(modules)[0], eq10_tables(modules, one=True)[0])
     return Section(
         "attention",
         "What Eq. 10 says, and what runs",

@@ -103,9 +103,9 @@ def _explain(rows: Sequence[Any], results: Results, one: bool) -> Tables:
 
 
 def _eq10(rows: Sequence[Any], results: Results, one: bool) -> Tables:
-    from ..eq10.view import modules_csv, modules_table, terms_tables
+    from ..eq10.view import tables
 
-    return [modules_csv(rows)] if one else [modules_table(rows), *terms_tables(rows)]
+    return tables(rows, one=one)
 
 
 def _fit(rows: Sequence[Any], results: Results, one: bool) -> Tables:
@@ -121,9 +121,9 @@ def _claims(rows: Sequence[Any], results: Results, one: bool) -> Tables:
 
 
 def _measured(rows: Sequence[Any], results: Results, one: bool) -> Tables:
-    from ..eq10.view import tables
+    from ..eq10.view import measured_tables
 
-    return [table for row in rows for table in tables(row)]
+    return [table for row in rows for table in measured_tables(row)]
 
 
 def _table(rows: Sequence[Any], results: Results, one: bool) -> Tables:

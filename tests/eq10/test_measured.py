@@ -11,7 +11,7 @@ import torch
 from datbench.counting.count import count
 from datbench.eq10 import measured
 from datbench.eq10.measured import measure
-from datbench.eq10.view import name, tables
+from datbench.eq10.view import measured_tables, name
 from datbench.errors import MeasurementError, UsageError
 from datbench.models.config import SpatialReduction
 from datbench.models.mixers.spatial_reduction import SpatialReductionAttention
@@ -145,7 +145,7 @@ def test_exponents_stand_beside_the_formulas(small: Measurements) -> None:
 
 
 def test_tables_of_a_real_run(small: Measurements) -> None:
-    found = tables(small)
+    found = measured_tables(small)
     assert len(to_csv(found).splitlines()) == 1 + len(small.points)
     text = to_markdown(found)
     assert "Does r = 1 cost the same as global attention?" in text
@@ -197,7 +197,7 @@ def test_out_of_memory_is_a_row(monkeypatch: pytest.MonkeyPatch) -> None:
     assert of(found, "DMHA", 8).timing is not None
     assert [ratio.side for ratio in found.ratios] == [4, 6]
     assert "MSA" not in {line.kind for line in found.exponents}
-    assert f"{name(point)}: {point.reason}." in tables(found)[0].notes
+    assert f"{name(point)}: {point.reason}." in measured_tables(found)[0].notes
 
 
 def test_a_module_larger_than_the_memory_is_not_tried(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -228,7 +228,7 @@ def test_an_interruption_keeps_the_finished_points(finished: int) -> None:
     assert found.interrupted
     assert len(found.points) == finished
     assert all(point.timing for point in found.points)
-    assert "Interrupted" in " ".join(tables(found)[0].notes)
+    assert "Interrupted" in " ".join(measured_tables(found)[0].notes)
 
 
 @pytest.mark.parametrize(
@@ -336,7 +336,7 @@ def test_the_verdict_follows_the_intervals(
     for side, time in zip((8, 16), times, strict=True):
         points += [point("DMHA", side, time, 0.1), point("MSA", side, 1.0, 0.1)]
     found = dataclasses.replace(small, ratios=measured.ratios(points))
-    assert said in " ".join(tables(found)[-1].notes)
+    assert said in " ".join(measured_tables(found)[-1].notes)
 
 
 def test_why_is_asked_only_of_what_is_slower(small: Measurements) -> None:
@@ -344,7 +344,7 @@ def test_why_is_asked_only_of_what_is_slower(small: Measurements) -> None:
     for time, asked in ((2.0, "Why is DAT slower than its MACs say?"), (1.0, "Where does DAT's")):
         points = [point("DMHA", side, time, 0.1), point("MSA", side, 1.0, 0.1)]
         found = dataclasses.replace(small, ratios=measured.ratios(points))
-        assert asked in " ".join(tables(found)[-1].notes)
+        assert asked in " ".join(measured_tables(found)[-1].notes)
 
 
 @pytest.mark.parametrize(
