@@ -45,6 +45,11 @@ def size(value: float) -> str:
     return f"{value:.0f} B"
 
 
+def gib(value: float) -> str:
+    """Bytes in GiB, with two decimals: ``1610612736`` -> ``1.50``."""
+    return f"{value / 2**30:.2f}"
+
+
 def seconds(value: float) -> str:
     """``0.01234`` -> ``12.3 ms``, three figures."""
     for scale, unit in ((1, "s"), (1e-3, "ms"), (1e-6, "us")):

@@ -13,7 +13,7 @@ from datbench.eq10.view import stacks
 from datbench.models.dat import REGISTRY
 from datbench.paper.tables import paper_table, paper_tables
 from datbench.paper.verdicts import compare
-from datbench.paper.view import for_people
+from datbench.paper.view import comparison_table
 from datbench.paper.workshop import Workshop
 from datbench.render.plot import to_bytes
 from datbench.render.table import Table
@@ -60,7 +60,7 @@ def draw_flops() -> None:
 def draw_table() -> None:
     """The output of `datbench table 2`."""
     table = compare(paper_table("2"), paper_tables(), Workshop())
-    draw_terminal("table 2", [for_people(table)], 112)
+    draw_terminal("table 2", [comparison_table(table)], 112)
 
 
 if __name__ == "__main__":

@@ -139,14 +139,12 @@ def rules() -> str:
 def tables() -> str:
     """Every table of the papers with its verdicts."""
     from datbench.paper.tables import paper_tables
-    from datbench.paper.verdicts import compare
-    from datbench.paper.view import for_people, further, overview
-    from datbench.paper.workshop import Workshop
+    from datbench.paper.verdicts import compare_tables
+    from datbench.paper.view import comparison_table, further_tables, overview
     from datbench.render.text import to_markdown
 
-    workshop, known = Workshop(), paper_tables()
-    comparisons = [compare(table, known, workshop) for table in known]
-    parts = [part for c in comparisons for part in (for_people(c), *further(c))]
+    comparisons = compare_tables(paper_tables())
+    parts = [part for c in comparisons for part in (comparison_table(c), *further_tables(c))]
     text = to_markdown([overview(comparisons), *parts])
     intro = (
         "# The papers' tables, checked\n\n"

@@ -2,19 +2,12 @@
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
 from .options import Format, Out, OutputFormat, complete
-
-if TYPE_CHECKING:
-    from collections.abc import Sequence
-
-    from ..paper.records import Cell, Comparison, Ratio
-    from ..paper.tables import TableData
 
 
 def table(
@@ -75,129 +68,35 @@ def table(
     Every printed figure has a verdict: it agrees if the computed one rounds to it; otherwise it
     differs, is wrong in print, not reproducible, or published only, with the reason.
     """
-    from .output import choose_format, emit
+    from ..machine import summary
+    from ..paper.tables import chosen_tables
+    from ..records import document
+    from .output import choose_format, emit, progress
 
     wanted = choose_format(format, out)
-    chosen = _chosen(name or [], file or [])
+    chosen = chosen_tables(name or [], file or [])
     if search:
-        _search(chosen, _refused(check, rules, device), wanted, out)
+        from ..errors import UsageError
+        from ..paper.search import search as search_table
+        from ..paper.view import miss_table, search_tables
+
+        if len(chosen) > 1:
+            raise UsageError("--search takes one table.")
+        for option, given in (("--check", check), ("--rules", rules), ("--device", device)):
+            if given:
+                raise UsageError(f"--search does not take {option}.")
+        found = search_table(chosen[0])
+        tables = [miss_table(found)] if wanted is Format.CSV else search_tables(found)
+        emit(tables, document("table-search", found, summary()), wanted, out)
         return
-    from ..machine import summary
-    from ..paper.view import for_machines, for_people, further, overview, scores
-    from ..records import document
-
-    comparisons = _compare(chosen, device)
-    tables = [t for c in comparisons for t in (for_people(c), *further(c, rules))]
-    if wanted is Format.CSV:
-        tables = [for_machines(comparisons)]
-    else:
-        scored = scores(comparisons, rules)
-        tables += [scored] if scored else []
-        tables += [overview(comparisons)] if len(comparisons) > 1 else []
-    emit(tables, document("table", comparisons, summary()), wanted, out)
-    if check:
-        _check([cell for comparison in comparisons for cell in comparison.cells()])
-        _check_ratios([ratio for comparison in comparisons for ratio in comparison.ratios])
-
-
-def _refused(check: bool, rules: bool, device: str | None) -> str | None:
-    """An option that a search has no use for."""
-    given = {"--check": check, "--rules": rules, "--device": device is not None}
-    return next((option for option, is_given in given.items() if is_given), None)
-
-
-def _search(
-    chosen: Sequence[TableData], refused: str | None, wanted: Format, out: Path | None
-) -> None:
-    from ..errors import UsageError
-
-    if len(chosen) > 1:
-        raise UsageError("--search takes one table.")
-    if refused:
-        raise UsageError(f"--search does not take {refused}.")
-    from ..machine import summary
-    from ..paper.search import search, search_davit
-    from ..paper.tables import paper_table
-    from ..paper.view import search_tables, searches_for_machines
-    from ..records import document
-    from .output import emit
-
-    is_davit = chosen[0] is paper_table("davit")
-    found = search_davit(chosen[0]) if is_davit else search(chosen[0])
-    tables = [table for one in found for table in search_tables(one)]
-    if wanted is Format.CSV:
-        tables = [searches_for_machines(found)]
-    emit(tables, document("table-search", found, summary()), wanted, out)
-
-
-def _chosen(names: Sequence[str], files: Sequence[Path]) -> list[TableData]:
-    """The tables asked for, each once."""
-    from ..errors import UsageError
-    from ..paper.tables import FILES, paper_table, read_table
-
-    expanded = [each for name in names for each in (FILES if name == "all" else (name,))]
-    found = [paper_table(name) for name in dict.fromkeys(expanded)]
-    for path in dict.fromkeys(files):
-        table = read_table(path)
-        if table.table in FILES:
-            raise UsageError(f"{path}: table {table.table!r} is one of the papers'; choose a name.")
-        found.append(table)
-        sys.path.insert(0, str(path.parent.resolve()))  # where a table's own factories are
-    if not found:
-        raise UsageError(f"name a table: {', '.join(FILES)} or all; or --file FILE.")
-    return found
-
-
-def _compare(chosen: Sequence[TableData], device: str | None) -> list[Comparison]:
-    """Compute every table; models that they share are counted once."""
-    from ..errors import UsageError
-    from ..memory.device import check_present
-    from ..paper.tables import paper_tables
-    from ..paper.verdicts import compare
-    from ..paper.workshop import Workshop
-    from .output import progress
+    from ..paper.verdicts import check_device, check_verdicts, compare_tables
+    from ..paper.view import cell_table
+    from ..paper.view import tables as tables_of
 
     if device is not None:
-        if not any(c.batch for table in chosen for c in table.columns):
-            raise UsageError("--device measures printed memory; table 8 prints some.")
-        if not device.startswith("cuda"):
-            raise UsageError(f"--device {device}: printed memory is measured on cuda.")
-        check_present(device)
-    workshop = Workshop(device)
-    # A paper's verdicts rest on the papers alone; a table of the user's, on its own rows too.
-    return [
-        compare(table, [other for other in paper_tables() if other is not table], workshop)
-        for table in progress(chosen, lambda table: f"table {table.table}")
-    ]
-
-
-def _check_ratios(ratios: Sequence[Ratio]) -> None:
-    from ..errors import CheckFailed, MissingError
-
-    for r in ratios:
-        if r.computed is None:
-            raise MissingError(f"table {r.table}, {r.column}, {r.row} over {r.over}: {r.reason}")
-        if not r.is_expected:
-            raise CheckFailed(
-                f"table {r.table}, {r.column}, {r.row} over {r.over}: {r.computed:.3f} {r.verdict} "
-                f"from the printed {r.printed}."
-            )
-
-
-def _check(cells: Sequence[Cell]) -> None:
-    from ..errors import CheckFailed, MissingError
-
-    wrong = [cell for cell in cells if cell.verdict != cell.expected and not cell.failed]
-    if wrong:
-        named = "; ".join(
-            f"table {c.table}, {c.row}, {c.column}: {c.verdict}, expected {c.expected}"
-            for c in wrong
-        )
-        raise CheckFailed(f"{len(wrong)} of {len(cells)} cells are not as expected: {named}.")
-    failed = [cell for cell in cells if cell.failed]
-    if failed:
-        rows = dict.fromkeys(f"table {c.table}, {c.row}" for c in failed)
-        raise MissingError(
-            f"{len(failed)} of {len(cells)} cells could not be computed: {'; '.join(rows)}; "
-            f"{failed[0].reason}"
-        )
+        check_device(chosen, device)
+    compared = compare_tables(progress(chosen, lambda table: f"table {table.table}"), device)
+    tables = [cell_table(compared)] if wanted is Format.CSV else tables_of(compared, rules)
+    emit(tables, document("table", compared, summary()), wanted, out)
+    if check:
+        check_verdicts(compared)

@@ -21,7 +21,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ..errors import CheckpointError, UsageError
+from ..errors import CheckpointError, UsageError, first_line
 from .pyramid import PyramidBackbone
 
 _CONTAINERS = ("model", "state_dict", "model_state_dict", "model_ema")
@@ -77,7 +77,7 @@ def _read_pickle(file: Path) -> object:
 def _unreadable(file: Path, error: Exception) -> CheckpointError:
     # Errors of the system and of torch's zip reader speak of the file; an unpickler's do not.
     known = isinstance(error, (OSError, RuntimeError))
-    reason = (str(error).splitlines() or [""])[0] if known else type(error).__name__
+    reason = first_line(error) if known else type(error).__name__
     if isinstance(error, pickle.UnpicklingError):
         reason = "torch does not unpickle it safely"
     return CheckpointError(

@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ..errors import LibraryError, MeasurementError, UnknownNameError, UsageError
+from ..errors import MeasurementError, UnknownNameError, UsageError, first_line
 from ..setting import Attention, Resolution
 
 if TYPE_CHECKING:
@@ -216,39 +216,16 @@ def _literal(text: str) -> Any:
         return text
 
 
-def load_timm() -> Any:
-    """timm, imported.
-
-    Raises:
-        LibraryError: it is not installed, or its torchvision does not fit torch.
-    """
-    try:
-        import timm
-    except ModuleNotFoundError as error:
-        raise LibraryError(
-            f"this needs timm, and {error.name} is not installed: pip install 'datbench[timm]'."
-        ) from error
-    except Exception as error:  # a torchvision of another torch fails in several ways
-        import torch
-
-        raise LibraryError(
-            f"timm cannot be loaded: {_line(error)} Its torchvision was probably built for "
-            f"another torch than {torch.__version__}: reinstall the two together, "
-            "pip install --force-reinstall torch torchvision. Everything else works without timm."
-        ) from error
-    return timm
-
-
 def _timm_model(architecture: str) -> tuple[Any, Any]:
     """timm, and what it says about a model's input (None where it says nothing).
 
     Raises:
         UnknownNameError: timm has no such model, or the model has no such tag after the dot.
     """
-    from .timm import register_timm
+    from .timm import load_timm, register_timm
 
-    register_timm()
     timm = load_timm()
+    register_timm()
     if not timm.is_model(architecture):
         raise UnknownNameError.among("timm model", architecture, timm.list_models())
     try:
@@ -271,12 +248,6 @@ def _fused(timm: Any, wanted: bool) -> Iterator[None]:
         config._USE_FUSED_ATTN = before
 
 
-def _line(error: BaseException) -> str:
-    """The first line of what an exception says, as a sentence."""
-    line = (str(error).strip().splitlines() or [type(error).__name__])[0].rstrip(".")
-    return f"{line}."
-
-
 def named(error: BaseException) -> str:
-    """An exception's class and the first line of what it says."""
-    return f"{type(error).__name__}: {_line(error)}"
+    """An exception's class, and the first line of what it says, as a sentence."""
+    return f"{type(error).__name__}: {first_line(error)}."

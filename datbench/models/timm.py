@@ -17,11 +17,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ..errors import UsageError
+from ..errors import LibraryError, UsageError, first_line
 from ..setting import ATTENTIONS, MIN_SIDE, Attention
 from .config import Pyramid
 from .dat import REGISTRY
-from .external import load_timm
 from .pyramid import Head, PyramidBackbone
 from .spec import ModelSpec
 
@@ -31,6 +30,27 @@ STAGES = 4
 
 default_cfgs: dict[str, dict[str, Any]] = {}
 """What timm looks up beside an entry point, by name."""
+
+
+def load_timm() -> Any:
+    """timm, imported.
+
+    Raises:
+        LibraryError: it is not installed, or its torchvision does not fit torch.
+    """
+    try:
+        import timm
+    except ModuleNotFoundError as error:
+        raise LibraryError(
+            f"this needs timm, and {error.name} is not installed: pip install 'datbench[timm]'."
+        ) from error
+    except Exception as error:  # a torchvision of another torch fails in several ways
+        raise LibraryError(
+            f"timm cannot be loaded: {first_line(error)}. Its torchvision was probably built for "
+            f"another torch than {torch.__version__}: reinstall the two together, "
+            "pip install --force-reinstall torch torchvision. Everything else works without timm."
+        ) from error
+    return timm
 
 
 def register_timm() -> None:

@@ -17,7 +17,7 @@ from typing import Any
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ..errors import LibraryError, UnknownNameError, UsageError
+from ..errors import LibraryError, UnknownNameError, UsageError, one_line
 from ..setting import Attention, Resolution
 from .external import SIDE, TRANSFORMERS, named, split_options
 
@@ -73,10 +73,10 @@ class TransformersSpec:
         try:
             model = make(config)
             if family == "Cvt":
-                return Logits(model, model.cvt.encoder.stages, model.layernorm)
+                return CvtLogits(model, model.cvt.encoder.stages, model.layernorm)
             if features:
                 return PvtMaps(model)
-            return Logits(model, _stages(model), model.pvt.encoder.layer_norm)
+            return PvtLogits(model, _stages(model), model.pvt.encoder.layer_norm)
         except (TypeError, ValueError, ArithmeticError, LookupError) as error:
             raise self._refused(error) from error
 
@@ -92,10 +92,8 @@ class TransformersSpec:
             raise self._refused(error) from error
 
     def _refused(self, error: Exception) -> UsageError:
-        said = " ".join(str(error).split()).rstrip(".")
-        return UsageError(
-            f"{self.name}: transformers does not build it: {type(error).__name__}: {said}."
-        )
+        said = one_line(error).rstrip(".")
+        return UsageError(f"{self.name}: transformers does not build it: {said}.")
 
 
 def transformers_spec(text: str) -> TransformersSpec:
@@ -139,7 +137,7 @@ def _load(name: str) -> Any:
 # called, and registered nowhere.
 
 
-class Logits(nn.Module):
+class _Logits(nn.Module):
     """A classifier: (B, 3, H, W) -> (B, classes)."""
 
     def __init__(self, model: Any, stages: nn.ModuleList, norm: nn.Module) -> None:
@@ -152,6 +150,14 @@ class Logits(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         logits: Tensor = self._whole[0](pixel_values=x).logits
         return logits
+
+
+class CvtLogits(_Logits):
+    """CvT."""
+
+
+class PvtLogits(_Logits):
+    """PVT."""
 
 
 class PvtMaps(nn.Module):

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 
 from ..models.detectors.heads import HEADS, split
-from .tables import TableData, paper_tables, tables_directory
+from .tables import paper_tables, tables_directory
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -17,17 +17,11 @@ else:
 
 @dataclass(frozen=True)
 class Reference:
-    """fvcore's count of the published code.
+    """fvcore's count of the published code."""
 
-    Args:
-        gmacs: in 1e9 multiply-adds.
-        mparams: trainable parameters, in millions.
-        note: how the published code was read where it does not run as it is.
-    """
-
-    gmacs: float
-    mparams: float
-    note: str | None = None
+    gmacs: float  # 1e9 multiply-adds
+    mparams: float  # trainable parameters, in millions
+    note: str | None = None  # how the published code was read where it does not run
 
 
 @dataclass(frozen=True)
@@ -76,6 +70,7 @@ def published(name: str) -> Published:
 def _cells(model: str, heads: tuple[str | None, ...]) -> list[PublishedCell]:
     found = []
     for table in paper_tables():
+        named = f"Table {table.table}" if table.table.isdigit() else f"The {table.title} page"
         for row in table.rows:
             build = row.builds[0] if row.builds else None
             if build is None or build.model != model or build.head not in heads:
@@ -83,15 +78,11 @@ def _cells(model: str, heads: tuple[str | None, ...]) -> list[PublishedCell]:
             label = table.label(row)
             where = label if build.head is None else f"{label}, with {build.head}"
             found += [
-                PublishedCell(_named(table), where, column.title, row.values[column.name])
+                PublishedCell(named, where, column.title, row.values[column.name])
                 for column in table.columns
                 if column.quantity in ("macs", "params") and column.name in row.values
             ]
     return found
-
-
-def _named(table: TableData) -> str:
-    return f"Table {table.table}" if table.table.isdigit() else f"The {table.title} page"
 
 
 @lru_cache(maxsize=1)

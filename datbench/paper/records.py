@@ -28,13 +28,12 @@ VERDICTS: tuple[Verdict, ...] = get_args(Verdict)
 class Evidence:
     """What a verdict rests on."""
 
-    model: str  # model, resolution: what was built, and for which input
-    resolution: str
+    model: str
+    resolution: str  # of the input
     amount: Count | None  # exact, in `unit`; None where it could not be computed
-    # ``MAC``, ``FLOP``, ``element`` (of parameters), ``byte`` or empty (a size of the architecture)
-    unit: str
-    # the convention of a count, what was counted as a parameter, what memory is held at which
-    # batch, or the property
+    unit: str  # MAC, FLOP, element (of parameters), byte; empty: a size of the architecture
+    # The convention of a count, what was counted as a parameter, what memory is held at which
+    # batch, or the property.
     rule: str
 
 
@@ -42,29 +41,42 @@ class Evidence:
 class Cell:
     """One figure of a table."""
 
-    table: str  # table, row, column: where it stands
+    table: str
     row: str
     column: str
     quantity: str
     printed: str  # as printed
-    low: float | None  # low, high: the figures that round to the print, in units of one
-    high: float | None
-    verdict: Verdict  # see above; `expected` is what the table's file says it should be
-    expected: Verdict
-    difference: float | None = None  # computed minus printed, relative to the print
+    low: float | None  # the least figure that rounds to the printed one, in units of one
+    high: float | None  # the largest
+    verdict: Verdict  # see above
+    expected: Verdict  # what the table's file says that the verdict should be
+    difference: float | None = None  # computed minus printed, relative to the printed figure
     reason: str = ""  # why the verdict is not ``agrees``, with the figures that say so
-    # what was computed; first the model itself, then whatever else was tried
-    evidence: tuple[Evidence, ...] = ()
+    evidence: tuple[Evidence, ...] = ()  # the model itself first, then whatever else was tried
     failed: bool = False  # it should have been computed and could not be
-    # of a number of multiply-adds, what every rule counts on the model of the first piece of
-    # evidence; the column's own rule first
+    # For multiply-adds: what every rule counts on the first model, the column's own rule first.
     readings: tuple[Evidence, ...] = ()
-    follows: tuple[str, ...] = ()  # the rules of these whose total rounds to the print
+    follows: tuple[str, ...] = ()  # the rules of these whose total rounds to the printed figure
+
+    @property
+    def made(self) -> Evidence | None:
+        """What was computed for the model itself, if anything was."""
+        return self.evidence[0] if self.evidence else None
 
     @property
     def amount(self) -> int | None:
-        """What was computed, if anything was."""
-        return self.evidence[0].amount if self.evidence else None
+        """The computed figure, if there is one."""
+        return self.made.amount if self.made else None
+
+    @property
+    def amounts(self) -> dict[str, int | None]:
+        """All that was computed, by rule."""
+        return {each.rule: each.amount for each in self.evidence}
+
+    @property
+    def totals(self) -> dict[str, int | None]:
+        """What every rule counts."""
+        return {each.rule: each.amount for each in self.readings}
 
     @property
     def is_expected(self) -> bool:
@@ -77,12 +89,12 @@ class Ratio:
     """A quotient of two rows that a paper states in words, such as "2.6x the memory"."""
 
     table: str
-    column: str  # column, row, over: of which column, which row over which
+    column: str
     row: str
-    over: str
+    over: str  # the row that it is divided by
     printed: str  # as printed
     of_prints: float  # the quotient of the two printed cells
-    computed: float | None  # of what was computed; None if it could not be
+    computed: float | None  # the quotient of what was computed; None if it could not be
     rule: str  # what was computed
     verdict: Verdict
     expected: Verdict
@@ -96,13 +108,13 @@ class Ratio:
 
 @dataclass(frozen=True)
 class Heading:
-    """A column: its machine name, the print's heading, and the quantity (None for a label)."""
+    """A column of the table."""
 
-    name: str
-    title: str
-    quantity: str | None = None
+    name: str  # for machines
+    title: str  # as printed
+    quantity: str | None = None  # None: a label
     unit: str = ""
-    by_rules: bool = False  # people are shown what every rule counts, not the column's own alone
+    by_rules: bool = False  # people are shown what every rule counts, not only the column's own
 
 
 @dataclass(frozen=True)
@@ -120,6 +132,12 @@ class Line:
 
     labels: dict[str, str]
     cells: dict[str, Cell]
+
+    @property
+    def prints(self) -> dict[str, str]:
+        """What is printed in each column."""
+        labels = {name: label for name, label in self.labels.items() if label}
+        return {**{name: cell.printed for name, cell in self.cells.items()}, **labels}
 
 
 @dataclass(frozen=True)
@@ -139,9 +157,14 @@ class Comparison:
         """Every figure, row by row."""
         return [cell for line in self.lines for cell in line.cells.values()]
 
-    def verdicts(self) -> Counter[Verdict]:
+    def column(self, name: str) -> list[Cell]:
+        """The figures of one column; a row may have none."""
+        return [line.cells[name] for line in self.lines if name in line.cells]
+
+    def verdicts(self) -> dict[Verdict, int]:
         """How many cells have each verdict."""
-        return Counter(cell.verdict for cell in self.cells())
+        found = Counter(cell.verdict for cell in self.cells())
+        return {verdict: found[verdict] for verdict in VERDICTS}
 
 
 @dataclass(frozen=True)
@@ -174,8 +197,7 @@ class Search:
 
     table: str
     head: str
-    tried: Count  # how many
-    reproducing: Count  # how many of them round to every print
+    tried: Count  # configurations
+    reproducing: Count  # how many of them round to every printed figure
     best: tuple[Candidate, ...]  # those that miss least in their worst cell, the best first
-    # for each cell, the one that is nearest to it, whatever it gives elsewhere
-    nearest: tuple[Candidate, ...]
+    nearest: tuple[Candidate, ...]  # for each cell, the nearest one, whatever it gives elsewhere

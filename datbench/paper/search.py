@@ -13,6 +13,7 @@ from collections import Counter
 from collections.abc import Hashable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cache
+from typing import get_args
 
 import torch
 from torch import nn
@@ -41,52 +42,33 @@ Maps = tuple[tuple[int, int, int], ...]
 
 @dataclass(frozen=True)
 class Encoder:
-    """What is chosen for the backbone.
+    """What is chosen for the backbone."""
 
-    Args:
-        strides: of the sampling grids in stages 3 and 4; the published code has (1, 1) on
-            ImageNet, Table 8 prints (2, 1) too.
-        window: of local attention; a shift is half of it, rounded up.
-        patches: ``patch`` convolutions in stem and down-sampling, or ``overlap`` (DAT-T*).
-        ffn: ``linear``, or ``conv`` with a depthwise convolution (`use_dwc_mlps`).
-        resolution: 2048x512 is what the paper says; 512x512 is what it trains on.
-    """
-
+    # Of the sampling grids in stages 3 and 4. The published code has (1, 1) on ImageNet, Table 8
+    # prints (2, 1) too.
     strides: tuple[int, int]
-    window: int
-    patches: Downsample
-    ffn: FeedForward
-    resolution: Resolution
+    window: int  # of local attention; a shift is half of it, rounded up
+    patches: Downsample  # of stem and down-sampling; ``overlap`` is DAT-T*'s
+    ffn: FeedForward  # ``conv`` is `use_dwc_mlps`
+    resolution: Resolution  # the paper says 2048x512, and trains on 512x512
 
 
 @dataclass(frozen=True)
 class Decoder:
-    """What is chosen for the head, and what is counted.
+    """What is chosen for the head, and what is counted."""
 
-    Args:
-        width: the head's channels over the published ones, 1 or another factor.
-        auxiliary: whether the auxiliary head, which runs in training alone, is counted.
-        rule: of counting.
-    """
+    width: float  # the head's channels over the published ones
+    auxiliary: bool  # whether the auxiliary head, which runs only in training, is counted
+    rule: str  # of counting
 
-    width: float
-    auxiliary: bool
-    rule: str
-
-
-_STRIDES = ((1, 1), (1, 2), (2, 1), (2, 2), (4, 1), (4, 2))
-
-_WINDOWS = (7, 8, 12)
-
-_PATCHES: tuple[Downsample, ...] = ("patch", "overlap")
-
-_FFNS: tuple[FeedForward, ...] = ("linear", "conv")
-
-_RESOLUTIONS = (Resolution(2048, 512), Resolution(512, 512), Resolution(640, 640))
 
 ENCODERS = tuple(
-    Encoder(*choice)
-    for choice in itertools.product(_STRIDES, _WINDOWS, _PATCHES, _FFNS, _RESOLUTIONS)
+    Encoder(strides, window, patches, ffn, resolution)
+    for strides in ((1, 1), (1, 2), (2, 1), (2, 2), (4, 1), (4, 2))
+    for window in (7, 8, 12)
+    for patches in get_args(Downsample)
+    for ffn in ("linear", "conv")
+    for resolution in (Resolution(2048, 512), Resolution(512, 512), Resolution(640, 640))
 )
 
 DECODERS: Mapping[str, tuple[Decoder, ...]] = {
@@ -100,11 +82,14 @@ DECODERS: Mapping[str, tuple[Decoder, ...]] = {
 
 
 def search(table: TableData, keep: int = 5) -> list[Search]:
-    """Every head of the table's rows that name several configurations, over the whole grid.
+    """Every head of the table's rows that name several configurations, over the whole grid; for
+    DaViT's page, the models that do not fit the settings of the others.
 
     Raises:
         MissingError: the table has no such row with a head that the grid is of.
     """
+    if table.table == "davit":
+        return search_davit(table, keep)
     groups: dict[str, list[RowData]] = {}
     for row in table.rows:
         head = (row.tried[0].head if row.tried else None) or ""
@@ -115,23 +100,23 @@ def search(table: TableData, keep: int = 5) -> list[Search]:
             f"table {table.table} has no row to search a configuration for; "
             f"the grid is of DAT with {' and '.join(DECODERS)} (table 5), and one of DaViT (davit)."
         )
-    return [_search(table, head, rows, keep) for head, rows in groups.items()]
+    return [_ranked(table, head, rows, _points(head, rows), keep) for head, rows in groups.items()]
 
 
-def _search(table: TableData, head: str, rows: Sequence[RowData], keep: int) -> Search:
-    bases = [REGISTRY.get(row.tried[0].model).config for row in rows]
-    return ranked(table, head, rows, _points(head, bases), keep)
-
-
-def ranked(
+def _ranked(
     table: TableData, head: str, rows: Sequence[RowData], points: Iterable[Point], keep: int
 ) -> Search:
     """The points that miss the FLOPs of `rows` least, all together and one by one."""
     prints = [row.printed["flops"] for row in rows]
     labels = [table.label(row) for row in rows]
+
+    def miss(label: str, printed: Printed, amount: int) -> Miss:
+        relative = printed.miss(amount)
+        assert relative is not None
+        return Miss(label, printed.text, amount, relative, printed.agrees(amount))
+
     found = [
-        Candidate(choices, tuple(map(_miss, labels, prints, amounts)))
-        for choices, amounts in points
+        Candidate(choices, tuple(map(miss, labels, prints, amounts))) for choices, amounts in points
     ]
     found.sort(key=lambda candidate: candidate.worst)
     nearest = tuple(
@@ -142,14 +127,9 @@ def ranked(
     return Search(table.table, head, len(found), uniform, tuple(found[:keep]), nearest)
 
 
-def _miss(label: str, printed: Printed, amount: int) -> Miss:
-    relative = printed.miss(amount)
-    assert relative is not None
-    return Miss(label, printed.text, amount, relative, printed.agrees(amount))
-
-
-def _points(head: str, bases: Sequence[Pyramid]) -> Iterator[Point]:
-    """The choices of every point in words, and what it gives for each backbone."""
+def _points(head: str, rows: Sequence[RowData]) -> Iterator[Point]:
+    """The choices of every point in words, and what it gives for each row's backbone."""
+    bases = [REGISTRY.get(row.tried[0].model).config for row in rows]
     for encoder in ENCODERS:
         backbones = [_backbone(_changed(base, encoder), encoder.resolution) for base in bases]
         for decoder in DECODERS[head]:
@@ -244,10 +224,8 @@ def _part(recipe: tuple[Hashable, ...], *shapes: tuple[int, ...]) -> Totals:
     return Totals({name: counted.total(RULES[name]) for name in READINGS})
 
 
-# A search for the setting in which DaViT's page counts its two largest models.
-#
-# The page gives neither input nor window, and every setting is tried on both models.
-
+# A search for the setting in which DaViT's page counts its two largest models. The page gives
+# neither input nor window, and every setting is tried on both models.
 
 INPUTS = (224, 256, 384, 448, 512)
 
@@ -268,7 +246,7 @@ def search_davit(table: TableData, keep: int = 5) -> list[Search]:
     rows = [row for row in table.rows if row.build and "down_kernel_size" in row.build.model]
     if not rows:
         raise MissingError(f"table {table.table} has no row to search a setting for.")
-    return [ranked(table, "DaViT", rows, _davit_points(rows), keep)]
+    return [_ranked(table, "DaViT", rows, _davit_points(rows), keep)]
 
 
 def _davit_points(rows: list[RowData]) -> Iterator[Point]:

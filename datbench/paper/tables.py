@@ -9,7 +9,7 @@ from dataclasses import dataclass, field, replace
 from decimal import ROUND_HALF_UP, Decimal
 from functools import cache
 from pathlib import Path
-from typing import Any, Literal, NoReturn, cast
+from typing import Any, NoReturn, cast
 
 from ..errors import UnknownNameError, UsageError
 from ..models.detectors.heads import HEADS
@@ -26,19 +26,12 @@ _PRINTED = re.compile(r"\s*([0-9]{1,18}(?:\.[0-9]{1,18})?)\s*([KMGTP]?)(B?)\s*")
 
 @dataclass(frozen=True)
 class Printed:
-    """A printed figure.
+    """A printed figure."""
 
-    Args:
-        text: as printed.
-        value: in units of one.
-        step: one in the last printed place, in units of one.
-        prefix: that the figure is in, printed or the column's.
-    """
-
-    text: str
-    value: Decimal
-    step: Decimal
-    prefix: str
+    text: str  # as printed
+    value: Decimal  # in units of one
+    step: Decimal  # one in the last printed place, in units of one
+    prefix: str  # that the figure is in, printed or the column's
 
     @classmethod
     def parse(cls, text: str, unit: str = "", memory: bool = False) -> Printed:
@@ -96,19 +89,8 @@ class Printed:
         return self.high < other.low or other.high < self.low
 
 
-Quantity = Literal["macs", "flops", "params", "pairs", "dim", "window", "heads", "groups"]
+COMPUTED = ("macs", "flops", "params", "pairs", "dim", "window", "heads", "groups")
 """What can be computed: a count in MACs or FLOPs, parameters, or a size of the architecture."""
-
-COMPUTED: tuple[Quantity, ...] = (
-    "macs",
-    "flops",
-    "params",
-    "pairs",
-    "dim",
-    "window",
-    "heads",
-    "groups",
-)
 
 CARRIED = {
     "accuracy": "accuracy comes from training and is carried as published",
@@ -138,35 +120,24 @@ COUNTING = ("trainable", "frozen", "masks")
 
 @dataclass(frozen=True)
 class Build:
-    """What a row is computed from.
+    """What a row is computed from."""
 
-    Args:
-        model: any name that `datbench.models.resolve` knows.
-        res: the input; the model's own where None.
-        head: what stands on the backbone, such as ``retinanet``; written ``with`` in the file.
-        stage: 1 to 4, for sizes of the architecture.
-    """
-
-    model: str
-    res: Resolution | None = None
-    head: str | None = None
-    stage: int | None = None
+    model: str  # any name that `datbench.models.resolve` knows
+    res: Resolution | None = None  # the input; None: the model's own
+    head: str | None = None  # on the backbone, such as ``retinanet``; ``with`` in the file
+    stage: int | None = None  # 1 to 4, for sizes of the architecture
 
 
 @dataclass(frozen=True)
 class ColumnData:
-    """A column of the file; one without a quantity is a label.
-
-    Args:
-        batch: that a column of memory is of; such a column is computed.
-    """
+    """A column of the file; one without a quantity is a label."""
 
     name: str
     title: str
     quantity: str | None = None
     unit: str = ""
     convention: str = "fvcore"
-    batch: int | None = None
+    batch: int | None = None  # images, of a column of memory; such a column is computed
 
     @property
     def is_computed(self) -> bool:
@@ -187,27 +158,17 @@ class RatioData:
 
 @dataclass(frozen=True)
 class RowData:
-    """A row of the file.
+    """A row of the file."""
 
-    Args:
-        number: from 1, for messages.
-        values: as printed, by column; a cell that the print leaves out is not there.
-        printed: the figures of computed columns.
-        build: None where there is nothing to build (`unbuilt` says why) or only `tried`.
-        tried: configurations of which none is known to be the print's.
-        together: rows of the same word have the same one of theirs, by its place in `tried`.
-        counting: what the row's print counts as parameters.
-        expect: the verdict of a column, where it is not ``agrees``.
-    """
-
-    number: int
-    values: dict[str, str]
-    printed: dict[str, Printed]
-    build: Build | None = None
-    tried: tuple[Build, ...] = ()
+    number: int  # from 1, for messages
+    values: dict[str, str]  # as printed, by column; a cell may be left out
+    printed: dict[str, Printed]  # the figures of computed columns
+    build: Build | None = None  # None: nothing is built (`unbuilt` says why), or only `tried`
+    tried: tuple[Build, ...] = ()  # configurations of which none is known to be the printed one
     unbuilt: str = "the file names nothing to build"
-    counting: tuple[str, ...] = ("trainable",)
-    expect: dict[str, Verdict] = field(default_factory=dict)
+    counting: tuple[str, ...] = ("trainable",)  # what the row counts as parameters
+    expect: dict[str, Verdict] = field(default_factory=dict)  # a column's, where not ``agrees``
+    # Rows of the same word have the same configuration, by its place in `tried`.
     together: str = ""
 
     @property
@@ -540,3 +501,24 @@ def paper_table(name: str) -> TableData:
 def paper_tables() -> tuple[TableData, ...]:
     """Every table of the papers."""
     return tuple(paper_table(name) for name in FILES)
+
+
+def chosen_tables(names: Iterable[str], files: Iterable[Path]) -> list[TableData]:
+    """The tables of the papers with these names (``all``: every one), and those in `files`.
+
+    The folder of a file is put on Python's search path: a table's own factories are there.
+
+    Raises:
+        UsageError: nothing was named, a name is unknown, or a file is wrong.
+    """
+    expanded = [each for name in names for each in (FILES if name == "all" else (name,))]
+    found = [paper_table(name) for name in dict.fromkeys(expanded)]
+    for path in dict.fromkeys(files):
+        table = read_table(path)
+        if table.table in FILES:
+            raise UsageError(f"{path}: table {table.table!r} is one of the papers'; choose a name.")
+        found.append(table)
+        sys.path.insert(0, str(path.parent.resolve()))
+    if not found:
+        raise UsageError(f"name a table: {', '.join(FILES)} or all; or --file FILE.")
+    return found

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from decimal import Decimal
 
 from .. import units
-from ..errors import DatbenchError
+from ..errors import CheckFailed, DatbenchError, MissingError, UsageError
 from .records import Cell, Comparison, Evidence, Heading, Line, Ratio, Score, Verdict
 from .tables import (
     ALONE,
@@ -21,11 +21,9 @@ from .tables import (
     RatioData,
     RowData,
     TableData,
+    paper_tables,
 )
-from .workshop import Held, Workshop
-
-# What the configurations of a row compute for a column, by whose rules.
-
+from .workshop import Workshop
 
 UNITS = {"macs": "MAC", "flops": "FLOP", "params": "element"}
 
@@ -43,8 +41,15 @@ class Place:
         """The figure as printed."""
         return self.row.printed[self.column.name]
 
+    @property
+    def label(self) -> str:
+        """The row in words."""
+        return self.table.label(self.row)
+
     def __str__(self) -> str:
-        return f"{_title(self.table)} ({self.table.label(self.row)})"
+        table = self.table
+        title = f"Table {table.table}" if table.table.isdigit() else table.title or table.table
+        return f"{title} ({self.label})"
 
     def others(self) -> Iterator[Place]:
         """The figures of this column whose rows have the same configuration of those tried."""
@@ -52,10 +57,6 @@ class Place:
             alike = row.together == self.row.together if self.row.together else row is self.row
             if alike and self.column.name in row.printed:
                 yield replace(self, row=row)
-
-
-def _title(table: TableData) -> str:
-    return f"Table {table.table}" if table.table.isdigit() else table.title or table.table
 
 
 def evidence_of(build: Build, row: RowData, column: ColumnData, workshop: Workshop) -> Evidence:
@@ -117,58 +118,43 @@ def amount_of(evidence: Evidence) -> int:
 # Printed memory beside what is simulated, at the stated batch and at twice that.
 
 
-GIB = 1 << 30
-
-_RULES = ("after the forward", "kept for backward")
-
-
 def memory_evidence(build: Build, batch: int, workshop: Workshop) -> list[Evidence]:
     """What a forward in training holds, both readings at both batches; then on a device."""
-    return list(_evidence(build, batch, workshop))
-
-
-def _evidence(build: Build, batch: int, workshop: Workshop) -> Iterator[Evidence]:
-    res = build.res or workshop.spec(build).resolution
+    res = str(build.res or workshop.spec(build).resolution)
+    found = []
     for images in (batch, 2 * batch):
         held = workshop.hold(build, images)
-        for rule, amount in zip(_RULES, (held.after_forward, held.kept), strict=True):
-            yield Evidence(build.model, str(res), amount, "byte", f"{rule}, batch {images}")
-    if workshop.device is None:
-        return
-    for images in (batch, 2 * batch):
+        for amount, rule in (
+            (held.after_forward, "after the forward"),
+            (held.kept, "kept for backward"),
+        ):
+            found.append(Evidence(build.model, res, amount, "byte", f"{rule}, batch {images}"))
+    for images in (batch, 2 * batch) if workshop.device is not None else ():
         row = workshop.measure(build, images)
-        for rule in ("allocated", "reserved"):
-            found: int | None = None if row.peaks is None else getattr(row.peaks, rule)
-            on = f"{rule} on {workshop.device}, batch {images}"
-            said = on if found is not None else f"{on}: {row.outcome}"
-            yield Evidence(build.model, str(res), found, "byte", said)
+        for peak in ("allocated", "reserved"):
+            rule = f"{peak} on {workshop.device}, batch {images}"
+            if row.peaks is None:
+                rule, measured = f"{rule}: {row.outcome}", None
+            else:
+                measured = getattr(row.peaks, peak)
+            found.append(Evidence(build.model, res, measured, "byte", rule))
+    return found
 
 
 def judge_memory(printed: Printed, batch: int, evidence: list[Evidence]) -> tuple[Verdict, str]:
-    """A print that no reading at the stated batch rounds to is not reproduced; and by how much."""
-    here, there = evidence[:2], evidence[2:4]
-    if any(e.amount is not None and printed.agrees(e.amount) for e in here):
+    """A printed figure that no reading at the stated batch rounds to is not reproduced; with the
+    difference in words.
+    """
+    after, kept, twice = (amount_of(each) for each in evidence[:3])
+    if any(printed.agrees(amount) for amount in (after, kept)):
         return "agrees", ""
-    after, kept = (_gib(e) for e in here)
-    twice = _gib(there[0])
-    value = float(printed.value) / GIB
+    value = float(printed.value)
     return "not reproducible", (
-        f"at batch {batch} {after:.2f} GiB are alive after the forward ({kept:.2f} kept for the "
-        f"backward) and the print is {value / after:.2f} times that; at batch {2 * batch} it would "
-        f"be {twice:.2f}, {100 * (twice / value - 1):+.1f} % from the print"
+        f"at batch {batch} {units.gib(after)} GiB are alive after the forward ({units.gib(kept)} "
+        f"kept for the backward) and the print is {value / after:.2f} times that; at batch "
+        f"{2 * batch} it would be {units.gib(twice)}, {units.signed_percent(twice / value - 1)} "
+        "from the print"
     )
-
-
-def _gib(evidence: Evidence) -> float:
-    assert evidence.amount is not None
-    return evidence.amount / GIB
-
-
-def kept(row: RowData, batch: int, workshop: Workshop) -> int:
-    """What a ratio of memories is taken of: kept for the backward, at the stated batch."""
-    assert row.build is not None
-    held: Held = workshop.hold(row.build, batch)
-    return held.kept
 
 
 # Why a computed figure may not be the printed one: every reason rests on figures computed here.
@@ -178,16 +164,15 @@ def contradictions(
     place: Place, build: Build, amount: int, tables: Sequence[TableData], workshop: Workshop
 ) -> list[str]:
     """Other prints of the same model that the computed figure rounds to, and this one does not."""
+    alike = place.column.quantity, place.column.convention, place.row.counting
     found: dict[str, str] = {}
     for table in tables:
         for row in table.rows:
             for column in table.columns:
                 other = Place(table, row, column)
                 if (
-                    column.quantity == place.column.quantity
-                    and column.convention == place.column.convention
+                    (column.quantity, column.convention, row.counting) == alike
                     and column.name in row.printed
-                    and row.counting == place.row.counting
                     and other.printed.agrees(amount)
                     and other.printed.apart_from(place.printed)
                     and row.build is not None
@@ -205,10 +190,10 @@ def _same(one: Build, other: Build, workshop: Workshop) -> bool:
     return len(sizes) == 1
 
 
-_WORDS = {ALONE: "its multiply-adds alone", "mmdet": "mmcv's hooks"}
-
-_DENSE_WORDS = {
-    **_WORDS,
+_READING_WORDS = {
+    ALONE: "its multiply-adds alone",
+    "mmdet": "mmcv's hooks",
+    # Of detectors and segmentors only:
     HOOKS_AND_PRODUCTS: "mmcv's hooks and attention's products",
     "fvcore": "fvcore's rules",
     WITHOUT_RESIZING: "fvcore's rules without resizing",
@@ -218,19 +203,20 @@ _DENSE_WORDS = {
 def hints(place: Place, build: Build, amount: int, workshop: Workshop) -> list[str]:
     """Other readings of the print that would explain it, each of them computed."""
     printed = place.printed
-    made = workshop.make(build) if place.column.quantity in UNITS else None
-    readings: dict[str, int] = {}
-    if made is not None and place.column.quantity == "macs":
-        words = _WORDS if build.head is None else _DENSE_WORDS
-        readings = {word: made.totals[rule] for rule, word in words.items()}
-    if made is not None and place.column.quantity == "params":
-        readings["with frozen parameters and masks"] = sum(made.elements.values())
+    other: dict[str, int] = {}
+    if place.column.quantity == "macs":
+        totals = workshop.make(build).totals
+        rules = (ALONE, "mmdet") if build.head is None else _READING_WORDS
+        other = {_READING_WORDS[rule]: totals[rule] for rule in rules}
+    elif place.column.quantity == "params":
+        elements = workshop.make(build).elements
+        other = {"with frozen parameters and masks": sum(elements.values())}
     found = []
     if printed.cuts_off(amount):
         found.append("the print is this figure cut off, not rounded")
     elif printed.is_rounded_twice(amount):
         found.append("the print is this figure rounded twice")
-    for reading, value in readings.items():
+    for reading, value in other.items():
         if value != amount and printed.agrees(value):
             found.append(f"{reading}, {shown(place, value)}, would agree")
         elif value != amount and printed.cuts_off(value) and not printed.cuts_off(amount):
@@ -277,19 +263,19 @@ def twin(place: Place, workshop: Workshop) -> str:
 
 def _twins(place: Place, workshop: Workshop) -> list[RowData]:
     """Rows of other models that print the same figures throughout, two or more."""
-    ours = _prints(place.row)
+
+    def prints(row: RowData) -> dict[str, str]:
+        return {name: printed.text for name, printed in row.printed.items()}
+
+    ours = prints(place.row)
     return [
         other
         for other in place.table.rows
         if len(ours) > 1
-        and ours == _prints(other)
+        and ours == prints(other)
         and other.builds
         and not _shares_a_model(place.row, other, workshop)
     ]
-
-
-def _prints(row: RowData) -> dict[str, str]:
-    return {name: printed.text for name, printed in row.printed.items()}
 
 
 def _shares_a_model(one: RowData, other: RowData, workshop: Workshop) -> bool:
@@ -305,7 +291,7 @@ def by(place: Place, amount: int) -> str:
     sign = "+" if amount > printed.value else "-"
     distance = shown(place, abs(amount - int(printed.value)))
     miss = printed.miss(amount)
-    return f"{sign}{distance}" if miss is None else f"{sign}{distance} ({100 * miss:+.1f} %)"
+    return f"{sign}{distance}" + ("" if miss is None else f" ({units.signed_percent(miss)})")
 
 
 def shown(place: Place, amount: int) -> str:
@@ -336,8 +322,11 @@ def compare(
         }
         labels = {c.name: row.values.get(c.name, "") for c in table.columns if c.quantity is None}
         lines.append(Line(labels, cells))
+    # Totals of detectors and segmentors come from several counters.
+    is_dense = any(build.head for row in table.rows for build in row.builds)
     headings = tuple(
-        Heading(c.name, c.title, c.quantity, c.unit, _is_dense(table, c)) for c in table.columns
+        Heading(c.name, c.title, c.quantity, c.unit, is_dense and c.quantity == "macs")
+        for c in table.columns
     )
     ratios = tuple(_ratio(ratio, table, workshop) for ratio in table.ratios)
     scores = tuple(
@@ -347,12 +336,6 @@ def compare(
         *(table.table, table.title, table.source, headings, tuple(lines), table.notes, ratios),
         scores,
     )
-
-
-def _is_dense(table: TableData, column: ColumnData) -> bool:
-    """Whether a column is of detectors or segmentors, whose totals come from several counters."""
-    heads = (build.head for row in table.rows for build in row.builds)
-    return column.quantity == "macs" and any(heads)
 
 
 def _score(column: ColumnData, table: TableData, lines: Sequence[Line]) -> Score:
@@ -381,7 +364,7 @@ def _ratio(ratio: RatioData, table: TableData, workshop: Workshop) -> Ratio:
     try:
         if column.batch is not None:
             rule = f"kept for backward, batch {column.batch}"
-            one, other = (kept(row, column.batch, workshop) for row in rows)
+            one, other = (workshop.hold(row.build, column.batch).kept for row in rows if row.build)
         else:
             one, other = (
                 amount_of(evidence_of(row.build, row, column, workshop))
@@ -393,13 +376,13 @@ def _ratio(ratio: RatioData, table: TableData, workshop: Workshop) -> Ratio:
     computed = one / other
     printed = Printed.parse(ratio.printed)
     agrees = printed.low <= Decimal(computed) <= printed.high
-    of_prints = f"{100 * (computed * below / above - 1):+.1f} % from the quotient of the prints"
+    change = units.signed_percent(computed * below / above - 1)
     return replace(
         blank,
         computed=computed,
         rule=rule,
         verdict="agrees" if agrees else "differs",
-        reason=of_prints,
+        reason=f"{change} from the quotient of the prints",
     )
 
 
@@ -407,15 +390,8 @@ def _cell(place: Place, tables: Sequence[TableData], workshop: Workshop) -> Cell
     row, column = place.row, place.column
     assert column.quantity is not None
     blank = Cell(
-        place.table.table,
-        place.table.label(row),
-        column.name,
-        column.quantity,
-        row.values[column.name],
-        None,
-        None,
-        "published only",
-        "published only",
+        *(place.table.table, place.label, column.name, column.quantity, row.values[column.name]),
+        *(None, None, "published only", "published only"),
     )
     if not column.is_computed:
         return replace(blank, reason=CARRIED[column.quantity])
@@ -424,42 +400,27 @@ def _cell(place: Place, tables: Sequence[TableData], workshop: Workshop) -> Cell
     if not row.builds:
         return replace(blank, reason=row.unbuilt + twin(place, workshop))
     blank = replace(blank, expected=row.expect.get(column.name, "agrees"))
+    by_rules: tuple[Evidence, ...] = ()
     try:
         if column.batch is not None:
-            return _memory_cell(blank, place, row.builds[0], column.batch, workshop)
-        return _counted_cell(blank, place, tables, workshop)
+            evidence = memory_evidence(row.builds[0], column.batch, workshop)
+            verdict, reason = judge_memory(printed, column.batch, evidence)
+        else:
+            i = choose(place, workshop)
+            evidence = [evidence_of(build, row, column, workshop) for build in row.builds]
+            verdict, reason = _judge(place, i, evidence, tables, workshop)
+            by_rules = readings(row.builds[i], place, workshop)
+            evidence.insert(0, evidence.pop(i))
     except DatbenchError as error:
         return replace(blank, reason=f"not computed: {error}", failed=True)
-
-
-def _counted_cell(
-    blank: Cell, place: Place, tables: Sequence[TableData], workshop: Workshop
-) -> Cell:
-    row, column, printed = place.row, place.column, place.printed
-    i = choose(place, workshop)
-    evidence = [evidence_of(build, row, column, workshop) for build in row.builds]
-    verdict, reason = _judge(place, i, evidence, tables, workshop)
-    by_rules = readings(row.builds[i], place, workshop)
     return replace(
         blank,
         verdict=verdict,
         reason=reason,
-        difference=printed.miss(amount_of(evidence[i])),
-        evidence=(evidence[i], *evidence[:i], *evidence[i + 1 :]),
+        difference=printed.miss(amount_of(evidence[0])),
+        evidence=tuple(evidence),
         readings=by_rules,
         follows=tuple(e.rule for e in by_rules if printed.agrees(amount_of(e))),
-    )
-
-
-def _memory_cell(blank: Cell, place: Place, build: Build, batch: int, workshop: Workshop) -> Cell:
-    evidence = memory_evidence(build, batch, workshop)
-    verdict, reason = judge_memory(place.printed, batch, evidence)
-    return replace(
-        blank,
-        verdict=verdict,
-        reason=reason,
-        difference=place.printed.miss(amount_of(evidence[0])),
-        evidence=tuple(evidence),
     )
 
 
@@ -490,3 +451,65 @@ def _judge(
         return "wrong in print", f"{differs}, and {owned}"
     found = [differs, *hints(place, build, amount, workshop)]
     return "differs", "; ".join([*found, owned] if owned else found)
+
+
+def compare_tables(tables: Iterable[TableData], device: str | None = None) -> list[Comparison]:
+    """Compute every table; models that they share are counted once.
+
+    A paper's verdicts rest on the papers alone; those of a user's table, on its own rows too.
+
+    Args:
+        device: where printed memory is measured besides being simulated.
+    """
+    workshop, known = Workshop(device), paper_tables()
+    return [
+        compare(table, [other for other in known if other is not table], workshop)
+        for table in tables
+    ]
+
+
+def check_device(tables: Sequence[TableData], device: str) -> None:
+    """Refuse a device for tables without printed memory, or one that is not here.
+
+    Raises:
+        UsageError: the message says why.
+    """
+    from ..memory.device import check_present
+
+    if not any(column.batch for table in tables for column in table.columns):
+        raise UsageError("--device measures printed memory; table 8 prints some.")
+    if not device.startswith("cuda"):
+        raise UsageError(f"--device {device}: printed memory is measured on cuda.")
+    check_present(device)
+
+
+def check_verdicts(comparisons: Sequence[Comparison]) -> None:
+    """Hold cells and quotients to the verdicts that the tables' files expect.
+
+    Raises:
+        CheckFailed: a verdict is another one.
+        MissingError: a figure could not be computed.
+    """
+    cells = [cell for comparison in comparisons for cell in comparison.cells()]
+    wrong = [cell for cell in cells if cell.verdict != cell.expected and not cell.failed]
+    if wrong:
+        named = "; ".join(
+            f"table {c.table}, {c.row}, {c.column}: {c.verdict}, expected {c.expected}"
+            for c in wrong
+        )
+        raise CheckFailed(f"{len(wrong)} of {len(cells)} cells are not as expected: {named}.")
+    failed = [cell for cell in cells if cell.failed]
+    if failed:
+        rows = dict.fromkeys(f"table {c.table}, {c.row}" for c in failed)
+        raise MissingError(
+            f"{len(failed)} of {len(cells)} cells could not be computed: {'; '.join(rows)}; "
+            f"{failed[0].reason}"
+        )
+    for r in (ratio for comparison in comparisons for ratio in comparison.ratios):
+        where = f"table {r.table}, {r.column}, {r.row} over {r.over}"
+        if r.computed is None:
+            raise MissingError(f"{where}: {r.reason}")
+        if not r.is_expected:
+            raise CheckFailed(
+                f"{where}: {r.computed:.3f} {r.verdict} from the printed {r.printed}."
+            )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Hashable, Mapping
 from dataclasses import dataclass, replace
+from typing import Any, TypeVar
 
 import torch
 from torch import nn
@@ -53,25 +54,20 @@ RULES: Mapping[str, Convention] = {
 }
 """What a column may be counted by, by name."""
 
+T = TypeVar("T")
+
 Shapes = tuple[tuple[int, ...], ...]
 """Of a backbone's four maps, each (B, C, H, W)."""
 
 
 @dataclass(frozen=True)
 class Made:
-    """What one build gives.
+    """What one build gives."""
 
-    Args:
-        resolution: the input that was used.
-        totals: by convention, each in its unit.
-        elements: of parameters and masks, by the words of `COUNTING`.
-        maps: the shapes of a backbone's four maps, where it was made for a head.
-    """
-
-    resolution: Resolution
-    totals: Mapping[str, int]
-    elements: Mapping[str, int]
-    maps: Shapes = ()
+    resolution: Resolution  # of the input
+    totals: Mapping[str, int]  # by convention, each in its unit
+    elements: Mapping[str, int]  # of parameters and masks, by the words of `COUNTING`
+    maps: Shapes = ()  # of a backbone's four maps, where it was made for a head
 
     def __add__(self, other: Made) -> Made:
         """A whole of two parts."""
@@ -82,54 +78,31 @@ class Made:
 
 @dataclass(frozen=True)
 class Held:
-    """Bytes that a forward in training holds.
+    """Bytes that a forward in training holds."""
 
-    Args:
-        kept: what autograd keeps for the backward.
-        after_forward: all that is alive when the forward has ended.
-    """
-
-    kept: int
-    after_forward: int
+    kept: int  # saved for backward by autograd
+    after_forward: int  # all that is alive when the forward has ended
 
 
 class Workshop:
     """Builds and counts on meta, and remembers: tables share their models.
 
     Args:
-        device: where memory is measured besides being simulated; None for nowhere.
+        device: where memory is measured besides being simulated; None: nowhere.
     """
 
     def __init__(self, device: str | None = None) -> None:
         self.device = device
-        self._made: dict[Hashable, Made | DatbenchError] = {}
-        self._held: dict[tuple[str, Resolution, int], Held | DatbenchError] = {}
-        self._specs: dict[str, Spec | DatbenchError] = {}
+        self._known: dict[Hashable, Any] = {}
 
-    def make(self, build: Build) -> Made:
-        """The counts of what `build` names.
-
-        Raises:
-            DatbenchError: it cannot be built; the message says why.
-        """
-        spec = self.spec(build)
-        res = build.res or spec.resolution
-        if not isinstance(spec, DetectorSpec):
-            return self._kept((spec.name, res), lambda: _make(spec, res))
-        # Backbones and heads come in few sorts and many pairs: each is counted once.
-        maps = spec.maps
-        backbone = self._kept((maps.name, res), lambda: _make(maps, res))
-        head = (spec.head, backbone.maps, res)
-        return backbone + self._kept(head, lambda: _make_head(*head))
-
-    def _kept(self, key: Hashable, make: Callable[[], Made]) -> Made:
+    def _once(self, key: Hashable, make: Callable[[], T]) -> T:
         """What `make` gives, made once; what it raises is raised every time."""
-        if key not in self._made:
+        if key not in self._known:
             try:
-                self._made[key] = make()
+                self._known[key] = make()
             except DatbenchError as error:
-                self._made[key] = error
-        found = self._made[key]
+                self._known[key] = error
+        found: T | DatbenchError = self._known[key]
         if isinstance(found, DatbenchError):
             raise found
         return found
@@ -141,15 +114,23 @@ class Workshop:
             DatbenchError: it stands for nothing.
         """
         name = build.model if build.head is None else join(build.model, build.head)
-        if name not in self._specs:
-            try:
-                self._specs[name] = resolve(name)
-            except DatbenchError as error:
-                self._specs[name] = error
-        found = self._specs[name]
-        if isinstance(found, DatbenchError):
-            raise found
-        return found
+        return self._once(name, lambda: resolve(name))
+
+    def make(self, build: Build) -> Made:
+        """The counts of what `build` names.
+
+        Raises:
+            DatbenchError: it cannot be built; the message says why.
+        """
+        spec = self.spec(build)
+        res = build.res or spec.resolution
+        if not isinstance(spec, DetectorSpec):
+            return self._once((spec.name, res), lambda: _make(spec, res))
+        # Backbones and heads come in few sorts and many pairs: each is counted once.
+        maps = spec.maps
+        backbone = self._once((maps.name, res), lambda: _make(maps, res))
+        head = (spec.head, backbone.maps, res)
+        return backbone + self._once(head, lambda: _make_head(*head))
 
     def hold(self, build: Build, batch: int) -> Held:
         """The memory that the forward of `build` holds in training, simulated.
@@ -158,16 +139,8 @@ class Workshop:
             DatbenchError: it cannot be built; the message says why.
         """
         spec = self.spec(build)
-        key = (spec.name, build.res or spec.resolution, batch)
-        if key not in self._held:
-            try:
-                self._held[key] = _hold(spec, key[1], batch)
-            except DatbenchError as error:
-                self._held[key] = error
-        found = self._held[key]
-        if isinstance(found, DatbenchError):
-            raise found
-        return found
+        setting = Setting(build.res or spec.resolution, batch=batch)
+        return self._once((spec.name, setting), lambda: _hold(spec, setting))
 
     def measure(self, build: Build, batch: int) -> GpuRow:
         """The memory of the same run on the device, in a fresh process.
@@ -190,23 +163,20 @@ class Workshop:
         if not isinstance(spec, ModelSpec) or build.stage is None:
             raise UsageError(f"{quantity} is of a stage of datbench's own models; give a stage.")
         stage = spec.config.stages[build.stage - 1]
-        match quantity:
-            case "dim":
-                return stage.dim
-            case "heads":
-                return stage.heads
-            case "pairs":
-                return len(stage.blocks) // 2
-        sizes = {m.size for m in stage.blocks if isinstance(m, Window)}
-        groups = {m.groups for m in stage.blocks if isinstance(m, Deformable)}
-        found = sizes if quantity == "window" else groups
+        found = {
+            "dim": {stage.dim},
+            "heads": {stage.heads},
+            "pairs": {len(stage.blocks) // 2},
+            "window": {m.size for m in stage.blocks if isinstance(m, Window)},
+            "groups": {m.groups for m in stage.blocks if isinstance(m, Deformable)},
+        }[quantity]
         if len(found) != 1:
             raise UsageError(f"stage {build.stage} of {build.model} has no one {quantity}.")
         return found.pop()
 
 
-def _hold(spec: Spec, resolution: Resolution, batch: int) -> Held:
-    row = memory_row(spec, Setting(resolution, batch=batch), "train-forward")
+def _hold(spec: Spec, setting: Setting) -> Held:
+    row = memory_row(spec, setting, "train-forward")
     kept = next(line.amount for line in row.lines if line.category == "kept")
     assert kept is not None
     return Held(kept, row.after_forward)

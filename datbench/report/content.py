@@ -189,9 +189,9 @@ def tables(rows: Rows) -> Section | None:
     entries += [
         Entry(
             f"table-{comparison.table}",
-            paper_view.for_people(comparison),
-            paper_view.for_machines([comparison]),
-            tuple(paper_view.further(comparison)),
+            paper_view.comparison_table(comparison),
+            paper_view.cell_table([comparison]),
+            tuple(paper_view.further_tables(comparison)),
         )
         for comparison in compared
     ]

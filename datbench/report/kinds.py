@@ -127,12 +127,9 @@ def _measured(rows: Sequence[Any], results: Results, one: bool) -> Tables:
 
 
 def _table(rows: Sequence[Any], results: Results, one: bool) -> Tables:
-    from ..paper.view import for_machines, for_people, further, overview
+    from ..paper.view import cell_table, tables
 
-    if one:
-        return [for_machines(rows)]
-    shown = [table for row in rows for table in (for_people(row), *further(row))]
-    return [*shown, overview(rows)] if len(rows) > 1 else shown
+    return [cell_table(rows)] if one else tables(rows)
 
 
 def _points(rows: Sequence[Any], results: Results, one: bool) -> Tables:

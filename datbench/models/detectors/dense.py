@@ -7,7 +7,6 @@ to each box head and 100 to each mask head, and neither decoding nor suppression
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from functools import partial
 from typing import Any
 
 from torch import Tensor, nn
@@ -148,6 +147,15 @@ class MaskRCNN(FourMaps):
         return out
 
 
+class CascadeMaskRCNN(MaskRCNN):
+    """Three stages, each with four convolutions and one linear layer in its box head."""
+
+    def __init__(
+        self, name: str, backbone: nn.Module, channels: Channels, normed: bool = False
+    ) -> None:
+        super().__init__(name, backbone, channels, normed, convs=4, linears=1, stages=3)
+
+
 class SemanticFPN(FourMaps):
     """Logits (B, 150, H, W)."""
 
@@ -185,8 +193,7 @@ class UperNet(FourMaps):
 MODULES: Mapping[str, Callable[..., FourMaps]] = {
     "retinanet": RetinaNet,
     "mask_rcnn": MaskRCNN,
-    # Each box head has four convolutions and one linear layer.
-    "cascade_mask_rcnn": partial(MaskRCNN, convs=4, linears=1, stages=3),
+    "cascade_mask_rcnn": CascadeMaskRCNN,
     "semantic_fpn": SemanticFPN,
     "upernet": UperNet,
 }
