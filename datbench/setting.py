@@ -271,7 +271,8 @@ def facts(row: Any) -> dict[str, Any]:
     """
     parts = [getattr(row, name, None) for name in ("setting", "recipe", "how")]
     parts = [SimpleNamespace(**part) if isinstance(part, Mapping) else part for part in parts]
-    holders = [row, *(part for part in parts if part is not None)]
+    # A row may have amounts of its own by such a name (`backward`); its setting goes before.
+    holders = [part for part in (parts[0], row, *parts[1:]) if part is not None]
     found = {}
     for name in FACTS:
         holder = next((each for each in holders if hasattr(each, name)), None)
@@ -333,7 +334,13 @@ def label(row: Any, names: Sequence[str]) -> str:
 
 def numbered(names: Sequence[str]) -> list[str]:
     """The names, with a running number where several are alike."""
+    numbers = zip(names, runs(names), strict=True)
+    return [name if number is None else f"{name}, run {number}" for name, number in numbers]
+
+
+def runs(names: Sequence[str]) -> list[int | None]:
+    """A running number for each of the names that are alike; None where a name stands alone."""
     return [
-        f"{name}, run {names[: place + 1].count(name)}" if names.count(name) > 1 else name
+        names[: place + 1].count(name) if names.count(name) > 1 else None
         for place, name in enumerate(names)
     ]

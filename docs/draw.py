@@ -6,7 +6,7 @@ from rich.console import Console
 
 from datbench.counting.conventions import CONVENTIONS
 from datbench.counting.count import count_row
-from datbench.counting.view import one_model
+from datbench.counting.view import tables
 from datbench.eq10.curves import cost_against_side, share_against_stride
 from datbench.eq10.identity import identities
 from datbench.eq10.view import stacks
@@ -54,7 +54,7 @@ def draw_terminal(command: str, tables: list[Table], width: int) -> None:
 def draw_flops() -> None:
     """The output of `datbench flops dat_s --res 1280x800`."""
     row = count_row(REGISTRY.get("dat_s"), Setting(Resolution(1280, 800)), CONVENTIONS["fvcore"])
-    draw_terminal("flops dat_s --res 1280x800", one_model(row, ["stage", "operator"]), 104)
+    draw_terminal("flops dat_s --res 1280x800", tables([row]), 104)
 
 
 def draw_table() -> None:

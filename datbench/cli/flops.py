@@ -8,11 +8,12 @@ import typer
 
 from ..counting.conventions import CONVENTIONS
 from ..counting.conventions import convention as find_convention
-from ..errors import CheckFailed, UnknownNameError, UsageError
+from ..errors import CheckFailed, UsageError
 from ..setting import ATTENTIONS, DTYPES, Resolution, Setting
 from .options import (
     Config,
     Configs,
+    Features,
     Format,
     Model,
     Models,
@@ -20,16 +21,16 @@ from .options import (
     OutputFormat,
     Resolutions,
     With,
+    breakdowns,
     complete,
+    one_of,
     one_spec,
     resolutions,
     specs,
 )
 
 if TYPE_CHECKING:
-    from ..counting.records import CountRow
     from ..counting.view import By
-    from ..models.resolve import Spec
 
 PARTS: tuple[By, ...] = ("part", "stage", "operator", "module")
 
@@ -71,9 +72,7 @@ def flops(
             autocompletion=complete(*ATTENTIONS),
         ),
     ] = "eager",
-    features: Annotated[
-        bool, typer.Option("--features", help="Four feature maps with a norm each, no head.")
-    ] = False,
+    features: Features = False,
     dtype: Annotated[
         str,
         typer.Option(
@@ -103,91 +102,41 @@ def flops(
 
     One model at one resolution is broken down; several make one table. JSON holds it all.
     """
-    from .output import choose_format
+    from .output import choose_format, emit, progress
 
     wanted = choose_format(format, out)
     chosen, sizes = specs(model, config, with_), resolutions(res)
-    parts = _parts(by, wanted)
+    parts = breakdowns(by, PARTS, wanted)
     if depth is not None and "module" not in parts:
         raise UsageError("--depth cuts the paths of modules; add --by module.")
-    if attention not in ATTENTIONS:
-        raise UnknownNameError.among("attention", attention, ATTENTIONS)
+    how = one_of("attention", attention, ATTENTIONS)
     jobs = [
-        (
-            spec,
-            Setting(
-                size,
-                batch=batch,
-                dtype=dtype,
-                device=device,
-                attention=attention,
-                backward=backward,
-                features=features,
-            ),
-        )
+        (spec, Setting(size, batch, dtype, device, how, backward, features))
         for spec in chosen
         for size in sizes or [spec.resolution]
     ]
     if parts and len(jobs) > 1:
         raise UsageError("--by breaks down one model at one resolution; name only one.")
-    rows = _count(jobs, convention)
-    _write(rows, parts, depth, wanted, out)
-    _check_unknown(rows, max_unknown)
-
-
-def _parts(by: str | None, wanted: Format) -> list[By]:
-    """The breakdowns asked for; none asked for is an empty list."""
-    found: list[By] = []
-    for name in by.split(",") if by is not None else ():
-        match = next((part for part in PARTS if part == name.strip()), None)
-        if match is None:
-            raise UnknownNameError.among("breakdown", name.strip(), PARTS)
-        found.append(match)
-    if len(found) > 1 and wanted is Format.CSV:
-        raise UsageError(f"a CSV file holds one table; choose one of --by {', '.join(found)}.")
-    return found
-
-
-def _count(jobs: list[tuple[Spec, Setting]], convention: str) -> list[CountRow]:
-    """Count every job, with a progress bar where there are several and somebody watches."""
-    from .output import progress
-
     weights = find_convention(convention)
     # torch is imported here, after everything that the user may have mistyped was checked.
     from ..counting.count import count_row
-    from ..machine import check_device
+    from ..counting.view import tables
+    from ..machine import check_device, summary
+    from ..records import document
 
-    for device in {setting.device for _, setting in jobs}:
-        check_device(device)
-    return [
+    check_device(device)
+    rows = [
         count_row(spec, setting, weights)
         for spec, setting in progress(jobs, lambda job: job[0].name)
     ]
-
-
-def _write(
-    rows: list[CountRow], parts: list[By], depth: int | None, wanted: Format, out: Out
-) -> None:
-    from ..counting.view import many_models, one_model
-    from ..machine import summary
-    from ..records import document
-    from .output import emit
-
-    if not parts and len(rows) == 1 and wanted in (Format.TABLE, Format.MD):
-        parts = ["stage", "operator"]
-    tables = one_model(rows[0], parts, depth) if parts else [many_models(rows)]
-    emit(tables, document("flops", rows, summary()), wanted, out)
-
-
-def _check_unknown(rows: list[CountRow], limit: int | None) -> None:
-    if limit is None:
-        return
+    shown = tables(rows, parts, depth, one=wanted not in (Format.TABLE, Format.MD))
+    emit(shown, document("flops", rows, summary()), wanted, out)
     for row in rows:
         calls = sum(row.unknown.values())
-        if calls > limit:
+        if max_unknown is not None and calls > max_unknown:
             raise CheckFailed(
                 f"{row.model}: {calls} calls of operators without a rule, more than "
-                f"--max-unknown {limit}: {', '.join(row.unknown)}."
+                f"--max-unknown {max_unknown}: {', '.join(row.unknown)}."
             )
 
 
@@ -226,9 +175,7 @@ def explain(
             autocompletion=complete(*ATTENTIONS),
         ),
     ] = "eager",
-    features: Annotated[
-        bool, typer.Option("--features", help="Four feature maps with a norm each, no head.")
-    ] = False,
+    features: Features = False,
     format: OutputFormat = None,
     out: Out = None,
 ) -> None:
@@ -238,21 +185,20 @@ def explain(
     wanted = choose_format(format, out)
     spec = one_spec(model, config)
     resolution = spec.resolution if res is None else Resolution.parse(res)
-    if attention not in ATTENTIONS:
-        raise UnknownNameError.among("attention", attention, ATTENTIONS)
+    how = one_of("attention", attention, ATTENTIONS)
     if timeout is not None and not run_peers:
         raise UsageError("--timeout limits the other counters; add --run-peers.")
     if timeout is not None and not timeout > 0:  # nor may it be nan
         raise UsageError(f"--timeout {timeout:g}: write a number of seconds above 0.")
-    setting = Setting(resolution, attention=attention, features=features)
+    setting = Setting(resolution, attention=how, features=features)
     # torch is imported here, after everything that the user may have mistyped was checked.
     from ..counting.peers.explain import TIMEOUT, explain_row
-    from ..counting.view import explain_tables, flat_table
+    from ..counting.view import explain_tables
     from ..machine import summary
     from ..records import document
     from .output import emit, progress
 
     limit = (TIMEOUT if timeout is None else timeout) if run_peers else None
     row = explain_row(spec, setting, limit, lambda peers: progress(peers, lambda peer: peer.name))
-    tables = [flat_table(row)] if wanted is Format.CSV else explain_tables(row)
+    tables = explain_tables(row, one=wanted is Format.CSV)
     emit(tables, document("explain", [row], summary()), wanted, out)

@@ -6,11 +6,11 @@ import re
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, TypeVar
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from ..errors import MeasurementError, UnknownNameError, UsageError
+from ..errors import MeasurementError, UsageError
 from ..setting import (
     ATTENTIONS,
     AUTOCASTS,
@@ -18,7 +18,6 @@ from ..setting import (
     MEMORY_MODES,
     OPTIMIZERS,
     WITH_BACKWARD,
-    Attention,
     MemoryMode,
     Recipe,
     Setting,
@@ -27,212 +26,33 @@ from .options import (
     AttentionName,
     Configs,
     Dtype,
+    Features,
     Format,
     Models,
     Out,
     OutputFormat,
     Resolutions,
     With,
+    breakdowns,
     complete,
+    one_of,
     resolutions,
     specs,
 )
 
 if TYPE_CHECKING:
-    from ..memory.records import GpuRow, LargestBatch, MemoryRow, Replay
-    from ..memory.simulate import Trace
     from ..memory.view import By
     from ..models.resolve import Spec
 
-# What `datbench memory` has besides the ledger: allocator, timeline, largest batch, a device.
-
 Jobs = Sequence[tuple["Spec", "Setting"]]
+
+PARTS: tuple[By, ...] = ("stage", "module", "operator")
 
 SUFFIXES = (".png", ".svg", ".pickle")
 
 _AMOUNT = re.compile(r"\s*([0-9]{1,12}(?:\.[0-9]{1,6})?)\s*([A-Za-z]{1,3})\s*")
 
 _UNITS = {"B": 1, "KIB": 2**10, "MIB": 2**20, "GIB": 2**30, "MB": 10**6, "GB": 10**9, "G": 2**30}
-
-
-def amount(text: str, option: str) -> int:
-    """``16GiB``, ``24GB`` or ``500MiB`` in bytes.
-
-    Raises:
-        UsageError: it is not written so.
-    """
-    match = _AMOUNT.fullmatch(text)
-    if match is None or match[2].upper() not in _UNITS:
-        raise UsageError(f"{option} {text!r} is not understood; write an amount such as 16GiB.")
-    return int(float(match[1]) * _UNITS[match[2].upper()])
-
-
-def capacity(text: str) -> int | str:
-    """An amount in bytes, or the name of a GPU that is known.
-
-    Raises:
-        UsageError: it is neither.
-    """
-    if text.strip()[:1].isdigit() or not text.strip()[:1].isalpha():
-        found = amount(text, "--largest")
-        if not found:
-            raise UsageError("--largest: write an amount above 0, such as 16GiB.")
-        return found
-    from ..memory.records import gpu_memory
-
-    gpu_memory(text)
-    return text
-
-
-def check_timeline(path: Path) -> None:
-    """Refuse a file that no timeline is written to, before any work."""
-    from .output import check_path
-
-    if path.suffix.lower() not in SUFFIXES:
-        raise UsageError(
-            f"--timeline-out {path}: write {', '.join(SUFFIXES)}; the last opens in "
-            "pytorch.org/memory_viz."
-        )
-    check_path(path, "--timeline-out")
-
-
-def replays(trace: Trace) -> list[Replay]:
-    """The allocator with its usual segments, and with expandable ones."""
-    from ..memory.allocator import replay
-
-    return [replay(trace), replay(trace, expandable=True)]
-
-
-def timeline_report(
-    job: tuple[Spec, Setting],
-    mode: MemoryMode,
-    recipe: Recipe,
-    terminal: bool,
-    path: Path | None,
-) -> None:
-    """Draw what is alive over the run, or write it as a plot or for the memory visualiser."""
-    from ..memory.timeline import timeline, visualiser
-    from ..render.plot import to_bytes, to_terminal
-    from .output import console, write_text, write_whole
-
-    spec, setting = job
-    trace = _trace(spec, setting, mode, recipe)
-    figure = timeline(trace, f"{spec.name}: memory over the run ({mode}, batch {setting.batch})")
-    if path is not None and path.suffix.lower() == ".pickle":
-        write_whole(path, visualiser(trace))
-    elif path is not None:
-        write_whole(path, to_bytes([figure], path.suffix))
-    if terminal:
-        write_text(to_terminal(figure, min(console().width, 110)))
-
-
-def _trace(spec: Spec, setting: Setting, mode: MemoryMode, recipe: Recipe) -> Trace:
-    from ..memory.simulate import simulate_model
-
-    return simulate_model(spec, setting, mode, recipe)[1]
-
-
-def largest_report(
-    jobs: Jobs,
-    mode: MemoryMode,
-    recipe: Recipe,
-    size: int | str,
-    context: int | None,
-    device: str | None,
-    wanted: Format,
-    out: Path | None,
-) -> None:
-    """The largest batch of each model; with a device, confirmed on it."""
-    from .. import units
-    from ..machine import summary
-    from ..memory.device import check_present
-    from ..memory.largest import largest_batch
-    from ..memory.records import CONTEXT, gpu_memory
-    from ..memory.view import largest_table
-    from ..records import document
-    from .output import emit, progress
-
-    room = CONTEXT if context is None else context
-    whole = size if isinstance(size, int) else gpu_memory(size)
-    if room >= whole:
-        raise UsageError(
-            f"the context takes {units.size(room)} and leaves nothing of {units.size(whole)}; give "
-            "--context, or more memory."
-        )
-    if device is not None:
-        if not device.startswith("cuda"):
-            raise UsageError(f"the largest batch is confirmed on cuda, not on {device}.")
-        check_present(device)
-    found: list[LargestBatch] = [
-        largest_batch(spec, setting, mode, size, room, recipe=recipe)
-        for spec, setting in progress(jobs, lambda job: job[0].name)
-    ]
-    tables = [largest_table(found)]
-    rows: list[Any] = list(found)
-    if device is not None:
-        from ..memory.largest import confirm_largest
-        from ..memory.view import largest as confirmed_table
-
-        for (spec, setting), simulated in zip(jobs, found, strict=True):
-            confirmed = confirm_largest(
-                spec,
-                replace(setting, device=device),
-                mode,
-                max(simulated.batch, 1),
-                recipe=recipe,
-                limit=whole - room,
-            )
-            rows.append(confirmed)
-            if wanted is not Format.CSV:
-                tables.append(confirmed_table(confirmed))
-    emit(tables, document("memory-largest", rows, summary()), wanted, out)
-
-
-def measured(
-    jobs: Jobs,
-    mode: MemoryMode,
-    recipe: Recipe,
-    verify: bool,
-    wanted: Format,
-    out: Path | None,
-) -> None:
-    """Run every job on its device, each in a fresh process; with `verify`, beside the simulation.
-
-    Raises:
-        MeasurementError: a run did not end well, other than by running out of memory.
-    """
-    from ..machine import environment
-    from ..memory.device import measure_gpu
-    from ..memory.view import beside_table, many, tables
-    from ..records import document
-    from .output import emit, progress
-
-    rows: list[GpuRow] = [
-        measure_gpu(spec, setting, mode, recipe)
-        for spec, setting in progress(jobs, lambda job: f"{job[0].name}, batch {job[1].batch}")
-    ]
-    simulated = [
-        _simulated(job, row) if verify else None for job, row in zip(jobs, rows, strict=True)
-    ]
-    rows = [replace(r, simulated_peak=peak) for r, peak in zip(rows, simulated, strict=True)]
-    shown = [many(rows)] if wanted is Format.CSV else tables(rows)
-    if verify:
-        shown.insert(0 if wanted is Format.CSV else len(shown), beside_table(rows, simulated))
-    emit(shown, document("memory-measured", rows, environment()), wanted, out)
-    bad = [row for row in rows if row.outcome not in ("measured", "out of memory")]
-    if bad:
-        raise MeasurementError(f"{bad[0].model}: {bad[0].outcome}: {bad[0].reason}")
-
-
-def _simulated(job: tuple[Spec, Setting], row: GpuRow) -> int:
-    """The simulated peak of tensors of the same run, in bytes."""
-    spec, setting = job
-    return _trace(spec, replace(setting, device="meta"), row.mode, row.recipe).peak.amount
-
-
-Name = TypeVar("Name", bound=str)
-
-PARTS: tuple[By, ...] = ("stage", "module", "operator")
 
 
 def memory(
@@ -278,9 +98,7 @@ def memory(
             show_default=False,
         ),
     ] = None,
-    features: Annotated[
-        bool, typer.Option("--features", help="Four feature maps with a norm each, no head.")
-    ] = False,
+    features: Features = False,
     by: Annotated[
         str | None,
         typer.Option(
@@ -345,10 +163,22 @@ def memory(
     from .output import choose_format
 
     wanted = choose_format(format, out)
-    parts = _parts(by, wanted)
-    chosen = _mode(mode)
-    recipe = _recipe(chosen, optimizer, autocast, checkpointing)
-    jobs = _jobs(specs(model, config, with_), res, batch, _attention(attention), dtype, features)
+    parts = breakdowns(by, PARTS, wanted)
+    chosen = one_of("mode", mode, MEMORY_MODES)
+    recipe = Recipe(
+        None if optimizer is None else one_of("optimizer", optimizer, OPTIMIZERS),
+        None if autocast is None else one_of("autocast", autocast, AUTOCASTS),
+        None if checkpointing is None else one_of("checkpointing", checkpointing, CHECKPOINTINGS),
+    ).of(chosen)
+    named = specs(model, config, with_)
+    how = one_of("attention", attention, ATTENTIONS)
+    sizes = resolutions(res)
+    jobs = [
+        (spec, Setting(size, n, dtype, attention=how, features=features))
+        for spec in named
+        for size in sizes or [spec.resolution]
+        for n in batch or [1]
+    ]
     if autocast is not None and dtype != "float32":
         raise UsageError(f"--autocast casts a float32 model; leave out --dtype {dtype}.")
     if autocast is not None and verify and device is None:
@@ -358,7 +188,8 @@ def memory(
         )
     if parts and len(jobs) > 1:
         raise UsageError("--by breaks down one model at one setting; name only one.")
-    _check_timeline(timeline, timeline_out, wanted, len(jobs), largest or device)
+    if timeline or timeline_out is not None:
+        _check_timeline(timeline, timeline_out, wanted, len(jobs), largest or device)
     if largest is not None and batch:
         raise UsageError("--largest finds the batch; leave out --batch.")
     if timeline and (parts or verify or out is not None):
@@ -370,26 +201,22 @@ def memory(
     if (largest or device) and (parts or (largest and verify)):
         raise UsageError("--by and --verify are of a ledger; leave them out.")
     if largest is not None:
-        room = None if context is None else amount(context, "--context")
-        size = capacity(largest)
-        largest_report(jobs, chosen, recipe, size, room, device, wanted, out)
+        room = None if context is None else _bytes(context, "--context")
+        _find_largest(jobs, chosen, recipe, _capacity(largest), room, device, wanted, out)
     elif device is not None:
         there = [(spec, replace(setting, device=device)) for spec, setting in jobs]
-        measured(there, chosen, recipe, verify, wanted, out)
+        _measure(there, chosen, recipe, verify, wanted, out)
     else:
         if timeline or timeline_out is not None:
-            timeline_report(jobs[0], chosen, recipe, timeline, timeline_out)
+            _draw_timeline(*jobs[0], chosen, recipe, timeline, timeline_out)
         if not timeline:
-            rows = _simulate(jobs, chosen, recipe, verify)
-            _write(rows, parts, wanted, out)
+            _simulate(jobs, chosen, recipe, verify, parts, wanted, out)
 
 
 def _check_timeline(
     terminal: bool, path: Path | None, wanted: Format, jobs: int, other: str | None
 ) -> None:
     """Whatever can be refused is refused before anything is simulated."""
-    if not terminal and path is None:
-        return
     if other is not None:
         raise UsageError("--timeline is of a simulated run; leave out --largest and --device.")
     if jobs > 1:
@@ -397,72 +224,56 @@ def _check_timeline(
     if terminal and wanted is not Format.TABLE:
         raise UsageError("--timeline draws in the terminal; a file is --timeline-out FILE.")
     if path is not None:
-        check_timeline(path)
+        from .output import check_path
+
+        if path.suffix.lower() not in SUFFIXES:
+            raise UsageError(
+                f"--timeline-out {path}: write {', '.join(SUFFIXES)}; the last opens in "
+                "pytorch.org/memory_viz."
+            )
+        check_path(path, "--timeline-out")
 
 
-def _mode(name: str) -> MemoryMode:
-    return _named("mode", name, MEMORY_MODES)
+def _bytes(text: str, option: str) -> int:
+    """``16GiB``, ``24GB`` or ``500MiB`` in bytes."""
+    match = _AMOUNT.fullmatch(text)
+    if match is None or match[2].upper() not in _UNITS:
+        raise UsageError(f"{option} {text!r} is not understood; write an amount such as 16GiB.")
+    return int(float(match[1]) * _UNITS[match[2].upper()])
 
 
-def _attention(name: str) -> Attention:
-    return _named("attention", name, ATTENTIONS)
+def _capacity(text: str) -> int | str:
+    """An amount in bytes, or the name of a GPU that is known."""
+    if text.strip()[:1].isalpha():
+        from ..memory.records import gpu_memory
 
-
-def _recipe(
-    mode: MemoryMode, optimizer: str | None, autocast: str | None, checkpointing: str | None
-) -> Recipe:
-    """How the model is trained; refused where the mode has no use for it."""
-    return Recipe(
-        None if optimizer is None else _named("optimizer", optimizer, OPTIMIZERS),
-        None if autocast is None else _named("autocast", autocast, AUTOCASTS),
-        None if checkpointing is None else _named("checkpointing", checkpointing, CHECKPOINTINGS),
-    ).of(mode)
-
-
-def _named(what: str, name: str, known: tuple[Name, ...]) -> Name:
-    for one in known:
-        if one == name:
-            return one
-    raise UnknownNameError.among(what, name, known)
-
-
-def _parts(by: str | None, wanted: Format) -> list[By]:
-    """The breakdowns asked for; none asked for is an empty list."""
-    found: list[By] = []
-    for name in by.split(",") if by is not None else ():
-        match = next((part for part in PARTS if part == name.strip()), None)
-        if match is None:
-            raise UnknownNameError.among("breakdown", name.strip(), PARTS)
-        found.append(match)
-    if len(found) > 1 and wanted is Format.CSV:
-        raise UsageError(f"a CSV file holds one table; choose one of --by {', '.join(found)}.")
+        gpu_memory(text)
+        return text
+    found = _bytes(text, "--largest")
+    if not found:
+        raise UsageError("--largest: write an amount above 0, such as 16GiB.")
     return found
 
 
-def _jobs(
-    chosen: list[Spec],
-    res: list[str] | None,
-    batches: list[int] | None,
-    attention: Attention,
-    dtype: str,
-    features: bool,
-) -> list[tuple[Spec, Setting]]:
-    sizes = resolutions(res)
-    return [
-        (spec, Setting(size, batch, dtype, attention=attention, features=features))
-        for spec in chosen
-        for size in sizes or [spec.resolution]
-        for batch in batches or [1]
-    ]
+# torch is imported below, after everything that the user may have mistyped was checked.
 
 
 def _simulate(
-    jobs: list[tuple[Spec, Setting]], mode: MemoryMode, recipe: Recipe, verify: bool
-) -> list[tuple[MemoryRow, list[Replay]]]:
+    jobs: Jobs,
+    mode: MemoryMode,
+    recipe: Recipe,
+    verify: bool,
+    parts: list[By],
+    wanted: Format,
+    out: Path | None,
+) -> None:
     """Simulate every job once, replay it through the allocator, and run it if that is wanted."""
-    # torch is imported here, after everything that the user may have mistyped was checked.
+    from ..machine import summary
+    from ..memory.allocator import replay
     from ..memory.simulate import traced_row
-    from .output import progress
+    from ..memory.view import tables
+    from ..records import document
+    from .output import emit, progress
 
     rows = []
     for spec, setting in progress(jobs, lambda job: job[0].name):
@@ -472,26 +283,115 @@ def _simulate(
             from ..memory.verify import measured_on_cpu
 
             row = replace(row, measured=measured_on_cpu(row))
-        rows.append((row, replays(trace)))
-    return rows
+        rows.append(replace(row, allocator=(replay(trace), replay(trace, expandable=True))))
+    shown = tables(rows, parts, wanted is Format.CSV)
+    emit(shown, document("memory", rows, summary()), wanted, out)
 
 
-def _write(
-    simulated: list[tuple[MemoryRow, list[Replay]]], parts: list[By], wanted: Format, out: Out
+def _draw_timeline(
+    spec: Spec,
+    setting: Setting,
+    mode: MemoryMode,
+    recipe: Recipe,
+    terminal: bool,
+    path: Path | None,
 ) -> None:
-    from ..machine import summary
-    from ..memory.view import breakdown, many_models, one_model, replays_table
-    from ..records import document
-    from .output import emit
+    """Draw what is alive over the run, or write it as a plot or for the memory visualiser."""
+    from ..memory.simulate import simulate_model
+    from ..memory.timeline import timeline, visualiser
+    from ..render.plot import to_bytes, to_terminal
+    from .output import console, write_text, write_whole
 
-    rows = [replace(row, allocator=tuple(found)) for row, found in simulated]
-    replays = [found for _, found in simulated]
-    if len(rows) > 1 or (wanted is Format.CSV and not parts):
-        tables = [many_models(rows)]
-    elif wanted is Format.CSV:
-        tables = [breakdown(rows[0], parts[0])]
-    else:
-        tables = one_model(rows[0], parts)
-    names = [f"{row.model}, {row.setting.resolution}, batch {row.setting.batch}" for row in rows]
-    tables = [tables[0], replays_table(names, replays), *tables[1:]]
-    emit(tables, document("memory", rows, summary()), wanted, out)
+    trace = simulate_model(spec, setting, mode, recipe)[1]
+    figure = timeline(trace, f"{spec.name}: memory over the run ({mode}, batch {setting.batch})")
+    if path is not None and path.suffix.lower() == ".pickle":
+        write_whole(path, visualiser(trace))
+    elif path is not None:
+        write_whole(path, to_bytes([figure], path.suffix))
+    if terminal:
+        write_text(to_terminal(figure, min(console().width, 110)))
+
+
+def _find_largest(
+    jobs: Jobs,
+    mode: MemoryMode,
+    recipe: Recipe,
+    size: int | str,
+    context: int | None,
+    device: str | None,
+    wanted: Format,
+    out: Path | None,
+) -> None:
+    """The largest batch of each model; with a device, confirmed on it."""
+    from .. import units
+    from ..machine import summary
+    from ..memory.device import check_present
+    from ..memory.largest import confirm_largest, largest_batch
+    from ..memory.records import CONTEXT, gpu_memory
+    from ..memory.view import largest_tables
+    from ..records import document
+    from .output import emit, progress
+
+    room = CONTEXT if context is None else context
+    whole = size if isinstance(size, int) else gpu_memory(size)
+    if room >= whole:
+        raise UsageError(
+            f"the context takes {units.size(room)} and leaves nothing of {units.size(whole)}; give "
+            "--context, or more memory."
+        )
+    if device is not None:
+        if not device.startswith("cuda"):
+            raise UsageError(f"the largest batch is confirmed on cuda, not on {device}.")
+        check_present(device)
+    simulated = [
+        largest_batch(spec, setting, mode, size, room, recipe=recipe)
+        for spec, setting in progress(jobs, lambda job: job[0].name)
+    ]
+    rows: list[Any] = list(simulated)
+    if device is not None:
+        rows += [
+            confirm_largest(
+                spec,
+                replace(setting, device=device),
+                mode,
+                max(found.batch, 1),
+                recipe=recipe,
+                limit=whole - room,
+            )
+            for (spec, setting), found in zip(jobs, simulated, strict=True)
+        ]
+    emit(largest_tables(rows), document("memory-largest", rows, summary()), wanted, out)
+
+
+def _measure(
+    jobs: Jobs, mode: MemoryMode, recipe: Recipe, verify: bool, wanted: Format, out: Path | None
+) -> None:
+    """Run every job on its device, each in a fresh process; with `verify`, beside the simulation.
+
+    Raises:
+        MeasurementError: a run did not end well, other than by running out of memory.
+    """
+    from ..machine import environment
+    from ..memory.device import measure_gpu
+    from ..memory.simulate import simulate_model
+    from ..memory.view import measured_tables
+    from ..records import document
+    from .output import emit, progress
+
+    rows = [
+        measure_gpu(spec, setting, mode, recipe)
+        for spec, setting in progress(jobs, lambda job: f"{job[0].name}, batch {job[1].batch}")
+    ]
+    if verify:
+        peaks = [
+            simulate_model(spec, replace(setting, device="meta"), mode, recipe)[1].peak.amount
+            for spec, setting in jobs
+        ]
+        rows = [replace(row, simulated_peak=p) for row, p in zip(rows, peaks, strict=True)]
+    tables = measured_tables(rows, wanted is Format.CSV)
+    if verify and wanted is Format.CSV:
+        tables.reverse()  # the comparison is what was asked for
+    emit(tables, document("memory-measured", rows, environment()), wanted, out)
+    bad = [row for row in rows if row.outcome not in ("measured", "out of memory")]
+    if bad:
+        raise MeasurementError(f"{bad[0].model}: {bad[0].outcome}: {bad[0].reason}")

@@ -1,17 +1,31 @@
-"""`datbench models`."""
+"""`datbench models`, `params`, `show` and `env`: what there is, before anything is counted."""
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from .. import units
-from .options import Config, Configs, Format, Model, Models, Out, OutputFormat, With, complete
+from ..errors import UsageError
+from .options import (
+    Config,
+    Configs,
+    Format,
+    Model,
+    Models,
+    Out,
+    OutputFormat,
+    With,
+    complete,
+    one_of,
+    one_spec,
+    specs,
+)
 
 if TYPE_CHECKING:
-    from ..models.checkpoints import CheckpointReport
+    from ..counting.count import Place
     from ..models.resolve import Spec
     from ..models.spec import ModelSpec
     from ..render.table import Table
@@ -34,107 +48,68 @@ def models(
     out: Out = None,
 ) -> None:
     """List the models and heads, with where each is published."""
-    from ..errors import UnknownNameError, UsageError
+    from ..machine import summary
     from ..models.comparison import COMPARISONS
     from ..models.dat import REGISTRY
+    from ..models.detectors.heads import HEADS
     from ..records import ModelEntry, document
     from ..render.table import Column, Table
     from .output import choose_format, emit
 
-    wanted: Format = choose_format(format, out)
-    specs = [*REGISTRY, *COMPARISONS]
-    families = list(dict.fromkeys(spec.family for spec in specs))
-    if family is not None and family not in families:
-        raise UnknownNameError.among("family", family, families)
-    chosen = [
-        spec
-        for spec in specs
+    wanted = choose_format(format, out)
+    known = [*REGISTRY, *COMPARISONS]
+    if family is not None:
+        one_of("family", family, list(dict.fromkeys(spec.family for spec in known)))
+    rows = [
+        ModelEntry(spec.name, spec.family, str(spec.resolution), spec.source, spec.summary)
+        for spec in known
         if family in (None, spec.family) and (pattern or "").lower() in spec.name
     ]
-    if not chosen:
+    if not rows:
         where = f" in family {family}" if family else ""
         raise UsageError(
             f"no model's name contains {pattern!r}{where}; `datbench models` lists them all."
         )
-    rows = [
-        {
-            "model": spec.name,
-            "family": spec.family,
-            "resolution": str(spec.resolution),
-            "source": spec.source,
-            "summary": spec.summary,
-        }
-        for spec in chosen
-    ]
     grouped = wanted in (Format.TABLE, Format.MD)  # for people: a table a family, under its name
-    titles = {"resolution": "input"}
-    columns = tuple(
-        Column(name, titles.get(name, name), hidden=grouped and name == "family")
-        for name in rows[0]
+    columns = (
+        Column("model", "model"),
+        Column("family", "family", hidden=grouped),
+        Column("resolution", "input"),
+        Column("source", "source"),
+        Column("summary", "summary"),
     )
-
-    def table(title: str = "") -> Table:
-        kept = (tuple(row.values()) for row in rows if title in ("", row["family"]))
-        return Table(columns, tuple(kept), title)
-
-    tables = [table(family) for family in dict.fromkeys(row["family"] for row in rows)]
-    from ..machine import summary
-
+    tables = [Table.of(columns, rows)]
     if grouped:
-        tables.append(_heads())
-    content = document("models", [ModelEntry(**row) for row in rows], summary())
-    emit(tables if grouped else [table()], content, wanted, out)
-
-
-def _heads() -> Table:
-    """What can stand on a model with four feature maps."""
-    from ..models.detectors.heads import HEADS
-    from ..render.table import Column, Table
-
-    names = ("head", "input", "summary")
-    rows = tuple((h.name, str(h.resolution), h.summary) for h in HEADS.values())
-    note = "dat_t+semantic_fpn names one on a model, --with semantic_fpn puts it on every model."
-    return Table(tuple(Column(name, name) for name in names), rows, "heads", (note,))
-
-
-# `datbench env`.
+        tables = [
+            Table.of(columns, [row for row in rows if row.family == name], name)
+            for name in dict.fromkeys(row.family for row in rows)
+        ]
+        heads = (
+            Column("head", "head", value="name"),
+            Column("input", "input", value=lambda head: str(head.resolution)),
+            Column("summary", "summary"),
+        )
+        note = (
+            "dat_t+semantic_fpn names one on a model, --with semantic_fpn puts it on every model."
+        )
+        tables.append(Table.of(heads, HEADS.values(), "heads", (note,)))
+    emit(tables, document("models", rows, summary()), wanted, out)
 
 
 def env(format: OutputFormat = None, out: Out = None) -> None:
     """Describe this machine: versions, processor, memory, GPUs."""
-    from .output import choose_format
+    from .output import choose_format, emit
 
     wanted = choose_format(format, out)
     from ..machine import environment
     from ..records import document
-    from ..render.table import Column, Table
-    from .output import emit
+    from ..report.kinds import environment_table
 
     found = environment()
-    flat: list[tuple[str, str | None]] = []
-    for key, value in found.items():
-        if isinstance(value, dict):
-            flat += [(f"{key}.{name}", _text(name, inner)) for name, inner in value.items()]
-        elif isinstance(value, list):  # of GPUs
-            described = ["; ".join(f"{k} {_text(k, v)}" for k, v in gpu.items()) for gpu in value]
-            flat += [(f"{key}.{i}", text) for i, text in enumerate(described)] or [(key, "none")]
-        else:
-            flat.append((key, _text(key, value)))
-    table = Table((Column("what", "what"), Column("value", "value")), tuple(flat))
-    emit([table], document("env", [found], found), wanted, out)
+    emit([environment_table(found)], document("env", [found], found), wanted, out)
 
 
-def _text(name: str, value: object) -> str | None:
-    """A value for people; bytes as mebibytes and such."""
-    if name.endswith("_bytes") and isinstance(value, int):
-        return units.size(value)
-    return None if value is None else str(value)
-
-
-# `datbench params`.
-
-
-BY = ("total", "part", "stage")
+BY: tuple[Place, ...] = ("total", "part", "stage")
 
 
 def params(
@@ -155,56 +130,35 @@ def params(
     out: Out = None,
 ) -> None:
     """Count parameters (trainable, frozen) and buffers."""
-    from .. import units
-    from ..errors import UnknownNameError, UsageError
-    from ..records import ParamsEntry, document
-    from ..render.table import Column, Table
-    from .options import specs
     from .output import choose_format, emit
 
     wanted = choose_format(format, out)
     chosen = specs(model, config, with_)
-    if by not in BY:
-        raise UnknownNameError.among("breakdown", by, BY)
-    if by != "total" and len(chosen) > 1:
+    place = one_of("breakdown", by, BY)
+    if place != "total" and len(chosen) > 1:
         raise UsageError(f"--by {by} breaks down one model; name only one.")
-    from ..counting.count import (
-        build_for_count,
-        parameters,
-        parameters_by_part,
-        parameters_by_stage,
-    )
+    from ..counting.count import build_for_count, parameters_by
+    from ..counting.view import params_table
     from ..machine import summary
+    from ..records import ParamsEntry, document
     from ..setting import Setting
 
-    rows: list[dict[str, Any]] = []
+    rows = []
     for spec in chosen:
         module = build_for_count(spec, Setting(spec.resolution, features=features))
-        views = {"part": parameters_by_part, "stage": parameters_by_stage}
-        parts = views[by](module) if by in views else {}
-        for place, row in {**parts, "total": parameters(module)}.items():
+        for name, row in (parameters_by(module, place) | parameters_by(module, "total")).items():
             rows.append(
-                {
-                    "model": spec.name,
-                    **({by: place} if by in views else {}),
-                    "params": row.params,
-                    "frozen": row.frozen,
-                    "buffers": row.buffers,
-                }
+                ParamsEntry(
+                    spec.name,
+                    row.params,
+                    row.frozen,
+                    row.buffers,
+                    stage=name if place == "stage" else None,
+                    part=name if place == "part" else None,
+                    features=features,
+                )
             )
-    titles = {"params": "trainable", "frozen": "frozen", "buffers": "buffers"}
-    columns = tuple(
-        Column(name, titles.get(name, name), units.integer if name in titles else None)
-        for name in rows[0]
-    )
-    title = "four feature maps, no head" if features else ""
-    note = "Numbers of elements. Papers print trainable parameters; buffers hold masks and indices."
-    table = Table(columns, tuple(tuple(row.values()) for row in rows), title, (note,))
-    content = [ParamsEntry(**row, features=features) for row in rows]
-    emit([table], document("params", content, summary()), wanted, out)
-
-
-# `datbench show`.
+    emit([params_table(rows, place)], document("params", rows, summary()), wanted, out)
 
 
 def show(
@@ -227,12 +181,10 @@ def show(
     out: Out = None,
 ) -> None:
     """Show how a model is built, and whether a checkpoint fits."""
-    from ..errors import UsageError
     from ..machine import summary
     from ..models.spec import ModelSpec
     from ..records import ShowEntry, document
     from ..setting import Resolution
-    from .options import one_spec
     from .output import choose_format, emit
 
     wanted = choose_format(format, out)
@@ -244,23 +196,31 @@ def show(
         raise UsageError("--checkpoint is for datbench's models.")
     else:
         tables, content = _others(spec, size)
-    emit(tables, document("show", [ShowEntry(**content)], summary()), wanted, out)
+    row = ShowEntry(spec.name, str(size), **content)
+    emit(tables, document("show", [row], summary()), wanted, out)
 
 
 def _ours(
     spec: ModelSpec, size: Resolution, checkpoint: Path | None
 ) -> tuple[list[Table], dict[str, Any]]:
-    """The stages as the literal describes them; nothing is built."""
-    from dataclasses import asdict
-
+    """The stages as the literal describes them; nothing is built unless a checkpoint is matched."""
     from ..paper.published import published
     from ..report.architecture import architecture, checkpoint_table, stage_rows
 
-    report = None if checkpoint is None else _checked(spec, checkpoint)
+    report = None
+    if checkpoint is not None:
+        from ..counting.count import build_for_count
+        from ..models.checkpoints import match_checkpoint
+        from ..models.pyramid import PyramidBackbone
+        from ..setting import Setting
+
+        module = build_for_count(spec, Setting(spec.resolution))  # on meta: nothing is allocated
+        assert isinstance(module, PyramidBackbone)
+        report = match_checkpoint(module, checkpoint)[1]
     rows = stage_rows(spec.config, size)
     entry = published(spec.name)
     tables = [architecture(spec, rows, size, entry.sentences())]
-    content: dict[str, Any] = {"model": spec.name, "resolution": str(size), "stages": rows}
+    content: dict[str, Any] = {"stages": rows}
     if entry.cells:
         content["published"] = asdict(entry)
     if report is not None:
@@ -271,8 +231,6 @@ def _ours(
 
 def _others(spec: Spec, size: Resolution) -> tuple[list[Table], dict[str, Any]]:
     """The parts of a model that has to be built to be seen."""
-    from dataclasses import asdict
-
     from ..counting.count import build_for_count, parts
     from ..counting.view import parts_table
     from ..setting import Setting
@@ -280,17 +238,4 @@ def _others(spec: Spec, size: Resolution) -> tuple[list[Table], dict[str, Any]]:
     module = build_for_count(spec, Setting(size))
     rows = parts(module)
     table = parts_table(spec.name, str(size), type(module).__name__, rows)
-    content = {"model": spec.name, "resolution": str(size), "parts": [asdict(row) for row in rows]}
-    return [table], content
-
-
-def _checked(spec: ModelSpec, checkpoint: Path) -> CheckpointReport:
-    """Match the file against the variant on meta: nothing is allocated or changed."""
-    from ..counting.count import build_for_count
-    from ..models.checkpoints import match_checkpoint
-    from ..models.pyramid import PyramidBackbone
-    from ..setting import Setting
-
-    module = build_for_count(spec, Setting(spec.resolution))
-    assert isinstance(module, PyramidBackbone)
-    return match_checkpoint(module, checkpoint)[1]
+    return [table], {"parts": [asdict(row) for row in rows]}

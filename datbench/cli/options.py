@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from enum import Enum
 from pathlib import Path
 from typing import Annotated, TypeVar
@@ -129,6 +129,10 @@ AttentionName = Annotated[
     ),
 ]
 
+Features = Annotated[
+    bool, typer.Option("--features", help="Four feature maps with a norm each, no head.")
+]
+
 Mode = Annotated[
     str,
     typer.Option(
@@ -203,7 +207,7 @@ def one_spec(name: str | None, config: Path | None, with_: list[str] | None = No
 Name = TypeVar("Name", bound=str)
 
 
-def one_of(what: str, name: str, known: tuple[Name, ...]) -> Name:
+def one_of(what: str, name: str, known: Sequence[Name]) -> Name:
     """The value of an option that takes one of these.
 
     Raises:
@@ -225,3 +229,17 @@ def default_device() -> str:
 def resolutions(texts: list[str] | None) -> list[Resolution] | None:
     """The given resolutions, or None where each model's own is wanted."""
     return [Resolution.parse(text) for text in texts] if texts else None
+
+
+def breakdowns(by: str | None, known: Sequence[Name], wanted: Format) -> list[Name]:
+    """The names that ``--by`` gives, with commas between them; none where it is not given.
+
+    Raises:
+        UnknownNameError: there is no such breakdown.
+        UsageError: several, and a CSV file holds one table.
+    """
+    texts = [] if by is None else by.split(",")
+    found = [one_of("breakdown", text.strip(), known) for text in texts]
+    if len(found) > 1 and wanted is Format.CSV:
+        raise UsageError(f"a CSV file holds one table; choose one of --by {', '.join(found)}.")
+    return found

@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager, ExitStack
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
@@ -281,43 +281,29 @@ def count_built(name: str, module: nn.Module, setting: Setting) -> Count:
 
 # Numbers of parameters and buffers.
 
+Place = Literal["total", "part", "stage"]
+
 
 def parameters(model: nn.Module) -> ParameterRow:
     """Trainable and frozen parameters and buffers of `model`, shared tensors once."""
-    trainable = frozen = 0
-    for parameter in model.parameters():
-        if parameter.requires_grad:
-            trainable += parameter.numel()
-        else:
-            frozen += parameter.numel()
-    return ParameterRow(trainable, frozen, sum(buffer.numel() for buffer in model.buffers()))
+    return parameters_by(model, "total")["total"]
 
 
-def parameters_by_stage(model: nn.Module) -> dict[str, ParameterRow]:
-    """The same for each stage, in the model's order."""
-    rows: dict[str, Counter[str]] = {}
-    for name, parameter in model.named_parameters():
-        row = rows.setdefault(stage_of(model, name.rpartition(".")[0]), Counter())
-        row["params" if parameter.requires_grad else "frozen"] += parameter.numel()
-    for name, buffer in model.named_buffers():
-        row = rows.setdefault(stage_of(model, name.rpartition(".")[0]), Counter())
-        row["buffers"] += buffer.numel()
+def parameters_by(model: nn.Module, place: Place) -> dict[str, ParameterRow]:
+    """The same for each stage, or for each part (``backbone``, ``neck``), in the model's order."""
+    sums: dict[str, Counter[str]] = {"total": Counter()} if place == "total" else {}
+    tensors = [
+        *(("params" if p.requires_grad else "frozen", n, p) for n, p in model.named_parameters()),
+        *(("buffers", name, buffer) for name, buffer in model.named_buffers()),
+    ]
+    for kind, name, tensor in tensors:
+        stage = stage_of(model, name.rpartition(".")[0])
+        where = {"total": "total", "part": stage.partition(".")[0], "stage": stage}[place]
+        sums.setdefault(where, Counter())[kind] += tensor.numel()
     return {
-        stage: ParameterRow(row["params"], row["frozen"], row["buffers"])
-        for stage, row in rows.items()
+        where: ParameterRow(found["params"], found["frozen"], found["buffers"])
+        for where, found in sums.items()
     }
-
-
-def parameters_by_part(model: nn.Module) -> dict[str, ParameterRow]:
-    """The same for each part: ``backbone``, ``neck``, ``box_heads``."""
-    rows: dict[str, ParameterRow] = {}
-    for stage, row in parameters_by_stage(model).items():
-        part = stage.partition(".")[0]
-        old = rows.get(part, ParameterRow(0, 0, 0))
-        rows[part] = ParameterRow(
-            old.params + row.params, old.frozen + row.frozen, old.buffers + row.buffers
-        )
-    return rows
 
 
 def parts(model: nn.Module) -> list[PartRow]:
@@ -325,7 +311,7 @@ def parts(model: nn.Module) -> list[PartRow]:
     classes = {path: type(module).__name__ for path, module in model.named_modules()}
     return [
         PartRow(stage, classes.get(stage, ""), row.params, row.frozen, row.buffers)
-        for stage, row in parameters_by_stage(model).items()
+        for stage, row in parameters_by(model, "stage").items()
     ]
 
 
@@ -399,5 +385,5 @@ def summarise(
         ignored=calls(count.ignored(convention)),
         free=calls(count.with_status("free", convention)),
         unknown=calls(count.with_status("unknown", convention)),
-        stage_params={stage: row.params for stage, row in parameters_by_stage(model).items()},
+        stage_params={stage: row.params for stage, row in parameters_by(model, "stage").items()},
     )

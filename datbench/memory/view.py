@@ -1,14 +1,15 @@
-"""Ledgers of memory as tables."""
+"""Memory as tables and charts: simulated ledgers, the allocator, measured runs, largest batches."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Literal
+from collections.abc import Callable, Iterable, Sequence
+from operator import itemgetter
+from typing import Any, Literal
 
 from .. import units
-from ..render.table import Column, Table, Value
+from ..render.table import Column, Table, fact_columns, fixed
 from ..render.vega import Chart, Datum, bottom, chosen, field, folded, names_of, spec, words
-from ..setting import WITH_BACKWARD
+from ..setting import FACTS, WITH_BACKWARD, describe, facts, labels, runs, varying
 from .records import (
     CATEGORIES,
     HELD,
@@ -21,7 +22,6 @@ from .records import (
     LargestBatch,
     MemoryPart,
     MemoryRow,
-    Replay,
     Timeline,
 )
 
@@ -33,7 +33,7 @@ BAR = 0.02
 LARGEST = 5
 """Parts that are shown where no breakdown was asked for."""
 
-LABELS: dict[Category, str] = {
+LABELS: dict[Category | Held, str] = {
     "parameters": "parameters",
     "buffers": "buffers",
     "inputs": "inputs",
@@ -42,143 +42,138 @@ LABELS: dict[Category, str] = {
     "gradients": "gradients",
     "optimizer": "optimizer state",
     "temporary": "temporary",
+    "workspaces": "workspaces",
+    "run": "allocated by the run",
+    "slack": "allocator slack",
+    "context": "context and libraries",
 }
+"""Parts of memory in words, simulated and measured."""
 
-_SETTING = ("batch", "dtype", "attention", "features")
+_MEASURED = (
+    "model resolution batch dtype device attention features mode optimizer autocast checkpointing"
+).split()
 
-_RECIPE = ("optimizer", "autocast", "checkpointing")
+_SIMULATED = [name for name in _MEASURED if name != "device"]
 
-_NAMED = ("model", "resolution", *_SETTING, "mode", *_RECIPE)
-"""What a row's figures belong to."""
+# What a simulated ledger and a measured one have in common.
 
-_TITLES = {"features": "feature maps"}
+
+def _ledger(
+    lines: Sequence[tuple[Any, ...]],
+    whole: int | None,
+    title: str,
+    notes: Iterable[str],
+) -> Table:
+    """Where one run's memory went: each line's name, bytes, and bytes at the peak if these differ.
+
+    The last of them is shown as a share of the whole.
+    """
+
+    def share(line: Sequence[Any]) -> float | None:
+        return line[-1] / whole if whole and line[-1] is not None else None
+
+    amounts = (("bytes", "bytes"), ("at_peak", "at the peak"))[: len(lines[0]) - 1]
+    columns = (
+        Column("part", "memory", value=itemgetter(0)),
+        *(Column(*names, units.size, itemgetter(n)) for n, names in enumerate(amounts, 1)),
+        Column("share", "share", units.percent, share),
+    )
+    return Table.of(columns, lines, title, notes)
+
+
+def _runs_table(
+    rows: Sequence[MemoryRow] | Sequence[GpuRow],
+    names: Sequence[str],
+    between: Iterable[Column],
+    parts: Sequence[Category] | Sequence[Held],
+    after: Iterable[Column],
+    title: str,
+    notes: Iterable[str],
+) -> Table:
+    """One row a run, with a column for each part of its memory.
+
+    Args:
+        names: of the facts; those in which rows differ are seen, the others stand in the title.
+        between, after: columns before the parts, and after them.
+    """
+
+    def amount_of(part: Any) -> Callable[[Any], int | None]:
+        def amount(row: MemoryRow | GpuRow) -> int | None:
+            line = row.line(part)
+            return None if line is None else line.amount
+
+        return amount
+
+    columns = [*fact_columns(rows, names), *between]
+    for part in parts:
+        amount = amount_of(part)
+        # `optimizer` is the name of a fact.
+        name = "optimizer_state" if part == "optimizer" else part
+        hidden = all(amount(row) is None for row in rows)
+        columns.append(Column(name, LABELS[part], units.size, amount, hidden))
+    title = f"{title}; {describe(rows[0], *varying(rows))}"
+    return Table.of([*columns, *after], rows, title, notes)
+
+
+def _short(operator: str) -> str:
+    return operator.removeprefix("aten::")
+
+
+# The simulated ledger.
 
 _NOT_THERE = (
     "Simulated on tensors without values. What the allocator would reserve for them stands below."
 )
 
 
-def _setting_columns(*shown: str) -> list[Column]:
-    """The model and its setting: for machines in every row, for people where the title lacks it."""
-    text = {"batch": units.integer, "features": lambda value: "yes" if value else "no"}
-    return [
-        Column(name, _TITLES.get(name, name), text.get(name), hidden=name not in shown)
-        for name in _NAMED
-    ]
+def tables(rows: Sequence[MemoryRow], by: Sequence[By] = (), one: bool = False) -> list[Table]:
+    """One model's ledger with its breakdowns, or one table of several; then the allocator's.
+
+    Args:
+        by: breakdowns of one model. Default: its largest parts.
+        one: the table comes first that a CSV file holds.
+    """
+    row = rows[0]
+    if one and by:
+        found = [_breakdown(row, by[0])]
+    elif one or len(rows) > 1:
+        found = [many_models(rows)]
+    else:
+        found = [_one_model(row), *([_breakdown(row, part) for part in by] or [_largest(row)])]
+    if all(each.allocator for each in rows):
+        found.insert(1, _replays_table(rows))
+    return found
 
 
-def _setting_values(row: MemoryRow) -> tuple[Value, ...]:
-    setting = row.setting
-    values = (getattr(setting, name) for name in _SETTING)
-    recipe = (getattr(row.recipe, name) for name in _RECIPE)
-    return (row.model, str(setting.resolution), *values, row.mode, *recipe)
-
-
-def setting_words(row: MemoryRow, *left_out: str) -> str:
-    """What the figures belong to, in words."""
-    parts = _parts_of_setting(row)
-    return ", ".join(words for name, words in parts.items() if words and name not in left_out)
-
-
-def _parts_of_setting(row: MemoryRow) -> dict[str, str]:
-    setting, recipe = row.setting, row.recipe
-    return {
-        "mode": "full step" if row.mode == "step" else row.mode,
-        "optimizer": recipe.optimizer or "",
-        "resolution": str(setting.resolution),
-        "batch": f"batch {setting.batch}",
-        "dtype": setting.dtype,
-        "autocast": f"autocast to {recipe.autocast}" if recipe.autocast else "",
-        "attention": f"{setting.attention} attention",
-        "checkpointing": f"{recipe.checkpointing} checkpointing" if recipe.checkpointing else "",
-        "features": "four feature maps, no head" if setting.features else "",
-    }
-
-
-def differing(rows: Sequence[MemoryRow]) -> list[str]:
-    """The model, and of everything else that rows are named by what they do not share."""
-    values = [dict(zip(_NAMED, _setting_values(row), strict=True)) for row in rows]
-    return [n for n in _NAMED if n == "model" or len({each[n] for each in values}) > 1]
-
-
-def row_names(rows: Sequence[MemoryRow]) -> list[str]:
-    """A name for each row: the model, what the others do not share, at last a running number."""
-    several = differing(rows)
-    without = {"autocast": "no autocast", "checkpointing": "no checkpointing", "features": "head"}
-    found = []
-    for row in rows:
-        words = _parts_of_setting(row)
-        parts = [words[name] or without.get(name, "") for name in words if name in several]
-        found.append(", ".join([row.model, *filter(None, parts)]))
-    return [
-        f"{name}, run {number}" if number else name
-        for name, number in zip(found, runs(found), strict=True)
-    ]
-
-
-def runs(named: Sequence[str]) -> list[int | None]:
-    """A running number for each of what is named alike; None where a name stands alone."""
-    return [
-        named[: place + 1].count(name) if named.count(name) > 1 else None
-        for place, name in enumerate(named)
-    ]
-
-
-def one_model(row: MemoryRow, by: Sequence[By]) -> list[Table]:
-    """A model's ledger, then what its largest parts are, or the breakdowns asked for."""
-    kept = row.line("kept").amount
-    total = f"peak {units.size(row.peak.amount)}"
-    if kept is not None:
-        total += f", {units.size(kept)} kept for backward"
-    first = _ledger(row, f"{row.model}: {total} ({setting_words(row)})")
-    return [first, *([breakdown(row, part) for part in by] or [_largest(row)])]
-
-
-def _ledger(row: MemoryRow, title: str) -> Table:
-    columns = (
-        Column("category", "memory"),
-        Column("bytes", "bytes", units.size),
-        Column("at_peak", "at the peak", units.size),
-        Column("share", "share", lambda value: units.share(value, 1)),
-    )
-    peak = row.peak.amount
-    rows: list[tuple[Value, ...]] = [
-        (
-            LABELS[line.category],
-            line.amount,
-            line.at_peak,
-            None if line.at_peak is None else line.at_peak / peak,
-        )
-        for line in row.lines
-    ]
-    rows.append(("total, at the end and at the peak", row.at_end, peak, 1.0))
-    if row.measured is not None:
-        found = row.measured
-        rows.append(("measured on the CPU", found.at_end, found.peak, found.peak / peak))
-    return Table(columns, tuple(rows), title, _notes(row))
-
-
-def _notes(row: MemoryRow) -> tuple[str, ...]:
-    peak = row.peak
-    where = (
-        f"{_short(peak.operator)} in {peak.module or '(model)'}" if peak.operator else "the input"
-    )
-    phase = "optimizer's step" if peak.phase == "step" else peak.phase
-    notes = [f"The peak is in the {phase}: {where}." if peak.operator else "Nothing was made."]
-    temporary = row.line("temporary").amount
-    if temporary:
+def _one_model(row: MemoryRow) -> Table:
+    """The ledger, with the CPU's peak where it was measured."""
+    peak, kept = row.peak, row.line("kept").amount
+    lines = [(LABELS[line.category], line.amount, line.at_peak) for line in row.lines]
+    lines.append(("total, at the end and at the peak", row.at_end, peak.amount))
+    if peak.operator:
+        phase = "optimizer's step" if peak.phase == "step" else peak.phase
+        where = f"{_short(peak.operator)} in {peak.module or '(model)'}"
+        notes = [f"The peak is in the {phase}: {where}."]
+    else:
+        notes = ["Nothing was made."]
+    if row.line("temporary").amount:
         notes.append("Of temporaries the most at any one time, which need not be the peak.")
     absent = [f"{LABELS[line.category]}: {line.reason}" for line in row.lines if line.reason]
     if absent:
         notes.append(f"{'; '.join(absent)}.")
     if row.measured is not None:
+        lines.append(("measured on the CPU", row.measured.at_end, row.measured.peak))
         notes.append(_verdict(row.measured))
-    return (*notes, _NOT_THERE)
+    total = f"peak {units.size(peak.amount)}"
+    if kept is not None:
+        total += f", {units.size(kept)} kept for backward"
+    title = f"{row.model}: {total} ({describe(row)})"
+    return _ledger(lines, peak.amount, title, (*notes, _NOT_THERE))
 
 
 def _verdict(measured: CpuPeak) -> str:
     said = (
-        f"The simulated peak differs by {_percent(measured.difference)} from the CPU's, "
+        f"The simulated peak differs by {_difference(measured.difference)} from the CPU's, "
         f"which is in {_short(measured.operator)}."
     )
     if abs(measured.difference) <= BAR:
@@ -189,8 +184,8 @@ def _verdict(measured: CpuPeak) -> str:
     )
 
 
-def _percent(difference: float) -> str:
-    return f"{round(100 * difference, 2) + 0.0:+.2f} %"  # no negative zero
+def _difference(share: float) -> str:
+    return f"{round(100 * share, 2) + 0.0:+.2f} %"  # no negative zero
 
 
 def _largest(row: MemoryRow) -> Table:
@@ -198,111 +193,71 @@ def _largest(row: MemoryRow) -> Table:
     parts = row.parts_by("stage", "operator")[:LARGEST]
     kept = row.line("kept").amount is not None
     title = f"The largest that are {'kept for backward' if kept else 'alive at the peak'}"
-    return _parts(row, parts, ("stage", "operator"), title)
+    return _parts_table(row, parts, ("stage", "operator"), title)
 
 
-def breakdown(row: MemoryRow, by: By) -> Table:
+def _breakdown(row: MemoryRow, by: By) -> Table:
     """Everything that operators made, by one place."""
-    return _parts(row, row.parts_by(by), (by,), f"By the {by} that made it")
+    return _parts_table(row, row.parts_by(by), (by,), f"By the {by} that made it")
 
 
-def _parts(row: MemoryRow, parts: Sequence[MemoryPart], places: Sequence[By], title: str) -> Table:
-    keeps = row.line("kept").amount is not None
+def _parts_table(
+    row: MemoryRow, parts: Sequence[MemoryPart], places: Sequence[By], title: str
+) -> Table:
+    def name_of(place: By) -> Callable[[MemoryPart], str]:
+        if place == "operator":
+            return lambda part: _short(part.operator or "")
+        return lambda part: getattr(part, place) or "(model)"
+
+    nothing_kept = row.line("kept").amount is None
     columns = (
-        *_setting_columns(),
-        *(Column(place, place) for place in places),
-        Column("tensors", "tensors", units.integer, hidden=not keeps),
-        Column("kept", "kept for backward", units.size, hidden=not keeps),
+        *fixed(fact_columns([row], _SIMULATED), row),
+        *(Column(place, place, value=name_of(place)) for place in places),
+        Column("tensors", "tensors", units.integer, hidden=nothing_kept),
+        Column("kept", "kept for backward", units.size, hidden=nothing_kept),
         Column("at_peak", "at the peak", units.size),
     )
-    rows = tuple(
-        (
-            *_setting_values(row),
-            *(_place(part, place) for place in places),
-            part.tensors,
-            part.kept,
-            part.at_peak,
-        )
-        for part in parts
-    )
-    return Table(columns, rows, title)
-
-
-def _place(part: MemoryPart, place: By) -> str:
-    name: str | None = getattr(part, place)
-    if place == "operator":
-        return _short(name or "")
-    return name or "(model)"
+    return Table.of(columns, parts, title)
 
 
 def many_models(rows: Sequence[MemoryRow]) -> Table:
     """One row a model and setting."""
-    several = differing(rows)
-    numbers = runs([str(_setting_values(row)) for row in rows])
-    alike = any(numbers)
-    backward = any(row.mode in WITH_BACKWARD for row in rows)
+    numbers = runs([str(facts(row)) for row in rows])
+    each = iter(numbers)  # the same row may stand there twice
+    number = Column("run", "run", units.integer, lambda _: next(each))
     verified = any(row.measured is not None for row in rows)
-    columns = (
-        *_setting_columns(*several),
-        *([Column("run", "run", units.integer)] if alike else []),
-        *(
-            # `optimizer` is the recipe's.
-            Column(
-                "optimizer_state" if category == "optimizer" else category,
-                label,
-                units.size,
-                hidden=all(row.line(category).amount is None for row in rows),
-            )
-            for category, label in LABELS.items()
-        ),
+    backward = any(row.mode in WITH_BACKWARD for row in rows)
+    after = (
         Column("after_forward", "after forward", units.size),
         Column("at_end", "at the end", units.size, hidden=not backward),
-        Column("peak", "peak", units.size),
-        Column("measured_peak", "measured", units.size, hidden=not verified),
-        Column("difference", "difference", _percent, hidden=not verified),
-        Column("peak_operator", "peak in"),
-        Column("peak_module", "of"),
-        Column("peak_phase", "phase", hidden=True),
+        Column("peak", "peak", units.size, "peak.amount"),
+        Column("measured_peak", "measured", units.size, "measured.peak", not verified),
+        Column("difference", "difference", _difference, "measured.difference", not verified),
+        Column("peak_operator", "peak in", value=lambda row: _short(row.peak.operator)),
+        Column("peak_module", "of", value=lambda row: row.peak.module or "(model)"),
+        Column("peak_phase", "phase", value="peak.phase", hidden=True),
     )
-    values = tuple(
-        (
-            *_setting_values(row),
-            *([number] if alike else []),
-            *(row.line(category).amount for category in LABELS),
-            row.after_forward,
-            row.at_end,
-            row.peak.amount,
-            row.measured.peak if row.measured else None,
-            row.measured.difference if row.measured else None,
-            _short(row.peak.operator),
-            row.peak.module or "(model)",
-            row.peak.phase,
-        )
-        for row, number in zip(rows, numbers, strict=True)
-    )
-    title = f"Memory in bytes; {setting_words(rows[0], *several)}"
     notes = ["Of temporaries the most at any one time."]
     if verified:
         notes.append("Measured: the CPU's peak, from torch's profiler.")
-    return Table(columns, values, title, (*notes, _NOT_THERE))
+    return _runs_table(
+        rows,
+        _SIMULATED,
+        [number] if any(numbers) else [],
+        CATEGORIES,
+        after,
+        "Memory in bytes",
+        (*notes, _NOT_THERE),
+    )
 
 
-def _short(operator: str) -> str:
-    return operator.removeprefix("aten::")
+# What the caching allocator would reserve, and the largest batch.
 
 
-# What the caching allocator would reserve, and the largest batch, as tables.
-
-
-def replays_table(names: Sequence[str], replays: Sequence[Sequence[Replay]]) -> Table:
-    """PyTorch's caching allocator, with its usual segments and with expandable ones.
-
-    Args:
-        names: of the runs; hidden where there is one.
-        replays: of each run.
-    """
+def _replays_table(rows: Sequence[MemoryRow]) -> Table:
+    """PyTorch's caching allocator, with its usual segments and with expandable ones."""
     columns = (
-        Column("run", "run", hidden=len(names) == 1),
+        Column("run", "run", hidden=len(rows) == 1),
         Column("expandable", "segments"),
         Column("requested_peak", "tensors", units.size),
         Column("allocated_peak", "allocated", units.size),
@@ -311,57 +266,42 @@ def replays_table(names: Sequence[str], replays: Sequence[Sequence[Replay]]) -> 
         Column("segments", "number", units.integer),
         Column("context", "context and libraries", units.size),
     )
-    rows = tuple(
-        (
-            name,
-            "expandable" if r.expandable else "default",
-            r.requested_peak,
-            r.allocated_peak,
-            r.reserved_peak,
-            r.slack,
-            r.segments,
-            None,
-        )
-        for name, found in zip(names, replays, strict=True)
-        for r in found
-    )
+    lines = [
+        {
+            "run": f"{row.model}, {row.setting.resolution}, batch {row.setting.batch}",
+            **vars(replay),
+            "expandable": "expandable" if replay.expandable else "default",
+        }
+        for row in rows
+        for replay in row.allocator
+    ]
     notes = (
         "Predicted by replaying the run through a model of PyTorch's caching allocator. Allocator "
         "slack: reserved and not allocated when most is reserved.",
         f"Context and libraries: {NO_CONTEXT}.",
     )
-    return Table(columns, rows, "What the allocator would reserve", notes)
+    return Table.of(columns, lines, "What the allocator would reserve", notes)
 
 
-def largest_table(found: Sequence[LargestBatch]) -> Table:
-    """The largest batch of each model."""
+def largest_tables(rows: Sequence[LargestBatch | Confirmed]) -> list[Table]:
+    """The largest batch of each model by simulation, then how each was confirmed on a GPU."""
+    simulated = [row for row in rows if isinstance(row, LargestBatch)]
+    confirmed = [_confirmed_table(row) for row in rows if isinstance(row, Confirmed)]
+    return [*([_largest_table(simulated)] if simulated else []), *confirmed]
+
+
+def _largest_table(found: Sequence[LargestBatch]) -> Table:
     columns = (
-        Column("model", "model"),
-        Column("resolution", "input"),
-        Column("mode", "mode"),
+        *fact_columns(found, ("model", "resolution", "mode"), FACTS),
         Column("gpu", "GPU"),
         Column("capacity", "memory", units.size),
         Column("batch", "largest batch", units.integer),
         Column("reserved", "reserved", units.size),
         Column("reserved_next", "one more, no limit", units.size),
-        Column("reason", "why"),
+        Column("reason", "why", value=lambda row: row.reason or _end(row)),
     )
-    rows = tuple(
-        (
-            f.model,
-            str(f.setting.resolution),
-            f.mode,
-            f.gpu,
-            f.capacity,
-            f.batch,
-            f.reserved,
-            f.reserved_next,
-            f.reason or _end(f),
-        )
-        for f in found
-    )
-    notes = tuple(dict.fromkeys(f.assumption for f in found))
-    return Table(columns, rows, "Largest batch, by simulation", notes)
+    notes = dict.fromkeys(row.assumption for row in found)
+    return Table.of(columns, found, "Largest batch, by simulation", notes)
 
 
 def _end(found: LargestBatch) -> str | None:
@@ -369,13 +309,156 @@ def _end(found: LargestBatch) -> str | None:
     end = found.out_of_memory
     if end is None:
         return None
-    operator = end.operator.removeprefix("aten::") or "the model itself"
+    operator = _short(end.operator) or "the model itself"
     where = f"{operator} in {end.module}" if end.module else operator
     return f"with one more, {where} finds no {units.size(end.requested)}"
 
 
-# The simulated ledger, and memory over a run.
+def _confirmed_table(found: Confirmed) -> Table:
+    """Every run that led to the largest batch."""
+    notes = [f"The search began at {found.start}; each batch ran in a process of its own."]
+    if found.limit is not None:
+        notes.append(f"Tensors were given {units.size(found.limit)} of the GPU.")
+    if found.largest is None:
+        answer = "no batch ran"
+    elif found.stopped is None:
+        answer = f"the largest batch that runs is {found.largest}"
+    else:
+        answer = f"batch {found.largest} ran; the search ended early"
+    if found.stopped is not None:
+        batch = found.stopped.setting.batch
+        notes.append(
+            f"Batch {batch} {found.stopped.outcome}: {found.stopped.reason}. That is no lack of "
+            "memory on the GPU, so it says nothing about the largest batch."
+        )
+    first = found.row or found.stopped
+    columns = (
+        Column("batch", "batch", units.integer),
+        Column("outcome", "outcome"),
+        Column("reason", "reason"),
+    )
+    title = f"{found.model}: {answer} ({describe(found, 'batch')})"
+    return Table.of(
+        columns, found.tried, title, (*notes, *(_measured_notes([first]) if first else ()))
+    )
 
+
+# Measured memory, with what a figure is worth in words.
+
+
+def measured_tables(rows: Sequence[GpuRow], one: bool = False) -> list[Table]:
+    """One run's ledger, or one table of several; then the simulated peaks where there are any.
+
+    Args:
+        one: the table comes first that a CSV file holds.
+    """
+    found = [_one_run(rows[0]) if len(rows) == 1 and not one else many_runs(rows)]
+    if any(row.simulated_peak is not None for row in rows):
+        found.append(_beside_table(rows))
+    return found
+
+
+def _one_run(row: GpuRow) -> Table:
+    """Where the memory of one run went, or why it is not known."""
+    peaks, notes = row.peaks, _measured_notes([row])
+    if peaks is None:
+        title = f"{row.model}: {row.outcome} ({describe(row)})"
+        ended = (Column("outcome", "outcome"), Column("reason", "reason"))
+        return Table.of(ended, [row], title, notes)
+    held = {name: getattr(peaks, name) for name in ("allocated", "reserved", "process")}
+    said = [f"{name} {units.size(amount)}" for name, amount in held.items() if amount is not None]
+    title = f"{row.model}: {', '.join(said) or 'measured'} ({describe(row)})"
+    totals = {
+        "peak of tensors before rounding": peaks.requested,
+        "peak allocated": peaks.allocated,
+        "peak reserved": peaks.reserved,
+        "process": peaks.process,
+    }
+    lines = [(LABELS[line.part], line.amount) for line in row.lines]
+    lines += [(label, amount) for label, amount in totals.items() if amount is not None]
+    absent: dict[str, list[str]] = {}
+    for line in row.lines:
+        if line.reason is not None:
+            absent.setdefault(line.reason, []).append(LABELS[line.part])
+    missing = "; ".join(f"{', '.join(which)}: {reason}" for reason, which in absent.items())
+    return _ledger(lines, peaks.process, title, (*([f"{missing}."] if missing else []), *notes))
+
+
+def many_runs(rows: Sequence[GpuRow]) -> Table:
+    """One line a configuration."""
+    after = (
+        Column("requested", "before rounding", units.size, "peaks.requested", hidden=True),
+        Column("allocated", "allocated", units.size, "peaks.allocated"),
+        Column("reserved", "reserved", units.size, "peaks.reserved"),
+        Column("process", "process", units.size, "peaks.process"),
+        Column("seconds", "took", units.seconds, hidden=True),
+        Column("gpu", "on", value="environment.name", hidden=True),
+        Column("reason", "reason", hidden=True),
+    )
+    failures = dict.fromkeys(
+        f"{row.model}, batch {row.setting.batch}, {row.mode}: {row.outcome}: {row.reason}."
+        for row in rows
+        if row.reason is not None
+    )
+    return _runs_table(
+        rows,
+        _MEASURED,
+        [Column("outcome", "outcome")],
+        HELD,
+        after,
+        "Measured memory in bytes",
+        (*failures, *_measured_notes(rows)),
+    )
+
+
+def _beside_table(rows: Sequence[GpuRow]) -> Table:
+    """Simulated peaks of tensors beside measured ones, before the allocator's rounding."""
+
+    def difference(row: GpuRow) -> float | None:
+        seen = row.peaks and row.peaks.requested
+        return row.simulated_peak / seen - 1 if row.simulated_peak and seen else None
+
+    columns = (
+        *fact_columns(rows, ("model", "resolution", "batch", "mode", "device"), FACTS),
+        Column("simulated", "simulated", units.size, "simulated_peak"),
+        Column("measured", "measured", units.size, "peaks.requested"),
+        Column("difference", "difference", lambda value: f"{100 * value:+.2f} %", difference),
+        Column("outcome", "outcome"),
+    )
+    return Table.of(columns, rows, "Peak of tensors: simulated beside measured")
+
+
+def _measured_notes(rows: Sequence[GpuRow]) -> tuple[str, ...]:
+    """What the reader must know to believe the figures, each once."""
+    notes: dict[str, None] = {}
+    for row in rows:
+        if row.others:
+            n = row.others
+            which = "1 other process was" if n == 1 else f"{n} other processes were"
+            notes[f"Warning: {which} on the GPU already; its memory is not free for this one."] = (
+                None
+            )
+        if row.peaks is not None and row.peaks.retries:
+            notes[
+                f"{row.model}, batch {row.setting.batch}: the allocator gave its cache back "
+                f"{row.peaks.retries} times before it got more; memory was short."
+            ] = None
+        if row.environment is not None:
+            found = row.environment
+            named = {
+                "driver": found.driver,
+                "torch": found.torch,
+                "CUDA": found.cuda,
+                "allocator": found.allocator,
+            }
+            said = [f"{name} {value}" for name, value in named.items() if value is not None]
+            size = f" ({units.size(found.memory)})" if found.memory else ""
+            where = f"{found.name or 'an unknown device'}{size}"
+            notes[f"Measured on {where}: {', '.join(said)}."] = None
+    return tuple(notes)
+
+
+# Charts of the simulated ledger, and of memory over a run.
 
 _MIB = 1 << 20
 
@@ -386,7 +469,7 @@ def ledgers(rows: Sequence[MemoryRow]) -> Chart | None:
     """What is alive at the peak, by category."""
     if not rows:
         return None
-    names = row_names(rows)
+    names = labels(rows)
     values = [
         {
             "model": name,
@@ -395,7 +478,7 @@ def ledgers(rows: Sequence[MemoryRow]) -> Chart | None:
             "mib": line.at_peak / _MIB,
             "size": units.size(line.at_peak),
             "total": units.size(row.peak.amount),
-            "setting": setting_words(row),
+            "setting": describe(row),
         }
         for name, row in zip(names, rows, strict=True)
         for line in row.lines
@@ -447,7 +530,7 @@ def ledgers(rows: Sequence[MemoryRow]) -> Chart | None:
 
 def _settings(rows: Sequence[MemoryRow]) -> str:
     """What all rows share; of the modes all."""
-    said = setting_words(rows[0], *differing(rows))
+    said = describe(rows[0], *varying(rows))
     modes = list(dict.fromkeys(row.mode for row in rows))
     return said if len(modes) == 1 else f"modes {' and '.join(modes)}; all {said}"
 
@@ -509,271 +592,3 @@ def timelines(rows: Sequence[Timeline]) -> Chart | None:
         tuple(models),
         f"simulated ledger, {rows[0].setting}",
     )
-
-
-# Measured memory as tables, with what a figure is worth in words.
-
-
-_LABELS: dict[Held, str] = {
-    "parameters": "parameters",
-    "buffers": "buffers",
-    "inputs": "inputs",
-    "optimizer": "optimizer state",
-    "workspaces": "workspaces",
-    "run": "allocated by the run",
-    "slack": "allocator slack",
-    "context": "context and libraries",
-}
-
-_MACHINES: dict[Held, str] = {"optimizer": "optimizer_state"}
-"""Names for machines, where the part's own is the name of something else."""
-
-_MEASURED_SETTING = ("batch", "dtype", "device", "attention", "features")
-
-
-def tables(rows: Sequence[GpuRow]) -> list[Table]:
-    """One row's ledger, or one table of several."""
-    return [one(rows[0])] if len(rows) == 1 else [many(rows)]
-
-
-def one(row: GpuRow) -> Table:
-    """Where the memory of one run went."""
-    columns = (
-        Column("part", "memory"),
-        Column("bytes", "bytes", units.size),
-        Column("share", "share", lambda value: units.share(value, 1)),
-    )
-    title = f"{row.model}: {_outcome(row)} ({_words(row)})"
-    if row.peaks is None:
-        ended = (Column("outcome", "outcome"), Column("reason", "reason"))
-        return Table(ended, ((row.outcome, row.reason),), title, _measured_notes([row]))
-    whole = row.peaks.process
-    rows: list[tuple[Value, ...]] = [
-        (
-            _LABELS[line.part],
-            line.amount,
-            line.amount / whole if line.amount is not None and whole else None,
-        )
-        for line in row.lines
-    ]
-    totals = (
-        ("peak of tensors before rounding", row.peaks.requested),
-        ("peak allocated", row.peaks.allocated),
-        ("peak reserved", row.peaks.reserved),
-        ("process", whole),
-    )
-    rows += [
-        (label, amount, amount / whole if whole else None)
-        for label, amount in totals
-        if amount is not None
-    ]
-    absent: dict[str, list[str]] = {}
-    for line in row.lines:
-        if line.reason is not None:
-            absent.setdefault(line.reason, []).append(_LABELS[line.part])
-    missing = "; ".join(f"{', '.join(which)}: {reason}" for reason, which in absent.items())
-    notes = ([f"{missing}."] if missing else []) + list(_measured_notes([row]))
-    return Table(columns, tuple(rows), title, tuple(notes))
-
-
-def many(rows: Sequence[GpuRow]) -> Table:
-    """One line a configuration."""
-    several = [
-        name
-        for name in _values(rows[0])
-        if name == "model" or len({_values(row)[name] for row in rows}) > 1
-    ]
-    columns = (
-        *(
-            Column(
-                name, name, units.integer if name == "batch" else None, hidden=name not in several
-            )
-            for name in _values(rows[0])
-        ),
-        Column("outcome", "outcome"),
-        *(
-            Column(_MACHINES.get(part, part), label, units.size, hidden=not _has(rows, part))
-            for part, label in _LABELS.items()
-        ),
-        Column("requested", "before rounding", units.size, hidden=True),
-        Column("allocated", "allocated", units.size),
-        Column("reserved", "reserved", units.size),
-        Column("process", "process", units.size),
-        Column("seconds", "took", units.seconds, hidden=True),
-        Column("gpu", "on", hidden=True),
-        Column("reason", "reason", hidden=True),
-    )
-    title = f"Measured memory in bytes; {_words(rows[0], *several)}"
-    failures = dict.fromkeys(
-        f"{row.model}, batch {row.setting.batch}, {row.mode}: {row.outcome}: {row.reason}."
-        for row in rows
-        if row.reason is not None
-    )
-    return Table(columns, tuple(map(_flat, rows)), title, (*failures, *_measured_notes(rows)))
-
-
-def beside_table(rows: Sequence[GpuRow], simulated: Sequence[int | None]) -> Table:
-    """Simulated peaks of tensors beside measured ones, before the allocator's rounding."""
-    columns = (
-        Column("model", "model"),
-        Column("resolution", "input"),
-        Column("batch", "batch", units.integer),
-        Column("mode", "mode"),
-        Column("device", "device"),
-        Column("simulated", "simulated", units.size),
-        Column("measured", "measured", units.size),
-        Column("difference", "difference", lambda value: f"{100 * value:+.2f} %"),
-        Column("outcome", "outcome"),
-    )
-    values = []
-    for row, peak in zip(rows, simulated, strict=True):
-        seen = None if row.peaks is None else row.peaks.requested
-        values.append(
-            (
-                row.model,
-                str(row.setting.resolution),
-                row.setting.batch,
-                row.mode,
-                row.setting.device,
-                peak,
-                seen,
-                peak / seen - 1 if peak and seen else None,
-                row.outcome,
-            )
-        )
-    return Table(columns, tuple(values), "Peak of tensors: simulated beside measured")
-
-
-def largest(found: Confirmed) -> Table:
-    """The largest batch, and every run that led to it."""
-    columns = (
-        Column("batch", "batch", units.integer),
-        Column("outcome", "outcome"),
-        Column("reason", "reason"),
-    )
-    rows = tuple((tried.batch, tried.outcome, tried.reason) for tried in found.tried)
-    where = _words(found, "batch")
-    return Table(
-        columns, rows, f"{found.model}: {_confirmed_largest(found)} ({where})", _search_notes(found)
-    )
-
-
-def _confirmed_largest(found: Confirmed) -> str:
-    if found.largest is None:
-        return "no batch ran"
-    if found.stopped is not None:
-        return f"batch {found.largest} ran; the search ended early"
-    return f"the largest batch that runs is {found.largest}"
-
-
-def _search_notes(found: Confirmed) -> tuple[str, ...]:
-    notes = [f"The search began at {found.start}; each batch ran in a process of its own."]
-    if found.limit is not None:
-        notes.append(f"Tensors were given {units.size(found.limit)} of the GPU.")
-    if found.stopped is not None:
-        batch = found.stopped.setting.batch
-        notes.append(
-            f"Batch {batch} {found.stopped.outcome}: {found.stopped.reason}. That is no lack of "
-            "memory on the GPU, so it says nothing about the largest batch."
-        )
-    first = found.row or found.stopped
-    return (*notes, *(_measured_notes([first]) if first is not None else ()))
-
-
-def _has(rows: Sequence[GpuRow], part: Held) -> bool:
-    return any(line.amount is not None for row in rows for line in row.lines if line.part == part)
-
-
-def _flat(row: GpuRow) -> tuple[Value, ...]:
-    lines = {line.part: line.amount for line in row.lines}
-    peaks = row.peaks
-    return (
-        *_values(row).values(),
-        row.outcome,
-        *(lines.get(part) for part in HELD),
-        peaks.requested if peaks else None,
-        peaks.allocated if peaks else None,
-        peaks.reserved if peaks else None,
-        peaks.process if peaks else None,
-        row.seconds,
-        row.environment.name if row.environment else None,
-        row.reason,
-    )
-
-
-def _values(row: GpuRow | Confirmed) -> dict[str, Value]:
-    """What the figures belong to."""
-    setting = row.setting
-    return {
-        "model": row.model,
-        "resolution": str(setting.resolution),
-        **{name: getattr(setting, name) for name in _MEASURED_SETTING},
-        "mode": row.mode,
-        "optimizer": row.recipe.optimizer,
-        "autocast": row.recipe.autocast,
-        "checkpointing": row.recipe.checkpointing,
-    }
-
-
-def _words(row: GpuRow | Confirmed, *left_out: str) -> str:
-    setting = row.setting
-    parts = {
-        "mode": row.mode,
-        "optimizer": row.recipe.optimizer or "",
-        "resolution": str(setting.resolution),
-        "batch": f"batch {setting.batch}",
-        "dtype": setting.dtype,
-        "autocast": f"autocast to {row.recipe.autocast}" if row.recipe.autocast else "",
-        "checkpointing": "checkpointed blocks" if row.recipe.checkpointing else "",
-        "attention": f"{setting.attention} attention",
-        "features": "four feature maps, no head" if setting.features else "",
-        "device": setting.device,
-    }
-    return ", ".join(words for name, words in parts.items() if words and name not in left_out)
-
-
-def _outcome(row: GpuRow) -> str:
-    peaks = row.peaks
-    if peaks is None:
-        return row.outcome
-    said = [
-        f"{name} {units.size(amount)}"
-        for name, amount in (
-            ("allocated", peaks.allocated),
-            ("reserved", peaks.reserved),
-            ("process", peaks.process),
-        )
-        if amount is not None
-    ]
-    return ", ".join(said) or "measured"
-
-
-def _measured_notes(rows: Sequence[GpuRow]) -> tuple[str, ...]:
-    """What the reader must know to believe the figures, each once."""
-    notes: dict[str, None] = {}
-    for row in rows:
-        if row.others:
-            notes[_busy(row.others)] = None
-        if row.peaks is not None and row.peaks.retries:
-            notes[
-                f"{row.model}, batch {row.setting.batch}: the allocator gave its cache back "
-                f"{row.peaks.retries} times before it got more; memory was short."
-            ] = None
-        if row.environment is not None:
-            found = row.environment
-            named = (
-                ("driver", found.driver),
-                ("torch", found.torch),
-                ("CUDA", found.cuda),
-                ("allocator", found.allocator),
-            )
-            said = [f"{name} {value}" for name, value in named if value is not None]
-            size = f" ({units.size(found.memory)})" if found.memory else ""
-            where = f"{found.name or 'an unknown device'}{size}"
-            notes[f"Measured on {where}: {', '.join(said)}."] = None
-    return tuple(notes)
-
-
-def _busy(others: int) -> str:
-    which = "1 other process was" if others == 1 else f"{others} other processes were"
-    return f"Warning: {which} on the GPU already; its memory is not free for this one."

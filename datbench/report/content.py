@@ -43,15 +43,11 @@ def models(rows: Rows) -> Section | None:
     found = rows.of("flops")
     if not found:
         return None
-    groups: dict[tuple[str, str], list[Any]] = {}
-    for row in found:  # one heading cannot stand over MACs and FLOPs
-        groups.setdefault((row.convention, row.unit), []).append(row)
     entries = [
         Entry(f"models{f'-{n}' if n else ''}", table, table)
-        for n, group in enumerate(groups.values())
-        for table in [view.many_models(group)]
+        for n, table in enumerate(view.tables(found, one=True))
     ]
-    icicle = overviews.icicle_of_counts(next(iter(groups.values())))
+    icicle = overviews.icicle_of_counts(view.by_convention(found)[0])
     return Section(
         "models",
         "Models",
@@ -269,10 +265,9 @@ def memory(rows: Rows) -> Section | None:
     measured = rows.of("memory-measured")
     missing = []
     if measured:
-        tables = memory_view.tables(measured)
-        entries.append(
-            Entry("memory-measured", tables[0], memory_view.many(measured), tuple(tables[1:]))
-        )
+        first, *others = memory_view.measured_tables(measured)
+        machines = memory_view.many_runs(measured)
+        entries.append(Entry("memory-measured", first, machines, tuple(others)))
     else:
         missing.append(
             Missing(

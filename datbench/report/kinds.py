@@ -31,43 +31,27 @@ def tables_of(results: Results, one: bool = False) -> Tables:
 
 
 def _flops(rows: Sequence[Any], results: Results, one: bool) -> Tables:
-    from ..counting.view import many_models, one_model
+    from ..counting.view import tables
 
-    if one or len(rows) > 1:
-        # One heading cannot stand over MACs and FLOPs.
-        groups: dict[tuple[str, str], list[Any]] = {}
-        for row in rows:
-            groups.setdefault((row.convention, row.unit), []).append(row)
-        return [many_models(group) for group in groups.values()]
-    return one_model(rows[0], ["stage", "operator"])
+    return tables(rows, one=one)
 
 
 def _memory(rows: Sequence[Any], results: Results, one: bool) -> Tables:
-    from ..memory.view import many_models, one_model, replays_table
+    from ..memory.view import tables
 
-    tables = [many_models(rows)] if one or len(rows) > 1 else one_model(rows[0], [])
-    replays = [row.allocator for row in rows]
-    if all(replays):
-        names = [f"{r.model}, {r.setting.resolution}, batch {r.setting.batch}" for r in rows]
-        tables.insert(1, replays_table(names, replays))
-    return tables
+    return tables(rows, one=one)
 
 
 def _memory_measured(rows: Sequence[Any], results: Results, one: bool) -> Tables:
-    from ..memory.view import beside_table, many, tables
+    from ..memory.view import measured_tables
 
-    peaks = [row.simulated_peak for row in rows]
-    shown = [many(rows)] if one else tables(rows)
-    return [*shown, beside_table(rows, peaks)] if any(peak is not None for peak in peaks) else shown
+    return measured_tables(rows, one)
 
 
 def _memory_largest(rows: Sequence[Any], results: Results, one: bool) -> Tables:
-    from ..memory.records import LargestBatch
-    from ..memory.view import largest, largest_table
+    from ..memory.view import largest_tables
 
-    simulated = [row for row in rows if isinstance(row, LargestBatch)]
-    confirmed = [largest(row) for row in rows if not isinstance(row, LargestBatch)]
-    return [*([largest_table(simulated)] if simulated else []), *confirmed]
+    return largest_tables(rows)
 
 
 def _throughput(rows: Sequence[Any], results: Results, one: bool) -> Tables:
@@ -97,9 +81,9 @@ def _profile(rows: Sequence[Any], results: Results, one: bool) -> Tables:
 
 
 def _explain(rows: Sequence[Any], results: Results, one: bool) -> Tables:
-    from ..counting.view import explain_tables, flat_table
+    from ..counting.view import explain_tables
 
-    return [table for row in rows for table in ([flat_table(row)] if one else explain_tables(row))]
+    return [table for row in rows for table in explain_tables(row, one)]
 
 
 def _eq10(rows: Sequence[Any], results: Results, one: bool) -> Tables:
@@ -171,8 +155,15 @@ def _report(rows: Sequence[Any], results: Results, one: bool) -> Tables:
 
 
 def _env(rows: Sequence[Any], results: Results, one: bool) -> Tables:
-    pairs = [(name, _word(name, value)) for row in rows for name, value in flat(row).items()]
-    return [Table((Column("what", "what"), Column("value", "value")), tuple(pairs))]
+    return [environment_table(row) for row in rows]
+
+
+def environment_table(row: Mapping[str, Any]) -> Table:
+    """A line for each thing that is known of a machine, and one for each GPU."""
+    lines = [(name, _word(name, value)) for name, value in flat(row).items() if name != "gpus"]
+    gpus = ["; ".join(f"{k} {_word(k, v)}" for k, v in gpu.items()) for gpu in row.get("gpus") or ()]
+    lines += [(f"gpus.{n}", said) for n, said in enumerate(gpus)] or [("gpus", "none")]
+    return Table((Column("what", "what"), Column("value", "value")), tuple(lines))
 
 
 def _word(name: str, value: object) -> str | None:

@@ -69,7 +69,7 @@ def test_several_models_and_resolutions_make_one_table(run: Run) -> None:
     arguments = ("flops", "dat_t", "datpp_t", "--res", "224", "--res", "256x192")
     text = run(*arguments).text
     heading = text.splitlines()[1].split()
-    assert heading == ["model", "resolution", "GMACs", "params", "(M)", "read", "written"]
+    assert heading == ["model", "input", "GMACs", "params", "(M)", "read", "written"]
     expected = [(model, res) for model in ("dat_t", "datpp_t") for res in ("224x224", "256x192")]
     lines = [line.split() for line in text.splitlines() if line.startswith("dat")]
     assert [(line[0], line[1]) for line in lines] == expected
@@ -232,7 +232,7 @@ def test_features_have_four_norms_and_no_head(run: Run) -> None:
     assert features["setting"]["features"] is True
     assert "head" not in {group["name"] for group in features["stages"]}
     text = run("flops", "dat_t", "--features").text
-    assert "forward, four feature maps, no head)" in " ".join(text.split())
+    assert "eager attention, four feature maps, no head, forward)" in " ".join(text.split())
 
 
 def test_our_models_have_no_unknown_operator(run: Run) -> None:

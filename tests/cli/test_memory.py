@@ -10,7 +10,7 @@ import pytest
 
 from datbench.memory.records import CpuPeak
 from datbench.memory.simulate import memory_row
-from datbench.memory.view import many_models, one_model
+from datbench.memory.view import many_models, tables
 from datbench.models.resolve import resolve
 from datbench.setting import Resolution, Setting
 
@@ -24,7 +24,8 @@ def _line(text: str, start: str) -> str:
 
 def test_one_model_has_a_ledger(run: Run) -> None:
     text = run("memory", "dat_t", "--batch", "64").text
-    assert text.startswith("dat_t: peak 7.2 GiB, 7.1 GiB kept for backward (train-forward, 224x224")
+    assert text.startswith("dat_t: peak 7.2 GiB, 7.1 GiB kept for backward (224x224, batch 64, ")
+    assert "attention, train-forward)" in text.splitlines()[0]
     assert _line(text, "kept for backward") == "kept for backward 7.1 GiB 7.1 GiB 97.9 %"
     assert "gradients: no backward was run; optimizer state: no optimizer's step was made." in text
     assert "The peak is in the forward: addmm in head.linear." in text
@@ -81,7 +82,7 @@ def test_settings_are_rows_of_one_table(run: Run) -> None:
 def test_a_table_says_what_the_rows_share(run: Run) -> None:
     text = run("memory", "dat_t", "dat_s", "--res", "64", "--dtype", "bfloat16").text
     first, heading, *_ = text.splitlines()
-    assert first == ("Memory in bytes; train-forward, 64x64, batch 1, bfloat16, eager attention")
+    assert first == "Memory in bytes; 64x64, batch 1, bfloat16, eager attention, train-forward"
     assert "batch" not in heading
     assert "gradients" not in heading
 
@@ -142,7 +143,7 @@ def test_verify_in_words() -> None:
     row = memory_row(resolve("dat_t"), Setting(Resolution(64, 64)), "train-forward")
     measured = CpuPeak(row.peak.amount, row.at_end, "aten::linear", -1e-9)
     verified = replace(row, measured=measured)
-    (ledger, _) = one_model(verified, [])
+    (ledger, _) = tables([verified])
     assert ledger.rows[-1] == ("measured on the CPU", row.at_end, row.peak.amount, 1.0)
     assert (
         "The simulated peak differs by +0.00 % from the CPU's, which is in linear." in ledger.notes

@@ -17,7 +17,8 @@ def _line(text: str, start: str) -> str:
 def test_a_full_step(run: Run) -> None:
     arguments = ("memory", "dat_t", "--mode", "step", "--batch", "8")
     text = run(*arguments).text
-    assert text.startswith("dat_t: peak 1.2 GiB, 904.2 MiB kept for backward (full step, adamw,")
+    assert text.startswith("dat_t: peak 1.2 GiB, 904.2 MiB kept for backward (224x224, batch 8, ")
+    assert "full step, adamw)" in text.splitlines()[0]
     assert _line(text, "optimizer state") == "optimizer state 216.1 MiB 216.1 MiB 17.1 %"
     assert "The peak is in the optimizer's step: _foreach_sqrt in (model)." in (
         run("memory", "dat_t", "--mode", "step").text
@@ -50,7 +51,7 @@ def test_autocast_and_checkpointing(run: Run) -> None:
     both = ("--autocast", "float16", "--checkpointing", "block")
     title = " ".join(run(*arguments, *both).text.split("(", 1)[1].split(")", 1)[0].split())
     assert title == (
-        "train, 224x224, batch 8, float32, autocast to float16, eager attention, "
+        "224x224, batch 8, float32, autocast to float16, eager attention, training, "
         "block checkpointing"
     )
 

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from datbench.errors import UsageError
 from datbench.memory.largest import Found, confirm_largest, search
 from datbench.memory.records import Confirmed, GpuRow, Outcome
-from datbench.memory.view import largest
+from datbench.memory.view import largest_tables
 from datbench.models.resolve import Spec, resolve
 from datbench.render.text import to_markdown
 from datbench.setting import MemoryMode, Recipe, Resolution, Setting
@@ -143,10 +143,10 @@ def test_what_is_confirmed() -> None:
     assert found.row.setting == replace(SETTING, batch=9)
     assert found.stopped is None
     assert found.certain
-    table = to_markdown([largest(found)])
-    assert "the largest batch that runs is 9 (step, adamw, 64x64, float32" in table
+    table = to_markdown(largest_tables([found]))
+    assert "the largest batch that runs is 9 (64x64, float32, eager attention, full step" in table
     assert "| 10 | out of memory | why 10" in " ".join(table.split())
-    assert to_markdown([largest(confirm(runs_to(0)))]).startswith("### dat_t: no batch ran")
+    assert to_markdown(largest_tables([confirm(runs_to(0))])).startswith("### dat_t: no batch ran")
 
 
 def test_a_crash_is_told_and_is_no_limit() -> None:
@@ -155,7 +155,7 @@ def test_a_crash_is_told_and_is_no_limit() -> None:
     assert found.stopped is not None
     assert (found.stopped.outcome, found.stopped.setting.batch) == ("crashed", 9)
     assert not found.certain
-    table = to_markdown([largest(found)])
+    table = to_markdown(largest_tables([found]))
     assert "batch 8 ran; the search ended early" in table
     assert "Batch 9 crashed: why 9. That is no lack of memory" in table
 

@@ -20,7 +20,7 @@ from datbench.errors import UnknownNameError, UsageError
 from datbench.memory import device
 from datbench.memory.device import Cuda, measure_gpu
 from datbench.memory.records import GpuRow
-from datbench.memory.view import many, tables
+from datbench.memory.view import many_runs, measured_tables
 from datbench.records import document, dumps
 from datbench.render.text import to_csv, to_markdown
 from datbench.setting import MemoryMode, Recipe, Resolution, Setting
@@ -272,13 +272,15 @@ def test_nvml_may_have_no_figure(
     assert context.reason is not None
     assert context.reason.startswith("NVML lists 1 others on this GPU and not process")
     assert found.others == 1
-    assert "Warning: 1 other process was on the GPU already" in to_markdown(tables([found]))
+    assert "Warning: 1 other process was on the GPU already" in to_markdown(
+        measured_tables([found])
+    )
 
     driver.compute = {os.getpid(): 29 * MIB}  # less than torch has: it cannot be this process
     found = row(does("nothing"), FakeCuda())
     assert found.peaks is not None
     assert found.peaks.process is None
-    assert "it is another process's" in to_markdown(tables([found]))
+    assert "it is another process's" in to_markdown(measured_tables([found]))
 
     monkeypatch.setitem(sys.modules, "pynvml", None)
     found = row(does("nothing"), FakeCuda())
@@ -301,7 +303,7 @@ def test_a_cache_that_was_given_back_is_told(
     found = row(does("nothing"), FakeCuda(retries=2))
     assert found.peaks is not None
     assert found.peaks.retries == 2
-    text = to_markdown(tables([found]))
+    text = to_markdown(measured_tables([found]))
     assert "gave its cache back 2 times" in text
     assert "allocator native, expandable_segments:True" in text
 
@@ -319,7 +321,7 @@ def test_out_of_memory_on_a_gpu(what: str, models: None, driver: fake_nvml.Gpu) 
             "1.5 GiB of which 2.5 MiB is free"
         )
     assert found.environment is not None  # known before it failed
-    assert "| out of memory | CUDA" in to_markdown(tables([found]))
+    assert "| out of memory | CUDA" in to_markdown(measured_tables([found]))
 
 
 def test_the_machines_memory_is_not_the_gpus(models: None, driver: fake_nvml.Gpu) -> None:
@@ -389,7 +391,7 @@ def test_a_ledger_of_the_cpu() -> None:
     assert 0 < held["context"] < 8 << 30
     assert found.environment is not None
     assert found.environment.torch == torch.__version__
-    text = to_markdown(tables([found]))
+    text = to_markdown(measured_tables([found]))
     assert "- workspaces, allocator slack: the CPU has no caching allocator.\n" in text
     assert 0 < found.seconds < 120
 
@@ -411,11 +413,12 @@ def test_how_a_process_may_end(what: str, outcome: str, reason: str, models: Non
     assert reason in found.reason
     assert "\n" not in found.reason
     assert (found.peaks, found.lines) == (None, ())
-    table = many([found, found])
+    table = many_runs([found, found])
     assert found.reason in to_csv([table])
-    assert to_markdown(tables([found, found])).count(found.reason) == 1
-    title, *rest = to_markdown(tables([found])).splitlines()
-    assert f": {outcome} (inference, 32x32, batch 2, float32, eager attention, cpu)" in title
+    assert to_markdown(measured_tables([found, found])).count(found.reason) == 1
+    title, *rest = to_markdown(measured_tables([found])).splitlines()
+    said = "32x32, batch 2, float32, eager attention, inference, on cpu"
+    assert f": {outcome} ({said})" in title
     assert found.reason in "".join(rest)
 
 

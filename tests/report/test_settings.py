@@ -10,8 +10,8 @@ from datbench.memory.records import MemoryRow
 from datbench.memory.simulate import memory_row
 from datbench.models.resolve import resolve
 from datbench.render.vega import Chart
-from datbench.report import content
-from datbench.setting import How, Recipe, Resolution, Setting
+from datbench.setting import How, Recipe, Resolution, Setting, describe, labels, varying
+from datbench.timing import view as timing_view
 from datbench.timing.records import ProcessTiming, ThroughputRow
 
 from .rows import throughput
@@ -29,7 +29,7 @@ def drawn(chart: Chart | None) -> list[dict[str, Any]]:
 
 def test_two_recipes_are_two_bars(row: MemoryRow) -> None:
     other = replace(row, recipe=Recipe(autocast="bfloat16"))
-    chart = content.ledgers([row, other])
+    chart = view.ledgers([row, other])
     names = list(dict.fromkeys(d["model"] for d in drawn(chart)))
     assert names == ["dat_t, no autocast", "dat_t, autocast to bfloat16"]
     for name in names:
@@ -56,15 +56,15 @@ def test_rows_are_named_by_whatever_differs(
     row: MemoryRow, change: dict[str, Any], name: str
 ) -> None:
     rows = [row, replace(row, **change)]
-    found = view.row_names(rows)
+    found = labels(rows)
     assert found[1] == name
     assert found[0] != found[1]
-    (column,) = view.differing(rows)[1:]
+    (column,) = varying(rows)[1:]
     assert column in [shown.name for shown in view.many_models(rows).visible()]
 
 
 def test_equal_rows_have_numbers(row: MemoryRow) -> None:
-    assert view.row_names([row, row]) == ["dat_t, run 1", "dat_t, run 2"]
+    assert labels([row, row]) == ["dat_t, run 1", "dat_t, run 2"]
     table = view.many_models([row, row])
     place = [column.name for column in table.columns].index("run")
     assert [line[place] for line in table.rows] == [1, 2]
@@ -72,16 +72,16 @@ def test_equal_rows_have_numbers(row: MemoryRow) -> None:
 
 
 def test_modes_are_all_in_the_caption(row: MemoryRow) -> None:
-    chart = content.ledgers([row, replace(row, mode="inference")])
+    chart = view.ledgers([row, replace(row, mode="inference")])
     assert chart is not None
     assert "modes train and inference" in chart.caption
     (first, *_) = drawn(chart)
-    assert first["setting"] == view.setting_words(row)
+    assert first["setting"] == describe(row)
 
 
 def test_an_interval_that_the_table_withholds_is_not_drawn() -> None:
     sure = throughput("dat_t", 1000.0)
-    chart = content.throughput([sure, replace(sure, model="dat_s", coverage=0.875)], 1, "here")
+    chart = timing_view.throughput([sure, replace(sure, model="dat_s", coverage=0.875)], 1, "here")
     one, other = drawn(chart)
     assert (one["low"], one["high"]) == pytest.approx((990.0, 1010.0))
     assert (other["low"], other["high"]) == (None, None)
@@ -104,19 +104,21 @@ def test_an_interval_that_the_table_withholds_is_not_drawn() -> None:
 )
 def test_timed_rows_are_named_by_whatever_differs(change: dict[str, Any]) -> None:
     one = throughput("dat_t", 1000.0)
-    names = [d["model"] for d in drawn(content.throughput([one, replace(one, **change)], 1, "x"))]
+    names = [
+        d["model"] for d in drawn(timing_view.throughput([one, replace(one, **change)], 1, "x"))
+    ]
     assert len(set(names)) == 2
     assert "run" not in " ".join(names)
 
 
 def test_equal_timed_rows_have_numbers() -> None:
     rows: list[ThroughputRow] = [throughput("dat_t", rate) for rate in (1000.0, 990.0)]
-    names = [d["model"] for d in drawn(content.throughput(rows, 1, "here"))]
+    names = [d["model"] for d in drawn(timing_view.throughput(rows, 1, "here"))]
     assert names == ["dat_t, batch 64, run 1", "dat_t, batch 64, run 2"]
 
 
 def test_a_point_may_say_where_it_is_from() -> None:
-    chart = content.throughput([throughput("dat_t", 1000.0)], 1, "a machine")
+    chart = timing_view.throughput([throughput("dat_t", 1000.0)], 1, "a machine")
     assert chart is not None
     assert chart.spoken()["transform"][1]["calculate"] == '"a machine"'
     (datum,) = drawn(chart)
