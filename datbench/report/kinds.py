@@ -161,7 +161,9 @@ def _env(rows: Sequence[Any], results: Results, one: bool) -> Tables:
 def environment_table(row: Mapping[str, Any]) -> Table:
     """A line for each thing that is known of a machine, and one for each GPU."""
     lines = [(name, _word(name, value)) for name, value in flat(row).items() if name != "gpus"]
-    gpus = ["; ".join(f"{k} {_word(k, v)}" for k, v in gpu.items()) for gpu in row.get("gpus") or ()]
+    gpus = [
+        "; ".join(f"{k} {_word(k, v)}" for k, v in gpu.items()) for gpu in row.get("gpus") or ()
+    ]
     lines += [(f"gpus.{n}", said) for n, said in enumerate(gpus)] or [("gpus", "none")]
     return Table((Column("what", "what"), Column("value", "value")), tuple(lines))
 

@@ -89,7 +89,7 @@ def test_what_others_code_raises_is_one_line(
     monkeypatch.setattr(sys, "path", [str(tmp_path), *sys.path])
     monkeypatch.setattr(sys, "dont_write_bytecode", True)
     (tmp_path / "fails_in_memory.py").write_text(FAILING)
-    for name, words in (("Net", "ValueError: no way back"), ("Reads", "measure it with --device")):
+    for name, words in (("Net", "ValueError: no way back"), ("Reads", "use --device cpu")):
         line = run("memory", f"fails_in_memory:{name}", "--mode", "train").complaint(5)
         assert words in line
 
