@@ -114,7 +114,7 @@ def test_timed_rows_are_named_by_whatever_differs(change: dict[str, Any]) -> Non
 def test_equal_timed_rows_have_numbers() -> None:
     rows: list[ThroughputRow] = [throughput("dat_t", rate) for rate in (1000.0, 990.0)]
     names = [d["model"] for d in drawn(timing_view.throughput(rows, 1, "here"))]
-    assert names == ["dat_t, batch 64, run 1", "dat_t, batch 64, run 2"]
+    assert names == ["dat_t, run 1", "dat_t, run 2"]
 
 
 def test_a_point_may_say_where_it_is_from() -> None:
