@@ -32,7 +32,7 @@ def test_every_format_has_the_same_rows(former: Path) -> None:
     content = json.loads((former / "report.json").read_text())
     parts = {(part["kind"], part["role"]): part for part in content["rows"]}
     (counted,) = parts["flops", ""]["rows"]
-    assert (content["format"], content["version"], content["kind"]) == ("datbench", 1, "report")
+    assert (content["format"], content["version"], content["kind"]) == ("datbench", 2, "report")
     assert row["model"] == counted["model"] == "dat_t"
     assert int(row["macs"]) == counted["macs"]
     shown = f"{counted['macs'] / 1e9:.4f}"
@@ -345,7 +345,7 @@ def test_bad_input(run: Run, arguments: tuple[str, ...], words: str) -> None:
     whole = dumps(document("flops", [], {}))
     Path("cut.json").write_text(whole[:30])
     Path("foreign.json").write_text("{}")
-    Path("newer.json").write_text(whole.replace('"version": 1', '"version": 9'))
+    Path("newer.json").write_text(whole.replace('"version": 2', '"version": 9'))
     Path("norows.json").write_text(whole)
     Path("broken.json").write_text(dumps(document("flops", [{"model": 1}], {})))
     before = sorted(Path().iterdir())
