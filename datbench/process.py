@@ -1,14 +1,16 @@
 """A job in a fresh process: started, waited for, never left behind.
 
-The job is a line of JSON on the process's standard input, which stays open: the process ends when
-it closes. The answer is a file that the job names, since a model may print what it likes; it may be
-written early with what is known so far, and then again. The other side is `serving`.
+The fresh process calls one function with one argument. The argument is a line of JSON on its
+standard input, which stays open: the process ends when that closes. What the function returns is
+written to a file, since a model may print what it likes; the function may write an answer early
+with what is known so far. Both are dataclasses, or plain values.
 """
 
 from __future__ import annotations
 
 import contextlib
 import json
+import logging
 import os
 import signal
 import subprocess
@@ -16,24 +18,40 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import ExitStack
-from dataclasses import dataclass
+import warnings
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import asdict, dataclass, is_dataclass
+from importlib import import_module
 from pathlib import Path
-from typing import IO, Any
+from typing import Any, Generic, Literal, TypeVar, get_type_hints
+
+from .units import printable
+
+T = TypeVar("T")
+
+PACKAGES = Path(__file__).resolve().parents[1]
+"""The folder of the package that runs here, whichever way it was found."""
+
+SHORT_OF_MEMORY = "for lack of the machine's own memory"
+
+LONGEST = 300
+"""Characters of a reason that are kept."""
+
+HANGUPS = [
+    getattr(signal, name)
+    for name in ("SIGHUP", "SIGTERM", "SIGUSR1", "SIGUSR2")
+    if hasattr(signal, name)
+]
+"""Signals that end a command as Ctrl-C does, and that its processes do not see."""
 
 
 @dataclass(frozen=True)
 class Ending:
-    """A process that gave no answer.
+    """How a process ended that did not end well."""
 
-    Args:
-        code: its exit code, negative for a signal; None where it was out of time.
-        last: the last line of what it wrote to standard error; empty where there is none.
-    """
-
-    code: int | None
-    last: str
+    code: int | None  # negative for a signal; None where it was out of time
+    last: str  # the last line that it wrote to standard error; empty without
 
     @property
     def signalled(self) -> bool:
@@ -46,215 +64,16 @@ class Ending:
         how = f"killed by {_signal(-self.code)}" if self.signalled else f"exit code {self.code}"
         return f"{how}: {self.last}" if self.last else how
 
-
-ENDED = "ended"
-"""The entry of an answer whose process did not end well after it, with how that was."""
-
-PACKAGES = Path(__file__).resolve().parents[1]
-"""The folder of the package that runs here, whichever way it was found."""
-
-
-class Interrupted(KeyboardInterrupt):
-    """Ctrl-C while processes were at work; `answers` are what they still gave."""
-
-    def __init__(self, *answers: dict[str, Any] | Ending) -> None:
-        super().__init__()
-        self.answers = answers
-
-    @property
-    def answer(self) -> dict[str, Any] | Ending:
-        """Of the only process."""
-        (answer,) = self.answers
-        return answer
-
-
-@dataclass(frozen=True)
-class Question:
-    """A job for a fresh process that runs a module, which calls `serving.serve`.
-
-    Args:
-        python: another interpreter than this one, with a datbench of its own.
-        source: a folder whose packages it is to import before all others; unless told, datbench
-            itself is this process's own, whatever the working directory holds.
-        keeps: file descriptors of this process that it gets too, under the same numbers; they are
-            closed here once it has them.
-    """
-
-    module: str
-    job: Mapping[str, Any]
-    python: str | None = None
-    source: Path | None = None
-    keeps: tuple[int, ...] = ()
-
-
-def ask(
-    module: str,
-    job: dict[str, Any],
-    timeout: float,
-    *,
-    python: str | None = None,
-    source: Path | None = None,
-    env: Mapping[str, str] | None = None,
-    patience: float = 0.0,
-) -> dict[str, Any] | Ending:
-    """Do one job in a fresh process; see `Question` and `ask_together`.
-
-    Raises:
-        Interrupted: Ctrl-C, and there was patience.
-        OSError: the interpreter cannot be started.
-    """
-    question = Question(module, job, python, source)
-    (answer,) = ask_together([question], timeout, env=env, patience=patience)
-    return answer
-
-
-def ask_together(
-    questions: Sequence[Question],
-    timeout: float,
-    *,
-    env: Mapping[str, str] | None = None,
-    patience: float = 0.0,
-) -> list[dict[str, Any] | Ending]:
-    """Do jobs in fresh processes, all at once.
-
-    However this function is left, by Ctrl-C too, the processes have ended. An answer that one wrote
-    before it was out of time or died has an entry `ENDED` that says so.
-
-    Args:
-        timeout: seconds for all of them.
-        env: variables that they get besides this process's.
-        patience: seconds that they get after Ctrl-C, which is passed on to them, to answer with
-            what they have; none at all unless told. A second Ctrl-C ends them.
-
-    Raises:
-        Interrupted: Ctrl-C, and there was patience.
-        OSError: an interpreter cannot be started.
-    """
-    variables = None if env is None else {**os.environ, **env}
-    with ExitStack() as stack:
-        folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="datbench-")))
-        errors = [
-            stack.enter_context(Path(folder, f"errors{i}").open("w+b"))
-            for i in range(len(questions))
-        ]
-        results = [Path(folder, f"result{i}.json") for i in range(len(questions))]
-        jobs = [
-            json.dumps({**question.job, "result": str(result)})
-            for question, result in zip(questions, results, strict=True)
-        ]
-        codes, interrupted = _run(questions, jobs, errors, timeout, variables, patience)
-        answers = [_read(*each) for each in zip(results, codes, errors, strict=True)]
-    if interrupted:
-        raise Interrupted(*answers)
-    return answers
-
-
-def _read(result: Path, code: int | None, errors: IO[bytes]) -> dict[str, Any] | Ending:
-    errors.seek(0)
-    lines = errors.read().decode(errors="replace").splitlines()
-    ending = Ending(code, next((line.strip() for line in reversed(lines) if line.strip()), ""))
-    if not result.exists():
-        return ending
-    answer: dict[str, Any] = json.loads(result.read_text(encoding="utf-8"))
-    return answer if code == 0 else {**answer, ENDED: str(ending)}
-
-
-def command(module: str, python: str | None = None, source: Path | None = None) -> list[str]:
-    """How a module is run in a process of its own; arguments may follow.
-
-    ``-m`` would look into the working directory first, which may hold another datbench. A user's
-    own factories lie there all the same, so it comes last, as the empty entry: `sys.path` does not
-    name it then, and `FactorySpec` puts it first once datbench and torch are there.
-    """
-    if source is not None:
-        first = f"sys.path.insert(0, {str(source.resolve())!r}); "
-    elif python is None:  # not the whole folder: it may be site-packages, which come after others
-        first = f"sys.path.insert(0, {str(PACKAGES)!r}); import datbench; del sys.path[0]; "
-    else:
-        first = ""
-    program = (
-        f"import runpy, sys; sys.path[:] = filter(None, sys.path); {first}sys.path.append(''); "
-        f"runpy.run_module({module!r}, run_name='__main__', alter_sys=True)"
-    )
-    return [python or sys.executable, "-c", program]
-
-
-def _run(
-    questions: Sequence[Question],
-    jobs: Sequence[str],
-    errors: Sequence[IO[bytes]],
-    timeout: float,
-    env: Mapping[str, str] | None,
-    patience: float,
-) -> tuple[list[int | None], bool]:
-    """The processes' exit codes, None where one was out of time; and whether Ctrl-C was pressed."""
-    with ExitStack() as stack:
-        started: list[subprocess.Popen[str]] = []
-        try:
-            for question, beside in zip(questions, errors, strict=True):
-                started.append(_start(question, beside, env))
-                stack.callback(_end, started[-1])
-        finally:
-            for descriptor in (kept for question in questions for kept in question.keeps):
-                os.close(descriptor)
-        try:
-            for process, job in zip(started, jobs, strict=True):
-                _send(process, job)
-            return _wait(started, timeout), False
-        except KeyboardInterrupt:
-            if not patience or os.name != "posix":
-                raise
-            for process in started:
-                process.send_signal(signal.SIGINT)
-            _wait(started, patience)
-            return [process.returncode for process in started], True
-
-
-def _start(
-    question: Question, errors: IO[bytes], env: Mapping[str, str] | None
-) -> subprocess.Popen[str]:
-    return subprocess.Popen(
-        command(question.module, question.python, question.source),
-        stdin=subprocess.PIPE,
-        stdout=subprocess.DEVNULL,
-        stderr=errors,
-        text=True,
-        env=env,
-        start_new_session=os.name == "posix",  # Ctrl-C is ours alone
-        pass_fds=question.keeps,
-    )
-
-
-def _send(process: subprocess.Popen[str], job: str) -> None:
-    assert process.stdin is not None
-    with contextlib.suppress(BrokenPipeError):  # it is gone already; its code says how
-        process.stdin.write(f"{job}\n")
-        process.stdin.flush()
-
-
-def _wait(started: Sequence[subprocess.Popen[str]], seconds: float) -> list[int | None]:
-    """Until all have ended, or the seconds are over: None for those that had not ended by then."""
-    deadline = time.monotonic() + seconds
-    codes: list[int | None] = []
-    for process in started:
-        try:
-            codes.append(process.wait(max(0.0, deadline - time.monotonic())))
-        except subprocess.TimeoutExpired:
-            codes.append(None)
-    return codes
-
-
-def _end(process: subprocess.Popen[str]) -> None:
-    """Kill what is left of it and of what it started."""
-    if os.name == "posix":  # also where it has ended by itself: a child of it may not have
-        with contextlib.suppress(ProcessLookupError, PermissionError):
-            os.killpg(process.pid, signal.SIGKILL)
-    elif process.poll() is None:
-        process.kill()
-    process.wait()
-    assert process.stdin is not None
-    with contextlib.suppress(BrokenPipeError):
-        process.stdin.close()
+    def outcome(self, timeout: float, device: str) -> tuple[Literal["timed out", "crashed"], str]:
+        """What a run on this device that ended so is called, and why."""
+        if self.code is None:
+            return "timed out", f"did not finish in {timeout:g} s"
+        reason = str(self)
+        if self.code == -9:  # the kernel's way when the machine's own memory is used up
+            reason += f", probably {SHORT_OF_MEMORY}"
+            if device.startswith("cpu"):
+                reason += "; try a smaller batch"
+        return "crashed", short(reason)
 
 
 def _signal(number: int) -> str:
@@ -264,28 +83,309 @@ def _signal(number: int) -> str:
         return f"signal {number}"
 
 
-# The side of a fresh process that `processes` asks: read the job, do it, write the answer.
+def short(reason: str) -> str:
+    """A reason as one line that cannot steer a terminal: it may be another library's."""
+    return printable(" ".join(reason.split()).rstrip("."))[:LONGEST]
 
 
-def serve(work: Callable[[dict[str, Any]], dict[str, Any]]) -> int:
-    """Do the job that stands on standard input. Returns the exit code.
+@dataclass(frozen=True)
+class Question:
+    """A function for a fresh process, and its argument."""
 
-    `work` turns what may go wrong into an answer; what it raises ends the process.
+    function: str  # module:name
+    job: Any
+    python: str | None = None  # another interpreter than this one, with a datbench of its own
+    source: Path | None = None  # a folder whose packages are imported before all others
+    keeps: tuple[int, ...] = ()  # descriptors of ours that it gets too; closed here after that
+
+
+@dataclass(frozen=True)
+class Reply(Generic[T]):
+    """What a process gave."""
+
+    answer: T | None  # the last one that it wrote
+    ending: Ending | None = None  # how it ended, unless well after its answer
+    interrupted: bool = False  # whether Ctrl-C was pressed meanwhile
+
+
+def ask(
+    function: str,
+    job: Any,
+    answer: type[T],
+    timeout: float = float("inf"),
+    *,
+    python: str | None = None,
+    source: Path | None = None,
+    patience: float = 0.0,
+) -> Reply[T]:
+    """Do one job in a fresh process; see `Question` and `Asked.replies`.
+
+    Raises:
+        KeyboardInterrupt: Ctrl-C, and there was no patience.
+        OSError: the interpreter cannot be started.
     """
-    job: dict[str, Any] = json.loads(sys.stdin.readline())
+    with asking([Question(function, job, python, source)], answer) as asked:
+        (reply,) = asked.replies(timeout, patience)
+    return reply
+
+
+class Asked(Generic[T]):
+    """Processes at their jobs."""
+
+    def __init__(self, workers: Sequence[_Worker], answer: type[T]) -> None:
+        self._workers = workers
+        self._answer = answer
+
+    def replies(self, timeout: float = float("inf"), patience: float = 0.0) -> list[Reply[T]]:
+        """Wait for all of them. None is left when this returns.
+
+        Args:
+            timeout: seconds for all of them.
+            patience: seconds that they get after Ctrl-C, which is passed on to them, to answer with
+                what they have. A second Ctrl-C ends them.
+
+        Raises:
+            KeyboardInterrupt: Ctrl-C, and there was no patience.
+        """
+        interrupted = False
+        try:
+            self._wait(timeout)
+        except KeyboardInterrupt:
+            if not patience or os.name != "posix":
+                raise
+            interrupted = True
+            with contextlib.suppress(KeyboardInterrupt):
+                for worker in self._workers:
+                    worker.process.send_signal(signal.SIGINT)
+                self._wait(patience)
+        codes = [worker.process.poll() for worker in self._workers]
+        for worker in self._workers:
+            worker.end()
+        return [
+            worker.reply(code, self._answer, interrupted)
+            for worker, code in zip(self._workers, codes, strict=True)
+        ]
+
+    def _wait(self, seconds: float) -> None:
+        deadline = time.monotonic() + seconds
+        for worker in self._workers:
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                worker.process.wait(max(0.0, deadline - time.monotonic()))
+
+
+@contextmanager
+def asking(
+    questions: Sequence[Question], answer: type[T], env: Mapping[str, str] | None = None
+) -> Iterator[Asked[T]]:
+    """Processes that do these jobs all at once. However the block is left, they have ended.
+
+    Args:
+        env: variables that they get besides this process's.
+
+    Raises:
+        OSError: an interpreter cannot be started.
+    """
+    with ExitStack() as stack:
+        folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="datbench-")))
+        workers: list[_Worker] = []
+        try:
+            for number, question in enumerate(questions):
+                workers.append(_Worker(question, folder / f"result{number}.json", env))
+                stack.callback(workers[-1].end)
+        finally:
+            for descriptor in (kept for question in questions for kept in question.keeps):
+                os.close(descriptor)
+        for worker, question in zip(workers, questions, strict=True):
+            worker.send(question.job)
+        yield Asked(workers, answer)
+
+
+class _Worker:
+    """A process at its job."""
+
+    def __init__(self, question: Question, result: Path, env: Mapping[str, str] | None) -> None:
+        program = f"from datbench.process import serve; serve({question.function!r})"
+        self._result = result
+        self.process = start(
+            command(program, question.python, question.source), env=env, keeps=question.keeps
+        )
+        self._said = Tail(self.process)
+
+    def send(self, job: Any) -> None:
+        """Tell it its job."""
+        assert self.process.stdin is not None
+        with contextlib.suppress(BrokenPipeError):  # it is gone already; its code says how
+            self.process.stdin.write(f"{_message(self._result, job)}\n".encode())
+            self.process.stdin.flush()
+
+    def end(self) -> None:
+        """Kill what is left of it and of what it started."""
+        if os.name == "posix":  # also where it has ended by itself: a child of it may not have
+            with contextlib.suppress(ProcessLookupError, PermissionError):
+                os.killpg(self.process.pid, signal.SIGKILL)
+        elif self.process.poll() is None:
+            self.process.kill()
+        self.process.wait()
+        assert self.process.stdin is not None
+        with contextlib.suppress(BrokenPipeError):
+            self.process.stdin.close()
+
+    def reply(self, code: int | None, answer: type[T], interrupted: bool) -> Reply[T]:
+        """What it gave; it has ended."""
+        lines = [line.strip() for line in self._said.text().splitlines() if line.strip()]
+        ending = Ending(code, lines[-1] if lines else "")
+        if not self._result.exists():
+            return Reply(None, ending, interrupted)
+        return Reply(read(self._result, answer), None if code == 0 else ending, interrupted)
+
+
+def command(program: str, python: str | None = None, source: Path | None = None) -> list[str]:
+    """How a program of one line is run in a process of its own; arguments may follow.
+
+    Python puts the working directory before all others; here it comes last, as the empty entry:
+    `sys.path` does not name it then, and `FactorySpec` puts it first once datbench and torch are
+    there. Unless a source or another interpreter is given, datbench is this process's own.
+    """
+    if source is not None:
+        first = f"sys.path.insert(0, {str(source.resolve())!r}); "
+    elif python is None:  # not the whole folder: it may be site-packages, which come after others
+        first = f"sys.path.insert(0, {str(PACKAGES)!r}); import datbench; del sys.path[0]; "
+    else:
+        first = ""
+    paths = f"sys.path[:] = filter(None, sys.path); {first}sys.path.append(''); "
+    return [python or sys.executable, "-c", f"import sys; {paths}{program}"]
+
+
+def start(
+    arguments: Sequence[str],
+    *,
+    env: Mapping[str, str] | None = None,
+    keeps: Sequence[int] = (),
+    hangups: Sequence[int] = tuple(HANGUPS),
+) -> subprocess.Popen[bytes]:
+    """A process of a session of its own, with pipes for its standard input and error.
+
+    Args:
+        hangups: signals that it does not see. Whoever wants everything to end tells this process,
+            which asks the other one for what it has.
+    """
+    mask = getattr(signal, "pthread_sigmask", None)  # POSIX; a new process inherits what is blocked
+    before = mask(signal.SIG_BLOCK, hangups) if mask else None
+    try:
+        return subprocess.Popen(
+            arguments,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.PIPE,
+            env=None if env is None else {**os.environ, **env},
+            start_new_session=os.name == "posix",  # Ctrl-C is ours alone
+            pass_fds=keeps,
+        )
+    finally:
+        if mask:
+            mask(signal.SIG_SETMASK, before)
+
+
+class Tail:
+    """The end of what a process writes to standard error, read while it runs."""
+
+    MOST = 1 << 18  # bytes
+
+    def __init__(self, process: subprocess.Popen[bytes]) -> None:
+        self._kept = bytearray()
+        self._thread = threading.Thread(target=self._read, args=(process.stderr,), daemon=True)
+        self._thread.start()
+
+    def _read(self, stream: Any) -> None:
+        with stream:
+            while read := stream.read1(1 << 16):
+                self._kept += read
+                del self._kept[: -self.MOST]
+
+    def text(self) -> str:
+        """All that is kept of a process that has ended."""
+        self._thread.join(1.0)  # a child that escaped may still hold the pipe
+        return bytes(self._kept).decode(errors="replace")
+
+
+# Values as JSON, between two processes that run the same code or nearly so.
+
+
+def write(path: Path, value: Any) -> None:
+    """Write a value, whole or not at all."""
+    beside = path.with_suffix(".part")
+    beside.write_text(json.dumps(_plain(value)), encoding="utf-8")
+    beside.replace(path)
+
+
+def read(path: Path, hint: type[T]) -> T:
+    """A value of this type. Fields that the type does not have are left out."""
+    return _valued(hint, json.loads(path.read_text(encoding="utf-8")))
+
+
+def write_job(path: Path, result: Path, job: Any) -> None:
+    """A file that the variable `JOB` may name: a job, and where its answer belongs."""
+    path.write_text(_message(result, job), encoding="utf-8")
+
+
+def _message(result: Path, job: Any) -> str:
+    return json.dumps({"result": str(result), "job": _plain(job)})
+
+
+def _plain(value: Any) -> Any:
+    return asdict(value) if is_dataclass(value) and not isinstance(value, type) else value
+
+
+def _valued(hint: Any, plain: Any) -> Any:
+    from pydantic import TypeAdapter
+
+    return TypeAdapter(hint).validate_json(json.dumps(plain))
+
+
+# The side of the fresh process.
+
+
+JOB = "DATBENCH_JOB"
+"""The variable that names a file with the job, where standard input is shared with others."""
+
+_result: Path | None = None
+
+
+def serve(target: str) -> None:
+    """Do the job that is asked for, and end this process.
+
+    The function turns what may go wrong into an answer; what it raises ends the process.
+
+    Args:
+        target: the function, as ``module:name``.
+    """
+    global _result
+    # A shell's background jobs ignore it, and so would their children.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    warnings.simplefilter("ignore")
+    logging.disable(logging.CRITICAL)
+    file = os.environ.get(JOB)
+    message = json.loads(sys.stdin.readline() if file is None else Path(file).read_text("utf-8"))
     threading.Thread(target=_end_with_standard_input, daemon=True).start()
-    write_answer(job, work(job))
-    return 0
+    _result = Path(message["result"])
+    module, _, name = target.partition(":")
+    function: Callable[[Any], Any] = getattr(import_module(module), name)
+    hints = get_type_hints(function)
+    hints.pop("return", None)
+    write_answer(function(_valued(next(iter(hints.values()), Any), message["job"])))
+    sys.stdout.flush()
+    os._exit(0)  # no model's exit handlers, and no wait for the reading thread
 
 
-def write_answer(job: dict[str, Any], answer: dict[str, Any]) -> None:
-    """Write the answer, whole or not at all; another one may follow and takes its place."""
-    result = Path(job["result"])
-    beside = result.with_suffix(".part")
-    beside.write_text(json.dumps(answer), encoding="utf-8")
-    beside.replace(result)
+def write_answer(answer: Any) -> None:
+    """Write an answer, whole or not at all; a later one takes its place.
+
+    None is no answer. In a process that nobody asks anything nothing is written.
+    """
+    if _result is not None and answer is not None:
+        write(_result, answer)
 
 
 def _end_with_standard_input() -> None:
-    sys.stdin.read()
+    sys.stdin.buffer.read()
     os._exit(1)

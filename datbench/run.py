@@ -15,6 +15,7 @@ from torch.nn.parameter import is_lazy
 from torch.utils._pytree import tree_leaves
 
 from .errors import DatbenchError, MeasurementError, one_line
+from .machine import proc_bytes
 from .models.resolve import Spec, build, is_ours, resolve
 from .setting import WITH_BACKWARD, How, MemoryMode, Optimizer, Setting, TimeMode
 
@@ -405,12 +406,4 @@ def available_bytes(device: torch.device) -> int | None:
     """Free memory where asking for more would not fail but kill; None on a GPU, which says no."""
     if device.type != "cpu":
         return None
-    try:
-        with open("/proc/meminfo", encoding="ascii") as lines:
-            for line in lines:
-                name, _, value = line.partition(":")
-                if name == "MemAvailable":
-                    return int(value.split()[0]) * 1024
-    except (OSError, ValueError):
-        pass
-    return None
+    return proc_bytes("/proc/meminfo", "MemAvailable")

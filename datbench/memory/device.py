@@ -2,15 +2,11 @@
 
 from __future__ import annotations
 
-import logging
 import os
-import sys
 import time
-import warnings
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import asdict, dataclass, replace
-from pathlib import Path
+from dataclasses import dataclass, replace
 from typing import Any, Protocol, TypeVar, cast
 
 import torch
@@ -18,12 +14,11 @@ from torch import Tensor, nn
 
 from .. import machine
 from ..errors import LibraryError, UsageError
-from ..machine import Place, check_device, environment, words
+from ..machine import Place, check_device, environment, forget_peak, peak_resident, words
 from ..models.resolve import Spec, resolve
-from ..process import Ending, ask, serve
-from ..run import build_model, failure, iterate, make_image, optimizer_state, stepped
-from ..setting import MemoryMode, Recipe, Resolution, Setting
-from ..units import printable
+from ..process import ask, short
+from ..run import as_written, build_model, failure, iterate, make_image, optimizer_state, stepped
+from ..setting import MemoryMode, Recipe, Setting
 from .records import HELD, GpuEnvironment, GpuPeaks, GpuRow, Held, HeldLine, Outcome
 from .simulate import checkpointed
 from .verify import NO_AUTOCAST, profiled
@@ -31,10 +26,7 @@ from .verify import NO_AUTOCAST, profiled
 TIMEOUT = 300.0
 """Seconds that one run may take, the start of its process and `import torch` included."""
 
-LONGEST = 300
-"""Characters of a reason that are kept."""
-
-_WORKER = "datbench.memory.device"
+_WORKER = "datbench.memory.device:work"
 
 
 def measure_gpu(
@@ -61,67 +53,44 @@ def measure_gpu(
     recipe = (recipe or Recipe()).of(mode)
     _check(setting, recipe)
     check_present(setting.device)
-    job = {
-        "model": spec.name,
-        "setting": asdict(setting),
-        "mode": mode,
-        "recipe": asdict(recipe),
-        "limit": limit,
-    }
+    job = DeviceJob(spec.name, setting, mode, recipe, limit)
     began = time.perf_counter()
-    answer = ask(_WORKER, job, timeout)
+    reply = ask(_WORKER, job, GpuRow, timeout)
     seconds = time.perf_counter() - began
-    row = GpuRow(
-        model=spec.name,
-        setting=setting,
-        mode=mode,
-        recipe=recipe,
-        outcome="failed",
-        reason=None,
-        peaks=None,
-        lines=(),
-        environment=None,
-        others=None,
-        seconds=seconds,
-    )
-    if isinstance(answer, Ending):
-        outcome, reason = _ended(answer, setting, timeout)
-        return replace(row, outcome=outcome, reason=_short(reason))
-    return _filled(row, answer)
+    if reply.answer is not None:
+        reason = reply.answer.reason and short(reply.answer.reason)
+        return replace(reply.answer, reason=reason, seconds=seconds)
+    assert reply.ending is not None
+    return replace(job.row(*reply.ending.outcome(timeout, setting.device)), seconds=seconds)
 
 
-def _ended(ending: Ending, setting: Setting, timeout: float) -> tuple[Outcome, str]:
-    """What a process without an answer is called."""
-    if ending.code is None:
-        return "timed out", f"did not finish in {timeout:g} s"
-    reason = str(ending)
-    if ending.code == -9:  # the kernel's way when the machine's own memory is used up
-        reason += ", probably for lack of the machine's own memory"
-        if setting.device == "cpu":
-            return "crashed", f"{reason}; try a smaller batch"
-    return "crashed", reason
+@dataclass(frozen=True)
+class DeviceJob:
+    """A configuration that a process is to run."""
 
+    model: str
+    setting: Setting
+    mode: MemoryMode
+    recipe: Recipe
+    limit: int | None = None  # bytes that tensors may take of a GPU
 
-def _short(reason: str) -> str:
-    """One line that cannot steer a terminal: it may be another library's."""
-    return printable(" ".join(reason.split()).rstrip("."))[:LONGEST]
-
-
-def _filled(row: GpuRow, answer: dict[str, Any]) -> GpuRow:
-    environment = answer.get("environment")
-    found = replace(
-        row,
-        outcome=answer["outcome"],
-        environment=GpuEnvironment(**environment) if environment else None,
-        others=answer.get("others"),
-    )
-    if answer["outcome"] != "measured":
-        return replace(found, reason=_short(answer["reason"]))
-    return replace(
-        found,
-        peaks=GpuPeaks(**answer["peaks"]),
-        lines=tuple(HeldLine(**line) for line in answer["lines"]),
-    )
+    def row(
+        self, outcome: Outcome, reason: str | None = None, here: OnGpu | OnCpu | None = None
+    ) -> GpuRow:
+        """A row without figures, with what is known of the place."""
+        return GpuRow(
+            model=self.model,
+            setting=self.setting,
+            mode=self.mode,
+            recipe=self.recipe,
+            outcome=outcome,
+            reason=reason,
+            peaks=None,
+            lines=(),
+            environment=None if here is None else here.environment,
+            others=None if here is None else here.others,
+            seconds=0.0,
+        )
 
 
 def _check(setting: Setting, recipe: Recipe) -> None:
@@ -243,35 +212,6 @@ def _or_none(library: Any, ask: Callable[[], T]) -> T | None:
         return None
 
 
-# The most memory of this process that lay in the machine's memory at any one time.
-
-
-def reset_resident() -> bool:
-    """Forget the largest resident set so far; whether the system can (Linux does)."""
-    try:
-        Path("/proc/self/clear_refs").write_text("5")
-    except OSError:
-        return False
-    return True
-
-
-def peak_resident() -> int | None:
-    """In bytes; None where no one keeps it."""
-    try:
-        with open("/proc/self/status", encoding="ascii") as lines:
-            for line in lines:
-                if line.startswith("VmHWM:"):
-                    return int(line.split()[1]) * 1024
-    except OSError:
-        pass
-    try:
-        import resource
-    except ImportError:  # not on Windows
-        return None
-    most = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return most if sys.platform == "darwin" else most * 1024
-
-
 # What a process holds on a device, before, at and after a run: CUDA's figures and the CPU's.
 
 
@@ -296,18 +236,9 @@ class Cuda(Protocol):
     def memory_stats(self) -> Mapping[str, Any]: ...  # noqa: D102
 
 
-@dataclass(frozen=True)
-class Answer:
-    """What a run that went well is told by."""
+Amounts = dict[Held, int | None]
 
-    peaks: GpuPeaks
-    lines: tuple[HeldLine, ...]
-    environment: GpuEnvironment
-    others: int | None
-
-    def as_json(self) -> dict[str, Any]:
-        """For the process that asked."""
-        return {"outcome": "measured", **asdict(self)}
+Reasons = dict[Held, str | None]
 
 
 class OnGpu:
@@ -359,35 +290,35 @@ class OnGpu:
         self.held = self.cuda.memory_allocated()
         self.retries = int(self.cuda.memory_stats().get("num_alloc_retries", 0))
 
-    def end(self, before: Mapping[Held, int]) -> Answer:
-        """What was held; `before` are the tensors that were there at `begin`."""
+    def end(self) -> None:
+        """The run is over, and what it held is still there."""
         self.cuda.synchronize()
-        stats = self.cuda.memory_stats()
-        allocated, reserved = self.cuda.max_memory_allocated(), self.cuda.max_memory_reserved()
-        now = self.cuda.memory_reserved()
-        process = _plausible(self._process(), now)
+        self.stats = self.cuda.memory_stats()
+        self.allocated = self.cuda.max_memory_allocated()
+        self.reserved = self.cuda.max_memory_reserved()
+        self.now = self.cuda.memory_reserved()
+        self.process = _plausible(self._process(), self.now)
+
+    def figures(
+        self, before: Mapping[Held, int], again: Callable[[], int]
+    ) -> tuple[GpuPeaks, tuple[HeldLine, ...]]:
+        """What was held; `before` are the tensors that were there at `begin`."""
+        stats, process = self.stats, self.process
         peaks = GpuPeaks(
-            allocated=allocated,
+            allocated=self.allocated,
             requested=stats.get("requested_bytes.all.peak"),
-            reserved=reserved,
+            reserved=self.reserved,
             process=process.amount,
             retries=int(stats.get("num_alloc_retries", 0)) - self.retries,
         )
-        amounts: dict[Held, int | None] = {
+        amounts: Amounts = {
             **before,
             "workspaces": self.held - sum(before.values()),
-            "run": allocated - self.held,
-            "slack": reserved - allocated,
-            "context": None if process.amount is None else process.amount - now,
+            "run": self.allocated - self.held,
+            "slack": self.reserved - self.allocated,
+            "context": None if process.amount is None else process.amount - self.now,
         }
-        reasons: dict[Held, str | None] = {"context": process.reason}
-        return Answer(peaks, _lines(amounts, reasons), self.environment, self.others)
-
-    def completed(
-        self, found: Answer, model: nn.Module, image: Tensor, mode: MemoryMode, recipe: Recipe
-    ) -> Answer:
-        """Everything is known already."""
-        return found
+        return peaks, _lines(amounts, {"context": process.reason})
 
 
 class OnCpu:
@@ -404,43 +335,36 @@ class OnCpu:
             cuda=None,
             allocator=None,
         )
-        self.before: Mapping[Held, int] = {}
 
     def built(self) -> None:
         """Nothing is cached."""
 
     def begin(self) -> None:
         """The largest resident set from here, where the system can forget the earlier one."""
-        reset_resident()
+        forget_peak()
 
-    def end(self, before: Mapping[Held, int]) -> Answer:
-        """The resident set; the rest is found by `completed`."""
-        self.before = before
-        peaks = GpuPeaks(None, None, None, peak_resident(), None)
-        return Answer(peaks, (), self.environment, self.others)
+    def end(self) -> None:
+        """The largest resident set until here."""
+        self.resident = peak_resident()
 
-    def completed(
-        self, found: Answer, model: nn.Module, image: Tensor, mode: MemoryMode, recipe: Recipe
-    ) -> Answer:
-        """Run once more under the profiler, whose own memory the resident set has not seen."""
-        resident = found.peaks.process
-        allocated = profiled(model, image, mode=mode, recipe=recipe)[0]
+    def figures(
+        self, before: Mapping[Held, int], again: Callable[[], int]
+    ) -> tuple[GpuPeaks, tuple[HeldLine, ...]]:
+        """What was held; `again` runs once more under the profiler for the peak of the tensors.
+
+        The resident set has not seen the profiler's own memory.
+        """
+        resident, allocated = self.resident, again()
         none = "the CPU has no caching allocator"
-        reasons: dict[Held, str | None] = {"workspaces": none, "slack": none}
-        amounts: dict[Held, int | None] = {**self.before, "workspaces": None, "slack": None}
-        amounts["run"] = allocated - sum(self.before.values())
-        amounts["context"] = None
+        reasons: Reasons = {"workspaces": none, "slack": none}
+        amounts: Amounts = {**before, "run": allocated - sum(before.values())}
         if resident is None:
             reasons["context"] = "this system does not tell a process's largest resident set"
         elif resident < allocated:
             reasons["context"] = "not all that was allocated was resident"
         else:
             amounts["context"] = resident - allocated
-        return replace(
-            found,
-            peaks=replace(found.peaks, allocated=allocated, requested=allocated),
-            lines=_lines(amounts, reasons),
-        )
+        return GpuPeaks(allocated, allocated, None, resident, None), _lines(amounts, reasons)
 
 
 def _lines(
@@ -468,29 +392,26 @@ def _allocator(cuda: Cuda) -> str:
     return f"{backend}, {told}" if told else backend
 
 
-# The process in which one configuration runs: `python -m datbench.memory.device`.
+# The process in which one configuration runs.
 
 
-def work(job: dict[str, Any], cuda: Cuda | None = None) -> dict[str, Any]:
+def work(job: DeviceJob, cuda: Cuda | None = None) -> GpuRow:
     """Run one configuration. Whatever it raises is an outcome.
 
     Args:
-        job: ``model``, ``setting``, ``mode``, ``recipe``, and ``limit`` (bytes) or none.
         cuda: torch's, unless a test brings its own.
     """
-    given = dict(job["setting"])
-    setting = Setting(Resolution(**given.pop("resolution")), **given)
-    on_gpu = torch.device(setting.device).type == "cuda" or cuda is not None
+    device = job.setting.device
+    on_gpu = torch.device(device).type == "cuda" or cuda is not None
     here: OnGpu | OnCpu | None = None
     try:
-        if job.get("limit") is not None and cuda is None:
-            _limit(setting.device, job["limit"])
-        here = OnGpu.at(setting.device, cuda) if on_gpu else OnCpu()
-        return _measured(here, job["model"], setting, job["mode"], Recipe(**job["recipe"]))
+        if job.limit is not None and cuda is None:
+            _limit(device, job.limit)
+        here = OnGpu.at(device, cuda) if on_gpu else OnCpu()
+        peaks, lines = _measured(job, here)
     except (Exception, SystemExit) as error:
-        outcome, reason = failure(error, on_gpu)
-        told = {"environment": asdict(here.environment), "others": here.others} if here else {}
-        return {"outcome": outcome, "reason": reason, **told}
+        return job.row(*failure(error, on_gpu), here)
+    return replace(job.row("measured", None, here), peaks=peaks, lines=lines)
 
 
 def _limit(device: str, limit: int) -> None:
@@ -505,30 +426,32 @@ def _limit(device: str, limit: int) -> None:
     torch.cuda.set_per_process_memory_fraction(limit / total, device)
 
 
-def _measured(
-    here: OnGpu | OnCpu, name: str, setting: Setting, mode: MemoryMode, recipe: Recipe
-) -> dict[str, Any]:
-    model = build_model(name, setting).train(mode != "inference")
-    image = make_image(setting)
-    here.built()
-    with checkpointed(model, recipe.checkpointing):
-        iterate(model, (image,), mode, _casting(setting, recipe))  # what it returns dies here
-        optimizer = stepped(recipe.optimizer, model) if recipe.optimizer else None
-        model.zero_grad(set_to_none=True)
-        before = held_before(model, image, optimizer)
-        here.begin()
-        held = iterate(model, (image,), mode, _casting(setting, recipe))
-        if optimizer is not None:
-            optimizer.step()
-        found = here.end(before)
-        del held  # alive until here, as a caller's are
-    return here.completed(found, model, image, mode, recipe).as_json()
+def _measured(job: DeviceJob, here: OnGpu | OnCpu) -> tuple[GpuPeaks, tuple[HeldLine, ...]]:
+    mode, recipe = job.mode, job.recipe
+    # The simulation runs without the fast path too.
+    with as_written():
+        model = build_model(job.model, job.setting).train(mode != "inference")
+        image = make_image(job.setting)
+        here.built()
+        with checkpointed(model, recipe.checkpointing):
+            iterate(model, (image,), mode, _casting(job))  # what it returns dies here
+            optimizer = stepped(recipe.optimizer, model) if recipe.optimizer else None
+            model.zero_grad(set_to_none=True)
+            before = held_before(model, image, optimizer)
+            here.begin()
+            held = iterate(model, (image,), mode, _casting(job))
+            if optimizer is not None:
+                optimizer.step()
+            here.end()
+            del held  # alive until here, as a caller's are
+        return here.figures(before, lambda: profiled(model, image, mode=mode, recipe=recipe).peak)
 
 
-def _casting(setting: Setting, recipe: Recipe) -> AbstractContextManager[Any]:
-    if recipe.autocast is None:
+def _casting(job: DeviceJob) -> AbstractContextManager[Any]:
+    if job.recipe.autocast is None:
         return nullcontext()
-    return torch.autocast(torch.device(setting.device).type, getattr(torch, recipe.autocast))
+    kind = torch.device(job.setting.device).type
+    return torch.autocast(kind, getattr(torch, job.recipe.autocast))
 
 
 def held_before(
@@ -553,18 +476,3 @@ def held_before(
                 seen.add(storage._cdata)
                 found[part] += storage.nbytes()
     return found
-
-
-def main() -> int:
-    """Set this process up, and do what it is asked."""
-    warnings.simplefilter("ignore")
-    logging.disable(logging.CRITICAL)
-    # The simulation runs without it too; it exists on some devices only.
-    torch.backends.mha.set_fastpath_enabled(False)
-    return serve(work)
-
-
-if __name__ == "__main__":
-    code = main()
-    sys.stdout.flush()
-    os._exit(code)  # no model's exit handlers, and no wait for the reading thread

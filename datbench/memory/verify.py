@@ -7,16 +7,14 @@ not seen.
 
 from __future__ import annotations
 
-import json
-import subprocess
-import sys
-from dataclasses import asdict
+from dataclasses import dataclass, replace
 from typing import Any
 
 from torch import nn
 from torch.profiler import ProfilerActivity, profile
 
 from ..errors import MeasurementError, UsageError
+from ..process import SHORT_OF_MEMORY, ask
 from ..run import (
     as_written,
     build_model,
@@ -27,7 +25,7 @@ from ..run import (
     tensors_in,
     unchanged,
 )
-from ..setting import PLAIN, Attention, MemoryMode, Recipe, Resolution, Setting
+from ..setting import PLAIN, MemoryMode, Recipe, Setting
 from .records import CpuPeak, MemoryRow
 from .simulate import checkpointed
 
@@ -46,37 +44,57 @@ def measured_on_cpu(row: MemoryRow) -> CpuPeak:
     """
     if row.recipe.autocast is not None:
         raise UsageError(NO_AUTOCAST)
-    job = {
-        "model": row.model,
-        "mode": row.mode,
-        "setting": asdict(row.setting),
-        "recipe": asdict(row.recipe),
-    }
-    command = [sys.executable, "-m", __name__, json.dumps(job)]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
-    if done.returncode < 0:
-        raise MeasurementError(
-            f"{row.model}: the run on the CPU was killed (signal {-done.returncode}), probably for "
-            "lack of memory; verify a smaller batch."
-        )
-    lines = done.stdout.splitlines()
-    if done.returncode or not lines:
-        errors = [line for line in done.stderr.splitlines() if line.strip()]
-        reason = errors[-1].strip() if errors else "it said nothing"
-        if "allocate memory" in reason or "not enough memory" in reason:
+    setting = replace(row.setting, device="cpu")
+    reply = ask(_WORKER, VerifyJob(row.model, setting, row.mode, row.recipe), Profiled)
+    found, ending = reply.answer, reply.ending
+    if found is None:
+        assert ending is not None
+        if ending.signalled:
+            raise MeasurementError(
+                f"{row.model}: the run on the CPU was {ending}, probably {SHORT_OF_MEMORY}; verify "
+                "a smaller batch."
+            )
+        if "allocate memory" in ending.last or "not enough memory" in ending.last:
             raise MeasurementError(
                 f"{row.model}: out of memory on the CPU; verify a smaller batch."
             )
-        raise MeasurementError(f"{row.model}: the run on the CPU failed: {reason}")
-    found: dict[str, Any] = json.loads(lines[-1])
-    difference = row.peak.amount / found["peak"] - 1
-    return CpuPeak(found["peak"], found["at_end"], found["operator"], difference)
+        raise MeasurementError(f"{row.model}: the run on the CPU failed: {ending.last or ending}")
+    difference = row.peak.amount / found.peak - 1
+    return CpuPeak(found.peak, found.at_end, found.operator, difference)
+
+
+_WORKER = "datbench.memory.verify:work"
+
+
+@dataclass(frozen=True)
+class VerifyJob:
+    """A run on the CPU for a process of its own."""
+
+    model: str
+    setting: Setting
+    mode: MemoryMode
+    recipe: Recipe
+
+
+@dataclass(frozen=True)
+class Profiled:
+    """What the profiler saw of a run, in bytes."""
+
+    peak: int
+    at_end: int  # what is alive then
+    operator: str  # at the peak
+
+
+def work(job: VerifyJob) -> Profiled:
+    """Do one run."""
+    model = build_model(job.model, job.setting).train(job.mode != "inference")
+    return profiled(model, make_image(job.setting), mode=job.mode, recipe=job.recipe)
 
 
 def profiled(
     model: nn.Module, *inputs: Any, mode: MemoryMode, recipe: Recipe = PLAIN
-) -> tuple[int, int, str]:
-    """Peak, what is alive at the end, and the operator at the peak, of a model on the CPU.
+) -> Profiled:
+    """Run a model on the CPU under the profiler.
 
     Raises:
         UsageError: the recipe does not suit the mode or the model, or has autocast.
@@ -102,7 +120,7 @@ def profiled(
     return _replayed(profiler.profiler.kineto_results.events(), sum(before.values()))
 
 
-def _replayed(events: Any, before: int) -> tuple[int, int, str]:
+def _replayed(events: Any, before: int) -> Profiled:
     changes = sorted(
         ((e.start_ns(), e.nbytes()) for e in events if e.name() == "[memory]"),
         key=lambda change: change[0],
@@ -118,20 +136,4 @@ def _replayed(events: Any, before: int) -> tuple[int, int, str]:
         for e in events
         if e.name().startswith("aten::") and e.start_ns() <= at <= e.start_ns() + e.duration_ns()
     )
-    return peak, live, running[0][1] if running else ""
-
-
-def _work(job: dict[str, Any]) -> dict[str, Any]:
-    given = dict(job["setting"])
-    size = Resolution(**given.pop("resolution"))
-    attention: Attention = given.pop("attention")
-    setting = Setting(size, attention=attention, **(given | {"device": "cpu"}))
-    mode: MemoryMode = job["mode"]
-    model = build_model(job["model"], setting).train(mode != "inference")
-    image = make_image(setting)
-    peak, at_end, operator = profiled(model, image, mode=mode, recipe=Recipe(**job["recipe"]))
-    return {"peak": peak, "at_end": at_end, "operator": operator}
-
-
-if __name__ == "__main__":
-    print(json.dumps(_work(json.loads(sys.argv[1]))))  # noqa: T201
+    return Profiled(peak, live, running[0][1] if running else "")

@@ -10,25 +10,16 @@ import sys
 import time
 from collections.abc import Collection, Mapping
 from contextlib import ExitStack
-from dataclasses import asdict, fields, replace
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 from ..errors import DatbenchError, MeasurementError, UsageError
 from ..memory.device import check_present
-from ..process import ENDED, Ending, Interrupted, Question, ask, ask_together
+from ..process import SHORT_OF_MEMORY, Question, Reply, ask, asking, short
 from ..setting import TIME_MODES, How, Setting
-from ..units import printable
-from .records import (
-    UNFINISHED,
-    Ceilings,
-    ProcessTiming,
-    ProtocolTiming,
-    Scatter,
-    Side,
-    Telemetry,
-    Timing,
-)
+from .records import UNFINISHED, ProcessTiming, Side
+from .turns import Pipes
+from .worker import TimingJob
 
 TIMEOUT = 300.0
 """Seconds that one process may take, its start and `import torch` included."""
@@ -36,12 +27,7 @@ TIMEOUT = 300.0
 PATIENCE = 15.0
 """Seconds that a process has after Ctrl-C to give the samples that it has."""
 
-LONGEST = 300
-"""Characters of a reason that are kept."""
-
-SHORT_OF_MEMORY = "for lack of the machine's own memory"
-
-WORKER = "datbench.timing.worker"
+WORKER = "datbench.timing.worker:work"
 
 
 def time_in_process(
@@ -69,23 +55,15 @@ def time_in_process(
         UsageError: the device is not here, or the model cannot be run so on any.
     """
     check(setting, how)
-    job = {
-        **asked(name, setting, how, timeout),
-        "ceilings": ceilings,
-        "protocols": list(protocols),
-    }
+    job = TimingJob(name, setting, how, time.time() + timeout, ceilings, protocols)
     begin = time.perf_counter()
-    interrupted = False
-    answer: dict[str, Any] | Ending
     try:
-        answer = ask(WORKER, job, timeout, python=python, source=source, patience=PATIENCE)
-    except Interrupted as error:
-        answer, interrupted = error.answer, True
-    except KeyboardInterrupt:  # the second one
-        answer, interrupted = Ending(None, ""), True
+        reply = ask(
+            WORKER, job, ProcessTiming, timeout, python=python, source=source, patience=PATIENCE
+        )
     except OSError as error:
         raise not_started(error, python) from error
-    return outcome(answer, interrupted, timeout, setting.device, time.perf_counter() - begin)
+    return timing_of(reply, timeout, setting.device, time.perf_counter() - begin)
 
 
 def not_started(error: OSError, *pythons: str | None) -> DatbenchError:
@@ -95,29 +73,25 @@ def not_started(error: OSError, *pythons: str | None) -> DatbenchError:
     return MeasurementError(f"no process can be started: {error.strerror or error}.")
 
 
-def asked(name: str, setting: Setting, how: How, timeout: float) -> dict[str, Any]:
-    """What a worker is told in any case."""
-    return {
-        "model": name,
-        "setting": asdict(setting),
-        "how": asdict(how),
-        "end": time.time() + timeout,
-    }
-
-
-def outcome(
-    answer: dict[str, Any] | Ending,
-    interrupted: bool,
-    timeout: float,
-    device: str,
-    seconds: float,
+def timing_of(
+    reply: Reply[ProcessTiming], timeout: float, device: str, seconds: float
 ) -> ProcessTiming:
     """What a process gave, or how it ended without."""
-    if interrupted:
-        return _interrupted(answer, seconds)
-    if isinstance(answer, Ending):
-        return ended(answer, timeout, device, seconds)
-    return filled(answer, seconds)
+    answer, ending = reply.answer, reply.ending
+    if reply.interrupted and (answer is None or answer.timing is None):
+        return ProcessTiming("interrupted", "no sample was finished", seconds=seconds)
+    if answer is None:
+        assert ending is not None
+        return ProcessTiming(*ending.outcome(timeout, device), seconds=seconds)
+    reason = answer.reason and short(answer.reason)
+    refused = answer.refused
+    if ending is not None:
+        cut = short(f"{UNFINISHED} ({ending})")
+        refused = {name: cut if why == UNFINISHED else why for name, why in refused.items()}
+    found = replace(answer, reason=reason, refused=refused, seconds=seconds)
+    if reply.interrupted:
+        return replace(found, outcome="interrupted", reason="by Ctrl-C")
+    return found
 
 
 def check(setting: Setting, how: How) -> None:
@@ -168,79 +142,6 @@ def check_compiler(kind: str, env: Mapping[str, str] = os.environ) -> None:
         )
 
 
-def _interrupted(answer: dict[str, Any] | Ending, seconds: float) -> ProcessTiming:
-    if isinstance(answer, Ending) or "timing" not in answer:
-        return ProcessTiming("interrupted", "no sample was finished", seconds=seconds)
-    return filled({**answer, "outcome": "interrupted", "reason": "by Ctrl-C"}, seconds)
-
-
-def ended(ending: Ending, timeout: float, device: str, seconds: float) -> ProcessTiming:
-    """What a process without an answer is called."""
-    if ending.code is None:
-        return ProcessTiming("timed out", f"did not finish in {timeout:g} s", seconds=seconds)
-    reason = str(ending)
-    if ending.code == -9:  # the kernel's way when the machine's own memory is used up
-        reason += f", probably {SHORT_OF_MEMORY}"
-        if device.startswith("cpu"):
-            reason += "; try a smaller batch"
-    return ProcessTiming("crashed", short(reason), seconds=seconds)
-
-
-def filled(answer: Mapping[str, Any], seconds: float) -> ProcessTiming:
-    """What a worker answered, as values. Another version's worker may know less, or more."""
-    timing, limits, telemetry = (answer.get(k) for k in ("timing", "ceilings", "telemetry"))
-    cut = f"the process did not finish it ({answer.get(ENDED, 'it was told to stop')})"
-    reason = answer.get("reason")
-    return ProcessTiming(
-        outcome=answer["outcome"],
-        reason=None if reason is None else short(reason),
-        timing=_timing(timing) if timing else None,
-        threads=answer.get("threads"),
-        ceilings=_ceilings(limits) if limits else None,
-        telemetry=_telemetry(telemetry) if telemetry else None,
-        protocols=tuple(
-            ProtocolTiming(**_known(ProtocolTiming, found)) for found in answer.get("protocols", ())
-        ),
-        environment=answer.get("environment", {}),
-        seconds=seconds,
-        compiling=answer.get("compiling"),
-        turns=answer.get("turns"),
-        processors=tuple(answer.get("processors", ())),
-        restless=answer.get("restless", False),
-        refused={
-            **answer.get("refused", {}),
-            **dict.fromkeys(answer.get(UNFINISHED, ()), short(cut)),
-        },
-    )
-
-
-def _timing(found: dict[str, Any]) -> Timing:
-    lists = {k: tuple(found[k]) for k in ("samples", "warmup")}
-    return Timing(**{**_known(Timing, found), **lists})
-
-
-def _ceilings(found: dict[str, Any]) -> Ceilings:
-    told = [k for k in ("product", "copy") if found.get(k)]
-    scatters = {k: Scatter(**_known(Scatter, found[k])) for k in told}
-    return Ceilings(**{**_known(Ceilings, found), **scatters})
-
-
-def _telemetry(found: dict[str, Any]) -> Telemetry:
-    listed = ("throttled", "throttled_samples")
-    lists = {k: tuple(found.get(k, ())) for k in listed}
-    return Telemetry(**{**_known(Telemetry, found), **lists})
-
-
-def _known(what: type[Any], found: Mapping[str, Any]) -> dict[str, Any]:
-    """The entries that this version has a field for."""
-    return {field.name: found[field.name] for field in fields(what) if field.name in found}
-
-
-def short(reason: str) -> str:
-    """One line that cannot steer a terminal: it may be another library's."""
-    return printable(" ".join(reason.split()).rstrip("."))[:LONGEST]
-
-
 # Two fresh processes at once that take turns, and what each of them gave; see `turns`.
 
 
@@ -250,8 +151,6 @@ CROWDED = (SHORT_OF_MEMORY, "busy or unavailable")
 """Parts of what is said where memory is not enough for two, or a GPU takes one process only."""
 
 TOPOLOGY = Path("/sys/devices/system/cpu")
-
-Answers = list[dict[str, Any] | Ending]
 
 
 def time_pair(
@@ -273,20 +172,15 @@ def time_pair(
     for side in sides:
         check(side.setting, side.how)
     begin = time.perf_counter()
-    interrupted = False
-    answers: Answers
     try:
-        answers = ask_together(_questions(sides, timeout, number), timeout, patience=PATIENCE)
-    except Interrupted as error:
-        answers, interrupted = list(error.answers), True
-    except KeyboardInterrupt:  # the second one
-        answers, interrupted = [Ending(None, ""), Ending(None, "")], True
+        with asking(_questions(sides, timeout, number), ProcessTiming) as asked:
+            replies = asked.replies(timeout, PATIENCE)
     except OSError as error:
         raise not_started(error, first.python, second.python) from error
     seconds = time.perf_counter() - begin
     one, other = (
-        _explained(outcome(answer, interrupted, timeout, side.setting.device, seconds))
-        for side, answer in zip(sides, answers, strict=True)
+        _explained(timing_of(reply, timeout, side.setting.device, seconds))
+        for side, reply in zip(sides, replies, strict=True)
     )
     return one, other
 
@@ -294,16 +188,20 @@ def time_pair(
 def _questions(sides: tuple[Side, Side], timeout: float, number: int) -> list[Question]:
     """One for each side, with the ends of the two pipes that are its."""
     to_first, from_second, to_second, from_first = _pipes()
-    ends = ((to_first, from_first), (to_second, from_second))
-    questions: list[Question] = []
-    for side, (inward, outward) in zip(sides, ends, strict=True):
-        job = {
-            **asked(side.model, side.setting, side.how, timeout),
-            "turns": {"in": inward, "out": outward, "begins": not questions},
-            "processors": processors(side.how, side.setting.device, number),
-        }
+    ends = (Pipes(to_first, from_first, True), Pipes(to_second, from_second, False))
+    questions = []
+    for side, pipes in zip(sides, ends, strict=True):
+        job = TimingJob(
+            side.model,
+            side.setting,
+            side.how,
+            time.time() + timeout,
+            turns=pipes,
+            processors=processors(side.how, side.setting.device, number),
+        )
         source = None if side.source is None else Path(side.source)
-        questions.append(Question(WORKER, job, side.python, source, (inward, outward)))
+        keeps = (pipes.inward, pipes.outward)
+        questions.append(Question(WORKER, job, side.python, source, keeps))
     return questions
 
 

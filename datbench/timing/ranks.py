@@ -7,37 +7,46 @@ together; in training the gradients are averaged over the ranks. On a CPU the ra
 from __future__ import annotations
 
 import contextlib
-import json
-import logging
+import math
 import os
 import re
 import signal
 import subprocess
-import sys
 import tempfile
-import threading
 import time
-import warnings
 from collections.abc import Callable
-from dataclasses import asdict, replace
+from dataclasses import dataclass, replace
 from datetime import timedelta
 from pathlib import Path
 from statistics import median
-from typing import IO, Any
+from typing import Any
 
 import torch
 import torch.distributed as dist
 from torch import nn
 
 from ..errors import LibraryError, UsageError
-from ..process import ENDED, Ending, command
+from ..process import (
+    HANGUPS,
+    JOB,
+    Ending,
+    Reply,
+    Tail,
+    command,
+    read,
+    short,
+    start,
+    write,
+    write_answer,
+    write_job,
+)
 from ..run import Runner, failure, ready
-from ..setting import How, Resolution, Setting
-from .process import check, ended, filled, short
-from .records import UNFINISHED, ProcessTiming
+from ..setting import How, Setting
+from .process import check, timing_of
+from .records import UNFINISHED, ProcessTiming, TimeOutcome
 from .sample import Clock, Stopwatch, stopwatch, time_calls
 from .telemetry import merged, watching
-from .worker import add_ceilings, left, surroundings
+from .worker import TimingJob, add_ceilings, surroundings
 
 # One rank of several, started by torchrun: `datbench.timing.ranks` tells it its job.
 #
@@ -45,31 +54,63 @@ from .worker import add_ceilings, left, surroundings
 # it decides follows from these two, so all ranks decide the same, and stop together.
 
 
-JOB = "DATBENCH_RANKS_JOB"
-"""The variable that names the file of the job."""
-
 STOP = "stop"
 """A file beside the job's: the samples that there are will do."""
 
 LEAST = 0.2
 """Of the budget, before an interval is trusted."""
 
+RESULT = "result.json"
 
-def work(job: dict[str, Any], stop: Path) -> dict[str, Any]:
-    """A rank's part; what it returns is the same on all ranks, but for its `environment`."""
-    given = dict(job["setting"])
-    how = How(**job["how"])
-    setting = Setting(Resolution(**given.pop("resolution")), **given)
-    device = _device(setting.device)
-    setting = replace(setting, device=str(device))
+
+@dataclass(frozen=True)
+class RankJob(TimingJob):
+    """What all ranks are to time together."""
+
+    timeout: float = math.inf  # seconds for the ranks to find each other
+    folder: str = ""  # what the ranks have in common
+
+
+@dataclass(frozen=True)
+class RankFailure:
+    """Why a rank gave no answer."""
+
+    rank: int
+    outcome: TimeOutcome
+    reason: str
+
+
+def work(job: RankJob) -> ProcessTiming | None:
+    """This rank's part; rank 0 answers for all."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the stop file is how it is told
+    folder, rank = Path(job.folder), os.environ["RANK"]
+    (folder / f"{rank}.pid").write_text(str(os.getpid()), encoding="utf-8")
+    try:
+        found = _measured(job, folder / STOP)
+    except (Exception, SystemExit) as error:
+        failed = RankFailure(int(rank), *failure(error, job.device.type == "cuda"))
+        write(folder / f"{rank}.failure.json", failed)
+        os._exit(1)
+    if rank != "0":
+        return None
+    if job.ceilings and found["outcome"] == "measured":  # the other ranks leave them to this one
+        write_answer(ProcessTiming(**{**found, "refused": {"ceilings": UNFINISHED}}))
+        add_ceilings(replace(job, setting=replace(job.setting, device=_device(job))), found)
+    return ProcessTiming(**found)
+
+
+def _measured(job: RankJob, stop: Path) -> dict[str, Any]:
+    """What is the same on all ranks, but for its `environment`."""
+    how = job.how
+    setting = replace(job.setting, device=_device(job))
+    device = torch.device(setting.device)
     torch.set_num_threads(_threads(how, device))
-    _join(device, how, job["timeout"])
+    _join(device, how, job.timeout)
     torch.manual_seed(0)
-    model = ready(job["model"], setting, how)
-    call, unused = _averaging(model, how, device)
+    call, unused = _averaging(ready(job.model, setting, how), how, device)
     compiling = _first_call(call, device) if how.compile else None
     clock = Shared(lambda: stop.exists())
-    budget = min(how.budget, clock.agreed(left(job)))
+    budget = min(how.budget, clock.agreed(job.left))
     own: list[float] = []
     with watching(device) as watch:
         timing = time_calls(
@@ -90,31 +131,31 @@ def work(job: dict[str, Any], stop: Path) -> dict[str, Any]:
     told: list[Any] = [None] * dist.get_world_size()
     dist.all_gather_object(told, (mine, telemetry), group=clock.group)
     medians, telemetries = zip(*told, strict=True)
+    distributed = {
+        "ranks": dist.get_world_size(),
+        "backend": dist.get_backend(),
+        "find_unused_parameters": unused,
+    }
     return {
         "outcome": "interrupted" if clock.stopped else "measured",
         "reason": "by Ctrl-C" if clock.stopped else None,
-        "timing": asdict(timing),
+        "timing": timing,
         "threads": torch.get_num_threads(),
         "compiling": compiling,
         "ranks": medians,
-        "telemetry": asdict(merged(telemetries)),
-        "environment": surroundings()
-        | {
-            "distributed": {
-                "ranks": dist.get_world_size(),
-                "backend": dist.get_backend(),
-                "find_unused_parameters": unused,
-            }
-        },
+        "refused": {},
+        "telemetry": merged(telemetries),
+        "environment": surroundings() | {"distributed": distributed},
     }
 
 
-def _device(name: str) -> torch.device:
-    if torch.device(name).type != "cuda":
-        return torch.device("cpu")
-    device = torch.device("cuda", int(os.environ["LOCAL_RANK"]))
-    torch.cuda.set_device(device)
-    return device
+def _device(job: RankJob) -> str:
+    """This rank's own GPU, which is the current one from here on; or the CPU."""
+    if job.device.type != "cuda":
+        return "cpu"
+    name = f"cuda:{os.environ['LOCAL_RANK']}"
+    torch.cuda.set_device(name)
+    return name
 
 
 def _threads(how: How, device: torch.device) -> int:
@@ -230,57 +271,6 @@ def slowest(bare: Stopwatch, own: list[float]) -> Stopwatch:
     return watch
 
 
-def _write(path: Path, answer: dict[str, Any]) -> None:
-    beside = path.with_suffix(".part")
-    beside.write_text(json.dumps(answer), encoding="utf-8")
-    beside.replace(path)
-
-
-def _end_with_standard_input() -> None:
-    """Torchrun hands our standard input on; it ends when the process that asked does."""
-    sys.stdin.buffer.read()
-    os._exit(1)
-
-
-def main() -> int:
-    """Set this process up, and do this rank's part."""
-    threading.Thread(target=_end_with_standard_input, daemon=True).start()
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the stop file is how it is told
-    warnings.simplefilter("ignore")
-    logging.disable(logging.CRITICAL)
-    path = Path(os.environ[JOB])
-    job = json.loads(path.read_text(encoding="utf-8"))
-    rank = os.environ["RANK"]
-    (path.parent / f"{rank}.pid").write_text(str(os.getpid()), encoding="utf-8")
-    try:
-        answer = work(job, path.parent / STOP)
-    except (Exception, SystemExit) as error:
-        on_gpu = torch.device(job["setting"]["device"]).type == "cuda"
-        outcome, reason = failure(error, on_gpu)
-        failed = {"rank": int(rank), "outcome": outcome, "reason": reason}
-        _write(path.parent / f"{rank}.failure.json", failed)
-        return 1
-    if rank == "0":
-        _finish(path.parent / "result.json", job, answer)
-    return 0
-
-
-def _finish(result: Path, job: dict[str, Any], answer: dict[str, Any]) -> None:
-    """Write rank 0's answer; then again with the ceilings, which the others leave to it."""
-    if not job.get("ceilings") or answer["outcome"] != "measured":
-        return _write(result, answer)
-    _write(result, answer | {UNFINISHED: ["ceilings"]})
-    given = dict(job["setting"])
-    setting = Setting(Resolution(**given.pop("resolution")), **given)
-    add_ceilings(answer, _device(setting.device), setting, How(**job["how"]), left(job))
-    return _write(result, answer)
-
-
-if __name__ == "__main__":
-    code = main()
-    sys.stdout.flush()
-    os._exit(code)  # no model's exit handlers, and no wait for the reading thread
-
 TIMEOUT = 600.0
 """Seconds for all ranks: their start, `import torch`, building, and the budget."""
 
@@ -293,9 +283,9 @@ FAREWELL = 5.0
 _ECHOES = ("Connection closed by peer", "Connection reset by peer", "DistNetworkError")
 """What gloo and the store say where the other side is gone."""
 
-LAUNCHER = "torch.distributed.run"
+LAUNCHER = "from torch.distributed.run import main; main()"
 
-WORKER = "datbench.timing.ranks"
+WORKER = "from datbench.process import serve; serve('datbench.timing.ranks:work')"
 
 
 def time_on_gpus(
@@ -321,21 +311,12 @@ def time_on_gpus(
     check_ranks(setting, how, gpus)
     check(setting, how)
     began = time.perf_counter()
-    job = {
-        "model": name,
-        "setting": asdict(setting),
-        "how": asdict(how),
-        "timeout": timeout,
-        "ceilings": ceilings,
-        "end": time.time() + timeout,
-    }
     with tempfile.TemporaryDirectory(prefix="datbench-") as folder:
+        end = time.time() + timeout
+        job = RankJob(name, setting, how, end, ceilings, timeout=timeout, folder=folder)
         here = Path(folder)
-        (here / "job.json").write_text(json.dumps(job), encoding="utf-8")
-        with (here / "errors").open("w+b") as errors:
-            code, interrupted = _run(here, gpus, timeout, errors)
-            errors.seek(0)
-            said = errors.read().decode(errors="replace")
+        write_job(here / "job.json", here / RESULT, job)
+        code, interrupted, said = _run(here, gpus, timeout)
         found = _outcome(here, code, said, setting, timeout)
     seconds = time.perf_counter() - began
     if interrupted:
@@ -379,32 +360,34 @@ def _check_torch(kind: str) -> None:
         raise LibraryError("this torch was built without NCCL, through which GPUs talk.")
 
 
-def _run(folder: Path, ranks: int, timeout: float, errors: IO[bytes]) -> tuple[int | None, bool]:
-    """Torchrun's exit code, None where it was out of time; and whether Ctrl-C was pressed.
+def _run(folder: Path, ranks: int, timeout: float) -> tuple[int | None, bool, str]:
+    """Torchrun's exit code, None where it was out of time; whether Ctrl-C was pressed; and what
+    was written to standard error.
 
     However this is left, no rank is.
     """
     # Its own way to start a module, like Python's, looks into the working directory first.
     options = ("--standalone", f"--nproc-per-node={ranks}", "--no-python")
-    process = subprocess.Popen(
+    process = start(
         [*command(LAUNCHER), *options, *command(WORKER)],
-        stdin=subprocess.PIPE,  # never written to: ranks inherit it and end with it
-        stdout=subprocess.DEVNULL,
-        stderr=errors,
-        env={**os.environ, JOB: str(folder / "job.json")},
-        start_new_session=os.name == "posix",  # Ctrl-C is ours alone
+        env={JOB: str(folder / "job.json")},
+        hangups=[each for each in HANGUPS if each != signal.SIGTERM],  # which torchrun sends
     )
+    said = Tail(process)
+    code, interrupted = None, False
     try:
-        return process.wait(timeout), False
+        code = process.wait(timeout)
     except subprocess.TimeoutExpired:
-        return None, False
+        pass
     except KeyboardInterrupt:
+        interrupted = True
         (folder / STOP).touch()
         with contextlib.suppress(subprocess.TimeoutExpired, KeyboardInterrupt):
             process.wait(PATIENCE)
-        return process.poll(), True
+        code = process.poll()
     finally:
         _end(process, folder)
+    return code, interrupted, said.text()
 
 
 def _end(process: subprocess.Popen[bytes], folder: Path) -> None:
@@ -429,26 +412,25 @@ def _outcome(
     folder: Path, code: int | None, said: str, setting: Setting, timeout: float
 ) -> ProcessTiming:
     """What the ranks left behind, as a value."""
-    result = folder / "result.json"
-    if result.exists():
-        answer: dict[str, Any] = json.loads(result.read_text(encoding="utf-8"))
-        if code != 0:
-            answer[ENDED] = str(Ending(code, _last(said)))
-        return replace(filled(answer, 0.0), ranks=tuple(answer["ranks"]))
-    failures = [json.loads(p.read_text("utf-8")) for p in sorted(folder.glob("*.failure.json"))]
+    if (folder / RESULT).exists():
+        ending = None if code == 0 else Ending(code, _last(said))
+        reply = Reply(read(folder / RESULT, ProcessTiming), ending)
+        return timing_of(reply, timeout, setting.device, 0.0)
+    failures = [read(path, RankFailure) for path in sorted(folder.glob("*.failure.json"))]
     # One rank's failure breaks the others' connections: the cause goes before what it caused.
-    failures.sort(key=lambda f: (f["outcome"] != "out of memory", _is_echo(f["reason"])))
+    failures.sort(key=lambda f: (f.outcome != "out of memory", _is_echo(f.reason)))
     death = _death(said)
     killed = death is not None and death[1] < 0
-    if failures and not (killed and _is_echo(failures[0]["reason"])):
+    if failures and not (killed and _is_echo(failures[0].reason)):
         first = failures[0]
-        return ProcessTiming(first["outcome"], short(f"rank {first['rank']}: {first['reason']}"))
+        return ProcessTiming(first.outcome, short(f"rank {first.rank}: {first.reason}"))
     last = _last(said)
     if code is not None and death is not None:
         rank, how = death
-        found = ended(Ending(how, "" if how < 0 else last), timeout, setting.device, 0.0)
-        return replace(found, reason=f"rank {rank}: {found.reason}")
-    return ended(Ending(code, last), timeout, setting.device, 0.0)
+        ending = Ending(how, "" if how < 0 else last)
+        outcome, reason = ending.outcome(timeout, setting.device)
+        return ProcessTiming(outcome, f"rank {rank}: {reason}")
+    return ProcessTiming(*Ending(code, last).outcome(timeout, setting.device))
 
 
 def _is_echo(reason: str) -> bool:

@@ -186,8 +186,8 @@ TimeOutcome = Literal["measured", "interrupted", "out of memory", "crashed", "ti
 WAITED = "the other side did not take its turns"
 """Why a process failed that was to take turns with another, which was not there or hung."""
 
-UNFINISHED = "unfinished"
-"""The entry of a worker's early answer that names what is still to come."""
+UNFINISHED = "the process did not finish it"
+"""Why an early answer of a process has no more."""
 
 
 @dataclass(frozen=True)

@@ -15,10 +15,10 @@ import os
 import select
 import threading
 import time
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection
 from contextlib import suppress
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from ..errors import MeasurementError
 from .records import WAITED
@@ -47,12 +47,19 @@ THREADS = Path("/proc/self/task")
 _GIVEN, _OVER = b".", b"e"
 
 
+@dataclass(frozen=True)
+class Pipes:
+    """One side's ends of the two pipes, as file descriptors."""
+
+    inward: int  # of the pipe that the other side writes
+    outward: int  # of the pipe that this side writes
+    begins: bool  # whether the first turn is this side's
+
+
 class Turns:
-    """One side's end of it.
+    """One side of it.
 
     Args:
-        inward, outward: file descriptors: of the pipe that the other writes, and of the other one.
-        begins: whether the first turn is this side's.
         warm: a call that is waited for. It begins a turn, untimed, unless a call takes longer than
             a turn: the other side has left the caches as it needed them.
         left: seconds that there still are.
@@ -62,9 +69,7 @@ class Turns:
 
     def __init__(
         self,
-        inward: int,
-        outward: int,
-        begins: bool,
+        pipes: Pipes,
         warm: Callable[[], object],
         left: Clock,
         clock: Clock = time.perf_counter,
@@ -72,8 +77,8 @@ class Turns:
         working: Callable[[], bool] | None = None,
     ) -> None:
         self.taken = 0
-        self._open = [inward, outward]
-        self._inward, self._outward, self._begins = inward, outward, begins
+        self._open = [pipes.inward, pipes.outward]
+        self._inward, self._outward, self._begins = pipes.inward, pipes.outward, pipes.begins
         self._warm, self._left, self._clock, self._busy = warm, left, clock, busy
         self._working = threads_at_work if working is None else working
         self._waited = 0.0
@@ -189,16 +194,6 @@ class Turns:
             return
         self._over = os.read(self._inward, 1) != _GIVEN
         self._waited += self._clock() - begin
-
-
-def of(job: Mapping[str, Any], warm: Callable[[], object], left: Clock) -> Turns | None:
-    """The side that a job is of, if it is to take turns at all."""
-    told = job.get("turns")
-    if told is None:
-        return None
-    turns = Turns(told["in"], told["out"], told["begins"], warm, left)
-    turns.keep_from_children()
-    return turns
 
 
 def threads_at_work() -> bool:

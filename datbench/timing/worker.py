@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import logging
+import math
 import os
 import signal
-import sys
 import time
-import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, replace
+from dataclasses import dataclass, replace
 from time import perf_counter
 from typing import Any
 
@@ -18,15 +16,14 @@ import torch
 
 from ..errors import one_line
 from ..machine import environment
-from ..process import PACKAGES, serve, write_answer
+from ..process import PACKAGES, write_answer
 from ..run import failure, ready
-from ..setting import How, Resolution, Setting
+from ..setting import How, Setting
 from .ceilings import ceilings
-from .records import UNFINISHED, Timing
+from .records import UNFINISHED, ProcessTiming, ProtocolTiming, Timing
 from .sample import time_calls
 from .telemetry import by_turns, watching
-from .turns import Turns, pin
-from .turns import of as taking_turns
+from .turns import Pipes, Turns, pin
 
 LEAST = 0.2
 """Of the budget, before an interval is trusted: clocks take a while to rise."""
@@ -52,28 +49,47 @@ class _OutOfTime(Exception):
     """The time that the process has is over."""
 
 
-def work(job: dict[str, Any]) -> dict[str, Any]:
-    """Time one model. Whatever it raises is an outcome, and what was finished is kept.
+@dataclass(frozen=True)
+class TimingJob:
+    """What a process is to time."""
 
-    Args:
-        job: ``model``, ``setting``, ``how``, ``ceilings`` (bool), ``protocols`` (names),
-            ``end`` (of the time that there is, seconds since the epoch), and ``result``, where the
-            samples are written as soon as they are there. Beside another process ``turns`` (its
-            pipes ``in`` and ``out``, and whether it ``begins``) and ``processors``.
-    """
-    given = dict(job["setting"])
-    setting = Setting(Resolution(**given.pop("resolution")), **given)
-    answer: dict[str, Any] = {"outcome": "measured", "reason": None}
+    model: str
+    setting: Setting
+    how: How
+    end: float = math.inf  # of the time that there is, in seconds since the epoch
+    ceilings: bool = False
+    protocols: tuple[str, ...] = ()
+    turns: Pipes | None = None  # to another process that takes turns with this one
+    processors: tuple[int, ...] = ()  # that it is bound to then
+
+    @property
+    def device(self) -> torch.device:
+        """The setting's."""
+        return torch.device(self.setting.device)
+
+    @property
+    def left(self) -> float:
+        """Seconds that are left to begin something in."""
+        return self.end - time.time() - MARGIN
+
+    @property
+    def after(self) -> tuple[str, ...]:
+        """What follows the samples."""
+        return (*self.protocols, *(["ceilings"] if self.ceilings else []))
+
+
+def work(job: TimingJob) -> ProcessTiming:
+    """Time one model. Whatever it raises is an outcome, and what was finished is kept."""
+    found: dict[str, Any] = {"outcome": "measured"}
     try:
-        _measure(job, setting, How(**job["how"]), answer)
+        _measure(job, found)
     except KeyboardInterrupt:
-        answer["outcome"] = "interrupted"
+        found["outcome"] = "interrupted"
     except (Exception, SystemExit) as error:
-        outcome, reason = failure(error, torch.device(setting.device).type == "cuda")
-        answer |= {"outcome": outcome, "reason": reason}
+        found["outcome"], found["reason"] = failure(error, job.device.type == "cuda")
     finally:
         signal.signal(signal.SIGINT, signal.SIG_IGN)  # nothing is left to be interrupted
-    return answer | {"environment": surroundings()}
+    return ProcessTiming(**found, environment=surroundings())
 
 
 def surroundings() -> dict[str, Any]:
@@ -81,70 +97,66 @@ def surroundings() -> dict[str, Any]:
     return environment() | {"datbench_from": str(PACKAGES)}
 
 
-def left(job: dict[str, Any]) -> float:
-    """Seconds that are left to begin something in."""
-    return float(job.get("end", float("inf"))) - time.time() - MARGIN
+def _measure(job: TimingJob, found: dict[str, Any]) -> None:
+    """Add what is found as it is known."""
+    if job.how.threads is not None:
+        torch.set_num_threads(job.how.threads)
+    found["threads"] = torch.get_num_threads()
+    found["refused"] = {}
+    _time(job, found)
+    if job.ceilings:  # last, when the model has left its memory: samples come first
+        add_ceilings(job, found)
 
 
-def _measure(job: dict[str, Any], setting: Setting, how: How, answer: dict[str, Any]) -> None:
-    """Add to the answer as things are known."""
-    if how.threads is not None:
-        torch.set_num_threads(how.threads)
-    answer["threads"] = torch.get_num_threads()
-    device = torch.device(setting.device)
-    _time(job, setting, how, device, answer)
-    if job.get("ceilings"):  # last, when the model has left its memory: samples come first
-        add_ceilings(answer, device, setting, how, left(job))
-
-
-def _time(
-    job: dict[str, Any], setting: Setting, how: How, device: torch.device, answer: dict[str, Any]
-) -> None:
+def _time(job: TimingJob, found: dict[str, Any]) -> None:
     torch.manual_seed(0)
-    call = ready(job["model"], setting, how)
-    if how.compile:
+    call = ready(job.model, job.setting, job.how)
+    if job.how.compile:
         begin = perf_counter()
         call()
-        _wait(device)
-        answer["compiling"] = perf_counter() - begin
-    with watching(device) as watch, _bound_to(job.get("processors", ())):
-        timing, turns = _sample(job, setting, how, call, watch.stamp)
-        answer["timing"] = asdict(timing)
-        told = watch.telemetry(timing)
-        answer["telemetry"] = asdict(told if turns is None else by_turns(told))
+        _wait(job.device)
+        found["compiling"] = perf_counter() - begin
+    with watching(job.device) as watch, _bound_to(job.processors):
+        timing, turns = _sample(job, call, watch.stamp)
+        telemetry = watch.telemetry(timing)
+    found["timing"] = timing
+    found["telemetry"] = telemetry if turns is None else by_turns(telemetry)
     if turns is not None:
-        answer |= {"turns": turns.taken, "restless": turns.restless}
-        answer["processors"] = job.get("processors", ())
+        found |= {
+            "turns": turns.taken,
+            "restless": turns.restless,
+            "processors": job.processors,
+        }
     if timing.stopped == "interrupted":
         raise KeyboardInterrupt
-    _keep(job, answer)
-    if job.get("protocols"):
-        _follow(job, setting, how, call, timing.median, answer)
+    if job.after:  # write the samples now: what comes after them may be cut off
+        cut = dict.fromkeys(job.after, UNFINISHED)
+        early = {**found, "refused": cut, "environment": surroundings()}
+        write_answer(ProcessTiming(**early))
+    for followed in _follow(job, call, timing.median, found["refused"]):
+        found["protocols"] = (*found.get("protocols", ()), followed)
 
 
 def _sample(
-    job: dict[str, Any],
-    setting: Setting,
-    how: How,
-    call: Callable[[], object],
-    stamp: Callable[[], None],
+    job: TimingJob, call: Callable[[], object], stamp: Callable[[], None]
 ) -> tuple[Timing, Turns | None]:
     """The samples, and the turns in which they were taken, if another process took turns too."""
-    device = torch.device(setting.device)
+    how, device = job.how, job.device
 
     def warm() -> None:
         call()
         _wait(device)
 
-    turns = taking_turns(job, warm, lambda: left(job))
+    turns = None if job.turns is None else Turns(job.turns, warm, lambda: job.left)
     if turns is None:
-        budget = min(how.budget, left(job))
+        budget = min(how.budget, job.left)
         width, clock, between = how.width, perf_counter, stamp
     else:
+        turns.keep_from_children()
         warm()  # the very first call takes longest, and both sides may do theirs at once
         turns.meet()
         # The other one needs as much. The budget is used up: of the two none may end early.
-        budget, width, clock = min(how.budget, HALF * left(job)), 0.0, turns.clock
+        budget, width, clock = min(how.budget, HALF * job.left), 0.0, turns.clock
 
         def between() -> None:
             stamp()
@@ -184,70 +196,55 @@ def _bound_to(processors: Sequence[int]) -> Iterator[None]:
         pin(before)
 
 
-def _keep(job: dict[str, Any], answer: dict[str, Any]) -> None:
-    """Write the samples now: what comes after them may be cut off."""
-    rest = [*job.get("protocols", ()), *(["ceilings"] if job.get("ceilings") else [])]
-    if rest and "result" in job:
-        write_answer(job, answer | {"environment": surroundings(), UNFINISHED: rest})
-
-
 def _follow(
-    job: dict[str, Any],
-    setting: Setting,
-    how: How,
-    call: Callable[[], object],
-    seconds: float,
-    answer: dict[str, Any],
-) -> None:
-    """Time the same calls as published protocols do, where they fit the row and the time left."""
+    job: TimingJob, call: Callable[[], object], seconds: float, refused: dict[str, str]
+) -> Iterator[ProtocolTiming]:
+    """Time the same calls as published protocols do, where they fit the row and the time left.
+
+    Args:
+        seconds: a call's, by the samples.
+        refused: gets the reasons why others do not.
+    """
     from .protocols import misfit, protocol_named, run_protocol
 
-    done = answer["protocols"] = []
-    refused = answer.setdefault("refused", {})
+    batch = job.setting.batch
     # What the ceilings need is theirs.
-    end = time.time() + left(job) - (_seconds(how) if job.get("ceilings") else 0.0)
+    end = time.time() + job.left - (_seconds(job.how) if job.ceilings else 0.0)
 
     def limited() -> object:
         if time.time() > end:
             raise _OutOfTime
         return call()
 
-    for name in job["protocols"]:
+    for name in job.protocols:
         protocol = protocol_named(name)
-        reason = misfit(protocol, setting.batch, how.mode)
-        if reason is None and protocol.duration(seconds) > end - time.time():
-            took = protocol.duration(seconds)
+        reason = misfit(protocol, batch, job.how.mode)
+        took = protocol.duration(seconds)
+        if reason is None and took > end - time.time():
             reason = f"{name} would take {took:.0f} s, more than --timeout leaves"
         if reason is not None:
             refused[name] = reason
             continue
-        row = setting.batch / seconds
         try:
-            found = run_protocol(limited, setting.device, protocol, setting.batch, row=row)
+            yield run_protocol(limited, job.setting.device, protocol, batch, row=batch / seconds)
         except _OutOfTime:
             refused[name] = f"{name} was slower than the samples; --timeout ended it"
         except (RuntimeError, MemoryError, ValueError) as error:  # the samples are good
             refused[name] = one_line(error)
-        else:
-            done.append(asdict(found))
 
 
-def add_ceilings(
-    answer: dict[str, Any], device: torch.device, setting: Setting, how: How, time_left: float
-) -> None:
+def add_ceilings(job: TimingJob, found: dict[str, Any]) -> None:
     """Measure the machine's ceilings with the threads that torch is set to, or say why not."""
-    seconds = min(_seconds(how), time_left)
+    seconds = min(_seconds(job.how), job.left)
     if seconds < CEILINGS_LEAST / 2:
-        answer.setdefault("refused", {})["ceilings"] = LATE
+        found["refused"]["ceilings"] = LATE
         return
-    if device.type == "cuda":
+    if job.device.type == "cuda":
         torch.cuda.empty_cache()
     try:
-        found = ceilings(device, getattr(torch, setting.dtype), seconds)
+        found["ceilings"] = ceilings(job.device, getattr(torch, job.setting.dtype), seconds)
     except (RuntimeError, MemoryError) as error:
-        answer.setdefault("refused", {})["ceilings"] = one_line(error)
-    else:
-        answer["ceilings"] = asdict(found)
+        found["refused"]["ceilings"] = one_line(error)
 
 
 def _seconds(how: How) -> float:
@@ -270,18 +267,3 @@ def flusher(device: torch.device) -> Callable[[], None]:
 def _wait(device: torch.device) -> None:
     if device.type == "cuda":
         torch.cuda.synchronize(device)
-
-
-def main() -> int:
-    """Set this process up, and do what it is asked."""
-    # A shell's background jobs ignore it, and so would their children.
-    signal.signal(signal.SIGINT, signal.default_int_handler)
-    warnings.simplefilter("ignore")
-    logging.disable(logging.CRITICAL)
-    return serve(work)
-
-
-if __name__ == "__main__":
-    code = main()
-    sys.stdout.flush()
-    os._exit(code)  # no model's exit handlers, and no wait for the reading thread

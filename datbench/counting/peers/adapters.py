@@ -7,23 +7,18 @@ module is the total less the modules' sum.
 from __future__ import annotations
 
 import io
-import logging
-import os
-import sys
 import time
-import warnings
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from importlib import import_module, metadata
-from pathlib import Path
 from typing import Any, Literal, TypeAlias
 
 from torch import Tensor, nn
 from torch.nn.modules.module import register_module_forward_hook, register_module_forward_pre_hook
 
 from ...errors import one_line
-from ...process import serve
-from ...setting import Resolution, Setting
+from ...machine import forget_peak, peak_resident, resident
+from ...setting import Setting
 
 Amount: TypeAlias = int | float
 """Floats only where the counter itself has them."""
@@ -238,96 +233,70 @@ def _whole(amount: float) -> Amount:
     return int(amount) if amount == int(amount) else amount
 
 
-# The process in which one counter counts one model: `python -m datbench.counting.peers.adapters`.
-#
-# How the job comes in and the answer goes out, `datbench.process` says.
+# The process in which one counter counts one model.
 
 
-def work(job: dict[str, Any]) -> dict[str, Any]:
+@dataclass(frozen=True)
+class PeerJob:
+    """What a counter is to count."""
+
+    peer: str
+    model: str
+    setting: Setting  # on the CPU: the other counters need values
+
+
+@dataclass(frozen=True)
+class PeerCount:
+    """What a counter said, and what that took."""
+
+    version: str
+    total: Amount
+    modules: Mapping[str, Amount] | None
+    seconds: float
+    peak_bytes: int | None
+    extra_bytes: int | None
+
+
+@dataclass(frozen=True)
+class Refusal:
+    """Why there is no count."""
+
+    reason: str
+
+
+PeerAnswer: TypeAlias = PeerCount | Refusal
+
+
+def work(job: PeerJob) -> PeerAnswer:
     """Do the job, or say in one line why it cannot be done."""
-    warnings.simplefilter("ignore")
-    logging.disable(logging.CRITICAL)
     try:
-        return run(job)
+        return counted(job)
     except (Exception, SystemExit) as error:
-        return {"reason": one_line(error)}
+        return Refusal(one_line(error))
 
 
-def run(job: Mapping[str, Any]) -> dict[str, Any]:
-    """Build the model, call the counter once, and say what it said and what that took.
-
-    Args:
-        job: ``peer``, ``model``, ``width``, ``height``, ``attention``, ``features``.
-    """
-    peer = PEERS[job["peer"]]
+def counted(job: PeerJob) -> PeerCount:
+    """Build the model, call the counter once, and say what it said and what that took."""
+    peer = PEERS[job.peer]
     import_module(peer.module)
     import torch
 
     from ...run import build_model, make_image
 
-    setting = Setting(
-        Resolution(job["width"], job["height"]),
-        device="cpu",
-        attention=job["attention"],
-        features=job["features"],
-    )
-    model, x = build_model(job["model"], setting), make_image(setting)
-    held, earlier = _reset_peak()
+    model, x = build_model(job.model, job.setting), make_image(job.setting)
+    earlier = peak_resident()
+    # Where the peak cannot be forgotten, a count that stays below it shows as nothing.
+    held = resident() if forget_peak() else earlier
     began = time.perf_counter()
     with torch.no_grad():
         tally = peer.count(model, x)
     seconds = time.perf_counter() - began
-    peak = _peak()
-    return {
-        "version": metadata.version(peer.package),
-        "total": tally.total,
-        "modules": tally.modules,
-        "seconds": seconds,
-        "peak_bytes": None if peak is None else max(peak, earlier or 0),
-        "extra_bytes": None if peak is None or held is None else max(0, peak - held),
-    }
-
-
-def _reset_peak() -> tuple[int | None, int | None]:
-    """What the process holds now and the most it ever held; forgets the latter where it can.
-
-    Linux keeps both, and forgets on request. Elsewhere the peak so far stands for both, so a
-    counting call that stays below it shows as nothing.
-    """
-    peak = _peak()
-    try:
-        Path("/proc/self/clear_refs").write_text("5")
-    except OSError:
-        return peak, peak
-    return _status("VmRSS") or peak, peak
-
-
-def _peak() -> int | None:
-    """The most memory that the process ever held; None where no one keeps that."""
-    found = _status("VmHWM")
-    if found is not None:
-        return found
-    try:
-        import resource
-    except ImportError:  # not on Windows
-        return None
-    most = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return most if sys.platform == "darwin" else most * 1024
-
-
-def _status(key: str) -> int | None:
-    """A line of /proc/self/status in bytes; None where there is no such thing."""
-    try:
-        with open("/proc/self/status", encoding="ascii") as lines:
-            for line in lines:
-                if line.startswith(f"{key}:"):
-                    return int(line.split()[1]) * 1024
-    except OSError:
-        pass
-    return None
-
-
-if __name__ == "__main__":
-    code = serve(work)
-    sys.stdout.flush()
-    os._exit(code)  # no counter's exit handlers, and no wait for the reading thread
+    peak = peak_resident()
+    return PeerCount(
+        version=metadata.version(peer.package),
+        total=tally.total,
+        modules=tally.modules,
+        seconds=seconds,
+        peak_bytes=None if peak is None else max(peak, earlier or 0),
+        extra_bytes=None if peak is None or held is None else max(0, peak - held),
+    )

@@ -22,14 +22,14 @@ from torch.utils._pytree import tree_leaves
 
 from ...models.declared import Declaration, observing
 from ...models.resolve import Spec
-from ...process import Ending, ask
+from ...process import ask
 from ...run import as_written, unchanged
 from ...setting import MULTIPLY_ADDS, Kind, Setting
 from ..conventions import CONVENTIONS, Convention
 from ..count import Count, below_autograd, count_anywhere
 from ..recorder import ModuleTracker, OperatorCall, Recorder
 from ..records import Chain, ExplainRow, PeerRow, PeerTerm, Term
-from .adapters import PEERS, Amount, Peer, Tally
+from .adapters import PEERS, Amount, Peer, PeerAnswer, PeerJob, Refusal, Tally
 from .solve import Row, Solution, solve
 
 # What our own count saw in each module, as columns of amounts by operator and kind of work.
@@ -540,7 +540,7 @@ def _unexplained(left: Mapping[str, Fraction]) -> list[PeerTerm]:
 # Counters, each in a process of its own.
 
 
-WORKER = "datbench.counting.peers.adapters"
+WORKER = "datbench.counting.peers.adapters:work"
 
 TIMEOUT = 300.0
 """Seconds that one counter may take, unless told."""
@@ -560,25 +560,30 @@ def peer_row(
     version = _version(peer)
     if not _importable(peer.module):
         return _without(peer, version, f"not installed; pip install {peer.package}")
-    answer = ask(WORKER, _job(peer, model, setting), timeout)
-    if isinstance(answer, Ending):
+    plain = Setting(
+        setting.resolution, device="cpu", attention=setting.attention, features=setting.features
+    )
+    reply = ask(WORKER, PeerJob(peer.name, model, plain), PeerAnswer, timeout)
+    found, ending = reply.answer, reply.ending
+    if found is None:
+        assert ending is not None
         late = f"did not finish in {timeout:g} s (--timeout)"
-        return _without(peer, version, late if answer.code is None else str(answer)[:LONGEST])
-    if "reason" in answer:
-        return _without(peer, version, answer["reason"][:LONGEST])
-    tally = Tally(answer["total"], answer["modules"])
+        return _without(peer, version, late if ending.code is None else str(ending)[:LONGEST])
+    if isinstance(found, Refusal):
+        return _without(peer, version, found.reason[:LONGEST])
+    tally = Tally(found.total, found.modules)
     ours = sum(module.multiply_adds for module in observed)
     theirs = macs(tally.total, peer.unit)
     return PeerRow(
         name=peer.name,
-        version=answer["version"],
+        version=found.version,
         unit=peer.unit,
         amount=tally.total,
         macs=number(theirs),
         difference=number(theirs - ours),
-        seconds=answer["seconds"],
-        peak_bytes=answer["peak_bytes"],
-        extra_bytes=answer["extra_bytes"],
+        seconds=found.seconds,
+        peak_bytes=found.peak_bytes,
+        extra_bytes=found.extra_bytes,
         terms=explain(observed, tally, peer.unit),
         reason=None,
     )
@@ -595,17 +600,6 @@ def peer_rows(
     return tuple(
         peer_row(peer, model, setting, observed, timeout) for peer in shown(list(PEERS.values()))
     )
-
-
-def _job(peer: Peer, model: str, setting: Setting) -> dict[str, Any]:
-    return {
-        "peer": peer.name,
-        "model": model,
-        "width": setting.resolution.width,
-        "height": setting.resolution.height,
-        "attention": setting.attention,
-        "features": setting.features,
-    }
 
 
 def _version(peer: Peer) -> str | None:
