@@ -9,12 +9,15 @@ import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from importlib import import_module, metadata
-from typing import Any
-
-import torch
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from . import __version__
 from .errors import LibraryError, UsageError
+from .units import printable
+
+if TYPE_CHECKING:
+    import torch
 
 PACKAGES = ("torch", "torchvision", "timm", "fvcore", "numpy", "pandas", "nvidia-ml-py")
 
@@ -52,14 +55,7 @@ def environment() -> dict[str, Any]:
 
 
 def _processor() -> str | None:
-    try:
-        with open("/proc/cpuinfo", encoding="utf-8") as lines:
-            for line in lines:
-                if line.startswith("model name"):
-                    return line.partition(":")[2].strip()
-    except OSError:
-        pass
-    return platform.processor() or None
+    return _proc("/proc/cpuinfo", "model name") or platform.processor() or None
 
 
 def _memory() -> int | None:
@@ -67,6 +63,55 @@ def _memory() -> int | None:
         return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     except (ValueError, OSError, AttributeError):
         return None
+
+
+def _proc(path: str, key: str) -> str | None:
+    """The first line of this key in a file of Linux's; None elsewhere."""
+    try:
+        with open(path, encoding="utf-8") as lines:
+            for line in lines:
+                name, _, value = line.partition(":")
+                if name.strip() == key:
+                    return value.strip()
+    except OSError:
+        pass
+    return None
+
+
+def proc_bytes(path: str, key: str) -> int | None:
+    """Bytes of a line such as ``MemAvailable:  1024 kB``; None where the system has none."""
+    value = _proc(path, key)
+    return None if value is None else int(value.split()[0]) * 1024
+
+
+# The memory of this process that lies in the machine's memory.
+
+
+def resident() -> int | None:
+    """Bytes; None where no one keeps it."""
+    return proc_bytes("/proc/self/status", "VmRSS")
+
+
+def peak_resident() -> int | None:
+    """The most bytes at any one time; None where no one keeps it."""
+    found = proc_bytes("/proc/self/status", "VmHWM")
+    if found is not None:
+        return found
+    try:
+        import resource
+    except ImportError:  # not on Windows
+        return None
+    most = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return most if sys.platform == "darwin" else most * 1024
+
+
+def forget_peak() -> bool:
+    """Let the peak begin anew; whether the system can (Linux does)."""
+    try:
+        Path("/proc/self/clear_refs").write_text("5")
+    except OSError:
+        return False
+    return True
 
 
 def _torch_settings() -> dict[str, Any]:
@@ -90,6 +135,111 @@ def _torch_settings() -> dict[str, Any]:
         "cuda": torch.version.cuda,
         "gpus": gpus,
     }
+
+
+# Whether a device is there.
+
+
+def check_device(name: str) -> torch.device:
+    """The device called `name`.
+
+    Raises:
+        UsageError: torch knows no such device, or this machine has none.
+    """
+    import torch
+
+    try:
+        device = torch.device(name)
+        torch.empty(0, device=device)
+    except (RuntimeError, AssertionError, ValueError, NotImplementedError) as error:
+        raise UsageError(
+            f"device {name!r} is not available here; use meta or cpu, or cuda where a GPU is."
+        ) from error
+    return device
+
+
+# NVML through nvidia-ml-py: starting it, and finding a GPU.
+#
+# The device is found by its UUID or its place on the bus. An index would not do: CUDA counts the
+# devices that CUDA_VISIBLE_DEVICES shows it, NVML counts them all.
+
+
+REMEDY = "pip install 'datbench[gpu]'"
+
+
+@dataclass(frozen=True)
+class Place:
+    """Which GPU."""
+
+    uuid: str | None  # as torch gives it, with or without a prefix
+    bus: str | None  # ``domain:bus:device.function``, in hexadecimal
+
+    @classmethod
+    def of(cls, properties: Any) -> Place:
+        """From torch's properties of a device; torch 2.6 has no place on the bus."""
+        uuid = getattr(properties, "uuid", None)
+        parts = [
+            getattr(properties, f"pci_{name}_id", None) for name in ("domain", "bus", "device")
+        ]
+        bus = None
+        if None not in parts:
+            domain, number, device = parts
+            bus = f"{domain:08x}:{number:02x}:{device:02x}.0"
+        return cls(None if uuid is None else str(uuid), bus)
+
+
+@contextlib.contextmanager
+def nvml(place: Place) -> Iterator[tuple[Any, Any]]:
+    """NVML at work: nvidia-ml-py's module pynvml, and its handle of a GPU.
+
+    Raises:
+        LibraryError: nvidia-ml-py is not installed, or NVML refuses, also in the block.
+    """
+    try:
+        library = import_module("pynvml")
+    except ImportError as error:
+        raise LibraryError(f"nvidia-ml-py is not installed; {REMEDY}.") from error
+    needed = ("NVMLError", "nvmlInit", "nvmlDeviceGetHandleByUUID")
+    if not all(hasattr(library, name) for name in needed):
+        raise LibraryError(f"the module pynvml is not nvidia-ml-py's; {REMEDY}.")
+    try:
+        library.nvmlInit()
+        try:
+            yield library, _handle(library, place)
+        finally:
+            with contextlib.suppress(library.NVMLError):
+                library.nvmlShutdown()
+    except library.NVMLError as error:
+        raise LibraryError(nvml_words(error)) from error
+
+
+def _handle(library: Any, place: Place) -> Any:
+    """The device, by whichever of its names NVML knows.
+
+    Torch's UUID has no prefix, and is the instance's where the GPU is divided (MIG).
+    """
+    lookups: list[tuple[Callable[[str], Any], str]] = []
+    if place.uuid is not None:
+        bare = place.uuid.removeprefix("GPU-").removeprefix("MIG-")
+        lookups += [(library.nvmlDeviceGetHandleByUUID, f"{p}-{bare}") for p in ("GPU", "MIG")]
+    if place.bus is not None:
+        lookups.append((library.nvmlDeviceGetHandleByPciBusId, place.bus))
+    refusal: Exception | None = None
+    for look_up, name in lookups:
+        try:
+            return look_up(name)
+        except library.NVMLError as error:
+            refusal = error
+    raise refusal if refusal is not None else library.NVMLError(library.NVML_ERROR_NOT_FOUND)
+
+
+def nvml_words(error: Exception) -> str:
+    """What NVML, or its library, says, on one line."""
+    text = " ".join(str(error).split()) or type(error).__name__
+    return printable(text if isinstance(error, LibraryError) else f"NVML: {text}")
+
+
+# Environments compared.
 
 
 HARDWARE = ("processor", "cpus", "usable_cpus", "cpu_capability", "gpus")
@@ -129,112 +279,6 @@ def short(value: Any) -> str:
         names = [str(v.get("name") if isinstance(v, dict) else v) for v in value]
         return ", ".join(names) or "none"
     return str(value)
-
-
-# Whether a device is there.
-
-
-def check_device(name: str) -> torch.device:
-    """The device called `name`.
-
-    Raises:
-        UsageError: torch knows no such device, or this machine has none.
-    """
-    try:
-        device = torch.device(name)
-        torch.empty(0, device=device)
-    except (RuntimeError, AssertionError, ValueError, NotImplementedError) as error:
-        raise UsageError(
-            f"device {name!r} is not available here; use meta or cpu, or cuda where a GPU is."
-        ) from error
-    return device
-
-
-# NVML through nvidia-ml-py: starting it, and finding a GPU.
-#
-# The device is found by its UUID or its place on the bus. An index would not do: CUDA counts the
-# devices that CUDA_VISIBLE_DEVICES shows it, NVML counts them all.
-
-
-REMEDY = "pip install 'datbench[gpu]'"
-
-
-@dataclass(frozen=True)
-class Place:
-    """Which GPU.
-
-    Args:
-        uuid: as torch gives it, with or without a prefix.
-        bus: ``domain:bus:device.function``, in hexadecimal.
-    """
-
-    uuid: str | None
-    bus: str | None
-
-    @classmethod
-    def of(cls, properties: Any) -> Place:
-        """From torch's properties of a device; torch 2.6 has no place on the bus."""
-        uuid = getattr(properties, "uuid", None)
-        parts = [
-            getattr(properties, f"pci_{name}_id", None) for name in ("domain", "bus", "device")
-        ]
-        bus = None
-        if None not in parts:
-            domain, number, device = parts
-            bus = f"{domain:08x}:{number:02x}:{device:02x}.0"
-        return cls(None if uuid is None else str(uuid), bus)
-
-
-def library() -> Any:
-    """The module pynvml.
-
-    Raises:
-        LibraryError: nvidia-ml-py is not installed, or is not what it should be.
-    """
-    try:
-        found = import_module("pynvml")
-    except ImportError as error:
-        raise LibraryError(f"nvidia-ml-py is not installed; {REMEDY}.") from error
-    needed = ("NVMLError", "nvmlInit", "nvmlDeviceGetHandleByUUID")
-    if not all(hasattr(found, name) for name in needed):
-        raise LibraryError(f"the module pynvml is not nvidia-ml-py's; {REMEDY}.")
-    return found
-
-
-@contextlib.contextmanager
-def started(library: Any) -> Iterator[None]:
-    """NVML at work; what it refuses when it is shut down does not matter."""
-    library.nvmlInit()
-    try:
-        yield
-    finally:
-        with contextlib.suppress(library.NVMLError):
-            library.nvmlShutdown()
-
-
-def handle(library: Any, place: Place) -> Any:
-    """The device, by whichever of its names NVML knows.
-
-    Torch's UUID has no prefix, and is the instance's where the GPU is divided (MIG).
-    """
-    lookups: list[tuple[Callable[[str], Any], str]] = []
-    if place.uuid is not None:
-        bare = place.uuid.removeprefix("GPU-").removeprefix("MIG-")
-        lookups += [(library.nvmlDeviceGetHandleByUUID, f"{p}-{bare}") for p in ("GPU", "MIG")]
-    if place.bus is not None:
-        lookups.append((library.nvmlDeviceGetHandleByPciBusId, place.bus))
-    refusal: Exception | None = None
-    for look_up, name in lookups:
-        try:
-            return look_up(name)
-        except library.NVMLError as error:
-            refusal = error
-    raise refusal if refusal is not None else library.NVMLError(library.NVML_ERROR_NOT_FOUND)
-
-
-def words(error: Exception) -> str:
-    """What NVML says, on one line."""
-    return " ".join(str(error).split()) or type(error).__name__
 
 
 def place_of(environment: Mapping[str, Any]) -> str:

@@ -314,13 +314,14 @@ class Tail:
 def write(path: Path, value: Any) -> None:
     """Write a value, whole or not at all."""
     beside = path.with_suffix(".part")
-    beside.write_text(json.dumps(_plain(value)), encoding="utf-8")
+    beside.write_text(json.dumps(packed(value)), encoding="utf-8")
     beside.replace(path)
 
 
 def read(path: Path, hint: type[T]) -> T:
-    """A value of this type. Fields that the type does not have are left out."""
-    return _valued(hint, json.loads(path.read_text(encoding="utf-8")))
+    """The value of this type that a file holds."""
+    found: T = unpacked(hint, json.loads(path.read_text(encoding="utf-8")))
+    return found
 
 
 def write_job(path: Path, result: Path, job: Any) -> None:
@@ -329,14 +330,16 @@ def write_job(path: Path, result: Path, job: Any) -> None:
 
 
 def _message(result: Path, job: Any) -> str:
-    return json.dumps({"result": str(result), "job": _plain(job)})
+    return json.dumps({"result": str(result), "job": packed(job)})
 
 
-def _plain(value: Any) -> Any:
+def packed(value: Any) -> Any:
+    """A dataclass as plain values."""
     return asdict(value) if is_dataclass(value) and not isinstance(value, type) else value
 
 
-def _valued(hint: Any, plain: Any) -> Any:
+def unpacked(hint: Any, plain: Any) -> Any:
+    """Plain values as this type. Fields that the type does not have are left out."""
     from pydantic import TypeAdapter
 
     return TypeAdapter(hint).validate_json(json.dumps(plain))
@@ -372,7 +375,7 @@ def serve(target: str) -> None:
     function: Callable[[Any], Any] = getattr(import_module(module), name)
     hints = get_type_hints(function)
     hints.pop("return", None)
-    write_answer(function(_valued(next(iter(hints.values()), Any), message["job"])))
+    write_answer(function(unpacked(next(iter(hints.values()), Any), message["job"])))
     sys.stdout.flush()
     os._exit(0)  # no model's exit handlers, and no wait for the reading thread
 
@@ -387,5 +390,6 @@ def write_answer(answer: Any) -> None:
 
 
 def _end_with_standard_input() -> None:
-    sys.stdin.buffer.read()
+    while os.read(sys.stdin.fileno(), 1 << 12):  # not through Python's stream, which has a lock
+        pass
     os._exit(1)

@@ -12,9 +12,16 @@ from typing import Any, Protocol, TypeVar, cast
 import torch
 from torch import Tensor, nn
 
-from .. import machine
 from ..errors import LibraryError, UsageError
-from ..machine import Place, check_device, environment, forget_peak, peak_resident, words
+from ..machine import (
+    Place,
+    check_device,
+    environment,
+    forget_peak,
+    nvml,
+    nvml_words,
+    peak_resident,
+)
 from ..models.resolve import Spec, resolve
 from ..process import ask, short
 from ..run import as_written, build_model, failure, iterate, make_image, optimizer_state, stepped
@@ -147,27 +154,22 @@ def process_memory(place: Place, pid: int, known: frozenset[int] = frozenset()) 
 
     Args:
         known: processes that are not counted as others.
-
-    Raises:
-        LibraryError: nvidia-ml-py is not installed, or is not what it should be.
     """
-    library = machine.library()
     try:
-        with machine.started(library):
-            return _read(library, place, pid, known)
-    except library.NVMLError as error:
-        return Process(None, f"NVML: {words(error)}")
+        with nvml(place) as (library, handle):
+            return _read(library, handle, pid, known)
+    except LibraryError as error:
+        return Process(None, str(error).rstrip("."))
 
 
-def _read(library: Any, place: Place, pid: int, known: frozenset[int]) -> Process:
+def _read(library: Any, handle: Any, pid: int, known: frozenset[int]) -> Process:
     driver = _or_none(library, library.nvmlSystemGetDriverVersion)
-    handle = machine.handle(library, place)
     memory = _or_none(library, lambda: library.nvmlDeviceGetMemoryInfo(handle))
     total, used = (None, None) if memory is None else (memory.total, memory.used)
     try:
         listed = _processes(library, handle)
     except library.NVMLError as error:
-        said = f"NVML does not list processes: {words(error)}"
+        said = nvml_words(error).replace("NVML:", "NVML does not list processes:", 1)
         return Process(None, said, None, driver, total, used)
     amount, reason = _own(listed, pid)
     others = len(set(listed) - {pid} - known)
@@ -249,7 +251,7 @@ class OnGpu:
         properties = cuda.get_device_properties(torch.device(device))
         self.place = Place.of(properties)
         # Before this process has a context: whoever is listed now is somebody else.
-        first = self._process(known=frozenset({os.getppid()}))
+        first = process_memory(self.place, os.getpid(), frozenset({os.getppid()}))
         self.others = first.others
         self.environment = GpuEnvironment(
             name=str(properties.name),
@@ -272,12 +274,6 @@ class OnGpu:
         layer.current_blas_handle()
         return here
 
-    def _process(self, known: frozenset[int] = frozenset()) -> Process:
-        try:
-            return process_memory(self.place, os.getpid(), known)
-        except LibraryError as error:
-            return Process(None, str(error).rstrip("."))
-
     def built(self) -> None:
         """Give back what building left in the cache."""
         self.cuda.synchronize()
@@ -297,7 +293,7 @@ class OnGpu:
         self.allocated = self.cuda.max_memory_allocated()
         self.reserved = self.cuda.max_memory_reserved()
         self.now = self.cuda.memory_reserved()
-        self.process = _plausible(self._process(), self.now)
+        self.process = _plausible(process_memory(self.place, os.getpid()), self.now)
 
     def figures(
         self, before: Mapping[Held, int], again: Callable[[], int]

@@ -91,9 +91,7 @@ def work(job: VerifyJob) -> Profiled:
     return profiled(model, make_image(job.setting), mode=job.mode, recipe=job.recipe)
 
 
-def profiled(
-    model: nn.Module, *inputs: Any, mode: MemoryMode, recipe: Recipe = PLAIN
-) -> Profiled:
+def profiled(model: nn.Module, *inputs: Any, mode: MemoryMode, recipe: Recipe = PLAIN) -> Profiled:
     """Run a model on the CPU under the profiler.
 
     Raises:

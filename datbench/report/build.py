@@ -2,13 +2,9 @@
 
 from __future__ import annotations
 
-import contextlib
 import gc
-import json
 import os
 import shutil
-import subprocess
-import sys
 import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -23,7 +19,8 @@ from ..errors import DatbenchError, UsageError
 from ..files import umask
 from ..gate.records import CountBaseline, MemoryBaseline
 from ..memory.records import MemoryRow, Timeline
-from ..process import command, serve
+from ..paper.records import Comparison
+from ..process import Asked, Question, asking
 from ..records import document, dumps, parse, plain, read_json
 from ..setting import PLAIN, MemoryMode, Recipe, Resolution, Setting
 from ..timing.pytest_benchmark import from_document, is_benchmark_file
@@ -31,7 +28,6 @@ from .records import COMPUTED, PartRole, ReportPart, Source
 
 if TYPE_CHECKING:
     from ..models.resolve import Spec
-    from ..paper.records import Comparison
     from ..paper.tables import TableData
     from .records import Content, Missing
 
@@ -92,14 +88,11 @@ def computed(
         done = compared([table for table in tables if table not in others])
         if apart is not None and idle is not None:
             idle(made.sources())
-        rows = apart.rows() if apart is not None else None
-        if rows is None:
+        found = apart.replies()[0].answer if apart is not None else None
+        if found is None:
             done |= compared(others)
         else:
-            done |= {
-                table.table: row
-                for table, row in zip(others, parse(document("table", rows, {})).rows, strict=True)
-            }
+            done |= {table.table: row for table, row in zip(others, found.rows, strict=True)}
     if tables:
         made.add("table", [done[table.table] for table in tables])
     failed = [Missing(f"{what}: {why}".rstrip(".")) for what, why in made.failed]
@@ -372,12 +365,12 @@ def _foreign(table: TableData) -> bool:
     return any(":" in build.model for row in table.rows for build in row.builds)
 
 
-def elsewhere(tables: Sequence[TableData]) -> AbstractContextManager[TablesElsewhere | None]:
+def elsewhere(tables: Sequence[TableData]) -> AbstractContextManager[Asked[Compared] | None]:
     """A process at these tables; none where there are none."""
     if not tables:
         return nullcontext()
-
-    return TablesElsewhere([table.table for table in tables])
+    job = FarTables(tuple(table.table for table in tables))
+    return asking([Question("datbench.report.build:compare_far", job)], Compared)
 
 
 def compared(tables: Sequence[TableData]) -> dict[str, Comparison]:
@@ -400,62 +393,23 @@ def compared(tables: Sequence[TableData]) -> dict[str, Comparison]:
 # The papers' tables in a process of their own, while the report's models are counted.
 
 
-class TablesElsewhere:
-    """A process that compares tables; however the block is left, it has ended."""
+@dataclass(frozen=True)
+class FarTables:
+    """Tables that another process is to compare, by name."""
 
-    def __init__(self, names: Sequence[str]) -> None:
-        self._folder = tempfile.TemporaryDirectory(prefix="datbench-")
-        self._result = Path(self._folder.name, "result.json")
-        self._process = subprocess.Popen(
-            command(__name__),  # whatever the working directory holds
-            stdin=subprocess.PIPE,
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.DEVNULL,
-            text=True,
-            start_new_session=os.name == "posix",  # Ctrl-C is ours alone
-        )
-        assert self._process.stdin is not None
-        with contextlib.suppress(BrokenPipeError):  # then there is no answer either
-            self._process.stdin.write(json.dumps({"tables": names, "result": str(self._result)}))
-            self._process.stdin.write("\n")
-            self._process.stdin.flush()
-
-    def __enter__(self) -> TablesElsewhere:
-        return self
-
-    def __exit__(self, *ignored: object) -> None:
-        assert self._process.stdin is not None
-        if self._process.poll() is None:
-            self._process.kill()
-            self._process.wait()
-        with contextlib.suppress(BrokenPipeError):
-            self._process.stdin.close()
-        self._folder.cleanup()
-
-    def rows(self) -> list[dict[str, Any]] | None:
-        """One row a table, as JSON has it; None where the process ended without an answer."""
-        self._process.wait()
-        if not self._result.exists():
-            return None
-        answer: dict[str, Any] = json.loads(self._result.read_text(encoding="utf-8"))
-        return list(answer["rows"])
+    names: tuple[str, ...]
 
 
-def work(job: dict[str, Any]) -> dict[str, Any]:
+@dataclass(frozen=True)
+class Compared:
+    """What it found, in the same order."""
+
+    rows: tuple[Comparison, ...]
+
+
+def compare_far(job: FarTables) -> Compared:
     """Compare the job's tables."""
-    from ..paper.tables import paper_table, paper_tables
-    from ..paper.verdicts import compare
-    from ..paper.workshop import Workshop
+    from ..paper.tables import paper_table
 
-    workshop, every = Workshop(), paper_tables()
-    tables = [paper_table(name) for name in job["tables"]]
-    rows = [
-        compare(table, [other for other in every if other is not table], workshop)
-        for table in tables
-    ]
-    return {"rows": document("table", rows, {})["rows"]}
-
-
-if __name__ == "__main__":
     gc.set_threshold(OBJECTS)
-    sys.exit(serve(work))
+    return Compared(tuple(compared([paper_table(name) for name in job.names]).values()))

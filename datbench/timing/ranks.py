@@ -81,7 +81,7 @@ class RankFailure:
 
 
 def work(job: RankJob) -> ProcessTiming | None:
-    """This rank's part; rank 0 answers for all."""
+    """Do one rank's part; rank 0 answers for all."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the stop file is how it is told
     folder, rank = Path(job.folder), os.environ["RANK"]
     (folder / f"{rank}.pid").write_text(str(os.getpid()), encoding="utf-8")
@@ -150,7 +150,7 @@ def _measured(job: RankJob, stop: Path) -> dict[str, Any]:
 
 
 def _device(job: RankJob) -> str:
-    """This rank's own GPU, which is the current one from here on; or the CPU."""
+    """The rank's own GPU, which is the current one from here on; or the CPU."""
     if job.device.type != "cuda":
         return "cpu"
     name = f"cuda:{os.environ['LOCAL_RANK']}"

@@ -18,8 +18,8 @@ from typing import Any, TypeAlias
 
 import torch
 
-from .. import machine, units
 from ..errors import LibraryError
+from ..machine import Place, nvml, nvml_words
 from .records import Telemetry, Timing
 from .sample import Clock
 
@@ -328,7 +328,7 @@ def watching(
     device: torch.device,
     interval: float = INTERVAL,
     *,
-    place: machine.Place | None = None,
+    place: Place | None = None,
     clock: Clock = time.perf_counter,
 ) -> Iterator[Watch]:
     """Ask the driver while the block runs. What it refuses is a reason, never an error.
@@ -343,16 +343,10 @@ def watching(
         return
     with contextlib.ExitStack() as stack:
         try:
-            where = place or machine.Place.of(torch.cuda.get_device_properties(device))
-            library = machine.library()
-            stack.enter_context(machine.started(library))
-            handle = machine.handle(library, where)
+            where = place or Place.of(torch.cuda.get_device_properties(device))
+            library, handle = stack.enter_context(nvml(where))
         except LibraryError as error:
             watch.reason = str(error).rstrip(".")
-        except (
-            Exception
-        ) as error:  # NVML's own class of error is the library's, which may be absent
-            watch.reason = _said(error)
         else:
             questions = Questions(library, handle, watch.missing, clock)
             stack.enter_context(watch._asking(questions.ask, interval))
@@ -400,7 +394,7 @@ class Questions:
             except Exception as error:  # whatever it is, it must not end the measurement
                 self._ways[what] = self._ways[what][1:]
                 if not self._ways[what]:
-                    self._missing[what] = _said(error)
+                    self._missing[what] = nvml_words(error)
         return None
 
 
@@ -414,8 +408,3 @@ def _of(library: Any, function: str, constant: str | None = None) -> Callable[[A
         return getattr(library, function)(handle, *arguments)
 
     return ask
-
-
-def _said(error: Exception) -> str:
-    text = machine.words(error)
-    return units.printable(text if isinstance(error, LibraryError) else f"NVML: {text}")

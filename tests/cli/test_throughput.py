@@ -11,10 +11,10 @@ from typing import Any
 
 import pytest
 
+from datbench.process import packed, unpacked
 from datbench.timing import rows
-from datbench.timing.process import filled
 from datbench.timing.records import ProcessTiming, latency
-from datbench.timing.worker import work
+from datbench.timing.worker import TimingJob, work
 
 from .runner import Run
 
@@ -62,16 +62,14 @@ def _here(_models: None, monkeypatch: pytest.MonkeyPatch) -> None:
     def time_in_process(
         name: str, setting: Any, how: Any, *, protocols: tuple[str, ...], **_: Any
     ) -> ProcessTiming:
-        from dataclasses import asdict
-
         before = signal.getsignal(signal.SIGINT)
-        job = {"model": name, "setting": asdict(setting), "how": asdict(how)}
         try:
-            answer = work({**job, "protocols": list(protocols), "end": float("inf")})
+            answer = work(TimingJob(name, setting, how, protocols=protocols))
         finally:
             signal.signal(signal.SIGINT, before)
             torch.set_num_threads(1)
-        return filled(json.loads(json.dumps(answer)), 1.0)
+        found: ProcessTiming = unpacked(ProcessTiming, json.loads(json.dumps(packed(answer))))
+        return found
 
     monkeypatch.setattr(rows, "time_in_process", time_in_process)
 
@@ -98,7 +96,7 @@ def test_a_row_from_a_fresh_process_with_the_machine_beside_it(run: Run) -> None
 @pytest.mark.usefixtures("_here")
 def test_the_jsons_raw_samples_give_its_percentiles(run: Run) -> None:
     (row,) = run("throughput", "my_nets:plain", *QUICK, "--format", "json", "--processes", "2").rows
-    timings = [filled(p, 1.0).timing for p in row["processes"]]
+    timings = [unpacked(ProcessTiming, process).timing for process in row["processes"]]
     again = latency([timing for timing in timings if timing is not None])
     assert [(one.percent, one.seconds) for one in again] == [
         (one["percent"], one["seconds"]) for one in row["latency"]

@@ -16,7 +16,7 @@ import torch
 from datbench import process
 from datbench.counting.count import build_for_count
 from datbench.counting.peers import explain
-from datbench.counting.peers.adapters import PEERS, Peer
+from datbench.counting.peers.adapters import PEERS, Peer, PeerJob
 from datbench.counting.peers.explain import Observed, observe
 from datbench.setting import Resolution, Setting
 
@@ -137,10 +137,10 @@ def test_an_interrupt_leaves_nothing_behind(sleeper: Path) -> None:
 def test_a_worker_ends_with_its_standard_input(tmp_path: Path) -> None:
     """Whoever started it may have been killed: then nobody waits for the answer."""
     large = dataclasses.replace(SETTING, resolution=Resolution(4096, 4096))
-    job = explain._job(PEERS["torch"], "dat_t", large) | {"result": str(tmp_path / "r.json")}
-    process = subprocess.Popen(
-        [sys.executable, "-m", "datbench.counting.peers.adapters"], stdin=subprocess.PIPE, text=True
-    )
-    process.communicate(json.dumps(job) + "\n", timeout=20)  # closes it
-    assert process.returncode == 1
+    job = process.packed(PeerJob("torch", "dat_t", large))
+    message = json.dumps({"job": job, "result": str(tmp_path / "r.json")})
+    program = process.command(f"from datbench.process import serve; serve({explain.WORKER!r})")
+    started = subprocess.Popen(program, stdin=subprocess.PIPE, text=True)
+    started.communicate(message + "\n", timeout=20)  # closes it
+    assert started.returncode == 1
     assert not (tmp_path / "r.json").exists()

@@ -83,10 +83,10 @@ def _both(
     model: nn.Module, shape: tuple[int, ...], mode: MemoryMode, recipe: Recipe = PLAIN
 ) -> tuple[float, float]:
     """Simulated over measured: at the peak, at the end."""
-    peak, at_end, _ = profiled(model, torch.zeros(shape), mode=mode, recipe=recipe)
+    found = profiled(model, torch.zeros(shape), mode=mode, recipe=recipe)
     image = torch.empty(shape, device="meta")
     trace = simulate(model.to("meta"), image, mode=mode, recipe=recipe)
-    return trace.peak.amount / peak, sum(trace.live(trace.end).values()) / at_end
+    return trace.peak.amount / found.peak, sum(trace.live(trace.end).values()) / found.at_end
 
 
 @pytest.mark.parametrize("mode", MEMORY_MODES)

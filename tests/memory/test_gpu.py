@@ -9,13 +9,14 @@ from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, TypeVar
 
 import fake_nvml
 import pytest
 import torch
 from torch import Tensor, nn
 
+from datbench import process
 from datbench.errors import UnknownNameError, UsageError
 from datbench.memory import device
 from datbench.memory.device import Cuda, measure_gpu
@@ -28,6 +29,8 @@ from datbench.setting import MemoryMode, Recipe, Resolution, Setting
 UUID = "12345678-aaaa-bbbb-cccc-1234567890ab"
 SETTING = Setting(Resolution(32, 32), batch=2, device="cpu")
 MIB = 1 << 20
+T = TypeVar("T")
+
 POSIX = pytest.mark.skipif(os.name != "posix", reason="signals and process groups are POSIX")
 
 MODELS = '''
@@ -161,12 +164,15 @@ def row(
     setting: Setting = SETTING,
 ) -> GpuRow:
     """What the parent makes of the worker's answer, which has been JSON in between."""
-    recipe = (recipe or Recipe()).of(mode)
-    job = {"model": model, "setting": asdict(setting), "mode": mode, "recipe": asdict(recipe)}
-    answer = json.loads(json.dumps(device.work(json.loads(json.dumps(job)), cuda)))
-    on_gpu = replace(setting, device="cuda")
-    blank = GpuRow(model, on_gpu, mode, recipe, "failed", None, None, (), None, None, 1.5)
-    return device._filled(blank, answer)
+    job = device.DeviceJob(model, setting, mode, (recipe or Recipe()).of(mode))
+    answer = sent(device.work(sent(job), cuda))
+    return replace(answer, setting=replace(setting, device="cuda"), seconds=1.5)
+
+
+def sent(value: T) -> T:
+    """As it arrives in the other process."""
+    found: T = process.unpacked(type(value), json.loads(json.dumps(process.packed(value))))
+    return found
 
 
 def amounts(of: GpuRow) -> dict[str, int | None]:
@@ -326,10 +332,10 @@ def test_out_of_memory_on_a_gpu(what: str, models: None, driver: fake_nvml.Gpu) 
 
 def test_the_machines_memory_is_not_the_gpus(models: None, driver: fake_nvml.Gpu) -> None:
     assert row(does("fills the machine"), FakeCuda()).outcome == "failed"
-    job = {"setting": asdict(SETTING), "mode": "train", "recipe": asdict(Recipe())}
-    assert device.work(job | {"model": does("fills the GPU")})["outcome"] == "failed"
-    machine = device.work(job | {"model": does("fills the machine")})
-    assert machine["outcome"] == "out of memory"
+    job = device.DeviceJob(does("fills the GPU"), SETTING, "train", Recipe())
+    assert device.work(job).outcome == "failed"
+    machine = device.work(replace(job, model=does("fills the machine")))
+    assert machine.outcome == "out of memory"
 
 
 def test_other_failures(models: None, driver: fake_nvml.Gpu) -> None:

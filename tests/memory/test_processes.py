@@ -4,7 +4,6 @@ import json
 import os
 import signal
 import subprocess
-import sys
 import time
 from pathlib import Path
 from typing import Any
@@ -17,14 +16,14 @@ POSIX = pytest.mark.skipif(os.name != "posix", reason="signals and process group
 
 WORKER = """
 import os, pathlib, subprocess, sys, time
-from datbench.process import serve, write_answer
+from datbench.process import write_answer
 
 def work(job):
     print("noise")
     if job["do"] == "answers":
         return {"twice": job["number"] * 2}
     if job["do"] == "keeps":
-        write_answer(job, {"early": 1})
+        write_answer({"early": 1})
         time.sleep(60)
     if job["do"] == "raises":
         raise ValueError("no")
@@ -33,10 +32,6 @@ def work(job):
     part.write_text(f"{os.getpid()} {child.pid}")
     part.rename(job["pids"])
     time.sleep(60)
-
-if __name__ == "__main__":
-    sys.stdout.flush()
-    os._exit(serve(work))
 """
 
 
@@ -44,7 +39,7 @@ if __name__ == "__main__":
 def worker(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
     (tmp_path / "a_worker.py").write_text(WORKER)
     monkeypatch.chdir(tmp_path)
-    return "a_worker"
+    return "a_worker:work"
 
 
 def gone(pid: int) -> bool:
@@ -61,19 +56,22 @@ def gone(pid: int) -> bool:
 
 
 def test_a_process_answers_or_its_ending_is_told(worker: str) -> None:
-    assert process.ask(worker, {"do": "answers", "number": 21}, 30) == {"twice": 42}
-    ending = process.ask(worker, {"do": "raises"}, 30)
+    answered = process.ask(worker, {"do": "answers", "number": 21}, dict, 30)
+    assert answered == process.Reply({"twice": 42})
+    ending = process.ask(worker, {"do": "raises"}, dict, 30).ending
     assert ending == process.Ending(1, "ValueError: no")
     assert str(ending) == "exit code 1: ValueError: no"
-    missing = process.ask("no_such_worker", {}, 30)
-    assert isinstance(missing, process.Ending)
-    assert missing.code == 1
+    missing = process.ask("no_such_worker:work", {}, dict, 30)
+    assert missing.answer is None
+    assert missing.ending is not None
+    assert missing.ending.code == 1
 
 
 @POSIX
 def test_an_early_answer_is_kept_and_says_how_its_process_ended(worker: str) -> None:
-    answer = process.ask(worker, {"do": "keeps"}, 2)
-    assert answer == {"early": 1, "ended": "out of time"}
+    reply = process.ask(worker, {"do": "keeps"}, dict, 2)
+    assert reply == process.Reply({"early": 1}, process.Ending(None, ""))
+    assert str(reply.ending) == "out of time"
 
 
 def test_another_datbench_in_the_working_directory_is_not_taken(
@@ -81,7 +79,8 @@ def test_another_datbench_in_the_working_directory_is_not_taken(
 ) -> None:
     (tmp_path / "datbench").mkdir()
     (tmp_path / "datbench" / "__init__.py").write_text("raise ImportError('the wrong one')")
-    assert process.ask(worker, {"do": "answers", "number": 21}, 30) == {"twice": 42}
+    reply = process.ask(worker, {"do": "answers", "number": 21}, dict, 30)
+    assert reply.answer == {"twice": 42}
 
 
 def test_endings_in_words() -> None:
@@ -94,8 +93,8 @@ def test_endings_in_words() -> None:
 @POSIX
 def test_a_time_limit_ends_a_process_and_its_children(worker: str, tmp_path: Path) -> None:
     pids = tmp_path / "pids"
-    ending = process.ask(worker, {"do": "sleeps", "pids": str(pids)}, 2)
-    assert ending == process.Ending(None, "")
+    reply = process.ask(worker, {"do": "sleeps", "pids": str(pids)}, dict, 2)
+    assert reply == process.Reply(None, process.Ending(None, ""))
     assert all(gone(int(pid)) for pid in pids.read_text().split())
 
 
@@ -112,7 +111,7 @@ def test_an_interrupt_leaves_nothing_behind(worker: str, tmp_path: Path) -> None
     signal.setitimer(signal.ITIMER_REAL, 0.2)
     try:
         with pytest.raises(KeyboardInterrupt):
-            process.ask(worker, {"do": "sleeps", "pids": str(pids)}, 30)
+            process.ask(worker, {"do": "sleeps", "pids": str(pids)}, dict, 30)
     finally:
         signal.setitimer(signal.ITIMER_REAL, 0)
         signal.signal(signal.SIGALRM, before)
@@ -121,10 +120,12 @@ def test_an_interrupt_leaves_nothing_behind(worker: str, tmp_path: Path) -> None
 
 def test_a_process_ends_with_its_standard_input(worker: str, tmp_path: Path) -> None:
     """Whoever started it may have been killed: then nobody waits for the answer."""
-    job = {"do": "sleeps", "pids": str(tmp_path / "pids"), "result": str(tmp_path / "r.json")}
-    process = subprocess.Popen([sys.executable, "-m", worker], stdin=subprocess.PIPE, text=True)
-    process.communicate(json.dumps(job) + "\n", timeout=20)  # closes it
-    assert process.returncode == 1
+    job = {"do": "sleeps", "pids": str(tmp_path / "pids")}
+    message = json.dumps({"job": job, "result": str(tmp_path / "r.json")})
+    program = process.command(f"from datbench.process import serve; serve({worker!r})")
+    started = subprocess.Popen(program, stdin=subprocess.PIPE, text=True)
+    started.communicate(message + "\n", timeout=20)  # closes it
+    assert started.returncode == 1
     assert not (tmp_path / "r.json").exists()
     if (tmp_path / "pids").exists():  # its child, which nobody asked for
         os.kill(int((tmp_path / "pids").read_text().split()[1]), signal.SIGKILL)

@@ -7,13 +7,13 @@ import sys
 import time
 from pathlib import Path
 
-JOB = "DATBENCH_RANKS_JOB"
+JOB = "DATBENCH_JOB"
 
 RANK = """
 import os, sys, time, signal
 from pathlib import Path
 signal.signal(signal.SIGTERM, signal.SIG_IGN)
-here = Path(os.environ["DATBENCH_RANKS_JOB"]).parent
+here = Path(os.environ["DATBENCH_JOB"]).parent
 (here / "0.pid").write_text(str(os.getpid()))
 Path(os.environ["TOLD"]).write_text(str(os.getpid()))
 while not (here / "stop").exists():
@@ -22,7 +22,9 @@ while not (here / "stop").exists():
 (here / "result.part").replace(here / "result.json")
 """
 
-if __name__ == "__main__":
+
+def main() -> None:
+    """Do as torchrun's own."""
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
     subprocess.Popen([sys.executable, "-c", RANK], start_new_session=True).wait()
     if os.environ.get("LINGERS") and not Path(os.environ[JOB]).with_name("result.json").exists():

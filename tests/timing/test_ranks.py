@@ -19,7 +19,7 @@ from datbench.errors import LibraryError, UsageError
 from datbench.setting import How, Resolution, Setting
 from datbench.timing import ranks
 from datbench.timing.ranks import time_on_gpus
-from datbench.timing.records import ProcessTiming
+from datbench.timing.records import UNFINISHED, ProcessTiming
 from datbench.timing.sample import time_calls
 
 HERE = Path(__file__).parent
@@ -109,7 +109,7 @@ ANSWER = {
 @pytest.fixture
 def fake(factories: None, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Path]:
     """A torchrun whose rank works until it is told to stop; the file gets the rank's process."""
-    monkeypatch.setattr(ranks, "LAUNCHER", "fake_torchrun")
+    monkeypatch.setattr(ranks, "LAUNCHER", "from fake_torchrun import main; main()")
     monkeypatch.setattr(ranks, "FAREWELL", 0.1)
     monkeypatch.setenv("TOLD", str(tmp_path / "pid"))
     monkeypatch.setenv("ANSWER", json.dumps(ANSWER))
@@ -139,7 +139,9 @@ def test_out_of_time(fake: Path, lingers: str, monkeypatch: pytest.MonkeyPatch) 
 
 
 def test_an_answer_outlives_its_process(tmp_path: Path) -> None:
-    (tmp_path / "result.json").write_text(json.dumps({**ANSWER, "unfinished": ["ceilings"]}))
+    (tmp_path / "result.json").write_text(
+        json.dumps({**ANSWER, "refused": {"ceilings": UNFINISHED}})
+    )
     found = ranks._outcome(tmp_path, None, "", ON_CPU, 60)
     assert found.outcome == "measured"
     assert found.refused == {"ceilings": "the process did not finish it (out of time)"}

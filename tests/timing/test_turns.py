@@ -17,10 +17,19 @@ from datbench.errors import MeasurementError, UsageError
 from datbench.process import Ending
 from datbench.setting import How, Resolution, Setting
 from datbench.timing import process
-from datbench.timing.process import ended, processors, time_pair
-from datbench.timing.records import WAITED, Side
+from datbench.timing.process import processors, time_pair
+from datbench.timing.records import WAITED, ProcessTiming, Side
 from datbench.timing.sample import time_calls
-from datbench.timing.turns import LEAST, REST_MOST, THREADS, TIRED, TURN, Turns, threads_at_work
+from datbench.timing.turns import (
+    LEAST,
+    REST_MOST,
+    THREADS,
+    TIRED,
+    TURN,
+    Pipes,
+    Turns,
+    threads_at_work,
+)
 
 from . import odd_models
 
@@ -69,7 +78,7 @@ def test_only_one_side_works_at_a_time_and_both_end_together() -> None:
             time.sleep(lengths[name])
             at_work.remove(name)
 
-        turns = Turns(inward, outward, begins, call, lambda: 20.0, working=lambda: False)
+        turns = Turns(Pipes(inward, outward, begins), call, lambda: 20.0, working=lambda: False)
         turns.meet()
         timing = time_calls(call, budget=0.5, width=0.0, clock=turns.clock, between=turns.sampled)
         turns.end()
@@ -98,9 +107,7 @@ def test_the_time_of_the_other_side_is_not_this_ones() -> None:
 
     (inward, outward), theirs = ends()
     turns = Turns(
-        inward,
-        outward,
-        True,
+        Pipes(inward, outward, True),
         lambda: passes(1),
         lambda: passes(10),
         lambda: now[0],
@@ -125,7 +132,7 @@ def test_it_rests_until_its_threads_do() -> None:
     working = iter([True, True, False])
     (inward, outward), (theirs_in, theirs_out) = ends()
     os.write(theirs_out, b"...")
-    turns = Turns(inward, outward, True, nothing, lambda: 9.0, working=lambda: next(working))
+    turns = Turns(Pipes(inward, outward, True), nothing, lambda: 9.0, working=lambda: next(working))
     turns.meet()
     time.sleep(TURN)
     for _ in range(LEAST):
@@ -168,7 +175,7 @@ def test_threads_that_never_rest_are_not_waited_for_for_ever(restless: bool) -> 
     (inward, outward), (theirs_in, theirs_out) = ends()
     os.write(theirs_out, b"......")
     busy = time.perf_counter if restless else lambda: 0.0
-    turns = Turns(inward, outward, True, nothing, lambda: 9.0, busy=busy, working=working)
+    turns = Turns(Pipes(inward, outward, True), nothing, lambda: 9.0, busy=busy, working=working)
     turns.meet()
     begin, own = time.perf_counter(), turns.clock()
     for turn in range(5):
@@ -192,7 +199,7 @@ def test_a_budget_of_one_call_leaves_the_other_side_its_own() -> None:
     samples: dict[str, int] = {}
 
     def side(name: str, inward: int, outward: int, begins: bool) -> None:
-        turns = Turns(inward, outward, begins, nothing, lambda: 20.0, working=lambda: False)
+        turns = Turns(Pipes(inward, outward, begins), nothing, lambda: 20.0, working=lambda: False)
         turns.meet()
         timing = time_calls(
             lambda: time.sleep(0.03), budget=0.01, clock=turns.clock, between=turns.sampled
@@ -212,7 +219,7 @@ def test_where_the_other_side_ends_or_crashes_this_one_ends_too(last: bytes) -> 
     os.write(theirs[1], b"." + last)
     for descriptor in theirs:
         os.close(descriptor)
-    turns = Turns(inward, outward, True, nothing, lambda: 9.0)
+    turns = Turns(Pipes(inward, outward, True), nothing, lambda: 9.0)
     turns._tell = lambda what: None  # type: ignore[method-assign]  # a pipe that is still there
     turns.meet()
     timing = time_calls(
@@ -232,7 +239,7 @@ def test_a_crash_before_the_first_turn_leaves_nothing_to_compare() -> None:
     (inward, outward), theirs = ends()
     for descriptor in theirs:
         os.close(descriptor)
-    turns = Turns(inward, outward, False, nothing, lambda: 9.0)
+    turns = Turns(Pipes(inward, outward, False), nothing, lambda: 9.0)
     with pytest.raises(MeasurementError, match=WAITED):
         turns.meet()
     turns.end()
@@ -241,7 +248,7 @@ def test_a_crash_before_the_first_turn_leaves_nothing_to_compare() -> None:
 def test_samples_outlive_a_side_that_hangs() -> None:
     (inward, outward), theirs = ends()
     os.write(theirs[1], b".")
-    turns = Turns(inward, outward, True, nothing, lambda: 0.05)
+    turns = Turns(Pipes(inward, outward, True), nothing, lambda: 0.05)
     turns.meet()
     timing = time_calls(
         lambda: time.sleep(0.012), budget=60.0, clock=turns.clock, between=turns.sampled
@@ -256,7 +263,7 @@ def test_pipes_that_are_gone_say_what_to_do() -> None:
     (inward, outward), theirs = ends()
     for descriptor in (inward, outward):
         os.close(descriptor)
-    turns = Turns(inward, outward, True, nothing, lambda: 9.0)
+    turns = Turns(Pipes(inward, outward, True), nothing, lambda: 9.0)
     with pytest.raises(MeasurementError, match=r"is gone \(Bad file descriptor\); use --one-at-a"):
         turns.meet()
     for descriptor in theirs:
@@ -265,7 +272,7 @@ def test_pipes_that_are_gone_say_what_to_do() -> None:
 
 def test_a_side_that_does_not_give_the_turn_back_is_not_waited_for_for_ever() -> None:
     (inward, outward), theirs = ends()
-    turns = Turns(inward, outward, True, nothing, lambda: 0.05)
+    turns = Turns(Pipes(inward, outward, True), nothing, lambda: 0.05)
     with pytest.raises(MeasurementError, match=WAITED):
         turns.meet()
     for descriptor in (inward, outward, *theirs):
@@ -346,10 +353,10 @@ def test_a_side_that_cannot_be_built_leaves_nothing_to_compare() -> None:
 
 
 def test_a_process_that_the_kernel_kills_may_be_one_of_two_too_many() -> None:
-    killed = ended(Ending(-9, ""), 60.0, "cpu", 1.0)
+    killed = ProcessTiming(*Ending(-9, "").outcome(60.0, "cpu"))
     said = "try a smaller batch; both sides were there at once: --one-at-a-time has one there"
     assert (process._explained(killed).reason or "").endswith(said)
-    left = ended(Ending(3, ""), 60.0, "cpu", 1.0)
+    left = ProcessTiming(*Ending(3, "").outcome(60.0, "cpu"))
     assert process._explained(left) == left
 
 
@@ -450,15 +457,15 @@ def test_a_machine_without_descriptors_is_no_wrong_interpreter(
 
 def test_a_version_that_knows_no_turns_is_refused(tmp_path: Path) -> None:
     """A datbench made up here, which times what it is told to and no more."""
-    package = tmp_path / "datbench" / "measure" / "throughput"
-    package.mkdir(parents=True)
-    for folder in (package, *package.parents[:2]):
-        (folder / "__init__.py").touch()
-    (package / "worker.py").write_text(
+    package = tmp_path / "datbench"
+    package.mkdir()
+    (package / "__init__.py").touch()
+    (package / "process.py").write_text(
         "import json, sys\n"
-        "job = json.loads(sys.stdin.readline())\n"
-        "answer = {'outcome': 'measured', 'reason': None}\n"
-        "open(job['result'], 'w').write(json.dumps(answer))\n"
+        "def serve(function):\n"
+        "    told = json.loads(sys.stdin.readline())\n"
+        "    answer = {'outcome': 'measured', 'reason': None}\n"
+        "    open(told['result'], 'w').write(json.dumps(answer))\n"
     )
     old = replace(odd("plain"), source=str(tmp_path))
     first, second = time_pair(old, old, 60.0)

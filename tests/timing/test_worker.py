@@ -3,9 +3,8 @@
 import json
 import os
 from collections.abc import Iterator
-from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import pytest
 import torch
@@ -14,12 +13,17 @@ from torch import nn
 from datbench import process as datbench_process
 from datbench import run
 from datbench.errors import UsageError
+from datbench.process import Ending, Reply
 from datbench.setting import How, Resolution, Setting
 from datbench.timing import process, worker
 from datbench.timing.process import check, check_compiler, time_in_process
 from datbench.timing.records import ProcessTiming
+from datbench.timing.turns import Pipes
+from datbench.timing.worker import TimingJob
 
 from . import odd_models
+
+T = TypeVar("T")
 
 ODD = "tests.timing.odd_models"
 SETTING = Setting(Resolution(32, 32), 2, device="cpu")
@@ -37,10 +41,19 @@ def _as_it_was() -> Iterator[None]:
     signal.signal(signal.SIGINT, before)
 
 
-def work(name: str, setting: Setting = SETTING, how: How = QUICK, **more: Any) -> dict[str, Any]:
-    job = {"model": f"{ODD}:{name}", "setting": asdict(setting), "how": asdict(how), **more}
-    found: dict[str, Any] = json.loads(json.dumps(worker.work(json.loads(json.dumps(job)))))
+def job_of(name: str, how: How = QUICK, **more: Any) -> TimingJob:
+    return TimingJob(f"{ODD}:{name}", SETTING, how, **more)
+
+
+def sent(value: T) -> T:
+    """As it arrives in the other process."""
+    plain = json.loads(json.dumps(datbench_process.packed(value)))
+    found: T = datbench_process.unpacked(type(value), plain)
     return found
+
+
+def work(name: str, how: How = QUICK, **more: Any) -> ProcessTiming:
+    return sent(worker.work(sent(job_of(name, how, **more))))
 
 
 # What is timed.
@@ -98,9 +111,8 @@ def test_dtype_mode_and_attention_reach_the_model() -> None:
 
 
 def test_a_measured_answer_has_samples_threads_and_environment() -> None:
-    answer = work("plain")
-    assert (answer["outcome"], answer["reason"]) == ("measured", None)
-    found = process.filled(answer, 1.0)
+    found = work("plain")
+    assert (found.outcome, found.reason) == ("measured", None)
     assert found.timing is not None
     assert found.timing.samples
     assert found.threads == found.environment["torch_threads"] == 1
@@ -120,13 +132,13 @@ def test_a_measured_answer_has_samples_threads_and_environment() -> None:
 )
 def test_what_a_model_raises_is_an_outcome(name: str, mode: Any, outcome: str, part: str) -> None:
     answer = work(name, how=How(mode=mode, budget=0.05))
-    assert answer["outcome"] == outcome
-    assert part in answer["reason"]
-    assert "timing" not in answer
+    assert answer.outcome == outcome
+    assert part in (answer.reason or "")
+    assert answer.timing is None
 
 
 def test_an_answer_of_a_newer_version_is_read_as_far_as_it_is_known() -> None:
-    answer = work("plain", protocols=["dat"])
+    answer = datbench_process.packed(work("plain", protocols=("dat",)))
     answer["ceilings"] = {
         "device": "cpu",
         "dtype": "float32",
@@ -137,23 +149,24 @@ def test_an_answer_of_a_newer_version_is_read_as_far_as_it_is_known() -> None:
         "copied": 4,
         "product": {"median": 1.0, "low": 1.0, "high": 1.0, "coverage": 0.5, "samples": 1},
     }
-    expected = process.filled(answer, 1.0)
+    expected = datbench_process.unpacked(ProcessTiming, answer)
     assert expected.ceilings is not None
     assert expected.ceilings.product is not None
     parts = (answer["timing"], answer["telemetry"], answer["ceilings"], *answer["protocols"])
     for part in (*parts, answer["ceilings"]["product"]):
         part["from_the_future"] = 1
-    assert process.filled(answer, 1.0) == expected
+    assert datbench_process.unpacked(ProcessTiming, answer) == expected
 
 
 @POSIX
 def test_ctrl_c_leaves_the_finished_samples() -> None:
     """The ninth call presses it: two calibrate the first sample's length at least."""
     answer = work("interrupts", how=How(budget=60.0, width=1e-9))
-    assert answer["outcome"] == "interrupted"
-    timing = answer["timing"]
-    assert timing["stopped"] == "interrupted"
-    assert len(timing["warmup"]) + len(timing["samples"]) == 8
+    assert answer.outcome == "interrupted"
+    timing = answer.timing
+    assert timing is not None
+    assert timing.stopped == "interrupted"
+    assert len(timing.warmup) + len(timing.samples) == 8
 
 
 @POSIX
@@ -163,7 +176,7 @@ def test_a_short_time_is_shared_with_the_other_side() -> None:
 
     (inward, theirs_out), (theirs_in, outward) = os.pipe(), os.pipe()
     os.write(theirs_out, 5000 * b".")
-    turns = {"in": inward, "out": outward, "begins": True}
+    turns = Pipes(inward, outward, begins=True)
     left = 4.0
     begin = time.perf_counter()
     answer = work(
@@ -172,9 +185,11 @@ def test_a_short_time_is_shared_with_the_other_side() -> None:
         turns=turns,
         end=time.time() + worker.MARGIN + left,
     )
-    assert (answer["outcome"], answer["timing"]["stopped"]) == ("measured", "timeout")
+    assert answer.timing is not None
+    assert (answer.outcome, answer.timing.stopped) == ("measured", "timeout")
     assert time.perf_counter() - begin < 0.75 * left + worker.MARGIN
-    assert answer["turns"] > 1
+    assert answer.turns is not None
+    assert answer.turns > 1
     assert os.read(theirs_in, 10_000).endswith(b".e")
     for descriptor in (theirs_in, theirs_out):
         os.close(descriptor)
@@ -183,23 +198,27 @@ def test_a_short_time_is_shared_with_the_other_side() -> None:
 def test_protocols_follow_where_they_fit() -> None:
     import time
 
-    late = work("plain", protocols=["dat", "swin", "mmdet"], end=time.time() + 60)
-    (found,) = late["protocols"]
-    assert (found["protocol"], found["warmup"], found["calls"]) == ("dat", 50, 30)
-    row = 2 / late["timing"]["median"]
-    assert found["difference"] == pytest.approx(found["images_per_second"] / row - 1)
-    assert late["refused"]["swin"] == "swin takes batches of 64"
-    early = work("plain", protocols=["dat"], end=time.time())
-    assert early["protocols"] == []
-    assert "--timeout" in early["refused"]["dat"]
+    late = work("plain", protocols=("dat", "swin", "mmdet"), end=time.time() + 60)
+    (found,) = late.protocols
+    assert (found.protocol, found.warmup, found.calls) == ("dat", 50, 30)
+    assert late.timing is not None
+    row = 2 / late.timing.median
+    assert found.difference == pytest.approx(found.images_per_second / row - 1)
+    assert late.refused["swin"] == "swin takes batches of 64"
+    early = work("plain", protocols=("dat",), end=time.time())
+    assert early.protocols == ()
+    assert "--timeout" in early.refused["dat"]
 
 
 def test_the_budget_ends_before_the_process_does() -> None:
     import time
 
     answer = work("plain", how=How(budget=60.0, width=1e-9), end=time.time() + 0.8)
-    assert (answer["outcome"], answer["timing"]["stopped"]) == ("measured", "timeout")
-    assert work("plain", end=time.time() + 60)["timing"]["stopped"] != "timeout"
+    assert answer.timing is not None
+    assert (answer.outcome, answer.timing.stopped) == ("measured", "timeout")
+    whole = work("plain", end=time.time() + 60).timing
+    assert whole is not None
+    assert whole.stopped != "timeout"
 
 
 def test_ceilings_that_would_come_too_late_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -207,27 +226,26 @@ def test_ceilings_that_would_come_too_late_are_refused(monkeypatch: pytest.Monke
 
     monkeypatch.setattr(worker, "ceilings", None)
     answer = work("plain", ceilings=True, end=time.time() + 0.8)
-    assert answer["outcome"] == "measured"
-    assert answer["refused"] == {"ceilings": "--timeout left no time for it"}
+    assert answer.outcome == "measured"
+    assert answer.refused == {"ceilings": "--timeout left no time for it"}
 
 
 def test_a_protocol_that_is_slower_than_the_samples_is_ended() -> None:
     import time
 
-    answer: dict[str, Any] = {}
-    job = {"protocols": ["dat"], "end": time.time() + worker.MARGIN + 0.2}
-    worker._follow(job, SETTING, QUICK, lambda: time.sleep(0.05), 1e-6, answer)
-    assert answer["protocols"] == []
-    assert answer["refused"]["dat"] == "dat was slower than the samples; --timeout ended it"
+    refused: dict[str, str] = {}
+    job = job_of("plain", protocols=("dat",), end=time.time() + worker.MARGIN + 0.2)
+    assert not list(worker._follow(job, lambda: time.sleep(0.05), 1e-6, refused))
+    assert refused["dat"] == "dat was slower than the samples; --timeout ended it"
 
 
 def test_a_protocol_that_fails_leaves_the_samples() -> None:
     def fails() -> None:
         raise RuntimeError("no\nmore")
 
-    answer: dict[str, Any] = {}
-    worker._follow({"protocols": ["dat"]}, SETTING, QUICK, fails, 1e-6, answer)
-    assert answer == {"protocols": [], "refused": {"dat": "RuntimeError: no more"}}
+    refused: dict[str, str] = {}
+    assert not list(worker._follow(job_of("plain", protocols=("dat",)), fails, 1e-6, refused))
+    assert refused == {"dat": "RuntimeError: no more"}
 
 
 # Processes.
@@ -278,11 +296,10 @@ def test_samples_outlive_what_comes_after_them(
         "import os\n"
         "from datbench.timing import worker\n"
         "worker.ceilings = lambda *_: os._exit(7)\n"
-        "if __name__ == '__main__':\n"
-        "    os._exit(worker.main())\n"
+        "work = worker.work\n"
     )
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(process, "WORKER", "a_short_life")
+    monkeypatch.setattr(process, "WORKER", "a_short_life:work")
     found = time_in_process("torch.nn:Flatten", SETTING, QUICK, ceilings=True)
     assert (found.outcome, found.ceilings) == ("measured", None)
     assert found.timing is not None
@@ -295,15 +312,15 @@ def test_another_checkout_and_another_interpreter_are_what_runs(
 ) -> None:
     """A datbench made up here; the working directory holds yet another, which is not taken."""
     for name in ("there", "here"):
-        package = tmp_path / name / "datbench" / "timing"
+        package = tmp_path / name / "datbench"
         package.mkdir(parents=True)
-        for folder in (package, *package.parents[:1]):
-            (folder / "__init__.py").touch()
-        (package / "worker.py").write_text(
+        (package / "__init__.py").touch()
+        (package / "process.py").write_text(
             "import json, sys\n"
-            "job = json.loads(sys.stdin.readline())\n"
-            f"answer = {{'outcome': 'failed', 'reason': {name!r}}}\n"
-            "open(job['result'], 'w').write(json.dumps(answer))\n"
+            "def serve(function):\n"
+            "    told = json.loads(sys.stdin.readline())\n"
+            f"    answer = {{'outcome': 'failed', 'reason': {name!r}}}\n"
+            "    open(told['result'], 'w').write(json.dumps(answer))\n"
         )
     monkeypatch.chdir(tmp_path / "here")
     found = time_in_process("dat_t", SETTING, QUICK, source=tmp_path / "there")
@@ -317,27 +334,20 @@ def test_ctrl_c_in_the_parent_is_an_outcome_with_what_the_worker_had(
 ) -> None:
     answer = work("plain")
 
-    def ends(error: BaseException) -> ProcessTiming:
-        def ask(*_: Any, **__: Any) -> Any:
-            raise error
-
-        monkeypatch.setattr(process, "ask", ask)
+    def ends(reply: Reply[ProcessTiming]) -> ProcessTiming:
+        monkeypatch.setattr(process, "ask", lambda *_, **__: reply)
         return time_in_process(f"{ODD}:plain", SETTING, QUICK)
 
-    kept = ends(datbench_process.Interrupted(answer))
+    kept = ends(Reply(answer, interrupted=True))
     assert (kept.outcome, kept.reason) == ("interrupted", "by Ctrl-C")
     assert kept.timing is not None
-    for error in (
-        datbench_process.Interrupted(datbench_process.Ending(-2, "")),
-        KeyboardInterrupt(),
-    ):
-        lost = ends(error)
+    for code in (-2, None):
+        lost = ends(Reply(None, Ending(code, ""), interrupted=True))
         assert (lost.outcome, lost.timing) == ("interrupted", None)
 
 
 WORKER = """
-import os, pathlib, time
-from datbench.process import serve
+import pathlib, time
 
 def work(job):
     try:
@@ -347,9 +357,6 @@ def work(job):
         if job["stubborn"]:
             time.sleep(60)
         return {"kept": 3}
-
-if __name__ == "__main__":
-    os._exit(serve(work))
 """
 
 
@@ -373,15 +380,17 @@ def test_a_process_with_patience_is_told_of_ctrl_c_and_answers(
     signal.setitimer(signal.ITIMER_REAL, 0.1)
     job = {"begun": str(begun), "stubborn": stubborn}
     try:
-        with pytest.raises(datbench_process.Interrupted) as raised:
-            datbench_process.ask("a_patient_worker", job, 30, patience=0.3 if stubborn else 10.0)
+        reply = datbench_process.ask(
+            "a_patient_worker:work", job, dict, 30, patience=0.3 if stubborn else 10.0
+        )
     finally:
         signal.setitimer(signal.ITIMER_REAL, 0)
         signal.signal(signal.SIGALRM, before)
+    assert reply.interrupted
     if stubborn:
-        assert raised.value.answer == datbench_process.Ending(None, "")
+        assert (reply.answer, reply.ending) == (None, Ending(None, ""))
     else:
-        assert raised.value.answer == {"kept": 3}
+        assert (reply.answer, reply.ending) == ({"kept": 3}, None)
 
 
 # What is refused.

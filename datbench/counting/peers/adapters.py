@@ -258,21 +258,19 @@ class PeerCount:
 
 
 @dataclass(frozen=True)
-class Refusal:
-    """Why there is no count."""
+class PeerAnswer:
+    """A count, or the reason why there is none."""
 
-    reason: str
-
-
-PeerAnswer: TypeAlias = PeerCount | Refusal
+    count: PeerCount | None
+    reason: str | None = None
 
 
 def work(job: PeerJob) -> PeerAnswer:
     """Do the job, or say in one line why it cannot be done."""
     try:
-        return counted(job)
+        return PeerAnswer(counted(job))
     except (Exception, SystemExit) as error:
-        return Refusal(one_line(error))
+        return PeerAnswer(None, one_line(error))
 
 
 def counted(job: PeerJob) -> PeerCount:

@@ -29,7 +29,7 @@ from ..conventions import CONVENTIONS, Convention
 from ..count import Count, below_autograd, count_anywhere
 from ..recorder import ModuleTracker, OperatorCall, Recorder
 from ..records import Chain, ExplainRow, PeerRow, PeerTerm, Term
-from .adapters import PEERS, Amount, Peer, PeerAnswer, PeerJob, Refusal, Tally
+from .adapters import PEERS, Amount, Peer, PeerAnswer, PeerJob, Tally
 from .solve import Row, Solution, solve
 
 # What our own count saw in each module, as columns of amounts by operator and kind of work.
@@ -564,13 +564,14 @@ def peer_row(
         setting.resolution, device="cpu", attention=setting.attention, features=setting.features
     )
     reply = ask(WORKER, PeerJob(peer.name, model, plain), PeerAnswer, timeout)
-    found, ending = reply.answer, reply.ending
-    if found is None:
-        assert ending is not None
+    if reply.answer is None:
+        ending = reply.ending
         late = f"did not finish in {timeout:g} s (--timeout)"
-        return _without(peer, version, late if ending.code is None else str(ending)[:LONGEST])
-    if isinstance(found, Refusal):
-        return _without(peer, version, found.reason[:LONGEST])
+        said = late if ending is None or ending.code is None else str(ending)
+        return _without(peer, version, said[:LONGEST])
+    found = reply.answer.count
+    if found is None:
+        return _without(peer, version, (reply.answer.reason or "")[:LONGEST])
     tally = Tally(found.total, found.modules)
     ours = sum(module.multiply_adds for module in observed)
     theirs = macs(tally.total, peer.unit)
