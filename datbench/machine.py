@@ -202,15 +202,22 @@ def nvml(place: Place) -> Iterator[tuple[Any, Any]]:
     needed = ("NVMLError", "nvmlInit", "nvmlDeviceGetHandleByUUID")
     if not all(hasattr(library, name) for name in needed):
         raise LibraryError(f"the module pynvml is not nvidia-ml-py's; {REMEDY}.")
-    try:
-        library.nvmlInit()
+    with contextlib.ExitStack() as stack:
         try:
-            yield library, _handle(library, place)
-        finally:
-            with contextlib.suppress(library.NVMLError):
-                library.nvmlShutdown()
-    except library.NVMLError as error:
-        raise LibraryError(nvml_words(error)) from error
+            library.nvmlInit()
+            stack.callback(_shut_down, library)
+            handle = _handle(library, place)
+        except Exception as error:  # NVML's, or the system's that finds no driver
+            raise LibraryError(nvml_words(error)) from error
+        try:
+            yield library, handle
+        except library.NVMLError as error:
+            raise LibraryError(nvml_words(error)) from error
+
+
+def _shut_down(library: Any) -> None:
+    with contextlib.suppress(library.NVMLError):
+        library.nvmlShutdown()
 
 
 def _handle(library: Any, place: Place) -> Any:
