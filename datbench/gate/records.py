@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import astuple, dataclass
 from typing import Any, Literal, TypeAlias, TypeVar
 
 from ..compare.records import ERRORS as COMPARE_ERRORS
@@ -103,10 +103,12 @@ What = Literal["count", "memory", "time"]
 
 WHATS: tuple[What, ...] = ("count", "memory", "time")
 
-Work = dict[str, dict[str, int]]
-"""By phase, the amounts of each kind of work unweighted, and the calls: ``{"forward": {...}}``."""
+Phase = Literal["forward", "backward"]
 
-PHASES = ("forward", "backward")
+PHASES: tuple[Phase, ...] = ("forward", "backward")
+
+Work = dict[Phase, dict[str, Count]]
+"""By phase, the amounts of each kind of work unweighted, and the calls: ``{"forward": {...}}``."""
 
 _DEVICE = re.compile(r"(meta|cpu|cuda|mps|xpu)(:[0-9]+)?")
 
@@ -119,35 +121,27 @@ class CountBaseline:
 
     model: str
     setting: Setting
-    params: int
-    frozen: int
-    buffers: int
-    totals: dict[str, dict[str, int]]  # by convention and phase, in the convention's unit
+    params: Count
+    frozen: Count
+    buffers: Count
+    totals: dict[str, dict[Phase, Count]]  # by convention and phase, in the convention's unit
     # shapes of parameters and buffers by name, such as ``96x3x4x4``; a parameter without gradient
     # is ``frozen``, and a buffer says so. Names are folded (`fold`).
     tensors: dict[str, str]
     # what each operator of each module does, as ``module operator``; those that compute nothing are
     # left out. Names are folded.
     operators: dict[str, Work]
-    unknown: dict[str, int]  # calls of operators without a rule
+    unknown: dict[str, Count]  # calls of operators without a rule
     what: Literal["count"] = "count"
 
     def __post_init__(self) -> None:
         _check_device(self.setting)
-        _check_whole("", {name: getattr(self, name) for name in ("params", "frozen", "buffers")})
         if not self.totals:
             raise FieldError("totals: no convention is there.")
-        for name, total in self.totals.items():
-            _check_phases(f"totals.{name}", total)
-            _check_whole(f"totals.{name}", total)
         for name, shape in unfold(self.tensors).items():
             if not _SHAPE.fullmatch(shape):
                 raise FieldError(f"tensors.{name}: {shape!r:.40} is no shape, such as 96x3x4x4.")
-        for place, work in unfold(self.operators).items():
-            _check_phases(f"operators.{place}", work)
-            for amounts in work.values():
-                _check_whole(f"operators.{place}", amounts)
-        _check_whole("unknown", self.unknown)
+        unfold(self.operators)
 
 
 @dataclass(frozen=True)
@@ -158,26 +152,21 @@ class MemoryBaseline:
     setting: Setting
     mode: MemoryMode
     # each category's whole and its part at the peak; None where the mode has none
-    lines: dict[str, dict[str, int | None]]
-    after_forward: int
-    at_end: int
-    peak: int
+    lines: dict[str, dict[str, Count | None]]
+    after_forward: Count
+    at_end: Count
+    peak: Count
     # what each operator of each module makes: tensors kept, bytes kept, bytes at the peak. Names
     # are folded.
-    parts: dict[str, dict[str, int]]
+    parts: dict[str, dict[str, Count]]
     recipe: Recipe = PLAIN
     what: Literal["memory"] = "memory"
 
     def __post_init__(self) -> None:
         _check_device(self.setting)
-        names = ("after_forward", "at_end", "peak")
-        _check_whole("", {name: getattr(self, name) for name in names})
         if not self.lines:
             raise FieldError("lines: no category is there.")
-        for category, line in self.lines.items():
-            _check_whole(f"lines.{category}", line)
-        for place, part in unfold(self.parts).items():
-            _check_whole(f"parts.{place}", part)
+        unfold(self.parts)
 
 
 @dataclass(frozen=True)
@@ -206,34 +195,19 @@ def _check_device(setting: Setting) -> None:
         raise FieldError(f"setting.device: {setting.device!r:.40} is none, such as cpu or cuda:0.")
 
 
-def _check_whole(path: str, values: Mapping[str, int | None]) -> None:
-    for name, value in values.items():
-        if value is not None and value < 0:
-            raise FieldError(f"{path}{'.' if path else ''}{name}: must not be negative.")
-
-
-def _check_phases(path: str, phases: Iterable[str]) -> None:
-    for phase in phases:
-        if phase not in PHASES:
-            raise FieldError(f"{path}: {phase!r:.40} is no phase; there are {', '.join(PHASES)}.")
-
-
 Baseline: TypeAlias = CountBaseline | MemoryBaseline | TimeBaseline
 
-Key: TypeAlias = tuple[Any, ...]
 
-
-def key(row: Baseline) -> Key:
+def key(row: Baseline) -> tuple[Any, ...]:
     """What a row is of. An exact row is the same on every device."""
     s = row.setting
-    common = (row.model, s.resolution.width, s.resolution.height, s.batch, s.dtype, s.attention)
+    size = (s.resolution.width, s.resolution.height)
+    common = (row.what, row.model, *size, s.batch, s.dtype, s.attention, s.features)
     if isinstance(row, CountBaseline):
-        return ("count", *common, s.features)
+        return common
     if isinstance(row, MemoryBaseline):
-        recipe = (row.recipe.optimizer, row.recipe.autocast, row.recipe.checkpointing)
-        return ("memory", *common, s.features, row.mode, *recipe)
-    how = tuple(sorted((name, str(value)) for name, value in row.how.items()))
-    return ("time", *common, s.features, s.device, how)
+        return (*common, row.mode, *astuple(row.recipe))
+    return (*common, s.device, tuple(sorted((name, str(how)) for name, how in row.how.items())))
 
 
 def order(row: Baseline) -> tuple[Any, ...]:

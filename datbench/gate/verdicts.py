@@ -21,6 +21,7 @@ from .records import (
     Direction,
     GateRow,
     MemoryBaseline,
+    Phase,
     TimeBaseline,
     Verdict,
     detail_of,
@@ -76,7 +77,7 @@ def _not_compared(row: GateRow, elsewhere: str) -> GateRow:
     return replace(row, verdict="missing", direction="", reason=reason)
 
 
-def _has(row: CountBaseline, phase: str) -> bool:
+def _has(row: CountBaseline, phase: Phase) -> bool:
     return any(phase in total for total in row.totals.values())
 
 
@@ -103,7 +104,7 @@ def _side(of_before: bool) -> str:
     return "the baseline" if of_before else "what is compared with it"
 
 
-def _works(row: CountBaseline, phases: Sequence[str]) -> Figures:
+def _works(row: CountBaseline, phases: Sequence[Phase]) -> Figures:
     """The work of each place in these phases."""
     found = {
         place: {
