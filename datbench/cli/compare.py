@@ -26,7 +26,7 @@ from ..compare.records import (
 from ..errors import CheckFailed, MeasurementError, UnknownNameError, UsageError
 from ..setting import ATTENTIONS, DTYPES, MAX_BATCH, TIME_MODES, How, Resolution, Setting
 from ..timing.records import Side
-from .options import ChannelsLast, Format, Out, OutputFormat, complete, default_device, one_of
+from .options import ChannelsLast, Format, Out, OutputFormat, default_device, one_of, option
 
 if TYPE_CHECKING:
     from ..compare.run import Step
@@ -177,122 +177,103 @@ def compare(
     ] = None,
     res: Annotated[
         str | None,
-        typer.Option(
-            metavar="WxH",
-            help="Input in pixels, width x height, or one number for a square; each model's own "
+        option(
+            "Input in pixels, width x height, or one number for a square; each model's own "
             "unless told.",
-            show_default=False,
+            default=False,
+            metavar="WxH",
         ),
     ] = None,
-    batch: Annotated[
-        str | None, typer.Option(metavar="N", help="Images in a batch.", show_default="1")
-    ] = None,
+    batch: Annotated[str | None, option("Images in a batch.", default="1", metavar="N")] = None,
     dtype: Annotated[
         str | None,
-        typer.Option(
-            help="float32, float64, bfloat16 or float16.",
-            autocompletion=complete(*DTYPES),
-            show_default="float32",
-        ),
+        option("float32, float64, bfloat16 or float16.", default="float32", names=DTYPES),
     ] = None,
     device: Annotated[
         str | None,
-        typer.Option(
-            help="cpu or cuda.",
-            autocompletion=complete("cpu", "cuda"),
-            show_default="cuda where a GPU is, else cpu",
-        ),
+        option("cpu or cuda.", default="cuda where a GPU is, else cpu", names=("cpu", "cuda")),
     ] = None,
     attention: Annotated[
-        str | None,
-        typer.Option(
-            help="eager or sdpa.", autocompletion=complete(*ATTENTIONS), show_default="eager"
-        ),
+        str | None, option("eager or sdpa.", default="eager", names=ATTENTIONS)
     ] = None,
     mode: Annotated[
-        str | None,
-        typer.Option(
-            help="infer or train.", autocompletion=complete(*TIME_MODES), show_default="infer"
-        ),
+        str | None, option("infer or train.", default="infer", names=TIME_MODES)
     ] = None,
     threads: Annotated[
         str | None,
-        typer.Option(
+        option(
+            "Of an operator on a CPU; a pair of processes is bound to as many processors.",
+            default="torch's own",
             metavar="N",
-            help="Of an operator on a CPU; a pair of processes is bound to as many processors.",
-            show_default="torch's own",
         ),
     ] = None,
-    compile: Annotated[bool, typer.Option("--compile", help="Through torch.compile.")] = False,
+    compile: Annotated[bool, option("Through torch.compile.", "--compile")] = False,
     channels_last: ChannelsLast = False,
     processes: Annotated[
         int | None,
-        typer.Option(
+        option(
+            "Fresh processes of each side; an even number.",
+            default=str(PROCESSES),
             min=2,
             max=MOST,
-            help="Fresh processes of each side; an even number.",
-            show_default=str(PROCESSES),
         ),
     ] = None,
     max_processes: Annotated[
         int | None,
-        typer.Option(
+        option(
+            "Double them up to so many of each side while the verdict is ambiguous.",
+            default=f"{EXTENDED}, or --processes where that is more",
             min=2,
             max=MOST,
-            help="Double them up to so many of each side while the verdict is ambiguous.",
-            show_default=f"{EXTENDED}, or --processes where that is more",
         ),
     ] = None,
     budget: Annotated[
         float | None,
-        typer.Option(
-            help="Seconds of timing in a process, warm-up included.", show_default=f"{BUDGET}"
-        ),
+        option("Seconds of timing in a process, warm-up included.", default=f"{BUDGET}"),
     ] = None,
     timeout: Annotated[
         float | None,
-        typer.Option(
-            help="Seconds that a pair of processes may take, its start included; with "
+        option(
+            "Seconds that a pair of processes may take, its start included; with "
             "--one-at-a-time, a process.",
-            show_default=f"{TIMEOUT:g}; {TIMEOUT_COMPILED:g} where a side is compiled",
+            default=f"{TIMEOUT:g}; {TIMEOUT_COMPILED:g} where a side is compiled",
         ),
     ] = None,
     floor: Annotated[
-        float, typer.Option(help="Percent by which speeds may differ and still be the same.")
+        float, option("Percent by which speeds may differ and still be the same.")
     ] = 100 * FLOOR,
     level: Annotated[
-        float, typer.Option(help="Of the interval: 0.98 allows one false regression in a hundred.")
+        float, option("Of the interval: 0.98 allows one false regression in a hundred.")
     ] = LEVEL,
     seed: Annotated[
         int | None,
-        typer.Option(
+        option(
+            "Of the coins that order each round ABBA or BAAB.",
+            default="a new one each time",
             min=0,
-            help="Of the coins that order each round ABBA or BAAB.",
-            show_default="a new one each time",
         ),
     ] = None,
     aa: Annotated[
         int,
-        typer.Option(
+        option(
+            "First compare A with itself N times: how often this set-up sees what is not "
+            "there, and how small a difference it can see.",
             "--aa",
             metavar="N",
             min=0,
             max=1000,
-            help="First compare A with itself N times: how often this set-up sees what is not "
-            "there, and how small a difference it can see.",
         ),
     ] = 0,
     one_at_a_time: Annotated[
         bool,
-        typer.Option(
-            "--one-at-a-time",
-            help="One process after the other, in place of two at once that take turns: for models "
+        option(
+            "One process after the other, in place of two at once that take turns: for models "
             "that do not fit a device together, and a datbench that knows no turns.",
+            "--one-at-a-time",
         ),
     ] = False,
     across_machines: Annotated[
-        bool,
-        typer.Option("--across-machines", help="Compare files from different machines anyway."),
+        bool, option("Compare files from different machines anyway.", "--across-machines")
     ] = False,
     format: OutputFormat = None,
     out: Out = None,

@@ -18,9 +18,9 @@ from .options import (
     Out,
     OutputFormat,
     Resolutions,
-    complete,
     complete_models,
     one_of,
+    option,
     resolutions,
     specs,
 )
@@ -43,13 +43,10 @@ def gate(
     ] = None,
     baseline: Annotated[
         Path | None,
-        typer.Option(
-            "--baseline", metavar="FILE", readable=False, help="What to compare with, or to write."
-        ),
+        option("What to compare with, or to write.", "--baseline", metavar="FILE", readable=False),
     ] = None,
     update: Annotated[
-        bool,
-        typer.Option("--update", help="Write the baseline anew, and say what changed in it."),
+        bool, option("Write the baseline anew, and say what changed in it.", "--update")
     ] = False,
     models: Annotated[
         list[str] | None,
@@ -63,60 +60,48 @@ def gate(
     ] = None,
     remove: Annotated[
         list[str] | None,
-        typer.Option(
+        option(
+            "With --update: leave this model out; may be repeated.",
             "--remove",
+            default=False,
             metavar="NAME",
-            help="With --update: leave this model out; may be repeated.",
-            show_default=False,
         ),
     ] = None,
     res: Resolutions = None,
     batch: Annotated[
-        int | None,
-        typer.Option(help="With --models: images in a batch.", min=1, show_default="1"),
+        int | None, option("With --models: images in a batch.", default="1", min=1)
     ] = None,
     backward: Annotated[
         bool | None,
-        typer.Option(
-            "--backward/--forward", help="With --models: what to count.", show_default="backward"
-        ),
+        option("With --models: what to count.", "--backward/--forward", default="backward"),
     ] = None,
     features: Annotated[
-        bool,
-        typer.Option("--features", help="With --models: four feature maps with a norm, no head."),
+        bool, option("With --models: four feature maps with a norm, no head.", "--features")
     ] = False,
     memory_batch: Annotated[
         int | None,
-        typer.Option(
-            "--memory-batch",
-            help="With --models: simulate the memory of this batch too.",
-            min=1,
-            show_default=False,
-        ),
+        option("With --models: simulate the memory of this batch too.", default=False, min=1),
     ] = None,
     memory_mode: Annotated[
         str | None,
-        typer.Option(
-            "--memory-mode",
-            help="With --memory-batch: inference, train-forward, train or step.",
-            autocompletion=complete(*MEMORY_MODES),
-            show_default="train-forward",
+        option(
+            "With --memory-batch: inference, train-forward, train or step.",
+            default="train-forward",
+            names=MEMORY_MODES,
         ),
     ] = None,
     time: Annotated[
-        bool,
-        typer.Option("--time", help="Measure the baseline's times again, in fresh processes."),
+        bool, option("Measure the baseline's times again, in fresh processes.", "--time")
     ] = False,
     allow_fewer: Annotated[
-        bool,
-        typer.Option("--allow-fewer", help="Let pass what became fewer MACs, elements or bytes."),
+        bool, option("Let pass what became fewer MACs, elements or bytes.", "--allow-fewer")
     ] = False,
     summary: Annotated[
         bool | None,
-        typer.Option(
+        option(
+            "Append markdown to the job summary of GitHub Actions.",
             "--summary/--no-summary",
-            help="Append markdown to the job summary of GitHub Actions.",
-            show_default="where there is one",
+            default="where there is one",
         ),
     ] = None,
     format: OutputFormat = None,

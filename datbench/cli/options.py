@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from enum import Enum
 from pathlib import Path
-from typing import Annotated, TypeVar
+from typing import Annotated, Any, TypeVar
 
 import typer
 
@@ -31,6 +31,20 @@ class Format(str, Enum):
 def complete(*names: str) -> Callable[[str], list[str]]:
     """Shell completion of an option that takes one of `names`."""
     return lambda incomplete: [name for name in names if name.startswith(incomplete)]
+
+
+def option(
+    help: str, *flags: str, default: str | bool = True, names: Sequence[str] = (), **more: Any
+) -> Any:
+    """An option of a command.
+
+    Args:
+        flags: its spellings, where they are not its parameter's name.
+        default: what the help says of it; False for nothing, True for the value itself.
+        names: values that the shell completes.
+    """
+    completion = complete(*names) if names else None
+    return typer.Option(*flags, help=help, show_default=default, autocompletion=completion, **more)
 
 
 def complete_models(incomplete: str) -> list[tuple[str, str]]:

@@ -6,8 +6,6 @@ import math
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
-import typer
-
 from ..errors import MeasurementError, UnknownNameError, UsageError
 from ..setting import ATTENTIONS, MAX_BATCH, TIME_MODES, How, Setting
 from .options import (
@@ -21,9 +19,9 @@ from .options import (
     Out,
     Resolutions,
     With,
-    complete,
     default_device,
     one_of,
+    option,
     resolutions,
     specs,
 )
@@ -48,84 +46,68 @@ def throughput(
     res: Resolutions = None,
     batch: Annotated[
         str | None,
-        typer.Option(
-            metavar="N,N,...",
-            help="Images in a batch, one row each.",
-            show_default="1, or the protocol's",
+        option(
+            "Images in a batch, one row each.", default="1, or the protocol's", metavar="N,N,..."
         ),
     ] = None,
     mode: Mode = "infer",
     device: Annotated[
-        str | None,
-        typer.Option(help="cpu or cuda.", show_default="cuda where a GPU is, else cpu"),
+        str | None, option("cpu or cuda.", default="cuda where a GPU is, else cpu")
     ] = None,
     dtype: Dtype = "float32",
     attention: AttentionName = "eager",
     compiled: Annotated[
-        bool,
-        typer.Option("--compile", help="Through torch.compile; compiling is in no sample."),
+        bool, option("Through torch.compile; compiling is in no sample.", "--compile")
     ] = False,
     channels_last: ChannelsLast = False,
     threads: Annotated[
         int | None,
-        typer.Option(
-            help="Threads of an operator on a CPU.", min=1, max=4096, show_default="torch's"
-        ),
+        option("Threads of an operator on a CPU.", default="torch's", min=1, max=4096),
     ] = None,
     processes: Annotated[
         int,
-        typer.Option(
-            help="Fresh processes for each row; from two the interval is of processes, from six "
+        option(
+            "Fresh processes for each row; from two the interval is of processes, from six "
             "it is one of 95 %.",
             min=1,
             max=1000,
         ),
     ] = 1,
     budget: Annotated[
-        float, typer.Option(help="Seconds of timing in each process, its warm-up included.")
+        float, option("Seconds of timing in each process, its warm-up included.")
     ] = 5.0,
     width: Annotated[
         float,
-        typer.Option(
-            help="Stop when the median's 95 % interval is narrower than this many percent of it."
-        ),
+        option("Stop when the median's 95 % interval is narrower than this many percent of it."),
     ] = 2.0,
     flush: Annotated[
-        bool,
-        typer.Option("--flush-l2", help="Evict the GPU's level-2 cache before every sample."),
+        bool, option("Evict the GPU's level-2 cache before every sample.", "--flush-l2")
     ] = False,
     protocol: Annotated[
         list[str] | None,
-        typer.Option(
-            help=f"Also time as it is published: {KNOWN_PROTOCOLS}; may be repeated.",
-            show_default=False,
-        ),
+        option(f"Also time as it is published: {KNOWN_PROTOCOLS}; may be repeated.", default=False),
     ] = None,
     gpus: Annotated[
         int,
-        typer.Option(
-            help="Run on so many at once, through torchrun; the slowest counts. On a CPU, "
-            "processes.",
+        option(
+            "Run on so many at once, through torchrun; the slowest counts. On a CPU, processes.",
             min=1,
             max=1024,
         ),
     ] = 1,
     timeout: Annotated[
         float | None,
-        typer.Option(
-            help="Seconds that one process may take in all.",
-            show_default="300; 1800 with --compile",
-        ),
+        option("Seconds that one process may take in all.", default="300; 1800 with --compile"),
     ] = None,
     format: Annotated[
         str | None,
-        typer.Option(
-            "--format",
-            metavar=f"[{'|'.join(FORMATS)}]",
-            help="How to write the result; a table unless told, or what the suffix of --out says. "
+        option(
+            "How to write the result; a table unless told, or what the suffix of --out says. "
             "pytest-benchmark is what `pytest-benchmark compare` reads.",
-            autocompletion=complete(*FORMATS),
-            show_default=False,
+            "--format",
+            default=False,
+            names=FORMATS,
+            metavar=f"[{'|'.join(FORMATS)}]",
         ),
     ] = None,
     out: Out = None,
