@@ -33,158 +33,52 @@ or the sum of the calls' own."""
 class Protocol:
     """A fixed warm-up, a fixed number of calls, their mean.
 
-    Args:
-        source: the file that does so, with its commit.
-        warmup, calls: calls before the clock starts, and timed ones.
-        batch: None where the command line or the configuration sets it.
-        mode: a forward without gradients, or a step of training.
-        precision: what the file asks of the arithmetic; the row's own setting is what runs.
-        note: what else the published script does; this loop does none of it.
+    docs/protocols.md says what else the published scripts do; this loop does none of it.
     """
 
     name: str
-    title: str
-    source: str
-    warmup: int
-    calls: int
-    batch: int | None
+    warmup: int  # calls before the clock starts
+    calls: int  # timed ones
+    batch: int | None  # None where the command line or the configuration sets it
     waits: Waits
     sums: Sums
-    precision: str
-    note: str
-    mode: TimeMode = "infer"
+    mode: TimeMode = "infer"  # a forward without gradients, or a step of training
+
+    @property
+    def source(self) -> str:
+        """The file that does so, with its commit."""
+        repository, commit, path = _SOURCES[self.name.removesuffix("-train")].split()
+        return f"https://github.com/{repository}/blob/{commit}/{path}"
 
     def duration(self, seconds: float) -> float:
         """Of the whole protocol, in seconds, where a call takes `seconds`."""
         return (self.warmup + self.calls) * seconds
 
 
-def _github(repository: str, commit: str, path: str) -> str:
-    return f"https://github.com/{repository}/blob/{commit}/{path}"
-
-
-_TIMM = _github(
-    "huggingface/pytorch-image-models", "066e490605ba1d3666861096163246c885603469", "benchmark.py"
-)
+_SOURCES = {
+    "swin": "microsoft/Swin-Transformer 00f28005ee4ee750d48a31de241cdfaf03252879 main.py",
+    "dat": "LeapLabTHU/DAT 2624e9caf4199c19e3fb25a43be1805dc0a1a6dd main.py",
+    "timm": "huggingface/pytorch-image-models 066e490605ba1d3666861096163246c885603469 "
+    "benchmark.py",
+    "tome": "facebookresearch/ToMe 207459add92fa95888f1a2647864b66a2c446700 tome/utils.py",
+    "pycls": "facebookresearch/pycls 0288df1d757163a4994f44a8dd75c392e4a7a288 "
+    "pycls/core/benchmark.py",
+    "mmdet": "open-mmlab/mmdetection 0a07b26e04eedf8250183b742822424ed44189b6 "
+    "tools/analysis_tools/benchmark.py",
+    "deformable-detr": "fundamentalvision/Deformable-DETR 48092c507c9db61da4cd4ffda819da757d349a82 "
+    "benchmark.py",
+}
+"""Repository, commit and file of each."""
 
 _ALL = (
-    Protocol(
-        "swin",
-        "Swin, main.py --throughput",
-        _github(
-            "microsoft/Swin-Transformer", "00f28005ee4ee750d48a31de241cdfaf03252879", "main.py"
-        ),
-        warmup=50,
-        calls=30,
-        batch=64,
-        waits="around",
-        sums="loop",
-        precision="float32; no autocast in the loop",
-        note="the batch is get_started.md's; one batch of validation images; cuDNN's search is on; "
-        "the model is wrapped in DistributedDataParallel",
-    ),
-    Protocol(
-        "dat",
-        "DAT, main.py --throughput",
-        _github("LeapLabTHU/DAT", "2624e9caf4199c19e3fb25a43be1805dc0a1a6dd", "main.py"),
-        warmup=50,
-        calls=30,
-        batch=None,
-        waits="around",
-        sums="loop",
-        precision="float32 with TF32 allowed in matrix products and in cuDNN",
-        note="Swin's loop; one batch of validation images; cuDNN's search is on; the model is "
-        "wrapped in DistributedDataParallel, its batch norms synchronised",
-    ),
-    Protocol(
-        "timm",
-        "timm, benchmark.py --bench inference",
-        _TIMM,
-        warmup=10,
-        calls=40,
-        batch=256,
-        waits="each",
-        sums="loop",
-        precision="float32, unless --precision or --amp asks for another",
-        note="the default numbers; random images; cuDNN's search is on",
-    ),
-    Protocol(
-        "timm-train",
-        "timm, benchmark.py --bench train",
-        _TIMM,
-        warmup=10,
-        calls=40,
-        batch=256,
-        waits="each",
-        sums="loop",
-        precision="float32, unless --precision or --amp asks for another",
-        note="the default numbers; cross entropy with random labels; SGD",
-        mode="train",
-    ),
-    Protocol(
-        "tome",
-        "ToMe, tome.utils.benchmark",
-        _github(
-            "facebookresearch/ToMe", "207459add92fa95888f1a2647864b66a2c446700", "tome/utils.py"
-        ),
-        warmup=10,
-        calls=30,
-        batch=64,
-        waits="around, late",
-        sums="loop",
-        precision="float32, unless use_fp16 asks for autocast",
-        note="the default numbers: 40 runs, of which the first quarter is thrown away",
-    ),
-    Protocol(
-        "pycls",
-        "pycls (RegNet), compute_time_eval",
-        _github(
-            "facebookresearch/pycls",
-            "0288df1d757163a4994f44a8dd75c392e4a7a288",
-            "pycls/core/benchmark.py",
-        ),
-        warmup=3,
-        calls=30,
-        batch=None,
-        waits="each",
-        sums="calls",
-        precision="float32",
-        note="the numbers are the defaults of PREC_TIME in pycls/core/config.py; images of zeros",
-    ),
-    Protocol(
-        "mmdet",
-        "MMDetection, tools/analysis_tools/benchmark.py",
-        _github(
-            "open-mmlab/mmdetection",
-            "0a07b26e04eedf8250183b742822424ed44189b6",
-            "tools/analysis_tools/benchmark.py",
-        ),
-        warmup=5,
-        calls=1995,
-        batch=1,
-        waits="each",
-        sums="calls",
-        precision="float32, unless the configuration has fp16",
-        note="2,000 images of the test set, the first five untimed; a whole detector with its "
-        "post-processing; sizes change from image to image",
-    ),
-    Protocol(
-        "deformable-detr",
-        "Deformable DETR, benchmark.py",
-        _github(
-            "fundamentalvision/Deformable-DETR",
-            "48092c507c9db61da4cd4ffda819da757d349a82",
-            "benchmark.py",
-        ),
-        warmup=5,
-        calls=295,
-        batch=1,
-        waits="each",
-        sums="calls",
-        precision="float32",
-        note="300 runs on the first image of the validation set, the first five untimed; a whole "
-        "detector",
-    ),
+    Protocol("swin", warmup=50, calls=30, batch=64, waits="around", sums="loop"),
+    Protocol("dat", warmup=50, calls=30, batch=None, waits="around", sums="loop"),
+    Protocol("timm", warmup=10, calls=40, batch=256, waits="each", sums="loop"),
+    Protocol("timm-train", warmup=10, calls=40, batch=256, waits="each", sums="loop", mode="train"),
+    Protocol("tome", warmup=10, calls=30, batch=64, waits="around, late", sums="loop"),
+    Protocol("pycls", warmup=3, calls=30, batch=None, waits="each", sums="calls"),
+    Protocol("mmdet", warmup=5, calls=1995, batch=1, waits="each", sums="calls"),
+    Protocol("deformable-detr", warmup=5, calls=295, batch=1, waits="each", sums="calls"),
 )
 
 PROTOCOLS: Mapping[str, Protocol] = MappingProxyType({known.name: known for known in _ALL})
@@ -245,7 +139,7 @@ def run_protocol(
 
     Args:
         run: one call of a batch of `batch` images, in the protocol's mode.
-        wait: for the device; torch's unless a test brings its own.
+        wait: for the device. Default: as torch does it.
         row: images a second of the rigorous figure, in this process at this batch.
 
     Raises:
