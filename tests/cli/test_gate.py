@@ -5,6 +5,9 @@ import io
 import json
 import random
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +22,9 @@ from datbench.gate.files import public, read_baseline
 from datbench.gate.records import CountBaseline
 from datbench.gate.verdicts import judged
 from datbench.models.dat import REGISTRY
-from datbench.setting import Kind, Resolution, Setting
+from datbench.records import document, dumps
+from datbench.setting import How, Kind, Resolution, Setting
+from datbench.timing.records import ProcessTiming, ThroughputRow, Timing
 
 from .runner import Run
 
@@ -83,6 +88,15 @@ def baseline(run: Run, net: Any) -> str:
     text = run("gate", "--baseline", "b.json", "--update", *added).text
     assert text.startswith("b.json: 2 new, 0 changed, 0 removed, 0 the same")
     return "b.json"
+
+
+@contextmanager
+def edited(path: str) -> Iterator[dict[str, Any]]:
+    """A JSON file's content, written back as it is left."""
+    content = json.loads(Path(path).read_text())
+    yield content
+    text = json.dumps(content)
+    Path(path).write_text(text)
 
 
 def _code(run: Run, *arguments: str, code: int) -> tuple[str, str]:
@@ -217,17 +231,15 @@ def test_a_model_that_is_gone_is_missing(run: Run, baseline: str, net: Any) -> N
 
 
 def test_other_versions_are_said(run: Run, baseline: str) -> None:
-    content = json.loads(Path(baseline).read_text())
-    content["environment"] |= {"torch": "1.0.0+x", "timm": "0.0.1"}
-    row = content["rows"][0]
-    row["totals"]["fvcore"]["backward"] += 1  # as another autograd may do
-    Path(baseline).write_text(json.dumps(content))
+    with edited(baseline) as content:
+        content["environment"] |= {"torch": "1.0.0+x", "timm": "0.0.1"}
+        content["rows"][0]["totals"]["fvcore"]["backward"] += 1  # as another autograd may do
     done = run("gate", "--baseline", baseline)
     assert done.code == 3
     assert f"The baseline is of torch 1.0.0+x, this is {torch.__version__}." in done.out
     assert "The baseline is of timm 0.0.1, this is " in done.out
-    row["totals"]["fvcore"]["forward"] += 1
-    Path(baseline).write_text(json.dumps(content))
+    with edited(baseline) as content:
+        content["rows"][0]["totals"]["fvcore"]["forward"] += 1
     _, line = _code(run, "--baseline", baseline, code=1)
     assert "fvcore MACs forward 24" in line  # of totals alone too
 
@@ -244,17 +256,15 @@ def test_other_versions_are_said(run: Run, baseline: str) -> None:
 def test_a_row_that_was_edited_is_refused(
     run: Run, baseline: str, change: dict[str, Any], said: str
 ) -> None:
-    content = json.loads(Path(baseline).read_text())
-    content["rows"][0] |= change
-    Path(baseline).write_text(json.dumps(content))
+    with edited(baseline) as content:
+        content["rows"][0] |= change
     assert said in run("gate", "--baseline", baseline).complaint()
     assert said.rpartition("row 1: ")[2].rstrip(".") in run("results", "validate", baseline).err
 
 
 def test_a_convention_that_is_gone_is_missing(run: Run, baseline: str) -> None:
-    content = json.loads(Path(baseline).read_text())
-    del content["rows"][0]["totals"]["fvcore"]
-    Path(baseline).write_text(json.dumps(content))
+    with edited(baseline) as content:
+        del content["rows"][0]["totals"]["fvcore"]
     _, line = _code(run, "--baseline", baseline, code=3)
     assert "fvcore forward, fvcore backward: in what is compared with it alone" in line
 
@@ -275,8 +285,8 @@ def test_the_baseline_is_not_written_over(run: Run, baseline: str) -> None:
 
 
 def test_a_baseline_that_lost_its_rows_can_be_filled(run: Run, baseline: str) -> None:
-    content = json.loads(Path(baseline).read_text())
-    Path(baseline).write_text(json.dumps(content | {"rows": []}))
+    with edited(baseline) as content:
+        content["rows"] = []
     added = ("--models", "gate_net:make", "--res", "64")
     assert "1 new" in run("gate", "--baseline", baseline, "--update", *added).text
 
@@ -296,9 +306,8 @@ def test_a_baseline_that_lost_its_rows_can_be_filled(run: Run, baseline: str) ->
 def test_times_that_cannot_be_are_refused(run: Run, change: dict[str, Any], said: str) -> None:
     Path("t.json").write_text(_times())
     assert run("gate", "--baseline", "b.json", "t.json", "--update").code == 0
-    content = json.loads(Path("b.json").read_text())
-    content["rows"][0] |= change
-    Path("b.json").write_text(json.dumps(content))
+    with edited("b.json") as content:
+        content["rows"][0] |= change
     assert said in run("gate", "--baseline", "b.json", "--time").complaint()
 
 
@@ -399,35 +408,18 @@ def test_memory_of_a_file_is_compared(run: Run, baseline: str) -> None:
 
 def _times(factor: float = 1.0, processor: str = "a processor", **changes: Any) -> str:
     """A result of `datbench throughput`, on a machine that need not exist."""
-    from datbench.records import document, dumps
-    from datbench.setting import How
-    from datbench.timing.records import ProcessTiming, ThroughputRow, Timing
-
     machine = {"processor": processor, "cpus": 2, "torch": "2.6"}
-    processes = tuple(
-        ProcessTiming(
-            "measured",
-            timing=Timing((s,), (), 1, "budget", s, s, s, 0.9),
-            threads=1,
-            environment=machine,
-        )
+    timings = (
+        Timing((s,), (), 1, "budget", s, s, s, 0.9)
         for s in (factor * (1 + n / 1000) for n in range(6))
     )
-    row = ThroughputRow(
-        "gate_net:make",
-        Setting(Resolution(64, 64), device="cpu"),
-        How(),
-        **{
-            "outcome": "measured",
-            "reason": None,
-            "requested_batch": 1,
-            "asked": 6,
-            "gpus": 1,
-            "processes": processes,
-        }
-        | changes,
+    processes = tuple(
+        ProcessTiming("measured", timing=timing, threads=1, environment=machine)
+        for timing in timings
     )
-    return dumps(document("throughput", [row], machine))
+    setting = Setting(Resolution(64, 64), device="cpu")
+    row = ThroughputRow("gate_net:make", setting, How(), "measured", None, 1, 6, 1, processes)
+    return dumps(document("throughput", [replace(row, **changes)], machine))
 
 
 def test_times_are_kept_and_tested(
@@ -481,16 +473,14 @@ def test_a_file_holds_one_entry_a_line(baseline: str) -> None:
     assert max(map(len, lines)) < 400
     assert any(line.strip().startswith('"{1-3}.proj aten::conv2d"') for line in lines)
     rows, environment = read_baseline(Path(baseline))
-    assert {"datbench", "python", "torch"} <= set(environment)
-    assert set(environment) <= {
-        "datbench",
-        "python",
-        "torch",
-        "torchvision",
-        "timm",
-        "transformers",
-    }
+    always = {"datbench", "python", "torch"}
+    assert always <= set(environment) <= {*always, "torchvision", "timm", "transformers"}
     assert isinstance(rows[0], CountBaseline)
+
+
+def _document(kind: str, rows: str) -> str:
+    head = f'{{"format": "datbench", "version": 1, "kind": "{kind}"'
+    return f'{head}, "rows": {rows}, "environment": {{}}}}'
 
 
 @pytest.mark.parametrize(
@@ -502,23 +492,9 @@ def test_a_file_holds_one_entry_a_line(baseline: str) -> None:
         ("[]", 2, "b.json is no datbench result"),
         ('{"format": "datbench", "version": 99}', 2, "Upgrade datbench"),
         ('{"format": "datbench", "version": 1}', 2, "kind must be text"),
-        (
-            '{"format": "datbench", "version": 1, "kind": "flops", "rows": [], "environment": {}}',
-            2,
-            "b.json holds 'flops' and is no baseline",
-        ),
-        (
-            '{"format": "datbench", "version": 1, "kind": "baseline", "rows": [], '
-            '"environment": {}}',
-            2,
-            "b.json holds no row",
-        ),
-        (
-            '{"format": "datbench", "version": 1, "kind": "baseline", "rows": [{"model": 1}], '
-            '"environment": {}}',
-            2,
-            "b.json, row 1: ",
-        ),
+        (_document("flops", "[]"), 2, "b.json holds 'flops' and is no baseline"),
+        (_document("baseline", "[]"), 2, "b.json holds no row"),
+        (_document("baseline", '[{"model": 1}]'), 2, "b.json, row 1: "),
     ],
 )
 def test_a_baseline_that_is_none(run: Run, text: str | None, code: int, said: str) -> None:

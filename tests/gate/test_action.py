@@ -114,6 +114,12 @@ class Workflow:
         self.failed = self.failed or done.returncode != 0
         return done
 
+    def ran(self, name: str) -> subprocess.CompletedProcess[str]:
+        """Run one step, whose condition holds."""
+        done = self.run(name)
+        assert done is not None
+        return done
+
     def job(self) -> list[str]:
         """Every step in order; the names of those that ran."""
         names = []
@@ -147,32 +153,25 @@ def test_the_gate_of_the_action(project: Path) -> None:
     """What changed is found, and the job fails only after everything else has run."""
     workflow = Workflow(project, {"baseline": "b.json"})
     (project / "action_net.py").write_text(NET.format(width=5))
-    gate = workflow.run("Gate")
-    assert gate is not None
+    gate = workflow.ran("Gate")
     assert gate.returncode == 0, gate.stderr
     assert workflow.outputs["gate"] == {"exit-code": "1"}
     assert "0 conv2d: conv" in gate.stderr
     verdicts = json.loads((project / "datbench-report" / "gate.json").read_text())["rows"]
     assert [row["verdict"] for row in verdicts] == ["changed"]
     assert "0.weight" in workflow.summary.read_text()
-    last = workflow.run("Verdict")
-    assert last is not None
-    assert last.returncode == 1
+    assert workflow.ran("Verdict").returncode == 1
 
 
 @pytest.mark.parametrize("code", [0, 2, 3, 4, 5])
 def test_the_job_ends_as_the_gate_did(tmp_path: Path, code: int) -> None:
     workflow = Workflow(tmp_path, {"baseline": "b.json", "gate-args": "t.json --allow-fewer"})
     (tmp_path / "bin" / "datbench").write_text(f'#!/bin/sh\necho "$@"\nexit {code}\n')
-    gate = workflow.run("Gate")
-    assert gate is not None
-    assert (gate.returncode, gate.stdout) == (
-        0,
-        "gate --baseline b.json --out datbench-report/gate.json t.json --allow-fewer\n",
-    )
-    last = workflow.run("Verdict")
-    assert last is not None
-    assert last.returncode == code
+    gate = workflow.ran("Gate")
+    assert gate.returncode == 0
+    said = "gate --baseline b.json --out datbench-report/gate.json t.json --allow-fewer\n"
+    assert gate.stdout == said
+    assert workflow.ran("Verdict").returncode == code
 
 
 def test_steps_that_nobody_asked_for_are_left_out(tmp_path: Path) -> None:
@@ -184,8 +183,7 @@ def test_install_takes_datbench_from_the_action(tmp_path: Path) -> None:
     """pip is a stand-in that says what it was called with: nothing is fetched."""
     workflow = Workflow(tmp_path, {"install": "-e . timm"})
     _stand_in(tmp_path, "python", 'echo "$@" >> calls')
-    done = workflow.run("Install")
-    assert done is not None
+    done = workflow.ran("Install")
     assert done.returncode == 0, done.stderr
     index = "-m pip install --quiet --extra-index-url https://download.pytorch.org/whl/cpu"
     calls = tmp_path / "calls"
@@ -240,9 +238,7 @@ def test_a_job_whatever_fails(tmp_path: Path, broken: str, ran: list[str], code:
     assert workflow.failed == bool(broken)
     wanted = {"name": "kept", "path": "datbench-report", "if-no-files-found": "ignore"}
     assert workflow.used["Upload"] == wanted
-    last = workflow.run("Verdict")
-    assert last is not None
-    assert last.returncode == code
+    assert workflow.ran("Verdict").returncode == code
     output = workflow.value(ACTION["outputs"]["exit-code"]["value"])
     assert output == ("" if broken == "Install" else str(code))
 
@@ -258,13 +254,11 @@ def test_the_report_gets_what_was_asked_for(tmp_path: Path) -> None:
     workflow = Workflow(tmp_path, {"models": "dat_t a.b:c", "from": "t.json"})
     (tmp_path / "bin" / "datbench").write_text('#!/bin/sh\necho "$@"\n')
     common = "report --out datbench-report --pr-comment datbench-report/comment.md"
-    done = workflow.run("Report")
-    assert done is not None
+    done = workflow.ran("Report")
     words = f"{common} --models dat_t --models a.b:c --tables none --from t.json"
     assert done.stdout.split() == words.split()
     workflow.inputs |= {"models": "", "tables": "2 6", "from": "", "baseline": "b.json"}
-    done = workflow.run("Report")
-    assert done is not None
+    done = workflow.ran("Report")
     words = f"{common} --models none --tables 2 --tables 6 --baseline b.json"
     assert done.stdout.split() == words.split()
 
@@ -273,8 +267,7 @@ def test_the_report_of_the_action(project: Path) -> None:
     """The program itself; without the page, which needs more than this test may ask for."""
     inputs = {"baseline": "b.json", "models": "action_net:make", "report-args": "--no-html"}
     workflow = Workflow(project, inputs)
-    done = workflow.run("Report")
-    assert done is not None
+    done = workflow.ran("Report")
     assert done.returncode == 0, done.stderr
     assert "action_net:make" in (project / "datbench-report" / "comment.md").read_text()
 
