@@ -17,7 +17,7 @@ from ..memory.records import GpuRow
 from ..memory.simulate import memory_row
 from ..models.config import Deformable, Window
 from ..models.detectors.dense import MODULES, FourMaps
-from ..models.detectors.heads import join
+from ..models.detectors.heads import HEADS, join
 from ..models.detectors.spec import DetectorSpec
 from ..models.resolve import Spec, resolve
 from ..models.spec import ModelSpec
@@ -202,7 +202,7 @@ def _make_head(head: str, shapes: Shapes, resolution: Resolution) -> Made:
     """A head alone, on maps of these shapes."""
     channels = tuple(shape[1] for shape in shapes)
     with torch.device("meta"):
-        module = MODULES[head](head, _Given(shapes), channels).eval()
+        module = MODULES[head](head, _Given(shapes), channels, start=HEADS[head].start).eval()
     return _made(module, count_built(head, module, Setting(resolution)), resolution)
 
 

@@ -122,7 +122,9 @@ def test_upernet() -> None:
 def test_whole_heads(head: str, gmacs: float, mparams: float) -> None:
     size = HEADS[head].resolution
     shapes = tuple(tuple(m.shape) for m in _maps(size.width, size.height))
-    module = _on_meta(lambda: MODULES[head](head, _Given(shapes), CHANNELS))
+    module = _on_meta(
+        lambda: MODULES[head](head, _Given(shapes), CHANNELS, start=HEADS[head].start)
+    )
     count = datbench.count(module, torch.empty(1, 3, size.height, size.width, device="meta"))
     assert count.total(RULE) / 1e9 == pytest.approx(gmacs, abs=0.0015)  # sums of rounded parts
     assert datbench.parameters(module).params / 1e6 == pytest.approx(mparams, abs=0.0015)

@@ -6,13 +6,13 @@ to each box head and 100 to each mask head, and neither decoding nor suppression
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 from torch import Tensor, nn
 
 from ...errors import UsageError
-from .heads import HEADS, MIN_SIDE
+from .heads import MIN_SIDE
 from .maps import checked, is_channels_last
 from .modules import (
     BOX_SIDE,
@@ -37,6 +37,8 @@ Channels = tuple[int, ...]
 
 class FourMaps(nn.Module):
     """A backbone whose maps are checked: (B, 3, H, W) -> four (B, C_i, H/s, W/s), s from 4 to 32.
+
+    A detector or segmentor adds a head to it.
 
     Args:
         name: of the whole, for messages.
@@ -63,6 +65,10 @@ class FourMaps(nn.Module):
         self.backbone = backbone
         norms = (nn.LayerNorm(c) if i >= start else nn.Identity() for i, c in enumerate(channels))
         self.norms = nn.ModuleList(norms) if normed else None
+        self.add_head(channels, start)
+
+    def add_head(self, channels: Channels, start: int) -> None:
+        """Make what stands on the maps; here nothing."""
 
     def maps(self, x: Tensor) -> list[Tensor]:
         """The four maps.
@@ -92,11 +98,7 @@ class FourMaps(nn.Module):
 class RetinaNet(FourMaps):
     """``scores`` (B, 720, H/s, W/s) and ``boxes`` (B, 36, H/s, W/s), for s from 8 to 128."""
 
-    def __init__(
-        self, name: str, backbone: nn.Module, channels: Channels, normed: bool = False
-    ) -> None:
-        start = HEADS["retinanet"].start
-        super().__init__(name, backbone, channels, normed, start)
+    def add_head(self, channels: Channels, start: int) -> None:
         self.neck = FPN(channels, start=start, extra="convs")
         self.head = RetinaHead()
 
@@ -110,29 +112,19 @@ class MaskRCNN(FourMaps):
     Returns ``proposal_scores`` (B, 3, H/s, W/s) and ``proposal_boxes`` (B, 12, H/s, W/s) for s
     from 4 to 64, ``scores`` (1000 B, 81), ``boxes`` (1000 B, 320) and ``masks`` (100 B, 80, 28,
     28), one of each for every stage.
-
-    Args:
-        convs, linears: layers of each box head.
-        stages: box heads and mask heads, one after another (Cascade).
     """
 
-    def __init__(
-        self,
-        name: str,
-        backbone: nn.Module,
-        channels: Channels,
-        normed: bool = False,
-        convs: int = 0,
-        linears: int = 2,
-        stages: int = 1,
-    ) -> None:
-        super().__init__(name, backbone, channels, normed)
+    convs, linears = 0, 2  # layers of each box head
+    stages = 1  # box heads and mask heads, one after another
+
+    def add_head(self, channels: Channels, start: int) -> None:
         self.neck = FPN(channels, extra="pool")
         self.rpn_head = RPN()
         self.box_regions = Regions(BOX_SIDE)
         self.mask_regions = Regions(MASK_SIDE)
-        self.box_heads = nn.ModuleList(BoxHead(convs, linears) for _ in range(stages))
-        self.mask_heads = nn.ModuleList(MaskHead() for _ in range(stages))
+        heads = [BoxHead(self.convs, self.linears) for _ in range(self.stages)]
+        self.box_heads = nn.ModuleList(heads)
+        self.mask_heads = nn.ModuleList(MaskHead() for _ in range(self.stages))
 
     def forward(self, x: Tensor) -> dict[str, list[Tensor]]:
         height, width = x.shape[-2:]
@@ -150,19 +142,14 @@ class MaskRCNN(FourMaps):
 class CascadeMaskRCNN(MaskRCNN):
     """Three stages, each with four convolutions and one linear layer in its box head."""
 
-    def __init__(
-        self, name: str, backbone: nn.Module, channels: Channels, normed: bool = False
-    ) -> None:
-        super().__init__(name, backbone, channels, normed, convs=4, linears=1, stages=3)
+    convs, linears = 4, 1
+    stages = 3
 
 
 class SemanticFPN(FourMaps):
     """Logits (B, 150, H, W)."""
 
-    def __init__(
-        self, name: str, backbone: nn.Module, channels: Channels, normed: bool = False
-    ) -> None:
-        super().__init__(name, backbone, channels, normed)
+    def add_head(self, channels: Channels, start: int) -> None:
         self.neck = FPN(channels)
         self.decode_head = SemanticFPNHead()
         self.resize = Resize()
@@ -174,10 +161,7 @@ class SemanticFPN(FourMaps):
 class UperNet(FourMaps):
     """Logits (B, 150, H, W); in training, the auxiliary head's too."""
 
-    def __init__(
-        self, name: str, backbone: nn.Module, channels: Channels, normed: bool = False
-    ) -> None:
-        super().__init__(name, backbone, channels, normed)
+    def add_head(self, channels: Channels, start: int) -> None:
         self.decode_head = UperHead(channels)
         self.auxiliary_head = AuxiliaryHead(channels[2])
         self.resize = Resize()
@@ -190,11 +174,11 @@ class UperNet(FourMaps):
         return logits, self.resize(self.auxiliary_head(maps[2]), x)
 
 
-MODULES: Mapping[str, Callable[..., FourMaps]] = {
+MODULES: Mapping[str, type[FourMaps]] = {
     "retinanet": RetinaNet,
     "mask_rcnn": MaskRCNN,
     "cascade_mask_rcnn": CascadeMaskRCNN,
     "semantic_fpn": SemanticFPN,
     "upernet": UperNet,
 }
-"""By the names of `HEADS`; each takes a name, a backbone, its channels and whether to add norms."""
+"""By the names of `HEADS`."""

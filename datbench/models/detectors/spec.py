@@ -134,4 +134,4 @@ class DetectorSpec:
         # A count of parameters alone runs nothing: others' backbones are tried out here.
         ours = isinstance(self.backbone, (ModelSpec, ComparisonSpec))
         backbone, channels = maps.with_channels(resolution, attention, trusted=ours)
-        return MODULES[self.head](self.name, backbone, channels, maps.normed)
+        return MODULES[self.head](self.name, backbone, channels, maps.normed, maps.start)
