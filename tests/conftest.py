@@ -7,8 +7,9 @@ from collections.abc import Iterator
 import pytest
 import torch
 
-from datbench.models.external import CONFIG, FactorySpec
+from datbench.models.external import FactorySpec
 from datbench.models.resolve import Spec
+from datbench.models.spec import CONFIG
 from datbench.paper import workshop
 from datbench.setting import Resolution
 

@@ -13,8 +13,8 @@ from ..errors import UnknownNameError, UsageError
 from ..models.comparison import COMPARISONS
 from ..models.dat import REGISTRY
 from ..models.detectors.heads import HEADS, JOINT, join
-from ..models.external import CONFIG
 from ..models.resolve import Spec, resolve
+from ..models.spec import CONFIG
 from ..setting import ATTENTIONS, DTYPES, TIME_MODES, Resolution
 
 

@@ -14,7 +14,6 @@ import pickle
 import re
 import warnings
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
 from pathlib import Path
 
 import torch
@@ -23,6 +22,7 @@ from torch import Tensor, nn
 
 from ..errors import CheckpointError, UsageError, first_line
 from .pyramid import PyramidBackbone
+from .records import CheckpointReport, Resized
 
 _CONTAINERS = ("model", "state_dict", "model_state_dict", "model_ema")
 
@@ -95,43 +95,21 @@ def _named_tensors(path: str | Path, content: object) -> dict[str, Tensor]:
                 break
         named = {str(key): value for key, value in content.items() if isinstance(value, Tensor)}
         for name, value in named.items():
-            if value.layout is not torch.strided or value.is_meta or value.is_quantized:
-                kind = "quantized" if value.is_quantized else f"{value.layout}, on {value.device}"
-                raise CheckpointError(
-                    f"{path}: {name} is no plain tensor ({kind}); save dense weights on the CPU."
-                )
+            if value.is_quantized or value.is_nested:
+                kind = "quantized" if value.is_quantized else "nested"
+            elif value.layout is not torch.strided or value.is_meta:
+                kind = f"{value.layout}, on {value.device}"
+            else:
+                continue
+            raise CheckpointError(
+                f"{path}: {name} is no plain tensor ({kind}); save dense weights on the CPU."
+            )
         if named:
             return named
     raise CheckpointError(
         f"{path} holds no weights: expected tensors by name, bare or under "
         f"{', '.join(_CONTAINERS[:2])}."
     )
-
-
-@dataclass(frozen=True)
-class Resized:
-    """A bias table that was resized, with its shape in the file and in the model."""
-
-    name: str
-    was: tuple[int, ...]
-    now: tuple[int, ...]
-
-
-@dataclass(frozen=True)
-class CheckpointReport:
-    """What loading did."""
-
-    path: str
-    matched: tuple[str, ...]  # our parameters that the file sets without a change
-    resized: tuple[Resized, ...]  # bias tables that were resized bicubically
-    ignored: tuple[str, ...]  # keys of the file that this model does not use
-    initialised: tuple[str, ...]  # our parameters that the file does not hold; they are unchanged
-
-    def __str__(self) -> str:
-        return (
-            f"{self.path}: {len(self.matched)} matched, {len(self.resized)} resized, "
-            f"{len(self.ignored)} ignored, {len(self.initialised)} left as initialised"
-        )
 
 
 _BLOCK = r"stages\.(\d+)"
@@ -230,10 +208,13 @@ def match_checkpoint(
                 f"{key} is {tuple(value.shape)} in the file, {tuple(target.shape)} in the model"
             )
     missing = [name for name in ours if name not in tensors]
-    kept = [name for name in missing if name in frozen or _is_top(name)]
+    # Layouts may lack the head or the dense norms.
+    kept = [name for name in missing if name in frozen or name.startswith(("head.", "norms."))]
     problems += [f"{name} is not in the file" for name in missing if name not in kept]
     if problems:
-        raise CheckpointError(_refusal(path, problems))
+        shown = "; ".join(problems[:3])
+        more = f"; and {len(problems) - 3} more" if len(problems) > 3 else ""
+        raise CheckpointError(f"{path} is a checkpoint of another model: {shown}{more}.")
     changed = {item.name for item in resized}
     return tensors, CheckpointReport(
         str(path),
@@ -242,12 +223,6 @@ def match_checkpoint(
         tuple(ignored),
         tuple(kept),
     )
-
-
-def _refusal(path: str | Path, problems: list[str]) -> str:
-    shown = "; ".join(problems[:3])
-    more = f"; and {len(problems) - 3} more" if len(problems) > 3 else ""
-    return f"{path} is a checkpoint of another model: {shown}{more}."
 
 
 def _translate(key: str) -> str:
@@ -283,11 +258,6 @@ def _backbone_part(keys: Iterable[str]) -> tuple[dict[str, str], list[str]]:
     return {name.removeprefix(prefix): key for name, key in inside.items()}, outside
 
 
-def _is_top(name: str) -> bool:
-    """Whether a parameter belongs to the head or the dense norms, which layouts may lack."""
-    return name.startswith(("head.", "norms."))
-
-
 def _other_head(name: str, model: PyramidBackbone) -> bool:
     """Whether `name` is the top of the other kind of model: a head here, dense norms there.
 
@@ -301,7 +271,7 @@ def _other_head(name: str, model: PyramidBackbone) -> bool:
 
 def _fit(name: str, value: Tensor, target: Tensor) -> Tensor | None:
     """`value` in `target`'s shape, or None if it is something else."""
-    if not value.is_floating_point():
+    if not value.is_floating_point() or not value.numel():
         return None
     if value.shape == target.shape:
         return value
@@ -331,6 +301,3 @@ def _bicubic(table: Tensor, side: int) -> Tensor:
 def _root(number: int) -> int | None:
     root = round(number**0.5)
     return root if root * root == number else None
-
-
-__all__ = ["CheckpointReport", "Resized", "load_checkpoint", "match_checkpoint"]

@@ -18,14 +18,10 @@ from typing import TYPE_CHECKING, Any
 
 from ..errors import MeasurementError, UnknownNameError, UsageError, first_line
 from ..setting import Attention, Resolution
+from .spec import TIMM
 
 if TYPE_CHECKING:
     from torch import nn
-
-TIMM, TRANSFORMERS = "timm:", "transformers:"
-
-CONFIG = "config:"
-"""Before the name of a published YAML file, which may be called anything."""
 
 SIDE = 224
 """Input side of a model that does not say its own."""

@@ -26,8 +26,8 @@ from .comparison.spec import ComparisonSpec
 from .dat import REGISTRY
 from .detectors.heads import JOINT, find, split
 from .detectors.spec import DetectorSpec, MapsSpec
-from .external import CONFIG, TIMM, TRANSFORMERS, FactorySpec, TimmSpec, factory_spec, timm_spec
-from .spec import ModelSpec
+from .external import FactorySpec, TimmSpec, factory_spec, timm_spec
+from .spec import CONFIG, TIMM, TRANSFORMERS, ModelSpec
 
 if TYPE_CHECKING:
     import torch

@@ -10,6 +10,12 @@ from ..errors import UnknownNameError
 from ..setting import Resolution
 from .config import Pyramid
 
+TIMM, TRANSFORMERS = "timm:", "transformers:"
+"""Before the name of a library's model."""
+
+CONFIG = "config:"
+"""Before the name of a published YAML file, which may be called anything."""
+
 
 @dataclass(frozen=True)
 class ModelSpec:

@@ -19,7 +19,8 @@ from torch import Tensor, nn
 
 from ..errors import LibraryError, UnknownNameError, UsageError, one_line
 from ..setting import Attention, Resolution
-from .external import SIDE, TRANSFORMERS, named, split_options
+from .external import SIDE, named, split_options
+from .spec import TRANSFORMERS
 
 
 @dataclass(frozen=True)

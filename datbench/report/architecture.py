@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from ..models.checkpoints import CheckpointReport
 from ..models.config import (
     Deformable,
     DeformableDetr,
@@ -15,6 +14,7 @@ from ..models.config import (
     Stage,
     Window,
 )
+from ..models.records import CheckpointReport
 from ..models.spec import ModelSpec
 from ..render.table import Column, Table
 from ..setting import Resolution

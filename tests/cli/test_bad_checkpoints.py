@@ -44,6 +44,8 @@ def _damage(path: Path, cut: int) -> None:
     path.write_bytes(path.read_bytes()[:cut])
 
 
+TABLE = "stages.0.attns.0.relative_position_bias_table"
+
 CONTENTS: dict[str, tuple[Callable[[Path], object], str]] = {
     "empty": (lambda path: path.touch(), DAMAGED),
     "text": (_text, DAMAGED),
@@ -63,6 +65,10 @@ CONTENTS: dict[str, tuple[Callable[[Path], object], str]] = {
     "a numpy number": (
         lambda path: torch.save({"model": shapes("dat_t"), "best": np.float64(81.6)}, path),
         "Save its weights alone (torch.save of a state_dict, or safetensors).",
+    ),
+    "an empty bias table": (
+        lambda path: torch.save({**shapes("dat_t"), TABLE: torch.zeros(0, 3)}, path),
+        f"{TABLE} is (0, 3) in the file, (169, 3) in the model",
     ),
 }
 

@@ -13,9 +13,10 @@ from torch import Tensor
 import datbench
 from benchmarks.published_way.recipe import recipe_input
 from datbench.errors import CheckpointError, UsageError
-from datbench.models.checkpoints import CheckpointReport, match_checkpoint
+from datbench.models.checkpoints import match_checkpoint
 from datbench.models.dat import DAT_T, REGISTRY
 from datbench.models.pyramid import PyramidBackbone
+from datbench.models.records import CheckpointReport
 from datbench.models.spec import ModelSpec
 
 from .published import DAT, DATPP, LAYOUTS, Pair, Weights, detector, shapes

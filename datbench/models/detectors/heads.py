@@ -8,7 +8,7 @@ from pathlib import Path
 
 from ...errors import UnknownNameError, UsageError
 from ...setting import Resolution
-from ..external import CONFIG
+from ..spec import CONFIG
 
 JOINT = "+"
 """Between a backbone's name and a head's: ``dat_t+retinanet``."""

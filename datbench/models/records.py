@@ -1,0 +1,31 @@
+"""What loading a checkpoint did. Free of torch."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Resized:
+    """A bias table that was resized, with its shape in the file and in the model."""
+
+    name: str
+    was: tuple[int, ...]
+    now: tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class CheckpointReport:
+    """What loading did."""
+
+    path: str
+    matched: tuple[str, ...]  # our parameters that the file sets without a change
+    resized: tuple[Resized, ...]  # bias tables that were resized bicubically
+    ignored: tuple[str, ...]  # keys of the file that this model does not use
+    initialised: tuple[str, ...]  # our parameters that the file does not hold; they are unchanged
+
+    def __str__(self) -> str:
+        return (
+            f"{self.path}: {len(self.matched)} matched, {len(self.resized)} resized, "
+            f"{len(self.ignored)} ignored, {len(self.initialised)} left as initialised"
+        )
