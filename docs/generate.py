@@ -102,20 +102,21 @@ def _exit_codes() -> str:
 
 def rules() -> str:
     """Every operator's rule, and every convention's weights."""
-    from datbench.counting.rules import ABOUT, RULES
+    from datbench.counting.rules import ABOUT
 
-    groups: dict[tuple[str, str], list[str]] = {}
+    sections = {  # the operator that each begins with
+        "aten::conv1d": "Products",
+        "aten::layer_norm": "Norms, sampling, pooling, elementwise work",
+        "aten::convolution_backward": "Backward",
+    }
+    title = ""
+    groups: dict[str, dict[str, list[str]]] = {}
     for operator, about in ABOUT.items():
         if not operator.startswith(("aten::", "torchvision::")):
             continue  # a user's own
-        where = RULES[operator].__module__.rpartition(".")[2]
+        title = sections.get(operator, title)
         short = operator.removeprefix("aten::")
-        groups.setdefault((where, about), []).append(f"`{short}`")
-    titles = {
-        "products": "Products",
-        "others": "Norms, sampling, pooling, elementwise work",
-        "backward": "Backward",
-    }
+        groups.setdefault(title, {}).setdefault(about, []).append(f"`{short}`")
     parts = [
         "# Rules by operator",
         "What each operator of the forward and backward is counted by, and whose rule that is. "
@@ -125,13 +126,9 @@ def rules() -> str:
         "0.1.5 `jit_handles.py`, torch `utils/flop_counter.py`, mmcv 1.x `flops_counter.py`; "
         "*Ours* where none of them has a rule.",
     ]
-    for where, title in titles.items():
+    for title, abouts in groups.items():
         parts += [f"## {title}", "| operators | amount and source |\n|---|---|"]
-        rows = [
-            f"| {', '.join(operators)} | {_cell(about)} |"
-            for (place, about), operators in groups.items()
-            if place == where
-        ]
+        rows = [f"| {', '.join(names)} | {_cell(about)} |" for about, names in abouts.items()]
         parts[-1] += "\n" + "\n".join(rows)
     return "\n\n".join(parts) + "\n"
 

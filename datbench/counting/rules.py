@@ -1,4 +1,4 @@
-"""The registry of cost rules.
+"""What operators cost: the registry of rules, and the rules of torch's own operators.
 
 A rule receives the operator's positional arguments, its keyword arguments and its result, and
 returns amounts by `Kind`. Nothing is weighted here: a convention does that.
@@ -53,6 +53,11 @@ def register_rule(*operators: str, about: str = "") -> Callable[[Rule], Rule]:
     return decorate
 
 
+def _aten(names: str, about: str) -> Callable[[Rule], Rule]:
+    """`register_rule` of these `aten` operators, with blanks between their names."""
+    return register_rule(*(f"aten::{name}" for name in names.split()), about=about)
+
+
 def first(out: Any) -> Tensor:
     """The (first) tensor of an operator's result."""
     tensor: Tensor = out[0] if isinstance(out, (tuple, list)) else out
@@ -66,7 +71,15 @@ def argument(
     return args[index] if len(args) > index else kwargs.get(name, default)
 
 
-# Rules of operators that multiply and add: convolution, matrix products, attention, recurrence.
+# Rules whose amount is a tensor's size.
+
+
+def _input(kind: Kind, index: int = 0, times: int = 1) -> Rule:
+    return lambda args, kwargs, out: {kind: times * args[index].numel()}
+
+
+def _output(kind: Kind) -> Rule:
+    return lambda args, kwargs, out: {kind: first(out).numel()}
 
 
 # Convolution: one multiply-add for each weight that meets an input, groups respected.
@@ -94,24 +107,11 @@ def _conv(transposed: bool) -> Rule:
     return rule
 
 
-register_rule("aten::conv1d", "aten::conv2d", "aten::conv3d", about=_ABOUT_CONV)(
-    _conv(transposed=False)
-)
-
-register_rule(
-    "aten::conv_transpose1d",
-    "aten::conv_transpose2d",
-    "aten::conv_transpose3d",
-    about=_ABOUT_CONV,
-)(_conv(transposed=True))
+_aten("conv1d conv2d conv3d", _ABOUT_CONV)(_conv(transposed=False))
+_aten("conv_transpose1d conv_transpose2d conv_transpose3d", _ABOUT_CONV)(_conv(transposed=True))
 
 
-@register_rule(
-    "aten::convolution",
-    "aten::_convolution",
-    "aten::convolution_overrideable",
-    about=_ABOUT_CONV,
-)
+@_aten("convolution _convolution convolution_overrideable", _ABOUT_CONV)
 def _convolution(args: Sequence[Any], kwargs: Mapping[str, Any], out: Any) -> Cost:
     return _conv(bool(argument(args, kwargs, 6, "transposed")))(args, kwargs, out)
 
@@ -123,8 +123,7 @@ def _convolution(args: Sequence[Any], kwargs: Mapping[str, Any], out: Any) -> Co
 def _deform_conv2d(args: Sequence[Any], kwargs: Mapping[str, Any], out: Any) -> Cost:
     """A convolution over columns that are sampled bilinearly, modulated if there is a mask."""
     weight, mask = args[1], argument(args, kwargs, 3, "mask")
-    taps = math.prod(weight.shape[2:])
-    columns = out.shape[0] * args[0].shape[1] * taps * math.prod(out.shape[2:])
+    columns = _columns(args[0], weight, out)
     cost = {Kind.CONV: conv_macs(args[0], weight, out, False), Kind.SAMPLE: columns}
     cost[Kind.CONV_BIAS] = out.numel()
     if mask is not None and mask.numel():
@@ -132,12 +131,18 @@ def _deform_conv2d(args: Sequence[Any], kwargs: Mapping[str, Any], out: Any) -> 
     return cost
 
 
+def _columns(x: Tensor, weight: Tensor, out: Tensor) -> int:
+    """Elements that a deformable convolution samples: channels x taps for each output position."""
+    positions = out.shape[0] * math.prod(out.shape[2:])
+    return positions * x.shape[1] * math.prod(weight.shape[2:])
+
+
 # Matrix products: one multiply-add for each term of each sum.
 
 
-@register_rule(
-    "aten::linear",
-    about="output elements x input width; the bias apart. "
+@_aten(
+    "linear",
+    "output elements x input width; the bias apart. "
     "fvcore `linear_flop_jit`, torch `addmm_flop`, mmcv `linear_flops_counter_hook`",
 )
 def _linear(args: Sequence[Any], kwargs: Mapping[str, Any], out: Any) -> Cost:
@@ -147,27 +152,18 @@ def _linear(args: Sequence[Any], kwargs: Mapping[str, Any], out: Any) -> Cost:
     return cost
 
 
-@register_rule(
-    "aten::mm",
-    "aten::bmm",
-    "aten::matmul",
-    "aten::mv",
-    "aten::dot",
-    "aten::vdot",
-    "aten::inner",
-    about="output elements x terms of each sum. "
+@_aten(
+    "mm bmm matmul mv dot vdot inner",
+    "output elements x terms of each sum. "
     "fvcore `matmul_flop_jit`, `bmm_flop_jit`; torch `mm_flop`, `bmm_flop`",
 )
 def _matmul(args: Sequence[Any], kwargs: Mapping[str, Any], out: Any) -> Cost:
     return {Kind.MATMUL: out.numel() * args[0].shape[-1]}
 
 
-@register_rule(
-    "aten::addmm",
-    "aten::baddbmm",
-    "aten::addmv",
-    "aten::addbmm",
-    about="the product as a matrix product, the sum apart. "
+@_aten(
+    "addmm baddbmm addmv addbmm",
+    "the product as a matrix product, the sum apart. "
     "fvcore `addmm_flop_jit`, torch `addmm_flop`, `baddbmm_flop`",
 )
 def _add_matmul(args: Sequence[Any], kwargs: Mapping[str, Any], out: Any) -> Cost:
@@ -177,11 +173,7 @@ def _add_matmul(args: Sequence[Any], kwargs: Mapping[str, Any], out: Any) -> Cos
     return {Kind.MATMUL: left.numel() * columns, Kind.ELEMENTWISE: out.numel()}
 
 
-@register_rule(
-    "aten::bilinear",
-    "aten::_trilinear",
-    about="one multiply-add for each weight and sample. Ours",
-)
+@_aten("bilinear _trilinear", "one multiply-add for each weight and sample. Ours")
 def _bilinear(args: Sequence[Any], kwargs: Mapping[str, Any], out: Any) -> Cost:
     """x1 W x2 with W (out, in1, in2): one multiply-add for each weight and sample."""
     if args[0].shape[-1] == args[2].shape[1] and args[2].ndim == 3:
@@ -192,13 +184,11 @@ def _bilinear(args: Sequence[Any], kwargs: Mapping[str, Any], out: Any) -> Cost:
     return {Kind.MATMUL: max(t.numel() for t in args[:3]) * out.shape[0]}
 
 
-@register_rule(
-    "aten::_cdist_forward",
-    "aten::_euclidean_dist",
-    about="a difference, a power and a sum for each coordinate of each pair. Ours",
+@_aten(
+    "_cdist_forward _euclidean_dist",
+    "a difference, a power and a sum for each coordinate of each pair. Ours",
 )
 def _cdist(args: Sequence[Any], kwargs: Mapping[str, Any], out: Any) -> Cost:
-    """A difference, a power and a sum for each coordinate of each pair."""
     return {Kind.ELEMENTWISE: 3 * out.numel() * args[0].shape[-1]}
 
 
@@ -214,15 +204,14 @@ def attention_cost(pairs: int, dim_qk: int, dim_v: int, queries: int, masked: bo
     }
 
 
-@register_rule(
-    "aten::scaled_dot_product_attention",
-    "aten::_scaled_dot_product_flash_attention",
-    "aten::_scaled_dot_product_flash_attention_for_cpu",
-    "aten::_scaled_dot_product_efficient_attention",
-    "aten::_scaled_dot_product_cudnn_attention",
-    "aten::_scaled_dot_product_fused_attention_overrideable",
-    "aten::_scaled_dot_product_attention_math_for_mps",
-    about="two products over all (query, key) pairs; softmax, scale and mask apart. "
+@_aten(
+    """
+    scaled_dot_product_attention _scaled_dot_product_flash_attention
+    _scaled_dot_product_flash_attention_for_cpu _scaled_dot_product_efficient_attention
+    _scaled_dot_product_cudnn_attention _scaled_dot_product_fused_attention_overrideable
+    _scaled_dot_product_attention_math_for_mps
+    """,
+    "two products over all (query, key) pairs; softmax, scale and mask apart. "
     "torch `sdpa_flop`; fvcore skips it",
 )
 def _sdpa(args: Sequence[Any], kwargs: Mapping[str, Any], out: Any) -> Cost:
@@ -233,10 +222,9 @@ def _sdpa(args: Sequence[Any], kwargs: Mapping[str, Any], out: Any) -> Cost:
     return attention_cost(pairs, q.shape[-1], v.shape[-1], q.numel(), masked)
 
 
-@register_rule(
-    "aten::_efficient_attention_forward",
-    "aten::_flash_attention_forward",
-    about="the same, for tensors laid out as (B, N, M, d). "
+@_aten(
+    "_efficient_attention_forward _flash_attention_forward",
+    "the same, for tensors laid out as (B, N, M, d). "
     "torch `_efficient_attention_forward_flop`, `_flash_attention_forward_flop`",
 )
 def _attention_forward(args: Sequence[Any], kwargs: Mapping[str, Any], out: Any) -> Cost:
@@ -248,12 +236,9 @@ def _attention_forward(args: Sequence[Any], kwargs: Mapping[str, Any], out: Any)
 # Recurrent layers as one operator: every weight matrix meets every step of every sequence.
 
 
-@register_rule(
-    "aten::lstm",
-    "aten::gru",
-    "aten::rnn_tanh",
-    "aten::rnn_relu",
-    about="every weight matrix meets every step of every sequence. Ours: fvcore skips it",
+@_aten(
+    "lstm gru rnn_tanh rnn_relu",
+    "every weight matrix meets every step of every sequence. Ours: fvcore skips it",
 )
 def _recurrent(args: Sequence[Any], kwargs: Mapping[str, Any], out: Any) -> Cost:
     x = args[0]
@@ -267,25 +252,151 @@ def _recurrent(args: Sequence[Any], kwargs: Mapping[str, Any], out: Any) -> Cost
     return {Kind.RECURRENT: macs, Kind.ELEMENTWISE: gates}
 
 
-@register_rule("aten::mkldnn_rnn_layer", about="the same, one layer of the CPU's kernel. Ours")
+@_aten("mkldnn_rnn_layer", "the same, one layer of the CPU's kernel. Ours")
 def _mkldnn_rnn(args: Sequence[Any], kwargs: Mapping[str, Any], out: Any) -> Cost:
     steps = math.prod(args[0].shape[:-1])
     return {Kind.RECURRENT: sum(w.numel() for w in args[1:3]) * steps}
 
 
-# Rules for backward operators. A product costs once for each gradient that it computes.
+# Normalisation.
+
+_ABOUT_NORM = (
+    "input elements, with or without scale and shift. "
+    "fvcore `norm_flop_counter`, mmcv `norm_flops_counter_hook`"
+)
+
+_ABOUT_BATCH_NORM = (
+    "input elements, over the batch's statistics or stored ones. "
+    "fvcore `batchnorm_flop_jit`, mmcv `norm_flops_counter_hook`"
+)
+
+
+def _norm(weight: int, affine: Kind = Kind.NORM, plain: Kind = Kind.NORM_PLAIN) -> Rule:
+    """Input elements, of a kind that depends on whether there is a weight, at this position."""
+
+    def rule(args: Sequence[Any], kwargs: Mapping[str, Any], out: Any) -> Cost:
+        given = argument(args, kwargs, weight, "weight") is not None
+        return {affine if given else plain: args[0].numel()}
+
+    return rule
+
+
+_over_batch = _norm(1)
+_over_stored = _norm(1, Kind.NORM_FIXED, Kind.NORM_FIXED_PLAIN)
+
+_aten("layer_norm native_layer_norm group_norm", _ABOUT_NORM)(_norm(2))
+_aten("instance_norm native_group_norm", _ABOUT_NORM)(_over_batch)
+
+
+@_aten(
+    "batch_norm native_batch_norm cudnn_batch_norm miopen_batch_norm _native_batch_norm_legit",
+    _ABOUT_BATCH_NORM,
+)
+def _batch_norm(args: Sequence[Any], kwargs: Mapping[str, Any], out: Any) -> Cost:
+    training = argument(args, kwargs, 5, "training")
+    return (_over_batch if training else _over_stored)(args, kwargs, out)
+
+
+_aten("_batch_norm_with_update", _ABOUT_BATCH_NORM)(_over_batch)
+_aten("_native_batch_norm_legit_no_training _batch_norm_no_update", _ABOUT_BATCH_NORM)(_over_stored)
+_aten("rms_norm _fused_rms_norm", "input elements. Ours: fvcore skips it")(_input(Kind.NORM_RMS))
+
+# Sampling and pooling.
+
+_aten(
+    "grid_sampler grid_sampler_2d grid_sampler_3d",
+    "output elements. fvcore `elementwise_flop_counter(0, 4)`",
+)(_output(Kind.SAMPLE))
+
+_aten(
+    "upsample_bilinear2d",
+    "output elements. fvcore `elementwise_flop_counter(0, 4)`, mmcv `upsample_flops_counter_hook`",
+)(_output(Kind.UPSAMPLE_BILINEAR))
+
+_aten(
+    "upsample_nearest2d",
+    "output elements. fvcore `elementwise_flop_counter(0, 1)`, mmcv `upsample_flops_counter_hook`",
+)(_output(Kind.UPSAMPLE_NEAREST))
+
+_aten(
+    """
+    upsample_bicubic2d upsample_linear1d upsample_trilinear3d upsample_nearest1d
+    upsample_nearest3d _upsample_nearest_exact1d _upsample_nearest_exact2d
+    _upsample_nearest_exact3d _upsample_bilinear2d_aa _upsample_bicubic2d_aa
+    """,
+    "output elements. mmcv `upsample_flops_counter_hook`; fvcore skips it",
+)(_output(Kind.UPSAMPLE_OTHER))
+
+_aten(
+    "adaptive_avg_pool2d _adaptive_avg_pool2d",
+    "input elements. fvcore `elementwise_flop_counter(1, 0)`, mmcv `pool_flops_counter_hook`",
+)(_input(Kind.ADAPTIVE_POOL2D))
+
+_aten(
+    """
+    adaptive_avg_pool1d adaptive_avg_pool3d _adaptive_avg_pool3d adaptive_max_pool1d
+    adaptive_max_pool2d adaptive_max_pool3d avg_pool1d avg_pool2d avg_pool3d max_pool1d
+    max_pool2d max_pool3d max_pool1d_with_indices max_pool2d_with_indices
+    max_pool3d_with_indices fractional_max_pool2d fractional_max_pool3d
+    """,
+    "input elements. mmcv `pool_flops_counter_hook`; fvcore skips it",
+)(_input(Kind.POOL))
+
+# Softmax, reductions, elementwise work that torch does not tag as pointwise, transforms.
+
+_ABOUT_INPUT = "input elements. Ours: the other counters skip it"
+
+_aten("softmax _softmax log_softmax _log_softmax _safe_softmax", _ABOUT_INPUT)(_input(Kind.SOFTMAX))
+
+_aten(
+    """
+    sum mean var std var_mean std_mean amax amin aminmax max min argmax argmin prod norm
+    linalg_vector_norm cumsum cumprod logsumexp logcumsumexp any all count_nonzero
+    nansum nanmean topk sort argsort median nanmedian mode kthvalue cummax cummin
+    bincount histc unique2 _unique2 trace segment_reduce
+    """,
+    _ABOUT_INPUT,
+)(_input(Kind.REDUCTION))
+
+_aten(
+    """
+    dropout native_dropout bernoulli bernoulli_ index_add index_add_ scatter_add
+    scatter_add_ scatter_reduce embedding_bag _embedding_bag glu prelu _prelu_kernel
+    rrelu_with_noise rrelu gelu gelu_ celu celu_ addr _thnn_fused_lstm_cell
+    _thnn_fused_gru_cell uniform_ normal_ random_ exponential_ im2col col2im renorm
+    cross linalg_cross binary_cross_entropy mse_loss nll_loss_forward smooth_l1_loss
+    cosine_similarity
+    """,
+    "output elements. Ours; mmcv counts the ReLU family by `relu_flops_counter_hook`",
+)(_output(Kind.ELEMENTWISE))
+
+
+@_aten(
+    "_fft_r2c _fft_c2c _fft_c2r",
+    "5 N log2 N operations for N complex points, half for real ones. Ours",
+)
+def _fft(args: Sequence[Any], kwargs: Mapping[str, Any], out: Any) -> Cost:
+    """5 N log2 N real operations for a complex transform of N points, half that for a real one."""
+    x, dims = args[0], args[1]
+    grid = out if not out.is_complex() else x
+    points = math.prod(grid.shape[d] for d in dims)
+    batch = grid.numel() // points
+    full = 5 * batch * points * math.log2(max(points, 2))
+    real = not (x.is_complex() and out.is_complex())
+    return {Kind.FFT: round(full / 2 if real else full)}
+
+
+# Backward operators. A product costs once for each gradient that it computes.
 #
 # No published counter has rules for the backward of normalisation, sampling and pooling; here each
 # costs twice its forward, as a product that computes two gradients does.
 
-
 _ABOUT_TWICE = "twice the forward. Ours: no published counter has a rule"
 
 
-@register_rule(
-    "aten::convolution_backward",
-    "aten::convolution_backward_overrideable",
-    about="as many multiply-adds as the forward for each gradient that is computed, groups "
+@_aten(
+    "convolution_backward convolution_backward_overrideable",
+    "as many multiply-adds as the forward for each gradient that is computed, groups "
     "respected. torch `conv_backward_flop`, which ignores the groups",
 )
 def _convolution_backward(args: Sequence[Any], kwargs: Mapping[str, Any], out: Any) -> Cost:
@@ -303,22 +414,22 @@ def _convolution_backward(args: Sequence[Any], kwargs: Mapping[str, Any], out: A
 @register_rule("torchvision::_deform_conv2d_backward", about=_ABOUT_TWICE)
 def _deform_conv2d_backward(args: Sequence[Any], kwargs: Mapping[str, Any], out: Any) -> Cost:
     grad, x, weight = args[:3]
-    taps = math.prod(weight.shape[2:])
-    columns = grad.shape[0] * x.shape[1] * taps * math.prod(grad.shape[2:])
     return {
         Kind.CONV: 2 * conv_macs(x, weight, grad, False),
-        Kind.SAMPLE: 2 * columns,
+        Kind.SAMPLE: 2 * _columns(x, weight, grad),
         Kind.CONV_BIAS: grad.numel(),
     }
 
 
-@register_rule(
-    "aten::_scaled_dot_product_flash_attention_backward",
-    "aten::_scaled_dot_product_flash_attention_for_cpu_backward",
-    "aten::_scaled_dot_product_efficient_attention_backward",
-    "aten::_scaled_dot_product_cudnn_attention_backward",
-    "aten::_scaled_dot_product_fused_attention_overrideable_backward",
-    about="four products, two for each of the forward's; recomputation is not counted. "
+@_aten(
+    """
+    _scaled_dot_product_flash_attention_backward
+    _scaled_dot_product_flash_attention_for_cpu_backward
+    _scaled_dot_product_efficient_attention_backward
+    _scaled_dot_product_cudnn_attention_backward
+    _scaled_dot_product_fused_attention_overrideable_backward
+    """,
+    "four products, two for each of the forward's; recomputation is not counted. "
     "torch `sdpa_backward_flop`, which counts it",
 )
 def _sdpa_backward(args: Sequence[Any], kwargs: Mapping[str, Any], out: Any) -> Cost:
@@ -329,264 +440,47 @@ def _sdpa_backward(args: Sequence[Any], kwargs: Mapping[str, Any], out: Any) -> 
     return {kind: 2 * amount for kind, amount in cost.items()}
 
 
-@register_rule("aten::mkldnn_rnn_layer_backward", about=_ABOUT_TWICE)
+@_aten("mkldnn_rnn_layer_backward", _ABOUT_TWICE)
 def _mkldnn_rnn_backward(args: Sequence[Any], kwargs: Mapping[str, Any], out: Any) -> Cost:
-    steps = math.prod(args[0].shape[:-1])
-    return {Kind.RECURRENT: 2 * sum(w.numel() for w in args[1:3]) * steps}
+    return {Kind.RECURRENT: 2 * _mkldnn_rnn(args, kwargs, out)[Kind.RECURRENT]}
 
 
-def _twice(kind: Kind, index: int = 0) -> Rule:
-    """Twice the size of an argument."""
-    return lambda args, kwargs, out: {kind: 2 * args[index].numel()}
-
-
-register_rule(
-    "aten::native_layer_norm_backward",
-    "aten::native_group_norm_backward",
-    "aten::native_batch_norm_backward",
-    "aten::cudnn_batch_norm_backward",
-    "aten::miopen_batch_norm_backward",
-    "aten::batch_norm_backward",
-    about=_ABOUT_TWICE,
-)(_twice(Kind.NORM))
-
-register_rule("aten::_fused_rms_norm_backward", about=_ABOUT_TWICE)(_twice(Kind.NORM_RMS))
-
-register_rule(
-    "aten::grid_sampler_2d_backward", "aten::grid_sampler_3d_backward", about=_ABOUT_TWICE
-)(_twice(Kind.SAMPLE))
-
-register_rule("aten::upsample_bilinear2d_backward", about=_ABOUT_TWICE)(
-    _twice(Kind.UPSAMPLE_BILINEAR)
-)
-
-register_rule("aten::upsample_nearest2d_backward", about=_ABOUT_TWICE)(
-    _twice(Kind.UPSAMPLE_NEAREST)
-)
-
-register_rule(
-    "aten::upsample_bicubic2d_backward",
-    "aten::upsample_linear1d_backward",
-    "aten::_upsample_bilinear2d_aa_backward",
-    "aten::_upsample_bicubic2d_aa_backward",
-    about=_ABOUT_TWICE,
-)(_twice(Kind.UPSAMPLE_OTHER))
-
-register_rule("aten::_adaptive_avg_pool2d_backward", about=_ABOUT_TWICE)(
-    _twice(Kind.ADAPTIVE_POOL2D, 1)
-)
-
-register_rule(
-    "aten::avg_pool2d_backward",
-    "aten::max_pool2d_with_indices_backward",
-    "aten::_adaptive_avg_pool3d_backward",
-    "aten::adaptive_max_pool2d_backward",
-    about=_ABOUT_TWICE,
-)(_twice(Kind.POOL, 1))
-
-register_rule(
-    "aten::_softmax_backward_data", "aten::_log_softmax_backward_data", about=_ABOUT_TWICE
-)(_twice(Kind.SOFTMAX))
-
-
-def _of_output(args: Sequence[Any], kwargs: Mapping[str, Any], out: Any) -> Cost:
-    return {Kind.ELEMENTWISE: first(out).numel()}
-
-
-register_rule(
-    "aten::embedding_dense_backward",
-    "aten::index_put",
-    "aten::index_put_",
-    "aten::_index_put_impl_",
-    "aten::native_dropout_backward",
-    "aten::_prelu_kernel_backward",
-    "aten::glu_backward",
-    "aten::_thnn_fused_lstm_cell_backward_impl",
-    "aten::_thnn_differentiable_lstm_cell_backward",
-    "aten::_thnn_fused_gru_cell_backward",
-    "aten::unfold_backward",
-    about="output elements. Ours: the other counters skip it",
-)(_of_output)
-
-# Rules of everything else: normalisation, sampling, pooling, elementwise work, transforms.
-
-# Normalisation.
-
-_ABOUT_NORM = (
-    "input elements, with or without scale and shift. "
-    "fvcore `norm_flop_counter`, mmcv `norm_flops_counter_hook`"
-)
-
-_ABOUT_BATCH_NORM = (
-    "input elements, over the batch's statistics or stored ones. "
-    "fvcore `batchnorm_flop_jit`, mmcv `norm_flops_counter_hook`"
-)
-
-
-def _norm(weight: int, name: str = "weight") -> Rule:
-    def rule(args: Sequence[Any], kwargs: Mapping[str, Any], out: Any) -> Cost:
-        affine = argument(args, kwargs, weight, name) is not None
-        return {Kind.NORM if affine else Kind.NORM_PLAIN: args[0].numel()}
-
-    return rule
-
-
-register_rule("aten::layer_norm", "aten::native_layer_norm", "aten::group_norm", about=_ABOUT_NORM)(
-    _norm(2)
-)
-
-register_rule("aten::instance_norm", "aten::native_group_norm", about=_ABOUT_NORM)(_norm(1))
-
-
-def _batch_norm(training: int) -> Rule:
-    def rule(args: Sequence[Any], kwargs: Mapping[str, Any], out: Any) -> Cost:
-        if argument(args, kwargs, training, "training"):
-            return _norm(1)(args, kwargs, out)
-        affine = argument(args, kwargs, 1, "weight") is not None
-        return {Kind.NORM_FIXED if affine else Kind.NORM_FIXED_PLAIN: args[0].numel()}
-
-    return rule
-
-
-register_rule(
-    "aten::batch_norm",
-    "aten::native_batch_norm",
-    "aten::cudnn_batch_norm",
-    "aten::miopen_batch_norm",
-    "aten::_native_batch_norm_legit",
-    about=_ABOUT_BATCH_NORM,
-)(_batch_norm(5))
-
-register_rule("aten::_batch_norm_with_update", about=_ABOUT_BATCH_NORM)(_norm(1))
-
-
-@register_rule(
-    "aten::_native_batch_norm_legit_no_training",
-    "aten::_batch_norm_no_update",
-    about=_ABOUT_BATCH_NORM,
-)
-def _batch_norm_fixed(args: Sequence[Any], kwargs: Mapping[str, Any], out: Any) -> Cost:
-    affine = argument(args, kwargs, 1, "weight") is not None
-    return {Kind.NORM_FIXED if affine else Kind.NORM_FIXED_PLAIN: args[0].numel()}
-
-
-# Amounts that are a tensor's size.
-
-
-def _of_input(kind: Kind) -> Rule:
-    return lambda args, kwargs, out: {kind: args[0].numel()}
-
-
-def _one_of_output(kind: Kind) -> Rule:
-    return lambda args, kwargs, out: {kind: first(out).numel()}
-
-
-register_rule(
-    "aten::rms_norm", "aten::_fused_rms_norm", about="input elements. Ours: fvcore skips it"
-)(_of_input(Kind.NORM_RMS))
-
-register_rule(
-    "aten::grid_sampler",
-    "aten::grid_sampler_2d",
-    "aten::grid_sampler_3d",
-    about="output elements. fvcore `elementwise_flop_counter(0, 4)`",
-)(_one_of_output(Kind.SAMPLE))
-
-register_rule(
-    "aten::upsample_bilinear2d",
-    about="output elements. fvcore `elementwise_flop_counter(0, 4)`, "
-    "mmcv `upsample_flops_counter_hook`",
-)(_one_of_output(Kind.UPSAMPLE_BILINEAR))
-
-register_rule(
-    "aten::upsample_nearest2d",
-    about="output elements. fvcore `elementwise_flop_counter(0, 1)`, "
-    "mmcv `upsample_flops_counter_hook`",
-)(_one_of_output(Kind.UPSAMPLE_NEAREST))
-
-register_rule(
-    "aten::upsample_bicubic2d",
-    "aten::upsample_linear1d",
-    "aten::upsample_trilinear3d",
-    "aten::upsample_nearest1d",
-    "aten::upsample_nearest3d",
-    "aten::_upsample_nearest_exact1d",
-    "aten::_upsample_nearest_exact2d",
-    "aten::_upsample_nearest_exact3d",
-    "aten::_upsample_bilinear2d_aa",
-    "aten::_upsample_bicubic2d_aa",
-    about="output elements. mmcv `upsample_flops_counter_hook`; fvcore skips it",
-)(_one_of_output(Kind.UPSAMPLE_OTHER))
-
-register_rule(
-    "aten::adaptive_avg_pool2d",
-    "aten::_adaptive_avg_pool2d",
-    about="input elements. fvcore `elementwise_flop_counter(1, 0)`, mmcv `pool_flops_counter_hook`",
-)(_of_input(Kind.ADAPTIVE_POOL2D))
-
-register_rule(
-    *(
-        f"aten::{name}"
-        for name in """
-        adaptive_avg_pool1d adaptive_avg_pool3d _adaptive_avg_pool3d adaptive_max_pool1d
-        adaptive_max_pool2d adaptive_max_pool3d avg_pool1d avg_pool2d avg_pool3d max_pool1d
-        max_pool2d max_pool3d max_pool1d_with_indices max_pool2d_with_indices
-        max_pool3d_with_indices fractional_max_pool2d fractional_max_pool3d
-        """.split()
+# The kind of work, the argument that has the forward's size, and the operators.
+_TWICE = (
+    (
+        Kind.NORM,
+        0,
+        "native_layer_norm_backward native_group_norm_backward native_batch_norm_backward "
+        "cudnn_batch_norm_backward miopen_batch_norm_backward batch_norm_backward",
     ),
-    about="input elements. mmcv `pool_flops_counter_hook`; fvcore skips it",
-)(_of_input(Kind.POOL))
-
-register_rule(
-    "aten::softmax",
-    "aten::_softmax",
-    "aten::log_softmax",
-    "aten::_log_softmax",
-    "aten::_safe_softmax",
-    about="input elements. Ours: the other counters skip it",
-)(_of_input(Kind.SOFTMAX))
-
-register_rule(
-    *(
-        f"aten::{name}"
-        for name in """
-        sum mean var std var_mean std_mean amax amin aminmax max min argmax argmin prod norm
-        linalg_vector_norm cumsum cumprod logsumexp logcumsumexp any all count_nonzero
-        nansum nanmean topk sort argsort median nanmedian mode kthvalue cummax cummin
-        bincount histc unique2 _unique2 trace segment_reduce
-        """.split()
+    (Kind.NORM_RMS, 0, "_fused_rms_norm_backward"),
+    (Kind.SAMPLE, 0, "grid_sampler_2d_backward grid_sampler_3d_backward"),
+    (Kind.UPSAMPLE_BILINEAR, 0, "upsample_bilinear2d_backward"),
+    (Kind.UPSAMPLE_NEAREST, 0, "upsample_nearest2d_backward"),
+    (
+        Kind.UPSAMPLE_OTHER,
+        0,
+        "upsample_bicubic2d_backward upsample_linear1d_backward "
+        "_upsample_bilinear2d_aa_backward _upsample_bicubic2d_aa_backward",
     ),
-    about="input elements. Ours: the other counters skip it",
-)(_of_input(Kind.REDUCTION))
-
-register_rule(
-    *(
-        f"aten::{name}"
-        for name in """
-        dropout native_dropout bernoulli bernoulli_ index_add index_add_ scatter_add
-        scatter_add_ scatter_reduce embedding_bag _embedding_bag glu prelu _prelu_kernel
-        rrelu_with_noise rrelu gelu gelu_ celu celu_ addr _thnn_fused_lstm_cell
-        _thnn_fused_gru_cell uniform_ normal_ random_ exponential_ im2col col2im renorm
-        cross linalg_cross binary_cross_entropy mse_loss nll_loss_forward smooth_l1_loss
-        cosine_similarity
-        """.split()
+    (Kind.ADAPTIVE_POOL2D, 1, "_adaptive_avg_pool2d_backward"),
+    (
+        Kind.POOL,
+        1,
+        "avg_pool2d_backward max_pool2d_with_indices_backward _adaptive_avg_pool3d_backward "
+        "adaptive_max_pool2d_backward",
     ),
-    about="output elements. Ours; mmcv counts the ReLU family by `relu_flops_counter_hook`",
-)(_one_of_output(Kind.ELEMENTWISE))
-
-
-@register_rule(
-    "aten::_fft_r2c",
-    "aten::_fft_c2c",
-    "aten::_fft_c2r",
-    about="5 N log2 N operations for N complex points, half for real ones. Ours",
+    (Kind.SOFTMAX, 0, "_softmax_backward_data _log_softmax_backward_data"),
 )
-def _fft(args: Sequence[Any], kwargs: Mapping[str, Any], out: Any) -> Cost:
-    """5 N log2 N real operations for a complex transform of N points, half that for a real one."""
-    x, dims = args[0], args[1]
-    grid = out if not out.is_complex() else x
-    points = math.prod(grid.shape[d] for d in dims)
-    batch = grid.numel() // points
-    full = 5 * batch * points * math.log2(max(points, 2))
-    real = not (x.is_complex() and out.is_complex())
-    return {Kind.FFT: round(full / 2 if real else full)}
+
+for kind, index, names in _TWICE:
+    _aten(names, _ABOUT_TWICE)(_input(kind, index, times=2))
+
+_aten(
+    """
+    embedding_dense_backward index_put index_put_ _index_put_impl_ native_dropout_backward
+    _prelu_kernel_backward glu_backward _thnn_fused_lstm_cell_backward_impl
+    _thnn_differentiable_lstm_cell_backward _thnn_fused_gru_cell_backward unfold_backward
+    """,
+    "output elements. Ours: the other counters skip it",
+)(_output(Kind.ELEMENTWISE))

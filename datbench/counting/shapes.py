@@ -1,4 +1,10 @@
-"""The registry of shape rules, and how it is asked."""
+"""Results of common operators on meta tensors, from shapes alone.
+
+Torch's own meta kernels give the same answers, but many are Python reference code, the first of
+which loads the compiler's stack: more time and memory than the rest of a count. A rule here
+answers for the plain case and returns None for any other, which torch then answers. Shapes,
+strides and dtypes are tested against real CPU kernels, operator by operator.
+"""
 
 from __future__ import annotations
 
@@ -9,21 +15,30 @@ from typing import Any
 import torch
 from torch import Tensor
 
-ShapeRule = Callable[[Sequence[Any], Mapping[str, Any]], Tensor | None]
+ShapeRule = Callable[..., Any]
+"""Called with the operator's own arguments."""
 
 SHAPES: dict[str, ShapeRule] = {}
 """Shape rule by operator name with overload, such as ``aten::add.Tensor``."""
 
 
-def shape_rule(*operators: str) -> Callable[[ShapeRule], ShapeRule]:
-    """Make the decorated function the shape rule of these `aten` operators."""
+def rules_of(table: dict[str, ShapeRule]) -> Callable[..., Callable[[ShapeRule], ShapeRule]]:
+    """A decorator that makes a function the rule of `aten` operators in a table.
 
-    def decorate(rule: ShapeRule) -> ShapeRule:
-        for name in operators:
-            SHAPES[f"aten::{name}"] = rule
-        return rule
+    Its arguments are their names, such as ``add.Tensor``.
+    """
 
-    return decorate
+    def named(*operators: str) -> Callable[[ShapeRule], ShapeRule]:
+        def decorate(rule: ShapeRule) -> ShapeRule:
+            table.update(dict.fromkeys((f"aten::{name}" for name in operators), rule))
+            return rule
+
+        return decorate
+
+    return named
+
+
+shape_rule = rules_of(SHAPES)
 
 
 def predict(name: str, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Tensor | None:
@@ -31,7 +46,8 @@ def predict(name: str, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Tensor
     rule = SHAPES.get(name)
     if rule is None or not args or not _all_meta(args):
         return None
-    return rule(args, kwargs)
+    found: Tensor | None = rule(*args, **kwargs)
+    return found
 
 
 def _all_meta(args: Sequence[Any]) -> bool:
@@ -116,17 +132,11 @@ def _compare(strides: list[list[int]], shape: Sequence[int], one: int, two: int)
     return 0
 
 
-# Shape rules of the operators that backbones are made of.
-#
-# A rule answers for the plain case, and None for any other.
-
-
 # Elementwise
 
 
 def _binary(compares: bool = False, divides: bool = False) -> ShapeRule:
-    def rule(args: Sequence[Any], kwargs: Mapping[str, Any]) -> Tensor | None:
-        a, b = args[0], args[1]
+    def rule(a: Any, b: Any, **options: Any) -> Tensor | None:
         if not isinstance(a, Tensor):
             return None
         dtype = torch.bool if compares else torch.result_type(a, b)
@@ -150,59 +160,39 @@ shape_rule(
 )(_binary(compares=True))
 
 
-@shape_rule(
-    *[
-        "gelu",
-        "tanh",
-        "relu",
-        "sigmoid",
-        "silu",
-        "exp",
-        "hardswish",
-        "neg",
-        "sin",
-        "cos",
-        "abs",
-        "clamp",
-    ],
-)
-def _unary(args: Sequence[Any], kwargs: Mapping[str, Any]) -> Tensor | None:
-    x = args[0]
+@shape_rule(*"gelu tanh relu sigmoid silu exp hardswish neg sin cos abs clamp".split())
+def _unary(x: Tensor, *bounds: Any, **options: Any) -> Tensor | None:
     return elementwise(x.dtype, x) if x.is_floating_point() else None
 
 
 @shape_rule("flip")
-def _flip(args: Sequence[Any], kwargs: Mapping[str, Any]) -> Tensor | None:
-    return elementwise(args[0].dtype, args[0])
+def _flip(x: Tensor, dims: Sequence[int]) -> Tensor:
+    return elementwise(x.dtype, x)
 
 
 @shape_rule("_to_copy")
-def _to_copy(args: Sequence[Any], kwargs: Mapping[str, Any]) -> Tensor | None:
-    x, dtype = args[0], kwargs.get("dtype")
-    only_dtype = all(value is None or key == "dtype" for key, value in kwargs.items())
-    return elementwise(dtype or x.dtype, x) if only_dtype else None
+def _to_copy(x: Tensor, *, dtype: torch.dtype | None = None, **options: Any) -> Tensor | None:
+    plain = all(value is None for value in options.values())
+    return elementwise(dtype or x.dtype, x) if plain else None
 
 
 @shape_rule("softmax.int")
-def _softmax(args: Sequence[Any], kwargs: Mapping[str, Any]) -> Tensor | None:
-    dtype = args[2] if len(args) > 2 else kwargs.get("dtype")
-    return contiguous(args[0].shape, dtype or args[0].dtype)
+def _softmax(x: Tensor, dim: int, dtype: torch.dtype | None = None) -> Tensor:
+    return contiguous(x.shape, dtype or x.dtype)
 
 
 # Products
 
 
 @shape_rule("linear")
-def _linear(args: Sequence[Any], kwargs: Mapping[str, Any]) -> Tensor | None:
-    x, weight = args[0], args[1]
+def _linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor | None:
     if weight.ndim != 2 or x.ndim < 2 or x.shape[-1] != weight.shape[1] or x.dtype != weight.dtype:
         return None
     return contiguous((*x.shape[:-1], weight.shape[0]), x.dtype)
 
 
 @shape_rule("matmul")
-def _matmul(args: Sequence[Any], kwargs: Mapping[str, Any]) -> Tensor | None:
-    a, b = args
+def _matmul(a: Tensor, b: Tensor) -> Tensor | None:
     if a.ndim < 3 or b.ndim < 3 or a.shape[-1] != b.shape[-2] or a.dtype != b.dtype:
         return None
     batch = broadcast(a.shape[:-2], b.shape[:-2])
@@ -210,13 +200,19 @@ def _matmul(args: Sequence[Any], kwargs: Mapping[str, Any]) -> Tensor | None:
 
 
 @shape_rule("scaled_dot_product_attention")
-def _sdpa(args: Sequence[Any], kwargs: Mapping[str, Any]) -> Tensor | None:
+def _sdpa(
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    attn_mask: Tensor | None = None,
+    *rest: Any,
+    enable_gqa: bool = False,
+    **options: Any,
+) -> Tensor | None:
     """As the fused kernels lay their result out; torch's plain one leaves it contiguous."""
-    q, k, v = args[:3]
-    mask = args[3] if len(args) > 3 else kwargs.get("attn_mask")
-    if kwargs.get("enable_gqa") or q.shape[:-2] != k.shape[:-2] or q.ndim != 4:
+    if enable_gqa or q.shape[:-2] != k.shape[:-2] or q.ndim != 4:
         return None
-    if mask is not None and mask.ndim not in (2, 4):
+    if attn_mask is not None and attn_mask.ndim not in (2, 4):
         return None
     # The CPU's fused kernel writes (B, N, M, d) and returns it transposed.
     b, m, n, _ = q.shape
@@ -224,16 +220,21 @@ def _sdpa(args: Sequence[Any], kwargs: Mapping[str, Any]) -> Tensor | None:
 
 
 @shape_rule("conv2d")
-def _conv2d(args: Sequence[Any], kwargs: Mapping[str, Any]) -> Tensor | None:
-    x, weight = args[0], args[1]
-    stride, padding, dilation, groups = _conv_options(args, kwargs)
+def _conv2d(
+    x: Tensor,
+    weight: Tensor,
+    bias: Tensor | None = None,
+    stride: Sequence[int] = (1, 1),
+    padding: Sequence[int] = (0, 0),
+    dilation: Sequence[int] = (1, 1),
+    groups: int = 1,
+) -> Tensor | None:
     if x.ndim != 4 or x.shape[1] != weight.shape[1] * groups or x.dtype != weight.dtype:
         return None
+    steps = (list(option) * (2 // len(option)) for option in (stride, padding, dilation))
     size = [
         (length + 2 * p - d * (kernel - 1) - 1) // s + 1
-        for length, kernel, s, p, d in zip(
-            x.shape[2:], weight.shape[2:], stride, padding, dilation, strict=True
-        )
+        for length, kernel, s, p, d in zip(x.shape[2:], weight.shape[2:], *steps, strict=True)
     ]
     if min(size) < 1:
         return None
@@ -241,45 +242,29 @@ def _conv2d(args: Sequence[Any], kwargs: Mapping[str, Any]) -> Tensor | None:
     # An ambiguous layout (one channel or one pixel) is left to torch.
     if 1 in x.shape[1:] or 1 in size:
         return None
-    last = torch.channels_last
-    if x.is_contiguous(memory_format=last):
+    if x.is_contiguous(memory_format=torch.channels_last):
         return channels_last(shape, x.dtype)
     return contiguous(shape, x.dtype) if x.is_contiguous() else None
-
-
-def _conv_options(
-    args: Sequence[Any], kwargs: Mapping[str, Any]
-) -> tuple[list[int], list[int], list[int], int]:
-    names = ("stride", "padding", "dilation")
-    found = [
-        list(args[3 + i] if len(args) > 3 + i else kwargs.get(name, (i != 1,) * 2))
-        for i, name in enumerate(names)
-    ]
-    stride, padding, dilation = ([int(v) for v in (f * 2 if len(f) == 1 else f)] for f in found)
-    groups = args[6] if len(args) > 6 else kwargs.get("groups", 1)
-    return stride, padding, dilation, int(groups)
 
 
 # Normalisation, sampling, pooling
 
 
 @shape_rule("layer_norm")
-def _layer_norm(args: Sequence[Any], kwargs: Mapping[str, Any]) -> Tensor | None:
-    return contiguous(args[0].shape, args[0].dtype)
+def _layer_norm(x: Tensor, *rest: Any, **options: Any) -> Tensor:
+    return contiguous(x.shape, x.dtype)
 
 
 @shape_rule("grid_sampler")
-def _grid_sampler(args: Sequence[Any], kwargs: Mapping[str, Any]) -> Tensor | None:
-    x, grid = args[0], args[1]
+def _grid_sampler(x: Tensor, grid: Tensor, *modes: Any) -> Tensor | None:
     if x.ndim != 4 or x.dtype != grid.dtype:
         return None
     return contiguous((*x.shape[:2], *grid.shape[1:3]), x.dtype)
 
 
 @shape_rule("adaptive_avg_pool2d")
-def _adaptive_avg_pool2d(args: Sequence[Any], kwargs: Mapping[str, Any]) -> Tensor | None:
-    x, size = args[0], list(args[1])
-    if x.ndim != 4 or size != [1, 1]:
+def _adaptive_avg_pool2d(x: Tensor, size: Sequence[int]) -> Tensor | None:
+    if x.ndim != 4 or list(size) != [1, 1]:
         return None
     shape = (*x.shape[:2], 1, 1)
     if x.is_contiguous():
@@ -290,14 +275,17 @@ def _adaptive_avg_pool2d(args: Sequence[Any], kwargs: Mapping[str, Any]) -> Tens
 
 
 @shape_rule("sum.dim_IntList", "amax")
-def _reduce(args: Sequence[Any], kwargs: Mapping[str, Any]) -> Tensor | None:
-    x = args[0]
-    dims = args[1] if len(args) > 1 else kwargs.get("dim")
-    keep = args[2] if len(args) > 2 else kwargs.get("keepdim", False)
-    if not x.is_contiguous() or kwargs.get("dtype") or not dims or not x.is_floating_point():
+def _reduce(
+    x: Tensor,
+    dim: Sequence[int] | None = None,
+    keepdim: bool = False,
+    *,
+    dtype: torch.dtype | None = None,
+) -> Tensor | None:
+    if not x.is_contiguous() or dtype or not dim or not x.is_floating_point():
         return None
-    dropped = {dim % x.ndim for dim in dims}
-    sizes = [1 if i in dropped else n for i, n in enumerate(x.shape) if keep or i not in dropped]
+    dropped = {d % x.ndim for d in dim}
+    sizes = [1 if i in dropped else n for i, n in enumerate(x.shape) if keepdim or i not in dropped]
     return contiguous(sizes, x.dtype)
 
 
@@ -305,100 +293,95 @@ def _reduce(args: Sequence[Any], kwargs: Mapping[str, Any]) -> Tensor | None:
 
 
 @shape_rule("clone")
-def _clone(args: Sequence[Any], kwargs: Mapping[str, Any]) -> Tensor | None:
-    x = args[0]
-    wanted = kwargs.get("memory_format")
-    if wanted == torch.contiguous_format:
+def _clone(x: Tensor, *, memory_format: torch.memory_format | None = None) -> Tensor | None:
+    if memory_format == torch.contiguous_format:
         return contiguous(x.shape, x.dtype)
-    if wanted in (None, torch.preserve_format):
+    if memory_format in (None, torch.preserve_format):
         return elementwise(x.dtype, x)
     return None
 
 
 @shape_rule("contiguous")
-def _make_contiguous(args: Sequence[Any], kwargs: Mapping[str, Any]) -> Tensor | None:
-    x = args[0]
-    wanted = args[1] if len(args) > 1 else kwargs.get("memory_format", torch.contiguous_format)
-    if wanted != torch.contiguous_format or x.is_contiguous():
+def _make_contiguous(
+    x: Tensor, *, memory_format: torch.memory_format = torch.contiguous_format
+) -> Tensor | None:
+    if memory_format != torch.contiguous_format or x.is_contiguous():
         return None
     return contiguous(x.shape, x.dtype)
 
 
 @shape_rule("roll")
-def _roll(args: Sequence[Any], kwargs: Mapping[str, Any]) -> Tensor | None:
-    return contiguous(args[0].shape, args[0].dtype) if args[0].is_contiguous() else None
+def _roll(x: Tensor, *rest: Any, **options: Any) -> Tensor | None:
+    return contiguous(x.shape, x.dtype) if x.is_contiguous() else None
 
 
 @shape_rule("stack")
-def _stack(args: Sequence[Any], kwargs: Mapping[str, Any]) -> Tensor | None:
-    parts = args[0]
-    dim = args[1] if len(args) > 1 else kwargs.get("dim", 0)
-    shape = list(parts[0].shape)
-    shape.insert(dim % (len(shape) + 1), len(parts))
-    same = all(part.dtype == parts[0].dtype for part in parts)
-    return contiguous(shape, parts[0].dtype) if same else None
+def _stack(tensors: Sequence[Tensor], dim: int = 0) -> Tensor | None:
+    shape = list(tensors[0].shape)
+    shape.insert(dim % (len(shape) + 1), len(tensors))
+    same = all(part.dtype == tensors[0].dtype for part in tensors)
+    return contiguous(shape, tensors[0].dtype) if same else None
 
 
 @shape_rule("repeat")
-def _repeat(args: Sequence[Any], kwargs: Mapping[str, Any]) -> Tensor | None:
-    x, times = args
+def _repeat(x: Tensor, times: Sequence[int]) -> Tensor:
     lead = len(times) - x.ndim
     shape = [n * (x.shape[i - lead] if i >= lead else 1) for i, n in enumerate(times)]
     return contiguous(shape, x.dtype)
 
 
 @shape_rule("pad")
-def _pad(args: Sequence[Any], kwargs: Mapping[str, Any]) -> Tensor | None:
-    x, amounts = args[0], args[1]
-    mode = args[2] if len(args) > 2 else kwargs.get("mode", "constant")
+def _pad(
+    x: Tensor, pad: Sequence[int], mode: str = "constant", value: float | None = None
+) -> Tensor | None:
     # A channels-last map keeps its format, which torch had better decide.
     maybe_last = x.ndim in (4, 5) and x.stride(1) == 1
-    if mode != "constant" or maybe_last or any(a < 0 for a in amounts):
+    if mode != "constant" or maybe_last or any(a < 0 for a in pad):
         return None
     shape = list(x.shape)
-    for i in range(len(amounts) // 2):
-        shape[-1 - i] += amounts[2 * i] + amounts[2 * i + 1]
+    for i in range(len(pad) // 2):
+        shape[-1 - i] += pad[2 * i] + pad[2 * i + 1]
     return contiguous(shape, x.dtype)
 
 
 @shape_rule("index.Tensor")
-def _index(args: Sequence[Any], kwargs: Mapping[str, Any]) -> Tensor | None:
+def _index(x: Tensor, indices: Sequence[Tensor | None]) -> Tensor | None:
     """One index tensor, after any number of whole dimensions."""
-    x, indices = args
     at = [i for i, index in enumerate(indices) if index is not None]
     falling = all(one > two for one, two in pairwise(x.stride()))
-    if len(at) != 1 or indices[at[0]].dtype != torch.int64 or not falling:
+    index = indices[at[0]] if len(at) == 1 else None
+    if index is None or index.dtype != torch.int64 or not falling:
         return None
-    dim, index = at[0], indices[at[0]]
-    return contiguous((*x.shape[:dim], *index.shape, *x.shape[dim + 1 :]), x.dtype)
+    return contiguous((*x.shape[: at[0]], *index.shape, *x.shape[at[0] + 1 :]), x.dtype)
 
 
 # Creation
 
 
 @shape_rule("arange", "arange.start")
-def _arange(args: Sequence[Any], kwargs: Mapping[str, Any]) -> Tensor | None:
+def _arange(
+    *bounds: Any, dtype: torch.dtype | None = None, device: Any = None, **options: Any
+) -> Tensor | None:
     """Whole numbers with step 1 on meta."""
-    start, end = (0, args[0]) if len(args) == 1 else args[:2]
-    if kwargs.get("device") != META or not isinstance(start, int) or not isinstance(end, int):
+    start, end = (0, bounds[0]) if len(bounds) == 1 else bounds[:2]
+    if device != META or not isinstance(start, int) or not isinstance(end, int):
         return None
-    return contiguous((max(end - start, 0),), kwargs.get("dtype") or torch.int64)
+    return contiguous((max(end - start, 0),), dtype or torch.int64)
 
 
 @shape_rule("zeros")
-def _zeros(args: Sequence[Any], kwargs: Mapping[str, Any]) -> Tensor | None:
+def _zeros(
+    size: Sequence[int],
+    *,
+    dtype: torch.dtype | None = None,
+    layout: torch.layout | None = None,
+    device: Any = None,
+    **options: Any,
+) -> Tensor | None:
     """On meta; the kernel of torch 2.6 loads sympy."""
-    if kwargs.get("device") != META or kwargs.get("layout") not in (None, torch.strided):
+    if device != META or layout not in (None, torch.strided):
         return None
-    return contiguous(args[0], kwargs.get("dtype") or torch.get_default_dtype())
-
-
-# Results of common operators on meta tensors, from shapes alone.
-#
-# Torch's own meta kernels give the same answers, but many are Python reference code, the first of
-# which loads the compiler's stack: more time and memory than the rest of a count. A rule here
-# answers for the plain case and returns None for any other, which torch then answers. Shapes,
-# strides and dtypes are tested against real CPU kernels, operator by operator.
+    return contiguous(size, dtype or torch.get_default_dtype())
 
 
 def is_plain_inplace(operator: Any) -> bool:

@@ -13,23 +13,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ..counting.shapes import channels_last, contiguous, elementwise, predict
+from ..counting.shapes import channels_last, contiguous, elementwise, predict, rules_of
 
-Kernel = Callable[..., Any]
-
-KERNELS: dict[str, Kernel] = {}
+KERNELS: dict[str, Callable[..., Any]] = {}
 """Rule by operator name with overload; called with the operator's own arguments."""
 
-
-def kernel(*operators: str) -> Callable[[Kernel], Kernel]:
-    """Make the decorated function the rule of these `aten` operators."""
-
-    def decorate(rule: Kernel) -> Kernel:
-        for name in operators:
-            KERNELS[f"aten::{name}"] = rule
-        return rule
-
-    return decorate
+kernel = rules_of(KERNELS)
 
 
 def result(name: str, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Any:
@@ -47,19 +36,14 @@ def _like(x: Tensor) -> Tensor:
 # Products
 
 
+@kernel("mm", "bmm")
+def _mm(a: Tensor, b: Tensor) -> Tensor:
+    return contiguous((*a.shape[:-1], b.shape[-1]), a.dtype)
+
+
 @kernel("addmm")
 def _addmm(bias: Tensor, a: Tensor, b: Tensor, **scales: Any) -> Tensor:
     return contiguous((a.shape[0], b.shape[1]), a.dtype)
-
-
-@kernel("mm")
-def _mm(a: Tensor, b: Tensor) -> Tensor:
-    return contiguous((a.shape[0], b.shape[1]), a.dtype)
-
-
-@kernel("bmm")
-def _bmm(a: Tensor, b: Tensor) -> Tensor:
-    return contiguous((*a.shape[:2], b.shape[2]), a.dtype)
 
 
 @kernel("convolution")
@@ -267,14 +251,6 @@ def _copied(*tensors: Tensor | None) -> int:
     return sum(_size(x) for x in tensors if x is not None and not x.is_contiguous())
 
 
-def _layer_norm_scratch(x: Tensor, *rest: Any) -> int:
-    return _copied(x)
-
-
-def _layer_norm_backward_scratch(grad: Tensor, x: Tensor, *rest: Any) -> int:
-    return _copied(grad, x)
-
-
 def _safe_softmax_scratch(x: Tensor, dim: int, dtype: torch.dtype | None = None) -> int:
     """Which logits are minus infinity, and in which rows all are: a byte for each."""
     return x.numel() + x.numel() // max(x.shape[dim], 1)
@@ -287,10 +263,7 @@ def _roll_scratch(x: Tensor, shifts: Sequence[int], dims: Sequence[int] = ()) ->
 
 def _convolution_scratch(x: Tensor, weight: Tensor, *rest: Any) -> int:
     """A copy of what is in neither layout; weights put into the input's, then into blocks."""
-    copied = 0 if _is_last(x) else _copied(x)
-    if not _is_last(x):
-        return copied
-    return copied + _relaid(weight) + _size(weight)
+    return _relaid(weight) + _size(weight) if _is_last(x) else _copied(x)
 
 
 def _convolution_backward_scratch(grad: Tensor, x: Tensor, weight: Tensor, *rest: Any) -> int:
@@ -306,10 +279,10 @@ def _relaid(weight: Tensor) -> int:
 
 
 _SCRATCH: dict[str, Callable[..., int]] = {
-    "aten::native_layer_norm": _layer_norm_scratch,
-    "aten::native_layer_norm_backward": _layer_norm_backward_scratch,
-    "aten::_softmax": _layer_norm_scratch,
-    "aten::_log_softmax": _layer_norm_scratch,
+    "aten::native_layer_norm": lambda x, *rest: _copied(x),
+    "aten::native_layer_norm_backward": lambda grad, x, *rest: _copied(grad, x),
+    "aten::_softmax": lambda x, *rest: _copied(x),
+    "aten::_log_softmax": lambda x, *rest: _copied(x),
     "aten::_safe_softmax": _safe_softmax_scratch,
     "aten::roll": _roll_scratch,
     "aten::convolution": _convolution_scratch,
