@@ -100,8 +100,7 @@ class Gelu(nn.GELU):
         watched = keep or self._forward_hooks or self._forward_pre_hooks
         if watched or torch.is_grad_enabled():
             return F.gelu(x)
-        y: Tensor = torch.ops.aten.gelu_(x)
-        return y
+        return torch.ops.aten.gelu_(x)
 
 
 class Mlp(nn.Module):
@@ -115,8 +114,7 @@ class Mlp(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         hidden = self.act(self.linear1(x), keep=bool(self.linear1._forward_hooks))
-        y: Tensor = self.linear2(hidden)
-        return y
+        return self.linear2(hidden)
 
 
 class ConvMlp(nn.Module):
@@ -137,8 +135,7 @@ class ConvMlp(nn.Module):
             hidden = self.act(x + local)
         else:
             hidden = self.act(local, keep=bool(self.dwconv._forward_hooks))
-        y: Tensor = self.linear2(hidden)
-        return y
+        return self.linear2(hidden)
 
 
 def make_ffn(kind: FeedForward, dim: int, expansion: int) -> nn.Module:

@@ -74,8 +74,7 @@ class StageModule(nn.Module):
         x = self.downsample(x)
         if self.projection is not None:
             x = self.projection(x)
-        y: Tensor = self.blocks(x)
-        return y
+        return self.blocks(x)
 
 
 class Head(nn.Module):
@@ -88,8 +87,7 @@ class Head(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         x = self.norm(x).permute(0, 3, 1, 2)  # (B, C, H, W), a view
-        logits: Tensor = self.linear(F.adaptive_avg_pool2d(x, 1).flatten(1))
-        return logits
+        return self.linear(F.adaptive_avg_pool2d(x, 1).flatten(1))
 
 
 class PyramidBackbone(nn.Module):
@@ -126,8 +124,7 @@ class PyramidBackbone(nn.Module):
     def embed(self, x: Tensor) -> Tensor:
         """The stem: (B, 3, H, W) -> (B, H/4, W/4, C)."""
         check_sides(x)
-        y: Tensor = self.stem(x.permute(0, 2, 3, 1))
-        return y
+        return self.stem(x.permute(0, 2, 3, 1))
 
     def forward(self, x: Tensor) -> Tensor | list[Tensor]:
         x = self.embed(x)

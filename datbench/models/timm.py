@@ -145,8 +145,7 @@ def build(
             model = TimmClassifier(config, classes, attention)
     model.pretrained_cfg = model.default_cfg = cfg  # the second is its older name
     model.pretrained_model_args = dict(pretrained_model_args or {})
-    built: PyramidBackbone = model if dtype is None else model.to(dtype)
-    return built
+    return model if dtype is None else model.to(dtype)
 
 
 class TimmClassifier(PyramidBackbone):
@@ -179,8 +178,7 @@ class TimmClassifier(PyramidBackbone):
         x = F.adaptive_avg_pool2d(x, 1).flatten(1)  # (B, C)
         if pre_logits:
             return x
-        logits: Tensor = self.head.linear(x)
-        return logits
+        return self.head.linear(x)
 
     def get_classifier(self) -> nn.Module:
         return self.head.linear

@@ -149,8 +149,7 @@ class _Logits(nn.Module):
         self._whole = (model,)  # in a tuple: it is not a child
 
     def forward(self, x: Tensor) -> Tensor:
-        logits: Tensor = self._whole[0](pixel_values=x).logits
-        return logits
+        return self._whole[0](pixel_values=x).logits
 
 
 class CvtLogits(_Logits):

@@ -87,8 +87,7 @@ class LocalFfn(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         x = self.act(self.norm1(self.linear1(x)))
         x = self.act(self.norm2(self.dwconv(x)))
-        y: Tensor = self.norm3(self.linear2(x))
-        return y
+        return self.norm3(self.linear2(x))
 
 
 class CeitBlock(nn.Module):
@@ -148,5 +147,4 @@ class CeitModel(TokenModel):
         for block in self.blocks:
             x = block(x, (h, w))
             tokens.append(x[:, 0])
-        y: Tensor = self.head(self.norm(self.last(torch.stack(tokens, dim=1))))
-        return y
+        return self.head(self.norm(self.last(torch.stack(tokens, dim=1))))

@@ -132,5 +132,4 @@ class GlitModel(TokenModel):
         check_sides(image)
         x = self.patch(image.permute(0, 2, 3, 1))  # (B, h, w, C)
         x = self.blocks(self.sequence(x))  # (B, 1 + h w, C)
-        y: Tensor = self.head(self.norm(x)[:, 0])
-        return y
+        return self.head(self.norm(x)[:, 0])

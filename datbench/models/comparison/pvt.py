@@ -109,8 +109,7 @@ class DeformablePatch(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         codes: Tensor = self.box(self.act(self.patch_norm(self.patch(x))))  # (B, h, w, 4)
         sampled = self._sample(x, self._points(codes))
-        y: Tensor = self.norm(self.project(sampled))
-        return y
+        return self.norm(self.project(sampled))
 
     def _points(self, codes: Tensor) -> Tensor:
         """Where each patch samples, x the slower: (B, h, w, k, k, 2) as (x, y) in [-1, 1]."""
@@ -188,8 +187,7 @@ class PvtStageModule(nn.Module):
         if self.class_token is not None and self.class_position is not None:
             token = (self.class_token + self.class_position).expand(len(x), -1, -1, -1)
             x = torch.cat((token, x.flatten(1, 2)[:, None]), dim=2)  # (B, 1, 1 + HW, C)
-        y: Tensor = self.blocks(x)
-        return y
+        return self.blocks(x)
 
 
 class ClassTokenHead(nn.Module):
@@ -201,8 +199,7 @@ class ClassTokenHead(nn.Module):
         self.linear = nn.Linear(dim, classes)
 
     def forward(self, x: Tensor) -> Tensor:
-        logits: Tensor = self.linear(self.norm(x)[:, 0, 0])
-        return logits
+        return self.linear(self.norm(x)[:, 0, 0])
 
 
 class PyramidTransformer(nn.Module):

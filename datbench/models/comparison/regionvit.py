@@ -72,8 +72,7 @@ class RegionalEmbedding(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         h, w, side = x.shape[1], x.shape[2], self.region
         x = F.pad(x, (0, 0, 0, -w % side, 0, -h % side)) if h % side or w % side else x
-        y: Tensor = self.conv(x)
-        return y
+        return self.conv(x)
 
 
 class RegionBlock(nn.Module):
@@ -162,8 +161,7 @@ class RegionHead(nn.Module):
         self.linear = nn.Linear(dim, classes)
 
     def forward(self, x: Tensor) -> Tensor:
-        logits: Tensor = self.linear(self.norm(x).mean(dim=(1, 2)))
-        return logits
+        return self.linear(self.norm(x).mean(dim=(1, 2)))
 
 
 class RegionVitModel(nn.Module):

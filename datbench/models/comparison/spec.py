@@ -39,8 +39,7 @@ class ComparisonSpec:
     def config(self) -> Architecture:
         """The architecture. It stands beside its module, which needs torch: both load here."""
         module, name = self.literal.split(".")
-        found: Architecture = getattr(import_module(f".{module}", __package__), name)
-        return found
+        return getattr(import_module(f".{module}", __package__), name)
 
     @property
     def resolution(self) -> Resolution:

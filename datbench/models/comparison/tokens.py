@@ -52,8 +52,7 @@ class TokenAttention(nn.Module):
         qkv = self.qkv(x).view(b, n, 3, self.heads, self.head_dim)
         q, k, v = qkv.permute(2, 0, 3, 1, 4).unbind(0)  # (B, M, N, d) each
         x = attend(q, k, v, self.scale, bias, self.attention)  # (B, M, N, d)
-        y: Tensor = self.out(x.transpose(1, 2).flatten(2))
-        return y
+        return self.out(x.transpose(1, 2).flatten(2))
 
 
 class TokenModel(nn.Module):

@@ -122,8 +122,7 @@ class MaskHead(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         x = self.act(self.upsample(self.convs(x)))  # (N, 256, 28, 28)
-        y: Tensor = self.masks(x)
-        return y
+        return self.masks(x)
 
 
 # Boxes that stand for proposals. A dummy forward has no proposals of its own: nothing is decoded,
@@ -310,8 +309,7 @@ class SemanticFPNHead(nn.Module):
         y: Tensor = self.scales[0](levels[0])
         for scale, x in zip(list(self.scales)[1:], levels[1:], strict=True):
             y = y + bilinear(scale(x), like=y)
-        logits: Tensor = self.classify(y)
-        return logits
+        return self.classify(y)
 
 
 class PyramidPooling(nn.Module):
@@ -332,8 +330,7 @@ class PyramidPooling(nn.Module):
                 "use a batch of 2 or more, or --mode inference."
             )
         found = [x, *(bilinear(branch(x), like=x) for branch in self.branches)]
-        y: Tensor = self.fuse(torch.cat(found, dim=1))
-        return y
+        return self.fuse(torch.cat(found, dim=1))
 
 
 class UperHead(nn.Module):
@@ -360,8 +357,7 @@ class UperHead(nn.Module):
             levels[i - 1] = levels[i - 1] + bilinear(levels[i], like=levels[i - 1])
         found = [conv(x) for conv, x in zip(self.outputs, levels[:-1], strict=True)] + levels[-1:]
         found = [found[0], *(bilinear(x, like=found[0]) for x in found[1:])]
-        logits: Tensor = self.classify(self.fuse(torch.cat(found, dim=1)))
-        return logits
+        return self.classify(self.fuse(torch.cat(found, dim=1)))
 
 
 class AuxiliaryHead(nn.Module):
@@ -373,5 +369,4 @@ class AuxiliaryHead(nn.Module):
         self.classify = Classifier(dim, classes)
 
     def forward(self, x: Tensor) -> Tensor:
-        logits: Tensor = self.classify(self.conv(x))
-        return logits
+        return self.classify(self.conv(x))

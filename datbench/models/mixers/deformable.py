@@ -56,8 +56,7 @@ class OffsetNetwork(nn.Module):
 
     def forward(self, q: Tensor) -> Tensor:
         x = self.dwconv(q).unflatten(-1, (self.groups, -1))  # (B, Hk, Wk, G, C/G)
-        offsets: Tensor = self.out(self.act(self.norm(x)))
-        return offsets
+        return self.out(self.act(self.norm(x)))
 
 
 class DeformableAttention(Mixer):
@@ -106,8 +105,7 @@ class DeformableAttention(Mixer):
         y = y.transpose(1, 2).reshape(b, h, w, c)
         if self.position_conv is not None:
             y = y + self.position_conv(query)
-        out: Tensor = self.out(y)
-        return out
+        return self.out(y)
 
     def _split(self, x: Tensor) -> Tensor:
         """(B, N, C) -> (B, M, N, d)."""

@@ -61,8 +61,7 @@ class DeformableDetrAttention(Mixer):
         )  # (B M, d, HW, K)
         y = (weights * sampled).sum(dim=-1)  # (B M, d, HW)
         y = y.view(b, c, h * w).transpose(1, 2).reshape(b, h, w, c)
-        out: Tensor = self.out(y)
-        return out
+        return self.out(y)
 
     def _grid(self, h: int, w: int) -> Tensor:
         """The frozen grid, or a new one of the same rule at another size: (H, W, 2) as (y, x)."""

@@ -52,8 +52,7 @@ class NeighborhoodAttention(Mixer):
         qkv = self.qkv(x).view(b, rows, cols, 3, self.heads, self.head_dim)
         q, k, v = qkv.unbind(3)  # (B, H, W, M, d) each
         y = neighborhood_attention(q, k, v, self.bias_table, self.size, self.scale, self.attention)
-        out: Tensor = self.out(y.reshape(b, rows, cols, c)[:, :h, :w])
-        return out
+        return self.out(y.reshape(b, rows, cols, c)[:, :h, :w])
 
     def extra_repr(self) -> str:
         return f"{super().extra_repr()}, size={self.size}"

@@ -39,5 +39,4 @@ class SpatialReductionAttention(Mixer):
         kv = kv.view(b, -1, 2, self.heads, self.head_dim)  # (B, Ns, 2, M, d)
         k, v = kv.permute(2, 0, 3, 1, 4).unbind(0)  # (B, M, Ns, d) each
         x = attend(q, k, v, self.scale, None, self.attention)  # (B, M, HW, d)
-        out: Tensor = self.out(x.transpose(1, 2).reshape(b, h, w, c))
-        return out
+        return self.out(x.transpose(1, 2).reshape(b, h, w, c))

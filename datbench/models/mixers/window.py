@@ -69,8 +69,7 @@ class WindowAttention(Mixer):
         x = attend(q, k, v, self.scale, bias, self.attention)  # (B nW, M, N, d)
         # Windows and heads are joined in one copy.
         x = x.view(b, rows, cols, m, s, s, d).permute(0, 1, 4, 2, 5, 3, 6)
-        y: Tensor = self.out(x.reshape(b, h, w, c))
-        return y
+        return self.out(x.reshape(b, h, w, c))
 
     def _mask(self, rows: int, cols: int) -> Tensor:
         """The shift's mask (nW, N, N): the buffer at the training size, else a new one."""
