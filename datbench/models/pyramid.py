@@ -43,8 +43,7 @@ class Block(nn.Module):
         if self.lpu is not None:
             x = x + self.lpu(x)
         x = x + self.drop_path(self.scale1(self.mixer(self.norm1(x))))
-        branch: Tensor = self.drop_path(self.scale2(self.ffn(self.norm2(x))))
-        return x + branch
+        return x + self.drop_path(self.scale2(self.ffn(self.norm2(x))))
 
 
 class StageModule(nn.Module):

@@ -113,8 +113,7 @@ class GlitBlock(nn.Module):
             if module is not None
         ]
         x = x + (torch.cat(parts, dim=-1) if len(parts) > 1 else parts[0])
-        branch: Tensor = self.ffn(self.norm2(x))
-        return x + branch
+        return x + self.ffn(self.norm2(x))
 
 
 class GlitModel(TokenModel):

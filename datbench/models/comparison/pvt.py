@@ -155,8 +155,7 @@ class PvtBlock(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         x = x + self.drop_path(self.mixer(self.norm1(x)))
-        branch: Tensor = self.drop_path(self.ffn(self.norm2(x)))
-        return x + branch
+        return x + self.drop_path(self.ffn(self.norm2(x)))
 
 
 class PvtStageModule(nn.Module):

@@ -26,14 +26,14 @@ DIM = 256
 BOX_SIDE, MASK_SIDE = 7, 14
 
 
-def conv_relu(dim_in: int, dim_out: int, kernel: int = 3) -> nn.Sequential:
-    """A convolution with a bias that keeps the map's size, and a ReLU."""
-    conv = nn.Conv2d(dim_in, dim_out, kernel, padding=kernel // 2)
-    return nn.Sequential(conv, nn.ReLU(inplace=True))
+def tower() -> nn.Sequential:
+    """Four convolutions 3x3 with biases, each with a ReLU; they keep the map's size."""
+    convs = [nn.Conv2d(DIM, DIM, 3, padding=1) for _ in range(4)]
+    return nn.Sequential(*(nn.Sequential(conv, nn.ReLU(inplace=True)) for conv in convs))
 
 
 def conv_norm_relu(dim_in: int, dim_out: int, kernel: int = 3) -> nn.Sequential:
-    """The same without a bias and with batch normalisation (published: synchronised)."""
+    """A convolution with batch normalisation (published: synchronised) and a ReLU."""
     conv = nn.Conv2d(dim_in, dim_out, kernel, padding=kernel // 2, bias=False)
     return nn.Sequential(conv, nn.BatchNorm2d(dim_out), nn.ReLU(inplace=True))
 
@@ -43,42 +43,38 @@ def bilinear(x: Tensor, like: Tensor) -> Tensor:
     return F.interpolate(x, size=like.shape[-2:], mode="bilinear", align_corners=False)
 
 
-def nearest(x: Tensor, like: Tensor) -> Tensor:
-    """The same, by the nearest pixel."""
-    return F.interpolate(x, size=like.shape[-2:], mode="nearest")
-
-
 class RetinaHead(nn.Module):
     """Two towers of four convolutions, shared by all levels; nine anchors a pixel, no norm."""
 
-    def __init__(self, classes: int = CLASSES, anchors: int = 9, depth: int = 4) -> None:
+    def __init__(self) -> None:
         super().__init__()
-        self.class_tower = nn.Sequential(*(conv_relu(DIM, DIM) for _ in range(depth)))
-        self.box_tower = nn.Sequential(*(conv_relu(DIM, DIM) for _ in range(depth)))
-        self.classes = nn.Conv2d(DIM, anchors * classes, 3, padding=1)
-        self.boxes = nn.Conv2d(DIM, anchors * 4, 3, padding=1)
+        self.class_tower = tower()
+        self.box_tower = tower()
+        self.classes = nn.Conv2d(DIM, 9 * CLASSES, 3, padding=1)
+        self.boxes = nn.Conv2d(DIM, 9 * 4, 3, padding=1)
 
     def forward(self, levels: Sequence[Tensor]) -> dict[str, list[Tensor]]:
-        scores = [self.classes(self.class_tower(x)) for x in levels]  # (B, A classes, H, W) each
-        boxes = [self.boxes(self.box_tower(x)) for x in levels]  # (B, 4 A, H, W) each
-        return {"scores": scores, "boxes": boxes}
+        return {
+            "scores": [self.classes(self.class_tower(x)) for x in levels],  # (B, 720, H, W) each
+            "boxes": [self.boxes(self.box_tower(x)) for x in levels],  # (B, 36, H, W) each
+        }
 
 
 class RPN(nn.Module):
     """Region proposals: one shared convolution, three anchors a pixel."""
 
-    def __init__(self, anchors: int = 3) -> None:
+    def __init__(self) -> None:
         super().__init__()
         self.conv = nn.Conv2d(DIM, DIM, 3, padding=1)
-        self.classes = nn.Conv2d(DIM, anchors, 1)
-        self.boxes = nn.Conv2d(DIM, anchors * 4, 1)
+        self.classes = nn.Conv2d(DIM, 3, 1)
+        self.boxes = nn.Conv2d(DIM, 3 * 4, 1)
 
     def forward(self, levels: Sequence[Tensor]) -> dict[str, list[Tensor]]:
         # Published without a module, so that hooks do not see this ReLU.
         maps = [F.relu(self.conv(x), inplace=True) for x in levels]
         return {
-            "proposal_scores": [self.classes(x) for x in maps],  # (B, A, H, W) each
-            "proposal_boxes": [self.boxes(x) for x in maps],  # (B, 4 A, H, W) each
+            "proposal_scores": [self.classes(x) for x in maps],  # (B, 3, H, W) each
+            "proposal_boxes": [self.boxes(x) for x in maps],  # (B, 12, H, W) each
         }
 
 
@@ -90,19 +86,15 @@ class BoxHead(nn.Module):
         linears: linear layers of 1024.
     """
 
-    def __init__(self, convs: int, linears: int, classes: int = CLASSES, dim: int = 1024) -> None:
+    def __init__(self, convs: int, linears: int) -> None:
         super().__init__()
         self.convs = nn.Sequential(*(conv_norm_relu(DIM, DIM) for _ in range(convs)))
-        widths = [DIM * BOX_SIDE**2] + [dim] * linears
-        self.linears = nn.Sequential(
-            *(
-                layer
-                for i in range(linears)
-                for layer in (nn.Linear(widths[i], widths[i + 1]), nn.ReLU(inplace=True))
-            )
-        )
-        self.classes = nn.Linear(dim, classes + 1)
-        self.boxes = nn.Linear(dim, 4 * classes)
+        layers: list[nn.Module] = []
+        for i in range(linears):
+            layers += [nn.Linear(1024 if i else DIM * BOX_SIDE**2, 1024), nn.ReLU(inplace=True)]
+        self.linears = nn.Sequential(*layers)
+        self.classes = nn.Linear(1024, CLASSES + 1)
+        self.boxes = nn.Linear(1024, 4 * CLASSES)
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
         x = self.convs(x).flatten(1)  # (N, 256 7 7)
@@ -113,12 +105,12 @@ class BoxHead(nn.Module):
 class MaskHead(nn.Module):
     """(N, 256, 14, 14) -> a mask for each class (N, classes, 28, 28)."""
 
-    def __init__(self, classes: int = CLASSES, depth: int = 4) -> None:
+    def __init__(self) -> None:
         super().__init__()
-        self.convs = nn.Sequential(*(conv_relu(DIM, DIM) for _ in range(depth)))
+        self.convs = tower()
         self.upsample = nn.ConvTranspose2d(DIM, DIM, 2, stride=2)
         self.act = nn.ReLU(inplace=True)
-        self.masks = nn.Conv2d(DIM, classes, 1)
+        self.masks = nn.Conv2d(DIM, CLASSES, 1)
 
     def forward(self, x: Tensor) -> Tensor:
         x = self.act(self.upsample(self.convs(x)))  # (N, 256, 28, 28)
@@ -250,7 +242,8 @@ class FPN(nn.Module):
         used = maps[self.start :]
         levels = [lateral(x) for lateral, x in zip(self.laterals, used, strict=True)]
         for i in range(len(levels) - 1, 0, -1):
-            levels[i - 1] = levels[i - 1] + nearest(levels[i], like=levels[i - 1])
+            finer = levels[i - 1]
+            levels[i - 1] = finer + F.interpolate(levels[i], finer.shape[-2:], mode="nearest")
         levels = [conv(x) for conv, x in zip(self.outputs, levels, strict=True)]
         if self.extra == "pool":
             levels.append(F.max_pool2d(levels[-1], 1, stride=2))
@@ -264,8 +257,8 @@ class FPN(nn.Module):
 class Classifier(nn.Sequential):
     """Dropout of whole channels in training, then a 1x1 convolution."""
 
-    def __init__(self, dim: int, classes: int) -> None:
-        super().__init__(nn.Dropout2d(0.1), nn.Conv2d(dim, classes, 1))
+    def __init__(self, dim: int) -> None:
+        super().__init__(nn.Dropout2d(0.1), nn.Conv2d(dim, SEGMENTATION_CLASSES, 1))
 
 
 class Doubled(nn.Module):
@@ -289,12 +282,10 @@ class SemanticFPNHead(nn.Module):
     Feature Pyramid Networks); their sum is classified.
     """
 
-    def __init__(
-        self, dim_in: int = 256, dim: int = 128, classes: int = SEGMENTATION_CLASSES
-    ) -> None:
+    def __init__(self, dim_in: int = 256, dim: int = 128) -> None:
         super().__init__()
         self.scales = nn.ModuleList(self._scale(dim_in, dim, doublings) for doublings in range(4))
-        self.classify = Classifier(dim, classes)
+        self.classify = Classifier(dim)
 
     @staticmethod
     def _scale(dim_in: int, dim: int, doublings: int) -> nn.Sequential:
@@ -340,15 +331,13 @@ class UperHead(nn.Module):
     all its levels at stride 4 (Unified Perceptual Parsing).
     """
 
-    def __init__(
-        self, channels: Sequence[int], dim: int = 512, classes: int = SEGMENTATION_CLASSES
-    ) -> None:
+    def __init__(self, channels: Sequence[int], dim: int = 512) -> None:
         super().__init__()
         self.pool = PyramidPooling(channels[-1], dim)
         self.laterals = nn.ModuleList(conv_norm_relu(c, dim, 1) for c in channels[:-1])
         self.outputs = nn.ModuleList(conv_norm_relu(dim, dim) for _ in channels[:-1])
         self.fuse = conv_norm_relu(len(channels) * dim, dim)
-        self.classify = Classifier(dim, classes)
+        self.classify = Classifier(dim)
 
     def forward(self, maps: Sequence[Tensor]) -> Tensor:
         levels = [lateral(x) for lateral, x in zip(self.laterals, maps[:-1], strict=True)]
@@ -363,10 +352,10 @@ class UperHead(nn.Module):
 class AuxiliaryHead(nn.Module):
     """One convolution on the map of stride 16, and a classifier; it runs in training alone."""
 
-    def __init__(self, dim_in: int, dim: int = 256, classes: int = SEGMENTATION_CLASSES) -> None:
+    def __init__(self, dim_in: int, dim: int = 256) -> None:
         super().__init__()
         self.conv = conv_norm_relu(dim_in, dim)
-        self.classify = Classifier(dim, classes)
+        self.classify = Classifier(dim)
 
     def forward(self, x: Tensor) -> Tensor:
         return self.classify(self.conv(x))
