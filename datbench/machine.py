@@ -12,9 +12,9 @@ from importlib import import_module, metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from . import __version__
 from .errors import LibraryError, UsageError
 from .units import printable
+from .version import __version__
 
 if TYPE_CHECKING:
     import torch

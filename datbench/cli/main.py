@@ -14,9 +14,9 @@ from typing import Annotated, Any
 
 import typer
 
-from .. import __version__
 from ..errors import DatbenchError
 from ..units import printable
+from ..version import __version__
 from . import (
     compare,
     eq10,
