@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+from datbench.render.plot import to_bytes
 from rich.console import Console
 
 from datbench.counting.conventions import CONVENTIONS
@@ -15,7 +16,6 @@ from datbench.paper.tables import paper_table, paper_tables
 from datbench.paper.verdicts import compare
 from datbench.paper.view import comparison_table
 from datbench.paper.workshop import Workshop
-from datbench.render.plot import to_bytes
 from datbench.render.table import Table
 from datbench.render.text import print_tables
 from datbench.setting import Resolution, Setting

@@ -299,17 +299,14 @@ def _draw_timeline(
     """Draw what is alive over the run, or write it as a plot or for the memory visualiser."""
     from ..memory.simulate import simulate_model
     from ..memory.timeline import timeline, visualiser
-    from ..render.plot import to_bytes, to_terminal
-    from .output import console, write_text, write_whole
+    from .output import draw, write_whole
 
     trace = simulate_model(spec, setting, mode, recipe)[1]
     figure = timeline(trace, f"{spec.name}: memory over the run ({mode}, batch {setting.batch})")
     if path is not None and path.suffix.lower() == ".pickle":
         write_whole(path, visualiser(trace))
-    elif path is not None:
-        write_whole(path, to_bytes([figure], path.suffix))
-    if terminal:
-        write_text(to_terminal(figure, min(console().width, 110)))
+        path = None
+    draw([figure], terminal, path)
 
 
 def _find_largest(

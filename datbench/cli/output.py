@@ -125,10 +125,17 @@ def emit(
 
 
 def draw(plots: Sequence[Plot], terminal: bool, out: Path | None) -> None:
-    """Write plots to a file, draw them on the terminal, or both."""
-    from ..render.plot import to_bytes, to_terminal
+    """Write plots to a file, draw them on the terminal, or both.
+
+    Raises:
+        LibraryError: vl-convert, which draws files, is not installed.
+        DatbenchError: the file could not be written.
+    """
+    from ..render.terminal import to_terminal
 
     if out is not None:
+        from ..render.vega import to_bytes
+
         write_whole(out, to_bytes(plots, out.suffix))
     if terminal:
         width = min(console().width, PLOT_WIDTH)
@@ -145,7 +152,7 @@ def check_plots(terminal: bool, plot_out: Path | None, wanted: Format, out: Path
     if terminal and (wanted is not Format.TABLE or out is not None):
         raise UsageError("--plot draws in the terminal; a file is --plot-out FILE.")
     if plot_out is not None:
-        from ..render.figure import check_suffix
+        from ..render.vega import check_suffix
 
         check_suffix(plot_out.suffix)
         check_path(plot_out, "--plot-out")

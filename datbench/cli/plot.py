@@ -3,26 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from ..errors import MeasurementError, UnknownNameError, UsageError
+from ..errors import DatbenchError, MeasurementError, UnknownNameError, UsageError
 from ..setting import MAX_BATCH, MEMORY_MODES, Resolution, Setting
 from .options import Models, Resolutions, complete, resolutions, specs
 
 if TYPE_CHECKING:
-    from ..counting.records import CountRow
-    from ..memory.records import MemoryRow
     from ..models.resolve import Spec
-    from ..render.figure import Plot, Rect
+    from ..render.figure import Plot
     from ..setting import MemoryMode
 
-# What `datbench plot` draws: from the command line to figures.
-
 SIDES = (224, 384, 512, 800, 1024)
-"""Of the squares that cost is drawn at unless told."""
+"""Default sides of the squares that cost is drawn at."""
 
 TAKES: dict[str, tuple[str, ...]] = {
     "accuracy": ("throughput",),
@@ -35,22 +32,29 @@ TAKES: dict[str, tuple[str, ...]] = {
 }
 """Kinds of result files that a plot is drawn from."""
 
+OF: dict[str, tuple[str, ...]] = {
+    "accuracy": ("macs", "params", "throughput"),
+    "cost": ("macs", "memory"),
+    "eq10": (),
+    "memory": (),
+    "timeline": (),
+    "roofline": ("stage", "module", "operator"),
+    "icicle": ("macs", "time"),
+}
+"""Kinds of plots, and what each may be drawn of; the first is the default."""
 
-class Asked:
+
+@dataclass(frozen=True)
+class PlotRequest:
     """What the command line says."""
 
-    def __init__(
-        self,
-        kind: str,
-        of: str,
-        models: Sequence[str],
-        sizes: list[Resolution] | None,
-        files: tuple[Path, ...],
-        batch: int | None,
-        mode: str | None,
-    ) -> None:
-        self.kind, self.of, self.models, self.sizes = kind, of, models, sizes
-        self.files, self.batch, self._mode = files, batch, mode
+    kind: str
+    of: str
+    models: Sequence[str]
+    sizes: list[Resolution] | None
+    files: tuple[Path, ...]
+    batch: int | None
+    mode: str | None
 
     def check(self) -> None:
         """Refuse what would be ignored."""
@@ -59,7 +63,7 @@ class Asked:
         if self.files and not TAKES[self.kind]:
             raise UsageError(f"plot {self.kind} is simulated; leave out --from.")
         simulated = self.kind in ("memory", "timeline") or self.of == "memory"
-        if (self.batch or self._mode) and (self.files or not simulated):
+        if (self.batch or self.mode) and (self.files or not simulated):
             raise UsageError("--batch and --mode are of simulated memory; leave them out.")
         if self.kind == "accuracy" and (self.models or self.sizes):
             raise UsageError("accuracy is drawn of the published tables; leave out models, --res.")
@@ -77,24 +81,20 @@ class Asked:
         if single and (len(self.models) > 1 or len(self.sizes or ()) > 1):
             raise UsageError(f"plot {self.kind} draws one model at one size.")
 
-    def mode(self, default: MemoryMode) -> MemoryMode:
+    def memory_mode(self, default: MemoryMode) -> MemoryMode:
         """The mode of memory."""
         for name in MEMORY_MODES:
-            if name == (self._mode or default):
+            if name == (self.mode or default):
                 return name
-        raise UnknownNameError.among("mode", str(self._mode), MEMORY_MODES)
+        raise UnknownNameError.among("mode", str(self.mode), MEMORY_MODES)
 
     def jobs(self, sizes: Sequence[Resolution] = ()) -> list[tuple[Spec, Setting]]:
-        """Models at their sizes; at `sizes` unless told, at their own without."""
+        """Models at the sizes asked for; otherwise at `sizes`, without these at their own."""
         return [
             (spec, Setting(size, self.batch or 1))
             for spec in specs(list(self.models))
             for size in self.sizes or sizes or [spec.resolution]
         ]
-
-    def rows(self) -> list[tuple[str, Any]]:
-        """Kind and value of every row of the files."""
-        return [(kind, row) for kind, row, _ in self.measured()]
 
     def measured(self) -> list[tuple[str, Any, Mapping[str, Any]]]:
         """Kind, value and environment of every row of the files.
@@ -120,82 +120,89 @@ class Asked:
             raise UsageError(f"{self.files[0]} holds no rows.")
         return found
 
-    def only(self, kind: str) -> list[Any]:
-        """Rows of the files, which must all be of this kind."""
-        found = self.rows()
-        if any(each != kind for each, _ in found):
-            raise UsageError(f"these files are of several kinds; this plot is of {kind} rows.")
-        return [row for _, row in found]
+    def rows(self) -> list[Any]:
+        """The rows of the files, which must all be of one kind."""
+        found = self.measured()
+        if len({kind for kind, _, _ in found}) > 1:
+            raise UsageError(
+                f"these files are of several kinds; this plot is of {found[0][0]} rows."
+            )
+        return [row for _, row, _ in found]
+
+    def counted(self, sizes: Sequence[Resolution] = ()) -> list[Any]:
+        """Counts: of the files, or made here."""
+        if self.files:
+            return self.rows()
+        from ..counting.conventions import convention
+        from ..counting.count import count_row
+        from .output import progress
+
+        fvcore = convention("fvcore")
+        jobs = self.jobs(sizes)
+        return [count_row(*job, fvcore) for job in progress(jobs, lambda job: job[0].name)]
+
+    def simulated(self, default: MemoryMode, sizes: Sequence[Resolution] = ()) -> list[Any]:
+        """Memory: of the files, or simulated here."""
+        if self.files:
+            return self.rows()
+        from dataclasses import replace
+
+        from ..memory.simulate import memory_row
+        from ..setting import WITH_BACKWARD
+        from .output import progress
+
+        jobs, mode = self.jobs(sizes), self.memory_mode(default)
+        return [
+            memory_row(spec, replace(setting, backward=mode in WITH_BACKWARD), mode)
+            for spec, setting in progress(jobs, lambda job: job[0].name)
+        ]
+
+    def only(self, rows: Sequence[Any], what: str) -> Any:
+        """The one row of a plot that shows one."""
+        if len(rows) > 1:
+            raise UsageError(f"the files hold {len(rows)} {what}.")
+        return rows[0]
 
 
-def _accuracy(asked: Asked) -> Plot:
-    from ..report.overviews import Rated, accuracy_overview, published
+def _accuracy(asked: PlotRequest) -> Plot:
+    from ..paper.accuracy import accuracy, measured, printed
 
     if asked.of == "throughput":
-        from ..report.overviews import rates
-
-        measured = asked.measured()
-        models = {row.model for _, row, _ in measured}
-        rows = [(row, (row.model, row.own_input)) for row in published() if row.model in models]
-        found, notes = rates(measured, {key for _, key in rows})
-        points = [
-            Rated(row.name, row.family, found[key], row.top1, row.apart)
-            for row, key in rows
-            if key in found
-        ]
-        return accuracy_overview(points, "images/s", *notes)
-    label, scale = ("GMACs", 1e9) if asked.of == "macs" else ("parameters (M)", 1e6)
-    known = [
-        Rated(row.name, row.family, row.costs[asked.of] / scale, row.top1, row.apart)
-        for row in published()
-        if asked.of in row.costs
-    ]
-    return accuracy_overview(known, label, "Both as the papers' tables print them.")
+        rows = [(row, where) for _, row, where in asked.measured()]
+        models, notes = measured(rows, _own_input)
+        return accuracy(models, "throughput", *notes)
+    return accuracy(printed(), asked.of, "Both as the papers' tables print them.")
 
 
-def _cost(asked: Asked) -> Plot:
-    from ..report.overviews import cost, memory_against_size
+def _own_input(model: str) -> Resolution | None:
+    """The input of a model's published results; None where its library is not installed."""
+    from ..models.resolve import resolve
 
-    if asked.files:
-        kinds = {kind for kind, _ in asked.rows()}
-        return (
-            memory_against_size(asked.only("memory"))
-            if kinds == {"memory"}
-            else cost(asked.only("flops"))
-        )
-    jobs = asked.jobs([Resolution(side, side) for side in SIDES])
-    if asked.of == "memory":
-        return memory_against_size(_simulated(jobs, asked.mode("inference")))
-    return cost(_counted(jobs))
+    try:
+        return resolve(model).resolution
+    except DatbenchError:
+        return None
 
 
-def _counted(jobs: Sequence[tuple[Spec, Setting]]) -> list[CountRow]:
-    from ..counting.conventions import convention
-    from ..counting.count import count_row
-    from .output import progress
+def _cost(asked: PlotRequest) -> Plot:
+    from ..counting.view import cost
+    from ..memory.view import against_size
+    from ..render.figure import MOST
 
-    fvcore = convention("fvcore")
-    return [count_row(*job, fvcore) for job in progress(jobs, lambda job: job[0].name)]
-
-
-def _simulated(jobs: Sequence[tuple[Spec, Setting]], mode: MemoryMode) -> list[MemoryRow]:
-    from dataclasses import replace
-
-    from ..memory.simulate import memory_row
-    from ..setting import WITH_BACKWARD
-    from .output import progress
-
-    return [
-        memory_row(spec, replace(setting, backward=mode in WITH_BACKWARD), mode)
-        for spec, setting in progress(jobs, lambda job: job[0].name)
-    ]
+    sizes = [Resolution(side, side) for side in SIDES]
+    of_memory = asked.of == "memory" or {kind for kind, _, _ in asked.measured()} == {"memory"}
+    rows = asked.simulated("inference", sizes) if of_memory else asked.counted(sizes)
+    models = {row.model for row in rows}
+    if len(models) > MOST:
+        raise UsageError(f"a plot tells {MOST} models apart, and these are {len(models)}.")
+    return against_size(rows) if of_memory else cost(rows)
 
 
-def _eq10(asked: Asked) -> Plot:
+def _eq10(asked: PlotRequest) -> Plot:
     from ..eq10.view import stacks
 
     if asked.files:
-        return stacks(asked.only("eq10"))
+        return stacks(asked.rows())
     from ..eq10.identity import identities_of
     from .output import progress
 
@@ -203,106 +210,68 @@ def _eq10(asked: Asked) -> Plot:
     return stacks(identities_of(progress(jobs, lambda job: job[0].name)))
 
 
-def _memory(asked: Asked) -> Plot:
-    from ..report.overviews import memory_bars
+def _memory(asked: PlotRequest) -> Plot:
+    from ..memory.view import bars
 
-    rows = (
-        asked.only("memory")
-        if asked.files
-        else _simulated(asked.jobs(), asked.mode("train-forward"))
-    )
-    return memory_bars(rows)
+    rows = asked.simulated("train-forward")
+    names = [
+        f"{row.model}, {row.setting.resolution}, batch {row.setting.batch}, {row.mode}"
+        for row in rows
+    ]
+    return bars(rows, names)
 
 
-def _timeline(asked: Asked) -> Plot:
+def _timeline(asked: PlotRequest) -> Plot:
     from ..memory.simulate import simulate_model
     from ..memory.timeline import timeline
     from ..setting import PLAIN
 
     spec, setting = asked.jobs()[0]
-    mode = asked.mode("train-forward")
+    mode = asked.memory_mode("train-forward")
     trace = simulate_model(spec, setting, mode, PLAIN)[1]
     title = f"{spec.name} at {setting.resolution}: memory over the run"
     return timeline(trace, f"{title} ({mode}, batch {setting.batch})")
 
 
-def _roofline(asked: Asked) -> Plot:
+def _roofline(asked: PlotRequest) -> Plot:
     from ..machine import place_of
     from ..profile.view import By, parts, roofline
 
-    rows = asked.only("profile")
-    if len(rows) > 1:
-        raise UsageError(f"the files hold {len(rows)} profiles; a roofline is of one.")
+    row = asked.only(asked.rows(), "profiles; a roofline is of one")
     place = place_of(asked.measured()[0][2])
     ways: tuple[By, ...] = ("stage", "module", "operator")
     by = next(name for name in ways if name == asked.of)
-    figure = roofline(rows[0], parts(rows[0], by), f"{by}s", place)
+    figure = roofline(row, parts(row, by), f"{by}s", place)
     if figure is None:
-        raise MeasurementError(f"{rows[0].model}: nothing here has both MACs and bytes to draw.")
+        raise MeasurementError(f"{row.model}: nothing here has both MACs and bytes to draw.")
     return figure
 
 
-DRAWN: dict[str, Callable[[Asked], Plot]] = {
+def _icicle(asked: PlotRequest) -> Plot:
+    from ..counting.view import icicle as of_counts
+    from ..profile.records import ProfileRow
+    from ..profile.view import icicle as of_profile
+
+    row = asked.only(asked.counted(), "rows; an icicle is of one")
+    timed = asked.of == "time"
+    profiled = isinstance(row, ProfileRow)
+    if timed and not profiled:
+        raise UsageError("a count has no times; --of time takes a file of `datbench profile`.")
+    drawn = of_profile(row, timed) if profiled else of_counts(row)
+    if drawn is None:
+        raise MeasurementError(f"{row.model}: there is no amount to draw.")
+    return drawn
+
+
+DRAWN: dict[str, Callable[[PlotRequest], Plot]] = {
     "accuracy": _accuracy,
     "cost": _cost,
     "eq10": _eq10,
     "memory": _memory,
     "timeline": _timeline,
     "roofline": _roofline,
+    "icicle": _icicle,
 }
-
-
-def icicle(asked: Asked) -> tuple[list[Rect], str, Callable[[float], str]]:
-    """Rectangles, what they are of, and how an amount of it is said."""
-    from .. import units
-    from ..profile.records import ProfileRow
-    from ..render.figure import partition
-
-    rows = [row for _, row in asked.rows()] if asked.files else _counted(asked.jobs())
-    if len(rows) > 1:
-        raise UsageError(f"the files hold {len(rows)} rows; an icicle is of one.")
-    row = rows[0]
-    where = f"{row.model} at {row.setting.resolution}"
-    say: Callable[[float], str]
-    if isinstance(row, ProfileRow):
-        timed = asked.of == "time"
-        amounts = {p.name: p.seconds if timed else float(p.macs) for p in row.modules}
-        title = f"{where}: where the {'time goes' if timed else 'MACs are'}"
-        say = units.seconds if timed else _macs
-    elif asked.of == "time":
-        raise UsageError("a count has no times; --of time takes a file of `datbench profile`.")
-    else:
-        amounts = {part.name: float(part.amount) for part in row.modules}
-        title = f"{where}: where the {row.unit}s are ({row.convention})"
-        say = _macs if row.unit == "MAC" else _flops
-    rects = partition(amounts)
-    if not rects:
-        raise MeasurementError(f"{row.model}: there is no amount to draw.")
-    return rects, title, say
-
-
-def _macs(value: float) -> str:
-    from .. import units
-
-    return units.amount(value, "MAC")
-
-
-def _flops(value: float) -> str:
-    from .. import units
-
-    return units.amount(value, "FLOP")
-
-
-OF: dict[str, tuple[str, ...]] = {
-    "accuracy": ("macs", "params", "throughput"),
-    "cost": ("macs", "memory"),
-    "eq10": (),
-    "memory": (),
-    "timeline": (),
-    "roofline": ("stage", "module", "operator"),
-    "icicle": ("macs", "time"),
-}
-"""Kinds of plots, and what each may be drawn of; the first unless told."""
 
 
 def plot(
@@ -366,20 +335,18 @@ def plot(
     """
     if kind not in OF:
         raise UnknownNameError.among("plot", kind, OF)
+    from .output import check_path, draw
+
     if out is not None:
-        from ..render.figure import check_suffix
-        from .output import check_path
+        from ..render.vega import check_suffix
 
         check_suffix(out.suffix)
         check_path(out)
-    asked = Asked(
+    asked = PlotRequest(
         kind, _of(kind, of), model or [], resolutions(res), tuple(from_ or ()), batch, mode
     )
     asked.check()
-    if kind == "icicle":
-        _show_icicle(asked, out)
-    else:
-        _show([DRAWN[kind](asked)], out)
+    draw([DRAWN[kind](asked)], out is None, out)
 
 
 def _of(kind: str, name: str | None) -> str:
@@ -391,25 +358,3 @@ def _of(kind: str, name: str | None) -> str:
     if name not in known:
         raise UnknownNameError.among(f"--of of plot {kind}", name, known)
     return name
-
-
-def _show(plots: Sequence[Plot], out: Path | None) -> None:
-    from ..render.plot import to_bytes, to_terminal
-    from .output import console, write_text, write_whole
-
-    if out is not None:
-        write_whole(out, to_bytes(plots, out.suffix))
-        return
-    for each in plots:
-        write_text(to_terminal(each, min(console().width, 110)))
-
-
-def _show_icicle(asked: Asked, out: Path | None) -> None:
-    from ..render.vega import to_bytes, to_terminal
-    from .output import console, write_text, write_whole
-
-    rects, title, say = icicle(asked)
-    if out is not None:
-        write_whole(out, to_bytes(rects, title, say, out.suffix))
-    else:
-        write_text(to_terminal(rects, title, say, min(console().width, 110)))

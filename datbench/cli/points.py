@@ -144,10 +144,10 @@ def points(
         checkpoint,
     )
     if picture and out is not None:
-        from ..points.view import drawn
+        from ..points.view import picture as drawn
         from .output import write_whole
 
-        write_whole(out, drawn(row, pixels, out.suffix.lower().lstrip(".")))
+        write_whole(out, drawn(row, pixels, out.suffix))
     if not picture or format is not None:
         _write(row, wanted, None if picture else out)
     if row.random:

@@ -157,7 +157,7 @@ def _check_files(
     if plot and (wanted is not Format.TABLE or out is not None):
         raise UsageError("--plot draws in the terminal; a file is --plot-out FILE.")
     if plot_out is not None:
-        from ..render.figure import check_suffix
+        from ..render.vega import check_suffix
 
         check_suffix(plot_out.suffix)
         check_path(plot_out, "--plot-out")
@@ -226,16 +226,12 @@ def _draw(row: ProfileRow, by: By, depth: int | None, terminal: bool, path: Path
         return
     from ..machine import environment, place_of
     from ..profile.view import parts, roofline
-    from ..render.plot import to_bytes, to_terminal
-    from .output import console, write_text, write_whole
+    from .output import draw
 
     figure = roofline(row, parts(row, by, depth), f"{by}s", place_of(environment()))
     if figure is None:
         raise MeasurementError(f"{row.model}: nothing here has both MACs and bytes to draw.")
-    if path is not None:
-        write_whole(path, to_bytes([figure], path.suffix))
-    if terminal:
-        write_text(to_terminal(figure, min(console().width, 110)))
+    draw([figure], terminal, path)
 
 
 def _write(

@@ -8,8 +8,11 @@ from dataclasses import replace
 from typing import Any, Literal
 
 from .. import units
+from ..errors import UsageError
 from ..records import ParamsEntry
+from ..render.figure import Figure, Icicle, against_side, largest_of
 from ..render.table import Column, Table, fact_columns, fixed
+from ..render.vega import Chart
 from ..setting import MULTIPLY_ADDS, describe, varying
 from .records import Chain, CountRow, ExplainRow, GroupRow, PartRow, PeerRow, PeerTerm
 
@@ -416,3 +419,90 @@ def parts_table(name: str, size: str, kind: str, rows: Sequence[PartRow]) -> Tab
     )
     sums = (sum(getattr(row, n) for row in rows) for n in ("params", "frozen", "buffers"))
     return Table.of(columns, [*rows, PartRow("total", kind, *sums)], f"{name} at {size}")
+
+
+# Charts: cost against the size of the input, and the modules that it is in.
+
+COUNTED = "counted on tensors without values, which is the same on every machine"
+
+
+def cost(rows: Sequence[CountRow]) -> Figure:
+    """Cost against the side of the input, a line for each model.
+
+    Raises:
+        UsageError: the rows are of several conventions.
+    """
+    ways = {(row.convention, row.unit) for row in rows}
+    if len(ways) != 1:
+        raise UsageError("the rows are counted by several conventions; draw one.")
+    ((convention, unit),) = ways
+    return against_side(
+        [(row.model, row.setting.resolution, _image(row) / 1e9) for row in rows],
+        f"Cost of one image by {convention}",
+        f"G{unit}s",
+        "Counted on tensors without values: the same on every machine.",
+    )
+
+
+def _image(row: CountRow) -> float:
+    """The amount for one image."""
+    return row.amount / row.setting.batch
+
+
+def cost_chart(rows: Sequence[CountRow]) -> Chart | None:
+    """The same for a report, with the cost of a pixel; None of fewer than two sizes."""
+    sizes = dict.fromkeys(str(row.setting.resolution) for row in rows)
+    if len(sizes) < 2:
+        return None
+
+    def pixel(row: CountRow) -> float:
+        return _image(row) / (row.setting.resolution.width * row.setting.resolution.height) / 1e3
+
+    unit = f"G{rows[0].unit}s ({rows[0].convention})"
+    columns = (
+        Column("model", "model"),
+        Column("input", "input", value=lambda row: str(row.setting.resolution)),
+        Column("macs", unit, lambda value: f"{value:,.4f}", lambda row: _image(row) / 1e9),
+        Column("pixel", "thousand for one pixel", lambda value: f"{value:,.2f}", pixel),
+    )
+    models = ", ".join(dict.fromkeys(row.model for row in rows))
+    return Chart.of(
+        replace(cost(rows), y_label=unit, notes=()),
+        "cost-resolution",
+        f"Multiply-adds of {models} at {len(sizes)} input sizes.",
+        COUNTED,
+        title="Multiply-adds over the input's side",
+        caption=f"Both axes are logarithmic; {rows[0].convention} convention, one image, forward. "
+        "The figures below give the cost of one pixel too, which is level where cost grows with "
+        "the area.",
+        by=f"{rows[0].convention} convention, forward",
+        table=Table.of(columns, rows),
+    )
+
+
+def icicle(row: CountRow) -> Icicle | None:
+    """The modules' parts of the cost; None where there is none."""
+    return Icicle.of(
+        f"{row.model} at {row.setting.resolution}: where the {row.unit}s are ({row.convention})",
+        {part.name: float(part.amount) for part in row.modules},
+        lambda value: units.amount(value, row.unit),
+    )
+
+
+def icicle_chart(rows: Sequence[CountRow]) -> Chart | None:
+    """The icicles of all the rows that have modules, in one chart with a menu."""
+    named = {f"{row.model}, {row.setting.resolution}": icicle(row) for row in rows}
+    drawn = {name: each for name, each in named.items() if each is not None}
+    if not drawn:
+        return None
+    by = f"{rows[0].convention} convention, forward"
+    return Chart.of(
+        drawn,
+        "icicle-counts",
+        f"Modules of {', '.join(drawn)} as nested rectangles. {largest_of(drawn)}",
+        COUNTED,
+        title=f"Where the {rows[0].unit}s are",
+        caption=f"{by}. Each row of rectangles is one level deeper in the model; a rectangle is "
+        f"as wide as its share of the {rows[0].unit}s.",
+        by=by,
+    )

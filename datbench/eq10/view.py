@@ -7,8 +7,10 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 
 from .. import units
+from ..counting.view import COUNTED
 from ..render.figure import Bars, Part
 from ..render.table import Column, Table, fixed
+from ..render.vega import Chart
 from ..timing.records import Group, LeftOut, Measurements, Point, Ratio
 from ..units import factor, percent
 from .records import Claim, Coefficient, Fit, ModuleTerms, Term
@@ -454,3 +456,21 @@ def _counted(module: ModuleTerms, name: str, left_out: bool) -> int:
         for term in module.terms
         if term.name == name and (term.formula == 0) is left_out
     )
+
+
+def charts(modules: Sequence[ModuleTerms]) -> list[Chart]:
+    """The terms of each model's modules: of the deformable ones where it has some."""
+    named = list(dict.fromkeys(m.model for m in modules))
+    bars = {}
+    for name in named:
+        own = [m for m in modules if m.model == name]
+        bars[name] = stacks([m for m in own if m.kind in DEFORMABLE] or own)
+    chart = Chart.of(
+        bars,
+        "eq10-terms",
+        f"Terms of the attention modules of {', '.join(named)} as shares of what was counted.",
+        COUNTED,
+        title="Terms of an attention module",
+        by="fvcore convention, forward",
+    )
+    return [replace(chart, caption=f"{chart.caption} It is drawn paler.")]

@@ -50,6 +50,7 @@ def timeline(trace: Trace, title: str = "Memory over the run", points: int = POI
             f"{f', {where}' if where else ''} ({peak.phase}). "
             f"The forward ends at {max(trace.forward_end - start, 0)}.",
         ),
+        stacked=True,
     )
 
 

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import replace
 from operator import itemgetter
 from typing import Any, Literal
 
 from .. import units
+from ..errors import UsageError
+from ..render.figure import Bars, Figure, Part, Series, against_side
 from ..render.table import Column, Table, fact_columns, fixed
-from ..render.vega import Chart, Datum, bottom, chosen, field, folded, names_of, spec, words
+from ..render.vega import Chart
 from ..setting import FACTS, WITH_BACKWARD, describe, facts, labels, runs, varying
 from .records import (
     CATEGORIES,
@@ -458,137 +461,92 @@ def _measured_notes(rows: Sequence[GpuRow]) -> tuple[str, ...]:
     return tuple(notes)
 
 
-# Charts of the simulated ledger, and of memory over a run.
+# Charts: what is alive at the peak and over the run, and the peak against the size of the input.
 
-_MIB = 1 << 20
 
 SIMULATED = "simulated on tensors without values, which is the same on every machine"
 
 
-def ledgers(rows: Sequence[MemoryRow]) -> Chart | None:
-    """What is alive at the peak, by category."""
-    if not rows:
-        return None
+def against_size(rows: Sequence[MemoryRow]) -> Figure:
+    """The simulated peak against the side of the input, a line for each model.
+
+    Raises:
+        UsageError: the rows differ in more than model and size.
+    """
+    ways = {(row.mode, row.setting.batch, row.setting.dtype) for row in rows}
+    if len(ways) != 1:
+        raise UsageError("the rows differ in mode, batch or dtype; draw one of each.")
+    ((mode, batch, dtype),) = ways
+    return against_side(
+        [(row.model, row.setting.resolution, row.peak.amount / 2**30) for row in rows],
+        f"Simulated peak of memory ({mode}, batch {batch}, {dtype})",
+        "GiB",
+        "Simulated on tensors without values.",
+    )
+
+
+def bars(rows: Sequence[MemoryRow], names: Sequence[str]) -> Bars:
+    """What is alive at the peak, by category, a bar for each row."""
+    parts = []
+    for category in CATEGORIES:
+        amounts = tuple(float(row.line(category).at_peak or 0) for row in rows)
+        if any(amounts):
+            parts.append(Part(LABELS[category], amounts))
+    note = "Simulated on tensors without values."
+    return Bars("Memory alive at the peak", tuple(names), tuple(parts), "byte", (note,), False)
+
+
+def charts(rows: Sequence[MemoryRow], runs: Sequence[Timeline] = ()) -> list[Chart]:
+    """What is alive at the peak of rows, and over runs.
+
+    Args:
+        runs: the memory of models over a run.
+    """
+    drawn = [_ledgers(rows)] if rows else []
+    return [*drawn, _timelines(runs)] if runs else drawn
+
+
+def _ledgers(rows: Sequence[MemoryRow]) -> Chart:
     names = labels(rows)
-    values = [
-        {
-            "model": name,
-            "category": "kept for backward" if line.category == "kept" else line.category,
-            "order": CATEGORIES.index(line.category),
-            "mib": line.at_peak / _MIB,
-            "size": units.size(line.at_peak),
-            "total": units.size(row.peak.amount),
-            "setting": describe(row),
-        }
-        for name, row in zip(names, rows, strict=True)
-        for line in row.lines
-        if line.at_peak
-    ]
-    categories = [
-        "kept for backward" if category == "kept" else category
-        for category in CATEGORIES
-        if any(line.category == category and line.at_peak for row in rows for line in row.lines)
-    ]
-    body = spec(
-        values,
-        folded(names),
-        mark="bar",
-        encoding={
-            "y": names_of("model", names),
-            "x": field("mib", "alive at the peak (MiB)", stack="zero"),
-            "color": words("category", scale={"domain": categories}, legend=bottom(4)),
-            "order": field("order"),
-            "tooltip": [
-                words("model"),
-                words("category"),
-                words("size", "at the peak"),
-                words("total", "peak"),
-                words("setting"),
-            ],
-        },
-    )
-    columns = (
-        Column("model", "model"),
-        Column("category", "category"),
-        Column("mib", "at the peak (MiB)", lambda value: f"{value:,.2f}"),
-        Column("total", "peak"),
-    )
-    shown = tuple(tuple(d[column.name] for column in columns) for d in values)
-    return Chart(
+    said = describe(rows[0], *varying(rows))
+    modes = list(dict.fromkeys(row.mode for row in rows))
+    shared = said if len(modes) == 1 else f"modes {' and '.join(modes)}; all {said}"
+    peaks = [f"{n} {units.size(row.peak.amount)}" for n, row in zip(names, rows, strict=True)]
+    return Chart.of(
+        replace(bars(rows, names), notes=(), about=tuple(map(describe, rows))),
         "memory-ledger",
-        "Memory at the peak",
-        body,
-        f"What is alive at the peak of {', '.join(names)}: "
-        + "; ".join(f"{n} {units.size(r.peak.amount)}" for n, r in zip(names, rows, strict=True)),
-        f"Simulated: {_settings(rows)}. Without what an allocator adds, and without the CUDA "
-        "context.",
+        f"What is alive at the peak of {', '.join(names)}: {'; '.join(peaks)}",
         SIMULATED,
-        Table(columns, shown),
+        title="Memory at the peak",
+        caption=f"Simulated: {shared}. Without what an allocator adds, and without the CUDA "
+        "context.",
         by="simulated ledger",
     )
 
 
-def _settings(rows: Sequence[MemoryRow]) -> str:
-    """What all rows share; of the modes all."""
-    said = describe(rows[0], *varying(rows))
-    modes = list(dict.fromkeys(row.mode for row in rows))
-    return said if len(modes) == 1 else f"modes {' and '.join(modes)}; all {said}"
-
-
-def timelines(rows: Sequence[Timeline]) -> Chart | None:
-    """Live bytes over a run, by category."""
-    values: list[Datum] = []
-    names: list[str] = list(CATEGORIES)
-    for row in rows:
-        unit = row.figure.y_label.partition("(")[2].rstrip(")")
-        scale = {"GiB": 1024.0, "MiB": 1.0, "KiB": 1 / 1024, "B": 1 / _MIB}.get(unit, 1.0)
-        for series in row.figure.series:
-            if series.name == "total":
-                continue
-            category = "kept for backward" if series.name == "kept" else series.name
-            values += [
-                {
-                    "model": row.model,
-                    "category": category,
-                    "order": names.index(series.name),
-                    "x": x,
-                    "mib": y * scale,
-                }
-                for x, y in zip(series.x, series.y, strict=True)
-            ]
-    if not values:
-        return None
-    models = list(dict.fromkeys(d["model"] for d in values))
-    categories = list(
-        dict.fromkeys(d["category"] for d in sorted(values, key=lambda d: d["order"]))
-    )
-    body = spec(
-        values,
-        320,
-        mark={"type": "area", "interpolate": "step-after"},
-        encoding={
-            "x": field("x", "births and deaths of storages"),
-            "y": field("mib", "alive (MiB)", stack="zero"),
-            "color": words("category", scale={"domain": categories}, legend=bottom(4, 2)),
-            "order": field("order"),
-            "tooltip": [words("category"), field("mib", "MiB", format=",.1f")],
-        },
-        **chosen("model", models),
-    )
-    columns = (
-        Column("model", "model"),
-        Column("peak", "peak, and where"),
-    )
-    shown = tuple((row.model, " ".join(row.figure.notes)) for row in rows)
-    return Chart(
+def _timelines(runs: Sequence[Timeline]) -> Chart:
+    """Live bytes over a run, by category, in MiB."""
+    columns = (Column("model", "model"), Column("peak", "peak, and where"))
+    notes = {run.model: " ".join(run.figure.notes) for run in runs}
+    return Chart.of(
+        {run.model: _in_mib(run.figure) for run in runs},
         "memory-timeline",
-        "Memory over the run",
-        body,
-        "Bytes alive over one run, by category. " + " ".join(f"{m}: {n}" for m, n in shown),
-        f"Simulated: {rows[0].setting}. Across: each birth or death of a tensor's storage since "
-        "the run began, in order; the forward fills what the backward then empties.",
+        "Bytes alive over one run, by category. " + " ".join(f"{m}: {n}" for m, n in notes.items()),
         SIMULATED,
-        Table(columns, shown),
-        tuple(models),
-        f"simulated ledger, {rows[0].setting}",
+        title="Memory over the run",
+        caption=f"Simulated: {runs[0].setting}. Across: each birth or death of a tensor's "
+        "storage since the run began, in order; the forward fills what the backward then empties.",
+        by=f"simulated ledger, {runs[0].setting}",
+        table=Table(columns, tuple(notes.items())),
     )
+
+
+def _in_mib(figure: Figure) -> Figure:
+    unit = figure.y_label.partition("(")[2].rstrip(")")
+    scale = {"GiB": 1024.0, "MiB": 1.0, "KiB": 1 / 1024, "B": 1 / (1 << 20)}.get(unit, 1.0)
+    names: Mapping[str, str] = {str(name): label for name, label in LABELS.items()}
+    series = [
+        Series(names.get(each.name, each.name), each.x, tuple(y * scale for y in each.y))
+        for each in figure.series
+    ]
+    return Figure("", figure.x_label, "alive (MiB)", tuple(series), stacked=True)

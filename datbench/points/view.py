@@ -1,20 +1,21 @@
-"""Sampling points as a table, and drawn over their image. Never imports torch, never pyplot."""
+"""Sampling points as a table, and drawn over their image."""
 
 from __future__ import annotations
 
+from base64 import b64encode
 from collections.abc import Sequence
 from io import BytesIO
 from textwrap import wrap
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from .. import units
-from ..errors import LibraryError, UsageError
+from ..errors import UsageError
 from ..render.table import Column, Table, Value
-from ..render.vega import COLOURS, MARKERS, METADATA, REMEDY
+from ..render.vega import SHAPES, Datum, Spec, field, words
+from ..render.vega import image as render
 from .records import Point, PointsRow
 
 if TYPE_CHECKING:
-    from matplotlib.axes import Axes
     from PIL.Image import Image
 
 LARGEST = 1024
@@ -30,23 +31,13 @@ RANDOM = "random weights"
 
 ORANGE = "#FF7F0E"
 
+STAR = "M0,-1L.22,-.31L.95,-.31L.36,.12L.59,.81L0,.38L-.59,.81L-.36,.12L-.95,-.31L-.22,-.31Z"
+
 _ACROSS = 4  # panels in a row, where there are more than four
 
-_WIDTH = 3.4  # inches of a panel
+_WIDTH = 300  # pixels of a panel
 
-_BIGGEST = 110.0  # square points of the heaviest point's marker
-
-_SMALLEST = 3.0
-
-_SETTINGS: dict[Any, Any] = {
-    "font.size": 9.0,
-    "axes.titlesize": 9.0,
-    "figure.titlesize": 10.0,
-    "text.parse_math": False,
-    "svg.fonttype": "none",
-    "svg.hashsalt": "datbench",
-    "svg.image_inline": True,
-}
+_BIGGEST, _SMALLEST = 170.0, 5.0  # square pixels of the heaviest and of the lightest point's marker
 
 _LEAD = {
     "propagated": "the most important keys, their attention propagated down from the last block",
@@ -115,62 +106,60 @@ def _inside(point: Point, row: PointsRow) -> bool:
     return -0.5 <= point.x <= row.width - 0.5 and -0.5 <= point.y <= row.height - 0.5
 
 
-def drawn(row: PointsRow, image: Image, suffix: str) -> bytes:
+def picture(row: PointsRow, image: Image, suffix: str) -> bytes:
     """The picture's file, the same bytes every time.
 
     Args:
-        suffix: ``png`` or ``svg``.
+        suffix: ``.png`` or ``.svg``.
 
     Raises:
-        LibraryError: matplotlib is not installed.
+        LibraryError: vl-convert is not installed.
         UsageError: it would have too many panels.
     """
-    try:
-        import matplotlib
-        from matplotlib.figure import Figure as Canvas
-        from matplotlib.layout_engine import ConstrainedLayoutEngine
-    except ImportError as error:
-        raise LibraryError(REMEDY) from error
     panels = _panels(row)
     if len(panels) > PANELS:
         raise UsageError(
             f"this would be {len(panels)} panels; choose with --stage, --block or --head."
         )
     across = _ACROSS if len(panels) > _ACROSS else min(2, len(panels))
-    down = -(-len(panels) // across)
     # One panel is drawn larger: there is room.
-    width = _WIDTH * (2.0 if len(panels) == 1 else 1.3 if across == 2 else 1.0)
+    wide = _WIDTH * (2.0 if len(panels) == 1 else 1.3 if across == 2 else 1.0)
     steep = row.height / row.width
     to_scale = 1 / STEEPEST <= steep <= STEEPEST
-    tall = width * (steep if to_scale else 2.0 if steep > 1 else 0.5) + 0.3
-    smaller = image.copy()
+    tall = wide * (steep if to_scale else 2.0 if steep > 1 else 0.5)
+    smaller = image.convert("RGB")
     if to_scale:
         smaller.thumbnail((LARGEST, LARGEST))
     else:
         smaller = smaller.resize((min(image.width, LARGEST), min(image.height, LARGEST)))
+    stored = BytesIO()
+    smaller.save(stored, "PNG")
+    url = f"data:image/png;base64,{b64encode(stored.getvalue()).decode()}"
+    paper: Spec = {
+        "data": {"values": [{}]},
+        "mark": {"type": "image", "url": url, "aspect": False, "align": "left", "baseline": "top"},
+        "encoding": {"x": {"value": 0}, "y": {"value": 0}},
+    }
+    paper["mark"] |= {"width": wide, "height": tall}
     heading = title(row) + ("" if to_scale else " (not to scale)")
-    with matplotlib.rc_context():
-        matplotlib.rcdefaults()  # whatever the user's own settings are
-        matplotlib.rcParams.update(_SETTINGS)
-        size = (max(width * across, 6.0), tall * down + 0.6)
-        canvas = Canvas(figsize=size, layout=ConstrainedLayoutEngine(h_pad=0.06, w_pad=0.04))
-        canvas.suptitle("\n".join(wrap(units.printable(heading), int(size[0] * 11))))
-        grid = canvas.subplots(down, across, squeeze=False)
-        for axes in grid.flat:
-            axes.set_axis_off()
-        for axes, (name, points) in zip(grid.flat, panels, strict=False):
-            axes.imshow(
-                smaller,
-                extent=(-0.5, row.width - 0.5, row.height - 0.5, -0.5),
-                aspect="equal" if to_scale else "auto",
-            )
-            axes.set_title(name)
-            _draw(row, points, axes, 1.0 if len(panels) > 1 else 2.0)
-            axes.set_xlim(-0.5, row.width - 0.5)
-            axes.set_ylim(row.height - 0.5, -0.5)
-        content = BytesIO()
-        canvas.savefig(content, format=suffix, dpi=160, metadata=METADATA[suffix])
-    return content.getvalue()
+    columns = min(across, len(panels))
+    body = {
+        "title": {
+            "text": wrap(units.printable(heading), max(int(wide * columns / 6.5), 60)),
+            "anchor": "start",
+        },
+        "columns": across,
+        "concat": [
+            {
+                "title": {"text": name, "fontSize": 11, "fontWeight": "normal"},
+                "width": wide,
+                "height": tall,
+                "layer": [paper, *_layers(row, points, wide / _WIDTH)],
+            }
+            for name, points in panels
+        ],
+    }
+    return render([body], suffix)
 
 
 def _panels(row: PointsRow) -> list[tuple[str, list[Point]]]:
@@ -190,56 +179,50 @@ def _panels(row: PointsRow) -> list[tuple[str, list[Point]]]:
     return list(found.items())
 
 
-def _draw(row: PointsRow, points: Sequence[Point], axes: Axes, larger: float) -> None:
-    if row.style == "groups":
-        _draw_groups(points, axes, larger)
+def _layers(row: PointsRow, points: Sequence[Point], larger: float) -> list[Spec]:
+    """The points over the image, and the query's star."""
+    place = {
+        "x": _along("x", row.width, reverse=False),
+        "y": _along("y", row.height, reverse=True),
+    }
+    heaviest = max((point.weight or 0.0 for point in points), default=0.0) or 1.0
+    grouped = row.style == "groups"
+    small = max(8.0, 30.0 * larger / max(len(points) / 300, 1.0))
+    values: list[Datum] = [
+        {
+            "x": point.x,
+            "y": point.y,
+            "group": f"group {point.group}",
+            "size": small
+            if grouped
+            else _SMALLEST + _BIGGEST * larger * (point.weight or 0.0) / heaviest,
+        }
+        for point in points
+    ]
+    mark: Spec = {"type": "point", "filled": True, "clip": True, "opacity": 0.8}
+    encoding: Spec = {**place, "size": field("size", scale=None)}
+    if grouped:
+        names = [f"group {number}" for number in sorted({point.group for point in row.points})]
+        shapes = [SHAPES[n % len(SHAPES)] for n in range(len(names))]
+        legend = {"orient": "bottom", "columns": 6, "title": None}
+        encoding["color"] = words("group", scale={"domain": names}, legend=legend)
+        encoding["shape"] = words("group", scale={"domain": names, "range": shapes}, legend=legend)
+        mark |= {"stroke": "white", "strokeWidth": 0.4}
     else:
-        heaviest = max(point.weight or 0.0 for point in points) or 1.0
-        shares = [(point.weight or 0.0) / heaviest for point in points]
-        axes.scatter(
-            [point.x for point in points],
-            [point.y for point in points],
-            s=[_SMALLEST + _BIGGEST * larger * share for share in shares],
-            c=ORANGE,
-            alpha=0.75,
-            edgecolors="black",
-            linewidths=0.4,
-        )
+        mark |= {"fill": ORANGE, "stroke": "black", "strokeWidth": 0.6}
+    layers: list[Spec] = [{"data": {"values": values}, "mark": mark, "encoding": encoding}]
     if row.query is not None:
-        axes.scatter(
-            [row.query[0]],
-            [row.query[1]],
-            marker="*",
-            s=160 * larger,
-            c="red",
-            edgecolors="white",
-            linewidths=0.8,
+        star = {"shape": STAR, "size": 220 * larger, "fill": "red", "stroke": "white"}
+        layers.append(
+            {
+                "data": {"values": [{"x": row.query[0], "y": row.query[1]}]},
+                "mark": {"type": "point", "strokeWidth": 1, "opacity": 1, **star},
+                "encoding": place,
+            }
         )
+    return layers
 
 
-def _draw_groups(points: Sequence[Point], axes: Axes, larger: float) -> None:
-    groups = sorted({point.group for point in points})
-    size = max(6.0, 22.0 * larger / max(len(points) / 300, 1.0))
-    for group in groups:
-        own = [point for point in points if point.group == group]
-        axes.scatter(
-            [point.x for point in own],
-            [point.y for point in own],
-            s=size,
-            marker=MARKERS[(group - 1) % len(MARKERS)],
-            c=COLOURS[(group - 1) % len(COLOURS)],
-            edgecolors="white",
-            linewidths=0.3,
-            label=f"group {group}",
-        )
-    if len(groups) <= len(MARKERS):
-        axes.legend(
-            loc="upper center",
-            bbox_to_anchor=(0.5, 0.0),
-            ncols=4,
-            frameon=False,
-            fontsize=7.5,
-            handletextpad=0.1,
-            markerscale=max((20.0 / size) ** 0.5, 1.0),
-            columnspacing=0.8,
-        )
+def _along(name: str, pixels: int, reverse: bool) -> Spec:
+    scale = {"domain": [-0.5, pixels - 0.5], "nice": False, "zero": False, "reverse": reverse}
+    return field(name, axis=None, scale=scale)

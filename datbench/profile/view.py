@@ -7,8 +7,9 @@ from collections.abc import Sequence
 from typing import Literal
 
 from .. import units
-from ..render.figure import Figure, Series
+from ..render.figure import Figure, Icicle, Series, largest_of
 from ..render.table import Column, Table, Value
+from ..render.vega import Chart
 from ..timing.records import Ceilings, Scatter
 from ..units import percent
 from .records import ABOVE, CERTAIN, Bound, CallGroup, Part, ProfileRow, Work, summed
@@ -79,6 +80,56 @@ def roofline(
         log_y=True,
         notes=tuple(notes),
     )
+
+
+def icicle(row: ProfileRow, timed: bool = True) -> Icicle | None:
+    """The modules' parts of the time, or of the MACs; None where there is none."""
+    what = "time goes" if timed else "MACs are"
+    return Icicle.of(
+        f"{row.model} at {row.setting.resolution}: where the {what}",
+        {part.name: part.seconds if timed else float(part.macs) for part in row.modules},
+        units.seconds if timed else lambda value: units.amount(value, "MAC"),
+    )
+
+
+def charts(rows: Sequence[ProfileRow], where: str) -> list[Chart]:
+    """A roofline of the operators, and time by module, of each profile that has them.
+
+    Args:
+        where: they were measured.
+    """
+    found = []
+    for row in rows:
+        named = f"{row.model} at {row.setting.resolution}"
+        figure = roofline(row, parts(row, "operator"), "operators")
+        if figure is not None:
+            found.append(
+                Chart.of(
+                    figure,
+                    "roofline",
+                    f"{figure.title}: what each operator reaches of what the machine can.",
+                    where,
+                    caption=sentence(row),
+                    by="time under the profiler, MACs by fvcore, bytes of tensors; "
+                    f"{setting_line(row)}",
+                )
+            )
+        modules = icicle(row)
+        if modules is not None:
+            drawn = {f"{row.model}, {row.setting.resolution}": modules}
+            found.append(
+                Chart.of(
+                    drawn,
+                    "icicle-time",
+                    f"Modules of {named} as nested rectangles. {largest_of(drawn)}",
+                    where,
+                    title=f"Where the time goes: {named}",
+                    caption=f"Time in operators under the profiler. {setting_line(row)}. A "
+                    "rectangle is as wide as its share of that time.",
+                    by=f"time in operators, under the profiler; {setting_line(row)}",
+                )
+            )
+    return found
 
 
 def setting_line(row: ProfileRow) -> str:

@@ -17,7 +17,7 @@ from textwrap import wrap
 from typing import TYPE_CHECKING, TypeVar
 
 from .. import units
-from .figure import Bars, Figure, Part, Series, total_of
+from .figure import Bars, Figure, Icicle, Part, Plot, Series
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -80,6 +80,27 @@ LEAST_WIDTH = 40
 _ROWS = 22
 
 
+LEAST_SHARE = 0.01
+"""Share of the whole below which an icicle shows no line."""
+
+
+def to_terminal(plot: Plot, width: int = 100) -> str:
+    """A plot as plain text of at most `width` columns, ending in a newline.
+
+    Markers tell the series apart; there is no colour. Below 40 columns it is drawn at 40.
+    """
+    width = max(width, LEAST_WIDTH)
+    match plot:
+        case Figure():
+            lines = _figure(plot, width)
+        case Bars():
+            lines = _bars(plot, width)
+        case Icicle():
+            lines = _icicle(plot, width)
+    lines += [line for note in plot.notes for line in wrap(units.printable(note), width)]
+    return "".join(f"{line.rstrip()}\n" for line in lines)
+
+
 @dataclass(frozen=True)
 class Scale:
     """From values to cells 0 .. size - 1, along one axis."""
@@ -93,7 +114,8 @@ class Scale:
     def over(cls, values: Sequence[float], size: int, log: bool) -> Scale:
         """A scale on which all the values lie."""
         low, high = min(values), max(values)
-        if low == high:  # a single value stands in the middle
+        if low == high or (log and math.log(low) == math.log(high)):
+            # A single value stands in the middle.
             low, high = (low / 2, high * 2) if log else (low - 1, high + 1)
         return cls(low, high, size, log)
 
@@ -128,9 +150,8 @@ class Scale:
         return [n * step for n in range(first, last + 1)]
 
 
-def figure(plot: Figure, width: int) -> list[str]:
-    """A figure's lines: title, plot, axis, legend, notes."""
-    width = max(width, LEAST_WIDTH)
+def _figure(plot: Figure, width: int) -> list[str]:
+    """Title, plot, axis and legend."""
     heights = [y for series in plot.series for y in (*series.y, *series.line)]
     rows = Scale.over(heights, _ROWS, plot.log_y)
     labels = {rows.cell(tick): f"{tick:g}" for tick in rows.ticks()}
@@ -147,8 +168,7 @@ def figure(plot: Figure, width: int) -> list[str]:
     axis, numbers = _x_axis(ticks, columns)
     lines += [" " * margin + axis, " " * margin + numbers]
     lines += [line.center(width) for line in wrap(plot.x_label, width)]
-    lines += _legend(plot.series, owners, width)
-    return lines + _notes(plot.notes, width)
+    return lines + _legend(plot.series, owners, width)
 
 
 def _drawn(
@@ -163,7 +183,7 @@ def _drawn(
         ]
         for (x0, y0), (x1, y1) in pairwise(along):
             for column in range(math.ceil(x0), math.floor(x1) + 1):
-                row = y0 + (y1 - y0) * (column - x0) / (x1 - x0)
+                row = y0 + (y1 - y0) * (column - x0) / (x1 - x0) if x1 > x0 else y1
                 grid[round(row)][column] = LINE
     for number, one in reversed(list(enumerate(series))):  # the first is on top
         if not one.marked:
@@ -209,22 +229,16 @@ def _legend(series: Sequence[Series], owners: list[list[int | None]], width: int
     return lines
 
 
-def _notes(notes: Sequence[str], width: int) -> list[str]:
-    return [line for note in notes for line in wrap(units.printable(note), width)]
-
-
-def bars(plot: Bars, width: int) -> list[str]:
-    """Stacked bars' lines: for each its name and total above it, then the legend."""
-    width = max(width, LEAST_WIDTH)
+def _bars(plot: Bars, width: int) -> list[str]:
+    """Each bar below its name and total, then the legend."""
     lines = wrap(units.printable(plot.title), width)
-    for number, name in enumerate(plot.names):
-        label = f"{units.printable(name)}: {total_of(plot, number)}"
-        lines += ["", *wrap(label, width), _bar(plot, number, width)]
+    for number in range(len(plot.names)):
+        lines += ["", *wrap(plot.label(number), width), _bar(plot, number, width)]
     lines.append("")
     for number, part in enumerate(plot.parts):
         text = f"{_fill(number)} {units.printable(part.name)}: {_share_range(plot, part)}"
         lines += wrap(text, width, subsequent_indent="  ")
-    return lines + _notes(plot.notes, width)
+    return lines
 
 
 def _fill(number: int) -> str:
@@ -251,3 +265,17 @@ def _share_range(plot: Bars, part: Part) -> str:
         return "none"
     texts = list(dict.fromkeys(units.share(share, 1) for share in (min(shares), max(shares))))
     return " to ".join(texts) + (" (left out)" if part.extra else "")
+
+
+def _icicle(plot: Icicle, width: int) -> list[str]:
+    """A line for each module of at least one percent, below the one that it is in."""
+    shown = [rect for rect in plot.rects if rect.share >= LEAST_SHARE]
+    names = [f"{'  ' * rect.level}{units.printable(rect.name)}" for rect in shown]
+    amounts = [plot.say(rect.amount) for rect in shown]
+    across, wide = max(map(len, names)), max(map(len, amounts))
+    room = max(width - across - wide - 12, 10)
+    lines = [units.printable(plot.title), ""]
+    for rect, name, amount in zip(shown, names, amounts, strict=True):
+        bar = "█" * max(round(rect.share * room), 1)
+        lines.append(f"{name:<{across}}  {amount:>{wide}}  {100 * rect.share:5.1f} %  {bar}")
+    return lines

@@ -6,19 +6,19 @@ A chart's colours, fonts and sizes are its theme's; colour never says alone what
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping, Sequence
+import re
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from io import BytesIO
 from textwrap import wrap
 from typing import TYPE_CHECKING, Any
 
 from .. import units
-from ..errors import LibraryError
-from .figure import Bars, Figure, Plot, Rect, total_of
+from ..errors import LibraryError, UsageError
+from .figure import Bars, Figure, Icicle, Plot
 from .table import Column, Table
 
 if TYPE_CHECKING:
-    from matplotlib.axes import Axes
+    from types import ModuleType
 
 Datum = dict[str, Any]
 
@@ -33,31 +33,54 @@ SHAPES = ("circle", "square", "triangle-up", "diamond", "cross", "triangle-down"
 
 FONT = "system-ui, -apple-system, 'Segoe UI', Roboto, 'Helvetica Neue', Arial, sans-serif"
 
+SUFFIXES = (".png", ".svg")
+"""The files that a plot is written as."""
+
+WIDTH = 760
+"""Pixels of a chart in a file."""
+
 
 @dataclass(frozen=True)
 class Chart:
-    """One chart, and everything that is said of it.
+    """One chart, and everything that is said of it."""
 
-    Args:
-        key: for file names and anchors.
-        spec: Vega-Lite, without theme and width.
-        description: what it shows, for those who do not see it.
-        caption: how to read it, and by whose convention.
-        where: what it was counted or measured on.
-        table: the same figures, as numbers.
-        choices: what its menu offers, where it shows one of several; the first is drawn in files.
-        by: whose convention the figures follow, in a few words.
-    """
-
-    key: str
+    key: str  # for file names and anchors
     title: str
-    spec: Spec
-    description: str
-    caption: str
-    where: str
-    table: Table
-    choices: tuple[str, ...] = ()
-    by: str = ""
+    spec: Spec  # Vega-Lite, without theme and width
+    description: str  # what it shows, for those who do not see it
+    caption: str  # how to read it, and by whose convention
+    where: str  # what it was counted or measured on
+    table: Table  # the same figures, as numbers
+    choices: tuple[str, ...] = ()  # what its menu offers; a file shows the first
+    by: str = ""  # whose convention the figures follow, in a few words
+
+    @classmethod
+    def of(
+        cls,
+        plots: Plot | Mapping[str, Plot],
+        key: str,
+        description: str,
+        where: str,
+        *,
+        title: str = "",
+        caption: str = "",
+        by: str = "",
+        table: Table | None = None,
+    ) -> Chart:
+        """A plot, or plots of one type among which a menu chooses: of each model, by its name.
+
+        Args:
+            title: default: the first plot's.
+            caption: what stands there before the first plot's notes.
+            table: default: everything that is drawn.
+        """
+        named = plots if isinstance(plots, Mapping) else {"": plots}
+        first = next(iter(named.values()))
+        spec, drawn = _drawn(named)
+        caption = " ".join([caption, *first.notes]).strip()
+        choices = tuple(filter(None, named))
+        shown = table or drawn
+        return cls(key, title or first.title, spec, description, caption, where, shown, choices, by)
 
     def spoken(self) -> Spec:
         """The specification whose every tooltip ends with what the figure is by, and where.
@@ -141,22 +164,6 @@ def words(name: str, title: str | None = None, **rest: Any) -> Spec:
     return field(name, title, "nominal", **rest)
 
 
-_LINE = 15
-"""Height of a line of labels in pixels."""
-
-
-def names_of(name: str, order: Sequence[str]) -> Spec:
-    """An axis of bars' names, folded at their commas: nothing of a setting is cut off."""
-    axis = {"labelLimit": 190, "labelExpr": "split(datum.label, ', ')", "labelLineHeight": _LINE}
-    return words(name, None, sort=list(order), axis=axis)
-
-
-def folded(names: Sequence[str]) -> int:
-    """The height of bars whose names are folded."""
-    lines = max(name.count(", ") + 1 for name in names)
-    return max(34, _LINE * lines + 10) * len(names) + 20
-
-
 def chosen(name: str, choices: Sequence[str]) -> Spec:
     """A menu above the chart, and the filter that follows it; nothing for a single choice."""
     if len(choices) < 2:
@@ -174,154 +181,9 @@ def bottom(columns: int = 3, narrow: int = 1) -> Spec:
     return {"orient": "bottom", "columns": wide, "title": None}
 
 
-def to_image(chart: Chart, suffix: str = ".svg") -> bytes:
-    """A chart on light paper.
-
-    Raises:
-        ImportError: vl-convert is not installed.
-    """
-    import vl_convert
-
-    light = theme()
-    light["background"] = "white"
-    title = f"{chart.title}: {chart.choices[0]}" if len(chart.choices) > 1 else chart.title
-    drawn = {**chart.spec, "width": 760, "title": {"text": title, "anchor": "start"}}
-    text = json.dumps(drawn)
-    if suffix == ".png":
-        return bytes(vl_convert.vegalite_to_png(text, config=light, scale=2))
-    return str(vl_convert.vegalite_to_svg(text, config=light)).encode()
-
-
-def script() -> str:
-    """Vega, Vega-Lite and Vega-Embed as one script that sets ``window.vegaEmbed``.
-
-    Raises:
-        ImportError: vl-convert is not installed.
-    """
-    import vl_convert
-
-    return str(vl_convert.javascript_bundle("window.vegaEmbed = vegaEmbed;"))
-
-
-def of_figure(
-    figure: Figure, key: str, description: str, where: str, caption: str = "", by: str = ""
-) -> Chart:
-    """Series over two axes: markers, and lines for what is not marked."""
-    values: list[Datum] = []
-    for series in figure.series:
-        for x, y in zip(series.x, series.y, strict=True):
-            values.append(
-                {
-                    "series": series.name,
-                    "x": x,
-                    "y": y,
-                    "marked": series.marked,
-                    "size": 1.0 if series.size is None else series.size,
-                }
-            )
-    names = [series.name for series in figure.series]
-    color = words("series", None, scale={"domain": names}, legend=bottom(2))
-    across = field("x", figure.x_label, scale={"type": "log" if figure.log_x else "linear"})
-    up = field("y", figure.y_label, scale={"type": "log" if figure.log_y else "linear"})
-    tooltip = [words("series"), field("x", figure.x_label, format=".4~g")]
-    tooltip.append(field("y", figure.y_label, format=".4~g"))
-    body = spec(
-        values,
-        340,
-        encoding={"x": across, "y": up, "color": color},
-        layer=[
-            {"transform": [{"filter": "!datum.marked"}], "mark": "line"},
-            {
-                "transform": [{"filter": "datum.marked"}],
-                "mark": {"type": "point", "filled": True, "opacity": 0.9},
-                "encoding": {
-                    "tooltip": tooltip,
-                    "size": field(
-                        "size", legend=None, scale={"range": [40, 500], "domain": [0, 1]}
-                    ),
-                },
-            },
-        ],
-    )
-    columns = (
-        Column("series", "series"),
-        Column("x", figure.x_label, _general),
-        Column("y", figure.y_label, _general),
-    )
-    rows = [(d["series"], d["x"], d["y"]) for d in values if d["marked"]]
-    caption = " ".join([caption, *figure.notes]).strip()
-    table = Table(columns, tuple(rows))
-    return Chart(key, figure.title, body, description, caption, where, table, by=by)
-
-
-def _general(value: float) -> str:
-    return f"{value:.6g}"
-
-
-def of_bars(
-    bars: Mapping[str, Bars],
-    key: str,
-    title: str,
-    what: str,
-    description: str,
-    where: str,
-    by: str,
-) -> Chart:
-    """Stacks of equal length, one set of them for each choice.
-
-    Args:
-        what: a choice is, such as ``model``.
-    """
-    values: list[Datum] = []
-    parts = list(dict.fromkeys(part.name for each in bars.values() for part in each.parts))
-    for choice, each in bars.items():
-        for number, name in enumerate(each.names):
-            values += [
-                {
-                    what: choice,
-                    "bar": f"{name.removeprefix(f'{choice}, ')}: {total_of(each, number)}",
-                    "part": part.name,
-                    "order": order,
-                    "amount": part.amounts[number],
-                    "share": part.amounts[number] / each.totals[number],
-                    "left_out": "left out" if part.extra else "in the formula",
-                }
-                for order, part in enumerate(each.parts)
-                if part.amounts[number]
-            ]
-    first = next(iter(bars.values()))
-    encoding = {
-        "y": words(
-            "bar",
-            sort=list(dict.fromkeys(d["bar"] for d in values)),
-            axis={"labels": False, "ticks": False, "domain": False, "title": None},
-        ),
-    }
-    stacked = {
-        "mark": {"type": "bar", "height": 22, "yOffset": 8},
-        "encoding": {
-            "x": field("share", "share of the module's cost", axis={"format": "%"}, stack="zero"),
-            "color": words(
-                "part", scale={"domain": parts, "scheme": "tableau20"}, legend=bottom(2)
-            ),
-            "order": field("order"),
-            "opacity": field(
-                "left_out",
-                None,
-                "ordinal",
-                scale={"domain": ["in the formula", "left out"], "range": [1, 0.55]},
-                legend=None,
-            ),
-            "tooltip": [
-                words("bar", "module"),
-                words("part", "term"),
-                field("amount", f"{first.unit}s", format=",.0f"),
-                field("share", "share", format=".1%"),
-                words("left_out", "published formula"),
-            ],
-        },
-    }
-    label = {
+def above(name: str) -> Spec:
+    """A layer that says the name of each row above its bar or point: no name is cut off."""
+    return {
         "mark": {
             "type": "text",
             "align": "left",
@@ -330,312 +192,413 @@ def of_bars(
             "fontSize": 12,
             "limit": {"expr": "width"},
         },
-        "encoding": {"x": {"value": 0}, "text": words("bar")},
-        "transform": [{"aggregate": [{"op": "count", "as": "terms"}], "groupby": ["bar"]}],
+        "encoding": {"x": {"value": 0}, "text": words(name)},
+        "transform": [{"aggregate": [{"op": "count", "as": "parts"}], "groupby": [name]}],
     }
-    menu = chosen(what, list(bars))
-    height = 48 * max(len(each.names) for each in bars.values())
-    body = spec(values, height, encoding=encoding, layer=[stacked, label], **menu)
-    columns = (
-        Column(what, what),
-        Column("bar", "module"),
-        Column("part", "term"),
-        Column("amount", f"{first.unit}s", lambda value: f"{value:,.0f}"),
-        Column("share", "share", lambda value: f"{100 * value:.1f} %"),
-        Column("left_out", "published formula"),
+
+
+def rows_of(name: str, order: Sequence[str]) -> Spec:
+    """An axis of rows that `above` names."""
+    return words(name, sort=list(order), axis=None)
+
+
+ROW = 48
+"""Height in pixels of a row and its name."""
+
+
+def _drawn(plots: Mapping[str, Plot]) -> tuple[Spec, Table]:
+    """Plots of one type as Vega-Lite, and as a table."""
+    figures = {name: plot for name, plot in plots.items() if isinstance(plot, Figure)}
+    bars = {name: plot for name, plot in plots.items() if isinstance(plot, Bars)}
+    icicles = {name: plot for name, plot in plots.items() if isinstance(plot, Icicle)}
+    return _figures(figures) if figures else _bars(bars) if bars else _icicles(icicles)
+
+
+def _table(columns: Sequence[Column], values: Sequence[Datum], *notes: str) -> Table:
+    named = any(d["model"] for d in values)
+    return Table.of([*([Column("model", "model")] if named else []), *columns], values, notes=notes)
+
+
+def _figures(figures: Mapping[str, Figure]) -> tuple[Spec, Table]:
+    """Markers and lines over two axes, or areas that are stacked."""
+    first = next(iter(figures.values()))
+    values: list[Datum] = [
+        {
+            "model": name,
+            "series": units.printable(series.name),
+            "order": order,
+            "x": x,
+            "y": y,
+            "line": line,
+            "marked": series.marked,
+            # Later markers are smaller: where two coincide, both are seen. In square pixels.
+            "size": max(110 - 10 * order, 50) if series.size is None else 30 + 470 * series.size,
+        }
+        for name, figure in figures.items()
+        for order, series in enumerate(figure.series)
+        if not (figure.stacked and order == 0)
+        for x, y, line in zip(series.x, series.y, series.drawn_line, strict=True)
+    ]
+    unmarked = {d["series"] for d in values if not d["marked"]}
+    names = list(dict.fromkeys(d["series"] for d in sorted(values, key=lambda d: d["order"])))
+    domain = {"domain": names}
+    columns = 4 if max(map(len, names)) < 18 else 2
+    color = words("series", scale=domain, legend=bottom(columns, 1 + (columns == 4)))
+    tooltip = [
+        words("series"),
+        field("x", first.x_label, format=".4~g"),
+        field("y", first.y_label, format=".4~g"),
+    ]
+    rest: Spec
+    if first.stacked:
+        # Each choice of a menu has its own length.
+        across = field("x", first.x_label, scale={"nice": False}, axis={"format": ".6~r"})
+        up = field("y", first.y_label, stack="zero")
+        rest = {
+            "mark": {"type": "area", "interpolate": "step-after"},
+            "encoding": {"x": across, "y": up, "color": color, "order": field("order")},
+        }
+        rest["encoding"]["tooltip"] = tooltip
+    else:
+        across = _axis("x", first.x_label, [d["x"] for d in values], first.log_x)
+        heights = [d[end] for d in values for end in ("y", "line")]
+        up = _axis("y", first.y_label, heights, first.log_y)
+        shapes = ["stroke" if n in unmarked else SHAPES[i % 6] for i, n in enumerate(names)]
+        shape = words("series", scale={**domain, "range": shapes}, legend=color["legend"])
+        sized = any(series.size is not None for series in first.series)
+        point = {"type": "point", "filled": sized, "opacity": 0.75 if sized else 1}
+        # A later line is thinner: where two coincide, both are seen.
+        widths = {"domain": [0, max(len(names) - 1, 1)], "range": [3, 1.2]}
+        rest = {
+            "encoding": {"x": across, "color": color},
+            "layer": [
+                {
+                    "mark": "line",
+                    "encoding": {
+                        "y": {**up, "field": "line"},
+                        "strokeWidth": field("order", scale=widths, legend=None),
+                    },
+                },
+                {
+                    "transform": [{"filter": "datum.marked"}],
+                    "mark": point,
+                    "encoding": {
+                        "y": up,
+                        "shape": shape,
+                        "size": field("size", scale=None),
+                        "tooltip": tooltip,
+                    },
+                },
+            ],
+        }
+    table = _table(
+        [
+            Column("series", "series"),
+            Column("x", first.x_label, _general),
+            Column("y", first.y_label, _general),
+        ],
+        [d for d in values if d["marked"]],
     )
-    rows = tuple(tuple(d[column.name] for column in columns) for d in values)
-    caption = " ".join([*first.notes, "It is drawn paler."])
-    return Chart(
-        key, title, body, description, caption, where, Table(columns, rows), tuple(bars), by
+    return spec(values, 340, **rest, **chosen("model", list(figures))), table
+
+
+ROOM = 0.04
+"""Of an axis, beyond its first and its last value."""
+
+
+def _axis(name: str, label: str, values: Sequence[float], log: bool) -> Spec:
+    """A quantitative axis with some room at both ends; a single value stands in the middle."""
+    low, high = min(values), max(values)
+    if log:
+        factor = (high / low) ** ROOM if high > low else 2.0
+        domain = [low / factor, high * factor]
+    else:
+        beyond = (high - low) * ROOM if high > low else 1.0
+        domain = [low - beyond, high + beyond]
+    axis: Spec = {"format": ".6~r", "labelOverlap": "greedy"}
+    ticks = sorted(set(values))
+    if name == "x" and len(ticks) <= 12:
+        axis["values"] = ticks
+    scale: Spec = {"type": "log" if log else "linear", "domain": domain, "nice": False}
+    scale |= {} if log else {"zero": False}
+    return field(name, label, scale=scale, axis=axis)
+
+
+def _general(value: float) -> str:
+    return f"{value:.6g}"
+
+
+_MIB = 1 << 20
+
+
+def _bars(bars: Mapping[str, Bars]) -> tuple[Spec, Table]:
+    """Stacks under their names, of equal length or as long as their totals."""
+    first = next(iter(bars.values()))
+    scale, unit = (_MIB, "MiB") if first.unit == "byte" else (1, f"{first.unit}s")
+    values: list[Datum] = [
+        {
+            "model": name,
+            "bar": each.label(number).removeprefix(f"{name}, "),
+            "part": units.printable(part.name) + (" (left out)" if part.extra else ""),
+            "order": order,
+            "amount": part.amounts[number] / scale,
+            "said": each.say(part.amounts[number]),
+            "share": part.amounts[number] / each.totals[number],
+            "left_out": "left out" if part.extra else "in the formula",
+            **({"about": each.about[number]} if each.about else {}),
+        }
+        for name, each in bars.items()
+        for number in range(len(each.names))
+        for order, part in enumerate(each.parts)
+        if part.amounts[number]
+    ]
+    parts = list(dict.fromkeys(d["part"] for d in sorted(values, key=lambda d: d["order"])))
+    palette = {"scheme": "tableau20"} if len(parts) > len(LIGHT) else {}
+    along = (
+        field("share", f"share of the {unit}", axis={"format": "%", "tickCount": 10}, stack="zero")
+        if first.equal
+        else field("amount", unit, stack="zero")
     )
+    extra = any(part.extra for each in bars.values() for part in each.parts)
+    pale = {"domain": ["in the formula", "left out"], "range": [1, 0.55]}
+    stacked = {
+        "mark": {"type": "bar", "height": 22, "yOffset": 8, "stroke": None},
+        "encoding": {
+            "x": along,
+            "color": words("part", scale={"domain": parts, **palette}, legend=bottom(3, 2)),
+            "order": field("order"),
+            "opacity": field("left_out", None, "ordinal", scale=pale, legend=None),
+            "tooltip": [
+                words("bar"),
+                words("part"),
+                words("said", "amount"),
+                field("share", "share", format=".1%"),
+                *([words("left_out", "published formula")] if extra else []),
+                *([words("about", "setting")] if first.about else []),
+            ],
+        },
+    }
+    body = spec(
+        values,
+        ROW * max(len(each.names) for each in bars.values()),
+        encoding={"y": rows_of("bar", list(dict.fromkeys(d["bar"] for d in values)))},
+        layer=[stacked, above("bar")],
+        **chosen("model", list(bars)),
+    )
+    columns = [
+        Column("bar", "bar"),
+        Column("part", "part"),
+        Column("amount", unit, units.integer if scale == 1 else lambda value: f"{value:,.2f}"),
+        Column("share", "share", units.percent),
+        *([Column("left_out", "published formula")] if extra else []),
+    ]
+    return body, _table(columns, values)
 
 
-# Plots as PNG and SVG, by matplotlib: its Figure alone, without pyplot and its global state.
+def _icicles(icicles: Mapping[str, Icicle]) -> tuple[Spec, Table]:
+    """Nested rectangles, a row of them for each level."""
+    values: list[Datum] = [
+        {
+            "model": name,
+            "name": units.printable(rect.name),
+            "module": units.printable(rect.path),
+            "branch": rect.branch,
+            "top": rect.level,
+            "bottom": rect.level + 0.96,
+            "start": rect.start,
+            "end": rect.end,
+            "share": rect.share,
+            "amount": icicle.say(rect.amount),
+        }
+        for name, icicle in icicles.items()
+        for rect in icicle.rects
+    ]
+    levels = int(max(d["top"] for d in values)) + 1
+    branches = list(dict.fromkeys(d["branch"] for d in values))
+    shades = {"domain": [0, levels], "range": [{"expr": "full"}, {"expr": "pale"}]}
+    down = {"domain": [0, levels], "reverse": True, "nice": False}
+    place: Spec = {
+        "x": field(
+            "start",
+            axis={"format": "%", "grid": False, "tickCount": 10},
+            scale={"domain": [0, 1], "nice": False},
+        ),
+        "x2": {"field": "end"},
+        "y": field("top", axis=None, scale=down),
+        "y2": {"field": "bottom"},
+    }
+    wide = "(datum.end - datum.start) * width"
+    told = "datum.name + '  ' + datum.amount + ', ' + format(datum.share, '.1%')"
+    body = spec(
+        values,
+        36 * levels,
+        layer=[
+            {
+                "mark": {"type": "rect", "strokeWidth": 0.5, "stroke": {"expr": "surface"}},
+                "encoding": {
+                    **place,
+                    "color": words("branch", scale={"domain": branches}, legend=None),
+                    "opacity": field("top", legend=None, scale=shades),
+                    "tooltip": [
+                        words("module"),
+                        words("amount"),
+                        field("share", "share of the whole", format=".2%"),
+                    ],
+                },
+            },
+            {
+                "transform": [
+                    {"filter": f"{wide} > 24"},
+                    {"calculate": told, "as": "told"},
+                    {
+                        "calculate": f"{wide} > 7 * length(datum.told) ? datum.told : datum.name",
+                        "as": "label",
+                    },
+                ],
+                "mark": {
+                    "type": "text",
+                    "align": "left",
+                    "baseline": "middle",
+                    "dx": 5,
+                    "dy": 17,
+                    "fontSize": 11,
+                    "color": INK,
+                    "limit": {"expr": f"{wide} - 8"},
+                },
+                "encoding": {"x": place["x"], "y": place["y"], "text": words("label")},
+            },
+        ],
+        **chosen("model", list(icicles)),
+    )
+    body["params"] = [
+        *body.get("params", []),
+        {"name": "surface", "value": "white"},
+        {"name": "full", "value": FULL},
+        {"name": "pale", "value": PALE},
+    ]
+    table = _table(
+        [
+            Column("module", "module"),
+            Column("amount", "amount"),
+            Column("share", "share", lambda value: f"{100 * value:.2f} %"),
+        ],
+        [d for d in values if 0 < d["top"] <= 2],
+        "Two levels; report.json has every module.",
+    )
+    return body, table
 
 
-REMEDY = "drawing files needs matplotlib: pip install 'datbench[plots]'."
+INK = "#111111"
+"""Of words on a rectangle, whose colour is between `FULL` and `PALE` on light paper."""
 
-# Okabe and Ito, "Color Universal Design" (2008), without the yellow, which is faint on white.
-COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#000000", "#E69F00", "#56B4E9")
-
-# One more than colours, so that the fifteenth series still differs from the first in one of them.
-MARKERS = ("o", "s", "^", "D", "v", "P", "X", "<")
-
-HATCHES = ("", "//", "..", "\\\\", "xx", "++", "--", "oo")
-
-_WIDTHS = {Figure: 9.8, Bars: 12.0}  # inches, with names and legend
-
-_HEIGHT = 4.3  # inches of a figure
-
-_ROW = 0.45  # inches of a bar
-
-_TITLE_WIDTH = 84  # characters across a panel
-
-_NOTE_WIDTH = 104
-
-SETTINGS: dict[Any, Any] = {
-    "font.size": 10.0,
-    "axes.titlesize": 11.0,
-    "axes.spines.top": False,
-    "axes.spines.right": False,
-    "axes.grid": True,
-    "axes.axisbelow": True,
-    "grid.color": "#DDDDDD",
-    "hatch.linewidth": 0.8,
-    "text.parse_math": False,  # a dollar sign is no formula
-    "svg.fonttype": "none",  # text stays text
-    "svg.hashsalt": "datbench",  # identifiers do not depend on the day
-}
-
-METADATA: dict[str, dict[str, Any]] = {
-    "svg": {"Date": None, "Creator": "datbench"},
-    "png": {"Software": "datbench"},
-}
+FULL, PALE = 0.8, 0.45
 
 
-def drawn(plots: Sequence[Plot], suffix: str) -> bytes:
-    """The file's content, a panel below the other.
-
-    Args:
-        suffix: ``png`` or ``svg``.
+def check_suffix(suffix: str) -> None:
+    """Refuse what no plot is written as, before any work.
 
     Raises:
-        LibraryError: matplotlib is not installed.
+        UsageError: it is neither .png nor .svg.
     """
-    try:
-        import matplotlib
-        from matplotlib.figure import Figure as Canvas
-        from matplotlib.layout_engine import ConstrainedLayoutEngine
-    except ImportError as error:
-        raise LibraryError(REMEDY) from error
-    with matplotlib.rc_context():
-        matplotlib.rcdefaults()  # whatever the user's own settings are
-        matplotlib.rcParams.update(SETTINGS)
-        heights = [_height(plot) for plot in plots]
-        layout = ConstrainedLayoutEngine(h_pad=0.15, hspace=0.04)
-        width = max(_WIDTHS[type(plot)] for plot in plots)
-        canvas = Canvas(figsize=(width, sum(heights)), layout=layout)
-        panels = canvas.subplots(len(plots), 1, squeeze=False, height_ratios=heights)
-        for axes, plot in zip(panels[:, 0], plots, strict=True):
-            _draw(plot, axes)
-        content = BytesIO()
-        canvas.savefig(content, format=suffix, dpi=160, metadata=METADATA[suffix])
-    return content.getvalue()
-
-
-def _height(plot: Plot) -> float:
-    if isinstance(plot, Bars):
-        return 1.9 + _ROW * max(len(plot.names), len(plot.parts) / 2)
-    return _HEIGHT + 0.18 * len(plot.notes)
-
-
-def _draw(plot: Plot, axes: Axes) -> None:
-    axes.set_title(_folded(plot.title, _TITLE_WIDTH), loc="left")
-    if isinstance(plot, Bars):
-        _draw_bars(plot, axes)
-    else:
-        _draw_figure(plot, axes)
-    axes.legend(loc="upper left", bbox_to_anchor=(1.01, 1.0), frameon=False, handlelength=3.0)
-    if plot.notes:
-        axes.annotate(
-            "\n".join(_folded(note, _NOTE_WIDTH) for note in plot.notes),
-            xy=(0.0, 0.0),
-            xycoords=("axes fraction", axes.xaxis.label),
-            xytext=(0.0, -4.0),
-            textcoords="offset points",
-            va="top",
-            fontsize=9.0,
-            color="#444444",
-            annotation_clip=False,
+    if suffix.lower() not in SUFFIXES:
+        raise UsageError(
+            f"a plot is written as {' or '.join(SUFFIXES)}; "
+            f"the suffix {suffix or '(none)'} names neither."
         )
 
 
-_DENSE, _MARKERS = 60, 16
-"""Points above which markers are thinned, and about how many remain."""
-
-
-def _folded(text: str, width: int) -> str:
-    return "\n".join(wrap(units.printable(text), width))
-
-
-def _draw_figure(plot: Figure, axes: Axes) -> None:
-    from matplotlib.ticker import FixedLocator, FuncFormatter, LogLocator, NullFormatter
-
-    count = len(plot.series)
-    for number, series in enumerate(plot.series):
-        colour = COLOURS[number % len(COLOURS)]
-        # Later series are thinner and smaller: where two coincide, both are seen.
-        rest = (count - 1 - number) / max(count - 1, 1)  # from 1 to 0
-        width = 1.0 + 1.8 * rest
-        marker: dict[str, Any] = {
-            "marker": MARKERS[number % len(MARKERS)],
-            "markersize": 4.5 + 5.5 * rest,
-            "markerfacecolor": "none" if rest > 0.3 else colour,
-            "markeredgewidth": 1.5,
-        }
-        if series.size is not None:
-            marker["markersize"] = 4.0 + 18.0 * series.size**0.5  # its area says the weight
-        if not series.marked:
-            marker = {}
-        axes.plot(series.x, series.drawn_line, color=colour, linewidth=width)
-        # Hundreds of points are a line: a marker now and then says whose.
-        every = max(len(series.x) // _MARKERS, 1) if len(series.x) > _DENSE else 1
-        if marker:
-            axes.plot(series.x, series.y, color=colour, linestyle="none", markevery=every, **marker)
-        name = units.printable(series.name)
-        if series.size is not None:  # the legend's rows are of one height
-            marker["markersize"] = 6.0
-        along = width if len(series.x) > 1 else 0.0
-        axes.plot([], [], color=colour, linewidth=along, label=name, **marker)  # for the legend
-    axes.set_xlabel(plot.x_label)
-    axes.set_ylabel(plot.y_label)
-    plain = FuncFormatter(lambda value, _: f"{value:g}")
-    ticks = sorted({x for series in plot.series for x in series.x})
-    if plot.log_x:
-        axes.set_xscale("log")
-        axes.xaxis.set_minor_formatter(NullFormatter())
-    if len(ticks) <= 12:
-        axes.xaxis.set_major_locator(FixedLocator(ticks))
-        axes.xaxis.set_minor_locator(FixedLocator([]))
-    axes.xaxis.set_major_formatter(plain)
-    if plot.log_y:
-        axes.set_yscale("log")
-        heights = [y for series in plot.series for y in (*series.y, *series.line)]
-        subs = (1.0, 2.0, 5.0) if max(heights) / min(heights) < 300 else (1.0,)
-        axes.yaxis.set_major_locator(LogLocator(subs=subs))
-        axes.yaxis.set_minor_formatter(NullFormatter())
-        axes.yaxis.set_major_formatter(plain)
-
-
-def _draw_bars(plot: Bars, axes: Axes) -> None:
-    places = range(len(plot.names))
-    left = [0.0 for _ in places]
-    for number, part in enumerate(plot.parts):
-        shares = [100 * plot.shares(bar)[number] for bar in places]
-        colour = COLOURS[number % len(COLOURS)]
-        axes.barh(
-            places,
-            shares,
-            left=left,
-            height=0.62,
-            color="white" if part.extra else colour,
-            edgecolor=colour if part.extra else "white",  # of the hatching too
-            hatch=HATCHES[number % len(HATCHES)],
-            linewidth=0.6,
-            label=units.printable(part.name) + (" (left out)" if part.extra else ""),
-        )
-        left = [a + b for a, b in zip(left, shares, strict=True)]
-    named = [f"{units.printable(plot.names[bar])}\n{total_of(plot, bar)}" for bar in places]
-    axes.set_yticks(list(places), named)
-    axes.set_ylim(len(plot.names) - 0.5, -0.5)  # the first on top
-    axes.set_xlim(0, 100)
-    axes.set_xlabel(f"share of the {plot.unit}s (%)")
-    axes.grid(visible=False, axis="y")
-
-
-# Where an amount is, module inside module: an icicle in a file, a tree of bars in a terminal.
-
-
-SMALLEST = 0.01
-"""Share below which a terminal shows no line."""
-
-_WIDTH = 12.0  # inches
-
-_LEVEL = 0.42  # inches
-
-_LETTER = 0.0072  # of the width, of one letter
-
-
-def ink(colour: str, alpha: float = 1.0) -> str:
-    """Black or white, whichever can be read better on a colour that is laid on white.
-
-    Contrast as WCAG 2 defines it.
-    """
-    parts = [int(colour[at : at + 2], 16) / 255 for at in (1, 3, 5)]
-    blended = [alpha * part + 1 - alpha for part in parts]
-    linear = [p / 12.92 if p <= 0.04045 else ((p + 0.055) / 1.055) ** 2.4 for p in blended]
-    luminance = sum(w * p for w, p in zip((0.2126, 0.7152, 0.0722), linear, strict=True))
-    # (1 + 0.05) / (L + 0.05) against (L + 0.05) / (0 + 0.05)
-    return "white" if (luminance + 0.05) ** 2 < 1.05 * 0.05 else "black"
-
-
-def to_terminal(rects: Sequence[Rect], title: str, say: Callable[[float], str], width: int) -> str:
-    """A line for each module of at least one percent, below the one that it is in."""
-    shown = [rect for rect in rects if rect.end - rect.start >= SMALLEST]
-    names = [f"{'  ' * rect.level}{units.printable(rect.name)}" for rect in shown]
-    across = max(map(len, names))
-    amounts = [say(rect.amount) for rect in shown]
-    wide = max(map(len, amounts))
-    room = max(width - across - wide - 12, 10)
-    lines = [units.printable(title), ""]
-    for rect, name, amount in zip(shown, names, amounts, strict=True):
-        share = rect.end - rect.start
-        bar = "█" * max(round(share * room), 1)
-        lines.append(f"{name:<{across}}  {amount:>{wide}}  {100 * share:5.1f} %  {bar}")
-    return "".join(f"{line.rstrip()}\n" for line in lines)
-
-
-def to_bytes(rects: Sequence[Rect], title: str, say: Callable[[float], str], suffix: str) -> bytes:
-    """The file's content: a row of rectangles for each level, as wide as their shares.
+def to_bytes(plots: Sequence[Plot], suffix: str) -> bytes:
+    """One file with a panel for each plot, below each other; the same bytes every time.
 
     Args:
         suffix: ``.png`` or ``.svg``.
 
     Raises:
         UsageError: the suffix is another.
-        LibraryError: matplotlib is not installed.
+        LibraryError: vl-convert is not installed.
     """
-    from .figure import check_suffix
+    panels = [_titled(_drawn({"": plot})[0], plot.title, plot.notes) for plot in plots]
+    return image(panels, suffix)
 
+
+def to_image(chart: Chart, suffix: str = ".svg") -> bytes:
+    """A chart on light paper: of a menu the first choice.
+
+    Raises:
+        LibraryError: vl-convert is not installed.
+    """
+    title = f"{chart.title}: {chart.choices[0]}" if len(chart.choices) > 1 else chart.title
+    return image([_titled(chart.spec, title)], suffix)
+
+
+_TITLE_WIDTH, _NOTE_WIDTH = 100, 125  # characters
+
+
+def _titled(spec: Spec, title: str, notes: Sequence[str] = ()) -> Spec:
+    """The chart for a file: with a width, a title, and the notes below the title."""
+    heading = {
+        "text": wrap(units.printable(title), _TITLE_WIDTH),
+        "subtitle": [line for note in notes for line in wrap(units.printable(note), _NOTE_WIDTH)],
+        "anchor": "start",
+        "frame": "group",
+    }
+    return {**spec, "width": WIDTH, "title": heading}
+
+
+def image(panels: Sequence[Spec], suffix: str) -> bytes:
+    """Vega-Lite charts below each other, on light paper.
+
+    Raises:
+        UsageError: the suffix is neither .png nor .svg.
+        LibraryError: vl-convert is not installed.
+    """
     check_suffix(suffix)
-    try:
-        import matplotlib
-        from matplotlib.figure import Figure as Canvas
-    except ImportError as error:
-        raise LibraryError(REMEDY) from error
+    vl_convert = _library()
+    config = {**theme(), "background": "white", "padding": 12}
+    svgs = [vl_convert.vegalite_to_svg(json.dumps(each), config=config) for each in panels]
+    text = _numbered(svgs[0] if len(svgs) == 1 else _stacked(svgs))
+    return (
+        text.encode() if suffix.lower() == ".svg" else bytes(vl_convert.svg_to_png(text, scale=2))
+    )
 
-    kind = suffix.lower().lstrip(".")
-    levels = max(rect.level for rect in rects) + 1
-    branches = list(dict.fromkeys(rect.branch for rect in rects))
-    with matplotlib.rc_context():
-        matplotlib.rcdefaults()
-        matplotlib.rcParams.update(SETTINGS)
-        canvas = Canvas(figsize=(_WIDTH, _LEVEL * levels + 0.5))
-        axes = canvas.add_axes((0.005, 0.02, 0.99, 1 - 0.5 / (_LEVEL * levels + 0.5)))
-        axes.set_axis_off()
-        axes.set_xlim(0, 1)
-        axes.set_ylim(levels, 0)
-        axes.set_title(units.printable(title), loc="left")
-        for rect in rects:
-            share = rect.end - rect.start
-            colour = (
-                COLOURS[branches.index(rect.branch) % len(COLOURS)] if rect.level else "#666666"
-            )
-            alpha = 1 - 0.09 * rect.level
-            axes.barh(
-                rect.level + 0.5,
-                share,
-                left=rect.start,
-                height=0.94,
-                color=colour,
-                alpha=alpha,
-                edgecolor="white",
-                linewidth=0.6,
-            )
-            name = units.printable(rect.name)
-            told = f"{name}  {say(rect.amount)}, {100 * share:.1f} %"
-            label = next((text for text in (told, name) if len(text) * _LETTER < share), None)
-            if label is not None:
-                axes.text(
-                    (rect.start + rect.end) / 2,
-                    rect.level + 0.5,
-                    label,
-                    ha="center",
-                    va="center",
-                    fontsize=8.0,
-                    color=ink(colour, alpha),
-                )
-        content = BytesIO()
-        canvas.savefig(content, format=kind, dpi=160, metadata=METADATA[kind])
-    return content.getvalue()
+
+def _stacked(svgs: Sequence[str]) -> str:
+    """One picture of several."""
+    sizes = [re.search(r'width="([\d.]+)" height="([\d.]+)"', svg) for svg in svgs]
+    wide = max(float(size[1]) for size in sizes if size)
+    placed, top = [], 0.0
+    for svg, size in zip(svgs, sizes, strict=True):
+        placed.append(svg.replace("<svg ", f'<svg y="{top:g}" ', 1))
+        top += float(size[2]) if size else 0.0
+    return (
+        f'<svg xmlns="http://www.w3.org/2000/svg" width="{wide:g}" height="{top:g}">'
+        f'<rect width="{wide:g}" height="{top:g}" fill="white"/>{"".join(placed)}</svg>'
+    )
+
+
+_CLIP = re.compile(r'(?<= id=")clip\d+(?=")|(?<=url\(#)clip\d+(?=\))')
+
+
+def _numbered(svg: str) -> str:
+    """The same with identifiers that do not depend on what the process drew before."""
+    order = list(dict.fromkeys(_CLIP.findall(svg)))
+    return _CLIP.sub(lambda found: f"clip{order.index(found[0])}", svg)
+
+
+def script() -> str:
+    """Vega, Vega-Lite and Vega-Embed as one script that sets ``window.vegaEmbed``.
+
+    Raises:
+        LibraryError: vl-convert is not installed.
+    """
+    return str(_library().javascript_bundle("window.vegaEmbed = vegaEmbed;"))
+
+
+def _library() -> ModuleType:
+    try:
+        import vl_convert
+    except ImportError as error:
+        raise LibraryError(
+            "drawing files needs vl-convert: pip install 'datbench[plots]'."
+        ) from error
+    return vl_convert

@@ -10,19 +10,20 @@ from typing import Any
 from .. import units
 from ..counting import view
 from ..eq10.records import ModuleTerms
-from ..eq10.view import DEFORMABLE, stacks
+from ..eq10.view import charts as eq10_charts
 from ..eq10.view import tables as eq10_tables
 from ..machine import place_of
 from ..memory import view as memory_view
 from ..paper import view as paper_view
+from ..paper.accuracy import charts as accuracy_charts
 from ..paper.records import VERDICTS, Comparison
+from ..profile import view as profile_view
 from ..records import document, parse
 from ..render.table import Column, Table
 from ..render.text import markdown_words, to_csv, to_latex, to_markdown
-from ..render.vega import Chart, of_bars, of_figure
+from ..render.vega import Chart
 from ..timing import view as timing_view
 from ..units import printable
-from . import overviews
 from .deltas import changed, delta_table, sentence
 from .records import COMPUTED, Content, Delta, Entry, Fact, Missing, Rows, Section, Source, plural
 
@@ -47,7 +48,7 @@ def models(rows: Rows) -> Section | None:
         Entry(f"models{f'-{n}' if n else ''}", table, table)
         for n, table in enumerate(view.tables(found, one=True))
     ]
-    icicle = overviews.icicle_of_counts(view.by_convention(found)[0])
+    icicle = view.icicle_chart(view.by_convention(found)[0])
     return Section(
         "models",
         "Models",
@@ -61,7 +62,7 @@ def models(rows: Rows) -> Section | None:
 def accuracy(rows: Rows) -> Section | None:
     """Published accuracy against cost, and against speed where models were timed."""
     timed = rows.places("throughput")
-    drawn = tuple(_apart(overviews.accuracy_charts(rows.of("table"), timed)))
+    drawn = tuple(_apart(accuracy_charts(rows.of("table"), timed)))
     if not drawn:
         return None
     missing = []
@@ -96,7 +97,7 @@ def _apart(drawn: Iterable[Chart]) -> Iterator[Chart]:
 def sizes(rows: Rows) -> Section | None:
     """Cost over sizes of the input."""
     found = rows.of("flops", "resolutions")
-    chart = overviews.resolutions(found)
+    chart = view.cost_chart(found)
     if chart is None:
         return None
     plain = view.many_models(found)
@@ -115,26 +116,12 @@ def terms(rows: Rows) -> Section | None:
     modules: list[ModuleTerms] = rows.of("eq10")
     if not modules:
         return None
-    named = list(dict.fromkeys(m.model for m in modules))
-    bars = {}
-    for name in named:
-        own = [m for m in modules if m.model == name]
-        bars[name] = stacks([m for m in own if m.kind in DEFORMABLE] or own)
-    chart = of_bars(
-        bars,
-        "eq10-terms",
-        "Terms of an attention module",
-        "model",
-        f"Terms of the attention modules of {', '.join(named)} as shares of what was counted.",
-        overviews.COUNTED,
-        "fvcore convention, forward",
-    )
     entry = Entry("attention", eq10_tables(modules)[0], eq10_tables(modules, one=True)[0])
     return Section(
         "attention",
         "What Eq. 10 says, and what runs",
         "Every attention module's count is the published formula plus named causes, as integers.",
-        (chart,),
+        tuple(eq10_charts(modules)),
         (entry,),
     )
 
@@ -248,13 +235,10 @@ _TWO_MOMENTS = (
     "the peak: what is made after it is in the table alone, and the columns do not add up to it."
 )
 
-_ROOFLINE = "time under the profiler, MACs by fvcore, bytes of tensors"
-
 
 def memory(rows: Rows) -> Section | None:
     """The simulated ledger, and what a GPU was seen to hold."""
     found = rows.of("memory")
-    drawn = [memory_view.ledgers(found), memory_view.timelines(rows.of("figure"))]
     entries = []
     if found:
         table = memory_view.many_models(found)
@@ -281,7 +265,7 @@ def memory(rows: Rows) -> Section | None:
         "memory",
         "Memory",
         "Every storage's birth and death is simulated; nothing is allocated for it.",
-        tuple(chart for chart in drawn if chart is not None),
+        tuple(memory_view.charts(found, rows.of("figure"))),
         tuple(entries),
         tuple(missing),
     )
@@ -289,15 +273,13 @@ def memory(rows: Rows) -> Section | None:
 
 def time(rows: Rows) -> Section:
     """Throughput and profiles, and the commands that measure what is not there."""
-    from ..profile import view as profile_view
-    from ..profile.view import roofline, setting_line
-
-    drawn: list[Chart | None] = []
+    drawn: list[Chart] = []
     entries: list[Entry] = []
     missing: list[Missing] = []
     places = rows.places("throughput")
     for number, (where, found) in enumerate(places, 1):
-        drawn.append(_at(timing_view.throughput(found, number, where), places, where))
+        for chart in timing_view.charts(found, where):
+            drawn.append(_at(chart, number, places, where))
         first, *others = timing_view.tables(found)
         machines = timing_view.many(found)
         shown = [
@@ -319,15 +301,10 @@ def time(rows: Rows) -> Section:
     for where, found in profiled:
         for row in found:
             number += 1
-            figure = roofline(row, profile_view.parts(row, "operator"), "operators")
-            if figure is not None:
-                by = f"{_ROOFLINE}; {setting_line(row)}"
-                told = profile_view.sentence(row)  # the figure's own note has the setting
-                said = f"{figure.title}: what each operator reaches of what the machine can."
-                chart = of_figure(figure, f"roofline-{number}", said, where, told, by)
-                drawn.append(_at(chart, profiled, where))
-            drawn.append(_at(overviews.icicle_of_times(row, number, where), profiled, where))
-            entries.append(_profile(row, number, profiled, where, alone=figure is None))
+            charts = profile_view.charts([row], where)
+            drawn += [_at(chart, number, profiled, where) for chart in charts]
+            alone = not any(chart.key == "roofline" for chart in charts)
+            entries.append(_profile(row, number, profiled, where, alone))
     if not number:
         missing.append(
             Missing(
@@ -335,14 +312,13 @@ def time(rows: Rows) -> Section:
                 "datbench profile dat_t --batch 8 --out profile.json",
             )
         )
-    charts_ = tuple(chart for chart in drawn if chart is not None)
     lead = (
         "Times belong to the machine that they were measured on; each plot shows one machine."
         if entries
         else "Nothing was timed. What is above was counted, simulated or printed by the papers, "
         "which no machine changes."
     )
-    return Section("time", "Time", lead, charts_, tuple(entries), tuple(missing))
+    return Section("time", "Time", lead, tuple(drawn), tuple(entries), tuple(missing))
 
 
 def _title(title: str, places: Sequence[Any], where: str) -> str:
@@ -350,8 +326,10 @@ def _title(title: str, places: Sequence[Any], where: str) -> str:
     return f"{title}; on {where}" if title and len(places) > 1 else title
 
 
-def _at(chart: Chart | None, places: Sequence[Any], where: str) -> Chart | None:
-    return None if chart is None else replace(chart, title=_title(chart.title, places, where))
+def _at(chart: Chart, number: int, places: Sequence[Any], where: str) -> Chart:
+    """The chart under a key and a title of its own."""
+    title = _title(chart.title, places, where)
+    return replace(chart, key=f"{chart.key}-{number}", title=title)
 
 
 def _profile(row: Any, number: int, places: Sequence[Any], where: str, alone: bool) -> Entry:
@@ -360,8 +338,6 @@ def _profile(row: Any, number: int, places: Sequence[Any], where: str, alone: bo
     Args:
         alone: no chart says the answer in words.
     """
-    from ..profile import view as profile_view
-
     model = f"{row.model} at {row.setting.resolution}"
     first, *others = profile_view.tables(row, ["stage", "operator"], None, 20)
     answer = replace(

@@ -7,7 +7,7 @@ from typing import Any
 
 from .. import units
 from ..render.table import Column, Table, fact_columns
-from ..render.vega import Chart, Datum, field, folded, names_of, spec, words
+from ..render.vega import ROW, Chart, Datum, above, field, rows_of, spec, words
 from ..setting import describe, labels, varying
 from ..units import percent, rate, signed_percent
 from .records import PERCENTS, Ceilings, ProtocolTiming, Scatter, ThroughputRow, counted
@@ -227,14 +227,18 @@ def _machine(row: ThroughputRow) -> str:
     return f"Measured on {on}{cores}: torch {found.get('torch')}, datbench {found.get('datbench')}."
 
 
-# What was timed, by the place where it was.
+# What was timed, as a chart.
 
 
-def throughput(rows: Sequence[ThroughputRow], number: int, where: str) -> Chart | None:
-    """Images a second with their intervals; all rows of one place."""
+def charts(rows: Sequence[ThroughputRow], where: str) -> list[Chart]:
+    """Images a second with their intervals.
+
+    Args:
+        where: they were measured.
+    """
     rows = [row for row in rows if row.images_per_second]
     if not rows:
-        return None
+        return []
     names = labels(rows)
     values = [
         {
@@ -247,23 +251,21 @@ def throughput(rows: Sequence[ThroughputRow], number: int, where: str) -> Chart 
         }
         for name, row in zip(names, rows, strict=True)
     ]
+    across = field("rate", "images/s", scale={"zero": True})
     body = spec(
         values,
-        folded(names),
-        encoding={"y": names_of("model", names)},
+        ROW * len(rows),
+        encoding={"y": rows_of("model", names)},
         layer=[
             {
                 "transform": [{"filter": "isValid(datum.low)"}],
-                "mark": {"type": "rule", "strokeWidth": 3},
-                "encoding": {
-                    "x": field("low", "images/s", scale={"zero": True}),
-                    "x2": {"field": "high"},
-                },
+                "mark": {"type": "rule", "strokeWidth": 3, "yOffset": 8},
+                "encoding": {"x": {**across, "field": "low"}, "x2": {"field": "high"}},
             },
             {
-                "mark": {"type": "point", "filled": True, "size": 90},
+                "mark": {"type": "point", "filled": True, "size": 90, "yOffset": 8},
                 "encoding": {
-                    "x": field("rate", "images/s"),
+                    "x": across,
                     "color": words("from", legend=None),
                     "tooltip": [
                         words("model"),
@@ -274,33 +276,35 @@ def throughput(rows: Sequence[ThroughputRow], number: int, where: str) -> Chart 
                     ],
                 },
             },
+            above("model"),
         ],
     )
-    shared = describe(rows[0], *varying(rows))
+    tenths = "{:,.1f}".format
     columns = (
         Column("model", "model"),
-        Column("rate", "images/s", lambda value: f"{value:,.1f}"),
-        Column("low", "95 % from", lambda value: f"{value:,.1f}"),
-        Column("high", "to", lambda value: f"{value:,.1f}"),
+        Column("rate", "images/s", tenths),
+        Column("low", "95 % from", tenths),
+        Column("high", "to", tenths),
         Column("setting", "setting"),
     )
-    shown = tuple(tuple(d[column.name] for column in columns) for d in values)
+    shared = describe(rows[0], *varying(rows))
     fastest = max(values, key=lambda d: d["rate"])
-    sure = sum(d["low"] is not None for d in values)
     bars = "Bars: its 95 % interval."
-    if sure < len(values):
+    if any(d["low"] is None for d in values):
         bars += " Without a bar: too few samples, or processes, for such an interval."
-    return Chart(
-        f"throughput-{number}",
-        "Throughput",
-        body,
-        f"Images a second of {len(values)} runs; the fastest is "
-        f"{fastest['model']} with {fastest['rate']:,.1f}.",
-        f"{shared[:1].upper()}{shared[1:]}. Points: from the median time of a call. {bars}",
-        where,
-        Table(columns, shown),
-        by="median time of a call",
-    )
+    return [
+        Chart(
+            "throughput",
+            "Throughput",
+            body,
+            f"Images a second of {len(values)} runs; the fastest is "
+            f"{fastest['model']} with {fastest['rate']:,.1f}.",
+            f"{shared[:1].upper()}{shared[1:]}. Points: from the median time of a call. {bars}",
+            where,
+            Table.of(columns, values),
+            by="median time of a call",
+        )
+    ]
 
 
 def _interval(row: ThroughputRow) -> Datum:

@@ -116,7 +116,7 @@ def test_timelines(run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
 
 
 def test_a_timeline_as_a_plot(run: Run, tmp_path: Path) -> None:
-    pytest.importorskip("matplotlib", reason="needs datbench[plots]")
+    pytest.importorskip("vl_convert", reason="needs datbench[plots]")
     text = run("memory", "dat_t", "--res", "64", "--timeline-out", "run.svg").text
     assert "dat_t: peak" in text  # the ledger as ever
     assert b"dat_t: memory over the run" in (tmp_path / "run.svg").read_bytes()

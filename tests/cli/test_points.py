@@ -16,7 +16,7 @@ import datbench
 from .runner import Run
 
 pytest.importorskip("PIL", reason="needs datbench[plots]")
-pytest.importorskip("matplotlib", reason="needs datbench[plots]")
+pytest.importorskip("vl_convert", reason="needs datbench[plots]")
 
 from PIL import Image, ImageDraw
 

@@ -99,7 +99,7 @@ def test_other_formats(run: Run, format: str) -> None:
 
 
 def test_plots(run: Run, tmp_path: Path) -> None:
-    pytest.importorskip("matplotlib", reason="needs datbench[plots]")
+    pytest.importorskip("vl_convert", reason="needs datbench[plots]")
     text = run(*SMALL, "--by", "stage", "--plot", "--plot-out", "roof.svg").text
     assert text.startswith("dat_t at 32x32: stages under the ceilings")
     assert "MACs for each byte" in text

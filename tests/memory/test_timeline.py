@@ -13,7 +13,8 @@ from datbench.memory.records import CATEGORIES, Category
 from datbench.memory.simulate import Block, Trace, simulate_model
 from datbench.memory.timeline import timeline, visualiser
 from datbench.render.figure import Figure
-from datbench.render.plot import to_bytes, to_terminal
+from datbench.render.terminal import to_terminal
+from datbench.render.vega import to_bytes
 
 
 @pytest.fixture(scope="module")
@@ -103,7 +104,7 @@ def test_it_is_drawn(trace: Trace) -> None:
     text = to_terminal(figure, 80)
     assert "alive (MiB)" in text
     assert "(backward)" in text
-    pytest.importorskip("matplotlib", reason="needs datbench[plots]", exc_type=ImportError)
+    pytest.importorskip("vl_convert", reason="needs datbench[plots]", exc_type=ImportError)
     assert b"temporary" in to_bytes([figure], ".svg")
 
 

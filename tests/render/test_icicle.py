@@ -1,38 +1,37 @@
-"""The icicle's labels can be read."""
+"""The icicle's labels can be read, and say what they are of."""
 
 import re
 
 import pytest
 
-from datbench.render.figure import partition
-from datbench.render.vega import COLOURS, ink, to_bytes
+from datbench.render.figure import Icicle
+from datbench.render.vega import FULL, INK, LIGHT, PALE, to_bytes
 
 
-@pytest.mark.parametrize("alpha", [1.0, 0.82, 0.55])
-@pytest.mark.parametrize("colour", [*COLOURS, "#666666"])
+def luminance(parts: list[float]) -> float:
+    """As WCAG 2 defines it."""
+    linear = [p / 12.92 if p <= 0.04045 else ((p + 0.055) / 1.055) ** 2.4 for p in parts]
+    return 0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2]
+
+
+@pytest.mark.parametrize("alpha", [FULL, (FULL + PALE) / 2, PALE])
+@pytest.mark.parametrize("colour", LIGHT)
 def test_labels_have_contrast(colour: str, alpha: float) -> None:
     """4.5 to 1, as WCAG 2 asks of text."""
-
-    def luminance(parts: list[float]) -> float:
-        linear = [p / 12.92 if p <= 0.04045 else ((p + 0.055) / 1.055) ** 2.4 for p in parts]
-        return 0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2]
-
     ground = [alpha * b / 255 + 1 - alpha for b in bytes.fromhex(colour[1:])]
-    behind, label = luminance(ground), {"white": 1.0, "black": 0.0}[ink(colour, alpha)]
-    assert (max(behind, label) + 0.05) / (min(behind, label) + 0.05) >= 4.5
+    ink = [b / 255 for b in bytes.fromhex(INK[1:])]
+    assert (luminance(ground) + 0.05) / (luminance(ink) + 0.05) >= 4.5
 
 
-def test_ink_by_hand() -> None:
-    assert [ink("#000000"), ink("#FFFFFF"), ink("#000000", 0.1)] == ["white", "black", "black"]
-
-
-def test_the_picture_uses_it() -> None:
-    pytest.importorskip("matplotlib", reason="needs datbench[plots]")
-    rects = partition({"one": 50.0, "two": 50.0})  # below the model in dark grey; two is orange
-    svg = to_bytes(rects, "a title", str, ".svg").decode()
-    styles = {
-        name: style
-        for style, name in re.findall(r'<text style="([^"]*)"[^>]*>(\(model\)|two)  ', svg)
-    }
-    assert "fill: #ffffff" in styles["(model)"]
-    assert "fill" not in styles["two"]  # black
+def test_the_picture_says_name_amount_and_share() -> None:
+    pytest.importorskip("vl_convert", reason="needs datbench[plots]")
+    amounts = {"one": 59.0, "two": 40.0, "a_module_with_a_long_name": 1.0}
+    icicle = Icicle.of("a title", amounts, lambda value: f"{value:g} MAC")
+    assert icicle is not None
+    svg = to_bytes([icicle], ".svg").decode()
+    texts = re.findall(r"<text[^>]*>([^<]*)</text>", svg)
+    assert "a title" in texts
+    for label in ("(model)  100 MAC, 100.0%", "one  59 MAC, 59.0%", "two  40 MAC, 40.0%"):
+        (style,) = re.findall(rf"<text([^>]*)>{re.escape(label)}<", svg)
+        assert f'fill="{INK}"' in style
+    assert "a_module_with_a_long_name" not in svg.replace("title", "")  # too narrow for its name

@@ -3,9 +3,9 @@
 from dataclasses import replace
 from typing import Any
 
+from datbench.paper.accuracy import charts
 from datbench.paper.records import Cell, Comparison, Evidence, Heading, Line
 from datbench.render.vega import Chart
-from datbench.report import content
 from datbench.setting import Resolution, Setting
 
 from .rows import throughput
@@ -46,7 +46,7 @@ def points(chart: Chart) -> dict[tuple[str, str], dict[str, Any]]:
 
 
 def test_a_line_joins_one_family_alone() -> None:
-    macs = next(content.accuracy([EVERY]))
+    macs = next(charts([EVERY]))
     found = points(macs)
     families = {method: d["family"] for (method, _), d in found.items()}
     assert families == {
@@ -68,14 +68,14 @@ def test_a_line_joins_one_family_alone() -> None:
 
 
 def test_labels_tell_the_input() -> None:
-    labels = [d["label"] for d in points(next(content.accuracy([EVERY]))).values()]
+    labels = [d["label"] for d in points(next(charts([EVERY]))).values()]
     assert labels == ["DAT-T", "DAT-B", "DAT-B, 384", "DAT-T*", "DAT-T++", ""]
 
 
 def test_a_point_says_whether_it_is_computed() -> None:
-    found = points(next(content.accuracy([EVERY])))
+    found = points(next(charts([EVERY])))
     assert found["DAT-T", "224x224"]["where"] == "cost computed, accuracy printed"
-    assert found["Other-S", "224²"]["where"] == "cost printed, accuracy printed"
+    assert found["Other-S", "224x224"]["where"] == "cost printed, accuracy printed"
 
 
 def test_families_look_alike_in_every_chart() -> None:
@@ -83,7 +83,7 @@ def test_families_look_alike_in_every_chart() -> None:
         encoding = chart.spec["layer"][1]["encoding"]
         return [encoding[channel]["scale"] for channel in ("color", "shape")]
 
-    whole, part = (next(content.accuracy([t])) for t in (EVERY, table(line("Other-S"))))
+    whole, part = (next(charts([t])) for t in (EVERY, table(line("Other-S"))))
     assert scales(whole) == scales(part)
 
 
@@ -93,7 +93,7 @@ def test_speed_is_measured_and_of_one_setting() -> None:
         throughput("dat_t", 300.0),
         setting=Setting(Resolution(224, 224), batch=64, device="cuda", dtype="float16"),
     )
-    drawn = [c for c in content.accuracy([EVERY], [("here", [slow, quick])]) if "through" in c.key]
+    drawn = [c for c in charts([EVERY], [("here", [slow, quick])]) if "through" in c.key]
     assert [[d["x"] for d in points(chart).values()] for chart in drawn] == [[100.0], [300.0]]
     for chart, dtype in zip(drawn, ("float32", "float16"), strict=True):
         (point,) = points(chart).values()
@@ -103,7 +103,7 @@ def test_speed_is_measured_and_of_one_setting() -> None:
 
 
 def test_one_point_has_axes_of_some_length() -> None:
-    chart = next(content.accuracy([table(line("DAT-T", "dat_t"))]))
+    chart = next(charts([table(line("DAT-T", "dat_t"))]))
     for channel in ("x", "y"):
         low, high = chart.spec["encoding"][channel]["scale"]["domain"]
         assert low < high

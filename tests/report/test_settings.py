@@ -5,6 +5,7 @@ from typing import Any
 
 import pytest
 
+from datbench import units
 from datbench.memory import view
 from datbench.memory.records import MemoryRow
 from datbench.memory.simulate import memory_row
@@ -29,11 +30,13 @@ def drawn(chart: Chart | None) -> list[dict[str, Any]]:
 
 def test_two_recipes_are_two_bars(row: MemoryRow) -> None:
     other = replace(row, recipe=Recipe(autocast="bfloat16"))
-    chart = view.ledgers([row, other])
-    names = list(dict.fromkeys(d["model"] for d in drawn(chart)))
-    assert names == ["dat_t, no autocast", "dat_t, autocast to bfloat16"]
-    for name in names:
-        mib = sum(d["mib"] for d in drawn(chart) if d["model"] == name)
+    chart = view.charts([row, other])[0]
+    bars = list(dict.fromkeys(d["bar"] for d in drawn(chart)))
+    peak = units.size(row.peak.amount)
+    names = ["dat_t, no autocast", "dat_t, autocast to bfloat16"]
+    assert bars == [f"{name}: {peak}" for name in names]
+    for label in bars:
+        mib = sum(d["amount"] for d in drawn(chart) if d["bar"] == label)
         assert mib * (1 << 20) == pytest.approx(row.peak.amount)
     table = view.many_models([row, other])
     assert [column.name for column in table.visible()][:2] == ["model", "autocast"]
@@ -72,16 +75,16 @@ def test_equal_rows_have_numbers(row: MemoryRow) -> None:
 
 
 def test_modes_are_all_in_the_caption(row: MemoryRow) -> None:
-    chart = view.ledgers([row, replace(row, mode="inference")])
+    chart = view.charts([row, replace(row, mode="inference")])[0]
     assert chart is not None
     assert "modes train and inference" in chart.caption
     (first, *_) = drawn(chart)
-    assert first["setting"] == describe(row)
+    assert first["about"] == describe(row)
 
 
 def test_an_interval_that_the_table_withholds_is_not_drawn() -> None:
     sure = throughput("dat_t", 1000.0)
-    chart = timing_view.throughput([sure, replace(sure, model="dat_s", coverage=0.875)], 1, "here")
+    chart = timing_view.charts([sure, replace(sure, model="dat_s", coverage=0.875)], "here")[0]
     one, other = drawn(chart)
     assert (one["low"], one["high"]) == pytest.approx((990.0, 1010.0))
     assert (other["low"], other["high"]) == (None, None)
@@ -104,21 +107,19 @@ def test_an_interval_that_the_table_withholds_is_not_drawn() -> None:
 )
 def test_timed_rows_are_named_by_whatever_differs(change: dict[str, Any]) -> None:
     one = throughput("dat_t", 1000.0)
-    names = [
-        d["model"] for d in drawn(timing_view.throughput([one, replace(one, **change)], 1, "x"))
-    ]
+    names = [d["model"] for d in drawn(timing_view.charts([one, replace(one, **change)], "x")[0])]
     assert len(set(names)) == 2
     assert "run" not in " ".join(names)
 
 
 def test_equal_timed_rows_have_numbers() -> None:
     rows: list[ThroughputRow] = [throughput("dat_t", rate) for rate in (1000.0, 990.0)]
-    names = [d["model"] for d in drawn(timing_view.throughput(rows, 1, "here"))]
+    names = [d["model"] for d in drawn(timing_view.charts(rows, "here")[0])]
     assert names == ["dat_t, run 1", "dat_t, run 2"]
 
 
 def test_a_point_may_say_where_it_is_from() -> None:
-    chart = timing_view.throughput([throughput("dat_t", 1000.0)], 1, "a machine")
+    chart = timing_view.charts([throughput("dat_t", 1000.0)], "a machine")[0]
     assert chart is not None
     assert chart.spoken()["transform"][1]["calculate"] == '"a machine"'
     (datum,) = drawn(chart)
