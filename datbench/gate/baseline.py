@@ -1,34 +1,28 @@
-"""A baseline's rows: exact ones computed from the code as it is, times of what was measured."""
+"""A baseline's rows: exact ones computed from the code as it is, times measured."""
 
 from __future__ import annotations
 
 import random
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, replace
-from typing import Any
+from dataclasses import replace
 
 import numpy
 import torch
 from torch import nn
 
-from ..compare.files import KEPT, SAMPLING
 from ..counting.conventions import CONVENTIONS
 from ..counting.count import Count, count_anywhere, parameters
-from ..machine import HARDWARE, SOFTWARE, environment
-from ..memory.records import MemoryRow
+from ..machine import environment
 from ..memory.simulate import memory_row
 from ..models.resolve import Spec, resolve
 from ..setting import PLAIN, How, MemoryMode, Recipe, Setting
-from ..timing.records import ProcessTiming, ThroughputRow
+from .files import simulated, timed
 from .records import PHASES, Baseline, CountBaseline, MemoryBaseline, TimeBaseline, Work, fold
 
 SEEDS = (0, 1)
 """Rows are computed with the first; another tells whether they depend on it."""
-
-DECISIVE = ("torch", "cuda")
-"""Software whose times are those of another program; the rest may differ, and is said."""
 
 
 @contextmanager
@@ -108,14 +102,11 @@ def _operators(count: Count) -> dict[str, Work]:
         cost = {str(kind): amount for kind, amount in call.cost.items() if amount}
         if not cost:
             continue
-        work = found.setdefault(_place(call), {}).setdefault(call.phase, {})
+        place = f"{call.module or '(model)'} {call.operator}"
+        work = found.setdefault(place, {}).setdefault(call.phase, {})
         for kind, amount in {"calls": 1, **cost}.items():
             work[kind] = work.get(kind, 0) + amount
     return found
-
-
-def _place(part: Any) -> str:
-    return f"{part.module or '(model)'} {part.operator}"
 
 
 def memory_baseline(
@@ -128,25 +119,6 @@ def memory_baseline(
     """
     with seeded(seed):
         return simulated(memory_row(spec, setting, mode, recipe))
-
-
-def simulated(row: MemoryRow) -> MemoryBaseline:
-    """A ledger as a baseline's row."""
-    parts = {
-        _place(part): {"tensors": part.tensors, "kept": part.kept or 0, "at_peak": part.at_peak}
-        for part in row.parts
-    }
-    return MemoryBaseline(
-        model=row.model,
-        setting=row.setting,
-        mode=row.mode,
-        lines={x.category: {"amount": x.amount, "at_peak": x.at_peak} for x in row.lines},
-        after_forward=row.after_forward,
-        at_end=row.at_end,
-        peak=row.peak.amount,
-        parts=fold(parts),
-        recipe=row.recipe,
-    )
 
 
 def measured_again(row: TimeBaseline) -> TimeBaseline:
@@ -165,45 +137,3 @@ def measured_again(row: TimeBaseline) -> TimeBaseline:
     if found.interrupted:
         raise KeyboardInterrupt
     return timed(found.rows[0], environment())
-
-
-def timed(row: ThroughputRow, around: Mapping[str, Any]) -> TimeBaseline:
-    """What a baseline keeps of a measured row.
-
-    Args:
-        around: the file's environment, where the processes do not say theirs.
-    """
-    ended = [process for process in row.processes if process.outcome == "measured"]
-    seconds = tuple(process.timing.median for process in ended if process.timing is not None)
-    how = {name: value for name, value in asdict(row.how).items() if name not in SAMPLING}
-    found = next((process.environment for process in ended if process.environment), around)
-    kept = {name: found[name] for name in (*HARDWARE, *SOFTWARE) if name in found}
-    threads = sorted({process.threads for process in ended if process.threads is not None})
-    return TimeBaseline(
-        row.model,
-        row.setting,
-        how | {"gpus": row.gpus},
-        seconds,
-        kept | {"threads": threads},
-        _why_not(row, ended, seconds),
-    )
-
-
-def _why_not(
-    row: ThroughputRow, ended: Sequence[ProcessTiming], seconds: Sequence[float]
-) -> str | None:
-    """Why a row's processes are no samples of one time; None where they are."""
-    bad = next((process for process in row.processes if process.outcome not in KEPT), None)
-    if bad is not None:
-        return f"{bad.outcome}: {bad.reason}" if bad.reason else bad.outcome
-    environments = [process.environment for process in ended]
-    mixed = [
-        name
-        for name in DECISIVE
-        if len({str(each[name]) for each in environments if name in each}) > 1
-    ]
-    if mixed:
-        return f"its processes ran with several versions of {' and '.join(mixed)}"
-    if len(seconds) < len(ended):
-        return "a process was measured, and its file holds no time of it"
-    return None if seconds else f"{row.outcome}: {row.reason or 'no process has ended'}"

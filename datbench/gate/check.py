@@ -5,16 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from ..errors import DatbenchError, MeasurementError, MissingError, UnknownNameError, UsageError
 from ..files import write_whole
 from ..machine import summary
-from ..models.dat import REGISTRY
-from ..models.resolve import Spec
 from ..render.terminal import progress
 from ..setting import WITH_BACKWARD, MemoryMode, Setting
-from . import baseline
-from .baseline import count_baseline, memory_baseline
 from .files import apart, read_baseline, read_results, text_of, versions
 from .records import (
     Baseline,
@@ -28,6 +25,9 @@ from .records import (
     key,
 )
 from .verdicts import judged, judged_times
+
+if TYPE_CHECKING:
+    from ..models.resolve import Spec
 
 
 @dataclass(frozen=True)
@@ -79,6 +79,8 @@ def _renewed(pairs: Sequence[RowPair], given: set[What]) -> list[RowPair]:
 
 def recomputed(row: Baseline) -> RowPair:
     """Measure a row of times, or compute an exact one: if it changed, with another seed too."""
+    from . import baseline  # torch is loaded here: a file that is wrong is refused before that
+
     try:
         if isinstance(row, TimeBaseline):
             return RowPair(row, baseline.measured_again(row))
@@ -131,6 +133,8 @@ def _same_work(one: Baseline, other: Baseline) -> bool:
 
 def _unlisted(pair: RowPair) -> Iterator[Baseline]:
     """The same row of every variant whose name is like the one that is gone."""
+    from ..models.dat import REGISTRY
+
     for name in REGISTRY.names() if pair.error is not None else ():
         if name in str(pair.error):  # the names that the message suggests
             found = recomputed(replace(pair.before, model=name)).now
@@ -206,6 +210,8 @@ def computed(
     jobs: Sequence[tuple[Spec, Setting]], memory_batch: int | None, memory_mode: MemoryMode
 ) -> Iterator[Baseline]:
     """Rows to add to a baseline: counts, and memory where a batch is given for it."""
+    from .baseline import count_baseline, memory_baseline
+
     for spec, setting in progress(jobs, lambda job: job[0].name):
         yield count_baseline(spec, setting)
         if memory_batch is not None:

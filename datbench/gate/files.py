@@ -5,15 +5,31 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
+from dataclasses import asdict
 from importlib import metadata
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from ..compare.files import check_seconds, of_results
+from ..compare.files import KEPT, SAMPLING, check_seconds, of_results
 from ..errors import MissingError, UsageError
+from ..machine import HARDWARE, SOFTWARE
 from ..records import Results, checked, document, load
 from ..setting import How
-from .records import WHATS, Baseline, TimeBaseline, What, key, order
+from ..timing.records import ProcessTiming, ThroughputRow
+from .records import (
+    DECISIVE,
+    WHATS,
+    Baseline,
+    MemoryBaseline,
+    TimeBaseline,
+    What,
+    fold,
+    key,
+    order,
+)
+
+if TYPE_CHECKING:
+    from ..memory.records import MemoryRow
 
 KINDS = ("baseline", "memory", "throughput")
 """Kinds of result files that a gate compares."""
@@ -143,12 +159,75 @@ def _baselines(results: Results, path: Path) -> list[Baseline]:
         )
     if results.kind == "baseline":
         return _rows(results)
-    from .baseline import simulated, timed
-
     if results.kind == "memory":
         return [simulated(row) for row in results.rows]
     of_results(results, path)  # says what cannot be, and mixed machines
     return [timed(row, here) for row, here in zip(results.rows, results.measured_in, strict=True)]
+
+
+def simulated(row: MemoryRow) -> MemoryBaseline:
+    """A ledger as a baseline's row."""
+    parts = {
+        f"{part.module or '(model)'} {part.operator}": {
+            "tensors": part.tensors,
+            "kept": part.kept or 0,
+            "at_peak": part.at_peak,
+        }
+        for part in row.parts
+    }
+    return MemoryBaseline(
+        model=row.model,
+        setting=row.setting,
+        mode=row.mode,
+        lines={x.category: {"amount": x.amount, "at_peak": x.at_peak} for x in row.lines},
+        after_forward=row.after_forward,
+        at_end=row.at_end,
+        peak=row.peak.amount,
+        parts=fold(parts),
+        recipe=row.recipe,
+    )
+
+
+def timed(row: ThroughputRow, around: Mapping[str, Any]) -> TimeBaseline:
+    """What a baseline keeps of a measured row.
+
+    Args:
+        around: the file's environment, where the processes do not say theirs.
+    """
+    ended = [process for process in row.processes if process.outcome == "measured"]
+    seconds = tuple(process.timing.median for process in ended if process.timing is not None)
+    how = {name: value for name, value in asdict(row.how).items() if name not in SAMPLING}
+    found = next((process.environment for process in ended if process.environment), around)
+    kept = {name: found[name] for name in (*HARDWARE, *SOFTWARE) if name in found}
+    threads = sorted({process.threads for process in ended if process.threads is not None})
+    return TimeBaseline(
+        row.model,
+        row.setting,
+        how | {"gpus": row.gpus},
+        seconds,
+        kept | {"threads": threads},
+        _why_not(row, ended, seconds),
+    )
+
+
+def _why_not(
+    row: ThroughputRow, ended: Sequence[ProcessTiming], seconds: Sequence[float]
+) -> str | None:
+    """Why a row's processes are no samples of one time; None where they are."""
+    bad = next((process for process in row.processes if process.outcome not in KEPT), None)
+    if bad is not None:
+        return f"{bad.outcome}: {bad.reason}" if bad.reason else bad.outcome
+    environments = [process.environment for process in ended]
+    mixed = [
+        name
+        for name in DECISIVE
+        if len({str(each[name]) for each in environments if name in each}) > 1
+    ]
+    if mixed:
+        return f"its processes ran with several versions of {' and '.join(mixed)}"
+    if len(seconds) < len(ended):
+        return "a process was measured, and its file holds no time of it"
+    return None if seconds else f"{row.outcome}: {row.reason or 'no process has ended'}"
 
 
 def text_of(rows: Sequence[Baseline], environment: dict[str, Any]) -> str:

@@ -110,6 +110,9 @@ PHASES: tuple[Phase, ...] = ("forward", "backward")
 Work = dict[Phase, dict[str, Count]]
 """By phase, the amounts of each kind of work unweighted, and the calls: ``{"forward": {...}}``."""
 
+DECISIVE = ("torch", "cuda")
+"""Software whose times are those of another program; the rest may differ, and is said."""
+
 _DEVICE = re.compile(r"(meta|cpu|cuda|mps|xpu)(:[0-9]+)?")
 
 _SHAPE = re.compile(r"[0-9]+(x[0-9]+)*( frozen| buffer)?")

@@ -11,8 +11,8 @@ from ..compare.decide import decide_samples
 from ..compare.records import FLOOR, LEVEL, side_by_side
 from ..counting.conventions import CONVENTIONS
 from ..machine import HARDWARE, SOFTWARE, short
-from .baseline import DECISIVE
 from .records import (
+    DECISIVE,
     PHASES,
     RENAMED,
     Baseline,

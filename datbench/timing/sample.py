@@ -12,11 +12,12 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from statistics import median, quantiles
-from typing import Any, TypeAlias
-
-import torch
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 from .records import Stopped, Timing
+
+if TYPE_CHECKING:
+    import torch
 
 # Confidence intervals: of a median without a distribution, of a power law's exponent.
 
@@ -250,6 +251,8 @@ def _watch(
 
 def stopwatch(device: str | torch.device, clock: Clock = time.perf_counter) -> Stopwatch:
     """What times calls on a device: CUDA events on a GPU, else the clock."""
+    import torch
+
     if torch.device(device).type == "cuda":
         return _cuda_stopwatch(torch.device(device))
 
@@ -263,6 +266,8 @@ def stopwatch(device: str | torch.device, clock: Clock = time.perf_counter) -> S
 
 
 def _cuda_stopwatch(device: torch.device) -> Stopwatch:
+    import torch
+
     event: Any = torch.cuda.Event
 
     def watch(run: Callable[[], object], calls: int) -> float:
