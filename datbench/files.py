@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import os
+import shutil
 import stat
 import tempfile
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
+from typing import BinaryIO
 
 from . import units
 from .errors import DatbenchError, UsageError
+from .signals import held_back
 
 LARGEST_FILE = 1 << 28
 """Bytes of a file that is read; a report of every model has a tenth of it."""
@@ -60,16 +64,74 @@ def write_whole(path: Path, content: str | bytes) -> None:
 
 def _replace(path: Path, data: bytes) -> None:
     mode = path.stat().st_mode & 0o777 if path.exists() else 0o666 & ~umask()
-    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-    temporary = Path(name)
+    with held_back():
+        handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+        temporary = Path(name)
+        try:
+            with open(handle, "wb") as file:
+                _write_through(file, data)
+            temporary.chmod(mode)
+            temporary.replace(path)
+        except BaseException:
+            temporary.unlink(missing_ok=True)
+            raise
+
+
+def _write_through(file: BinaryIO, data: bytes) -> None:
+    """Write to the disk: a rename may reach it before the content that it names does."""
+    file.write(data)
+    file.flush()
+    os.fsync(file.fileno())
+
+
+def write_all(folder: Path, files: Mapping[str, bytes], own: Sequence[str]) -> None:
+    """Write the files of a directory in place of those that a former run wrote there.
+
+    All are written to a new directory beside first. It takes the old one's name where that holds
+    nothing else; else its files are moved there, while signals wait.
+
+    Args:
+        files: by their path in the directory.
+        own: patterns such as ``csv/*.csv`` of the files that a run may write.
+
+    Raises:
+        DatbenchError: the system refused, for example because the disk is full.
+    """
+    place = target(folder)
     try:
-        with open(handle, "wb") as file:
-            file.write(data)
-        temporary.chmod(mode)
-        temporary.replace(path)
-    except BaseException:
-        temporary.unlink(missing_ok=True)
-        raise
+        new = Path(tempfile.mkdtemp(dir=place.parent, prefix=f".{place.name}."))
+        try:
+            for name, data in files.items():
+                (new / name).parent.mkdir(parents=True, exist_ok=True)
+                with (new / name).open("wb") as file:
+                    _write_through(file, data)
+            new.chmod(place.stat().st_mode & 0o777 if place.exists() else 0o777 & ~umask())
+            with held_back():
+                _take_the_place(place, new, files, own)
+        finally:
+            shutil.rmtree(new, ignore_errors=True)
+    except OSError as error:
+        raise DatbenchError(f"could not write {folder}: {error.strerror}.") from error
+
+
+def _take_the_place(place: Path, new: Path, files: Collection[str], own: Sequence[str]) -> None:
+    if not place.exists():
+        new.rename(place)
+        return
+    there = [path.relative_to(place) for path in place.rglob("*") if not path.is_dir()]
+    former = [path for path in there if any(path.match(pattern) for pattern in own)]
+    if len(former) == len(there) and not Path.cwd().is_relative_to(place):  # a shell may be there
+        old = new.with_name(f"{new.name}.old")
+        place.rename(old)
+        new.rename(place)
+        shutil.rmtree(old, ignore_errors=True)
+        return
+    for name in files:
+        (place / name).parent.mkdir(exist_ok=True)
+        (new / name).replace(place / name)
+    for path in former:
+        if path.as_posix() not in files:
+            (place / path).unlink()
 
 
 def target(path: Path) -> Path:

@@ -26,6 +26,7 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any, Generic, Literal, TypeVar, get_type_hints
 
+from .signals import HANGUPS
 from .units import printable
 
 T = TypeVar("T")
@@ -37,13 +38,6 @@ SHORT_OF_MEMORY = "for lack of the machine's own memory"
 
 LONGEST = 300
 """Characters of a reason that are kept."""
-
-HANGUPS = [
-    getattr(signal, name)
-    for name in ("SIGHUP", "SIGTERM", "SIGUSR1", "SIGUSR2")
-    if hasattr(signal, name)
-]
-"""Signals that end a command as Ctrl-C does, and that its processes do not see."""
 
 
 @dataclass(frozen=True)
@@ -261,7 +255,7 @@ def start(
     *,
     env: Mapping[str, str] | None = None,
     keeps: Sequence[int] = (),
-    hangups: Sequence[int] = tuple(HANGUPS),
+    hangups: Sequence[int] = HANGUPS,
 ) -> subprocess.Popen[bytes]:
     """A process of a session of its own, with pipes for its standard input and error.
 

@@ -389,14 +389,14 @@ def _run(
     from ..compare.run import compare_sides, processes
     from ..compare.view import price
     from ..timing.process import check
-    from .output import status, terminated_as_interrupt
+    from .output import status
 
     for each in (a, b or a):
         check(each.setting, each.how)
     seconds = a.how.budget + (START / 2 if plan.by_turns else START)  # two start at once
     said = price(plan if b else None, seconds, processes(plan, aa) if aa else 0)
     typer.echo(f"datbench: {said}", err=True)
-    with status() as show, terminated_as_interrupt():
+    with status() as show:
         row, alarms = compare_sides(a, b, plan, timeout, aa, lambda what: _step(show, what))
     if row is None:
         assert alarms is not None

@@ -3,18 +3,15 @@
 from __future__ import annotations
 
 import io
-import signal
 import sys
-import threading
 import traceback
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from types import FrameType
+from collections.abc import Callable
 from typing import Annotated, Any
 
 import typer
 
 from ..errors import DatbenchError
+from ..signals import as_interrupts
 from ..units import printable
 from ..version import __version__
 from . import (
@@ -102,7 +99,7 @@ def main(arguments: list[str] | None = None) -> int:
     given = sys.argv[1:] if arguments is None else arguments
     debug = "--debug" in given  # anywhere, also after the command
     arguments = [argument for argument in given if argument != "--debug"]
-    with _interrupts() as pressed:
+    with as_interrupts() as pressed:
         try:
             result = app(args=arguments, prog_name="datbench", standalone_mode=False)
         except _CLICK_ERROR as error:
@@ -131,28 +128,6 @@ def _said(error: BaseException) -> tuple[str, int]:
         return f"{where}{error.strerror or error}.", 5
     what = f"{type(error).__name__}: {error}".rstrip(": ")
     return f"unexpected {what:.300}; --debug shows where.", 5
-
-
-@contextmanager
-def _interrupts() -> Iterator[list[int]]:
-    """Ctrl-C as before, and how often it came: torch may turn it into another error."""
-    pressed: list[int] = []
-    if (
-        threading.current_thread() is not threading.main_thread()
-        or signal.getsignal(signal.SIGINT) is not signal.default_int_handler
-    ):
-        yield pressed
-        return
-
-    def noted(number: int, frame: FrameType | None) -> None:
-        pressed.append(number)
-        signal.default_int_handler(number, frame)
-
-    signal.signal(signal.SIGINT, noted)
-    try:
-        yield pressed
-    finally:
-        signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def _lost_an_interrupt(error: BaseException | None) -> bool:

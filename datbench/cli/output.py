@@ -3,13 +3,9 @@
 from __future__ import annotations
 
 import os
-import signal
 import sys
-import threading
-from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterable, Sequence
 from pathlib import Path
-from types import FrameType
 from typing import TYPE_CHECKING, Any
 
 import typer
@@ -202,28 +198,3 @@ def as_text(tables: Sequence[Table], content: dict[str, Any], wanted: Format) ->
 def _trimmed(text: str) -> str:
     """Lines without the blanks that fill a table's last column."""
     return "".join(f"{line.rstrip()}\n" for line in text.splitlines())
-
-
-# What a signal means to a command that has something to keep.
-
-
-@contextmanager
-def terminated_as_interrupt() -> Iterator[None]:
-    """Let SIGTERM, with which a CI job is cancelled, do what Ctrl-C does: KeyboardInterrupt.
-
-    What handled it before does so again afterwards. Outside of the main thread, where Python lets
-    nobody handle signals, nothing is changed.
-    """
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-    before = signal.signal(signal.SIGTERM, _interrupt)
-    try:
-        yield
-    finally:
-        # None: it was not Python that set it
-        signal.signal(signal.SIGTERM, signal.SIG_DFL if before is None else before)
-
-
-def _interrupt(number: int, frame: FrameType | None) -> None:
-    raise KeyboardInterrupt

@@ -154,24 +154,23 @@ def throughput(
     from ..timing.process import check
     from ..timing.ranks import check_ranks
     from ..timing.rows import measure_rows
-    from .output import status, terminated_as_interrupt
+    from .output import status
 
     # Whatever can be refused is refused before anything is timed.
     check(jobs[0][1], how)
     if gpus > 1:
         check_ranks(jobs[0][1], how, gpus)
-    with terminated_as_interrupt():
-        with status() as step:
-            results = measure_rows(
-                jobs,
-                how,
-                processes=processes,
-                protocols=tuple(protocol or ()),
-                gpus=gpus,
-                timeout=seconds,
-                step=step,
-            )
-        _write(results, wanted, out, as_benchmarks)
+    with status() as step:
+        results = measure_rows(
+            jobs,
+            how,
+            processes=processes,
+            protocols=tuple(protocol or ()),
+            gpus=gpus,
+            timeout=seconds,
+            step=step,
+        )
+    _write(results, wanted, out, as_benchmarks)
 
 
 def _batches(text: str | None) -> list[int]:

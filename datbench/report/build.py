@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import gc
 import os
-import shutil
-import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import AbstractContextManager, contextmanager, nullcontext
@@ -16,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from ..counting.records import CountRow
 from ..errors import DatbenchError, UsageError
-from ..files import umask
+from ..files import write_all
 from ..gate.records import CountBaseline, MemoryBaseline
 from ..memory.records import MemoryRow, Timeline
 from ..paper.records import Comparison
@@ -293,17 +291,17 @@ class Drawing:
         return files
 
 
+OWN = ("report.*", "csv/*.csv", "latex/*.tex", "plots/*.*")
+"""Files that a report may have."""
+
+
 def write(out: Path, content: Content, sources: Sequence[Source], drawing: Drawing) -> None:
     """Make every file, then put them where they belong.
 
     Raises:
         DatbenchError: the system refused, for example because the disk is full.
     """
-    files = _files(content, sources, drawing)
-    try:
-        _put(Path(os.path.realpath(out)), files)
-    except OSError as error:
-        raise DatbenchError(f"could not write {out}: {error.strerror}.") from error
+    write_all(out, _files(content, sources, drawing), OWN)
 
 
 def _files(content: Content, sources: Sequence[Source], drawing: Drawing) -> Files:
@@ -323,25 +321,6 @@ def _files(content: Content, sources: Sequence[Source], drawing: Drawing) -> Fil
         texts["report.html"] = drawing.page(content)
     # Names of models and files need not be UTF-8.
     return files | {n: text.encode("utf-8", "backslashreplace") for n, text in texts.items()}
-
-
-def _put(out: Path, files: Files) -> None:
-    """A directory that is there keeps what is not the report's."""
-    beside = Path(tempfile.mkdtemp(dir=out.parent, prefix=f".{out.name}."))
-    try:
-        for name, data in files.items():
-            path = beside / name
-            path.parent.mkdir(exist_ok=True)
-            path.write_bytes(data)
-        beside.chmod(0o777 & ~umask())
-        if not out.exists():
-            beside.rename(out)
-            return
-        for name in files:
-            (out / name).parent.mkdir(exist_ok=True)
-            (beside / name).replace(out / name)
-    finally:
-        shutil.rmtree(beside, ignore_errors=True)
 
 
 # Where a report's tables are compared: here, or in a process of their own meanwhile.

@@ -27,7 +27,6 @@ from torch import nn
 
 from ..errors import LibraryError, UsageError
 from ..process import (
-    HANGUPS,
     JOB,
     Ending,
     Reply,
@@ -42,6 +41,7 @@ from ..process import (
 )
 from ..run import Runner, failure, ready
 from ..setting import How, Setting
+from ..signals import HANGUPS
 from .process import check, timing_of
 from .records import UNFINISHED, ProcessTiming, TimeOutcome
 from .sample import Clock, Stopwatch, stopwatch, time_calls

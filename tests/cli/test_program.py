@@ -1,10 +1,12 @@
 """The program as a process: its exit codes, what it loads, completion, broken pipes."""
 
+import json
 import os
 import shlex
 import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -233,3 +235,82 @@ def test_show_completion() -> None:
     done = program("--show-completion")
     assert done.code in (0, 1)  # 1 where the shell around the tests is not known
     assert "Traceback" not in done.err
+
+
+STUCK = """
+import os, time
+from pathlib import Path
+from torch import nn
+
+
+class Net(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.layer, self.calls = nn.Conv2d(3, 4, 3), 0
+
+    def forward(self, x):
+        self.calls += 1
+        if self.calls == 20 and not x.is_meta:
+            Path("begun").touch()
+            time.sleep(60)
+        return self.layer(x)
+
+
+def stuck():
+    Path("begun").touch()
+    time.sleep(60)
+"""
+
+
+def signalled(number: int, folder: Path, *arguments: str) -> tuple[int, str]:
+    """Exit code and standard error of a program whose group gets a signal when it is at work."""
+    (folder / "stuck_net.py").write_text(STUCK)
+    (folder / "temporary").mkdir()
+    started = subprocess.Popen(
+        [sys.executable, "-m", "datbench", *arguments],
+        stderr=subprocess.PIPE,
+        encoding="utf-8",
+        cwd=folder,
+        env={
+            **os.environ,
+            "TMPDIR": str(folder / "temporary"),
+            "PYTHONPATH": str(Path(datbench.__file__).parents[1]),
+        },
+        start_new_session=True,
+    )
+    try:
+        while not (folder / "begun").exists():
+            assert started.poll() is None
+            time.sleep(0.02)
+        os.killpg(started.pid, number)
+        _, err = started.communicate(timeout=60)
+    finally:
+        started.kill()
+    assert not list((folder / "temporary").iterdir())
+    return started.returncode, err
+
+
+@pytest.mark.skipif(os.name != "posix", reason="signals are POSIX")
+@pytest.mark.parametrize("number", [signal.SIGHUP, signal.SIGUSR2])
+def test_a_signal_keeps_what_was_timed(number: int, tmp_path: Path) -> None:
+    timing = ("--res", "32", "--budget", "30", "--threads", "1", "--device", "cpu")
+    code, err = signalled(
+        number, tmp_path, "throughput", "stuck_net:Net", *timing, "--out", "found.json"
+    )
+    assert (code, err.splitlines()[-1]) == (130, "datbench: interrupted.")
+    (row,) = json.loads((tmp_path / "found.json").read_text())["rows"]
+    assert row["outcome"] == "interrupted"
+    assert row["samples"] > 0
+
+
+@pytest.mark.skipif(os.name != "posix", reason="signals are POSIX")
+def test_a_report_that_is_terminated_says_so_and_changes_nothing(tmp_path: Path) -> None:
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / "report.md").write_text("old")
+    options = ("--tables", "none", "--no-html", "--out", "out")
+    code, err = signalled(
+        signal.SIGTERM, tmp_path, "report", "--models", "stuck_net:stuck", *options
+    )
+    assert (code, err.splitlines()[-1]) == (130, "datbench: interrupted.")
+    assert [path.name for path in (tmp_path / "out").iterdir()] == ["report.md"]
+    assert (tmp_path / "out" / "report.md").read_text() == "old"

@@ -424,12 +424,15 @@ def test_another_datbench_in_the_working_directory_is_not_run(
     """The process that compares tables is of this package."""
     Path("datbench").mkdir()
     Path("datbench/__init__.py").write_text("raise SystemExit('another datbench')")
-    from datbench.report.build import TablesElsewhere
+    from datbench.paper.tables import paper_table
+    from datbench.report.build import elsewhere
 
-    with TablesElsewhere(["1"]) as process:
-        rows = process.rows()
-    assert rows is not None
-    assert [row["table"] for row in rows] == ["1"]
+    with elsewhere([paper_table("1")]) as asked:
+        assert asked is not None
+        (reply,) = asked.replies()
+    assert reply.ending is None
+    assert reply.answer is not None
+    assert [row.table for row in reply.answer.rows] == ["1"]
 
 
 def test_tables_of_others_models_are_compared_elsewhere(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -4,6 +4,7 @@ import json
 import os
 import signal
 import subprocess
+import threading
 import time
 from pathlib import Path
 from typing import Any
@@ -25,6 +26,14 @@ def work(job):
     if job["do"] == "keeps":
         write_answer({"early": 1})
         time.sleep(60)
+    if job["do"] == "talks":
+        sys.stderr.write("x" * 80 + "\\n" * 40_000 + "the end\\n")
+        sys.exit(3)
+    if job["do"] == "waits":
+        pathlib.Path(job["pids"]).write_text(str(os.getpid()))
+        while not pathlib.Path(job["pids"] + ".go").exists():
+            time.sleep(0.01)
+        return {"asked by": os.getppid()}
     if job["do"] == "raises":
         raise ValueError("no")
     child = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)"])
@@ -129,3 +138,41 @@ def test_a_process_ends_with_its_standard_input(worker: str, tmp_path: Path) -> 
     assert not (tmp_path / "r.json").exists()
     if (tmp_path / "pids").exists():  # its child, which nobody asked for
         os.kill(int((tmp_path / "pids").read_text().split()[1]), signal.SIGKILL)
+
+
+def test_what_a_process_writes_to_standard_error_is_bounded(
+    worker: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(process.Tail, "MOST", 1000)
+    kept: list[str] = []
+    text = process.Tail.text
+
+    def noted(tail: process.Tail) -> str:
+        kept.append(text(tail))
+        return kept[-1]
+
+    monkeypatch.setattr(process.Tail, "text", noted)
+    reply = process.ask(worker, {"do": "talks"}, dict, 30)
+    assert reply == process.Reply(None, process.Ending(3, "the end"))
+    assert len(kept[0]) == 1000
+
+
+@POSIX
+def test_a_signal_to_everybody_does_not_take_the_process_at_work(
+    worker: str, tmp_path: Path
+) -> None:
+    """As when a job's whole group is told to end: this process asks, and the other one answers."""
+    pids = tmp_path / "pids"
+
+    def tell() -> None:
+        while not pids.exists() or not pids.read_text():
+            time.sleep(0.01)
+        for number in (signal.SIGHUP, signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2):
+            os.killpg(int(pids.read_text()), number)
+        Path(f"{pids}.go").touch()
+
+    thread = threading.Thread(target=tell)
+    thread.start()
+    reply = process.ask(worker, {"do": "waits", "pids": str(pids)}, dict, 30)
+    thread.join()
+    assert reply.answer == {"asked by": os.getpid()}
