@@ -37,12 +37,7 @@ class TimmSpec:
 
     @property
     def resolution(self) -> Resolution:
-        """The input that timm's configuration of the model names.
-
-        Raises:
-            LibraryError: timm cannot be loaded.
-            UnknownNameError: timm has no such model.
-        """
+        """The input that timm's configuration of the model names."""
         side = self.options.get("img_size")
         if side is None:
             _, config = _timm_model(self.architecture)
@@ -86,12 +81,7 @@ class FactorySpec:
         return Resolution(SIDE, SIDE)
 
     def build(self, resolution: Resolution, features: bool, attention: Attention) -> nn.Module:
-        """What the factory returns, on the default device.
-
-        Raises:
-            UsageError: the factory is not there, takes other arguments, or returns no module.
-            MeasurementError: it raised.
-        """
+        """What the factory returns, on the default device."""
         from torch import nn
 
         if features:
@@ -161,11 +151,7 @@ class FactorySpec:
 
 
 def timm_spec(text: str) -> TimmSpec:
-    """``timm:NAME[,option=value...]``; nothing is loaded yet.
-
-    Raises:
-        UsageError: an option is not written so, or asks for weights.
-    """
+    """``timm:NAME[,option=value...]``; nothing is loaded yet."""
     name, options = split_options(text, text[len(TIMM) :])
     for option in ("pretrained", "checkpoint_path"):
         if options.get(option):
@@ -174,11 +160,7 @@ def timm_spec(text: str) -> TimmSpec:
 
 
 def factory_spec(text: str) -> FactorySpec:
-    """``package.module:factory[,argument=value...]``; nothing is imported yet.
-
-    Raises:
-        UsageError: it is not written so.
-    """
+    """``package.module:factory[,argument=value...]``; nothing is imported yet."""
     target, options = split_options(text, text)
     module, _, attribute = target.partition(":")
     words = [*module.split("."), *attribute.split(".")]
@@ -213,11 +195,7 @@ def _literal(text: str) -> Any:
 
 
 def _timm_model(architecture: str) -> tuple[Any, Any]:
-    """timm, and what it says about a model's input (None where it says nothing).
-
-    Raises:
-        UnknownNameError: timm has no such model, or the model has no such tag after the dot.
-    """
+    """timm, and what it says about a model's input (None where it says nothing)."""
     from .timm import load_timm, register_timm
 
     timm = load_timm()

@@ -61,10 +61,6 @@ class TransformersSpec:
         """The model, on the default device.
 
         The library computes these models' attention in one way only, whatever `attention` says.
-
-        Raises:
-            LibraryError: transformers cannot be loaded.
-            UsageError: it does not take the options, or has no four maps.
         """
         family = ARCHITECTURES[self.architecture].family
         if features and family != "Pvt":
@@ -98,12 +94,7 @@ class TransformersSpec:
 
 
 def transformers_spec(text: str) -> TransformersSpec:
-    """``transformers:NAME[,option=value...]``; nothing is loaded yet.
-
-    Raises:
-        UnknownNameError: there is no such model here.
-        UsageError: an option is not written so.
-    """
+    """``transformers:NAME[,option=value...]``; nothing is loaded yet."""
     name, options = split_options(text, text[len(TRANSFORMERS) :])
     if name not in ARCHITECTURES:
         raise UnknownNameError.among("transformers model", name, ARCHITECTURES)
@@ -113,11 +104,7 @@ def transformers_spec(text: str) -> TransformersSpec:
 
 
 def _load(name: str) -> Any:
-    """A class of transformers'.
-
-    Raises:
-        LibraryError: it is not installed, too old, or broken.
-    """
+    """A class of transformers'."""
     remedy = "pip install 'datbench[transformers]'"
     try:
         return getattr(importlib.import_module("transformers"), name)

@@ -87,6 +87,8 @@ class Held:
 class Workshop:
     """Builds and counts on meta, and remembers: tables share their models.
 
+    What cannot be built or measured raises a DatbenchError; its message says why.
+
     Args:
         device: where memory is measured besides being simulated; None: nowhere.
     """
@@ -108,20 +110,12 @@ class Workshop:
         return found
 
     def spec(self, build: Build) -> Spec:
-        """What a build's name stands for.
-
-        Raises:
-            DatbenchError: it stands for nothing.
-        """
+        """What a build's name stands for."""
         name = build.model if build.head is None else join(build.model, build.head)
         return self._once(name, lambda: resolve(name))
 
     def make(self, build: Build) -> Made:
-        """The counts of what `build` names.
-
-        Raises:
-            DatbenchError: it cannot be built; the message says why.
-        """
+        """The counts of what `build` names."""
         spec = self.spec(build)
         res = build.res or spec.resolution
         if not isinstance(spec, DetectorSpec):
@@ -133,21 +127,13 @@ class Workshop:
         return backbone + self._once(head, lambda: _make_head(*head))
 
     def hold(self, build: Build, batch: int) -> Held:
-        """The memory that the forward of `build` holds in training, simulated.
-
-        Raises:
-            DatbenchError: it cannot be built; the message says why.
-        """
+        """The memory that the forward of `build` holds in training, simulated."""
         spec = self.spec(build)
         setting = Setting(build.res or spec.resolution, batch=batch)
         return self._once((spec.name, setting), lambda: _hold(spec, setting))
 
     def measure(self, build: Build, batch: int) -> GpuRow:
-        """The memory of the same run on the device, in a fresh process.
-
-        Raises:
-            UsageError: the device is not here.
-        """
+        """The memory of the same run on the device, in a fresh process."""
         assert self.device is not None
         spec = self.spec(build)
         setting = Setting(build.res or spec.resolution, batch=batch, device=self.device)

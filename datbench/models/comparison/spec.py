@@ -47,11 +47,7 @@ class ComparisonSpec:
         return Resolution(self.evaluated_at, self.evaluated_at)
 
     def build(self, resolution: Resolution, features: bool, attention: Attention) -> nn.Module:
-        """The model for this input, on the default device.
-
-        Raises:
-            UsageError: `features` is asked for, and the network does not have four maps.
-        """
+        """The model for this input, on the default device."""
         config = self.config
         if features and not config.has_maps:
             raise UsageError(

@@ -102,9 +102,6 @@ def checked(
     Args:
         channels: of each map; None to accept any.
         last: the backbone gives (B, H, W, C), as timm's Swin does.
-
-    Raises:
-        UsageError: they are not four maps, or not these.
     """
     maps = _listed(name, out)
     if last:

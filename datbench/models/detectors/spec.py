@@ -50,11 +50,7 @@ class MapsSpec:
         return isinstance(spec, TimmSpec) and spec.architecture.startswith(NORMED)
 
     def build(self, resolution: Resolution, features: bool, attention: Attention) -> FourMaps:
-        """The backbone for this input, on the default device.
-
-        Raises:
-            UsageError: it does not give four feature maps.
-        """
+        """The backbone for this input, on the default device."""
         from .dense import FourMaps
 
         # Whoever counts the maps runs them, and a run checks them.
@@ -115,12 +111,7 @@ class DetectorSpec:
         return MapsSpec(self.backbone, HEADS[self.head].start)
 
     def build(self, resolution: Resolution, features: bool, attention: Attention) -> FourMaps:
-        """The whole model for this input, on the default device.
-
-        Raises:
-            ResolutionError: a side is below 64.
-            UsageError: the backbone does not give four feature maps.
-        """
+        """The whole model for this input, on the default device."""
         from .dense import MODULES
 
         if features:
