@@ -5,7 +5,7 @@ under ``model``; detector and segmentor files under ``state_dict`` or bare, behi
 some carry ``module.``.
 
 A `.pth` file is somebody's pickle: it is read with ``weights_only=True``, which builds tensors and
-plain containers and refuses everything else before it runs. `.safetensors` holds tensors alone.
+plain containers and refuses everything else before it runs. `.safetensors` holds only tensors.
 """
 
 from __future__ import annotations

@@ -44,7 +44,7 @@ Spec: TypeAlias = (
 
 
 def resolve(name: str) -> Spec:
-    """What `name` stands for; the spec's name resolves back to it.
+    """The spec of the model called `name`; the spec's name resolves back to it.
 
     Raises:
         UnknownNameError: no variant has this name; the message suggests the closest names.

@@ -62,7 +62,7 @@ class Published:
 def published(name: str) -> Published:
     """What the tables and fvcore say of the variant called `name`."""
     backbone, head = split(name) or (name, None)
-    # A backbone of dense tables alone is known by what is printed of it with a head.
+    # A backbone that only dense tables have is known by what they print for it with a head.
     cells = _cells(backbone, (head,)) or (_cells(name, tuple(HEADS)) if head is None else [])
     return Published(tuple(cells), references().get(name))
 

@@ -2,12 +2,13 @@
 
 A cell's verdict is one of
 
-- ``agrees``: the computed figure rounds to the print;
+- ``agrees``: the computed figure rounds to the printed one;
 - ``differs``: it does not;
 - ``wrong in print``: it does not, and the papers print a figure for the same model elsewhere that
   the computed one does round to;
 - ``not reproducible``: what was published does not fix the configuration, and the one of those
-  tried that misses least in all the rows that share the choice does not round to the print;
+  tried that misses least in all the rows that share the choice does not round to the printed
+  figure;
 - ``published only``: nothing was computed; the reason says why.
 """
 
@@ -169,7 +170,7 @@ class Comparison:
 
 @dataclass(frozen=True)
 class Miss:
-    """What a configuration gives for one cell, and how far that is from the print."""
+    """What a configuration gives for one cell, and how far that is from the printed figure."""
 
     row: str
     printed: str
@@ -187,7 +188,7 @@ class Candidate:
 
     @property
     def worst(self) -> float:
-        """The largest miss of a cell, relative to the print."""
+        """The largest miss of a cell, relative to the printed figure."""
         return max(abs(miss.relative) for miss in self.misses)
 
 

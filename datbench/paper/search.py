@@ -44,8 +44,8 @@ Maps = tuple[tuple[int, int, int], ...]
 class Encoder:
     """What is chosen for the backbone."""
 
-    # Of the sampling grids in stages 3 and 4. The published code has (1, 1) on ImageNet, Table 8
-    # prints (2, 1) too.
+    # The strides of the sampling grids in stages 3 and 4. The published code has (1, 1) on ImageNet,
+    # Table 8 prints (2, 1) too.
     strides: tuple[int, int]
     window: int  # of local attention; a shift is half of it, rounded up
     patches: Downsample  # of stem and down-sampling; ``overlap`` is DAT-T*'s
@@ -232,7 +232,7 @@ INPUTS = (224, 256, 384, 448, 512)
 WINDOWS = (7, 8, 12, 14, 16, 24, 32)
 
 KERNELS = (2, 3)
-"""Of down-sampling: patches, or overlapping ones (`overlapped_patch` of the published code)."""
+"""Kernels of down-sampling: patches, or overlapping ones (`overlapped_patch` in the code)."""
 
 DAVIT_RULES = ("fvcore", ALONE, HOOKS_AND_PRODUCTS, "mmdet")
 

@@ -82,7 +82,7 @@ def evidence_of(build: Build, row: RowData, column: ColumnData, workshop: Worksh
 
 
 def readings(build: Build, place: Place, workshop: Workshop) -> tuple[Evidence, ...]:
-    """Of a number of multiply-adds, what every rule counts, the column's own first."""
+    """What every rule counts, for a number of multiply-adds; the column's own rule first."""
     if place.column.quantity != "macs":
         return ()
     rules = dict.fromkeys((place.column.convention, *READINGS))
@@ -93,7 +93,7 @@ def readings(build: Build, place: Place, workshop: Workshop) -> tuple[Evidence, 
 def choose(place: Place, workshop: Workshop) -> int:
     """Which of the configurations tried misses least in the worst row of those that share it.
 
-    A row alone would find a configuration of its own in any list that is long enough.
+    A single row would find a configuration of its own in any list that is long enough.
     """
     places = list(place.others())
 
@@ -104,7 +104,7 @@ def choose(place: Place, workshop: Workshop) -> int:
 
 
 def _distance(place: Place, i: int, workshop: Workshop) -> Decimal:
-    """How far a configuration is from the print, in units of its last place."""
+    """How far a configuration is from the printed figure, in units of its last place."""
     found = evidence_of(place.row.builds[i], place.row, place.column, workshop)
     return abs(amount_of(found) - place.printed.value) / place.printed.step
 
@@ -193,7 +193,7 @@ def _same(one: Build, other: Build, workshop: Workshop) -> bool:
 _READING_WORDS = {
     ALONE: "its multiply-adds alone",
     "mmdet": "mmcv's hooks",
-    # Of detectors and segmentors only:
+    # Only for detectors and segmentors:
     HOOKS_AND_PRODUCTS: "mmcv's hooks and attention's products",
     "fvcore": "fvcore's rules",
     WITHOUT_RESIZING: "fvcore's rules without resizing",
@@ -201,7 +201,7 @@ _READING_WORDS = {
 
 
 def hints(place: Place, build: Build, amount: int, workshop: Workshop) -> list[str]:
-    """Other readings of the print that would explain it, each of them computed."""
+    """Other readings of the printed figure that would explain it, each of them computed."""
     printed = place.printed
     other: dict[str, int] = {}
     if place.column.quantity == "macs":
@@ -295,7 +295,7 @@ def by(place: Place, amount: int) -> str:
 
 
 def shown(place: Place, amount: int) -> str:
-    """An amount with the prefix of the print and four decimals."""
+    """An amount with the prefix of the printed figure and four decimals."""
     prefix = place.printed.prefix
     return f"{units.prefixed(amount, prefix)}{prefix}"
 
@@ -442,7 +442,7 @@ def _judge(
         )
         shared = " over all rows that share the choice" if place.row.together else ""
         return "not reproducible", f"{differs} by what misses least{shared}; tried: {tried}"
-    # What is tried makes no difference here, so the print is as good as one of a known model.
+    # What is tried makes no difference here, so the row is as good as one of a known model.
     contradicting = contradictions(place, build, amount, tables, workshop)
     if contradicting:
         return "wrong in print", f"{differs}, and {' and '.join(contradicting)} for the same model"

@@ -147,7 +147,7 @@ def _memory_table(heading: Heading, cells: Sequence[Cell]) -> Table:
 
 
 def _rules_table(heading: Heading, cells: Sequence[Cell]) -> Table:
-    """Totals by several counters' rules, and those of them that round to the print."""
+    """Totals by several counters' rules, and those that round to the printed figure."""
     unit = heading.unit
     columns = (
         Column("row", "row"),

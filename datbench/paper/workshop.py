@@ -57,7 +57,7 @@ RULES: Mapping[str, Convention] = {
 T = TypeVar("T")
 
 Shapes = tuple[tuple[int, ...], ...]
-"""Of a backbone's four maps, each (B, C, H, W)."""
+"""The shapes of a backbone's four maps, each (B, C, H, W)."""
 
 
 @dataclass(frozen=True)
@@ -110,7 +110,7 @@ class Workshop:
         return found
 
     def spec(self, build: Build) -> Spec:
-        """What a build's name stands for."""
+        """The spec of a build's name."""
         name = build.model if build.head is None else join(build.model, build.head)
         return self._once(name, lambda: resolve(name))
 
@@ -185,7 +185,7 @@ def _make(spec: Spec, resolution: Resolution) -> Made:
 
 
 def _make_head(head: str, shapes: Shapes, resolution: Resolution) -> Made:
-    """A head alone, on maps of these shapes."""
+    """A head without a backbone, on maps of these shapes."""
     channels = tuple(shape[1] for shape in shapes)
     with torch.device("meta"):
         module = MODULES[head](head, _Given(shapes), channels, start=HEADS[head].start).eval()

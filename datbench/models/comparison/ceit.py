@@ -91,7 +91,7 @@ class LocalFfn(nn.Module):
 
 
 class CeitBlock(nn.Module):
-    """Attention over class token and map, then the local FFN over the map alone."""
+    """Attention over class token and map, then the local FFN over only the map."""
 
     def __init__(self, config: Ceit, attention: Attention) -> None:
         super().__init__()

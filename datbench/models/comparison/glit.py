@@ -1,7 +1,7 @@
 """GLiT: attention over all tokens beside a gated convolution along their sequence.
 
 Sources: "GLiT: Neural Architecture Search for Global and Local Image Transformer" (Chen et al.,
-ICCV 2021), and bychen515/GLiT, which alone says what the search found, and for GLiT-Tiny alone.
+ICCV 2021), and bychen515/GLiT, the only source for what the search found, and only for GLiT-Tiny.
 What the blocks of GLiT-Small and GLiT-Base are is not published, so they are not built.
 """
 

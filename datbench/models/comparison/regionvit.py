@@ -43,7 +43,7 @@ class RegionVit:
 REGIONVIT_S = RegionVit(dims=(96, 192, 384, 768), heads=(3, 6, 12, 24), depths=(2, 2, 8, 2))
 
 STRIDE = 4
-"""Of the first local map."""
+"""The stride of the first local map."""
 
 
 class LocalEmbedding(nn.Sequential):

@@ -10,7 +10,7 @@ from ...setting import Attention
 from ..mixers.attention import attend
 
 EPS = 1e-6
-"""Of ViT's layer norms, and of those that follow its code."""
+"""The layer norms' epsilon in ViT and in models that follow its code."""
 
 
 def embedding(*shape: int) -> nn.Parameter:

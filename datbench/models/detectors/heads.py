@@ -84,7 +84,7 @@ def join(name: str, head: str) -> str:
 
 
 def split(name: str) -> tuple[str, str] | None:
-    """The backbone's name and the head's, at the last ``+``; None for a backbone alone.
+    """The backbone's name and the head's, at the last ``+``; None for a backbone without a head.
 
     A ``+`` inside a backbone's options or a file's name (``config:a+b.yaml``) is not one of ours:
     a head is a plain word, and a file that is there under the whole name is that file.

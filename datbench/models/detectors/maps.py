@@ -125,8 +125,8 @@ def checked(
 def without_norms(backbone: nn.Module, start: int) -> nn.Module:
     """A backbone of datbench's without the norms of the maps before `start`.
 
-    Published backbones of detectors make norms for those maps alone that the neck takes
-    (`out_indices`); RetinaNet's starts at stride 8.
+    Published backbones of detectors make norms only for the maps that the neck takes
+    (`out_indices`); RetinaNet's neck starts at stride 8.
     """
     if isinstance(backbone, (PyramidBackbone, RegionVitModel)) and backbone.norms is not None:
         for i in range(start):

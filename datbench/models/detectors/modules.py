@@ -350,7 +350,7 @@ class UperHead(nn.Module):
 
 
 class AuxiliaryHead(nn.Module):
-    """One convolution on the map of stride 16, and a classifier; it runs in training alone."""
+    """One convolution on the map of stride 16, and a classifier; it runs only in training."""
 
     def __init__(self, dim_in: int, dim: int = 256) -> None:
         super().__init__()

@@ -122,7 +122,7 @@ class DetectorSpec:
                 f"input needs at least {MIN_SIDE} pixels."
             )
         maps = self.maps
-        # A count of parameters alone runs nothing: others' backbones are tried out here.
+        # Counting only parameters runs nothing, so others' backbones are tried out here.
         ours = isinstance(self.backbone, (ModelSpec, ComparisonSpec))
         backbone, channels = maps.with_channels(resolution, attention, trusted=ours)
         return MODULES[self.head](self.name, backbone, channels, maps.normed, maps.start)

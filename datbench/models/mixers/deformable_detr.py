@@ -1,7 +1,7 @@
 """Deformable-DETR attention as a backbone's mixer: DAT Appendix A, Eq. 11 and Table 8.
 
 Each head of each query samples K points of its own, at offsets predicted from the query, and
-weighs them with weights predicted from the query; there are no products of queries and keys.
+weighs them with weights predicted from the query. It multiplies no queries with keys.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """Window attention with relative position bias, plain and shifted (Swin; DAT Section 3.3).
 
-A map that is no multiple of the window is padded with zeros on the right and bottom, unmasked,
+A map that is not a multiple of the window is padded with zeros on the right and bottom, unmasked,
 and projected padded, as the published detection code does (LeapLabTHU/DAT-Detection,
 `dat_blocks.py`); the shift's mask is made for the padded size.
 """
