@@ -44,8 +44,8 @@ Maps = tuple[tuple[int, int, int], ...]
 class Encoder:
     """What is chosen for the backbone."""
 
-    # The strides of the sampling grids in stages 3 and 4. The published code has (1, 1) on ImageNet,
-    # Table 8 prints (2, 1) too.
+    # The strides of the sampling grids in stages 3 and 4. The published code has (1, 1) on
+    # ImageNet, Table 8 prints (2, 1) too.
     strides: tuple[int, int]
     window: int  # of local attention; a shift is half of it, rounded up
     patches: Downsample  # of stem and down-sampling; ``overlap`` is DAT-T*'s
