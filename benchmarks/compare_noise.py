@@ -11,7 +11,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from itertools import count
 
-from datbench.compare.records import EXTENDED, LEVEL, PROCESSES, Plan, SideName
+from datbench.compare.records import EXTENDED, LEVEL, PROCESSES, RunPlan, SideName
 from datbench.compare.run import Pairs, compare, one_at_a_time
 from datbench.timing.records import ProcessTiming, Timing
 
@@ -25,7 +25,7 @@ SLOWER = 1.05
 
 COMPARISONS = 1000
 
-BARS = Plan(8, 16)
+BARS = RunPlan(8, 16)
 """Of the bars of `test_compare.py`, real and simulated: what a fifth of an hour or so affords."""
 
 
@@ -117,19 +117,19 @@ def machine(noise: Iterator[float], slower: float) -> Pairs:
 
 
 def verdicts(
-    noise: Noise, slower: float, comparisons: int, plan: Plan, seed: int = 0
+    noise: Noise, slower: float, comparisons: int, plan: RunPlan, seed: int = 0
 ) -> Counter[str]:
     """How many comparisons say what."""
     rng = random.Random(seed)
     found: Counter[str] = Counter()
     for _ in range(comparisons):
-        here = Plan(plan.processes, plan.most, plan.floor, plan.level, rng.getrandbits(32))
+        here = RunPlan(plan.processes, plan.most, plan.floor, plan.level, rng.getrandbits(32))
         pairs = machine(noise(rng), slower)
         found[compare(pairs, {"A": 1, "B": 1}, here).decision.verdict] += 1
     return found
 
 
-def line(name: str, comparisons: int, plan: Plan) -> str:
+def line(name: str, comparisons: int, plan: RunPlan) -> str:
     """A machine's row of the table."""
     same = verdicts(MACHINES[name], 1.0, comparisons, plan)
     slow = verdicts(MACHINES[name], SLOWER, comparisons, plan)
@@ -144,7 +144,7 @@ def line(name: str, comparisons: int, plan: Plan) -> str:
     return f"| {name} | {cells} |"
 
 
-def table(comparisons: int, plan: Plan) -> str:
+def table(comparisons: int, plan: RunPlan) -> str:
     """Shares of the comparisons, a line for each machine."""
     lines = [
         "| machine | A/A: false | same | ambiguous | 5 % slower: found | ambiguous |",
@@ -160,5 +160,5 @@ if __name__ == "__main__":
     plans = [BARS.looks(), *((PROCESSES, most) for most in (EXTENDED, PROCESSES, 2 * EXTENDED))]
     for processes, *_, most in plans:
         print(f"{processes} processes of each side, extended to {most} while ambiguous:\n")
-        print(table(wanted, Plan(processes, most, level=level)), flush=True)
+        print(table(wanted, RunPlan(processes, most, level=level)), flush=True)
         print()

@@ -21,8 +21,8 @@ from typing import Any
 import pytest
 
 from benchmarks.compare_noise import BARS, COMPARISONS, HARD, MACHINES, SLOWER, verdicts
-from datbench.compare.records import Plan, SideName
-from datbench.compare.run import OTHER, Compared, Pairs, compare
+from datbench.compare.records import RunPlan, SideName
+from datbench.compare.run import OTHER, ComparedRuns, Pairs, compare
 from datbench.setting import How, Resolution, Setting
 from datbench.timing.process import time_pair
 from datbench.timing.records import ProcessTiming, Side
@@ -46,10 +46,10 @@ def pairs(blocks: dict[SideName, int]) -> Pairs:
     return pair
 
 
-def real(bar: str, blocks: dict[SideName, int], comparisons: int) -> list[Compared]:
+def real(bar: str, blocks: dict[SideName, int], comparisons: int) -> list[ComparedRuns]:
     found = []
     for seed in range(comparisons):
-        here = Plan(BARS.processes, BARS.most, BARS.floor, BARS.level, seed)
+        here = RunPlan(BARS.processes, BARS.most, BARS.floor, BARS.level, seed)
         begin = time.perf_counter()
         found.append(compare(pairs(blocks), {"A": SETTING.batch, "B": SETTING.batch}, here))
         decision = found[-1].decision
@@ -79,7 +79,7 @@ def tell(bar: str, **figures: Any) -> None:
             lines.write(f"{line}\n")
 
 
-def counted(benchmark: Any, bar: str, found: list[Compared]) -> Counter[str]:
+def counted(benchmark: Any, bar: str, found: list[ComparedRuns]) -> Counter[str]:
     counts: Counter[str] = Counter(each.decision.verdict for each in found)
     benchmark.extra_info.update(counts)
     tell(bar, of=len(found), **counts)
@@ -101,9 +101,9 @@ def test_five_percent_slower(benchmark: Any) -> None:
     assert counts["faster"] == 0
 
 
-@pytest.mark.parametrize("plan", [BARS, Plan()], ids=["bars", "default"])
+@pytest.mark.parametrize("plan", [BARS, RunPlan()], ids=["bars", "default"])
 @pytest.mark.parametrize("name", MACHINES)
-def test_simulated(benchmark: Any, name: str, plan: Plan) -> None:
+def test_simulated(benchmark: Any, name: str, plan: RunPlan) -> None:
     """Of A with itself at most 5 % are false, and 5 % slower is found, by one and the same plan.
 
     One machine is too noisy for the smaller plan: what it finds there is printed, not asserted.

@@ -61,7 +61,7 @@ RECORDS: dict[str, tuple[str, ...]] = {
     "table-search": ("paper.records:Search",),
     "throughput": ("timing.records:ThroughputRow",),
     "profile": ("profile.records:ProfileRow",),
-    "compare": ("compare.records:VersusRow",),
+    "compare": ("compare.records:ComparisonRow",),
     "compare-aa": ("compare.records:FalseAlarms",),
     "points": ("points.records:PointsRow",),
     "baseline": (

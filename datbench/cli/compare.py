@@ -19,9 +19,9 @@ from ..compare.records import (
     LEVEL,
     MOST,
     PROCESSES,
+    ComparisonRow,
     FalseAlarms,
-    Plan,
-    VersusRow,
+    RunPlan,
 )
 from ..errors import CheckFailed, MeasurementError, UnknownNameError, UsageError
 from ..setting import ATTENTIONS, DTYPES, MAX_BATCH, TIME_MODES, How, Resolution, Setting
@@ -331,7 +331,7 @@ def compare(
     # Elsewhere no process can be given another's pipes.
     by_turns = os.name == "posix" and not one_at_a_time
     limit = _timeout(timeout, one.how, (other or one).how, by_turns)
-    plan = Plan(
+    plan = RunPlan(
         PROCESSES if processes is None else processes,
         max(processes or PROCESSES, EXTENDED) if max_processes is None else max_processes,
         floor / 100,
@@ -361,7 +361,7 @@ def _timeout(told: float | None, a: How, b: How, by_turns: bool) -> float:
     return timeout
 
 
-def _check(plan: Plan) -> None:
+def _check(plan: RunPlan) -> None:
     """Whether the plan can give a verdict at all."""
     from ..compare.decide import fewest_pairs
 
@@ -378,7 +378,13 @@ def _check(plan: Plan) -> None:
 
 
 def _run(
-    a: Side, b: Side | None, plan: Plan, timeout: float, aa: int, wanted: Format, out: Path | None
+    a: Side,
+    b: Side | None,
+    plan: RunPlan,
+    timeout: float,
+    aa: int,
+    wanted: Format,
+    out: Path | None,
 ) -> None:
     """Run the sides; what was finished is written, whatever ended it.
 
@@ -417,7 +423,7 @@ def _step(show: Callable[[str], None], what: str) -> Step:
     return step
 
 
-def _alone(a: Side, plan: Plan, alarms: FalseAlarms, wanted: Format, out: Path | None) -> None:
+def _alone(a: Side, plan: RunPlan, alarms: FalseAlarms, wanted: Format, out: Path | None) -> None:
     """A against itself and nothing else.
 
     Raises:
@@ -446,7 +452,7 @@ def _alone(a: Side, plan: Plan, alarms: FalseAlarms, wanted: Format, out: Path |
 
 
 def _write(
-    rows: Sequence[VersusRow], alarms: FalseAlarms | None, wanted: Format, out: Path | None
+    rows: Sequence[ComparisonRow], alarms: FalseAlarms | None, wanted: Format, out: Path | None
 ) -> None:
     from ..compare.view import tables
     from ..machine import environment, summary
@@ -458,7 +464,7 @@ def _write(
     emit(tables(rows, alarms), document("compare", rows, here), wanted, out)
 
 
-def _end(rows: Sequence[VersusRow]) -> None:
+def _end(rows: Sequence[ComparisonRow]) -> None:
     """Leave with the exit code of the verdicts."""
     from ..compare.records import ERRORS
     from ..compare.view import brief

@@ -20,7 +20,7 @@ from ..records import Results, load, parse, plain, read_json
 from ..timing.pytest_benchmark import Benchmark, from_document, is_benchmark_file
 from ..timing.records import ProcessTiming, ThroughputRow, TimeOutcome, Timing
 from .decide import decide_samples
-from .records import Decision, Run, SideName, VersusRow, side_by_side
+from .records import ComparisonRow, Decision, SideName, TimedRun, side_by_side
 from .run import median_rate, rate
 
 SAMPLING = ("budget", "width")
@@ -221,7 +221,7 @@ def _of_one_machine(rows: FileRows, path: Path) -> FileRows:
 
 def compare_files(
     a: Path, b: Path, floor: float, level: float, across_machines: bool = False
-) -> list[VersusRow]:
+) -> list[ComparisonRow]:
     """A row for each key of either file, in A's order and then B's.
 
     Raises:
@@ -252,7 +252,7 @@ def _apart(a: FileRow | None, b: FileRow | None) -> list[str]:
     ]
 
 
-def _compared(a: FileRow | None, b: FileRow | None, floor: float, level: float) -> VersusRow:
+def _compared(a: FileRow | None, b: FileRow | None, floor: float, level: float) -> ComparisonRow:
     either = a or b
     assert either is not None
     doubts = []
@@ -261,10 +261,12 @@ def _compared(a: FileRow | None, b: FileRow | None, floor: float, level: float) 
     if a is not None and b is not None:
         doubts += software(a.environments, b.environments)
     runs = tuple(
-        Run(number, 0, side, ProcessTiming(process.outcome, process.reason), rate(process, images))
+        TimedRun(
+            number, 0, side, ProcessTiming(process.outcome, process.reason), rate(process, images)
+        )
         for number, (side, process, images) in enumerate(_processes(a, b))
     )
-    return VersusRow(
+    return ComparisonRow(
         either.name,
         either.name,
         _decided(a, b, runs, floor, level),
@@ -287,7 +289,7 @@ def _processes(
 
 
 def _decided(
-    a: FileRow | None, b: FileRow | None, runs: tuple[Run, ...], floor: float, level: float
+    a: FileRow | None, b: FileRow | None, runs: tuple[TimedRun, ...], floor: float, level: float
 ) -> Decision:
     for side, row in (("A", a), ("B", b)):
         if row is None:

@@ -55,7 +55,7 @@ MOST = 200
 
 
 @dataclass(frozen=True)
-class Plan:
+class RunPlan:
     """How a comparison is run and decided."""
 
     processes: Count = PROCESSES  # of each side, an even number: two in a round
@@ -98,7 +98,7 @@ class Decision:
 
 
 @dataclass(frozen=True)
-class Run:
+class TimedRun:
     """One process of a comparison."""
 
     number: int  # from 0, in the order of time
@@ -115,7 +115,7 @@ class FalseAlarms:
 
     asked: Count  # comparisons that were wanted
     decisions: tuple[Decision, ...]
-    runs: tuple[Run, ...]
+    runs: tuple[TimedRun, ...]
     processes: Count  # that were run; each comparison begins one round after the one before it
     independent: Count  # comparisons that share no process
     width: float | None  # median half-width of the intervals, relative
@@ -126,7 +126,7 @@ class FalseAlarms:
     # how many comparisons have each verdict
     verdicts: dict[Verdict, Count] = field(default_factory=dict)
     a: Side | None = None  # what was compared with itself, where nothing else was compared
-    plan: Plan | None = None  # of that comparison
+    plan: RunPlan | None = None  # of that comparison
 
     def count(self, verdict: Verdict) -> int:
         """Comparisons with this verdict."""
@@ -151,7 +151,7 @@ class FalseAlarms:
 
 
 @dataclass(frozen=True)
-class VersusRow:
+class ComparisonRow:
     """A and B, and what was found."""
 
     a: Side | str  # a, b: words for a row of a file; sides that were run
@@ -159,17 +159,17 @@ class VersusRow:
     decision: Decision
     rate_a: float | None  # rate_a, rate_b: images a second, median over the processes
     rate_b: float | None
-    runs: tuple[Run, ...]  # in the order of time; of files, first A's and then B's
+    runs: tuple[TimedRun, ...]  # in the order of time; of files, first A's and then B's
     interleaved: bool  # whether processes of the two sides alternated, so that drift cancels
     interrupted: bool = False
     doubts: tuple[str, ...] = ()
-    plan: Plan | None = None
+    plan: RunPlan | None = None
     setting: dict[str, Any] = field(default_factory=dict)  # of a row of files
     order: str | None = None  # the sides in the order of time, where they were interleaved
     false_alarms: FalseAlarms | None = None  # A against itself, where it was asked for
 
 
-def order(runs: Sequence[Run]) -> str:
+def order(runs: Sequence[TimedRun]) -> str:
     """The sides in the order of time, a word for a round: ``ABBA BAAB``."""
     rounds: dict[int, str] = {}
     for run in runs:

@@ -21,7 +21,16 @@ from typing import TypeAlias
 from ..machine import software
 from ..timing.records import WAITED, ProcessTiming, Side
 from .decide import decide_pairs
-from .records import VERDICTS, Decision, FalseAlarms, Plan, Run, SideName, VersusRow, order
+from .records import (
+    VERDICTS,
+    ComparisonRow,
+    Decision,
+    FalseAlarms,
+    RunPlan,
+    SideName,
+    TimedRun,
+    order,
+)
 
 Sampler: TypeAlias = Callable[[SideName], ProcessTiming]
 """Times one side in a fresh process. What goes wrong there is an outcome."""
@@ -39,10 +48,10 @@ OTHER: dict[SideName, SideName] = {"A": "B", "B": "A"}
 
 
 @dataclass(frozen=True)
-class Compared:
+class ComparedRuns:
     """Processes in the order of time, and what they say."""
 
-    runs: tuple[Run, ...]
+    runs: tuple[TimedRun, ...]
     decision: Decision
     interrupted: bool
 
@@ -71,25 +80,27 @@ def sides(seed: int) -> Iterator[SideName]:
         yield from orders[coin.getrandbits(1)]
 
 
-def compare(pairs: Pairs, images: dict[SideName, int], plan: Plan, step: Step = quiet) -> Compared:
+def compare(
+    pairs: Pairs, images: dict[SideName, int], plan: RunPlan, step: Step = quiet
+) -> ComparedRuns:
     """Run rounds until they say something, or the plan ends. Ctrl-C keeps the whole pairs.
 
     Args:
         images: of each side's batch.
     """
     order = sides(plan.seed)
-    runs: list[Run] = []
+    runs: list[TimedRun] = []
     level = plan.look_level()
     for processes in plan.looks():
         interrupted = extend(runs, order, 2 * processes, pairs, images, step)
         decision = decided(runs, plan.floor, level)
         if interrupted or decision.verdict != "ambiguous":
-            return Compared(tuple(runs), decision, interrupted)
-    return Compared(tuple(runs), decision, False)
+            return ComparedRuns(tuple(runs), decision, interrupted)
+    return ComparedRuns(tuple(runs), decision, False)
 
 
 def extend(
-    runs: list[Run],
+    runs: list[TimedRun],
     order: Iterator[SideName],
     processes: int,
     pairs: Pairs,
@@ -108,7 +119,7 @@ def extend(
             ended = zip((first, OTHER[first]), pairs(first, pair), strict=False)
             for side, timing in ended:
                 place = len(runs) // ROUND
-                runs.append(Run(len(runs), place, side, timing, rate(timing, images[side])))
+                runs.append(TimedRun(len(runs), place, side, timing, rate(timing, images[side])))
             pair_runs = runs[2 * pair :]
             if any(run.timing.outcome == "interrupted" for run in pair_runs):
                 return True
@@ -127,13 +138,13 @@ def rate(timing: ProcessTiming, images: int) -> float | None:
     return images / found.median if 0 < found.median < math.inf else None
 
 
-def median_rate(runs: Sequence[Run], side: SideName) -> float | None:
+def median_rate(runs: Sequence[TimedRun], side: SideName) -> float | None:
     """Of the processes that count; None where there is none."""
     rates = [run.rate for run in runs if run.side == side and run.rate is not None]
     return median(rates) if rates else None
 
 
-def decided(runs: Sequence[Run], floor: float, level: float) -> Decision:
+def decided(runs: Sequence[TimedRun], floor: float, level: float) -> Decision:
     """The verdict of so many runs; of a process that failed, none."""
     wrong = [run for run in runs if run.rate is None and run.timing.outcome != "interrupted"]
     # One that waited for the other in vain is not the reason.
@@ -149,7 +160,7 @@ def decided(runs: Sequence[Run], floor: float, level: float) -> Decision:
     return decide_pairs(differences(runs), floor, level)
 
 
-def differences(runs: Sequence[Run]) -> list[float]:
+def differences(runs: Sequence[TimedRun]) -> list[float]:
     """log(seconds of B / seconds of A) of each whole pair of neighbours."""
     found = []
     for first, second in zip(runs[::2], runs[1::2], strict=False):
@@ -165,12 +176,12 @@ FEW = 6
 """Samples below which a process's median is not known at 95 %, whatever the interval."""
 
 
-def doubts(runs: Sequence[Run]) -> tuple[str, ...]:
+def doubts(runs: Sequence[TimedRun]) -> tuple[str, ...]:
     """What speaks against a comparison whose processes all ended well; each once."""
     return (*_of_the_processes(runs), *_of_the_sides(runs))
 
 
-def _of_the_processes(runs: Sequence[Run]) -> Iterator[str]:
+def _of_the_processes(runs: Sequence[TimedRun]) -> Iterator[str]:
     """What a process's median does not show."""
     of = len(runs)
     throttled = [t.throttled for run in runs if (t := run.timing.telemetry) and t.throttled]
@@ -195,7 +206,7 @@ def _of_the_processes(runs: Sequence[Run]) -> Iterator[str]:
         )
 
 
-def _of_the_sides(runs: Sequence[Run]) -> Iterator[str]:
+def _of_the_sides(runs: Sequence[TimedRun]) -> Iterator[str]:
     """What one side did to the other, and in what they differ besides what was asked for."""
     a, b = ([run.timing for run in runs if run.side == side] for side in "AB")
     for side, timings in (("A", a), ("B", b)):
@@ -223,13 +234,13 @@ FOUND = 0.8
 """Of the comparisons that should see a difference, for it to be called visible."""
 
 
-def processes(plan: Plan, comparisons: int) -> int:
+def processes(plan: RunPlan, comparisons: int) -> int:
     """How many it takes."""
     return 2 * plan.processes + ROUND * (comparisons - 1)
 
 
 def false_alarms(
-    pairs: Pairs, images: int, plan: Plan, comparisons: int, step: Step = quiet
+    pairs: Pairs, images: int, plan: RunPlan, comparisons: int, step: Step = quiet
 ) -> FalseAlarms:
     """Compare A with itself so many times, as the plan's first look would.
 
@@ -238,7 +249,7 @@ def false_alarms(
     Args:
         pairs: of A with itself: it plays B too.
     """
-    runs: list[Run] = []
+    runs: list[TimedRun] = []
     both: dict[SideName, int] = {"A": images, "B": images}
     wanted = processes(plan, comparisons)
     interrupted = extend(runs, sides(plan.seed), wanted, pairs, both, step)
@@ -306,11 +317,11 @@ def _visible(decisions: tuple[Decision, ...], floor: float) -> float:
 def compare_sides(
     a: Side,
     b: Side | None,
-    plan: Plan,
+    plan: RunPlan,
     timeout: float,
     itself: int = 0,
     step_of: Callable[[str], Step] = lambda what: quiet,
-) -> tuple[VersusRow | None, FalseAlarms | None]:
+) -> tuple[ComparisonRow | None, FalseAlarms | None]:
     """Run two sides by turns; before that A against itself, where it is asked for.
 
     Args:
@@ -327,7 +338,7 @@ def compare_sides(
         return None, alarms
     images: dict[SideName, int] = {"A": a.setting.batch, "B": b.setting.batch}
     found = compare(_pairs(a, b, plan, timeout), images, plan, step_of("A and B"))
-    row = VersusRow(
+    row = ComparisonRow(
         a,
         b,
         trusted(found.decision, alarms),
@@ -344,7 +355,7 @@ def compare_sides(
     return row, alarms
 
 
-def _pairs(a: Side, b: Side, plan: Plan, timeout: float) -> Pairs:
+def _pairs(a: Side, b: Side, plan: RunPlan, timeout: float) -> Pairs:
     """Times the two sides in fresh processes, as the plan wants it."""
     from ..timing import process
 

@@ -10,12 +10,12 @@ from ..render.table import Column, Table
 from ..setting import describe, label, varying
 from ..timing.records import Side
 from ..units import short_percent
-from .records import MOST, Decision, FalseAlarms, Plan, VersusRow, order
+from .records import MOST, ComparisonRow, Decision, FalseAlarms, RunPlan, order
 
 _ratio = "{:.4f}".format
 
 
-def tables(rows: Sequence[VersusRow], alarms: FalseAlarms | None = None) -> list[Table]:
+def tables(rows: Sequence[ComparisonRow], alarms: FalseAlarms | None = None) -> list[Table]:
     """The comparisons; then what A against itself gave."""
     alike = all(side_name(row, "a") == side_name(row, "b") for row in rows)
     columns = (
@@ -44,17 +44,17 @@ def tables(rows: Sequence[VersusRow], alarms: FalseAlarms | None = None) -> list
     return [table, *([alarms_table(alarms)] if alarms is not None else ())]
 
 
-def _if_covered(row: VersusRow, bound: float | None) -> float | None:
+def _if_covered(row: ComparisonRow, bound: float | None) -> float | None:
     return bound if row.decision.coverage else None
 
 
-def side_name(row: VersusRow, side: str) -> str:
+def side_name(row: ComparisonRow, side: str) -> str:
     """The name of side ``a`` or ``b``: its model, and the settings in which the sides differ."""
     own: Side | str = getattr(row, side)
     return own if isinstance(own, str) else label(own, varying([row.a, row.b]))
 
 
-def _notes(rows: Sequence[VersusRow]) -> list[str]:
+def _notes(rows: Sequence[ComparisonRow]) -> list[str]:
     notes: list[str] = []
     for row in rows:
         said = sentence(row.decision, row.interleaved)
@@ -153,7 +153,7 @@ def alarms_table(found: FalseAlarms) -> Table:
     return Table.of(columns, [found], "A against itself", notes)
 
 
-def price(plan: Plan | None, each: float, alarms: int) -> str:
+def price(plan: RunPlan | None, each: float, alarms: int) -> str:
     """What is about to be run, and about how long it takes.
 
     Args:

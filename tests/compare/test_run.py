@@ -8,7 +8,7 @@ from itertools import count, islice
 import pytest
 
 from benchmarks.compare_noise import machine
-from datbench.compare.records import Plan, SideName, order
+from datbench.compare.records import RunPlan, SideName, order
 from datbench.compare.run import (
     Pairs,
     compare,
@@ -39,7 +39,7 @@ def test_rounds_are_abba_or_baab_and_a_seed_gives_them_again() -> None:
 
 def test_linear_drift_cancels() -> None:
     drift = (0.05 * i for i in count())
-    found = compare(machine(drift, 1.0), IMAGES, Plan(10, 10))
+    found = compare(machine(drift, 1.0), IMAGES, RunPlan(10, 10))
     assert found.decision.ratio == pytest.approx(1)
     assert found.decision.verdict != "slower"
     assert len(differences(found.runs)) == 10
@@ -47,18 +47,18 @@ def test_linear_drift_cancels() -> None:
 
 def test_speed_is_images_a_second() -> None:
     """The same seconds for a batch of twice the size: twice as fast."""
-    found = compare(machine(normal(0.001), 1.0), {"A": 4, "B": 8}, Plan())
+    found = compare(machine(normal(0.001), 1.0), {"A": 4, "B": 8}, RunPlan())
     assert found.decision.verdict == "faster"
     assert found.decision.ratio == pytest.approx(2, rel=0.01)
 
 
 def test_it_stops_as_soon_as_it_knows_and_not_before() -> None:
-    quiet = compare(machine(normal(0.001), 1.0), IMAGES, Plan(10, 40))
+    quiet = compare(machine(normal(0.001), 1.0), IMAGES, RunPlan(10, 40))
     assert (quiet.decision.verdict, len(quiet.runs)) == ("same", 20)
-    noisy = compare(machine(normal(0.3), 1.0), IMAGES, Plan(10, 40))
+    noisy = compare(machine(normal(0.3), 1.0), IMAGES, RunPlan(10, 40))
     assert (noisy.decision.verdict, len(noisy.runs)) == ("ambiguous", 80)
-    assert Plan(10, 30).looks() == (10, 20, 30)
-    assert Plan(10, 40).look_level() == pytest.approx(1 - 0.02 / 3)
+    assert RunPlan(10, 30).looks() == (10, 20, 30)
+    assert RunPlan(10, 40).look_level() == pytest.approx(1 - 0.02 / 3)
 
 
 def ending(pairs: Pairs, at: int, outcome: TimeOutcome | None) -> Pairs:
@@ -80,7 +80,7 @@ def ending(pairs: Pairs, at: int, outcome: TimeOutcome | None) -> Pairs:
 
 @pytest.mark.parametrize("outcome", ["out of memory", "crashed", "timed out", "failed", "measured"])
 def test_a_process_that_fails_is_no_regression(outcome: TimeOutcome) -> None:
-    found = compare(ending(machine(normal(0.001), 2.0), 15, outcome), IMAGES, Plan())
+    found = compare(ending(machine(normal(0.001), 2.0), 15, outcome), IMAGES, RunPlan())
     assert found.decision.verdict == "failed"
     assert found.decision.reason is not None
     assert found.decision.reason.startswith("process 15, of ")
@@ -92,7 +92,7 @@ def test_the_reason_is_the_side_that_was_waited_for() -> None:
     def pairs(first: SideName, number: int) -> tuple[ProcessTiming, ProcessTiming]:
         return ProcessTiming("failed", WAITED), ProcessTiming("timed out", "did not finish in 9 s")
 
-    found = compare(pairs, IMAGES, Plan(seed=0))
+    found = compare(pairs, IMAGES, RunPlan(seed=0))
     other = "AB".replace(found.runs[0].side, "")
     said = f"process 2, of {other}, timed out: did not finish in 9 s"
     assert (found.decision.verdict, found.decision.reason) == ("failed", said)
@@ -100,17 +100,17 @@ def test_the_reason_is_the_side_that_was_waited_for() -> None:
 
 @pytest.mark.parametrize("outcome", [None, "interrupted"])
 def test_ctrl_c_keeps_the_whole_pairs(outcome: TimeOutcome | None) -> None:
-    found = compare(ending(machine(normal(0.001), 1.5), 18, outcome), IMAGES, Plan())
+    found = compare(ending(machine(normal(0.001), 1.5), 18, outcome), IMAGES, RunPlan())
     assert found.interrupted
     assert found.decision.verdict == "slower"
     assert found.decision.processes == 8  # 17 processes ended: one of them alone
-    early = compare(ending(machine(normal(0.001), 1.5), 2, outcome), IMAGES, Plan())
+    early = compare(ending(machine(normal(0.001), 1.5), 2, outcome), IMAGES, RunPlan())
     assert early.decision.verdict == "ambiguous"
     assert early.decision.ratio is None
 
 
 def test_a_against_itself() -> None:
-    plan = Plan(8, 8)
+    plan = RunPlan(8, 8)
     found = false_alarms(machine(normal(0.01), 1.0), 1, plan, 10)
     assert found.processes == len(found.runs) == processes(plan, 10) == 16 + 4 * 9
     assert len(found.decisions) == 10
@@ -125,12 +125,12 @@ def test_a_against_itself() -> None:
 
 def test_what_is_visible_is_found() -> None:
     """Comparisons that lie that far apart are found about eight times in ten."""
-    alarms = false_alarms(machine(normal(0.03), 1.0), 1, Plan(10, 10), 400)
+    alarms = false_alarms(machine(normal(0.03), 1.0), 1, RunPlan(10, 10), 400)
     assert alarms.visible is not None
     noise = normal(0.03, seed=1)
     verdicts = [
         compare(
-            machine(noise, 1 + alarms.visible), IMAGES, Plan(10, 10, seed=seed)
+            machine(noise, 1 + alarms.visible), IMAGES, RunPlan(10, 10, seed=seed)
         ).decision.verdict
         for seed in range(300)
     ]
@@ -138,7 +138,7 @@ def test_what_is_visible_is_found() -> None:
 
 
 def test_a_against_itself_ends_with_what_it_has() -> None:
-    plan = Plan(8, 8)
+    plan = RunPlan(8, 8)
     cut = false_alarms(ending(machine(normal(0.01), 1.0), 26, None), 1, plan, 10)
     assert cut.interrupted
     assert len(cut.decisions) == 3
@@ -163,7 +163,7 @@ def test_doubts() -> None:
         environment = {"torch": f"2.{6 + (side == 'B')}", "processor": "x"}
         return ProcessTiming("measured", None, timing, 1, None, telemetry, (), environment)
 
-    found = compare(one_at_a_time(sample), IMAGES, Plan())
+    found = compare(one_at_a_time(sample), IMAGES, RunPlan())
     assert found.decision.verdict == "same"
     assert doubts(found.runs) == (
         "the GPU was throttled in 10 of 20 processes (power cap)",

@@ -3,7 +3,7 @@
 import pytest
 
 from datbench.compare.decide import decide_samples
-from datbench.compare.records import Decision, VersusRow
+from datbench.compare.records import ComparisonRow, Decision
 from datbench.compare.view import brief, sentence, tables
 
 
@@ -12,7 +12,7 @@ def test_one_process_has_no_interval() -> None:
     said = sentence(found, interleaved=False)
     assert "the speed of B over that of A is 0.9900. At this spread" in said
     assert "between" not in said
-    (table,) = tables([VersusRow("a", "b", found, 1.0, 0.99, (), False)])
+    (table,) = tables([ComparisonRow("a", "b", found, 1.0, 0.99, (), False)])
     (row,) = table.rows
     shown = dict(zip([column.name for column in table.columns], row, strict=True))
     assert shown["ratio"] == pytest.approx(0.99, abs=1e-4)
