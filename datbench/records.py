@@ -11,13 +11,13 @@ import importlib
 import json
 import math
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields, is_dataclass
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
-from .errors import LibraryError, UsageError
+from .errors import LibraryError, UnknownNameError, UsageError
 from .files import read_text
 from .setting import Count, Setting
 
@@ -223,6 +223,8 @@ LARGEST = 10**30
 _DEEPEST = 100
 """Levels of a document: Python, and other readers, read no thousand."""
 
+NOT_KNOWN = "is not a known field"
+
 _EXPECTED = {
     "int_type": "a whole number",
     "float_type": "a number",
@@ -253,6 +255,40 @@ def checked(hint: Any, value: Any, place: str = "") -> tuple[Any, list[Problem]]
         return _adapter(hint).validate_json(json.dumps(value), strict=True, extra="forbid"), []
     except ValidationError as error:
         return None, _problems(error, value, place)
+
+
+def read_as(hint: Any, value: Any, name: str) -> Any:
+    """A plain value as a value of this type.
+
+    Raises:
+        UsageError: it is not one; the message begins with `name`, and names the field.
+    """
+    found, problems = checked(hint, value)
+    if problems:
+        raise UsageError(f"{name}: {problems[0]}.")
+    return found
+
+
+def check_keys(keys: Iterable[str], known: Iterable[str], name: str) -> None:
+    """Refuse a key that is not known, with the one that was probably meant.
+
+    Raises:
+        UnknownNameError: there is one.
+    """
+    names = list(known)
+    for key in keys:
+        check_name("key", key, names, name)
+
+
+def check_name(what: str, given: str, known: Iterable[str], name: str) -> None:
+    """Refuse a name that is not known, with the one that was probably meant.
+
+    Raises:
+        UnknownNameError: it is not known.
+    """
+    names = list(known)
+    if given not in names:
+        raise UnknownNameError(f"{name}: {UnknownNameError.among(what, given, names)}")
 
 
 @cache
@@ -307,11 +343,12 @@ def _problems(error: ValidationError, value: Any, place: str) -> list[Problem]:
                 before, choice = path, step
         known = found.setdefault((path if before is None else before, before), {})
         known.setdefault(choice, []).append(Problem(path, _message(each)))
-    return [
+    best = [
         problem
         for tried in found.values()
         for problem in min(tried.values(), key=lambda one: (-len(one[0].where), len(one)))
     ]
+    return sorted(best, key=lambda one: one.problem != NOT_KNOWN)  # a name mistyped is missing too
 
 
 def _element(value: Any, number: int) -> Any:
@@ -325,11 +362,11 @@ def _message(error: Any) -> str:
     if kind == "missing":
         return "is missing"
     if kind in ("unexpected_keyword_argument", "extra_forbidden"):
-        return "is not a field of this kind"
+        return NOT_KNOWN
     if kind == "value_error":
         return str(limits["error"]).rstrip(".")
     if kind == "literal_error":
-        known = limits["expected"].replace(" or ", ", ").replace("'", "")
+        known = limits["expected"].replace(" or ", ", ").replace("''", '""').replace("'", "")
         return f"must be one of {known}, not {said(error['input'])}"
     if kind in ("too_long", "too_short"):
         few = limits.get("max_length", limits.get("min_length"))

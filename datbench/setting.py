@@ -17,23 +17,24 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class AtLeast:
-    """The least that a field may be in a file; written ``Annotated[int, AtLeast(1)]``."""
+class Bounds:
+    """What a number in a file may be; written ``Annotated[int, Bounds(1, 4)]``."""
 
     least: float
+    most: float | None = None
 
     def __get_pydantic_core_schema__(
         self, source: Any, handler: GetCoreSchemaHandler
     ) -> CoreSchema:
-        schema: Any = {**handler(source), "ge": self.least}
-        found: CoreSchema = schema
-        return found
+        schema: Any = handler(source)
+        schema = {**schema, "ge": self.least}
+        return schema if self.most is None else {**schema, "le": self.most}
 
 
-Count = Annotated[int, AtLeast(0)]
+Count = Annotated[int, Bounds(0)]
 """A whole number that is never negative."""
 
-Positive = Annotated[int, AtLeast(1)]
+Positive = Annotated[int, Bounds(1)]
 
 
 Attention = Literal["eager", "sdpa"]

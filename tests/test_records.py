@@ -122,7 +122,7 @@ def row() -> dict[str, Any]:
         (("setting", "batch"), 0, "setting: batch 0: write a number from 1 to 1048576"),
         (("setting", "width"), 3, "setting: resolution 3x96: each side must lie"),
         (("setting", "attention"), "flash", "setting.attention: must be one of eager, sdpa"),
-        (("news",), 1, "news: is not a field of this kind"),
+        (("news",), 1, "news: is not a known field"),
         (("params",), -1, "params: must not be negative, as -1 is"),
         (("params",), 10**400, "params: must be a number below 1e+30, not one of so many digits"),
         (("stages", 0, "share"), 10**400, "stages[1].share: must be a number below 1e+30"),

@@ -4,17 +4,26 @@ from __future__ import annotations
 
 import re
 import sys
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 from decimal import ROUND_HALF_UP, Decimal
 from functools import cache
 from pathlib import Path
-from typing import Any, NoReturn, cast
+from typing import Annotated, Any, Literal, NoReturn, TypeAlias
+
+from typing_extensions import NotRequired, Required, TypedDict
 
 from ..errors import UnknownNameError, UsageError
+from ..files import read_text
 from ..models.detectors.heads import HEADS
-from ..setting import Resolution
-from .records import VERDICTS, Verdict
+from ..records import check_keys, check_name, read_as
+from ..setting import Bounds, Positive, Resolution
+from .records import Verdict
+
+if sys.version_info >= (3, 11):
+    import tomllib
+else:
+    import tomli as tomllib
 
 # Figures as a paper prints them: ``4.6G``, ``28.32M``, ``1038``. The print has a last place.
 
@@ -215,16 +224,67 @@ class TableData:
 # Reading a table's file. Whatever is wrong is one line that names file, row and column.
 
 
-if sys.version_info >= (3, 11):
-    import tomllib
-else:
-    import tomli as tomllib
+_Convention = Literal[
+    "fvcore", "torch", "mmdet", "strict", "hooks + products", "fvcore without resizing"
+]
 
-_CONVENTIONS = ("fvcore", "torch", "mmdet", "strict", HOOKS_AND_PRODUCTS, WITHOUT_RESIZING)
 
-_UNITS = ("", "K", "M", "G", "T")
+class _ColumnEntry(TypedDict, total=False):
+    title: str
+    quantity: Literal[
+        "macs", "flops", "params", "pairs", "dim", "window", "heads", "groups",
+        "accuracy", "memory", "throughput", "published",
+    ]  # fmt: skip
+    unit: Literal["", "K", "M", "G", "T"]
+    convention: _Convention
+    batch: Positive
 
-_ROW_KEYS = ("build", "tried", "together", "unbuilt", "counting", "expect")
+
+_BuildEntry = TypedDict(
+    "_BuildEntry",
+    {
+        "model": Required[str],
+        "res": str,
+        "with": str,
+        "stage": Annotated[int, Bounds(1, 4)],
+    },
+    total=False,
+)
+
+
+class _RowEntry(TypedDict, total=False):
+    """Beside the cells, by column."""
+
+    build: _BuildEntry
+    tried: list[_BuildEntry]
+    together: str
+    unbuilt: str
+    counting: list[Literal["trainable", "frozen", "masks"]]
+    expect: dict[str, Verdict]
+
+
+class _RatioEntry(TypedDict):
+    column: str
+    row: str
+    over: str
+    printed: str
+    expect: NotRequired[Literal["agrees", "differs"]]
+
+
+class _TableEntry(TypedDict, total=False):
+    table: str
+    title: str
+    source: str
+    convention: _Convention
+    notes: list[str]
+    columns: Required[dict[str, _ColumnEntry]]
+    rows: Required[list[dict[str, Any]]]
+    ratios: list[_RatioEntry]
+
+
+_Columns: TypeAlias = tuple[ColumnData, ...]
+
+_ROW_KEYS = tuple(_RowEntry.__annotations__)
 
 
 def read_table(path: Path) -> TableData:
@@ -235,233 +295,151 @@ def read_table(path: Path) -> TableData:
             names file, row and column.
     """
     try:
-        content = tomllib.loads(path.read_bytes().decode("utf-8-sig"))
-    except OSError as error:
-        raise UsageError(f"{path}: {error.strerror}.") from error
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError, RecursionError) as error:
+        content = tomllib.loads(read_text(path))
+    except (ValueError, RecursionError) as error:  # numbers and nesting beyond Python's limits too
         raise UsageError(f"{path} is no TOML: {error}.") from error
-    return _Reader(path).table(content)
+    return _table(path, content)
 
 
-class _Reader:
-    """Checks every value; `where` grows as it goes down."""
-
-    def __init__(self, path: Path) -> None:
-        self.path = path
-
-    def table(self, content: Mapping[str, Any]) -> TableData:
-        where = f"{self.path}"
-        known = ("table", "title", "source", "convention", "notes", "rows", "columns", "ratios")
-        self._known(where, content, known)
-        convention = self._text(where, content, "convention", "fvcore")
-        self._one_of(f"{where}: convention", convention, _CONVENTIONS)
-        columns = tuple(
-            self._column(name, entry, convention)
-            for name, entry in self._mapping(f"{where}: columns", content.get("columns")).items()
-        )
-        if all(column.quantity is not None for column in columns):
-            self._fail(where, "no column is a label (one without a quantity), to name its rows by")
-        entries = content.get("rows")
-        if not isinstance(entries, list) or not entries:
-            self._fail(where, "rows is missing: an array of tables, one for each row")
-        table = TableData(
-            self._text(where, content, "table", self.path.stem),
-            self._text(where, content, "title", ""),
-            self._text(where, content, "source", str(self.path)),
-            columns,
-            tuple(self._row(n, entry, columns) for n, entry in enumerate(entries, start=1)),
-            self._texts(f"{where}: notes", content.get("notes", [])),
-            self.path,
-        )
-        self._check_together(where, table)
-        ratios = content.get("ratios", [])
-        if not isinstance(ratios, list):
-            self._fail(f"{where}: ratios", "write an array of tables")
-        found = [self._ratio(n, entry, table) for n, entry in enumerate(ratios, start=1)]
-        return replace(table, ratios=tuple(found))
-
-    def _ratio(self, number: int, entry: Any, table: TableData) -> RatioData:
-        where = f"{self.path}: ratio {number}"
-        values = self._mapping(where, entry)
-        self._known(where, values, ("column", "row", "over", "printed", "expect"))
-        column, row, over, printed = (
-            self._text(where, values, key, "") for key in ("column", "row", "over", "printed")
-        )
-        self._one_of(f"{where}: column", column, [c.name for c in table.columns if c.is_computed])
-        labels = [table.label(r) for r in table.rows if column in r.printed and r.build]
-        for key, label in (("row", row), ("over", over)):
-            if label not in labels:
-                raise UsageError(f"{where}: {key}: {UnknownNameError.among('row', label, labels)}")
-        try:
-            Printed.parse(printed)
-        except ValueError as error:
-            self._fail(f"{where}: printed", str(error))
-        expect = self._text(where, values, "expect", "agrees")
-        self._one_of(f"{where}: expect", expect, ("agrees", "differs"))
-        return RatioData(column, row, over, printed, cast("Verdict", expect))
-
-    def _column(self, name: str, entry: Any, convention: str) -> ColumnData:
-        where = f"{self.path}: column {name}"
+def _table(path: Path, content: dict[str, Any]) -> TableData:
+    check_keys(content, _TableEntry.__annotations__, f"{path}")
+    entry: _TableEntry = read_as(_TableEntry, content, f"{path}")
+    for name in entry["columns"]:
         if name in _ROW_KEYS:
-            self._fail(where, f"{name} has a meaning of its own; give the column another name")
-        values = self._mapping(where, entry)
-        self._known(where, values, ("title", "quantity", "unit", "convention", "batch"))
-        quantity = values.get("quantity")
-        if quantity is not None:
-            self._one_of(f"{where}: quantity", quantity, (*COMPUTED, *CARRIED))
-        unit = self._text(where, values, "unit", "")
-        self._one_of(f"{where}: unit", unit, _UNITS)
-        own = self._text(where, values, "convention", convention)
-        self._one_of(f"{where}: convention", own, _CONVENTIONS)
-        counts_flops = own in ("torch", "strict")
-        if quantity in ("macs", "flops") and counts_flops is not (quantity == "flops"):
-            self._fail(where, f"{own} counts {'FLOPs' if counts_flops else 'MACs'}, not {quantity}")
-        batch = values.get("batch")
-        if batch is not None and (quantity != "memory" or type(batch) is not int or batch < 1):
-            self._fail(f"{where}: batch", "write a number of images, of a column of memory")
-        title = self._text(where, values, "title", name)
-        return ColumnData(name, title, quantity, unit, own, batch)
+            _fail(f"{path}: column {name}", f"{name} has a meaning of its own; give another name")
+    convention = entry.get("convention", "fvcore")
+    columns = tuple(
+        _column(f"{path}: column {name}", name, column, convention)
+        for name, column in entry["columns"].items()
+    )
+    if all(column.quantity is not None for column in columns):
+        _fail(f"{path}", "no column is a label (one without a quantity), to name its rows by")
+    if not entry["rows"]:
+        _fail(f"{path}", "rows is empty: write an array of tables, one for each row")
+    table = TableData(
+        _joined(entry.get("table", path.stem)),
+        _joined(entry.get("title", "")),
+        _joined(entry.get("source", str(path))),
+        columns,
+        tuple(_row(path, n, row, columns) for n, row in enumerate(entry["rows"], start=1)),
+        tuple(entry.get("notes", ())),
+        path,
+    )
+    _check_together(table)
+    ratios = enumerate(entry.get("ratios", ()), start=1)
+    return replace(table, ratios=tuple(_ratio(f"{path}: ratio {n}", r, table) for n, r in ratios))
 
-    def _row(self, number: int, entry: Any, columns: tuple[ColumnData, ...]) -> RowData:
-        where = f"{self.path}: row {number}"
-        values = self._mapping(where, entry)
-        first = values.get(columns[0].name)
-        if isinstance(first, str):
-            where += f" ({first})"
-        self._known(where, values, (*(c.name for c in columns), *_ROW_KEYS))
-        texts = {c.name: self._cell(where, c, values) for c in columns if c.name in values}
-        if not any(c.quantity is None and c.name in texts for c in columns):
-            self._fail(where, "it has no label")
-        self._check_one_source(where, values)
-        build = values.get("build")
-        tried = values.get("tried", [])
-        if not isinstance(tried, list):
-            self._fail(f"{where}: tried", "write an array of tables, each as build is")
-        return RowData(
-            number,
-            texts,
-            {
-                c.name: self._printed(where, c, texts[c.name])
-                for c in columns
-                if c.is_computed and c.name in texts
-            },
-            None if build is None else self._build(f"{where}: build", build),
-            tuple(self._build(f"{where}: tried {n}", t) for n, t in enumerate(tried, start=1)),
-            self._text(where, values, "unbuilt", "the file names nothing to build"),
-            self._counting(where, values),
-            self._expect(where, values, texts, columns),
-            self._text(where, values, "together", ""),
-        )
 
-    def _check_together(self, where: str, table: TableData) -> None:
-        first: dict[str, RowData] = {}
-        for row in table.rows:
-            other = first.setdefault(row.together, row) if row.together else row
-            if len(row.tried) != len(other.tried) or (row.together and not row.tried):
-                self._fail(
-                    f"{where}: row {row.number}: together",
-                    f"write as many tried as the first row of {row.together!r} has, one or more",
-                )
+def _ratio(where: str, entry: _RatioEntry, table: TableData) -> RatioData:
+    computed = [column.name for column in table.columns if column.is_computed]
+    check_name("column", entry["column"], computed, f"{where}: column")
+    labels = [table.label(r) for r in table.rows if entry["column"] in r.printed and r.build]
+    check_name("row", entry["row"], labels, f"{where}: row")
+    check_name("row", entry["over"], labels, f"{where}: over")
+    _printed(f"{where}: printed", entry["printed"])
+    return RatioData(**entry)
 
-    def _check_one_source(self, where: str, values: Mapping[str, Any]) -> None:
-        given = [key for key in ("build", "tried", "unbuilt") if key in values]
-        if len(given) > 1:
-            self._fail(where, f"it has {' and '.join(given)}; a row is computed in one way")
 
-    def _cell(self, where: str, column: ColumnData, values: Mapping[str, Any]) -> str:
-        value = values[column.name]
-        if not isinstance(value, str):
-            self._fail(
-                f"{where}, column {column.name}",
-                f'write what is printed between quotes, "{value}": its digits tell the rounding',
+def _column(where: str, name: str, entry: _ColumnEntry, convention: str) -> ColumnData:
+    quantity, batch = entry.get("quantity"), entry.get("batch")
+    own = entry.get("convention", convention)
+    counts_flops = own in ("torch", "strict")
+    if quantity in ("macs", "flops") and counts_flops is not (quantity == "flops"):
+        _fail(where, f"{own} counts {'FLOPs' if counts_flops else 'MACs'}, not {quantity}")
+    if batch is not None and quantity != "memory":
+        _fail(f"{where}: batch", "write a number of images, of a column of memory")
+    title = _joined(entry.get("title", name))
+    return ColumnData(name, title, quantity, entry.get("unit", ""), own, batch)
+
+
+def _row(path: Path, number: int, values: dict[str, Any], columns: _Columns) -> RowData:
+    where = f"{path}: row {number}"
+    first = values.get(columns[0].name)
+    if isinstance(first, str):
+        where += f" ({first})"
+    names = [column.name for column in columns]
+    check_keys(values, (*names, *_ROW_KEYS), where)
+    own = {name: value for name, value in values.items() if name in _ROW_KEYS}
+    entry: _RowEntry = read_as(_RowEntry, own, where)
+    texts = {n: _cell(f"{where}, column {n}", values[n]) for n in names if n in values}
+    if not any(column.quantity is None and column.name in texts for column in columns):
+        _fail(where, "it has no label")
+    sources = [key for key in ("build", "tried", "unbuilt") if key in entry]
+    if len(sources) > 1:
+        _fail(where, f"it has {' and '.join(sources)}; a row is computed in one way")
+    printed = {
+        c.name: _printed(f"{where}, column {c.name}", texts[c.name], c.unit, c.quantity == "memory")
+        for c in columns
+        if c.is_computed and c.name in texts
+    }
+    counting = tuple(entry.get("counting", ("trainable",)))
+    if not counting or len(set(counting)) < len(counting):
+        _fail(f"{where}: counting", f"write some of {', '.join(COUNTING)}, once each")
+    expect = entry.get("expect", {})
+    if expect and "build" not in entry and "tried" not in entry:
+        _fail(f"{where}: expect", "nothing is computed for this row")
+    check_keys(expect, printed, f"{where}: expect")
+    build = entry.get("build")
+    return RowData(
+        number,
+        texts,
+        printed,
+        None if build is None else _build(path, f"{where}: build", build),
+        tuple(
+            _build(path, f"{where}: tried {n}", tried)
+            for n, tried in enumerate(entry.get("tried", ()), start=1)
+        ),
+        _joined(entry.get("unbuilt", "the file names nothing to build")),
+        counting,
+        expect,
+        _joined(entry.get("together", "")),
+    )
+
+
+def _build(path: Path, where: str, entry: _BuildEntry) -> Build:
+    model, res = entry["model"], entry.get("res")
+    if model.startswith("config:"):  # its path is relative to the table's file, as people expect
+        model = f"config:{path.parent / Path(model.removeprefix('config:')).expanduser()}"
+    if "with" in entry:
+        check_name("head", entry["with"], HEADS, f"{where}: with")
+    try:
+        size = Resolution.parse(res) if res else None
+    except UsageError as error:
+        raise UsageError(f"{where}: {error}") from error
+    return Build(model, size, entry.get("with"), entry.get("stage"))
+
+
+def _check_together(table: TableData) -> None:
+    first: dict[str, RowData] = {}
+    for row in table.rows:
+        other = first.setdefault(row.together, row) if row.together else row
+        if len(row.tried) != len(other.tried) or (row.together and not row.tried):
+            _fail(
+                f"{table.path}: row {row.number}: together",
+                f"write as many tried as the first row of {row.together!r} has, one or more",
             )
-        return " ".join(value.split())
 
-    def _printed(self, where: str, column: ColumnData, text: str) -> Printed:
-        try:
-            return Printed.parse(text, column.unit, column.quantity == "memory")
-        except ValueError as error:
-            self._fail(f"{where}, column {column.name}", str(error))
 
-    def _build(self, where: str, entry: Any) -> Build:
-        values = self._mapping(where, entry)
-        self._known(where, values, ("model", "res", "with", "stage"))
-        if not isinstance(values.get("model"), str):
-            self._fail(where, 'write { model = "NAME" }, a name as `datbench flops` takes it')
-        stage = values.get("stage")
-        if stage is not None and (type(stage) is not int or not 1 <= stage <= 4):
-            self._fail(f"{where}: stage", "write a number from 1 to 4")
-        res = self._text(where, values, "res", "")
-        head = self._text(where, values, "with", "")
-        if head:
-            self._one_of(f"{where}: with", head, HEADS)
-        try:
-            size = Resolution.parse(res) if res else None
-        except UsageError as error:
-            raise UsageError(f"{where}: {error}") from error
-        return Build(self._model(values["model"]), size, head or None, stage)
+def _cell(where: str, value: Any) -> str:
+    if not isinstance(value, str):
+        _fail(where, f'write what is printed in quotes, "{value}": its digits tell the rounding')
+    return _joined(value)
 
-    def _model(self, name: str) -> str:
-        """A configuration's path is relative to the table's file, as people expect."""
-        if not name.startswith("config:"):
-            return name
-        path = Path(name[len("config:") :]).expanduser()
-        return f"config:{path if path.is_absolute() else self.path.parent / path}"
 
-    def _counting(self, where: str, values: Mapping[str, Any]) -> tuple[str, ...]:
-        counting = self._texts(f"{where}: counting", values.get("counting", ["trainable"]))
-        for what in counting:
-            self._one_of(f"{where}: counting", what, COUNTING)
-        if not counting or len(set(counting)) < len(counting):
-            self._fail(f"{where}: counting", f"write some of {', '.join(COUNTING)}, once each")
-        return counting
+def _printed(where: str, text: str, unit: str = "", memory: bool = False) -> Printed:
+    try:
+        return Printed.parse(text, unit, memory)
+    except ValueError as error:
+        _fail(where, str(error))
 
-    def _expect(
-        self,
-        where: str,
-        values: Mapping[str, Any],
-        texts: Mapping[str, str],
-        columns: tuple[ColumnData, ...],
-    ) -> dict[str, Verdict]:
-        found = self._mapping(f"{where}: expect", values.get("expect", {}))
-        computed = [c.name for c in columns if c.is_computed and c.name in texts]
-        self._known(f"{where}: expect", found, computed)
-        if found and "build" not in values and "tried" not in values:
-            self._fail(f"{where}: expect", "nothing is computed for this row")
-        for column, verdict in found.items():
-            self._one_of(f"{where}, column {column}: expect", verdict, VERDICTS)
-        return cast("dict[str, Verdict]", dict(found))
 
-    def _mapping(self, where: str, value: Any) -> Mapping[str, Any]:
-        if not isinstance(value, dict):
-            self._fail(where, "missing, or no TOML table")
-        return value
+def _joined(text: str) -> str:
+    """A text on one line, as a file may break it."""
+    return " ".join(text.split())
 
-    def _text(self, where: str, values: Mapping[str, Any], key: str, default: str) -> str:
-        value = values.get(key, default)
-        if not isinstance(value, str):
-            self._fail(f"{where}: {key}", f"write a text between quotes, not {value!r}")
-        return " ".join(value.split())
 
-    def _texts(self, where: str, value: Any) -> tuple[str, ...]:
-        if not isinstance(value, list) or not all(isinstance(item, str) for item in value):
-            self._fail(where, "write an array of texts")
-        return tuple(value)
-
-    def _known(self, where: str, values: Iterable[str], known: Iterable[str]) -> None:
-        names = list(known)
-        for key in values:
-            if key not in names:
-                raise UsageError(f"{where}: {UnknownNameError.among('key', key, names)}")
-
-    def _one_of(self, where: str, value: Any, known: Iterable[str]) -> None:
-        names = list(known)
-        if value not in names:
-            shown = ", ".join(name or '""' for name in names)
-            self._fail(where, f"{value!r} is none of {shown}")
-
-    def _fail(self, where: str, problem: str) -> NoReturn:
-        raise UsageError(f"{where}: {problem}.")
+def _fail(where: str, problem: str) -> NoReturn:
+    raise UsageError(f"{where}: {problem}.")
 
 
 # The tables that come with datbench.

@@ -247,7 +247,7 @@ def test_other_versions_are_said(run: Run, baseline: str) -> None:
 @pytest.mark.parametrize(
     ("change", "said"),
     [
-        ({"news": 1}, "row 1: news: is not a field of this kind."),
+        ({"news": 1}, "row 1: news: is not a known field."),
         ({"params": -1}, "row 1: params: must not be negative"),
         ({"params": 10**400}, "row 1: params: must be a number below 1e+30"),
         ({"totals": {}}, "row 1: totals: no convention is there."),
@@ -294,7 +294,7 @@ def test_a_baseline_that_lost_its_rows_can_be_filled(run: Run, baseline: str) ->
 @pytest.mark.parametrize(
     ("change", "said"),
     [
-        ({"how": {"bogus": 1}}, "row 1: how.bogus: is not a field of this kind"),
+        ({"how": {"bogus": 1}}, "row 1: how.bogus: is not a known field"),
         ({"how": {"gpus": "x"}}, "row 1: how.gpus: must be a number from 1, not 'x'"),
         ({"how": {"mode": 7}}, "row 1: how.mode: must be one of"),
         ({"seconds": []}, "row 1: seconds: no process is there"),

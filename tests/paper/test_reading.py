@@ -63,18 +63,21 @@ def test_a_good_file(tmp_path: Path) -> None:
 
 BAD = {
     "no TOML": (GOOD.replace("rows = [", "rows = ["[:-1]), "is no TOML: "),
-    "not UTF-8": (b"\xff\xfe\x00", "is no TOML: "),
-    "empty": ("", "columns: missing"),
+    "not UTF-8": (b"\xff\xfe\x00", "is not UTF-8 text (byte 0)"),
+    "empty": ("", "columns: is missing"),
     "no rows": (GOOD.replace("rows", "lines"), "unknown key 'lines'; did you mean"),
-    "rows is a text": ('rows = "x"\n[columns]\nname = {}\n', "rows is missing"),
-    "rows are texts": ('rows = ["x"]\n[columns]\nname = {}\n', "row 1: missing, or no TOML table"),
+    "rows is a text": ('rows = "x"\n[columns]\nname = {}\n', "rows: must be a list, not 'x'"),
+    "rows are texts": (
+        'rows = ["x"]\n[columns]\nname = {}\n',
+        "rows[1]: must be an object, not 'x'",
+    ),
     "a figure with a comma": (
         GOOD.replace("9.0G", "9,0G"),
         "row 1 (DAT-S), column flops: '9,0G' is no figure such as 4.6G",
     ),
     "a figure as a number": (
         GOOD.replace('"9.0G"', "9.0"),
-        'row 1 (DAT-S), column flops: write what is printed between quotes, "9.0"',
+        'row 1 (DAT-S), column flops: write what is printed in quotes, "9.0"',
     ),
     "an unknown column": (
         GOOD.replace("params =", "param =", 1),
@@ -82,10 +85,16 @@ BAD = {
     ),
     "an unknown quantity": (
         GOOD.replace('"macs"', '"mac"'),
-        "column flops: quantity: 'mac' is none of macs, flops, params",
+        "columns.flops.quantity: must be one of macs, flops, params",
     ),
-    "an unknown unit": (GOOD.replace('unit = "M"', 'unit = "MB"'), "column params: unit: 'MB' is"),
-    "an unknown convention": (GOOD.replace('"fvcore"', '"thop"'), "convention: 'thop' is none of"),
+    "an unknown unit": (
+        GOOD.replace('unit = "M"', 'unit = "MB"'),
+        "columns.params.unit: must be one of \"\", K, M, G, T, not 'MB'",
+    ),
+    "an unknown convention": (
+        GOOD.replace('"fvcore"', '"thop"'),
+        "convention: must be one of fvcore, torch",
+    ),
     "FLOPs by a convention in MACs": (
         GOOD.replace('"macs"', '"flops"'),
         "column flops: fvcore counts MACs, not flops",
@@ -105,11 +114,11 @@ BAD = {
     "a row without its label": (GOOD.replace('name = "Mine", ', ""), "row 2: it has no label"),
     "a build without a model": (
         GOOD.replace('model = "dat_s"', 'name = "dat_s"'),
-        "row 1 (DAT-S): build: unknown key 'name'",
+        "row 1 (DAT-S): build.name: is not a known field",
     ),
     "an empty build": (
         GOOD.replace('model = "dat_s", ', ""),
-        'row 1 (DAT-S): build: write { model = "NAME" }',
+        "row 1 (DAT-S): build.model: is missing",
     ),
     "a resolution": (
         GOOD.replace('res = "224"', 'res = "12y0"'),
@@ -117,11 +126,11 @@ BAD = {
     ),
     "a stage": (
         GOOD.replace('res = "224"', "stage = 5"),
-        "row 1 (DAT-S): build: stage: write a number from 1 to 4",
+        "row 1 (DAT-S): build.stage: must be at most 4, not 5",
     ),
     "an unknown verdict": (
         GOOD.replace('"differs"', '"wrong"'),
-        "row 2 (Mine), column flops: expect: 'wrong' is none of agrees",
+        "row 2 (Mine): expect.flops: must be one of agrees, differs",
     ),
     "an expectation of a label": (
         GOOD.replace("{ flops = \"differs\" }", '{ name = "differs" }'),
@@ -129,12 +138,12 @@ BAD = {
     ),
     "an unknown way of counting": (
         GOOD.replace('"masks"', '"mask"'),
-        "row 2 (Mine): counting: 'mask' is none of trainable, frozen, masks",
+        "row 2 (Mine): counting[1]: must be one of trainable, frozen, masks, not 'mask'",
     ),
-    "notes": (GOOD.replace('["a note"]', '"a note"'), "notes: write an array of texts"),
+    "notes": (GOOD.replace('["a note"]', '"a note"'), "notes: must be a list, not 'a note'"),
     "tried": (
         GOOD.replace('unbuilt = "no code"', 'tried = "dat_t"'),
-        "row 3 (Theirs): tried: write an array",
+        "row 3 (Theirs): tried: must be a list",
     ),
     "together without tried": (
         GOOD.replace('unbuilt = "no code"', 'together = "x"'),
@@ -164,11 +173,11 @@ BAD = {
     "counted twice": (GOOD.replace('["masks"]', '["masks", "masks"]'), "counting: write some of"),
     "an unknown head": (
         GOOD.replace('res = "224"', 'with = "retinanett"'),
-        "row 1 (DAT-S): build: with: 'retinanett' is none of retinanet, mask_rcnn",
+        "row 1 (DAT-S): build: with: unknown head 'retinanett'; did you mean retinanet",
     ),
     "a stage that is no integer": (
         GOOD.replace('res = "224"', "stage = 1.0"),
-        "build: stage: write a number from 1 to 4",
+        "build.stage: must be a whole number, not 1.0",
     ),
     "a batch of MACs": (
         GOOD.replace('quantity = "macs"', 'quantity = "macs", batch = 64'),
@@ -180,13 +189,16 @@ BAD = {
     ),
     "a ratio of accuracies": (
         GOOD + RATIO.replace("ROW", "DAT-S").replace('"flops"', '"top1"'),
-        "ratio 1: column: 'top1' is none of flops, params",
+        "ratio 1: column: unknown column 'top1'; choose one of flops, params",
     ),
     "a ratio without a figure": (
         GOOD + RATIO.replace("ROW", "DAT-S").replace('"2.6"', '"2,6"'),
         "ratio 1: printed: '2,6' is no figure",
     ),
-    "a stage that is a boolean": (GOOD.replace('res = "224"', "stage = true"), "write a number"),
+    "a stage that is a boolean": (
+        GOOD.replace('res = "224"', "stage = true"),
+        "build.stage: must be a whole number, not True",
+    ),
 }  # fmt: skip
 
 
