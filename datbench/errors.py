@@ -57,7 +57,9 @@ class UnknownNameError(UsageError):
             hint: a closing sentence, for example where to see the whole list.
         """
         names = list(known)
-        close = difflib.get_close_matches(name.lower(), names, n=3, cutoff=0.5)
+        lower = {each.lower(): each for each in names}
+        found = difflib.get_close_matches(name.lower(), lower, n=3, cutoff=0.5)
+        close = [lower[each] for each in found]
         if close:
             suggestion = f"did you mean {' or '.join(close)}?"
         elif not names:

@@ -239,7 +239,13 @@ _EXPECTED = {
 }
 
 
-def checked(hint: Any, value: Any, place: str = "") -> tuple[Any, list[Problem]]:
+Extra = Literal["forbid", "ignore"]
+"""What becomes of fields that a type does not have."""
+
+
+def checked(
+    hint: Any, value: Any, place: str = "", extra: Extra = "forbid"
+) -> tuple[Any, list[Problem]]:
     """A plain value as a value of this type; None, and what is wrong with it, where it is not one.
 
     Args:
@@ -252,18 +258,18 @@ def checked(hint: Any, value: Any, place: str = "") -> tuple[Any, list[Problem]]
 
     try:
         # As JSON, where lists are tuples and objects are records, and nothing else is converted.
-        return _adapter(hint).validate_json(json.dumps(value), strict=True, extra="forbid"), []
+        return _adapter(hint).validate_json(json.dumps(value), strict=True, extra=extra), []
     except ValidationError as error:
         return None, _problems(error, value, place)
 
 
-def read_as(hint: Any, value: Any, name: str) -> Any:
+def read_as(hint: Any, value: Any, name: str, extra: Extra = "forbid") -> Any:
     """A plain value as a value of this type.
 
     Raises:
         UsageError: it is not one; the message begins with `name`, and names the field.
     """
-    found, problems = checked(hint, value)
+    found, problems = checked(hint, value, extra=extra)
     if problems:
         raise UsageError(f"{name}: {problems[0]}.")
     return found
@@ -277,7 +283,7 @@ def check_keys(keys: Iterable[str], known: Iterable[str], name: str) -> None:
     """
     names = list(known)
     for key in keys:
-        check_name("key", key, names, name)
+        check_name("key", str(key)[:60], names, name)
 
 
 def check_name(what: str, given: str, known: Iterable[str], name: str) -> None:
@@ -317,12 +323,12 @@ def _unfit(value: Any, path: str, depth: int = 0) -> Iterator[Problem]:
                 yield from _unfit(name, path)
                 yield from _unfit(inner, _below(path, name), depth + 1)
             else:
-                yield Problem(path, f"a key is {said(name)}; keys are names")
+                yield Problem(path, "a key is not text")
     elif isinstance(value, (list, tuple)):
         for number, inner in enumerate(value, 1):
             yield from _unfit(inner, f"{path}[{number}]", depth + 1)
     elif value is not None:
-        yield Problem(path, f"must be text or a number, not {said(value)}")
+        yield Problem(path, f"must be text or a number, not a {type(value).__name__}")
 
 
 def _problems(error: ValidationError, value: Any, place: str) -> list[Problem]:

@@ -5,67 +5,61 @@ The layout is that of pytest-benchmark 4 and 5; `benchmark_documents` writes it.
 
 from __future__ import annotations
 
-import json
 import math
 import platform
 import statistics
 from bisect import bisect_left, bisect_right
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timezone
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
+
+from typing_extensions import Required, TypedDict
 
 from ..errors import UsageError
+from ..records import checked, read_as, read_json
+from ..setting import Bounds, Count
 from .records import ThroughputRow
+
+Seconds = Annotated[float, Bounds(0)]
 
 
 @dataclass(frozen=True)
 class Benchmark:
-    """One benchmark of a file; times are in seconds.
-
-    Args:
-        fullname: what benchmarks of two files are matched by.
-        samples: raw, each the mean of `iterations` calls; empty where the file was saved without.
-    """
+    """One benchmark of a file; times are in seconds."""
 
     name: str
-    fullname: str
+    fullname: str  # what benchmarks of two files are matched by
     group: str | None
     params: Mapping[str, Any]
     extra: Mapping[str, Any]
-    samples: tuple[float, ...]
-    rounds: int
-    iterations: int
-    minimum: float
-    maximum: float
-    mean: float
-    median: float
-    stddev: float
+    samples: tuple[Seconds, ...]  # raw, each the mean of `iterations` calls; none if not saved
+    rounds: Count
+    iterations: Count
+    minimum: Seconds
+    maximum: Seconds
+    mean: Seconds
+    median: Seconds
+    stddev: Seconds
 
     @property
     def processes(self) -> tuple[float, ...]:
         """The median of each process; pytest-benchmark itself runs one."""
-        told = self.extra.get(PROCESSES)
-        if isinstance(told, list) and told and all(map(_is_time, told)):
-            return tuple(map(float, told))
-        return (self.median,)
+        found, problems = checked(tuple[Seconds, ...], self.extra.get(PROCESSES))
+        return (self.median,) if problems or not found else found
 
 
 @dataclass(frozen=True)
 class BenchmarkFile:
-    """A file of pytest-benchmark.
-
-    Args:
-        machine, commit: as pytest-benchmark writes them.
-        date: when it was written, as it stands there.
-    """
+    """A file of pytest-benchmark."""
 
     path: Path
     rows: tuple[Benchmark, ...]
     machine: Mapping[str, Any]
     commit: Mapping[str, Any]
-    date: str | None
+    date: str | None  # when it was written, as it stands there
     version: str | None
 
     def environment(self) -> dict[str, Any]:
@@ -94,21 +88,41 @@ def is_benchmark_file(content: object) -> bool:
     return isinstance(content, dict) and "benchmarks" in content and "machine_info" in content
 
 
+class _Stats(TypedDict, total=False):
+    min: Required[Seconds]
+    max: Required[Seconds]
+    mean: Required[Seconds]
+    median: Required[Seconds]
+    stddev: Required[Seconds]
+    data: list[Seconds] | None
+    rounds: Count
+    iterations: Count
+
+
+class _Entry(TypedDict, total=False):
+    name: Required[str]
+    fullname: str
+    group: str | None
+    params: dict[str, Any] | None
+    extra_info: dict[str, Any] | None
+    stats: Required[_Stats]
+
+
+class _File(TypedDict, total=False):
+    benchmarks: Required[list[_Entry]]
+    machine_info: Required[dict[str, Any]]
+    commit_info: dict[str, Any] | None
+    datetime: str | None
+    version: str | None
+
+
 def read(path: Path) -> BenchmarkFile:
     """A file that ``pytest --benchmark-json`` or ``--benchmark-save`` wrote.
 
     Raises:
         UsageError: it cannot be read, is no such file, holds nothing, or a benchmark is damaged.
     """
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError as error:
-        raise UsageError(f"there is no file {path}.") from error
-    except OSError as error:
-        raise UsageError(f"{path}: {error.strerror}.") from error
-    except (ValueError, RecursionError) as error:
-        raise UsageError(f"{path} is no complete JSON: {error}.") from error
-    return from_document(content, path)
+    return from_document(read_json(path), path)
 
 
 def from_document(content: Any, path: Path) -> BenchmarkFile:
@@ -117,71 +131,43 @@ def from_document(content: Any, path: Path) -> BenchmarkFile:
     Raises:
         UsageError: it is no such document, holds nothing, or a benchmark is damaged.
     """
-    if not is_benchmark_file(content) or not isinstance(content["benchmarks"], list):
+    if not is_benchmark_file(content):
         raise UsageError(f"{path} is no result of pytest-benchmark.")
-    if not content["benchmarks"]:
+    file: _File = read_as(_File, content, str(path), extra="ignore")
+    if not file["benchmarks"]:
         raise UsageError(f"{path} holds no benchmarks.")
-    rows = [_benchmark(each, path, n) for n, each in enumerate(content["benchmarks"], 1)]
-    names = [row.fullname for row in rows]
-    twice = next((name for name in names if names.count(name) > 1), None)
-    if twice is not None:
+    rows = tuple(map(_benchmark, file["benchmarks"]))
+    twice, number = Counter(row.fullname for row in rows).most_common(1)[0]
+    if number > 1:
         raise UsageError(f"{path} holds {twice} twice.")
     return BenchmarkFile(
         path,
-        tuple(rows),
-        _mapping(content.get("machine_info")),
-        _mapping(content.get("commit_info")),
-        content.get("datetime"),
-        content.get("version"),
+        rows,
+        file["machine_info"],
+        file.get("commit_info") or {},
+        file.get("datetime"),
+        file.get("version"),
     )
 
 
-def _benchmark(entry: Any, path: Path, number: int) -> Benchmark:
-    where = f"{path}, benchmark {number}"
-    if not isinstance(entry, dict) or not isinstance(entry.get("stats"), dict):
-        raise UsageError(f"{where}: it has no stats; it was perhaps cut short.")
-    stats = entry["stats"]
-    name = entry.get("name")
-    if not isinstance(name, str):
-        raise UsageError(f"{where}: it has no name.")
-    samples = stats.get("data") or ()
-    if not isinstance(samples, (list, tuple)) or not all(map(_is_time, samples)):
-        raise UsageError(f"{where} ({name}): stats.data must be a list of seconds.")
-    figures = {}
-    for field in ("min", "max", "mean", "median", "stddev"):
-        value = stats.get(field)
-        if not _is_time(value):
-            raise UsageError(f"{where} ({name}): stats.{field} must be a number of seconds.")
-        figures[field] = float(value)
-    fullname = entry.get("fullname")
+def _benchmark(entry: _Entry) -> Benchmark:
+    figures = entry["stats"]
+    samples = tuple(figures.get("data") or ())
     return Benchmark(
-        name,
-        fullname if isinstance(fullname, str) else name,
+        entry["name"],
+        entry.get("fullname", entry["name"]),
         entry.get("group"),
-        _mapping(entry.get("params")),
-        _mapping(entry.get("extra_info")),
-        tuple(map(float, samples)),
-        _whole(stats.get("rounds")) or len(samples),
-        _whole(stats.get("iterations")) or 1,
+        entry.get("params") or {},
+        entry.get("extra_info") or {},
+        samples,
+        figures.get("rounds") or len(samples),
+        figures.get("iterations") or 1,
         figures["min"],
         figures["max"],
         figures["mean"],
         figures["median"],
         figures["stddev"],
     )
-
-
-def _is_time(value: object) -> bool:
-    number = isinstance(value, (int, float)) and not isinstance(value, bool)
-    return number and math.isfinite(value) and value >= 0  # type: ignore[arg-type, operator]
-
-
-def _whole(value: object) -> int:
-    return value if isinstance(value, int) and not isinstance(value, bool) else 0
-
-
-def _mapping(value: object) -> Mapping[str, Any]:
-    return value if isinstance(value, dict) else {}
 
 
 # Our timed rows as pytest-benchmark's JSON, which its own command line compares. Free of torch.

@@ -261,24 +261,24 @@ def test_stem_projection_is_drawn() -> None:
 @pytest.mark.parametrize(
     ("file", "dat", "message"),
     [
-        ("dat_tiny", {"heads": [3, 6, 12]}, "heads: it has 3 entries; write 4, one a stage."),
-        ("dat_tiny", {"heads": 3}, "heads: it is a number; write a list of 4, one value a stage."),
+        ("dat_tiny", {"heads": [3, 6, 12]}, "heads[4]: is missing."),
+        ("dat_tiny", {"heads": 3}, "heads: must be a list, not 3."),
         (
             "dat_tiny",
             {"heads": [3, 6, "12", 24]},
-            "heads: stage 3: it is text; write a whole number.",
+            "heads[3]: must be a whole number, not '12'.",
         ),
         (
             "dat_tiny",
             {"heads": [3, 6, True, 24]},
-            "heads: stage 3: it is true or false; write a whole number.",
+            "heads[3]: must be a whole number, not True.",
         ),
         (
             "dat_tiny",
             {"heads": [3, 5, 12, 24]},
             "heads: stage 2: width 192 is no multiple of 5 heads.",
         ),
-        ("dat_tiny", {"heads": [3, 0, 12, 24]}, "heads: stage 2: 0 lies outside 1 to 65536."),
+        ("dat_tiny", {"heads": [3, 0, 12, 24]}, "heads[2]: must be a number from 1, not 0."),
         ("dat_tiny", {"dims": [96, 192, 384, 512]}, "dims: stage 4: 512 is not twice 384."),
         (
             "dat_tiny",
@@ -288,15 +288,15 @@ def test_stem_projection_is_drawn() -> None:
         (
             "dat_tiny",
             {"stage_spec": "LD"},
-            "stage_spec: it is text; write a list of 4, one value a stage.",
+            "stage_spec: must be a list, not 'LD'.",
         ),
         (
             "dat_tiny",
             {"stage_spec": [["L", 1], [], [], []]},
-            "stage_spec: stage 1: write a list of letters, one a block.",
+            "stage_spec[1][2]: must be text, not 1.",
         ),
         ("dat_tiny", {"patch_size": 2}, "patch_size: only patches of 4 are built."),
-        ("dat_tiny", {"patch_size": 4.0}, "patch_size: it is a number; write a whole number."),
+        ("dat_tiny", {"patch_size": 4.0}, "patch_size: must be a whole number, not 4.0."),
         ("dat_tiny", {"drop_rate": 0.1}, "drop_rate: no dropout is built; write 0.0."),
         ("dat_tiny", {"attn_drop_rate": 0.1}, "attn_drop_rate: no dropout is built; write 0.0."),
         (
@@ -307,10 +307,14 @@ def test_stem_projection_is_drawn() -> None:
         (
             "dat_tiny",
             {"drop_path_rate": math.nan},
-            "drop_path_rate: write a finite number such as 0.2.",
+            "drop_path_rate: must be a finite number, not nan.",
         ),
-        ("dat_tiny", {"img_size": 31}, "img_size: 31 lies outside 32 to 32768."),
-        ("dat_tiny", {"img_size": 10**5000}, "img_size: the number lies outside 32 to 32768."),
+        ("dat_tiny", {"img_size": 31}, "img_size: must be a number from 32, not 31."),
+        (
+            "dat_tiny",
+            {"img_size": 10**5000},
+            "img_size: must be a number below 1e+30",
+        ),
         (
             "dat_tiny",
             {"groups": [-1, -1, 5, 6]},
@@ -358,11 +362,11 @@ def test_stem_projection_is_drawn() -> None:
             "nat_ksizes: stage 3: 6 is even; write an odd",
         ),
         # A stage that reads none of it may say -1, but must say it four times.
-        ("dat_tiny", {"sr_ratios": [-1] * 3}, "sr_ratios: it has 3 entries; write 4, one a stage."),
+        ("dat_tiny", {"sr_ratios": [-1] * 3}, "sr_ratios[4]: is missing."),
         (
             "dat_tiny",
             {"use_pes": [False, False, True, 1]},
-            "use_pes: stage 4: it is a number; write True or False.",
+            "use_pes[4]: must be true or false, not 1.",
         ),
     ],
 )
@@ -391,12 +395,12 @@ def test_blocks_that_are_not_built(tmp_path: Path, letter: str) -> None:
 @pytest.mark.parametrize(
     ("where", "key", "hint"),
     [
-        ((), "MODELS", "top level: unknown key 'MODELS'; did you mean MODEL?"),
-        ((), "nonsense", "top level: unknown key 'nonsense'; remove it."),
-        (("MODEL",), "Name", "MODEL: unknown key 'Name'; did you mean NAME?"),
-        (("DATA",), "IMAGE_SIZE", "DATA: unknown key 'IMAGE_SIZE'; did you mean IMG_SIZE?"),
-        (("MODEL", "DAT"), "window_size", "unknown key 'window_size'; did you mean window_sizes?"),
-        (("MODEL", "DAT"), 3, "MODEL.DAT: a key is a number; keys are names."),
+        ((), "MODELS", "top level: unknown key 'MODELS'; did you mean MODEL"),
+        ((), "nonsense", "top level: unknown key 'nonsense'"),
+        (("MODEL",), "Name", "MODEL: unknown key 'Name'; did you mean NAME"),
+        (("DATA",), "IMAGE_SIZE", "DATA: unknown key 'IMAGE_SIZE'; did you mean IMG_SIZE"),
+        (("MODEL", "DAT"), "window_size", "unknown key 'window_size'; did you mean window_sizes"),
+        (("MODEL", "DAT"), 3, "MODEL.DAT: unknown key '3'"),
     ],
 )
 def test_an_unknown_key_suggests_the_nearest(
@@ -421,13 +425,13 @@ def test_unknown_keys_are_unknown_names(tmp_path: Path) -> None:
     ("change", "message"),
     [
         ({"BASE": ["other.yaml"]}, "BASE: it names other files; write one file that holds"),
-        ({"MODEL": None}, "MODEL: it is missing"),
-        ({"MODEL": {"TYPE": "dat"}}, "MODEL.DAT: it is missing"),
+        ({"MODEL": None}, "MODEL: must be an object, not null"),
+        ({"MODEL": {"TYPE": "dat"}}, "MODEL.DAT: is missing"),
         ({"MODEL": {"TYPE": "swin", "DAT": {}}}, "MODEL.TYPE: datbench reads models of type dat"),
-        ({"MODEL": {"NAME": 7, "DAT": {}}}, "MODEL.NAME: write text"),
-        ({"MODEL": [1]}, "MODEL: it is a list; write keys below it"),
-        ({"DATA": {"IMG_SIZE": "224"}}, "DATA.IMG_SIZE: it is text; write a whole number"),
-        ({"DATA": 224}, "DATA: it is a number; write keys below it"),
+        ({"MODEL": {"NAME": 7, "DAT": {}}}, "MODEL.NAME: must be text, not 7"),
+        ({"MODEL": [1]}, "MODEL: must be an object, not a list"),
+        ({"DATA": {"IMG_SIZE": "224"}}, "DATA.IMG_SIZE: must be a whole number, not '224'"),
+        ({"DATA": 224}, "DATA: must be an object, not 224"),
     ],
 )
 def test_sections(tmp_path: Path, change: dict[str, Any], message: str) -> None:
@@ -460,7 +464,7 @@ def test_what_the_published_files_leave_open(tmp_path: Path) -> None:
         ("MODEL: !!timestamp x\n", "model.yaml: a value cannot be read as YAML (AttributeError)."),
         ("[" * 5000, "model.yaml: a value cannot be read as YAML (RecursionError)."),
         (b"MODEL: \xff\n", "model.yaml is not UTF-8 text (byte 7)."),
-        ("#" * ((1 << 20) + 1), "model.yaml is larger than a mebibyte: it is no configuration."),
+        ("#" * ((1 << 20) + 1), "model.yaml is larger than 1.0 MiB, the most that is read."),
     ],
     ids=lambda value: str(value)[:20],
 )
@@ -470,15 +474,14 @@ def test_malformed_files(tmp_path: Path, text: str | bytes, message: str) -> Non
 
 def test_files_that_are_none(tmp_path: Path) -> None:
     for path, message in (
-        (tmp_path / "gone.yaml", "does not exist."),
-        (tmp_path, "is a directory."),
-        (Path("/dev/null"), "is no file."),
-        (tmp_path / ("x" * 300), "File name too long."),
+        (tmp_path / "gone.yaml", "there is no file {}."),
+        (tmp_path, "{} is a directory; name a file."),
+        (Path("/dev/null"), "{} is a device; name a file."),
+        (tmp_path / ("x" * 300), "{}: File name too long."),
     ):
         with pytest.raises(UsageError) as caught:
             read_config(path)
-        assert str(caught.value).startswith(str(path))
-        assert str(caught.value).endswith(message)
+        assert str(caught.value) == message.format(path)
 
 
 def test_nested_aliases_are_not_printed(tmp_path: Path) -> None:
@@ -486,11 +489,10 @@ def test_nested_aliases_are_not_printed(tmp_path: Path) -> None:
     lines = ["A0: &a0 [x, x, x, x, x, x, x, x, x, x]"]
     lines += [f"A{i}: &a{i} [{', '.join([f'*a{i - 1}'] * 10)}]" for i in range(1, 10)]
     text = "\n".join(["MODEL:", *(f"  {line}" for line in lines), "  DAT: *a9"])
-    assert "unknown key 'A0'" in _refusal(tmp_path, text)
+    said = "model.yaml holds more than 10000 values, aliases included."
+    assert _refusal(tmp_path, text) == said
     cyclic = "MODEL:\n  DAT: {heads: &h [*h, *h, *h, *h]}\n"
-    assert _refusal(tmp_path, cyclic).startswith(
-        "model.yaml: MODEL.DAT.heads: stage 1: it is a list"
-    )
+    assert _refusal(tmp_path, cyclic) == said
 
 
 # --- Whatever else a file may say ----------------------------------------------------------------

@@ -179,12 +179,18 @@ def test_throughput_writes_it(
     ("change", "said"),
     [
         (lambda c: c.update(benchmarks=[]), "holds no benchmarks"),
-        (lambda c: c.update(benchmarks={}), "no result of pytest-benchmark"),
+        (lambda c: c.update(benchmarks={}), "benchmarks: must be a list, not an object"),
         (lambda c: c.pop("machine_info"), "no result of pytest-benchmark"),
-        (lambda c: c["benchmarks"][0].pop("stats"), "benchmark 1: it has no stats"),
-        (lambda c: c["benchmarks"][0].pop("name"), "benchmark 1: it has no name"),
-        (lambda c: c["benchmarks"][0]["stats"].update(median="x"), "stats.median must be"),
-        (lambda c: c["benchmarks"][0]["stats"].update(data=[1, None]), "stats.data must be"),
+        (lambda c: c["benchmarks"][0].pop("stats"), r"benchmarks\[1\]\.stats: is missing"),
+        (lambda c: c["benchmarks"][0].pop("name"), r"benchmarks\[1\]\.name: is missing"),
+        (
+            lambda c: c["benchmarks"][0]["stats"].update(median="x"),
+            "stats.median: must be a number",
+        ),
+        (
+            lambda c: c["benchmarks"][0]["stats"].update(data=[1, None]),
+            r"stats\.data\[2\]: must be a number, not null",
+        ),
         (lambda c: c["benchmarks"].append(c["benchmarks"][0]), "test_x.py::test_a twice"),
     ],
 )
