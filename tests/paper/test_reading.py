@@ -185,7 +185,7 @@ BAD = {
     ),
     "a ratio of rows that are not there": (
         GOOD + RATIO.replace("ROW", "DAT-X"),
-        "ratio 1: row: unknown row 'DAT-X'; choose one of DAT-S.",
+        "ratio 1: row: unknown row 'DAT-X'; did you mean DAT-S?",
     ),
     "a ratio of accuracies": (
         GOOD + RATIO.replace("ROW", "DAT-S").replace('"flops"', '"top1"'),
