@@ -220,8 +220,9 @@ def read_image(path: Path) -> Image:
         raise UsageError(f"--image {path} is a directory; name a file.")
     try:
         with warnings.catch_warnings():
-            # Large is what a user may ask for; twice as much is an error of Pillow's.
-            warnings.simplefilter("ignore", Image.DecompressionBombWarning)
+            # Large is what a user may ask for; twice as much is an error of Pillow's. Of damage it
+            # says what matters in the end.
+            warnings.simplefilter("ignore")
             with Image.open(path) as opened:
                 opened.load()
                 upright = ImageOps.exif_transpose(opened)
@@ -231,7 +232,7 @@ def read_image(path: Path) -> Image:
         raise UsageError(f"--image {path} has too many pixels to open; make it smaller.") from error
     except UnidentifiedImageError as error:
         raise UsageError(f"--image {path} is no image that Pillow can read.") from error
-    except (OSError, SyntaxError, ValueError, EOFError) as error:
+    except Exception as error:  # a damaged image raises whatever its bytes happen to lead to
         reason = error.strerror if isinstance(error, OSError) and error.strerror else error
         raise UsageError(f"--image {path} could not be read: {reason}.") from error
     return _in_colour(upright)

@@ -5,8 +5,11 @@ by a seed.
 """
 
 import copy
+import io
 import json
+import os
 import random
+import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -17,6 +20,10 @@ from datbench.cli import results
 from datbench.cli.options import Format
 from datbench.cli.results import Target
 from datbench.errors import DatbenchError
+from datbench.files import LARGEST_FILE
+from datbench.points.rows import read_image
+
+from .runner import Run
 
 SAMPLES = sorted((Path(__file__).parents[1] / "samples/v1").glob("*.json"))
 
@@ -84,7 +91,7 @@ def test_a_damaged_file_is_shown_or_refused_in_one_line(path: Path) -> None:
             assert str(refused).startswith(("f.json", "1 of 1 files are broken: f.json")), name
 
 
-def _refusal(command: Callable[[], None], what: str) -> DatbenchError | None:
+def _refusal(command: Callable[[], object], what: str) -> DatbenchError | None:
     try:
         command()
     except DatbenchError as error:
@@ -92,3 +99,53 @@ def _refusal(command: Callable[[], None], what: str) -> DatbenchError | None:
     except Exception as error:
         raise AssertionError(what) from error
     return None
+
+
+@pytest.mark.parametrize("path", ["/dev/zero", "/dev/full", "/dev/null"])
+def test_a_device_is_not_read(path: str, run: Run) -> None:
+    Path("d.json").symlink_to(path)
+    for command in (
+        "results show d.json",
+        "results merge d.json",
+        "compare d.json d.json",
+        "gate --baseline d.json",
+        "report --no-html --models none --tables none --out r --from d.json",
+        "table --file d.json",
+        "show --config d.json",
+        "plot cost --from d.json",
+    ):
+        said = run(*command.split()).complaint()
+        assert "d.json is a device; name a file." in said, command
+
+
+def test_a_file_of_any_size_is_not_read(run: Run) -> None:
+    with FILE.open("wb") as file:
+        file.truncate(LARGEST_FILE + 1)  # of holes
+    assert "f.json is larger than 256.0 MiB" in run("results", "show", "f.json").complaint()
+
+
+def test_a_pipe_is_read(run: Run) -> None:
+    os.mkfifo("pipe")
+    text = (SAMPLES[0].parent / "params.json").read_text()
+    writer = threading.Thread(target=Path("pipe").write_text, args=(text,))
+    writer.start()
+    assert "dat_t" in run("results", "show", "pipe").text
+    writer.join()
+
+
+@pytest.mark.parametrize("suffix", ["PNG", "JPEG", "TIFF", "GIF", "WEBP", "AVIF"])
+def test_a_damaged_image_is_shown_or_refused(suffix: str) -> None:
+    from PIL import Image
+
+    written, chance = io.BytesIO(), random.Random(suffix)
+    try:
+        Image.linear_gradient("L").resize((9, 7)).convert("RGB").save(written, suffix)
+    except (KeyError, OSError):
+        pytest.skip(f"this Pillow writes no {suffix}")
+    for _ in range(60):
+        data = bytearray(written.getvalue())
+        for _ in range(chance.randint(1, 4)):
+            data[chance.randrange(len(data))] = chance.randrange(256)
+        FILE.write_bytes(data)
+        refused = _refusal(lambda: read_image(FILE), data.hex())
+        assert refused is None or refused.exit_code == 2
