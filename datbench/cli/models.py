@@ -204,8 +204,8 @@ def _ours(
     spec: ModelSpec, size: Resolution, checkpoint: Path | None
 ) -> tuple[list[Table], dict[str, Any]]:
     """The stages as the literal describes them; nothing is built unless a checkpoint is matched."""
+    from ..models.view import architecture, checkpoint_table, stage_rows
     from ..paper.published import published
-    from ..report.architecture import architecture, checkpoint_table, stage_rows
 
     report = None
     if checkpoint is not None:

@@ -105,8 +105,14 @@ def report(
     Nothing is judged: for that there is `datbench gate`. What cannot be computed is named on
     standard error and in the report; where nothing can, the exit code is 5 and nothing is written.
     """
+    from concurrent.futures import ThreadPoolExecutor
+
     from ..files import append_summary
-    from ..report.build import check_directory, write
+    from ..render.vega import script as vega_script
+    from ..report.build import check_directory, computed, given, wanted_again, write
+    from ..report.content import compact, content
+    from ..report.deltas import between
+    from ..report.records import distinct
     from .output import check_path
 
     if not out:
@@ -124,21 +130,15 @@ def report(
         )
     chosen_tables = _tables(tables)
     wanted, sizes = _specs(models), resolutions(res)
-    from ..report.build import Drawing, given
-
     sources = [source for path in from_ or () for source in given(path)]
     before = None if baseline is None else given(baseline)
     if not wanted and not chosen_tables and not sources:
         raise UsageError("there is nothing to report: name a model, a table or a result file.")
-    with Drawing(html, f".{plots}") as drawing:  # Vega's script is prepared while rows are made
-        from ..report.build import computed, wanted_again
-
+    with ThreadPoolExecutor(1) as beside:
+        # The page's script takes seconds of another core while rows are computed.
+        script = beside.submit(vega_script).result if html else None
         again = None if before is None else wanted_again(before)
-        own, failed = computed(wanted, sizes, chosen_tables, again, drawing.prepare)
-        from ..report.content import compact, content
-        from ..report.deltas import between
-        from ..report.records import distinct
-
+        own, failed = computed(wanted, sizes, chosen_tables, again)
         every = distinct([*own, *sources])
         if not every:
             raise MeasurementError(
@@ -147,7 +147,7 @@ def report(
         deltas = None if before is None else between(before, every)
         name = baseline.name if baseline else ""
         made = content(every, title, failed, deltas, name, _made())
-        write(folder, made, every, drawing)
+        write(folder, made, every, f".{plots}", script)
     short = compact(made)
     if pr_comment is not None:
         from .output import write_whole

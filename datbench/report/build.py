@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-import gc
 import os
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
-from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
 from ..counting.records import CountRow
@@ -65,27 +62,23 @@ def computed(
     sizes: Sequence[Resolution] | None,
     tables: Sequence[TableData],
     before: Mapping[str, Wanted] | None = None,
-    idle: Callable[[Sequence[Source]], None] | None = None,
 ) -> tuple[list[Source], list[Missing]]:
     """Everything that needs no machine; and what could not be computed, with the reason.
 
     Args:
         sizes: of the input; each model's own, and for the curves `SIZES` too, where None.
         before: what to compute of a model besides its own size, where `sizes` is None.
-        idle: called with what is there while another process is still at the tables.
     """
     from ..render.terminal import progress
     from .records import Missing
 
     made = _Made()
     others = far(specs, tables)
-    with elsewhere(others) as apart, _fewer_collections():
+    with elsewhere(others) as apart:
         for spec in progress(specs, lambda spec: spec.name):
             again = None if sizes or before is None else before.get(spec.name)
             made.model(spec, list(sizes) if sizes else None, again or Wanted())
         done = compared([table for table in tables if table not in others])
-        if apart is not None and idle is not None:
-            idle(made.sources())
         found = apart.replies()[0].answer if apart is not None else None
         if found is None:
             done |= compared(others)
@@ -97,40 +90,24 @@ def computed(
     return made.sources(), failed
 
 
-@contextmanager
-def _fewer_collections() -> Iterator[None]:
-    """Models by the dozen are live objects: looking for dead ones again and again is in vain."""
-    before = gc.get_threshold()
-    gc.set_threshold(OBJECTS)
-    try:
-        yield
-    finally:
-        gc.set_threshold(*before)
-
-
-OBJECTS = 200_000
-"""Made since the last collection before there is another."""
-
-
 class _Made:
     """Rows as they are made, and what could not be made."""
 
     def __init__(self) -> None:
         self.rows: dict[tuple[str, PartRole], list[Any]] = {}
         self.failed: list[tuple[str, str]] = []
-        self._plain: dict[tuple[str, PartRole], tuple[dict[str, Any], ...]] = {}
 
     def sources(self) -> list[Source]:
         """The rows, as they are written and as values."""
         from ..machine import summary
 
         here = summary()
-        for (kind, role), values in self.rows.items():
-            if len(self._plain.get((kind, role), ())) != len(values):
-                self._plain[kind, role] = tuple(document(kind, values, here)["rows"])
         return [
-            Source(ReportPart(kind, COMPUTED, here, self._plain[kind, role], role), tuple(values))
-            for (kind, role), values in self.rows.items()
+            Source(
+                ReportPart(kind, COMPUTED, here, tuple(document(kind, rows, here)["rows"]), role),
+                tuple(rows),
+            )
+            for (kind, role), rows in self.rows.items()
         ]
 
     def add(self, kind: str, values: Sequence[Any], role: PartRole = "") -> None:
@@ -235,80 +212,33 @@ def check_directory(out: Path) -> None:
         raise UsageError(f"--out {out}: no permission to write in {above}.")
 
 
-class Drawing:
-    """Vega's work in a thread of its own: making the page's script takes seconds of another core.
-
-    Args:
-        wanted: without, nothing is drawn and vl-convert is not needed.
-    """
-
-    def __init__(self, wanted: bool, suffix: str) -> None:
-        self.wanted = wanted
-        self.suffix = suffix
-        self._pool = ThreadPoolExecutor(1)
-        self._script: Future[str] | None = None
-        self._drawn: dict[str, bytes] = {}
-
-    def __enter__(self) -> Drawing:
-        if self.wanted:
-            from ..render.vega import script
-
-            self._script = self._pool.submit(script)
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        at: TracebackType | None,
-    ) -> None:
-        self._pool.shutdown(wait=True, cancel_futures=True)
-
-    def page(self, content: Content) -> str:
-        """The HTML page."""
-        from .page import page
-
-        assert self._script is not None
-        return page(content, self._script.result())
-
-    def prepare(self, sources: Sequence[Source]) -> None:
-        """Draw what there is already; a chart that changes with further rows is drawn again."""
-        if self.wanted and sources:
-            from .content import content
-
-            self.images(content(sources, ""))
-
-    def images(self, content: Content) -> Files:
-        """Every chart as a file."""
-        from ..render.vega import to_image
-
-        files = {}
-        for chart in content.charts() if self.wanted else ():
-            drawn = repr((chart.title, chart.choices, chart.spec))
-            if drawn not in self._drawn:
-                self._drawn[drawn] = to_image(chart, self.suffix)
-            files[f"plots/{chart.key}{self.suffix}"] = self._drawn[drawn]
-        return files
-
-
 OWN = ("report.*", "csv/*.csv", "latex/*.tex", "plots/*.*")
 """Files that a report may have."""
 
 
-def write(out: Path, content: Content, sources: Sequence[Source], drawing: Drawing) -> None:
+def write(
+    out: Path,
+    content: Content,
+    sources: Sequence[Source],
+    suffix: str,
+    script: Callable[[], str] | None,
+) -> None:
     """Make every file, then put them where they belong.
+
+    Args:
+        suffix: of the plots' files.
+        script: gives the page's script; None: neither the page nor the plots are written.
 
     Raises:
         DatbenchError: the system refused, for example because the disk is full.
     """
-    write_all(out, _files(content, sources, drawing), OWN)
-
-
-def _files(content: Content, sources: Sequence[Source], drawing: Drawing) -> Files:
     from ..machine import summary
+    from ..render.vega import to_image
     from .content import csv_files, latex_files, markdown
+    from .page import page
 
-    files = drawing.images(content)
+    drawn = [] if script is None else content.charts()
+    files = {f"plots/{chart.key}{suffix}": to_image(chart, suffix) for chart in drawn}
     images = {Path(name).stem: name for name in files}
     parts = [source.part for source in sources]
     texts = {
@@ -317,10 +247,11 @@ def _files(content: Content, sources: Sequence[Source], drawing: Drawing) -> Fil
         **{f"csv/{name}": text for name, text in csv_files(content).items()},
         **{f"latex/{name}": text for name, text in latex_files(content).items()},
     }
-    if drawing.wanted:
-        texts["report.html"] = drawing.page(content)
+    if script is not None:
+        texts["report.html"] = page(content, script())
     # Names of models and files need not be UTF-8.
-    return files | {n: text.encode("utf-8", "backslashreplace") for n, text in texts.items()}
+    files |= {n: text.encode("utf-8", "backslashreplace") for n, text in texts.items()}
+    write_all(out, files, OWN)
 
 
 # Where a report's tables are compared: here, or in a process of their own meanwhile.
@@ -390,5 +321,4 @@ def compare_far(job: FarTables) -> Compared:
     """Compare the job's tables."""
     from ..paper.tables import paper_table
 
-    gc.set_threshold(OBJECTS)
     return Compared(tuple(compared([paper_table(name) for name in job.names]).values()))

@@ -11,7 +11,6 @@ from .. import units
 from ..counting import view
 from ..eq10.records import ModuleTerms
 from ..eq10.view import charts as eq10_charts
-from ..eq10.view import tables as eq10_tables
 from ..machine import place_of
 from ..memory import view as memory_view
 from ..paper import view as paper_view
@@ -24,16 +23,21 @@ from ..render.text import markdown_words, to_csv, to_latex, to_markdown
 from ..render.vega import Chart
 from ..timing import view as timing_view
 from ..units import printable
+from . import kinds
 from .deltas import changed, delta_table, sentence
 from .records import COMPUTED, Content, Delta, Entry, Fact, Missing, Rows, Section, Source, plural
 
 # The sections of what is computed: models, their cost and terms, the papers' tables.
 
 
+def _entry(key: str, kind: str, rows: Sequence[Any]) -> Entry:
+    """Rows as the command shows them, and as its CSV has them."""
+    first, *further = kinds.tables(kind, rows)
+    return Entry(key, first, kinds.tables(kind, rows, one=True)[0], tuple(further))
+
+
 def against(deltas: Sequence[Delta], baseline: str) -> Section:
     """What changed, and what is on one side only."""
-    from .deltas import changed, delta_table, sentence
-
     shown = delta_table(changed(deltas), f"Changes against {baseline}")
     entry = Entry("changes", shown, delta_table(deltas, ""))
     return Section("changes", "Against the baseline", sentence(deltas, baseline), (), (entry,))
@@ -116,7 +120,7 @@ def terms(rows: Rows) -> Section | None:
     modules: list[ModuleTerms] = rows.of("eq10")
     if not modules:
         return None
-    entry = Entry("attention", eq10_tables(modules)[0], eq10_tables(modules, one=True)[0])
+    entry = replace(_entry("attention", "eq10", modules), further=())
     return Section(
         "attention",
         "What Eq. 10 says, and what runs",
@@ -144,16 +148,14 @@ _HOME = frozenset(
 
 def others(rows: Rows) -> Section | None:
     """Whatever else the files hold, as the commands that wrote it show it."""
-    from .kinds import tables_of
-
     entries: list[Entry] = []
     for source in rows.sources:
         part = source.part
         if part.kind in _HOME or not part.rows:
             continue
         results = parse(document(part.kind, part.rows, part.environment), part.source)
-        first, *further = tables_of(results)
-        machines = tables_of(results, one=True)[0]
+        first, *further = kinds.tables_of(results)
+        machines = kinds.tables_of(results, one=True)[0]
         key = f"{part.kind}-{len(entries) + 1}"
         entries.append(Entry(key, first, machines, tuple(further)))
     if not entries:
@@ -169,15 +171,7 @@ def tables(rows: Rows) -> Section | None:
         return None
     overview = paper_view.overview(compared)
     entries = [Entry("overview", overview, overview)] if len(compared) > 1 else []
-    entries += [
-        Entry(
-            f"table-{comparison.table}",
-            paper_view.comparison_table(comparison),
-            paper_view.cell_table([comparison]),
-            tuple(paper_view.further_tables(comparison)),
-        )
-        for comparison in compared
-    ]
+    entries += [_entry(f"table-{one.table}", "table", [one]) for one in compared]
     return Section(
         "tables",
         "The papers' tables",
@@ -203,21 +197,12 @@ def _tables_lead(compared: Sequence[Comparison]) -> str:
 def environments(sources: Sequence[Source]) -> Section:
     """Where every part is from."""
     columns = (
-        Column("what", "what"),
-        Column("rows", "rows", str),
-        Column("source", "source"),
-        Column("where", "counted or measured on"),
+        Column("what", "what", value=lambda s: ", ".join(filter(None, (s.part.kind, s.part.role)))),
+        Column("rows", "rows", str, lambda s: len(s.part.rows)),
+        Column("source", "source", value="part.source"),
+        Column("where", "counted or measured on", value=lambda s: place_of(s.part.environment)),
     )
-    lines = tuple(
-        (
-            f"{part.kind}, {part.role}" if part.role else part.kind,
-            len(part.rows),
-            part.source,
-            place_of(part.environment),
-        )
-        for part in (source.part for source in sources)
-    )
-    table = Table(columns, lines)
+    table = Table.of(columns, sources)
     return Section(
         "sources",
         "Where the figures are from",
@@ -249,9 +234,7 @@ def memory(rows: Rows) -> Section | None:
     measured = rows.of("memory-measured")
     missing = []
     if measured:
-        first, *others = memory_view.measured_tables(measured)
-        machines = memory_view.many_runs(measured)
-        entries.append(Entry("memory-measured", first, machines, tuple(others)))
+        entries.append(_entry("memory-measured", "memory-measured", measured))
     else:
         missing.append(
             Missing(
@@ -280,12 +263,12 @@ def time(rows: Rows) -> Section:
     for number, (where, found) in enumerate(places, 1):
         for chart in timing_view.charts(found, where):
             drawn.append(_at(chart, number, places, where))
-        first, *others = timing_view.tables(found)
-        machines = timing_view.many(found)
-        shown = [
-            replace(table, title=_title(table.title, places, where)) for table in (first, *others)
-        ]
-        entries.append(Entry(f"throughput-{number}", shown[0], machines, tuple(shown[1:])))
+        entry = _entry(f"throughput-{number}", "throughput", found)
+        first, *others = (
+            replace(table, title=_title(table.title, places, where))
+            for table in (entry.people, *entry.further)
+        )
+        entries.append(replace(entry, people=first, further=tuple(others)))
     if not drawn:
         missing.append(
             Missing(
@@ -363,8 +346,7 @@ def _benchmarks_table(rows: Sequence[Any], where: str) -> Table:
         Column("stddev", "standard deviation", units.seconds),
         Column("rounds", "rounds", units.integer),
     )
-    lines = tuple(tuple(getattr(row, column.name) for column in columns) for row in rows)
-    return Table(columns, lines, "Measured by pytest-benchmark", (f"Measured on {where}.",))
+    return Table.of(columns, rows, "Measured by pytest-benchmark", [f"Measured on {where}."])
 
 
 def content(

@@ -1,4 +1,4 @@
-"""Any result file as tables: as the command that wrote it shows it, where that can be told."""
+"""Result files of every kind as tables, as the commands that write them show them."""
 
 from __future__ import annotations
 
@@ -6,156 +6,96 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from .. import units
+from ..compare import view as compare
+from ..counting import view as counting
+from ..eq10 import view as eq10
 from ..errors import UsageError
+from ..gate import view as gate
+from ..memory import view as memory
+from ..paper import view as paper
+from ..points import view as points
+from ..profile import view as profile
 from ..records import Results, document, flat, flat_rows, parse
 from ..render.table import Column, Table, Value
+from ..timing import view as timing
 
-Tables = list[Table]
+Rows = Sequence[Any]
 
 REPORTED = ("figure", "pytest-benchmark")
 """Kinds of a report's parts that no command shows."""
 
 
-def tables_of(results: Results, one: bool = False) -> Tables:
+def tables_of(results: Results, one: bool = False) -> list[Table]:
     """The tables of a result file.
 
     Args:
-        one: a single table, as a CSV file holds.
+        one: the table comes first that a CSV file holds.
 
     Raises:
         UsageError: it holds no rows.
     """
     if not results.rows:
         raise UsageError(f"{results.name} holds no rows.")
-    return _SHOWN.get(results.kind, _plain)(results.rows, results, one)
+    if results.kind in VIEWS:
+        return tables(results.kind, results.rows, one)
+    return [plain_table(results.document()["rows"], short=not one, title=results.kind)]
 
 
-def _flops(rows: Sequence[Any], results: Results, one: bool) -> Tables:
-    from ..counting.view import tables
-
-    return tables(rows, one=one)
-
-
-def _memory(rows: Sequence[Any], results: Results, one: bool) -> Tables:
-    from ..memory.view import tables
-
-    return tables(rows, one=one)
+def tables(kind: str, rows: Rows, one: bool = False) -> list[Table]:
+    """The same of rows of a kind that has a view."""
+    return VIEWS[kind](rows, one)
 
 
-def _memory_measured(rows: Sequence[Any], results: Results, one: bool) -> Tables:
-    from ..memory.view import measured_tables
-
-    return measured_tables(rows, one)
-
-
-def _memory_largest(rows: Sequence[Any], results: Results, one: bool) -> Tables:
-    from ..memory.view import largest_tables
-
-    return largest_tables(rows)
+def _each(view: Callable[[Any, bool], list[Table]]) -> Callable[[Rows, bool], list[Table]]:
+    """The tables of every row, one after the other."""
+    return lambda rows, one: [table for row in rows for table in view(row, one)]
 
 
-def _throughput(rows: Sequence[Any], results: Results, one: bool) -> Tables:
-    from ..timing.view import many, tables
-
-    return [many(rows)] if one else tables(rows)
-
-
-def _compare(rows: Sequence[Any], results: Results, one: bool) -> Tables:
-    from ..compare.view import tables
-
-    return tables(rows)
-
-
-def _alarms(rows: Sequence[Any], results: Results, one: bool) -> Tables:
-    from ..compare.view import alarms_table
-
-    return [alarms_table(row) for row in rows]
-
-
-def _profile(rows: Sequence[Any], results: Results, one: bool) -> Tables:
-    from ..profile.view import parts_table, tables
-
+def _profile(row: Any, one: bool) -> list[Table]:
     if one:
-        return [parts_table(row, "stage", None, len(row.groups)) for row in rows]
-    return [table for row in rows for table in tables(row, ["stage"], None, 10)]
+        return [profile.parts_table(row, "stage", None, len(row.groups))]
+    return profile.tables(row, ["stage"], None, 10)
 
 
-def _explain(rows: Sequence[Any], results: Results, one: bool) -> Tables:
-    from ..counting.view import explain_tables
-
-    return [table for row in rows for table in explain_tables(row, one)]
-
-
-def _eq10(rows: Sequence[Any], results: Results, one: bool) -> Tables:
-    from ..eq10.view import tables
-
-    return tables(rows, one=one)
-
-
-def _fit(rows: Sequence[Any], results: Results, one: bool) -> Tables:
-    from ..eq10.view import fit_table
-
-    return [fit_table(row) for row in rows]
-
-
-def _claims(rows: Sequence[Any], results: Results, one: bool) -> Tables:
-    from ..eq10.view import claims_table
-
-    return [claims_table(rows)]
-
-
-def _measured(rows: Sequence[Any], results: Results, one: bool) -> Tables:
-    from ..eq10.view import measured_tables
-
-    return [table for row in rows for table in measured_tables(row)]
-
-
-def _table(rows: Sequence[Any], results: Results, one: bool) -> Tables:
-    from ..paper.view import cell_table, tables
-
-    return [cell_table(rows)] if one else tables(rows)
-
-
-def _points(rows: Sequence[Any], results: Results, one: bool) -> Tables:
-    from ..points.view import points_table, summary_table
-
-    return [points_table(row) if one else summary_table(row) for row in rows]
-
-
-def _gate(rows: Sequence[Any], results: Results, one: bool) -> Tables:
-    from ..gate.view import tables, verdicts_table
-
-    return [verdicts_table(rows)] if one else tables(rows, "gate")
-
-
-def _baseline(rows: Sequence[Any], results: Results, one: bool) -> Tables:
-    from ..gate.view import baseline_table
-
-    return [baseline_table(rows)]
-
-
-def _report(rows: Sequence[Any], results: Results, one: bool) -> Tables:
-    """The parts of a report, each as a file of its own would be shown; one table lists them."""
+def _report(parts: Rows, one: bool) -> list[Table]:
+    """A list of a report's parts, and each part as a file of its own would be shown."""
     columns = (
         Column("kind", "kind"),
         Column("role", "role"),
-        Column("rows", "rows", units.integer),
+        Column("rows", "rows", units.integer, lambda part: len(part.rows)),
         Column("source", "source"),
     )
-    lines = tuple((part.kind, part.role, len(part.rows), part.source) for part in rows)
-    listed = Table(columns, lines, "Parts of the report")
-    if one:
-        return [listed]
-    parts = [
+    listed = Table.of(columns, parts, "Parts of the report")
+    files = [
         parse(document(part.kind, part.rows, part.environment), part.source)
-        for part in rows
-        if part.rows and not part.role and part.kind not in REPORTED
+        for part in parts
+        if not one and part.rows and not part.role and part.kind not in REPORTED
     ]
-    return [listed, *(table for part in parts for table in tables_of(part))]
+    return [listed, *(table for file in files for table in tables_of(file))]
 
 
-def _env(rows: Sequence[Any], results: Results, one: bool) -> Tables:
-    return [environment_table(row) for row in rows]
+VIEWS: dict[str, Callable[[Rows, bool], list[Table]]] = {
+    "flops": lambda rows, one: counting.tables(rows, one=one),
+    "explain": _each(counting.explain_tables),
+    "memory": lambda rows, one: memory.tables(rows, one=one),
+    "memory-measured": memory.measured_tables,
+    "memory-largest": lambda rows, one: memory.largest_tables(rows),
+    "throughput": lambda rows, one: [timing.many(rows)] if one else timing.tables(rows),
+    "compare": lambda rows, one: compare.tables(rows),
+    "compare-aa": _each(lambda row, one: [compare.alarms_table(row)]),
+    "profile": _each(_profile),
+    "eq10": lambda rows, one: eq10.tables(rows, one=one),
+    "eq10-fit": _each(lambda row, one: [eq10.fit_table(row)]),
+    "eq10-paper": lambda rows, one: [eq10.claims_table(rows)],
+    "eq10-measured": _each(lambda row, one: eq10.measured_tables(row)),
+    "table": lambda rows, one: [paper.cell_table(rows)] if one else paper.tables(rows),
+    "points": _each(lambda row, one: [(points.points_table if one else points.summary_table)(row)]),
+    "gate": lambda rows, one: [gate.verdicts_table(rows)] if one else gate.tables(rows, "gate"),
+    "baseline": lambda rows, one: [gate.baseline_table(rows)],
+    "report": _report,
+    "env": _each(lambda row, one: [environment_table(row)]),
+}
+"""How rows of each kind are shown; of a kind that is not here, a column shows each field."""
 
 
 def environment_table(row: Mapping[str, Any]) -> Table:
@@ -172,34 +112,6 @@ def _word(name: str, value: object) -> str | None:
     if name.endswith("_bytes") and isinstance(value, int):
         return units.size(value)
     return None if value is None else str(value)
-
-
-def _plain(rows: Sequence[Any], results: Results, one: bool) -> Tables:
-    """One column a field."""
-    return [plain_table(results.document()["rows"], short=not one, title=results.kind)]
-
-
-_SHOWN: dict[str, Callable[[Sequence[Any], Results, bool], Tables]] = {
-    "flops": _flops,
-    "memory": _memory,
-    "memory-measured": _memory_measured,
-    "memory-largest": _memory_largest,
-    "throughput": _throughput,
-    "compare": _compare,
-    "compare-aa": _alarms,
-    "profile": _profile,
-    "explain": _explain,
-    "eq10": _eq10,
-    "eq10-fit": _fit,
-    "eq10-paper": _claims,
-    "eq10-measured": _measured,
-    "table": _table,
-    "gate": _gate,
-    "points": _points,
-    "baseline": _baseline,
-    "report": _report,
-    "env": _env,
-}
 
 
 def plain_table(

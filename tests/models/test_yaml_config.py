@@ -248,7 +248,7 @@ def test_stem_projection_loads_and_computes_as_published(tmp_path: Path) -> None
 
 
 def test_stem_projection_is_drawn() -> None:
-    from datbench.report.architecture import architecture, stage_rows
+    from datbench.models.view import architecture, stage_rows
 
     spec = read_config(CONFIGS / "dat_t_ss_ld.yaml")
     notes = architecture(spec, stage_rows(spec.config, spec.resolution), spec.resolution).notes

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from ..models.config import (
+from ..render.table import Column, Table
+from ..setting import Resolution
+from .config import (
     Deformable,
     DeformableDetr,
     Mixer,
@@ -14,10 +16,8 @@ from ..models.config import (
     Stage,
     Window,
 )
-from ..models.records import CheckpointReport
-from ..models.spec import ModelSpec
-from ..render.table import Column, Table
-from ..setting import Resolution
+from .records import CheckpointReport
+from .spec import ModelSpec
 
 
 def stage_rows(config: Pyramid, size: Resolution) -> list[dict[str, str | int]]:
