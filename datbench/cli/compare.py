@@ -26,7 +26,7 @@ from ..compare.records import (
 from ..errors import CheckFailed, MeasurementError, UnknownNameError, UsageError
 from ..setting import ATTENTIONS, DTYPES, MAX_BATCH, TIME_MODES, How, Resolution, Setting
 from ..timing.records import Side
-from .options import ChannelsLast, Format, Out, OutputFormat, default_device, one_of, option
+from .options import ChannelsLast, Out, OutputFormat, default_device, one_of, option
 
 if TYPE_CHECKING:
     from ..compare.run import Step
@@ -285,7 +285,9 @@ def compare(
     datbench. Exit code 0: same or faster; 1: slower; 3: a row is missing; 4: ambiguous; 5: a
     process failed.
     """
-    from .output import choose_format
+    from ..compare import view
+    from ..records import document
+    from .output import choose_format, emit
 
     wanted = choose_format(format, out)
     given = {
@@ -319,9 +321,11 @@ def compare(
                 "two files are compared as they are; leave out what runs a model or processes."
             )
         from ..compare.files import compare_files
+        from ..machine import summary
 
+        # Files have the environments that they were measured in.
         rows = compare_files(Path(a), Path(b), floor / 100, level, across_machines)
-        _write(rows, None, wanted, out)
+        emit(view.tables(rows), document("compare", rows, summary()), wanted, out)
         return _end(rows)
     if across_machines:
         raise UsageError("--across-machines is of two files; here both sides run on this one.")
@@ -340,7 +344,20 @@ def compare(
         by_turns,
     )
     _check(plan)
-    return _run(one, other, plan, limit, aa, wanted, out)
+    row, alarms = _run(one, other, plan, limit, aa)
+    from ..machine import environment
+
+    if row is not None:
+        emit(view.tables([row], alarms), document("compare", [row], environment()), wanted, out)
+        if row.interrupted:
+            raise KeyboardInterrupt
+        return _end([row])
+    assert alarms is not None
+    if alarms.runs:
+        itself = replace(alarms, a=one, plan=plan)
+        content = document("compare-aa", [itself], environment())
+        emit([view.alarms_table(alarms)], content, wanted, out)
+    return _end_itself(one, alarms)
 
 
 def _timeout(told: float | None, a: How, b: How, by_turns: bool) -> float:
@@ -378,20 +395,9 @@ def _check(plan: RunPlan) -> None:
 
 
 def _run(
-    a: Side,
-    b: Side | None,
-    plan: RunPlan,
-    timeout: float,
-    aa: int,
-    wanted: Format,
-    out: Path | None,
-) -> None:
-    """Run the sides; what was finished is written, whatever ended it.
-
-    Raises:
-        KeyboardInterrupt: somebody ended it.
-        DatbenchError: as the verdict is.
-    """
+    a: Side, b: Side | None, plan: RunPlan, timeout: float, aa: int
+) -> tuple[ComparisonRow | None, FalseAlarms | None]:
+    """Run the sides, and say before how long it takes."""
     from ..compare.run import compare_sides, processes
     from ..compare.view import price
     from ..timing.process import check
@@ -403,14 +409,7 @@ def _run(
     said = price(plan if b else None, seconds, processes(plan, aa) if aa else 0)
     typer.echo(f"datbench: {said}", err=True)
     with status() as show:
-        row, alarms = compare_sides(a, b, plan, timeout, aa, lambda what: _step(show, what))
-    if row is None:
-        assert alarms is not None
-        return _alone(a, plan, alarms, wanted, out)
-    _write([row], alarms, wanted, out)
-    if row.interrupted:
-        raise KeyboardInterrupt
-    return _end([row])
+        return compare_sides(a, b, plan, timeout, aa, lambda what: _step(show, what))
 
 
 def _step(show: Callable[[str], None], what: str) -> Step:
@@ -423,23 +422,8 @@ def _step(show: Callable[[str], None], what: str) -> Step:
     return step
 
 
-def _alone(a: Side, plan: RunPlan, alarms: FalseAlarms, wanted: Format, out: Path | None) -> None:
-    """A against itself and nothing else.
-
-    Raises:
-        KeyboardInterrupt: somebody ended it.
-        MeasurementError: a process gave no figure.
-        CheckFailed: it differed too often.
-    """
-    from ..compare.view import alarms_table
-    from ..machine import environment
-    from ..records import document
-    from .output import emit
-
-    if alarms.runs:
-        row = replace(alarms, a=a, plan=plan)
-        content = document("compare-aa", [row], environment())
-        emit([alarms_table(alarms)], content, wanted, out)
+def _end_itself(a: Side, alarms: FalseAlarms) -> None:
+    """Leave with the exit code of A against itself."""
     if alarms.interrupted:
         raise KeyboardInterrupt
     if alarms.failed:
@@ -449,19 +433,6 @@ def _alone(a: Side, plan: RunPlan, alarms: FalseAlarms, wanted: Format, out: Pat
             f"{a.model} differed from itself in {alarms.false} of {len(alarms.decisions)} "
             "comparisons, more than 5 %."
         )
-
-
-def _write(
-    rows: Sequence[ComparisonRow], alarms: FalseAlarms | None, wanted: Format, out: Path | None
-) -> None:
-    from ..compare.view import tables
-    from ..machine import environment, summary
-    from ..records import document
-    from .output import emit
-
-    # Files have the environments that they were measured in.
-    here = environment() if any(row.interleaved for row in rows) else summary()
-    emit(tables(rows, alarms), document("compare", rows, here), wanted, out)
 
 
 def _end(rows: Sequence[ComparisonRow]) -> None:

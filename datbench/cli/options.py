@@ -62,126 +62,87 @@ _NAMES = (
     "or package.module:factory; MODEL+HEAD puts a detector or segmentor on it (`--with`)."
 )
 
-Models = Annotated[
-    list[str] | None,
-    typer.Argument(
-        metavar="MODEL",
-        help=f"Models: {_NAMES}",
-        autocompletion=complete_models,
-        show_default=False,
-    ),
-]
 
-Model = Annotated[
-    str | None,
-    typer.Argument(
-        metavar="MODEL",
-        help=f"A model: {_NAMES}",
-        autocompletion=complete_models,
-        show_default=False,
-    ),
-]
+def _model(help: str) -> Any:
+    return typer.Argument(
+        metavar="MODEL", help=help, autocompletion=complete_models, show_default=False
+    )
+
+
+def _file(help: str, flag: str, default: bool = True) -> Any:
+    """A file, about which its reader or writer says what is wrong."""
+    return option(help, flag, default=default, metavar="FILE", readable=False)
+
+
+_CONFIG = "A published YAML configuration of the DAT repositories, "
+
+Models = Annotated[list[str] | None, _model(f"Models: {_NAMES}")]
+
+Model = Annotated[str | None, _model(f"A model: {_NAMES}")]
 
 Configs = Annotated[
-    list[Path] | None,
-    typer.Option(
-        "--config",
-        metavar="FILE",
-        readable=False,  # the reader says what is wrong
-        help="A published YAML configuration of the DAT repositories, as one more model.",
-        show_default=False,
-    ),
+    list[Path] | None, _file(f"{_CONFIG}as one more model.", "--config", default=False)
 ]
 
-Config = Annotated[
-    Path | None,
-    typer.Option(
-        "--config",
-        metavar="FILE",
-        readable=False,
-        help="A published YAML configuration of the DAT repositories, in place of MODEL.",
-        show_default=False,
-    ),
-]
+Config = Annotated[Path | None, _file(f"{_CONFIG}in place of MODEL.", "--config", default=False)]
 
 Resolutions = Annotated[
     list[str] | None,
-    typer.Option(
-        "--res",
-        metavar="WxH",
-        help="Input in pixels, width x height, or one number for a square; may be repeated. "
+    option(
+        "Input in pixels, width x height, or one number for a square; may be repeated. "
         "The size that the published figures belong to, unless told.",
-        show_default=False,
+        "--res",
+        default=False,
+        metavar="WxH",
     ),
 ]
 
 With = Annotated[
     list[str] | None,  # so that a second one can be refused
-    typer.Option(
-        "--with",
-        metavar="HEAD",
-        help="Put a detector or segmentor on every model: retinanet, mask_rcnn, "
+    option(
+        "Put a detector or segmentor on every model: retinanet, mask_rcnn, "
         "cascade_mask_rcnn, semantic_fpn or upernet; the same as the name MODEL+HEAD.",
-        autocompletion=complete(*HEADS),
-        show_default=False,
+        "--with",
+        default=False,
+        names=list(HEADS),
+        metavar="HEAD",
     ),
 ]
 
 Dtype = Annotated[
-    str,
-    typer.Option(
-        help="Of the model and its input: float32, float64, bfloat16 or float16.",
-        autocompletion=complete(*DTYPES),
-    ),
+    str, option("Of the model and its input: float32, float64, bfloat16 or float16.", names=DTYPES)
 ]
 
 AttentionName = Annotated[
-    str,
-    typer.Option(
-        help="eager (the published code's tensors) or sdpa (fused).",
-        autocompletion=complete(*ATTENTIONS),
-    ),
+    str, option("eager (the published code's tensors) or sdpa (fused).", names=ATTENTIONS)
 ]
 
-Features = Annotated[
-    bool, typer.Option("--features", help="Four feature maps with a norm each, no head.")
-]
+Features = Annotated[bool, option("Four feature maps with a norm each, no head.", "--features")]
 
 Mode = Annotated[
     str,
-    typer.Option(
-        help="infer (a forward without gradients) or train (forward, backward and a step of SGD).",
-        autocompletion=complete(*TIME_MODES),
+    option(
+        "infer (a forward without gradients) or train (forward, backward and a step of SGD).",
+        names=TIME_MODES,
     ),
 ]
 
 ChannelsLast = Annotated[
-    bool, typer.Option("--channels-last", help="Weights and images in that memory format.")
+    bool, option("Weights and images in that memory format.", "--channels-last")
 ]
 
-PlotOut = Annotated[
-    Path | None,
-    typer.Option("--plot-out", metavar="FILE", readable=False, help="The same as .png or .svg."),
-]
+PlotOut = Annotated[Path | None, _file("The same as .png or .svg.", "--plot-out")]
 
 OutputFormat = Annotated[
     Format | None,
-    typer.Option(
+    option(
+        "How to write the result; a table unless told, or what the suffix of --out says.",
         "--format",
-        help="How to write the result; a table unless told, or what the suffix of --out says.",
-        show_default=False,
+        default=False,
     ),
 ]
 
-Out = Annotated[
-    Path | None,
-    typer.Option(
-        "--out",
-        metavar="FILE",
-        readable=False,  # need not be
-        help="Write to this file instead of the terminal.",
-    ),
-]
+Out = Annotated[Path | None, _file("Write to this file instead of the terminal.", "--out")]
 
 
 def specs(
