@@ -158,6 +158,26 @@ def check_device(name: str) -> torch.device:
     return device
 
 
+def check_present(name: str) -> None:
+    """Whether the device is here and has time and memory of its own to be measured.
+
+    A GPU is asked for its presence alone: `check_device` would open a context in this process,
+    which takes memory from the very device that is measured.
+
+    Raises:
+        UsageError: it is not here, or has neither.
+    """
+    import torch
+
+    if torch.cuda.is_available() and name.split(":")[0] == "cuda":
+        index = name.partition(":")[2]
+        if not index or (index.isdecimal() and int(index) < torch.cuda.device_count()):
+            return
+    device = check_device(name)
+    if device.type not in ("cuda", "cpu"):
+        raise UsageError(f"memory is measured on cuda or on cpu, not on {name}.")
+
+
 # NVML through nvidia-ml-py: starting it, and finding a GPU.
 #
 # The device is found by its UUID or its place on the bus. An index would not do: CUDA counts the

@@ -302,6 +302,12 @@ def as_written() -> Iterator[None]:
         torch.backends.mha.set_fastpath_enabled(fast_path)
 
 
+def synchronize(device: torch.device) -> None:
+    """Wait until a device has done what it was given."""
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+
+
 @contextmanager
 def threads_set(wanted: int | None) -> Iterator[None]:
     """Run operators on this number of threads; on torch's own number if None."""

@@ -321,8 +321,7 @@ def _find_largest(
 ) -> None:
     """The largest batch of each model; with a device, confirmed on it."""
     from .. import units
-    from ..machine import summary
-    from ..memory.device import check_present
+    from ..machine import check_present, summary
     from ..memory.largest import confirm_largest, largest_batch
     from ..memory.records import CONTEXT, gpu_memory
     from ..memory.view import largest_tables

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from ..errors import LibraryError, UsageError
 from ..machine import (
     Place,
-    check_device,
+    check_present,
     environment,
     forget_peak,
     nvml,
@@ -109,21 +109,6 @@ def _check(setting: Setting, recipe: Recipe) -> None:
         raise UsageError(NO_AUTOCAST)
 
 
-def check_present(name: str) -> None:
-    """Whether the device is here and has memory of its own to look at.
-
-    A GPU is asked for its presence alone: `check_device` would open a context in this process,
-    which takes memory from the very device that is measured.
-    """
-    if torch.cuda.is_available() and name.split(":")[0] == "cuda":
-        index = name.partition(":")[2]
-        if not index or (index.isdecimal() and int(index) < torch.cuda.device_count()):
-            return
-    device = check_device(name)
-    if device.type not in ("cuda", "cpu"):
-        raise UsageError(f"memory is measured on cuda or on cpu, not on {name}.")
-
-
 # The memory of a process on a GPU, as the driver counts it: NVML, through nvidia-ml-py.
 
 
@@ -131,25 +116,16 @@ T = TypeVar("T")
 
 
 @dataclass(frozen=True)
-class Process:
-    """What NVML says of a process and its GPU.
+class GpuProcess:
+    """What NVML says of a process on a GPU."""
 
-    Args:
-        amount: bytes of the process; None where `reason` says why.
-        others: other processes on the GPU; None where they cannot be listed.
-        driver: its version.
-        total, used: of the whole device (of the MIG instance), by everyone.
-    """
-
-    amount: int | None
+    amount: int | None  # in bytes; None where `reason` says why
     reason: str | None
-    others: int | None = None
-    driver: str | None = None
-    total: int | None = None
-    used: int | None = None
+    others: int | None = None  # other processes there; None where they cannot be listed
+    driver: str | None = None  # its version
 
 
-def process_memory(place: Place, pid: int, known: frozenset[int] = frozenset()) -> Process:
+def process_memory(place: Place, pid: int, known: frozenset[int] = frozenset()) -> GpuProcess:
     """The memory of process `pid` on a GPU. What NVML refuses is a reason, not an error.
 
     Args:
@@ -159,21 +135,19 @@ def process_memory(place: Place, pid: int, known: frozenset[int] = frozenset()) 
         with nvml(place) as (library, handle):
             return _read(library, handle, pid, known)
     except LibraryError as error:
-        return Process(None, str(error).rstrip("."))
+        return GpuProcess(None, str(error).rstrip("."))
 
 
-def _read(library: Any, handle: Any, pid: int, known: frozenset[int]) -> Process:
+def _read(library: Any, handle: Any, pid: int, known: frozenset[int]) -> GpuProcess:
     driver = _or_none(library, library.nvmlSystemGetDriverVersion)
-    memory = _or_none(library, lambda: library.nvmlDeviceGetMemoryInfo(handle))
-    total, used = (None, None) if memory is None else (memory.total, memory.used)
     try:
         listed = _processes(library, handle)
     except library.NVMLError as error:
         said = nvml_words(error).replace("NVML:", "NVML does not list processes:", 1)
-        return Process(None, said, None, driver, total, used)
+        return GpuProcess(None, said, None, driver)
     amount, reason = _own(listed, pid)
     others = len(set(listed) - {pid} - known)
-    return Process(amount, reason, others, driver, total, used)
+    return GpuProcess(amount, reason, others, driver)
 
 
 def _processes(library: Any, handle: Any) -> dict[int, int | None]:
@@ -371,7 +345,7 @@ def _lines(
     return tuple(HeldLine(p, amounts.get(p), reasons.get(p) or why.get(p)) for p in HELD)
 
 
-def _plausible(process: Process, reserved: int) -> Process:
+def _plausible(process: GpuProcess, reserved: int) -> GpuProcess:
     """A figure below what the allocator reserves is another process's of the same number."""
     if process.amount is None or process.amount >= reserved:
         return process

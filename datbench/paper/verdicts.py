@@ -474,7 +474,7 @@ def check_device(tables: Sequence[TableData], device: str) -> None:
     Raises:
         UsageError: the message says why.
     """
-    from ..memory.device import check_present
+    from ..machine import check_present
 
     if not any(column.batch for table in tables for column in table.columns):
         raise UsageError("--device measures printed memory; table 8 prints some.")

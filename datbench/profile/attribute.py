@@ -29,7 +29,7 @@ from torch.nn.modules.module import register_module_forward_hook, register_modul
 
 from ..counting.recorder import OperatorCall
 from ..models.declared import Declaration
-from ..run import PHASES
+from ..run import PHASES, synchronize
 from .records import ProfilePhase
 
 # Quiet for torch's profiler.
@@ -121,8 +121,7 @@ def profiled(
             start = time.perf_counter()
             with record_function(RUN):
                 run()
-                if gpu:
-                    torch.cuda.synchronize(device)
+                synchronize(device)
             seconds.append(time.perf_counter() - start)
     return runs_of(spans_of(profiler.function_events or (), gpu)), seconds
 

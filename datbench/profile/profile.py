@@ -23,7 +23,7 @@ from ..counting.recorder import ModuleTracker, OperatorCall, Recorder
 from ..errors import MeasurementError, UsageError
 from ..models.declared import observing
 from ..models.resolve import Spec, is_ours, resolve
-from ..run import Runner, available_bytes, ready, reported, threads_set, unchanged
+from ..run import Runner, available_bytes, ready, reported, synchronize, threads_set, unchanged
 from ..setting import How, Setting, TimeMode
 from ..timing.ceilings import COPIED, ceilings
 from ..timing.records import Ceilings, Timing
@@ -466,8 +466,7 @@ def trace(
             profile(activities=activities) as profiler,
         ):
             runner.run(phase_range)
-            if ProfilerActivity.CUDA in activities:
-                torch.cuda.synchronize(setting.device)
+            synchronize(torch.device(setting.device))
     text = json.dumps(_exported(profiler)).encode()
     return gzip.compress(text, mtime=0) if compressed else text
 

@@ -14,7 +14,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from ..errors import DatbenchError, MeasurementError, UsageError
-from ..memory.device import check_present
+from ..machine import check_present
 from ..process import SHORT_OF_MEMORY, Question, Reply, ask, asking, short
 from ..setting import TIME_MODES, How, Setting
 from .records import UNFINISHED, ProcessTiming, Side

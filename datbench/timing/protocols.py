@@ -9,12 +9,14 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from types import MappingProxyType
 from typing import Literal
 
 import torch
 
 from ..errors import UnknownNameError, UsageError
+from ..run import synchronize
 from ..setting import TimeMode
 from .records import ProtocolTiming
 from .sample import Clock
@@ -147,7 +149,7 @@ def run_protocol(
     """
     if protocol.batch is not None and batch != protocol.batch:
         raise UsageError(f"{misfit(protocol, batch, protocol.mode)}, not of {batch}.")
-    wait = wait or _waiting(torch.device(device))
+    wait = wait or partial(synchronize, torch.device(device))
     seconds = _mean(run, protocol, clock, wait)
     if not seconds > 0:
         raise ValueError("the clock did not move")
@@ -186,9 +188,3 @@ def _mean(
         wait()
     whole = clock() - began
     return (own if protocol.sums == "calls" else whole) / protocol.calls
-
-
-def _waiting(device: torch.device) -> Callable[[], object]:
-    if device.type == "cuda":
-        return lambda: torch.cuda.synchronize(device)
-    return lambda: None

@@ -46,7 +46,7 @@ from .process import check, timing_of
 from .records import UNFINISHED, ProcessTiming, TimeOutcome
 from .sample import Clock, Stopwatch, stopwatch, time_calls
 from .telemetry import merged, watching
-from .worker import TimingJob, add_ceilings, surroundings
+from .worker import LEAST, TimingJob, add_ceilings, first_call, surroundings
 
 # One rank of several, started by torchrun: `datbench.timing.ranks` tells it its job.
 #
@@ -56,9 +56,6 @@ from .worker import TimingJob, add_ceilings, surroundings
 
 STOP = "stop"
 """A file beside the job's: the samples that there are will do."""
-
-LEAST = 0.2
-"""Of the budget, before an interval is trusted."""
 
 RESULT = "result.json"
 
@@ -108,7 +105,7 @@ def _measured(job: RankJob, stop: Path) -> dict[str, Any]:
     _join(device, how, job.timeout)
     torch.manual_seed(0)
     call, unused = _averaging(ready(job.model, setting, how), how, device)
-    compiling = _first_call(call, device) if how.compile else None
+    compiling = first_call(call, device) if how.compile else None
     clock = Shared(lambda: stop.exists())
     budget = min(how.budget, clock.agreed(job.left))
     own: list[float] = []
@@ -206,14 +203,6 @@ def _has_unused(one: Runner) -> bool:
     unused = any(p.grad is None for p in one.model.parameters() if p.requires_grad)
     one.model.zero_grad(set_to_none=True)
     return unused
-
-
-def _first_call(call: Callable[[], object], device: torch.device) -> float:
-    begin = time.perf_counter()
-    call()
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)
-    return time.perf_counter() - begin
 
 
 def _on_cpu() -> dist.ProcessGroup:

@@ -10,7 +10,7 @@ import contextlib
 import threading
 import time
 from bisect import bisect_left, bisect_right
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import pairwise
 from statistics import fmean, median
@@ -47,22 +47,15 @@ _QUESTIONS = ("clock", "power", "temperature", "reasons")
 
 @dataclass(frozen=True)
 class Reading:
-    """What the driver said at one moment; None where it does not say.
+    """What the driver said at one moment; None where it does not say."""
 
-    Args:
-        at: seconds, of the samples' clock.
-        clock: of the streaming multiprocessors, in Hz.
-        power: watts; from Ampere on (not GA100) the mean of the last second, says NVML's reference.
-        reasons: bits, among them `THROTTLING`.
-        energy: joules since the driver was loaded.
-    """
-
-    at: float
-    clock: float | None = None
+    at: float  # seconds, of the samples' clock
+    clock: float | None = None  # of the streaming multiprocessors, in Hz
+    # Watts; from Ampere on (not GA100) the mean of the last second, says NVML's reference.
     power: float | None = None
     temperature: float | None = None
-    reasons: int | None = None
-    energy: float | None = None
+    reasons: int | None = None  # bits, among them `THROTTLING`
+    energy: float | None = None  # joules since the driver was loaded
 
 
 def spans_of(stamps: Sequence[float], timing: Timing) -> list[Span]:
@@ -92,24 +85,24 @@ def summary(
     if not readings:
         return Telemetry(reason="the driver was not read")
     during = _during(readings, spans)
-    clocks = [reading.clock for reading in during if reading.clock is not None]
-    powers = [reading.power for reading in during if reading.power is not None]
-    temperatures = [r.temperature for r in during if r.temperature is not None]
+    clocks = _told(reading.clock for reading in during)
+    powers = _told(reading.power for reading in during)
     named, hit = throttled(readings, spans)
     energy, covered, notes = _energy(readings, spans)
     seconds = sum(end - begin for begin, end in covered)
+    mean = fmean(powers) if powers else None
     counted = energy is not None and any(r.energy is not None for r in readings)
     why = missing or {}
     said = [f"{what}: {why[what]}" for what in (*_QUESTIONS, "energy") if what in why]
     return Telemetry(
         clock=median(clocks) if clocks else None,
-        clock_low=min(clocks) if clocks else None,
-        power=energy / seconds if counted and energy and seconds else _mean(powers),
+        clock_low=min(clocks, default=None),
+        power=energy / seconds if counted and energy and seconds else mean,
         energy=energy,
         calls=None if energy is None else calls * len(covered),
         throttled=named,
         throttled_samples=hit,
-        temperature=max(temperatures) if temperatures else None,
+        temperature=max(_told(reading.temperature for reading in during), default=None),
         note="; ".join([*said, *notes]) or None,
     )
 
@@ -120,21 +113,19 @@ def merged(told: Sequence[Telemetry]) -> Telemetry:
         if one.reason is not None:
             alike = all(other.reason == one.reason for other in told)
             return Telemetry(reason=one.reason if alike else f"rank {rank}: {one.reason}")
-    clocks = [one.clock for one in told if one.clock is not None]
-    lows = [one.clock_low for one in told if one.clock_low is not None]
-    temperatures = [one.temperature for one in told if one.temperature is not None]
-    powers = [one.power for one in told if one.power is not None]
+    clocks = _told(one.clock for one in told)
+    powers = _told(one.power for one in told)
     a_call = [one.energy / one.calls for one in told if one.energy is not None and one.calls]
     calls = told[0].calls if len(a_call) == len(told) else None
     return Telemetry(
         clock=median(clocks) if clocks else None,
-        clock_low=min(lows) if lows else None,
+        clock_low=min(_told(one.clock_low for one in told), default=None),
         power=sum(powers) if len(powers) == len(told) else None,
         energy=None if calls is None else sum(a_call) * calls,
         calls=calls,
         throttled=tuple(n for n in THROTTLING.values() if any(n in one.throttled for one in told)),
         throttled_samples=tuple(sorted({i for one in told for i in one.throttled_samples})),
-        temperature=max(temperatures) if temperatures else None,
+        temperature=max(_told(one.temperature for one in told), default=None),
         note="; ".join(f"rank {r}: {one.note}" for r, one in enumerate(told) if one.note) or None,
     )
 
@@ -148,8 +139,8 @@ def by_turns(told: Telemetry) -> Telemetry:
     )
 
 
-def _mean(values: Sequence[float]) -> float | None:
-    return fmean(values) if values else None
+def _told(values: Iterable[float | None]) -> list[float]:
+    return [value for value in values if value is not None]
 
 
 def _during(readings: Sequence[Reading], spans: Sequence[Span]) -> list[Reading]:
@@ -257,8 +248,7 @@ NOT_A_GPU = "only NVIDIA's driver is asked; a CPU has no telemetry"
 class Watch:
     """Collects while samples are taken; made by `watching`.
 
-    Each sample's end is told by `stamp` (`time_calls(..., between=watch.stamp)`), or both ends by
-    `sample`.
+    Each sample's end is told by `stamp` (`time_calls(..., between=watch.stamp)`).
     """
 
     def __init__(self, clock: Clock = time.perf_counter) -> None:
@@ -267,16 +257,11 @@ class Watch:
         self.reason: str | None = None
         self._clock = clock
         self._stamps: list[float] = []
-        self._spans: list[Span] = []
         self._asks = False
 
     def stamp(self) -> None:
         """A sample has just ended."""
         self._stamps.append(self._clock())
-
-    def sample(self, begin: float, end: float) -> None:
-        """A sample was taken; both times are `time.perf_counter`'s."""
-        self._spans.append((begin, end))
 
     def telemetry(self, timing: Timing) -> Telemetry:
         """What was seen during a timing's samples, its warm-up left out.
@@ -285,11 +270,9 @@ class Watch:
         """
         if self.reason is not None:
             return Telemetry(reason=self.reason)
-        taken = len(timing.samples)
-        spans = self._spans or spans_of(self._stamps, timing)
-        if len(spans) < taken:
+        spans = spans_of(self._stamps, timing)
+        if not spans:
             return Telemetry(reason="the driver was watched for some of the samples only")
-        spans = spans[-taken:]
         self._wait_for_counter(spans[-1][1])
         return summary(list(self.readings), spans, timing.calls, self.missing)
 

@@ -17,7 +17,7 @@ import torch
 from ..errors import one_line
 from ..machine import environment
 from ..process import PACKAGES, write_answer
-from ..run import failure, ready
+from ..run import failure, ready, synchronize
 from ..setting import How, Setting
 from .ceilings import ceilings
 from .records import UNFINISHED, ProcessTiming, ProtocolTiming, Timing
@@ -111,11 +111,7 @@ def _measure(job: TimingJob, found: dict[str, Any]) -> None:
 def _time(job: TimingJob, found: dict[str, Any]) -> None:
     torch.manual_seed(0)
     call = ready(job.model, job.setting, job.how)
-    if job.how.compile:
-        begin = perf_counter()
-        call()
-        _wait(job.device)
-        found["compiling"] = perf_counter() - begin
+    found["compiling"] = first_call(call, job.device) if job.how.compile else None
     with watching(job.device) as watch, _bound_to(job.processors):
         timing, turns = _sample(job, call, watch.stamp)
         telemetry = watch.telemetry(timing)
@@ -137,6 +133,14 @@ def _time(job: TimingJob, found: dict[str, Any]) -> None:
         found["protocols"] = (*found.get("protocols", ()), followed)
 
 
+def first_call(call: Callable[[], object], device: torch.device) -> float:
+    """Seconds of a call that compiles."""
+    begin = perf_counter()
+    call()
+    synchronize(device)
+    return perf_counter() - begin
+
+
 def _sample(
     job: TimingJob, call: Callable[[], object], stamp: Callable[[], None]
 ) -> tuple[Timing, Turns | None]:
@@ -145,7 +149,7 @@ def _sample(
 
     def warm() -> None:
         call()
-        _wait(device)
+        synchronize(device)
 
     turns = None if job.turns is None else Turns(job.turns, warm, lambda: job.left)
     if turns is None:
@@ -259,11 +263,6 @@ def flusher(device: torch.device) -> Callable[[], None]:
 
     def flush() -> None:
         buffer.zero_()
-        _wait(device)
+        synchronize(device)
 
     return flush
-
-
-def _wait(device: torch.device) -> None:
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)

@@ -26,7 +26,6 @@ FUNCTIONS = (
     "nvmlSystemGetDriverVersion",
     "nvmlDeviceGetHandleByUUID",
     "nvmlDeviceGetHandleByPciBusId",
-    "nvmlDeviceGetMemoryInfo",
     "nvmlDeviceGetComputeRunningProcesses",
     "nvmlDeviceGetGraphicsRunningProcesses",
 )
@@ -71,8 +70,6 @@ class Gpu:
     uuid: str = "GPU-12345678-aaaa-bbbb-cccc-1234567890ab"
     bus: str = "00000000:17:00.0"
     driver: str = "570.86.15"
-    total: int = 80 << 30
-    used: int = 3 << 30
     compute: dict[int, int | None] = field(default_factory=dict)
     graphics: dict[int, int | None] = field(default_factory=dict)
     refused: dict[str, int] = field(default_factory=dict)
@@ -126,10 +123,6 @@ def _functions(gpu: Gpu) -> dict[str, Any]:
     def nvmlDeviceGetHandleByPciBusId(pciBusId: str) -> object:  # noqa: N802
         called("nvmlDeviceGetHandleByPciBusId")
         return handle if pciBusId == gpu.bus else refuse(6)
-
-    def nvmlDeviceGetMemoryInfo(handle: object, version: Any = None) -> Any:  # noqa: N802
-        called("nvmlDeviceGetMemoryInfo", handle)
-        return types.SimpleNamespace(total=gpu.total, used=gpu.used, free=gpu.total - gpu.used)
 
     def listed(processes: dict[int, int | None]) -> list[Any]:
         return [types.SimpleNamespace(pid=p, usedGpuMemory=m) for p, m in processes.items()]

@@ -198,15 +198,13 @@ def test_throttling_is_mapped_to_samples(driver: Driver) -> None:
     driver.reasons = lambda: 0x01 | (0x08 if time.perf_counter() < switched else 0)
     switched = float("inf")
     with watching(CPU, 0.001, place=HERE) as watch:
-        begin = time.perf_counter()
         time.sleep(0.02)
-        watch.sample(begin, time.perf_counter())
+        watch.stamp()
         switched = time.perf_counter()
         while watch.readings[-1].reasons != 0x01:
             time.sleep(0.001)
-        begin = time.perf_counter()
         time.sleep(0.02)
-        watch.sample(begin, time.perf_counter())
+        watch.stamp()
         found = watch.telemetry(timing_of(0.02, 0.02))
     assert found.throttled == ("HwSlowdown",)
     assert found.throttled_samples == (0,)
@@ -230,7 +228,8 @@ def test_what_the_driver_refuses_is_none_with_a_reason(driver: Driver) -> None:
     }
     del driver.refused["nvmlDeviceGetHandleByUUID"]
     with watching(CPU, 0.001, place=HERE) as watch:
-        watch.sample(time.perf_counter() - 0.01, time.perf_counter())
+        time.sleep(0.01)
+        watch.stamp()
         found = watch.telemetry(timing_of(0.01))
     said = "; ".join(
         f"{what}: NVML: Not Supported"
