@@ -27,6 +27,7 @@ def test_public_names_are_pinned() -> None:
         "load_checkpoint",
         "parameters",
         "register_rule",
+        "register_timm",
     }
     for name in datbench.__all__:
         assert getattr(datbench, name) is not None
