@@ -126,7 +126,7 @@ def test_other_versions_on_one_machine_are_noted(run: Run, write: Any) -> None:
         (lambda text: text.replace('"datbench"', '"other"', 1), "is no datbench result"),
         (lambda text: text.replace('"version": 2', '"version": 99'), "Upgrade datbench"),
         (lambda text: dumps(document("flops", [], {})), "holds 'flops'"),
-        (lambda text: text.replace('"median"', '"middle"'), "row 1: processes[1].timing.median"),
+        (lambda text: text.replace('"median"', '"middle"'), "row 1: processes[1].timing.middle"),
         (lambda text: text.replace('"median": 1', '"median": -1'), "must be seconds of a call"),
         (lambda text: text.replace('"median": 1.0', '"median": 1e-300'), "not 1e-300"),
         (lambda text: text.replace('"median": 1.0', '"median": 3.0'), "not lie among the samples"),
