@@ -1,4 +1,4 @@
-"""Write the pages of docs/reference that follow from the program: `python docs/generate.py`.
+"""Write the pages that follow from the program: `python docs/generate.py`.
 
 A test compares them with the files, so that they cannot drift.
 """
@@ -8,13 +8,17 @@ from __future__ import annotations
 import inspect
 import re
 from collections.abc import Callable
+from dataclasses import fields, is_dataclass
 from enum import Enum
 from pathlib import Path
-from typing import Any, get_args, get_type_hints
+from types import UnionType
+from typing import Annotated, Any, Literal, Union, get_args, get_origin, get_type_hints
 
 from typer.models import ArgumentInfo
 
-REFERENCE = Path(__file__).parent / "reference"
+from datbench.setting import Setting
+
+DOCS = Path(__file__).parent
 
 _MADE = "<!-- Made by docs/generate.py; a test compares it with the program. -->\n\n"
 
@@ -152,7 +156,141 @@ def tables() -> str:
     return intro + re.sub(r"^### ", "## ", text, flags=re.MULTILINE)
 
 
-PAGES: dict[str, Callable[[], str]] = {"cli.md": cli, "rules.md": rules, "tables.md": tables}
+RESULTS = """
+`--format json` writes one document:
+
+```json
+{{
+  "format": "datbench",
+  "version": {version},
+  "kind": "flops",
+  "environment": {{"datbench": "0.1.0", "python": "3.11.7", "torch": "2.15.0"}},
+  "rows": [{{"model": "dat_s", "...": "..."}}]
+}}
+```
+
+`version` grows when a reader of the older one would be misled. A file of an older version is read,
+and written again as version {version}; a newer one is refused. Reading is strict: every field below
+is checked by its type, a field that is not below is refused, and so are a key that stands twice in
+one object, numbers that are not finite or have more than 30 digits. `datbench results validate
+FILE` lists what is wrong, with the row and the path of the field.
+
+A row of a file that was merged from several environments (`results merge --mixed`) has
+`measured_in` besides its own fields: the environment of that row. In CSV and Parquet
+(`results convert`) nested fields stand under dotted names such as `setting.width`, and lists are
+JSON text.
+"""
+
+
+def results() -> str:
+    """Every kind of result file, field by field, from the record classes."""
+    from datbench.records import RECORDS, VERSION, record_class
+
+    kinds = {kind: [record_class(name) for name in names] for kind, names in RECORDS.items()}
+    parts = ["# The JSON format", RESULTS.format(version=VERSION).strip()]
+    rows = [
+        f"| [`{kind}`](#{_anchor(kind)}) | {_about(classes)} |" for kind, classes in kinds.items()
+    ]
+    parts += ["## Kinds", "| kind | a row |\n|---|---|\n" + "\n".join(rows)]
+    used: list[type] = []
+    for kind, classes in kinds.items():
+        parts.append(f"## {kind}")
+        if len(classes) > 1:
+            parts.append("A row is one of these.")
+        for cls in classes:
+            parts += _record(cls, used, len(classes) > 1)
+    parts.append("## Objects in rows")
+    for cls in used:  # grows meanwhile
+        parts += _record(cls, used, True)
+    return "\n\n".join(parts) + "\n"
+
+
+def _about(classes: list[Any]) -> str:
+    return _cell(" Or: ".join(_sentence(cls) for cls in classes))
+
+
+def _sentence(cls: Any) -> str:
+    if not is_dataclass(cls):
+        return "What identifies the machine and its software: any fields."
+    return (inspect.getdoc(cls) or "").split("\n\n")[0].replace("\n", " ").replace("``", "`")
+
+
+def _record(cls: Any, used: list[type], titled: bool) -> list[str]:
+    """A class's title, what it is, and its fields with the comments that stand beside them."""
+    parts = [f"### {_words(cls)}"] if titled else []
+    parts.append(_sentence(cls))
+    if not is_dataclass(cls):
+        return parts
+    hints, comments = get_type_hints(cls, include_extras=True), _comments(cls)
+    rows = []
+    for field in fields(cls):
+        if cls is Setting and field.name == "resolution":
+            rows.append("| `width`, `height` | whole number | of the input, in pixels |")
+        else:
+            kind = _type(hints[field.name], used)
+            rows.append(f"| `{field.name}` | {kind} | {_cell(comments.get(field.name))} |")
+    return [*parts, "| field | value | |\n|---|---|---|\n" + "\n".join(rows)]
+
+
+def _comments(cls: Any) -> dict[str, str]:
+    """The comment of each field, beside it or above it."""
+    found, above = {}, []
+    for line in inspect.getsource(cls).splitlines():
+        field = re.match(r"    (\w+): [^#]*(?:# (.*))?$", line)
+        if comment := re.match(r"    # (.*)", line):
+            above.append(comment[1])
+        elif field:
+            text = " ".join([*above, *filter(None, [field[2]])])
+            found[field[1]] = re.sub(r"\bNone\b", "null", text).replace("``", "`")
+            above = []
+        else:
+            above = []
+    return found
+
+
+def _type(hint: Any, used: list[type]) -> str:
+    """A type in words; of an object, with a link to it."""
+    origin, inner = get_origin(hint), get_args(hint)
+    if origin is Annotated:
+        least = inner[1].least
+        most = "" if inner[1].most is None else f" to {inner[1].most:g}"
+        return f"{_type(inner[0], used)} from {least:g}{most}"
+    if origin in (Union, UnionType):
+        return " or ".join(_type(each, used) for each in inner)
+    if origin is Literal:
+        return ", ".join(f"`{each}`" if each else "empty" for each in inner)
+    if origin is tuple:
+        if inner[-1] is Ellipsis:
+            return f"list of: {_type(inner[0], used)}"
+        return "list: " + ", ".join(_type(each, used) for each in inner)
+    if origin is not None:  # a mapping
+        return f"object of: {_type(inner[1], used)}"
+    if is_dataclass(hint):
+        if hint not in used:
+            used.append(hint)
+        return f"[{_words(hint)}](#{_anchor(_words(hint))})"
+    words = {int: "whole number", float: "number", str: "text", bool: "true or false"}
+    return words.get(hint, "null" if hint is type(None) else "anything")
+
+
+def _words(cls: Any) -> str:
+    """``group row (counting)``; the room tells two classes of one name apart."""
+    name = re.sub(r"(?<=[a-z0-9])(?=[A-Z])", " ", cls.__name__).lower()
+    room = cls.__module__.split(".")[1]
+    return name if room in ("records", "setting") else f"{name} ({room})"
+
+
+def _anchor(title: str) -> str:
+    return re.sub(r"[^\w-]", "", title.lower().replace(" ", "-"))
+
+
+PAGES: dict[str, Callable[[], str]] = {
+    "results.md": results,
+    "reference/cli.md": cli,
+    "reference/rules.md": rules,
+    "reference/tables.md": tables,
+}
+"""By their path in this folder."""
 
 
 def page(name: str) -> str:
@@ -162,6 +300,6 @@ def page(name: str) -> str:
 
 
 if __name__ == "__main__":
-    REFERENCE.mkdir(exist_ok=True)
+    (DOCS / "reference").mkdir(exist_ok=True)
     for name in PAGES:
-        (REFERENCE / name).write_text(page(name), encoding="utf-8")
+        (DOCS / name).write_text(page(name), encoding="utf-8")

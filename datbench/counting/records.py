@@ -53,26 +53,26 @@ class CountRow:
 
     model: str
     setting: Setting
-    convention: str
+    convention: str  # ``fvcore`` or ``mmdet`` (MAC), ``torch`` or ``strict`` (FLOP)
     unit: str  # ``MAC`` or ``FLOP``, the unit of every `amount` here
     amount: Count  # the convention's total, for the whole batch
     macs: Count  # the total in MACs; for a convention in FLOPs, the multiply-adds alone
     flops: Count | None  # the total of a convention in FLOPs; None where the convention counts MACs
-    forward: Count  # forward, backward: the total by phase; backward is None if it was not counted
-    backward: int | None
-    params: Count
-    frozen: Count
-    buffers: Count
-    bytes_read: Count
+    forward: Count  # the total of the forward
+    backward: Count | None  # of the backward; None if it was not counted
+    params: Count  # trainable parameters
+    frozen: Count  # parameters without gradient
+    buffers: Count  # elements of buffers
+    bytes_read: Count  # by all operators
     bytes_written: Count
     stages: tuple[GroupRow, ...]
     operators: tuple[GroupRow, ...]
     modules: tuple[GroupRow, ...]
-    counted: dict[str, Count]
+    counted: dict[str, Count]  # calls by operator, of those with a cost
     ignored: dict[str, Count]  # operators with a cost to which this convention gives no weight
     free: dict[str, Count]  # operators that compute nothing
     unknown: dict[str, Count]  # operators without a rule; their cost is missing from the total
-    stage_params: dict[str, Count]
+    stage_params: dict[str, Count]  # trainable parameters by stage
 
 
 @dataclass(frozen=True)
