@@ -365,7 +365,11 @@ def _bars(bars: Mapping[str, Bars]) -> tuple[Spec, Table]:
         "mark": {"type": "bar", "height": 22, "yOffset": 8, "stroke": None},
         "encoding": {
             "x": along,
-            "color": words("part", scale={"domain": parts, **palette}, legend=bottom(3, 2)),
+            "color": words(
+                "part",
+                scale={"domain": parts, **palette},
+                legend=bottom(3, 1 if max(map(len, parts)) > 18 else 2),
+            ),
             "order": field("order"),
             "opacity": field("left_out", None, "ordinal", scale=pale, legend=None),
             "tooltip": [
