@@ -156,7 +156,7 @@ def _device(job: RankJob) -> str:
 
 
 def _threads(how: How, device: torch.device) -> int:
-    """The threads asked for; else a rank's share of the cores, for which torchrun would choose 1."""
+    """The threads asked for; else a rank's share of the cores: torchrun would choose 1."""
     if how.threads is not None:
         return how.threads
     return max(usable_cores() // int(os.environ["LOCAL_WORLD_SIZE"]), 1)
