@@ -7,8 +7,9 @@ torch is loaded on the first call.
 from __future__ import annotations
 
 import copy
-from collections.abc import Collection, Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from collections import Counter
+from collections.abc import Collection, Iterable, Mapping
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -23,26 +24,22 @@ if TYPE_CHECKING:
     from .counting.conventions import Convention
     from .counting.count import Count
 
-# What one run of a model counts and what it holds, by module, operator and category.
-#
-# For users these are names of `datbench.testing`. torch is loaded on the first call.
+__all__ = ["SHOWN", "WHOLE", "Flops", "Memory", "assert_macs", "flops", "memory"]
 
 WHOLE = "(model)"
 """The whole model among expected modules; an empty name means the same."""
 
+SHOWN = 8
+"""Lines of each kind in a failure's message."""
+
 
 @dataclass(frozen=True)
 class Flops:
-    """A count under one convention. `int(...)` of it is its total.
+    """A count under one convention. `int(...)` of it is its total."""
 
-    Args:
-        count: every operator call, unweighted.
-        shared: paths of modules that stand in the model before, and the first path of each, which
-            all that they run has.
-    """
-
-    count: Count
+    count: Count  # every operator call, unweighted
     convention: Convention
+    # Further paths of modules that the model has under several; all that they run has the first.
     shared: Mapping[str, str] = field(default_factory=dict)
 
     @property
@@ -71,14 +68,12 @@ class Flops:
             for call in self.count.calls
             if _inside(call.module, module)
         ]
-        if not found:
-            raise KeyError(self._absent(module))
-        return sum(found)
-
-    def _absent(self, module: str) -> str:
+        if found:
+            return sum(found)
         if module in self.shared:
-            return f"{module}: this is {self.shared[module]}, and what it runs stands there"
-        return f"{module}: nothing ran in a module of this name"
+            first = self.shared[module]
+            raise KeyError(f"{module}: this is {first}, and what it runs stands there")
+        raise KeyError(f"{module}: nothing ran in a module of this name")
 
     def by_module(self, depth: int | None = None) -> dict[str, int]:
         """Amounts by module path, cut to `depth` names; they add up to the total."""
@@ -95,11 +90,9 @@ class Flops:
             modules: paths, or one path.
         """
         wanted = (modules,) if isinstance(modules, str) else tuple(modules)
-        calls: dict[str, int] = {}
-        for call in self.count.calls:
-            if call.status == "unknown" and any(_inside(call.module, each) for each in wanted):
-                calls[call.operator] = calls.get(call.operator, 0) + 1
-        return calls
+        calls = [call for call in self.count.calls if call.status == "unknown"]
+        inside = (c.operator for c in calls if any(_inside(c.module, each) for each in wanted))
+        return dict(Counter(inside))
 
 
 def _inside(path: str, module: str) -> bool:
@@ -126,54 +119,31 @@ def flops(
     from .counting.count import count
 
     rules = find(convention)
-    with _named_arguments(model, kwargs or {}):
+    named: AbstractContextManager[Any] = nullcontext()
+    if kwargs:  # the model takes them whenever it is called
+        named = model.register_forward_pre_hook(
+            lambda module, args, given: (args, {**given, **kwargs}), with_kwargs=True
+        )
+    with named:
         found = count(model, *inputs, backward=backward)
-    return Flops(found, rules, _shared(model))
-
-
-@contextmanager
-def _named_arguments(model: nn.Module, kwargs: Mapping[str, Any]) -> Iterator[None]:
-    """The model takes these arguments whenever it is called."""
-    if not kwargs:
-        yield
-        return
-    handle = model.register_forward_pre_hook(
-        lambda module, args, given: (args, {**given, **kwargs}), with_kwargs=True
-    )
-    try:
-        yield
-    finally:
-        handle.remove()
-
-
-def _shared(model: nn.Module) -> dict[str, str]:
-    """Paths of a module after its first, each with the first."""
     first: dict[int, str] = {}
-    found = {}
+    shared = {}
     for path, module in model.named_modules(remove_duplicate=False):
-        name = first.setdefault(id(module), path)
-        if name != path:
-            found[path] = name
-    return found
+        if first.setdefault(id(module), path) != path:
+            shared[path] = first[id(module)]
+    return Flops(found, rules, shared)
 
 
 @dataclass(frozen=True)
 class Memory:
-    """What a run holds at once, simulated. All amounts are bytes.
+    """What a run holds at once, simulated. All amounts are bytes."""
 
-    Args:
-        peak: the most that is alive at one time.
-        phase, module, operator: where that is.
-        kept: for the backward; None in inference.
-        lines: of the ledger, one for each category.
-    """
-
-    peak: int
-    phase: str
+    peak: int  # the most that is alive at one time
+    phase: str  # where that is
     module: str
     operator: str
-    kept: int | None
-    lines: tuple[LedgerLine, ...]
+    kept: int | None  # for the backward; None in inference
+    lines: tuple[LedgerLine, ...]  # of the ledger, one for each category
 
     def __getitem__(self, category: Category) -> int | None:
         """The whole of one category, such as ``parameters``; None where this run has none of it.
@@ -227,12 +197,6 @@ def _on_meta(model: nn.Module) -> nn.Module:
     for tensor in (*model.buffers(), *(value for value in plain if isinstance(value, Tensor))):
         known[id(tensor)] = torch.empty_like(tensor, device="meta")
     return copy.deepcopy(model, known)
-
-
-__all__ = ["SHOWN", "WHOLE", "Flops", "Memory", "assert_macs", "flops", "memory"]
-
-SHOWN = 8
-"""Lines of each kind in a failure's message."""
 
 
 def assert_macs(

@@ -1,7 +1,8 @@
-"""Draw the pictures of README and docs: the terminal as rich records it, plots by Vega."""
+"""Draw the pictures of README and docs: the terminal as rich records it, plots by matplotlib."""
 
 from pathlib import Path
 
+from datbench.render.plot import to_bytes
 from rich.console import Console
 
 from datbench.counting.conventions import CONVENTIONS
@@ -17,7 +18,6 @@ from datbench.paper.view import comparison_table
 from datbench.paper.workshop import Workshop
 from datbench.render.table import Table
 from datbench.render.text import print_tables
-from datbench.render.vega import to_bytes
 from datbench.setting import Resolution, Setting
 
 IMAGES = Path(__file__).parent / "images"

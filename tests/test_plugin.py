@@ -265,7 +265,7 @@ def test_nothing_is_loaded_for_suites_that_do_not_use_it(pytester: pytest.Pytest
 
 def test_the_page_is_true(pytester: pytest.Pytester) -> None:
     """The example of docs/pytest.md passes, and fails in its words."""
-    page = (Path(__file__).parents[2] / "docs" / "pytest.md").read_text(encoding="utf-8")
+    page = (Path(__file__).parents[1] / "docs" / "pytest.md").read_text(encoding="utf-8")
     blocks = re.findall(r"^```\w+[^\n]*\n(.*?)^```", page, re.MULTILINE | re.DOTALL)
     source = next(block for block in blocks if "def test_macs(" in block)
     pytester.makepyfile(test_cost=source)

@@ -30,17 +30,14 @@ Unit = Literal["MAC", "FLOP"]
 
 @dataclass(frozen=True)
 class Convention:
-    """Weights by kind.
-
-    Args:
-        by_module: where not empty, only operators that run directly inside a module of these
-            exact classes count, with weights of their own (hook-based counters).
-    """
+    """Weights by kind."""
 
     name: str
     unit: Unit
     summary: str
     weights: Mapping[Kind, int]
+    # Where not empty, only operators that run directly inside a module of these exact classes
+    # count, with weights of their own (hook-based counters).
     by_module: Mapping[str, Mapping[Kind, int]] = field(default_factory=dict)
 
     def weigh(self, cost: Mapping[Kind, int], module_type: str) -> int:

@@ -70,18 +70,11 @@ def stage_of(model: nn.Module, path: str) -> str:
 
 @dataclass(frozen=True)
 class Group:
-    """A sum over operator calls that share a key.
+    """A sum over operator calls that share a key."""
 
-    Args:
-        key: the operator, stage or module.
-        calls: how many calls.
-        amount: in the convention's unit.
-        bytes_read, bytes_written: summed over the calls.
-    """
-
-    key: str
+    key: str  # the operator, stage or module
     calls: int
-    amount: int
+    amount: int  # in the convention's unit
     bytes_read: int
     bytes_written: int
 
@@ -94,15 +87,10 @@ class Group:
 
 @dataclass(frozen=True)
 class Count:
-    """Every operator call of one run of a model, unweighted.
+    """Every operator call of one run of a model, unweighted."""
 
-    Args:
-        calls: in the order in which they ran.
-        stages: stage of a module path.
-    """
-
-    calls: tuple[OperatorCall, ...]
-    stages: Mapping[str, str]
+    calls: tuple[OperatorCall, ...]  # in the order in which they ran
+    stages: Mapping[str, str]  # stage of a module path
 
     def total(self, convention: Convention, phase: str | None = None) -> int:
         """The whole cost in the convention's unit, of one phase or both."""

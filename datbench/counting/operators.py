@@ -20,36 +20,6 @@ from ..setting import Kind
 from .rules import RULES, Cost, Rule, first
 from .shapes import is_plain_inplace, predict
 
-# The base of datbench's dispatch modes.
-
-
-if TYPE_CHECKING:
-
-    class _Mode:
-        """TorchDispatchMode as a type checker may see it: torch leaves it untyped."""
-
-        def __enter__(self) -> Any: ...
-        def __exit__(self, *exc_info: object) -> None: ...
-
-else:
-    _Mode = TorchDispatchMode
-
-
-class EagerMode(_Mode):
-    """A dispatch mode that is never compiled, and says so.
-
-    Torch otherwise wraps a mode's handler in `torch._dynamo.disable`, whose first call imports the
-    whole compiler: about as long as `import torch` itself. Compiled modules run eagerly under
-    these modes in any case (`datbench.counting.count`).
-    """
-
-    supports_higher_order_operators = True
-
-    @classmethod
-    def _should_skip_dynamo(cls) -> bool:
-        return False
-
-
 Status = Literal["counted", "free", "unknown", "composite"]
 
 _FREE = frozenset(
@@ -96,31 +66,25 @@ READS_WHAT_IT_WRITES = frozenset(
 
 
 @dataclass(frozen=True)
-class Plan:
-    """What to do with one operator.
-
-    Args:
-        is_view: its result shares its input's memory, or has none to fill: no byte moves.
-        overload: its full name, such as ``aten::add.Tensor``.
-        is_inplace: it writes into its first argument and changes no shape.
-    """
+class OperatorPlan:
+    """What to do with one operator."""
 
     name: str
     status: Status
     rule: Rule | None = None
-    is_view: bool = False
-    overload: str = ""
-    is_inplace: bool = False
+    is_view: bool = False  # its result shares its input's memory, or is empty: no byte moves
+    overload: str = ""  # its full name, such as ``aten::add.Tensor``
+    is_inplace: bool = False  # it writes into its first argument and changes no shape
 
 
 def _pointwise(args: Sequence[Any], kwargs: Mapping[str, Any], out: Any) -> Cost:
     return {Kind.ELEMENTWISE: first(out).numel()}
 
 
-_plans: dict[Any, Plan] = {}
+_plans: dict[Any, OperatorPlan] = {}
 
 
-def plan_of(operator: Any) -> Plan:
+def plan_of(operator: Any) -> OperatorPlan:
     """The plan for a dispatched operator.
 
     A rule may be registered at any time, so an operator that has none is looked up again.
@@ -131,13 +95,13 @@ def plan_of(operator: Any) -> Plan:
     return plan
 
 
-def _make_plan(operator: Any) -> Plan:
+def _make_plan(operator: Any) -> OperatorPlan:
     if not isinstance(operator, OpOverload):
         name = f"higher_order::{operator}"
-        return Plan(name, "counted" if name in RULES else "unknown", RULES.get(name))
+        return OperatorPlan(name, "counted" if name in RULES else "unknown", RULES.get(name))
     name = operator._schema.name
     status, rule = _classify(operator, name)
-    return Plan(
+    return OperatorPlan(
         name,
         status,
         rule,
@@ -166,7 +130,7 @@ def _classify(operator: OpOverload, name: str) -> tuple[Status, Rule | None]:
 _DROPOUTS = ("aten::dropout", "aten::feature_dropout", "aten::alpha_dropout")
 
 
-def returns_its_input(plan: Plan, args: Sequence[Any], kwargs: Mapping[str, Any]) -> bool:
+def returns_its_input(plan: OperatorPlan, args: Sequence[Any], kwargs: Mapping[str, Any]) -> bool:
     """Whether this call does nothing at all: a dropout in evaluation, or at a rate of 0."""
     if plan.name not in _DROPOUTS:
         return False
@@ -175,7 +139,9 @@ def returns_its_input(plan: Plan, args: Sequence[Any], kwargs: Mapping[str, Any]
     return not train or rate == 0
 
 
-def execute(operator: Any, plan: Plan, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Any:
+def execute(
+    operator: Any, plan: OperatorPlan, args: Sequence[Any], kwargs: Mapping[str, Any]
+) -> Any:
     """The operator's result: from shapes alone on meta where that is enough, else by running it."""
     if plan.is_inplace:
         if isinstance(args[0], Tensor) and args[0].is_meta:
@@ -187,10 +153,37 @@ def execute(operator: Any, plan: Plan, args: Sequence[Any], kwargs: Mapping[str,
     return operator(*args, **kwargs)
 
 
-class ShapesOnly(EagerMode):
-    """Run operators on meta tensors from shapes alone, for building models: initialising a
-    tensor without storage does nothing.
+# The base of datbench's dispatch modes.
+
+
+if TYPE_CHECKING:
+
+    class _Mode:
+        """TorchDispatchMode as a type checker may see it: torch leaves it untyped."""
+
+        def __enter__(self) -> Any: ...
+        def __exit__(self, *exc_info: object) -> None: ...
+
+else:
+    _Mode = TorchDispatchMode
+
+
+class EagerMode(_Mode):
+    """A dispatch mode that knows each operator's plan, is never compiled, and says so.
+
+    Torch otherwise wraps a mode's handler in `torch._dynamo.disable`, whose first call imports the
+    whole compiler: about as long as `import torch` itself. Compiled modules run eagerly under
+    these modes in any case (`datbench.counting.count`).
     """
+
+    supports_higher_order_operators = True
+
+    @classmethod
+    def _should_skip_dynamo(cls) -> bool:
+        return False
+
+    decomposing = True
+    """Whether the parts of a composite operator are dispatched instead of it."""
 
     def __torch_dispatch__(
         self,
@@ -199,7 +192,28 @@ class ShapesOnly(EagerMode):
         args: Sequence[Any] = (),
         kwargs: Mapping[str, Any] | None = None,
     ) -> Any:
-        return execute(func, plan_of(func), args, kwargs or {})
+        kwargs = kwargs or {}
+        plan = plan_of(func)
+        if plan.status == "composite" and self.decomposing:
+            with self:
+                out = func.decompose(*args, **kwargs)
+            if out is not NotImplemented:
+                return out
+        return self.dispatched(func, plan, args, kwargs)
+
+    def dispatched(
+        self, func: Any, plan: OperatorPlan, args: Sequence[Any], kwargs: Mapping[str, Any]
+    ) -> Any:
+        """The operator's result."""
+        return execute(func, plan, args, kwargs)
+
+
+class ShapesOnly(EagerMode):
+    """Run operators on meta tensors from shapes alone, for building models: initialising a
+    tensor without storage does nothing.
+    """
+
+    decomposing = False
 
 
 def _full_name(operator: OpOverload) -> str:

@@ -12,7 +12,7 @@ import bisect
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Generic, Literal, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -20,7 +20,13 @@ from torch.nn.modules.module import register_module_forward_hook, register_modul
 
 from ..models.declared import Declaration
 from ..setting import Kind
-from .operators import READS_WHAT_IT_WRITES, EagerMode, Plan, execute, plan_of, returns_its_input
+from .operators import (
+    READS_WHAT_IT_WRITES,
+    EagerMode,
+    OperatorPlan,
+    execute,
+    returns_its_input,
+)
 
 # Which module is running: paths and classes, through torch's global hooks.
 #
@@ -37,10 +43,10 @@ class ModuleTracker:
     """
 
     def __init__(self, model: nn.Module) -> None:
-        self._paths: dict[int, str] = {}
+        self.paths: dict[int, str] = {}
         for path, module in model.named_modules():
             clean = ".".join(part for part in path.split(".") if part != "_orig_mod")
-            self._paths.setdefault(id(module), clean)
+            self.paths.setdefault(id(module), clean)
         self._root = type(model).__qualname__
         self._stack: list[tuple[str, str]] = []
 
@@ -62,7 +68,7 @@ class ModuleTracker:
         self._stack.clear()
 
     def _enter(self, module: nn.Module, inputs: Any) -> None:
-        path = self._paths.get(id(module))
+        path = self.paths.get(id(module))
         if path is None:
             path = self.current[0]
         kind: str = getattr(module, "stands_for", type(module).__qualname__)
@@ -73,6 +79,37 @@ class ModuleTracker:
             self._stack.pop()
 
 
+Owner = TypeVar("Owner")
+
+
+class NodeOwners(Generic[Owner]):
+    """Who made each autograd node, told by the node's sequence number."""
+
+    def __init__(self) -> None:
+        self._owners: dict[int, Owner] = {}
+        self._sequence: list[int] = []
+
+    def made_by(self, owner: Owner) -> None:
+        """The operator that is being dispatched is this owner's.
+
+        Its node was made just before, so it has the last number given out. Later operators of the
+        same node find the number taken.
+        """
+        self._owners.setdefault(torch._C._autograd._get_sequence_nr() - 1, owner)
+
+    def current(self) -> Owner | None:
+        """The owner of the node whose backward runs; of one that no dispatched operator made (a
+        custom Function) the owner of the one before it.
+        """
+        node = torch._C._current_autograd_node()
+        if node is None or not self._owners:
+            return None
+        if len(self._sequence) < len(self._owners):
+            self._sequence = sorted(self._owners)
+        at = bisect.bisect_right(self._sequence, node._sequence_nr()) - 1
+        return self._owners[self._sequence[max(at, 0)]]
+
+
 Phase = Literal["forward", "backward"]
 
 Recorded = Literal["counted", "free", "unknown"]
@@ -80,26 +117,17 @@ Recorded = Literal["counted", "free", "unknown"]
 
 @dataclass(frozen=True)
 class OperatorCall:
-    """One operator that ran.
+    """One operator that ran."""
 
-    Args:
-        operator: its name, such as ``aten::linear``.
-        module: path of the module that ran it; empty for the model itself.
-        module_type: class of that module.
-        cost: amounts by kind of work, unweighted.
-        bytes_read, bytes_written: sizes of the tensors that it takes and makes; a view moves none.
-        shapes: of its tensor arguments.
-    """
-
-    operator: str
-    module: str
-    module_type: str
+    operator: str  # its name, such as ``aten::linear``
+    module: str  # path of the module that ran it; empty for the model itself
+    module_type: str  # class of that module
     phase: Phase
     status: Recorded
-    cost: Mapping[Kind, int]
-    bytes_read: int
+    cost: Mapping[Kind, int]  # amounts by kind of work, unweighted
+    bytes_read: int  # size of the tensors that it takes; a view moves none
     bytes_written: int
-    shapes: tuple[tuple[int, ...], ...]
+    shapes: tuple[tuple[int, ...], ...]  # of its tensor arguments
 
 
 @dataclass(frozen=True)
@@ -121,8 +149,7 @@ class Recorder(EagerMode):
         self.phase: Phase = "forward"
         self.recording = True
         self._declarations: list[Declaration] = []
-        self._owners: dict[int, _Owner] = {}
-        self._sequence: list[int] = []
+        self._owners: NodeOwners[_Owner] = NodeOwners()
         self._seen_backward: set[int] = set()
 
     # Declared operators: see `datbench.models.declared`.
@@ -163,26 +190,16 @@ class Recorder(EagerMode):
             yield
         finally:
             self.recording = True
-            self._sequence = sorted(self._owners)
 
     # Dispatch.
 
-    def __torch_dispatch__(
-        self,
-        func: Any,
-        types: Sequence[type],
-        args: Sequence[Any] = (),
-        kwargs: Mapping[str, Any] | None = None,
+    def dispatched(
+        self, func: Any, plan: OperatorPlan, args: Sequence[Any], kwargs: Mapping[str, Any]
     ) -> Any:
-        kwargs = kwargs or {}
-        plan = plan_of(func)
-        if plan.status == "composite":
-            with self:
-                out = func.decompose(*args, **kwargs)
-            if out is not NotImplemented:
-                return out
+        """Run it, and record what it cost."""
         if not self.recording:
-            self._link()
+            inside = self._declarations[0] if self._declarations else None
+            self._owners.made_by(_Owner(*self.tracker.current, inside))
             return func(*args, **kwargs)
         if self.phase == "forward":
             if self._declarations:
@@ -202,7 +219,7 @@ class Recorder(EagerMode):
 
     def _call(
         self,
-        plan: Plan,
+        plan: OperatorPlan,
         module: str,
         module_type: str,
         args: Sequence[Any],
@@ -238,26 +255,11 @@ class Recorder(EagerMode):
 
     # From autograd nodes to modules.
 
-    def _link(self) -> None:
-        # The node of the operator being dispatched was made just before, so it has the last
-        # number given out. Later operators of the same node find the number taken.
-        number = torch._C._autograd._get_sequence_nr() - 1
-        if number not in self._owners:
-            module, module_type = self.tracker.current
-            inside = self._declarations[0] if self._declarations else None
-            self._owners[number] = _Owner(module, module_type, inside)
-
     def _backward_owner(self) -> _Owner | None:
         module, module_type = self.tracker.current
         if module:
             return _Owner(module, module_type, None)  # a checkpointed module runs again
-        node = torch._C._current_autograd_node()
-        if node is None or not self._sequence:
-            return None
-        # A node that no dispatched operator made (a custom Function) belongs where the one
-        # before it does.
-        at = bisect.bisect_right(self._sequence, node._sequence_nr()) - 1
-        return self._owners[self._sequence[max(at, 0)]]
+        return self._owners.current()
 
     def _declared_backward(self, owner: _Owner) -> None:
         """The backward of a declared operator, once: two gradients for each product."""

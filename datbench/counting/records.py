@@ -76,7 +76,7 @@ class CountRow:
 
 
 @dataclass(frozen=True)
-class Term:
+class ChainTerm:
     """One operator's part of the difference between two conventions."""
 
     label: str  # for people: the operator, and the kind of its work where it does several
@@ -97,7 +97,7 @@ class Chain:
     unit: str
     start_amount: int
     end_amount: int
-    terms: tuple[Term, ...]
+    terms: tuple[ChainTerm, ...]
 
 
 @dataclass(frozen=True)

@@ -2,6 +2,6 @@
 
 from __future__ import annotations
 
-from .simulate import Block, Event, Trace, memory_row, simulate, simulate_model
+from .simulate import Event, StorageBlock, Trace, memory_row, simulate, simulate_model
 
-__all__ = ["Block", "Event", "Trace", "memory_row", "simulate", "simulate_model"]
+__all__ = ["Event", "StorageBlock", "Trace", "memory_row", "simulate", "simulate_model"]

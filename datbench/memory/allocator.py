@@ -45,7 +45,7 @@ SPACE = LARGE_SEGMENT << 24
 Action = Literal["segment_alloc", "segment_free", "segment_map", "segment_unmap"]
 
 
-class Change(NamedTuple):
+class SegmentChange(NamedTuple):
     """Memory taken from the driver or given back, as the allocator's own traces call it."""
 
     action: Action
@@ -55,18 +55,13 @@ class Change(NamedTuple):
 
 @dataclass(eq=False)
 class Piece:
-    """A stretch of a segment: in use, free, or addresses without memory.
-
-    Args:
-        mapped: whether there is memory behind it.
-        requested: what was asked for; 0 where it is not in use.
-    """
+    """A stretch of a segment: in use, free, or addresses without memory."""
 
     address: int
     size: int
     pool: Pool
-    mapped: bool = True
-    requested: int = 0
+    mapped: bool = True  # whether there is memory behind it
+    requested: int = 0  # what was asked for; 0 where it is not in use
     previous: Piece | None = None
     next: Piece | None = None
 
@@ -78,16 +73,11 @@ class Piece:
 
 @dataclass(eq=False)
 class Pool:
-    """The shelves of one of the two pools.
-
-    Args:
-        free: size and address of every free piece, in this order.
-        unmapped: addresses of pieces without memory, in order.
-    """
+    """The shelves of one of the two pools."""
 
     small: bool
-    free: list[tuple[int, int]] = field(default_factory=list)
-    unmapped: list[int] = field(default_factory=list)
+    free: list[tuple[int, int]] = field(default_factory=list)  # sizes and addresses, in order
+    unmapped: list[int] = field(default_factory=list)  # addresses of pieces without memory
 
     @property
     def page(self) -> int:
@@ -113,18 +103,13 @@ def round_up(value: int, step: int) -> int:
 
 
 class Allocator:
-    """The allocator's state.
-
-    Args:
-        expandable: whether segments grow page by page (`expandable_segments:True`).
-        capacity: bytes that the driver has to give; None for no end of them.
-    """
+    """The allocator's state."""
 
     def __init__(self, expandable: bool = False, capacity: int | None = None) -> None:
-        self.expandable = expandable
-        self.capacity = capacity
+        self.expandable = expandable  # segments grow page by page (`expandable_segments:True`)
+        self.capacity = capacity  # bytes that the driver has to give; None for no end of them
         self.requested = self.allocated = self.reserved = self.segments = 0
-        self.changes: list[Change] = []
+        self.changes: list[SegmentChange] = []
         self._small, self._large = Pool(small=True), Pool(small=False)
         self._pieces: dict[int, Piece] = {}
         self._top = SPACE
@@ -267,7 +252,7 @@ class Allocator:
         """Keep the account of what the driver gave or got back."""
         given_back = action in ("segment_free", "segment_unmap")
         self.reserved += -piece.size if given_back else piece.size
-        self.changes.append(Change(action, piece.address, piece.size))
+        self.changes.append(SegmentChange(action, piece.address, piece.size))
 
     def _grown(self, pool: Pool, size: int) -> Piece | None:
         """The lowest stretch of free addresses with room, mapped as far as needed."""
@@ -338,16 +323,11 @@ class Allocator:
 
 @dataclass(frozen=True)
 class Step:
-    """An event of a trace, as the allocator met it.
-
-    Args:
-        address: of the block; None where memory was out.
-        changes: what was taken from the driver for it, and what was given back.
-    """
+    """An event of a trace, as the allocator met it."""
 
     event: Event
-    address: int | None
-    changes: tuple[Change, ...]
+    address: int | None  # of the block; None where memory was out
+    changes: tuple[SegmentChange, ...]  # what was taken from the driver for it or given back
 
 
 def play(trace: Trace, allocator: Allocator) -> Iterator[Step]:
@@ -390,14 +370,9 @@ def replay(trace: Trace, expandable: bool = False, capacity: int | None = None) 
             slack = reserved - allocator.allocated
         if step.address is None:
             block = step.event.block
-            out_of_memory = OutOfMemory(
-                block.size,
-                allocator.allocated,
-                allocator.reserved,
-                block.operator,
-                block.module,
-                block.phase,
-            )
+            held = (allocator.allocated, allocator.reserved)
+            place = (block.operator, block.module, block.phase)
+            out_of_memory = OutOfMemory(block.size, *held, *place)
     return Replay(
         expandable, capacity, requested, allocated, reserved, slack, segments, out_of_memory
     )

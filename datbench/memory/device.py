@@ -340,7 +340,7 @@ class OnCpu:
 def _lines(
     amounts: Mapping[Held, int | None], reasons: Mapping[Held, str | None]
 ) -> tuple[HeldLine, ...]:
-    """A line for each part, in order; without an optimizer's step there is no state."""
+    """One for each part, in order; without an optimizer's step there is no state."""
     why = {"optimizer": None if "optimizer" in amounts else "no optimizer's step was made"}
     return tuple(HeldLine(p, amounts.get(p), reasons.get(p) or why.get(p)) for p in HELD)
 

@@ -33,6 +33,14 @@ def _like(x: Tensor) -> Tensor:
     return contiguous(x.shape, x.dtype)
 
 
+_Gradients = tuple[Tensor | None, ...]
+
+
+def _wanted(gradients: _Gradients, wanted: Sequence[bool]) -> _Gradients:
+    """Those that are asked for; a kernel makes no others."""
+    return tuple(t if want else None for t, want in zip(gradients, wanted, strict=True))
+
+
 # Products
 
 
@@ -64,24 +72,11 @@ def _convolution(
 
 
 @kernel("convolution_backward")
-def _convolution_backward(
-    grad: Tensor,
-    x: Tensor,
-    weight: Tensor,
-    bias_sizes: Sequence[int] | None,
-    stride: Sequence[int],
-    padding: Sequence[int],
-    dilation: Sequence[int],
-    transposed: bool,
-    output_padding: Sequence[int],
-    groups: int,
-    wanted: Sequence[bool],
-) -> tuple[Tensor | None, ...]:
+def _convolution_backward(grad: Tensor, x: Tensor, weight: Tensor, *rest: Any) -> _Gradients:
     """The input's gradient has the input's layout, which torch's meta kernel forgets."""
     of_input = channels_last(x.shape, x.dtype) if _is_last(x) else _like(x)
     of_bias = contiguous((grad.shape[1],), grad.dtype)
-    found = (of_input, _like(weight), of_bias)
-    return tuple(t if want else None for t, want in zip(found, wanted, strict=True))
+    return _wanted((of_input, _like(weight), of_bias), rest[-1])
 
 
 def _is_last(x: Tensor) -> bool:
@@ -107,19 +102,9 @@ def _layer_norm(
 
 
 @kernel("native_layer_norm_backward")
-def _layer_norm_backward(
-    grad: Tensor,
-    x: Tensor,
-    shape: Sequence[int],
-    mean: Tensor,
-    deviation: Tensor,
-    weight: Tensor | None,
-    bias: Tensor | None,
-    wanted: Sequence[bool],
-) -> tuple[Tensor | None, ...]:
-    of_weight, of_bias = (None if t is None else _like(t) for t in (weight, bias))
-    found = (_like(x), of_weight, of_bias)
-    return tuple(t if want else None for t, want in zip(found, wanted, strict=True))
+def _layer_norm_backward(grad: Tensor, x: Tensor, *rest: Any) -> _Gradients:
+    _, _, _, weight, bias, wanted = rest  # after the shape, the mean and the deviation
+    return _wanted((_like(x), *(None if t is None else _like(t) for t in (weight, bias))), wanted)
 
 
 @kernel("_softmax", "_log_softmax")
@@ -161,11 +146,9 @@ def _index(x: Tensor, indices: Sequence[Tensor | None]) -> Tensor | None:
 
 @kernel("ones_like")
 def _ones_like(x: Tensor, **options: Any) -> Tensor | None:
-    return elementwise(x.dtype, x) if _none(options, "dtype", "layout", "memory_format") else None
-
-
-def _none(options: Mapping[str, Any], *names: str) -> bool:
-    return all(options.get(name) in (None, torch.preserve_format) for name in names)
+    given = [options.get(name) for name in ("dtype", "layout", "memory_format")]
+    plain = all(option in (None, torch.preserve_format) for option in given)
+    return elementwise(x.dtype, x) if plain else None
 
 
 @kernel("mean.dim")
@@ -218,7 +201,7 @@ def _attention(
 @kernel("_scaled_dot_product_efficient_attention_backward")
 def _attention_backward(
     grad: Tensor, q: Tensor, k: Tensor, v: Tensor, bias: Tensor | None, *rest: Any, **options: Any
-) -> tuple[Tensor | None, ...]:
+) -> _Gradients:
     def transposed(x: Tensor) -> Tensor:
         b, heads, n, d = x.shape
         return contiguous((b, n, heads, d), x.dtype).transpose(1, 2)
@@ -229,8 +212,7 @@ def _attention_backward(
         *lead, keys = bias.shape
         # Rows padded to 16 elements, as the kernel stores them (ATen's attention_backward.cu).
         of_bias = contiguous((*lead, -(-keys // 16) * 16), bias.dtype)[..., :keys]
-    found = (transposed(q), transposed(k), transposed(v), of_bias)
-    return tuple(t if want else None for t, want in zip(found, wanted, strict=True))
+    return _wanted((transposed(q), transposed(k), transposed(v), of_bias), wanted)
 
 
 # Scratch: what a kernel allocates for itself and frees before it returns.

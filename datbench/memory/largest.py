@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 from .. import units
 from ..errors import UsageError
 from ..models.resolve import Spec
-from ..setting import MAX_BATCH, MemoryMode, Recipe, Setting
+from ..setting import MAX_BATCH, PLAIN, MemoryMode, Recipe, Setting
 from .allocator import replay
 from .device import TIMEOUT, measure_gpu
 from .records import (
@@ -28,8 +28,6 @@ from .records import (
     gpu_memory,
 )
 from .simulate import Trace, simulate_model
-
-PLAIN = Recipe()
 
 TraceOf = Callable[[int], Trace]
 """The simulation of one batch."""
@@ -139,16 +137,12 @@ def linear(trace_of: TraceOf) -> Linear | None:
 
 
 class _Search:
-    """Which batches fit: by scaling where that is allowed, by simulation at the end.
-
-    Args:
-        room: bytes for tensors.
-    """
+    """Which batches fit: by scaling where that is allowed, by simulation at the end."""
 
     def __init__(self, trace_of: TraceOf, room: int, expandable: bool) -> None:
         self.traces: dict[int, Trace] = {}
         self._trace_of = trace_of
-        self._room = room
+        self._room = room  # bytes for tensors
         self._expandable = expandable
         self.linear: Linear | None = None
 
@@ -208,23 +202,16 @@ def _last(fits: Callable[[int], bool]) -> int:
 
 
 @dataclass(frozen=True)
-class Found:
-    """What a search found.
+class BatchSearch:
+    """What a search by running found."""
 
-    Args:
-        largest: that was measured; None where none was.
-        refused: the smallest that ran out of memory; None where none did.
-        tried: in order.
-        stopped: the outcome that ended the search early: neither measured nor out of memory.
-    """
-
-    largest: int | None
-    refused: int | None
-    tried: tuple[tuple[int, Outcome], ...]
-    stopped: Outcome | None
+    largest: int | None  # that was measured; None where none was
+    refused: int | None  # the smallest that ran out of memory; None where none did
+    tried: tuple[tuple[int, Outcome], ...]  # in order
+    stopped: Outcome | None  # that ended the search early: neither measured nor out of memory
 
 
-def search(run: Callable[[int], Outcome], start: int, most: int = MAX_BATCH) -> Found:
+def search(run: Callable[[int], Outcome], start: int, most: int = MAX_BATCH) -> BatchSearch:
     """The largest batch for which `run` is "measured", beginning at `start`.
 
     Steps away from the start double until one batch runs and a larger one is out of memory; then
@@ -232,9 +219,9 @@ def search(run: Callable[[int], Outcome], start: int, most: int = MAX_BATCH) -> 
     """
     batch = min(max(1, start), most)
     step = max(1, batch // 64)  # the simulation is a few percent off at most
-    largest, refused = 0, most + 1
+    largest, refused, stopped = 0, most + 1, None
     tried: list[tuple[int, Outcome]] = []
-    while refused - largest > 1:
+    while refused - largest > 1 and stopped is None:
         outcome = run(batch)
         tried.append((batch, outcome))
         if outcome == "measured":
@@ -242,24 +229,15 @@ def search(run: Callable[[int], Outcome], start: int, most: int = MAX_BATCH) -> 
         elif outcome == "out of memory":
             refused = batch
         else:
-            return _found(largest, refused, most, tried, outcome)
-        batch, step = _next(largest, refused, most, step)
-    return _found(largest, refused, most, tried, None)
-
-
-def _next(largest: int, refused: int, most: int, step: int) -> tuple[int, int]:
-    """The next batch and the next step; halves once there is one of each."""
-    if refused > most:  # nothing ran out of memory yet
-        return min(largest + step, most), step * 2
-    if largest == 0:  # nothing ran yet
-        return max(refused - step, 1), step * 2
-    return (largest + refused) // 2, step
-
-
-def _found(
-    largest: int, refused: int, most: int, tried: list[tuple[int, Outcome]], stopped: Outcome | None
-) -> Found:
-    return Found(largest or None, refused if refused <= most else None, tuple(tried), stopped)
+            stopped = outcome
+        if refused > most:  # nothing ran out of memory yet
+            batch, step = min(largest + step, most), step * 2
+        elif largest == 0:  # nothing ran yet
+            batch, step = max(refused - step, 1), step * 2
+        else:
+            batch = (largest + refused) // 2
+    least = refused if refused <= most else None
+    return BatchSearch(largest or None, least, tuple(tried), stopped)
 
 
 def confirm_largest(
@@ -268,7 +246,7 @@ def confirm_largest(
     mode: MemoryMode,
     start: int,
     limit_s: float = TIMEOUT,
-    recipe: Recipe | None = None,
+    recipe: Recipe = PLAIN,
     measure: Callable[..., GpuRow] = measure_gpu,
     limit: int | None = None,
 ) -> Confirmed:
@@ -286,7 +264,7 @@ def confirm_largest(
     """
     if not setting.device.startswith("cuda"):
         raise UsageError(f"the largest batch is confirmed on cuda, not on {setting.device}.")
-    recipe = (recipe or Recipe()).of(mode)
+    recipe = recipe.of(mode)
     rows: dict[int, GpuRow] = {}
 
     def run(batch: int) -> Outcome:

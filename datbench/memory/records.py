@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Literal
+from dataclasses import dataclass, replace
+from typing import Literal, get_args
 
 from ..errors import FieldError, UnknownNameError, UsageError
 from ..render.figure import Figure
@@ -14,16 +14,7 @@ Category = Literal[
 ]
 """What a storage is. The first of these that fits; `kept` is kept for the backward."""
 
-CATEGORIES: tuple[Category, ...] = (
-    "parameters",
-    "buffers",
-    "inputs",
-    "kept",
-    "outputs",
-    "gradients",
-    "optimizer",
-    "temporary",
-)
+CATEGORIES: tuple[Category, ...] = get_args(Category)
 
 
 @dataclass(frozen=True)
@@ -115,26 +106,22 @@ class MemoryRow:
         """Parts summed to these places, those that keep most first, then those at the peak."""
         sums: dict[tuple[str | None, ...], MemoryPart] = {}
         for part in self.parts:
-            stage, module, operator = (
-                value if place in places else None
-                for place, value in (
-                    ("stage", part.stage),
-                    ("module", part.module),
-                    ("operator", part.operator),
+            here = replace(
+                part,
+                stage=part.stage if "stage" in places else None,
+                module=part.module if "module" in places else None,
+                operator=part.operator if "operator" in places else None,
+            )
+            place = (here.stage, here.module, here.operator)
+            before = sums.get(place)
+            if before is not None:
+                here = replace(
+                    here,
+                    tensors=before.tensors + part.tensors,
+                    kept=None if part.kept is None else part.kept + (before.kept or 0),
+                    at_peak=before.at_peak + part.at_peak,
                 )
-            )
-            before = sums.get((stage, module, operator))
-            kept = part.kept
-            if before is not None and kept is not None:
-                kept += before.kept or 0
-            sums[stage, module, operator] = MemoryPart(
-                stage,
-                module,
-                operator,
-                part.tensors + (before.tensors if before else 0),
-                kept,
-                part.at_peak + (before.at_peak if before else 0),
-            )
+            sums[place] = here
         return sorted(sums.values(), key=lambda part: (-(part.kept or 0), -part.at_peak))
 
 
@@ -272,16 +259,7 @@ slack: reserved by the allocator at its peak and not allocated at its own.
 context: the process's figure less what the allocator reserves: the CUDA context and libraries.
 """
 
-HELD: tuple[Held, ...] = (
-    "parameters",
-    "buffers",
-    "inputs",
-    "optimizer",
-    "workspaces",
-    "run",
-    "slack",
-    "context",
-)
+HELD: tuple[Held, ...] = get_args(Held)
 
 
 @dataclass(frozen=True)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import bisect
 import weakref
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
@@ -15,8 +14,8 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from ..counting.count import build_for_count, stage_of
-from ..counting.operators import EagerMode, execute, plan_of
-from ..counting.recorder import ModuleTracker
+from ..counting.operators import EagerMode, OperatorPlan, execute
+from ..counting.recorder import ModuleTracker, NodeOwners
 from ..errors import UsageError
 from ..models.pyramid import StageModule
 from ..models.resolve import Spec, is_ours, resolve
@@ -107,22 +106,16 @@ Phase = Literal["before", "forward", "backward", "step"]
 
 
 @dataclass(frozen=True)
-class Block:
-    """One storage.
+class StorageBlock:
+    """One storage, and what made it: empty for what was there before."""
 
-    Args:
-        size: in bytes.
-        operator, module, phase: what made it, and where; empty for what was there before.
-        born, died: times; None for what outlives the run.
-    """
-
-    size: int
+    size: int  # in bytes
     category: Category
     operator: str
     module: str
     phase: Phase
     born: int
-    died: int | None
+    died: int | None  # None for what outlives the run
 
     def alive_at(self, time: int) -> bool:
         """Whether it is there once the event of this time has happened."""
@@ -135,33 +128,23 @@ class Event:
 
     time: int
     change: int
-    block: Block
+    block: StorageBlock
 
 
 @dataclass(frozen=True)
 class Trace:
-    """Every storage of a run. Time counts events: one birth or one death at each.
+    """Every storage of a run. Time counts events: one birth or one death at each."""
 
-    Args:
-        blocks: in the order of their birth.
-        forward_end: the time of the last event of the forward.
-        end: the time of the last event.
-    """
-
-    blocks: tuple[Block, ...]
-    forward_end: int
-    end: int
+    blocks: tuple[StorageBlock, ...]  # in the order of their birth
+    forward_end: int  # the time of the forward's last event
+    end: int  # the time of the last event
 
     @cached_property
     def events(self) -> tuple[Event, ...]:
         """Births and deaths in the order in which they happened."""
-        return tuple(sorted(self._events(), key=lambda event: event.time))
-
-    def _events(self) -> Iterator[Event]:
-        for block in self.blocks:
-            yield Event(block.born, block.size, block)
-            if block.died is not None:
-                yield Event(block.died, -block.size, block)
+        births = [Event(block.born, block.size, block) for block in self.blocks]
+        deaths = [Event(b.died, -b.size, b) for b in self.blocks if b.died is not None]
+        return tuple(sorted(births + deaths, key=lambda event: event.time))
 
     def live(self, time: int) -> dict[Category, int]:
         """Bytes alive at a time, by category."""
@@ -220,7 +203,7 @@ class _Life:
     died: int | None = None
 
 
-class Watcher(EagerMode):
+class StorageWatcher(EagerMode):
     """Records the life of every storage on meta."""
 
     def __init__(self, tracker: ModuleTracker) -> None:
@@ -231,8 +214,7 @@ class Watcher(EagerMode):
         self._watched: dict[int, tuple[weakref.ref[Any], _Life]] = {}
         self._time = 0
         self._forward_end = 0
-        self._owners: dict[int, str] = {}
-        self._sequence: list[int] = []
+        self._owners: NodeOwners[str] = NodeOwners()
         self._closed = False
 
     # What the run says.
@@ -252,7 +234,6 @@ class Watcher(EagerMode):
     def forward_ended(self, keeps: bool) -> None:
         """What is alive and of no other category is kept for the backward, if `keeps`."""
         self._forward_end = self._time
-        self._sequence = sorted(self._owners)
         for life in self._lives:
             if keeps and life.died is None and life.category is None:
                 life.category = "kept"
@@ -261,19 +242,11 @@ class Watcher(EagerMode):
         """What was seen. Nothing more is recorded."""
         self._closed = True
         self._watched.clear()
-        blocks = tuple(
-            Block(
-                life.size,
-                life.category or "temporary",
-                life.operator,
-                life.module,
-                life.phase,
-                life.born,
-                life.died,
-            )
+        blocks = [
+            StorageBlock(**{**vars(life), "category": life.category or "temporary"})
             for life in self._lives
-        )
-        return Trace(blocks, self._forward_end, self._time)
+        ]
+        return Trace(tuple(blocks), self._forward_end, self._time)
 
     # Births and deaths.
 
@@ -305,20 +278,10 @@ class Watcher(EagerMode):
 
     # Dispatch.
 
-    def __torch_dispatch__(
-        self,
-        func: Any,
-        types: Sequence[type],
-        args: Sequence[Any] = (),
-        kwargs: Mapping[str, Any] | None = None,
+    def dispatched(
+        self, func: Any, plan: OperatorPlan, args: Sequence[Any], kwargs: Mapping[str, Any]
     ) -> Any:
-        kwargs = kwargs or {}
-        plan = plan_of(func)
-        if plan.status == "composite":
-            with self:
-                out = func.decompose(*args, **kwargs)
-            if out is not NotImplemented:
-                return out
+        """Follow the storages that it makes."""
         module = self._module()
         out = result(plan.overload, args, kwargs)
         if out is None:
@@ -336,16 +299,9 @@ class Watcher(EagerMode):
         """Whose operator this is: in the backward, the module's that made the autograd node."""
         module, _ = self.tracker.current
         if self.phase != "backward":
-            # The node of the operator being dispatched was made just before.
-            self._owners.setdefault(torch._C._autograd._get_sequence_nr() - 1, module)
+            self._owners.made_by(module)
             return module
-        if module:
-            return module  # a checkpointed module runs again
-        node = torch._C._current_autograd_node()
-        if node is None or not self._sequence:
-            return ""
-        at = bisect.bisect_right(self._sequence, node._sequence_nr()) - 1
-        return self._owners[self._sequence[max(at, 0)]]
+        return module or self._owners.current() or ""  # a checkpointed module runs again
 
 
 def simulate(
@@ -376,10 +332,10 @@ def simulate(
         stack.enter_context(FusedAttention(None if casts is None else casts.lowered))
         optimizer = None
         if recipe.optimizer is not None:
-            with Watcher(tracker) as first:
+            with StorageWatcher(tracker) as first:
                 _iterate(model, inputs, "train", first, casts)
             optimizer = stepped(recipe.optimizer, model)
-        watcher = Watcher(tracker)
+        watcher = StorageWatcher(tracker)
         watcher.mark(model.parameters(), "parameters")
         watcher.mark(model.buffers(), "buffers")
         watcher.mark(given, "inputs")
@@ -399,7 +355,7 @@ def _iterate(
     model: nn.Module,
     inputs: tuple[Any, ...],
     mode: MemoryMode,
-    watcher: Watcher,
+    watcher: StorageWatcher,
     casts: Autocast | None,
 ) -> list[Tensor]:
     def forwarded(outputs: list[Tensor]) -> None:
@@ -479,7 +435,9 @@ def ledger(trace: Trace, mode: MemoryMode, recipe: Recipe = PLAIN) -> tuple[Ledg
         if reason is not None:
             lines.append(LedgerLine(category, None, None, reason))
             continue
-        amount = _most_temporary(trace) if category == "temporary" else trace.whole(category)
+        amount = trace.whole(category)
+        if category == "temporary" and amount:
+            amount = trace.live(trace.most("temporary").time)["temporary"]
         lines.append(LedgerLine(category, amount, at_peak[category]))
     return tuple(lines)
 
@@ -495,12 +453,6 @@ def _absent(category: Category, mode: MemoryMode, recipe: Recipe) -> str | None:
     if category == "optimizer" and recipe.optimizer == "sgd":
         return "SGD without momentum keeps none"
     return None
-
-
-def _most_temporary(trace: Trace) -> int:
-    if not any(block.category == "temporary" for block in trace.blocks):
-        return 0
-    return trace.live(trace.most("temporary").time)["temporary"]
 
 
 def _parts(trace: Trace, mode: MemoryMode, stage: Callable[[str], str]) -> tuple[MemoryPart, ...]:

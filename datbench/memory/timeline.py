@@ -9,9 +9,9 @@ from typing import Any
 
 from .. import units
 from ..render.figure import Figure, Series
-from .allocator import Allocator, Change, Piece, play
+from .allocator import Allocator, Piece, play
 from .records import CATEGORIES, Category
-from .simulate import Block, Trace
+from .simulate import StorageBlock, Trace
 
 POINTS = 240
 """Of a curve; more than a terminal has columns."""
@@ -84,10 +84,6 @@ def _chosen(trace: Trace, curves: dict[str, list[int]], start: int, points: int)
 
 # The visualiser's file
 
-_BEFORE = "before the run"
-
-_MODEL = "(model)"
-
 
 def visualiser(trace: Trace, expandable: bool = False) -> bytes:
     """A snapshot as `torch.cuda.memory._dump_snapshot` writes it, for pytorch.org/memory_viz.
@@ -103,11 +99,14 @@ def snapshot(trace: Trace, expandable: bool = False) -> dict[str, Any]:
     """The same as values: the segments at the end of the run, and every change before it."""
     allocator = Allocator(expandable)
     entries: list[dict[str, Any]] = []
-    living: dict[int, Block] = {}
+    living: dict[int, StorageBlock] = {}
     for step in play(trace, allocator):
         block, time = step.event.block, step.event.time
         assert step.address is not None  # no limit was given
-        entries += (_grown(change, block, time) for change in step.changes)
+        for change in step.changes:
+            grown = replace(block, size=change.size)
+            entries.append(_entry(change.action, change.address, grown, time))
+            del entries[-1]["category"]
         if step.event.change > 0:
             living[step.address] = block
             entries.append(_entry("alloc", step.address, block, time))
@@ -125,19 +124,16 @@ def snapshot(trace: Trace, expandable: bool = False) -> dict[str, Any]:
     }
 
 
-def _frames(block: Block) -> list[dict[str, Any]]:
+def _frames(block: StorageBlock) -> list[dict[str, Any]]:
     """Innermost first, as a stack is printed."""
-    what = [{"filename": _phase(block), "line": 0, "name": str(block.category)}]
+    phase = "before the run" if block.phase == "before" else block.phase
+    what = [{"filename": phase, "line": 0, "name": str(block.category)}]
     if block.operator:
-        what.insert(0, {"filename": block.module or _MODEL, "line": 0, "name": block.operator})
+        what.insert(0, {"filename": block.module or "(model)", "line": 0, "name": block.operator})
     return what
 
 
-def _phase(block: Block) -> str:
-    return _BEFORE if block.phase == "before" else block.phase
-
-
-def _entry(action: str, address: int, block: Block, time: int) -> dict[str, Any]:
+def _entry(action: str, address: int, block: StorageBlock, time: int) -> dict[str, Any]:
     return {
         "action": action,
         "addr": address,
@@ -149,13 +145,7 @@ def _entry(action: str, address: int, block: Block, time: int) -> dict[str, Any]
     }
 
 
-def _grown(change: Change, block: Block, time: int) -> dict[str, Any]:
-    entry = _entry(change.action, change.address, replace(block, size=change.size), time)
-    del entry["category"]
-    return entry
-
-
-def _segment(run: list[Piece], living: dict[int, Block], expandable: bool) -> dict[str, Any]:
+def _segment(run: list[Piece], living: dict[int, StorageBlock], expandable: bool) -> dict[str, Any]:
     used = sum(piece.size for piece in run if piece.requested)
     return {
         "device": 0,

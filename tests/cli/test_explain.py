@@ -9,7 +9,7 @@ import pytest
 
 from datbench.counting.peers import explain
 from datbench.counting.peers.adapters import PEERS, Peer
-from datbench.counting.records import Chain, PeerTerm, Term
+from datbench.counting.records import Chain, ChainTerm, PeerTerm
 from datbench.counting.view import rule, sentence, what
 
 from .runner import Run
@@ -139,7 +139,8 @@ def test_terms_in_words() -> None:
 
 
 def test_a_sum_in_words() -> None:
-    terms = tuple(Term(n, n, "norm", 1, 1, d, d) for n, d in (("a", 2 * 10**9), ("b", -(10**6))))
+    differences = {"a": 2 * 10**9, "b": -(10**6)}
+    terms = tuple(ChainTerm(n, n, "norm", 1, 1, d, d) for n, d in differences.items())
     chain = Chain("x", "y", "MAC", 10**9, 3 * 10**9 - 10**6, terms)
     assert sentence(chain) == "1.0000 x + 2.0000 a - 0.0010 b = 2.9990 y"
 

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 import datbench
 from datbench.counting.count import build_for_count
 from datbench.counting.peers.adapters import Amount, Tally
-from datbench.counting.peers.explain import OUTSIDE, Observed, explain, observe
+from datbench.counting.peers.explain import OUTSIDE, ObservedModule, explain, observe
 from datbench.counting.records import PeerTerm
 from datbench.setting import Resolution, Setting
 
@@ -35,11 +35,11 @@ def model() -> nn.Module:
     )
 
 
-def seen() -> tuple[Observed, ...]:
+def seen() -> tuple[ObservedModule, ...]:
     return observe(model().eval(), torch.zeros(2, 5, 8))
 
 
-Rule = Callable[[Observed], Amount]
+Rule = Callable[[ObservedModule], Amount]
 
 
 def tally(rule: Rule, outside: int = 0) -> Tally:
@@ -47,7 +47,7 @@ def tally(rule: Rule, outside: int = 0) -> Tally:
     return Tally(sum(modules.values()) + outside, {k: v for k, v in modules.items() if v})
 
 
-def amounts(module: Observed, operator: str, kind: str | None = None) -> int:
+def amounts(module: ObservedModule, operator: str, kind: str | None = None) -> int:
     return sum(
         amount
         for column, amount in module.amounts.items()
@@ -112,7 +112,7 @@ def test_a_module_that_stands_for_what_is_below_it_is_explained_with_it() -> Non
 
 
 def test_work_that_is_booked_one_module_higher_is_no_difference() -> None:
-    def rule(module: Observed) -> int:
+    def rule(module: ObservedModule) -> int:
         below = sum(m.multiply_adds for m in seen() if m.path.startswith(f"{module.path}."))
         if module.type == "Attention":
             return module.multiply_adds + below
@@ -139,7 +139,7 @@ def test_what_belongs_to_no_module_is_explained_over_the_whole_model() -> None:
 
 
 def test_one_of_two_products_is_found_by_its_turn() -> None:
-    def first(module: Observed) -> int:
+    def first(module: ObservedModule) -> int:
         calls = [v for c, v in module.calls.items() if c.operator == "aten::matmul"]
         return calls[0] if calls else 0
 

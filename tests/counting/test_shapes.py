@@ -13,7 +13,7 @@ from torch import Tensor
 import datbench
 from datbench import Resolution, Setting
 from datbench.counting import recorder
-from datbench.counting.operators import Plan, execute
+from datbench.counting.operators import OperatorPlan, execute
 from datbench.counting.shapes import elementwise, predict
 
 Result = tuple[str, list[tuple[tuple[int, ...], tuple[int, ...], torch.dtype]]]
@@ -24,7 +24,9 @@ BOOKKEEPING = ("aten::lift_fresh", "aten::detach_", "aten::alias")
 
 
 def _log(results: list[Result]) -> Callable[..., Any]:
-    def logged(func: Any, plan: Plan, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Any:
+    def logged(
+        func: Any, plan: OperatorPlan, args: Sequence[Any], kwargs: Mapping[str, Any]
+    ) -> Any:
         out = execute(func, plan, args, kwargs)
         tensors = out if isinstance(out, (tuple, list)) else [out]
         described = [

@@ -23,7 +23,7 @@ from datbench.memory.allocator import (
     segment_size,
 )
 from datbench.memory.records import OutOfMemory, Replay
-from datbench.memory.simulate import Block, Trace, simulate_model
+from datbench.memory.simulate import StorageBlock, Trace, simulate_model
 
 KIB, MIB = 2**10, 2**20
 
@@ -38,7 +38,7 @@ def _trace(*steps: int) -> Trace:
         else:
             born.append((time, step))
     blocks = tuple(
-        Block(size, "temporary", f"aten::op{n}", f"layer{n}", "forward", time, died.get(n))
+        StorageBlock(size, "temporary", f"aten::op{n}", f"layer{n}", "forward", time, died.get(n))
         for n, (time, size) in enumerate(born)
     )
     return Trace(blocks, len(steps), len(steps))

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from datbench.errors import UsageError
-from datbench.memory.largest import Found, confirm_largest, search
+from datbench.memory.largest import BatchSearch, confirm_largest, search
 from datbench.memory.records import Confirmed, GpuRow, Outcome
 from datbench.memory.view import largest_tables
 from datbench.models.resolve import Spec, resolve
@@ -87,7 +87,7 @@ def test_any_other_end_stops_the_search_and_shrinks_nothing(
 
 def test_a_search_by_pencil() -> None:
     found = search(runs_to(130), 128, MOST)
-    assert found == Found(
+    assert found == BatchSearch(
         130,
         131,
         (

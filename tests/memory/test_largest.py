@@ -10,7 +10,7 @@ from datbench.errors import UnknownNameError, UsageError
 from datbench.memory.allocator import replay
 from datbench.memory.largest import largest_batch, linear
 from datbench.memory.records import CONTEXT, GPUS, LargestBatch
-from datbench.memory.simulate import Block, Trace, simulate_model
+from datbench.memory.simulate import StorageBlock, Trace, simulate_model
 from datbench.models.resolve import resolve
 from datbench.records import document, dumps
 from datbench.setting import MAX_BATCH, MemoryMode, Recipe
@@ -23,7 +23,7 @@ def _trace_of(size: Callable[[int], int]) -> Callable[[int], Trace]:
     """One block, as large as told for each batch."""
 
     def trace(batch: int) -> Trace:
-        block = Block(size(batch), "outputs", "aten::mm", "head", "forward", 1, None)
+        block = StorageBlock(size(batch), "outputs", "aten::mm", "head", "forward", 1, None)
         return Trace((block,), 1, 1)
 
     return trace

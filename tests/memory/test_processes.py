@@ -76,12 +76,6 @@ def test_a_process_answers_or_its_ending_is_told(worker: str) -> None:
     assert missing.ending.code == 1
 
 
-def test_an_answer_of_another_form_is_an_ending(worker: str) -> None:
-    reply = process.ask(worker, {"do": "answers", "number": 21}, process.Ending, 30)
-    said = "its answer is of another version of datbench"
-    assert reply == process.Reply(None, process.Ending(0, said))
-
-
 @POSIX
 def test_an_early_answer_is_kept_and_says_how_its_process_ended(worker: str) -> None:
     reply = process.ask(worker, {"do": "keeps"}, dict, 2)

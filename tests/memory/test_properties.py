@@ -158,7 +158,7 @@ torch.set_num_threads(1)
 before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 from datbench.memory.simulate import memory_row
 from datbench.models.resolve import resolve
-from datbench.types import Resolution, Setting
+from datbench.setting import Resolution, Setting
 for name, size, mode in (
     ("dat_b", Resolution(1280, 800), "train-forward"),
     ("dat_t_ddetr_196_49", Resolution(224, 224), "train"),

@@ -10,7 +10,7 @@ from torch.cuda import _memory_viz
 from datbench import Resolution, Setting
 from datbench.memory.allocator import replay
 from datbench.memory.records import CATEGORIES, Category
-from datbench.memory.simulate import Block, Trace, simulate_model
+from datbench.memory.simulate import StorageBlock, Trace, simulate_model
 from datbench.memory.timeline import timeline, visualiser
 from datbench.render.figure import Figure
 from datbench.render.terminal import to_terminal
@@ -24,10 +24,10 @@ def trace() -> Trace:
 
 SMALL = Trace(
     (
-        Block(1024, "parameters", "", "", "before", 1, None),
-        Block(2048, "kept", "aten::mm", "layer", "forward", 2, 4),
-        Block(0, "temporary", "aten::empty", "layer", "forward", 3, None),
-        Block(512, "gradients", "aten::mm", "layer", "backward", 5, None),
+        StorageBlock(1024, "parameters", "", "", "before", 1, None),
+        StorageBlock(2048, "kept", "aten::mm", "layer", "forward", 2, 4),
+        StorageBlock(0, "temporary", "aten::empty", "layer", "forward", 3, None),
+        StorageBlock(512, "gradients", "aten::mm", "layer", "backward", 5, None),
     ),
     forward_end=3,
     end=5,
@@ -76,10 +76,10 @@ def test_no_spike_is_lost_between_the_points() -> None:
 
     def spike(category: Category, size: int) -> None:
         nonlocal time
-        blocks.append(Block(size, category, "aten::mm", "", "forward", time + 1, time + 2))
+        blocks.append(StorageBlock(size, category, "aten::mm", "", "forward", time + 1, time + 2))
         time += 2
 
-    blocks.append(Block(900, "kept", "aten::mm", "", "forward", 1, 408))
+    blocks.append(StorageBlock(900, "kept", "aten::mm", "", "forward", 1, 408))
     time = 1
     for n in range(600):
         if n == 203:
@@ -89,10 +89,10 @@ def test_no_spike_is_lost_between_the_points() -> None:
         elif time == 407:
             time = 408
             spike("temporary", 600)
-            blocks.append(Block(900, "kept", "aten::mm", "", "forward", time + 1, None))
+            blocks.append(StorageBlock(900, "kept", "aten::mm", "", "forward", time + 1, None))
             time += 1
         else:
-            blocks.append(Block(1, "kept", "aten::add", "", "forward", time + 1, None))
+            blocks.append(StorageBlock(1, "kept", "aten::add", "", "forward", time + 1, None))
             time += 1
     values = _values(timeline(Trace(tuple(blocks), time, time), points=60))
     assert [round(1024 * y) for y in values["outputs"] if y] == [700, 5000]

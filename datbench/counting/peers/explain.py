@@ -8,11 +8,13 @@ called from, up to the whole model; what is left is named, not hidden.
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from fractions import Fraction
 from importlib import metadata
 from importlib.util import find_spec
+from itertools import islice
 from typing import Any
 
 import torch
@@ -28,9 +30,9 @@ from ...setting import MULTIPLY_ADDS, Kind, Setting
 from ..conventions import CONVENTIONS, Convention
 from ..count import Count, below_autograd, count_anywhere
 from ..recorder import ModuleTracker, OperatorCall, Recorder
-from ..records import Chain, ExplainRow, PeerRow, PeerTerm, Term
+from ..records import Chain, ChainTerm, ExplainRow, PeerRow, PeerTerm
 from .adapters import PEERS, Amount, Peer, PeerAnswer, PeerJob, Tally
-from .solve import Row, Solution, solve
+from .solve import Row, solve
 
 # What our own count saw in each module, as columns of amounts by operator and kind of work.
 #
@@ -48,20 +50,13 @@ _PRODUCTS = frozenset(map(str, MULTIPLY_ADDS))
 
 
 @dataclass(frozen=True, order=True)
-class Column:
-    """Something that a counter may give a weight to.
+class Quantity:
+    """Something that a counter may give a weight to."""
 
-    Args:
-        operator: its name; empty for those of `SIZES`.
-        kind: a kind of work, or one of `SIZES`.
-        inside: the declared operator inside which it ran; empty elsewhere.
-        turn: for one of several calls in a module, which, from 1; 0 for all of them.
-    """
-
-    operator: str
-    kind: str
-    inside: str = ""
-    turn: int = 0
+    operator: str  # empty for those of `SIZES`
+    kind: str  # of work, or one of `SIZES`
+    inside: str = ""  # the declared operator inside which it ran; empty elsewhere
+    turn: int = 0  # of one of several calls in a module: which, from 1; 0 for all of them
 
     @property
     def counts(self) -> bool:
@@ -70,13 +65,13 @@ class Column:
 
 
 @dataclass(frozen=True)
-class Observed:
+class ObservedModule:
     """A module and what ran in it, its children left out."""
 
     path: str
     type: str
-    amounts: Mapping[Column, int]
-    calls: Mapping[Column, int]
+    amounts: Mapping[Quantity, int]
+    calls: Mapping[Quantity, int]
 
     @property
     def multiply_adds(self) -> int:
@@ -110,58 +105,38 @@ class _Open(Recorder):
         return replace(call, status="free", cost={})
 
 
-def observe(model: nn.Module, x: Tensor) -> tuple[Observed, ...]:
+def observe(model: nn.Module, x: Tensor) -> tuple[ObservedModule, ...]:
     """Run the model once, and say for every module what ran in it."""
-    with ModuleTracker(model) as tracker, unchanged(model), as_written(), _Outputs() as outputs:
+    shapes: dict[int, list[torch.Size]] = defaultdict(list)  # of what modules return, by identity
+
+    def see(module: nn.Module, inputs: Any, output: Any) -> None:
+        leaves = (leaf for leaf in tree_leaves(output) if isinstance(leaf, Tensor))
+        shapes[id(module)] += [leaf.shape for leaf in islice(leaves, 1)]
+
+    watching = register_module_forward_hook(see)
+    with watching, ModuleTracker(model) as tracker, unchanged(model), as_written():
         recorder = _Open(tracker)
         with observing(recorder), torch.no_grad(), below_autograd(), recorder:
             model(x)
-    amounts: dict[str, dict[Column, int]] = {}
-    turns: dict[str, dict[Column, int]] = {}
+    amounts: dict[str, dict[Quantity, int]] = defaultdict(dict)
+    turns: dict[str, dict[Quantity, int]] = defaultdict(dict)
     for call, inside in [(call, "") for call in recorder.calls] + recorder.inside:
+        here, apart = amounts[call.module], turns[call.module]
         for kind, amount in call.cost.items():
-            column = Column(call.operator, str(kind), inside)
-            here, apart = amounts.setdefault(call.module, {}), turns.setdefault(call.module, {})
-            turn = 1 + sum(replace(known, turn=0) == column for known in apart)
-            apart[replace(column, turn=turn)] = amount
-            here[column] = here.get(column, 0) + amount
-    return tuple(
-        Observed(
-            path,
-            type(module).__qualname__,
-            amounts.pop(path, {}) | _sizes(module, outputs.shapes.get(id(module), [])),
-            turns.pop(path, {}),
-        )
-        for path, module in _named(model)
-    )
+            quantity = Quantity(call.operator, str(kind), inside)
+            turn = 1 + sum(replace(known, turn=0) == quantity for known in apart)
+            apart[replace(quantity, turn=turn)] = amount
+            here[quantity] = here.get(quantity, 0) + amount
+    found = []
+    for module in model.modules():
+        path = tracker.paths[id(module)]
+        own = amounts.pop(path, {}) | _sizes(module, shapes[id(module)])
+        name = type(module).__qualname__
+        found.append(ObservedModule(path, name, own, turns.pop(path, {})))
+    return tuple(found)
 
 
-def _named(model: nn.Module) -> Iterator[tuple[str, nn.Module]]:
-    """Modules by the paths of `ModuleTracker`, which leaves `_orig_mod` out."""
-    for path, module in model.named_modules():
-        yield ".".join(part for part in path.split(".") if part != "_orig_mod"), module
-
-
-class _Outputs:
-    """The shapes of what modules return, a list for each by identity."""
-
-    def __init__(self) -> None:
-        self.shapes: dict[int, list[torch.Size]] = {}
-
-    def __enter__(self) -> _Outputs:
-        self._handle = register_module_forward_hook(self._see)
-        return self
-
-    def __exit__(self, *exc_info: object) -> None:
-        self._handle.remove()
-
-    def _see(self, module: nn.Module, inputs: Any, output: Any) -> None:
-        first = next((leaf for leaf in tree_leaves(output) if isinstance(leaf, Tensor)), None)
-        if first is not None:
-            self.shapes.setdefault(id(module), []).append(first.shape)
-
-
-def _sizes(module: nn.Module, outputs: list[torch.Size]) -> dict[Column, int]:
+def _sizes(module: nn.Module, outputs: list[torch.Size]) -> dict[Quantity, int]:
     """The columns of `SIZES`; a module that did not run has none."""
     own = sum(p.numel() for p in module.parameters(recurse=False))
     values = (
@@ -170,75 +145,56 @@ def _sizes(module: nn.Module, outputs: list[torch.Size]) -> dict[Column, int]:
         own * sum(shape.numel() // shape[1] for shape in outputs if len(shape) > 1 and shape[1]),
         sum(shape.numel() // shape[-1] for shape in outputs if shape and shape[-1]),
     )
-    return {Column("", kind): value for kind, value in zip(SIZES, values, strict=True) if value}
+    return {Quantity("", kind): value for kind, value in zip(SIZES, values, strict=True) if value}
 
 
 # How one convention's figure is reached from another's: a sum of named terms, in integers.
 
 
-Weigh = Callable[[Kind, str], int]
-"""The weight of a kind inside a module of some class."""
-
-PRODUCTS = "torch/2"
+PRODUCTS = Convention("torch/2", "MAC", "multiply-adds alone", dict.fromkeys(MULTIPLY_ADDS, 1))
 """What torch's counter says, in MACs: the multiply-adds and nothing else."""
 
-TWICE = "2 x MACs"
+TWICE = replace(CONVENTIONS["torch"], name="2 x MACs")
 """The same in FLOPs, which is what torch's counter prints."""
 
 
 def reconcile(count: Count) -> tuple[Chain, ...]:
     """torch/2 to fvcore, fvcore to mmdet (both in MACs), and twice the MACs to strict (FLOPs)."""
-    products = _weigh(CONVENTIONS["torch"], halved=True)
-    fvcore, mmdet, twice, strict = (
-        _weigh(CONVENTIONS[name]) for name in ("fvcore", "mmdet", "torch", "strict")
-    )
-    return (
-        chain(count, "MAC", (PRODUCTS, products), ("fvcore", fvcore)),
-        chain(count, "MAC", ("fvcore", fvcore), ("mmdet", mmdet)),
-        chain(count, "FLOP", (TWICE, twice), ("strict", strict)),
-    )
-
-
-def _weigh(convention: Convention, halved: bool = False) -> Weigh:
-    """A convention's weights; `halved` turns a multiply-add that is two FLOPs into one MAC."""
-    unit = 2 if halved else 1
-
-    def weigh(kind: Kind, module_type: str) -> int:
-        weight, rest = divmod(convention.weigh({kind: 1}, module_type), unit)
-        assert not rest
-        return weight
-
-    return weigh
+    fvcore, mmdet, strict = (CONVENTIONS[name] for name in ("fvcore", "mmdet", "strict"))
+    steps = ((PRODUCTS, fvcore), (fvcore, mmdet), (TWICE, strict))
+    return tuple(chain(count, start, end) for start, end in steps)
 
 
 @dataclass
 class _Sum:
     """A term in the making."""
 
-    calls: int
-    amount: int
-    difference: int
-    weights: set[int]
+    calls: int = 0
+    amount: int = 0
+    difference: int = 0
+    weights: set[int] = field(default_factory=set)
 
 
-def chain(count: Count, unit: str, start: tuple[str, Weigh], end: tuple[str, Weigh]) -> Chain:
+def chain(count: Count, start: Convention, end: Convention) -> Chain:
     """The difference of two weightings of one count, by operator and kind of work."""
-    first, last = start[1], end[1]
-    several = _with_several_kinds(count)
-    sums: dict[tuple[str, Kind], _Sum] = {}
+    costs = [
+        (call, kind, amount) for call in count.calls for kind, amount in call.cost.items() if amount
+    ]
+    several = _several_kinds((call.operator, kind) for call, kind, _ in costs)
+    sums: dict[tuple[str, Kind], _Sum] = defaultdict(_Sum)
     total = reached = 0
-    for call, kind, amount in _costs(count):
-        before, after = first(kind, call.module_type), last(kind, call.module_type)
+    for call, kind, amount in costs:
+        before, after = (c.weigh({kind: 1}, call.module_type) for c in (start, end))
         total += before * amount
         reached += after * amount
         if before != after:
-            term = sums.setdefault((call.operator, kind), _Sum(0, 0, 0, set()))
+            term = sums[call.operator, kind]
             term.calls += 1
             term.amount += amount
             term.difference += (after - before) * amount
             term.weights.add(after - before)
-    terms = tuple(
-        Term(
+    terms = [
+        ChainTerm(
             label=label(operator, kind if operator in several else None),
             operator=operator,
             kind=str(kind),
@@ -247,25 +203,17 @@ def chain(count: Count, unit: str, start: tuple[str, Weigh], end: tuple[str, Wei
             each=next(iter(term.weights)) if len(term.weights) == 1 else None,
             difference=term.difference,
         )
-        for (operator, kind), term in sorted(
-            sums.items(), key=lambda item: -abs(item[1].difference)
-        )
-    )
-    return Chain(start[0], end[0], unit, total, reached, terms)
+        for (operator, kind), term in sums.items()
+    ]
+    terms.sort(key=lambda term: -abs(term.difference))
+    return Chain(start.name, end.name, end.unit, total, reached, tuple(terms))
 
 
-def _costs(count: Count) -> Iterator[tuple[OperatorCall, Kind, int]]:
-    for call in count.calls:
-        for kind, amount in call.cost.items():
-            if amount:
-                yield call, kind, amount
-
-
-def _with_several_kinds(count: Count) -> set[str]:
+def _several_kinds(work: Iterable[tuple[str, str]]) -> set[str]:
     """Operators that do several kinds of work: their name alone would not say which."""
-    kinds: dict[str, set[Kind]] = {}
-    for call, kind, _ in _costs(count):
-        kinds.setdefault(call.operator, set()).add(kind)
+    kinds: dict[str, set[str]] = defaultdict(set)
+    for operator, kind in work:
+        kinds[operator].add(kind)
     return {operator for operator, found in kinds.items() if len(found) > 1}
 
 
@@ -294,24 +242,26 @@ class _Part:
     path: str
     type: str
     target: Fraction
-    amounts: dict[Column, int]
-    calls: dict[Column, int]
+    amounts: dict[Quantity, int]
+    calls: dict[Quantity, int]
     left: dict[str, Fraction] = field(default_factory=dict)  # of the target, by class
 
 
 @dataclass(frozen=True)
-class _Found:
-    """A column with the weight that modules of one class have for it."""
+class _Weight:
+    """What the modules of one class have of a quantity, and its weight there."""
 
-    column: Column
+    quantity: Quantity
     weight: Fraction
     type: str
     below: bool
     amount: int
-    others: tuple[Column, ...]
+    others: tuple[Quantity, ...]
 
 
-def explain(observed: Sequence[Observed], tally: Tally, unit: str) -> tuple[PeerTerm, ...] | None:
+def explain(
+    observed: Sequence[ObservedModule], tally: Tally, unit: str
+) -> tuple[PeerTerm, ...] | None:
     """Terms that add up to the counter's figure, in MACs, less our multiply-adds.
 
     Args:
@@ -323,17 +273,31 @@ def explain(observed: Sequence[Observed], tally: Tally, unit: str) -> tuple[Peer
     """
     if tally.modules is None:
         return None
-    per_mac = 2 if unit == "FLOP" else 1
-    parts = _parts(observed, tally.modules, per_mac)
+    parts = [
+        _Part(
+            module.path,
+            module.type,
+            macs(tally.modules.get(module.path, 0), unit) - module.multiply_adds,
+            dict(module.amounts),
+            dict(module.calls),
+        )
+        for module in observed
+    ]
     outside = macs(tally.total, unit) - sum(
         part.target + module.multiply_adds for part, module in zip(parts, observed, strict=True)
     )
-    found: list[_Found] = []
+    found: list[_Weight] = []
     pending = _solve_classes(parts, found)
     if outside:
         pending.append(_Part("", OUTSIDE, outside, {}, {}, {OUTSIDE: outside}))
     left = _solve_above(pending, {part.path: part for part in parts}, found)
-    return tuple(_merged(found, observed) + _unexplained(left))
+    unexplained = [
+        PeerTerm("unexplained", None, (name,), False, None, None, number(amount), ())
+        for name, amount in left.items()
+        if amount
+    ]
+    terms = (_merged(found, observed), unexplained)
+    return tuple(term for each in terms for term in sorted(each, key=lambda t: -abs(t.difference)))
 
 
 def macs(amount: Amount, unit: str) -> Fraction:
@@ -346,24 +310,12 @@ def number(value: Fraction) -> Amount:
     return int(value) if value.denominator == 1 else float(value)
 
 
-def _parts(observed: Sequence[Observed], theirs: Mapping[str, Amount], per_mac: int) -> list[_Part]:
-    return [
-        _Part(
-            module.path,
-            module.type,
-            Fraction(theirs.get(module.path, 0)) / per_mac - module.multiply_adds,
-            dict(module.amounts),
-            dict(module.calls),
-        )
-        for module in observed
-    ]
-
-
-def _solve_classes(parts: Sequence[_Part], found: list[_Found]) -> list[_Part]:
+def _solve_classes(parts: Sequence[_Part], found: list[_Weight]) -> list[_Part]:
     """Explain class by class; returns the modules of classes without an explanation."""
     pending: list[_Part] = []
     for name, rows in _by_type(parts).items():
-        if _explained(name, rows, found, below=False) or _explained_by_call(name, rows, found):
+        # A counter may see one product of two: then the calls of one operator are told apart.
+        if _explained(name, rows, found) or _explained(name, rows, found, by_call=True):
             continue
         for row in rows:
             row.left = {name: row.target}
@@ -371,47 +323,42 @@ def _solve_classes(parts: Sequence[_Part], found: list[_Found]) -> list[_Part]:
     return pending
 
 
-def _explained(name: str, rows: Sequence[_Part], found: list[_Found], below: bool) -> bool:
-    order = _order(column for row in rows for column in row.amounts)
-    solution = solve(
-        [Row(row.amounts, row.target) for row in rows], order, _is_size, guess=not below
+def _explained(
+    name: str,
+    rows: Sequence[_Part],
+    found: list[_Weight],
+    below: bool = False,
+    by_call: bool = False,
+) -> bool:
+    """Add the weights that explain these modules to `found`, if there are any."""
+    amounts = [row.calls if by_call else row.amounts for row in rows]
+    # Products first, then other work, then what runs inside a declared operator, then sizes.
+    order = sorted(
+        {quantity for each in amounts for quantity in each},
+        key=lambda q: (_is_size(q), bool(q.inside), not q.counts, q),
     )
+    if by_call and len(order) > 60:
+        return False
+    equations = [Row(each, row.target) for each, row in zip(amounts, rows, strict=True)]
+    solution = solve(equations, order, _is_size, guess=not below and not by_call)
     if solution is None:
         return False
-    found += _of(solution, name, below, [row.amounts for row in rows])
-    return True
-
-
-def _explained_by_call(name: str, rows: Sequence[_Part], found: list[_Found]) -> bool:
-    """The same with the calls of one operator apart: a counter may see one product of two."""
-    order = _order(column for row in rows for column in row.calls)
-    if len(order) > 60:
-        return False
-    solution = solve([Row(row.calls, row.target) for row in rows], order, _is_size, guess=False)
-    if solution is None:
-        return False
-    found += _of(solution, name, False, [row.calls for row in rows])
-    return True
-
-
-def _of(
-    solution: Solution[Column], name: str, below: bool, amounts: Sequence[Mapping[Column, int]]
-) -> list[_Found]:
-    return [
-        _Found(
-            column,
+    found += [
+        _Weight(
+            quantity,
             weight,
             name,
             below,
-            sum(row.get(column, 0) for row in amounts),
-            solution.others.get(column, ()),
+            sum(each.get(quantity, 0) for each in amounts),
+            solution.others.get(quantity, ()),
         )
-        for column, weight in solution.weights.items()
+        for quantity, weight in solution.weights.items()
     ]
+    return True
 
 
 def _solve_above(
-    pending: list[_Part], modules: Mapping[str, _Part], found: list[_Found]
+    pending: list[_Part], modules: Mapping[str, _Part], found: list[_Weight]
 ) -> dict[str, Fraction]:
     """Merge what is unexplained into the modules above, level by level, and try again."""
     while pending and any(part.path for part in pending):
@@ -466,79 +413,56 @@ def _by_type(parts: Iterable[_Part]) -> dict[str, list[_Part]]:
     return found
 
 
-def _is_size(column: Column) -> bool:
-    return column.kind in SIZES
+def _is_size(quantity: Quantity) -> bool:
+    return quantity.kind in SIZES
 
 
-def _order(columns: Iterable[Column]) -> list[Column]:
-    """Products first, then other work, then what runs inside a declared operator, then sizes."""
-    return sorted(
-        dict.fromkeys(columns),
-        key=lambda c: (_is_size(c), bool(c.inside), not c.counts, c),
-    )
-
-
-def _merged(found: Sequence[_Found], observed: Sequence[Observed]) -> list[PeerTerm]:
-    """One term for a column and weight, over all classes; the largest first."""
-    several = _several_kinds(observed)
-    holders: dict[Column, set[str]] = {}
+def _merged(found: Sequence[_Weight], observed: Sequence[ObservedModule]) -> list[PeerTerm]:
+    """One term for a quantity and weight, over all classes."""
+    several = _several_kinds((q.operator, q.kind) for module in observed for q in module.amounts)
+    holders: dict[Quantity, set[str]] = defaultdict(set)
     for module in observed:
-        for column in (*module.amounts, *module.calls):
-            holders.setdefault(column, set()).add(module.type)
-    groups: dict[tuple[Column, Fraction, bool], list[_Found]] = {}
+        for quantity in (*module.amounts, *module.calls):
+            holders[quantity].add(module.type)
+    groups: dict[tuple[Quantity, Fraction, bool], list[_Weight]] = defaultdict(list)
     for item in found:
-        groups.setdefault((item.column, item.weight, item.below), []).append(item)
+        groups[item.quantity, item.weight, item.below].append(item)
     terms: list[PeerTerm] = []
-    for (column, weight, below), items in groups.items():
+    for (quantity, weight, below), items in groups.items():
         types = {item.type for item in items}
         held = sum(item.amount for item in items)
-        everywhere = not below and types == holders[column]
+        everywhere = not below and types == holders[quantity]
+        others = [_label(other, several) for item in items for other in item.others]
         terms.append(
             PeerTerm(
-                label=_label(column, several),
-                kind=column.kind,
+                label=_label(quantity, several),
+                kind=quantity.kind,
                 modules=() if everywhere else tuple(sorted(types)),
                 below=below,
                 amount=held,
                 each=number(weight),
                 difference=number(weight * held),
-                others=tuple(
-                    dict.fromkeys(_label(other, several) for item in items for other in item.others)
-                ),
+                others=tuple(dict.fromkeys(others)),
             )
         )
-    return sorted(terms, key=lambda term: -abs(term.difference))
+    return terms
 
 
-def _several_kinds(observed: Sequence[Observed]) -> set[str]:
-    kinds: dict[str, set[str]] = {}
-    for module in observed:
-        for column in module.amounts:
-            kinds.setdefault(column.operator, set()).add(column.kind)
-    return {operator for operator, found in kinds.items() if len(found) > 1}
-
-
-def _label(column: Column, several: set[str]) -> str:
-    if column.kind in SIZES:
-        return column.kind
-    kind = Kind(column.kind) if column.operator in several else None
-    text = label(column.operator, kind)
-    if column.turn:
-        text += f" no. {column.turn}"
-    return f"{text} inside {label(column.inside)}" if column.inside else text
-
-
-def _unexplained(left: Mapping[str, Fraction]) -> list[PeerTerm]:
-    terms = [
-        PeerTerm("unexplained", None, (name,), False, None, None, number(amount), ())
-        for name, amount in left.items()
-        if amount
-    ]
-    return sorted(terms, key=lambda term: -abs(term.difference))
+def _label(quantity: Quantity, several: set[str]) -> str:
+    if quantity.kind in SIZES:
+        return quantity.kind
+    kind = Kind(quantity.kind) if quantity.operator in several else None
+    text = label(quantity.operator, kind)
+    if quantity.turn:
+        text += f" no. {quantity.turn}"
+    return f"{text} inside {label(quantity.inside)}" if quantity.inside else text
 
 
 # Counters, each in a process of its own.
 
+
+Shown = Callable[[Sequence[Peer]], Iterable[Peer]]
+"""Goes through the counters; may draw a progress bar."""
 
 WORKER = "datbench.counting.peers.adapters:work"
 
@@ -553,12 +477,14 @@ def peer_row(
     peer: Peer,
     model: str,
     setting: Setting,
-    observed: Sequence[Observed],
+    observed: Sequence[ObservedModule],
     timeout: float = TIMEOUT,
 ) -> PeerRow:
     """Run one counter and explain what it said. What goes wrong is a reason, not an error."""
-    version = _version(peer)
-    if not _importable(peer.module):
+    version = None
+    with suppress(metadata.PackageNotFoundError):
+        version = metadata.version(peer.package)
+    if find_spec(peer.module.partition(".")[0]) is None:  # nothing of it is run
         return _without(peer, version, f"not installed; pip install {peer.package}")
     plain = Setting(
         setting.resolution, device="cpu", attention=setting.attention, features=setting.features
@@ -593,9 +519,9 @@ def peer_row(
 def peer_rows(
     model: str,
     setting: Setting,
-    observed: Sequence[Observed],
+    observed: Sequence[ObservedModule],
     timeout: float = TIMEOUT,
-    shown: Callable[[Sequence[Peer]], Iterable[Peer]] = iter,
+    shown: Shown = iter,
 ) -> tuple[PeerRow, ...]:
     """Every counter in turn; `shown` may draw a progress bar."""
     return tuple(
@@ -603,26 +529,11 @@ def peer_rows(
     )
 
 
-def _version(peer: Peer) -> str | None:
-    try:
-        return metadata.version(peer.package)
-    except metadata.PackageNotFoundError:
-        return None
-
-
-def _importable(module: str) -> bool:
-    """Whether it is there; nothing of it is run."""
-    return find_spec(module.partition(".")[0]) is not None
-
-
 def _without(peer: Peer, version: str | None, reason: str) -> PeerRow:
     return PeerRow(peer.name, version, peer.unit, *(None,) * 7, reason=reason)
 
 
 # A count, its conventions reconciled, and what other counters say of the same model.
-
-
-Shown = Callable[[Sequence[Peer]], Iterable[Peer]]
 
 
 def explain_row(

@@ -100,13 +100,13 @@ def _distinct_columns(
     }
 
 
-Table: TypeAlias = Sequence[tuple[tuple[int, ...], Fraction]]
-
 Equation: TypeAlias = tuple[Fraction, ...]
 """Amounts of some columns, and the target."""
 
 
-def _weights(table: Table, subset: Sequence[int], guess: bool) -> Iterator[list[Fraction]]:
+def _weights(
+    table: Sequence[tuple[tuple[int, ...], Fraction]], subset: Sequence[int], guess: bool
+) -> Iterator[list[Fraction]]:
     """Every plain choice of weights for these columns that holds in all rows."""
     rows: list[Equation] = [
         (*(Fraction(amounts[i]) for i in subset), target) for amounts, target in table
@@ -122,7 +122,8 @@ def _weights(table: Table, subset: Sequence[int], guess: bool) -> Iterator[list[
         weights = [Fraction(0)] * size
         for row in basis:
             weights[next(i for i in range(size) if row[i])] = row[-1]
-        if all(_is_plain(weight, len(rows) > size) for weight in weights):
+        limit = LARGE if len(rows) > size else SMALL
+        if all(w and w.denominator <= 2 and abs(w) <= limit for w in weights):
             yield weights
     elif guess and size == 2 and basis[0][1]:  # one row, or rows that are multiples of one
         left, right, target = basis[0]
@@ -149,11 +150,6 @@ def _eliminate(rows: Sequence[Equation], size: int) -> list[list[Fraction]] | No
         basis = [[a - known[pivot] * b for a, b in zip(known, row, strict=True)] for known in basis]
         basis.append(row)
     return basis
-
-
-def _is_plain(weight: Fraction, verified: bool) -> bool:
-    limit = LARGE if verified else SMALL
-    return weight != 0 and weight.denominator <= 2 and abs(weight) <= limit
 
 
 def _complexity(weight: Fraction) -> int:
