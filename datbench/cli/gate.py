@@ -158,11 +158,11 @@ def gate(
         added = computed(jobs, memory_batch, mode)
         changed = update_baseline(baseline, files, added, remove or [], time)
         rows = changed.rows
-        shown = tables = view.update_tables(rows, changed.came, changed.gone, name)
+        tables = shown = view.update_tables(rows, changed.came, changed.gone, name)
     else:
         rows, notes = check(baseline, files, time)
         tables = view.tables(rows, name, notes)
-        shown = [view.verdicts_table(rows)] if wanted is Format.CSV else tables
+        shown = view.tables(rows, one=True) if wanted is Format.CSV else tables
     emit(shown, document("gate", rows, here()), wanted, out)
     if summary is not False:
         _summarise(tables)

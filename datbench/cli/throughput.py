@@ -200,7 +200,7 @@ def _write(results: Results, wanted: Format, out: Path | None, as_benchmarks: bo
     from ..machine import environment
     from ..records import document
     from ..timing.pytest_benchmark import document as benchmark_document
-    from ..timing.view import many, tables
+    from ..timing.view import tables
     from .output import emit
 
     rows = results.rows
@@ -211,8 +211,9 @@ def _write(results: Results, wanted: Format, out: Path | None, as_benchmarks: bo
             if benchmarks["benchmarks"]:  # a row without a sample is no benchmark
                 emit([], benchmarks, Format.JSON, out)
         else:
-            shown = [many(rows)] if wanted is Format.CSV else tables(rows)
-            emit(shown, document("throughput", rows, where), wanted, out)
+            emit(
+                tables(rows, wanted is Format.CSV), document("throughput", rows, where), wanted, out
+            )
     if results.interrupted:
         raise KeyboardInterrupt
     bad = [row for row in rows if row.outcome not in ("measured", "out of memory")]

@@ -35,12 +35,20 @@ _PLACE = (
 _PLURALS = {"count": "counts", "memory": "ledgers", "time": "times"}
 
 
-def tables(rows: Sequence[GateRow], baseline: str, notes: Sequence[str] = ()) -> list[Table]:
-    """How many rows have which verdict, those that are not the same, and what changed in them."""
+def tables(
+    rows: Sequence[GateRow], baseline: str = "gate", notes: Sequence[str] = (), one: bool = False
+) -> list[Table]:
+    """How many rows have which verdict, those that are not the same, and what changed in them.
+
+    Args:
+        one: a line for every row, and nothing else, as a CSV file holds.
+    """
+    if one:
+        return [_verdicts(rows)]
     other = [row for row in rows if row.verdict != "same"]
     found = [_summary(rows, baseline, notes)]
     if other:
-        found.append(verdicts_table(other, "What is not the same"))
+        found.append(_verdicts(other, "What is not the same"))
     return [*found, *(_changes(row) for row in other if row.changes)]
 
 
@@ -64,7 +72,7 @@ def _summary(rows: Sequence[GateRow], baseline: str, notes: Sequence[str]) -> Ta
     return Table.of(columns, whats, f"{baseline}: {said}", notes)
 
 
-def verdicts_table(rows: Sequence[GateRow], title: str = "") -> Table:
+def _verdicts(rows: Sequence[GateRow], title: str = "") -> Table:
     """One line a row of the gate."""
 
     def optional(name: str, title: str, text: Any = None, value: Any = None) -> Column:

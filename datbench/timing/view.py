@@ -16,15 +16,19 @@ CERTAIN = 0.95
 """Coverage below which an interval is not shown: too few samples, or processes, to have one."""
 
 
-def tables(rows: Sequence[ThroughputRow]) -> list[Table]:
-    """One row's figures, or one table of several; then what published protocols give."""
-    found = [one(rows[0]) if len(rows) == 1 else many(rows)]
-    if any(row.protocols for row in rows):
+def tables(rows: Sequence[ThroughputRow], one: bool = False) -> list[Table]:
+    """One row's figures, or one table of several; then what published protocols give.
+
+    Args:
+        one: a line a row, and nothing else, as a CSV file holds.
+    """
+    found = [many(rows) if one or len(rows) > 1 else figures_table(rows[0])]
+    if not one and any(row.protocols for row in rows):
         found.append(_protocols(rows))
     return found
 
 
-def one(row: ThroughputRow) -> Table:
+def figures_table(row: ThroughputRow) -> Table:
     """All figures of one row, below each other."""
     columns = (Column("what", "figure"), Column("value", row.model), Column("more", ""))
     said: str = row.outcome
