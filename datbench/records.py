@@ -340,7 +340,9 @@ def _problems(error: ValidationError, value: Any, place: str) -> list[Problem]:
         last = len(each["loc"]) - 1
         for number, step in enumerate(each["loc"]):
             if isinstance(step, int):
-                path, here = f"{path}[{step + 1}]", _element(here, step)
+                if number == last and each["type"] == "missing":
+                    break  # the list is what is wrong
+                path, here = f"{path}[{step + 1}]", here[step]
             elif isinstance(here, Mapping) and step in here:
                 path, here = _below(path, step), here[step]
             elif number == last and each["type"] == "missing":
@@ -349,22 +351,20 @@ def _problems(error: ValidationError, value: Any, place: str) -> list[Problem]:
                 before, choice = path, step
         known = found.setdefault((path if before is None else before, before), {})
         known.setdefault(choice, []).append(Problem(path, _message(each)))
-    best = [
+    best = dict.fromkeys(
         problem
         for tried in found.values()
         for problem in min(tried.values(), key=lambda one: (-len(one[0].where), len(one)))
-    ]
+    )
     return sorted(best, key=lambda one: one.problem != NOT_KNOWN)  # a name mistyped is missing too
-
-
-def _element(value: Any, number: int) -> Any:
-    return value[number] if isinstance(value, (list, tuple)) and number < len(value) else None
 
 
 def _message(error: Any) -> str:
     kind, limits = error["type"], error.get("ctx", {})
     if kind in _EXPECTED:
         return f"must be {_EXPECTED[kind]}, not {said(error['input'])}"
+    if kind == "missing" and isinstance(error["loc"][-1], int):
+        return f"has too few elements, {len(error['input'])}"
     if kind == "missing":
         return "is missing"
     if kind in ("unexpected_keyword_argument", "extra_forbidden"):
@@ -546,7 +546,7 @@ def flat_rows(
 
     Args:
         each: a list or an object in the rows, each element of which becomes a row.
-        short: leave out lists and tallies.
+        short: leave out lists and tallies, and fields that say nothing in any row.
 
     Raises:
         UsageError: the rows have no such list.
@@ -557,7 +557,9 @@ def flat_rows(
         found = [element for row in having for element in _elements(row, each)]
     else:
         found = [flat(row, short) for row in rows]
-    names = dict.fromkeys(name for row in found for name in row)
+    names = dict.fromkeys(
+        name for row in found for name, value in row.items() if not short or value is not None
+    )
     return [{name: row.get(name) for name in names} for row in found]
 
 

@@ -202,3 +202,13 @@ def test_a_key_twice_is_refused(tmp_path: Path) -> None:
     path.write_text(text.replace('"params": 1', '"params": 2, "params": 1'))
     with pytest.raises(UsageError, match="the key 'params' stands twice in one object"):
         load(path)
+
+
+def test_elements_that_are_missing_are_said_once() -> None:
+    kind = tuple[int, int, int, int]
+    assert list(map(str, checked(dict[str, kind], {"a": [1, 2]})[1])) == [
+        "a: has too few elements, 2"
+    ]
+    assert list(map(str, checked(dict[str, kind], {"a": [1] * 5})[1])) == [
+        "a: must have 4 elements, not 5"
+    ]
