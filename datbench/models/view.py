@@ -97,7 +97,7 @@ def architecture(
         Column("heads", "heads", str),
         Column("blocks", "blocks"),
     )
-    return Table(columns, tuple(tuple(row.values()) for row in rows), title, tuple(notes))
+    return Table.of(columns, rows, title, notes)
 
 
 def _stem(config: Pyramid) -> str:

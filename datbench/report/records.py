@@ -53,13 +53,6 @@ class Delta:
     now: float | None
     exact: bool = True  # whether any difference is a change: of time it is not
 
-    @property
-    def relative(self) -> float | None:
-        """The change as a part of the baseline."""
-        if self.before is None or self.now is None or not self.before:
-            return None
-        return self.now / self.before - 1
-
 
 # A report as values: its sections, their charts and tables, what is missing, and the summary.
 
