@@ -76,53 +76,30 @@ _STRICT: dict[Kind, int] = (
     }
 )
 
-# A module that stands for a 1x1 convolution (`datbench.models.layers.Pointwise`) runs `linear`.
-_ACTIVATION_HOOK: Mapping[Kind, int] = {Kind.ELEMENTWISE: 1}
-
-_CONV_HOOK: Mapping[Kind, int] = {
-    Kind.CONV: 1,
-    Kind.CONV_BIAS: 1,
-    Kind.LINEAR: 1,
-    Kind.LINEAR_BIAS: 1,
+# By classes of the modules that mmcv hooks. A module that stands for a 1x1 convolution
+# (`datbench.models.layers.Pointwise`) runs `linear`.
+_HOOKS: Mapping[str, Mapping[Kind, int]] = {
+    "Conv1d Conv2d Conv3d ConvTranspose2d": dict.fromkeys(
+        (Kind.CONV, Kind.CONV_BIAS, Kind.LINEAR, Kind.LINEAR_BIAS), 1
+    ),
+    "Linear": {Kind.LINEAR: 1},
+    "ReLU PReLU ELU LeakyReLU ReLU6": {Kind.ELEMENTWISE: 1},
+    "BatchNorm1d BatchNorm2d BatchNorm3d InstanceNorm1d InstanceNorm2d InstanceNorm3d GroupNorm "
+    "LayerNorm": {
+        Kind.NORM: 2,
+        Kind.NORM_PLAIN: 1,
+        Kind.NORM_FIXED: 2,
+        Kind.NORM_FIXED_PLAIN: 1,
+    },
+    "MaxPool1d MaxPool2d MaxPool3d AvgPool1d AvgPool2d AvgPool3d AdaptiveMaxPool1d "
+    "AdaptiveMaxPool2d AdaptiveMaxPool3d AdaptiveAvgPool1d AdaptiveAvgPool2d "
+    "AdaptiveAvgPool3d": {Kind.POOL: 1, Kind.ADAPTIVE_POOL2D: 1},
+    "Upsample": dict.fromkeys(
+        (Kind.UPSAMPLE_BILINEAR, Kind.UPSAMPLE_NEAREST, Kind.UPSAMPLE_OTHER), 1
+    ),
 }
 
-_LINEAR_HOOK: Mapping[Kind, int] = {Kind.LINEAR: 1}
-
-_NORM_HOOK: Mapping[Kind, int] = {
-    Kind.NORM: 2,
-    Kind.NORM_PLAIN: 1,
-    Kind.NORM_FIXED: 2,
-    Kind.NORM_FIXED_PLAIN: 1,
-}
-
-_POOL_HOOK: Mapping[Kind, int] = {Kind.POOL: 1, Kind.ADAPTIVE_POOL2D: 1}
-
-_UPSAMPLE_HOOK: Mapping[Kind, int] = {
-    Kind.UPSAMPLE_BILINEAR: 1,
-    Kind.UPSAMPLE_NEAREST: 1,
-    Kind.UPSAMPLE_OTHER: 1,
-}
-
-_MMDET: Mapping[str, Mapping[Kind, int]] = (
-    dict.fromkeys(("Conv1d", "Conv2d", "Conv3d", "ConvTranspose2d"), _CONV_HOOK)
-    | {"Linear": _LINEAR_HOOK, "Upsample": _UPSAMPLE_HOOK}
-    | dict.fromkeys(("ReLU", "PReLU", "ELU", "LeakyReLU", "ReLU6"), _ACTIVATION_HOOK)
-    | dict.fromkeys(
-        [f"BatchNorm{n}d" for n in (1, 2, 3)]
-        + [f"InstanceNorm{n}d" for n in (1, 2, 3)]
-        + ["GroupNorm", "LayerNorm"],
-        _NORM_HOOK,
-    )
-    | dict.fromkeys(
-        [
-            f"{adaptive}{what}Pool{n}d"
-            for adaptive in ("", "Adaptive")
-            for what in ("Max", "Avg")
-            for n in (1, 2, 3)
-        ],
-        _POOL_HOOK,
-    )
-)
+_MMDET = {name: weights for names, weights in _HOOKS.items() for name in names.split()}
 
 CONVENTIONS: dict[str, Convention] = {
     convention.name: convention

@@ -26,30 +26,20 @@ Amount: TypeAlias = int | float
 
 @dataclass(frozen=True)
 class Tally:
-    """What a counter said, in its unit.
-
-    Args:
-        modules: own amounts by path; None where the counter gives a total alone.
-    """
+    """What a counter said, in its unit."""
 
     total: Amount
-    modules: Mapping[str, Amount] | None
+    modules: Mapping[str, Amount] | None  # own amounts by path; None: it gives a total alone
 
 
 @dataclass(frozen=True)
 class Peer:
-    """A counter.
-
-    Args:
-        package: whose version is shown.
-        module: what must be importable.
-        unit: of its figure.
-    """
+    """A counter."""
 
     name: str
-    package: str
-    module: str
-    unit: Literal["MAC", "FLOP"]
+    package: str  # whose version is shown
+    module: str  # what must be importable
+    unit: Literal["MAC", "FLOP"]  # of its figure
     count: Callable[[nn.Module, Tensor], Tally] = field(repr=False)
 
 
