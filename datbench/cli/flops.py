@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Annotated
 
-import typer
-
 from ..counting.conventions import CONVENTIONS
 from ..counting.conventions import convention as find_convention
 from ..errors import CheckFailed, UsageError
@@ -22,9 +20,9 @@ from .options import (
     Resolutions,
     With,
     breakdowns,
-    complete,
     one_of,
     one_spec,
+    option,
     resolutions,
     specs,
 )
@@ -40,59 +38,45 @@ def flops(
     config: Configs = None,
     with_: With = None,
     res: Resolutions = None,
-    batch: Annotated[int, typer.Option(help="Images in a batch; totals are of the batch.")] = 1,
+    batch: Annotated[int, option("Images in a batch; totals are of the batch.")] = 1,
     convention: Annotated[
         str,
-        typer.Option(
-            help="fvcore (MACs, what papers print), mmdet (MACs by mmcv's hooks), torch (FLOPs of "
+        option(
+            "fvcore (MACs, what papers print), mmdet (MACs by mmcv's hooks), torch (FLOPs of "
             "products alone) or strict (FLOPs of all that runs).",
-            autocompletion=complete(*CONVENTIONS),
+            names=CONVENTIONS,
         ),
     ] = "fvcore",
-    backward: Annotated[bool, typer.Option("--backward", help="Count the backward too.")] = False,
+    backward: Annotated[bool, option("Count the backward too.", "--backward")] = False,
     by: Annotated[
         str | None,
-        typer.Option(
-            help="Break one model down by part (backbone, neck, heads), stage, operator or module, "
+        option(
+            "Break one model down by part (backbone, neck, heads), stage, operator or module, "
             "or several with commas.",
-            autocompletion=complete(*PARTS),
-            show_default="stage,operator",
+            names=PARTS,
+            default="stage,operator",
         ),
     ] = None,
     depth: Annotated[
-        int | None,
-        typer.Option(
-            help="With --by module: cut paths to this many names.", min=1, show_default=False
-        ),
+        int | None, option("With --by module: cut paths to this many names.", min=1, default=False)
     ] = None,
     attention: Annotated[
-        str,
-        typer.Option(
-            help="eager or sdpa; the count does not depend on it.",
-            autocompletion=complete(*ATTENTIONS),
-        ),
+        str, option("eager or sdpa; the count does not depend on it.", names=ATTENTIONS)
     ] = "eager",
     features: Features = False,
     dtype: Annotated[
-        str,
-        typer.Option(
-            help="float32, float64, bfloat16 or float16; changes bytes only.",
-            autocompletion=complete(*DTYPES),
-        ),
+        str, option("float32, float64, bfloat16 or float16; changes bytes only.", names=DTYPES)
     ] = "float32",
     device: Annotated[
         str,
-        typer.Option(
-            help="Where to run; meta needs neither memory nor time.",
-            autocompletion=complete("meta", "cpu", "cuda"),
-        ),
+        option("Where to run; meta needs neither memory nor time.", names=("meta", "cpu", "cuda")),
     ] = "meta",
     max_unknown: Annotated[
         int | None,
-        typer.Option(
-            help="Fail (exit code 1) if more operator calls than this have no rule.",
+        option(
+            "Fail (exit code 1) if more operator calls than this have no rule.",
             min=0,
-            show_default=False,
+            default=False,
         ),
     ] = None,
     format: OutputFormat = None,
@@ -148,32 +132,27 @@ def explain(
     config: Config = None,
     res: Annotated[
         str | None,
-        typer.Option(
+        option(
+            "Input in pixels, width x height, or one number for a square. The size that the "
+            "published figures belong to, unless told.",
             "--res",
             metavar="WxH",
-            help="Input in pixels, width x height, or one number for a square. The size that the "
-            "published figures belong to, unless told.",
-            show_default=False,
+            default=False,
         ),
     ] = None,
     run_peers: Annotated[
         bool,
-        typer.Option(
-            "--run-peers",
-            help="Run the other counters that are installed (fvcore, torch, ptflops, thop, "
+        option(
+            "Run the other counters that are installed (fvcore, torch, ptflops, thop, "
             "calflops, torchinfo) on the CPU, and say what they count differently.",
+            "--run-peers",
         ),
     ] = False,
     timeout: Annotated[
-        float | None,
-        typer.Option(help="Seconds that each of them may take.", show_default="300"),
+        float | None, option("Seconds that each of them may take.", default="300")
     ] = None,
     attention: Annotated[
-        str,
-        typer.Option(
-            help="eager or sdpa; other counters may depend on it.",
-            autocompletion=complete(*ATTENTIONS),
-        ),
+        str, option("eager or sdpa; other counters may depend on it.", names=ATTENTIONS)
     ] = "eager",
     features: Features = False,
     format: OutputFormat = None,

@@ -8,8 +8,6 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
-import typer
-
 from ..errors import MeasurementError, UsageError
 from ..setting import (
     ATTENTIONS,
@@ -34,8 +32,8 @@ from .options import (
     Resolutions,
     With,
     breakdowns,
-    complete,
     one_of,
+    option,
     resolutions,
     specs,
 )
@@ -61,95 +59,90 @@ def memory(
     with_: With = None,
     res: Resolutions = None,
     batch: Annotated[
-        list[int] | None,
-        typer.Option(help="Images in a batch; may be repeated.", show_default="1"),
+        list[int] | None, option("Images in a batch; may be repeated.", default="1")
     ] = None,
     mode: Annotated[
         str,
-        typer.Option(
-            help="inference (no gradients), train-forward (with what autograd keeps; the papers'), "
+        option(
+            "inference (no gradients), train-forward (with what autograd keeps; the papers'), "
             "train (the backward too) or step (a full step: the optimizer's too).",
-            autocompletion=complete(*MEMORY_MODES),
+            names=MEMORY_MODES,
         ),
     ] = "train-forward",
     optimizer: Annotated[
         str | None,
-        typer.Option(
-            help="Of a full step: sgd, sgd-momentum or adamw.",
-            autocompletion=complete(*OPTIMIZERS),
-            show_default="adamw",
-        ),
+        option("Of a full step: sgd, sgd-momentum or adamw.", names=OPTIMIZERS, default="adamw"),
     ] = None,
     attention: AttentionName = "eager",
     dtype: Dtype = "float32",
     autocast: Annotated[
         str | None,
-        typer.Option(
-            help="Cast as CUDA's autocast does, to bfloat16 or float16; the model stays float32.",
-            autocompletion=complete(*AUTOCASTS),
-            show_default=False,
+        option(
+            "Cast as CUDA's autocast does, to bfloat16 or float16; the model stays float32.",
+            names=AUTOCASTS,
+            default=False,
         ),
     ] = None,
     checkpointing: Annotated[
         str | None,
-        typer.Option(
-            help="block: run each block again in the backward instead of keeping what it makes.",
-            autocompletion=complete(*CHECKPOINTINGS),
-            show_default=False,
+        option(
+            "block: run each block again in the backward instead of keeping what it makes.",
+            names=CHECKPOINTINGS,
+            default=False,
         ),
     ] = None,
     features: Features = False,
     by: Annotated[
         str | None,
-        typer.Option(
-            help="Break one model down by stage, module or operator, or several with commas.",
-            autocompletion=complete(*PARTS),
-            show_default=False,
+        option(
+            "Break one model down by stage, module or operator, or several with commas.",
+            names=PARTS,
+            default=False,
         ),
     ] = None,
     verify: Annotated[
         bool,
-        typer.Option(
-            "--verify",
-            help="Run it on the CPU too, in a process of its own, and put the peak that torch's "
+        option(
+            "Run it on the CPU too, in a process of its own, and put the peak that torch's "
             "profiler sees beside the simulated one.",
+            "--verify",
         ),
     ] = False,
     largest: Annotated[
         str | None,
-        typer.Option(
-            metavar="MEMORY",
-            help="The largest batch that fits, into an amount such as 16GiB or a GPU: "
+        option(
+            "The largest batch that fits, into an amount such as 16GiB or a GPU: "
             "v100-16gb, v100-32gb, rtx3090, rtx4090, a100-40gb, a100-80gb, h100-80gb or h200.",
-            show_default=False,
+            metavar="MEMORY",
+            default=False,
         ),
     ] = None,
     context: Annotated[
         str | None,
-        typer.Option(
+        option(
+            "With --largest: what the CUDA context and libraries take of it.",
             metavar="MEMORY",
-            help="With --largest: what the CUDA context and libraries take of it.",
-            show_default="500MiB",
+            default="500MiB",
         ),
     ] = None,
     device: Annotated[
         str | None,
-        typer.Option(
-            help="Measure on this device, cuda or cpu, in a fresh process for each run; with "
+        option(
+            "Measure on this device, cuda or cpu, in a fresh process for each run; with "
             "--verify beside the simulation; with --largest confirm the batch on it.",
-            show_default="simulate",
+            default="simulate",
         ),
     ] = None,
     timeline: Annotated[
-        bool, typer.Option("--timeline", help="Draw what is alive over the run in the terminal.")
+        bool, option("Draw what is alive over the run in the terminal.", "--timeline")
     ] = False,
     timeline_out: Annotated[
         Path | None,
-        typer.Option(
+        option(
+            "The same as .png or .svg, or as .pickle for pytorch.org/memory_viz.",
             "--timeline-out",
             metavar="FILE",
             readable=False,
-            help="The same as .png or .svg, or as .pickle for pytorch.org/memory_viz.",
         ),
     ] = None,
     format: OutputFormat = None,

@@ -18,9 +18,9 @@ from .options import (
     Out,
     OutputFormat,
     With,
-    complete,
     one_of,
     one_spec,
+    option,
     specs,
 )
 
@@ -34,14 +34,13 @@ if TYPE_CHECKING:
 
 def models(
     pattern: Annotated[
-        str | None,
-        typer.Argument(help="Only names that contain this text.", show_default=False),
+        str | None, typer.Argument(help="Only names that contain this text.", show_default=False)
     ] = None,
     family: Annotated[
         str | None,
-        typer.Option(
-            help="Only this family: dat, dat++, ablation, deformable-detr or comparison.",
-            autocompletion=complete("dat", "dat++", "ablation", "deformable-detr", "comparison"),
+        option(
+            "Only this family: dat, dat++, ablation, deformable-detr or comparison.",
+            names=("dat", "dat++", "ablation", "deformable-detr", "comparison"),
         ),
     ] = None,
     format: OutputFormat = None,
@@ -117,14 +116,10 @@ def params(
     config: Configs = None,
     with_: With = None,
     by: Annotated[
-        str,
-        typer.Option(
-            help="total, or of a single model part (backbone, neck, heads) or stage.",
-            autocompletion=complete(*BY),
-        ),
+        str, option("total, or of a single model part (backbone, neck, heads) or stage.", names=BY)
     ] = "total",
     features: Annotated[
-        bool, typer.Option("--features", help="With a norm for each feature map, and no head.")
+        bool, option("With a norm for each feature map, and no head.", "--features")
     ] = False,
     format: OutputFormat = None,
     out: Out = None,
@@ -166,15 +161,14 @@ def show(
     config: Config = None,
     with_: With = None,
     res: Annotated[
-        str | None,
-        typer.Option("--res", metavar="WxH", help="Input in pixels.", show_default=False),
+        str | None, option("Input in pixels.", "--res", metavar="WxH", default=False)
     ] = None,
     checkpoint: Annotated[
         Path | None,
-        typer.Option(
+        option(
+            "Check that this file's weights fit, and say what matched.",
             metavar="FILE",
-            help="Check that this file's weights fit, and say what matched.",
-            show_default=False,
+            default=False,
         ),
     ] = None,
     format: OutputFormat = None,
