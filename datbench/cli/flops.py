@@ -15,6 +15,7 @@ from .options import (
     Format,
     Model,
     Models,
+    OneResolution,
     Out,
     OutputFormat,
     Resolutions,
@@ -130,16 +131,7 @@ def flops(
 def explain(
     model: Model = None,
     config: Config = None,
-    res: Annotated[
-        str | None,
-        option(
-            "Input in pixels, width x height, or one number for a square. The size that the "
-            "published figures belong to, unless told.",
-            "--res",
-            metavar="WxH",
-            default=False,
-        ),
-    ] = None,
+    res: OneResolution = None,
     run_peers: Annotated[
         bool,
         option(

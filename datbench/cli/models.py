@@ -15,6 +15,7 @@ from .options import (
     Format,
     Model,
     Models,
+    OneResolution,
     Out,
     OutputFormat,
     With,
@@ -160,9 +161,7 @@ def show(
     model: Model = None,
     config: Config = None,
     with_: With = None,
-    res: Annotated[
-        str | None, option("Input in pixels.", "--res", metavar="WxH", default=False)
-    ] = None,
+    res: OneResolution = None,
     checkpoint: Annotated[
         Path | None,
         option(

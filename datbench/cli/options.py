@@ -86,11 +86,18 @@ Configs = Annotated[
 
 Config = Annotated[Path | None, _file(f"{_CONFIG}in place of MODEL.", "--config", default=False)]
 
+_SIZE = "Input size, WIDTHxHEIGHT or one number for a square"
+
+_OWN_SIZE = "Default: the size of the model's published results."
+
+OneResolution = Annotated[
+    str | None, option(f"{_SIZE}. {_OWN_SIZE}", "--res", default=False, metavar="WxH")
+]
+
 Resolutions = Annotated[
     list[str] | None,
     option(
-        "Input in pixels, width x height, or one number for a square; may be repeated. "
-        "The size that the published figures belong to, unless told.",
+        f"{_SIZE}; repeat for several. {_OWN_SIZE}",
         "--res",
         default=False,
         metavar="WxH",
@@ -136,7 +143,7 @@ PlotOut = Annotated[Path | None, _file("The same as .png or .svg.", "--plot-out"
 OutputFormat = Annotated[
     Format | None,
     option(
-        "How to write the result; a table unless told, or what the suffix of --out says.",
+        "How to write the result. Default: a table, or what the suffix of --out says.",
         "--format",
         default=False,
     ),

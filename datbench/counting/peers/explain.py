@@ -7,7 +7,7 @@ called from, up to the whole model; what is left is named, not hidden.
 
 from __future__ import annotations
 
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
@@ -242,8 +242,8 @@ class _Part:
     path: str
     type: str
     target: Fraction
-    amounts: dict[Quantity, int]
-    calls: dict[Quantity, int]
+    amounts: Counter[Quantity]
+    calls: Mapping[Quantity, int]
     left: dict[str, Fraction] = field(default_factory=dict)  # of the target, by class
 
 
@@ -278,8 +278,8 @@ def explain(
             module.path,
             module.type,
             macs(tally.modules.get(module.path, 0), unit) - module.multiply_adds,
-            dict(module.amounts),
-            dict(module.calls),
+            Counter(module.amounts),
+            module.calls,
         )
         for module in observed
     ]
@@ -289,7 +289,7 @@ def explain(
     found: list[_Weight] = []
     pending = _solve_classes(parts, found)
     if outside:
-        pending.append(_Part("", OUTSIDE, outside, {}, {}, {OUTSIDE: outside}))
+        pending.append(_Part("", OUTSIDE, outside, Counter(), {}, {OUTSIDE: outside}))
     left = _solve_above(pending, {part.path: part for part in parts}, found)
     unexplained = [
         PeerTerm("unexplained", None, (name,), False, None, None, number(amount), ())
@@ -393,15 +393,14 @@ def _start(path: str, staying: list[_Part], modules: Mapping[str, _Part]) -> _Pa
     own = next((part for part in staying if part.path == path and part.type != OUTSIDE), None)
     if own is not None:
         staying.remove(own)
-        return replace(own, amounts=dict(own.amounts), left=dict(own.left))
+        return replace(own, amounts=Counter(own.amounts), left=dict(own.left))
     known = modules[path]
-    return _Part(path, known.type, Fraction(0), dict(known.amounts), {})
+    return _Part(path, known.type, Fraction(0), Counter(known.amounts), {})
 
 
 def _merge(into: _Part, part: _Part) -> None:
     into.target += part.target
-    for column, amount in part.amounts.items():
-        into.amounts[column] = into.amounts.get(column, 0) + amount
+    into.amounts.update(part.amounts)
     for name, share in part.left.items():
         into.left[name] = into.left.get(name, Fraction(0)) + share
 
@@ -467,7 +466,7 @@ Shown = Callable[[Sequence[Peer]], Iterable[Peer]]
 WORKER = "datbench.counting.peers.adapters:work"
 
 TIMEOUT = 300.0
-"""Seconds that one counter may take, unless told."""
+"""Seconds that one counter may take, by default."""
 
 LONGEST = 200
 """Characters of a reason that are shown."""
