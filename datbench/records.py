@@ -497,7 +497,7 @@ def _current(given: Any, name: str) -> Document:
         raise UsageError(
             f"{name} holds {said(content['kind'])}, which this datbench does not know."
         )
-    for problem in _unfit(content["environment"], "environment"):
+    for problem in _environment_problems(content["environment"], "environment"):
         raise UsageError(f"{name}: {problem}.")
     return content
 
@@ -507,12 +507,23 @@ def _record(kind: str, row: Any) -> tuple[Any, list[Problem]]:
     if not isinstance(row, dict):
         return None, [Problem("", "must be an object")]
     own = {name: value for name, value in row.items() if name != ENVIRONMENT}
-    _, problems = checked(Environment, row.get(ENVIRONMENT, {}), ENVIRONMENT)
+    problems = _environment_problems(row.get(ENVIRONMENT, {}), ENVIRONMENT)
     tried = [checked(record_class(name), own) for name in RECORDS[kind]]
     value, found = min(tried, key=lambda one: len(one[1]))
     if kind == "report" and value is not None:
-        found = _part_problems(value.kind, value.rows)
+        found = _environment_problems(value.environment, "environment")
+        found += _part_problems(value.kind, value.rows)
+    elif kind == "env":
+        found = _environment_problems(own, "")
     return value, found + problems
+
+
+def _environment_problems(value: Any, place: str) -> list[Problem]:
+    """What is wrong with an environment: of its fields, which are free, `gpus` is a list."""
+    environment, problems = checked(Environment, value, place)
+    if environment is None or environment.get("gpus") is None:
+        return problems
+    return checked(list[dict[str, Any]], environment["gpus"], _below(place, "gpus"))[1]
 
 
 def _part_problems(kind: str, rows: Sequence[Any]) -> list[Problem]:

@@ -212,3 +212,14 @@ def test_elements_that_are_missing_are_said_once() -> None:
     assert list(map(str, checked(dict[str, kind], {"a": [1] * 5})[1])) == [
         "a: must have 4 elements, not 5"
     ]
+
+
+@pytest.mark.parametrize("gpus", [0.5, "x", [1], {"name": "x"}])
+def test_gpus_of_an_environment_are_objects(gpus: Any) -> None:
+    for content in (
+        document("env", [{"gpus": gpus}], {}),
+        document("env", [], {"gpus": gpus}),
+        document("env", [{"measured_in": {"gpus": gpus}}], {}),
+    ):
+        with pytest.raises(UsageError, match=r"gpus(\[1\])?: must be (a list|an object), not"):
+            parse(content)
