@@ -6,8 +6,6 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
-import typer
-
 from ..errors import CheckFailed, UsageError
 from ..setting import ATTENTIONS, DTYPES, Resolution
 from .options import (
@@ -19,8 +17,8 @@ from .options import (
     PlotOut,
     Resolutions,
     With,
-    complete,
     one_of,
+    option,
     resolutions,
     specs,
 )
@@ -39,106 +37,86 @@ def eq10(
     with_: With = None,
     res: Resolutions = None,
     stage: Annotated[
-        int | None,
-        typer.Option(help="Only this stage, from 1.", min=1, max=4, show_default=False),
+        int | None, option("Only this stage, from 1.", default=False, min=1, max=4)
     ] = None,
     every: Annotated[
-        bool,
-        typer.Option("--all", help="Show the terms of every module, not of deformable ones alone."),
+        bool, option("Show the terms of every module, not of deformable ones alone.", "--all")
     ] = False,
     plot: Annotated[
         bool,
-        typer.Option(
-            "--plot",
-            help="Draw in the terminal: cost against size and share against stride, or with a "
+        option(
+            "Draw in the terminal: cost against size and share against stride, or with a "
             "model, the terms of its modules.",
+            "--plot",
         ),
     ] = False,
     plot_out: PlotOut = None,
     kinds: Annotated[
-        bool,
-        typer.Option(
-            "--kinds",
-            help="Compare kinds of attention on the map that stage 3 has at --res.",
-        ),
+        bool, option("Compare kinds of attention on the map that stage 3 has at --res.", "--kinds")
     ] = False,
     fit: Annotated[
-        bool, typer.Option("--fit", help="Recover the formula's coefficients from counts alone.")
+        bool, option("Recover the formula's coefficients from counts alone.", "--fit")
     ] = False,
     grid: Annotated[
         str | None,
-        typer.Option(
-            metavar="NAME=N,...",
-            help='With --fit: sizes of the modules to count, such as "height=7,14 dim=32,64"; '
+        option(
+            'With --fit: sizes of the modules to count, such as "height=7,14 dim=32,64"; '
             "names are height, width, stride, dim, kernel, groups and heads.",
-            show_default=False,
+            default=False,
+            metavar="NAME=N,...",
         ),
     ] = None,
     convention: Annotated[
         str | None,
-        typer.Option(
-            help="With --fit: fvcore, or torch for multiply-adds alone.", show_default="fvcore"
-        ),
+        option("With --fit: fvcore, or torch for multiply-adds alone.", default="fvcore"),
     ] = None,
     paper: Annotated[
-        bool, typer.Option("--paper", help="Recompute the worked example of Section 3.2.")
+        bool, option("Recompute the worked example of Section 3.2.", "--paper")
     ] = False,
     measure: Annotated[
         bool,
-        typer.Option(
-            "--measure",
-            help="Time a model's deformable attention (default: of dat_t, --stage 3) over "
+        option(
+            "Time a model's deformable attention (default: of dat_t, --stage 3) over "
             "growing maps and keys, beside the formula and other kinds of attention.",
+            "--measure",
         ),
     ] = False,
     sides: Annotated[
         str | None,
-        typer.Option(
+        option(
+            "With --measure: sides of the maps; keys vary on the largest.",
+            default="7,14,21,28,35",
             metavar="N,N,...",
-            help="With --measure: sides of the maps; keys vary on the largest.",
-            show_default="7,14,21,28,35",
         ),
     ] = None,
     batch: Annotated[
-        int | None,
-        typer.Option(help="With --measure: images in a batch.", min=1, show_default="1"),
+        int | None, option("With --measure: images in a batch.", default="1", min=1)
     ] = None,
     device: Annotated[
-        str | None,
-        typer.Option(help="With --measure: cpu, or cuda where a GPU is.", show_default="cpu"),
+        str | None, option("With --measure: cpu, or cuda where a GPU is.", default="cpu")
     ] = None,
     dtype: Annotated[
         str | None,
-        typer.Option(
-            help="With --measure: float32, float64, bfloat16 or float16.",
-            autocompletion=complete(*DTYPES),
-            show_default="float32",
+        option(
+            "With --measure: float32, float64, bfloat16 or float16.",
+            default="float32",
+            names=DTYPES,
         ),
     ] = None,
     attention: Annotated[
-        str | None,
-        typer.Option(
-            help="With --measure: eager or sdpa.",
-            autocompletion=complete(*ATTENTIONS),
-            show_default="eager",
-        ),
+        str | None, option("With --measure: eager or sdpa.", default="eager", names=ATTENTIONS)
     ] = None,
     threads: Annotated[
         int | None,
-        typer.Option(
-            help="With --measure: threads of an operator on a CPU.",
-            min=1,
-            max=4096,
-            show_default="torch's",
+        option(
+            "With --measure: threads of an operator on a CPU.", default="torch's", min=1, max=4096
         ),
     ] = None,
     budget: Annotated[
-        float | None,
-        typer.Option(help="With --measure: seconds to take.", show_default="45"),
+        float | None, option("With --measure: seconds to take.", default="45")
     ] = None,
     check: Annotated[
-        bool,
-        typer.Option("--check", help="Fail (exit code 1) if an identity or the fit is not exact."),
+        bool, option("Fail (exit code 1) if an identity or the fit is not exact.", "--check")
     ] = False,
     format: OutputFormat = None,
     out: Out = None,

@@ -138,6 +138,10 @@ ChannelsLast = Annotated[
     bool, option("Weights and images in that memory format.", "--channels-last")
 ]
 
+Threads = Annotated[
+    int | None, option("Threads of an operator on a CPU.", default="torch's", min=1, max=4096)
+]
+
 PlotOut = Annotated[Path | None, _file("The same as .png or .svg.", "--plot-out")]
 
 OutputFormat = Annotated[

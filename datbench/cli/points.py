@@ -9,12 +9,14 @@ from typing import Annotated, Literal
 
 import typer
 
-from ..errors import UnknownNameError, UsageError
-from ..points.records import FIGURES, STYLES, PointsRow, Style
+from ..errors import UsageError
+from ..points.records import FIGURES, STYLES, Style
 from ..setting import Resolution
-from .options import Config, Format, OutputFormat, complete, complete_models, one_spec
+from .options import Config, Format, OutputFormat, complete_models, one_of, one_spec, option
 
 PICTURES = (".png", ".svg")
+
+SUFFIXES = (*PICTURES, ".json", ".csv", ".md", ".tex", ".txt")
 
 
 def points(
@@ -29,85 +31,79 @@ def points(
     ] = None,
     image: Annotated[
         Path | None,
-        typer.Option(
+        option(
+            "The image, in any format that Pillow reads.",
+            default=False,
             metavar="FILE",
             readable=False,
-            help="The image, in any format that Pillow reads.",
-            show_default=False,
         ),
     ] = None,
     config: Config = None,
     checkpoint: Annotated[
         Path | None,
-        typer.Option(
+        option(
+            "Published weights, .pth or .safetensors.",
+            default="random weights",
             metavar="FILE",
             readable=False,
-            help="Published weights, .pth or .safetensors.",
-            show_default="random weights",
         ),
     ] = None,
     style: Annotated[
         str | None,
-        typer.Option(
-            help="propagated (the most important keys over all blocks), groups (where each group "
+        option(
+            "propagated (the most important keys over all blocks), groups (where each group "
             "samples) or query (the keys of one query).",
-            autocompletion=complete(*STYLES),
-            show_default="propagated; query with --query",
+            default="propagated; query with --query",
+            names=STYLES,
         ),
     ] = None,
     figure: Annotated[
-        int | None,
-        typer.Option(help="The same by the paper's figure: 5, 6 or 7.", show_default=False),
+        int | None, option("The same by the paper's figure: 5, 6 or 7.", default=False)
     ] = None,
-    stage: Annotated[
-        int | None, typer.Option(help="Only this stage, from 1.", min=1, show_default=False)
-    ] = None,
+    stage: Annotated[int | None, option("Only this stage, from 1.", default=False, min=1)] = None,
     block: Annotated[
-        int | None,
-        typer.Option(help="Only this block of its stage, from 1.", min=1, show_default=False),
+        int | None, option("Only this block of its stage, from 1.", default=False, min=1)
     ] = None,
-    group: Annotated[
-        str, typer.Option(metavar="N", help="Only this offset group, from 1; or all.")
-    ] = "all",
+    group: Annotated[str, option("Only this offset group, from 1; or all.", metavar="N")] = "all",
     query: Annotated[
         str | None,
-        typer.Option(
+        option(
+            "The pixel that asks, of the image as given.",
+            default="with --style query the centre",
             metavar="X,Y",
-            help="The pixel that asks, of the image as given.",
-            show_default="with --style query the centre",
         ),
     ] = None,
     head: Annotated[
         str,
-        typer.Option(
+        option(
+            "Attention of this head, from 1; of each head; or the mean over a group's heads.",
             metavar="N",
-            help="Attention of this head, from 1; of each head; or the mean over a group's heads.",
         ),
     ] = "mean",
     top: Annotated[
         int | None,
-        typer.Option(
-            help="Points of each block that are kept, the heaviest first.",
+        option(
+            "Points of each block that are kept, the heaviest first.",
+            default="20; of --style groups all",
             min=1,
-            show_default="20; of --style groups all",
         ),
     ] = None,
     res: Annotated[
         str | None,
-        typer.Option(
+        option(
+            "Resize the image to this for the model, whatever its proportions.",
+            default="the size that the published figures belong to",
             metavar="WxH",
-            help="Resize the image to this for the model, whatever its proportions.",
-            show_default="the size that the published figures belong to",
         ),
     ] = None,
     format: OutputFormat = None,
     out: Annotated[
         Path | None,
-        typer.Option(
+        option(
+            "Draw into this .png or .svg, or write the points into a .json or .csv.",
             "--out",
             metavar="FILE",
             readable=False,
-            help="Draw into this .png or .svg, or write the points into a .json or .csv.",
         ),
     ] = None,
 ) -> None:
@@ -116,14 +112,18 @@ def points(
     As DAT's Figures 5, 6 and 7 show them. Without a checkpoint the weights are random, and the
     picture says so. Attention is computed eagerly: fused attention has no weights to show.
     """
-    from .output import check_path, choose_format
+    from .output import check_path, choose_format, emit, write_whole
 
-    picture = out is not None and out.suffix.lower() in PICTURES
-    if out is not None and not picture and format is None:
-        _check_suffix(out)
-    if out is not None and picture:
-        check_path(out)
-    wanted = choose_format(format, None if picture else out)
+    picture = out if out is not None and out.suffix.lower() in PICTURES else None
+    file = None if picture is not None else out
+    if file is not None and format is None and file.suffix.lower() not in SUFFIXES:
+        raise UsageError(
+            f"--out {out}: the suffix {file.suffix or '(none)'} names no format; "
+            f"use one of {', '.join(SUFFIXES)}."
+        )
+    if picture is not None:
+        check_path(picture)
+    wanted = choose_format(format, file)
     pixel = None if query is None else _pixel(query)
     chosen = _style(style, figure, pixel)
     if image is None:
@@ -134,34 +134,24 @@ def points(
         )
     spec = one_spec(model, config)
     size = None if res is None else Resolution.parse(res)
-    from ..points.rows import Wanted, points_row
-
-    row, pixels = points_row(
-        spec,
-        image,
-        Wanted(chosen, stage, block, _number("group", group, "all"), _head(head), pixel, top),
-        size,
-        checkpoint,
+    heads: int | Literal["each"] | None = (
+        "each" if head == "each" else _number("head", head, "mean")
     )
-    if picture and out is not None:
-        from ..points.view import picture as drawn
-        from .output import write_whole
+    from ..machine import summary
+    from ..points import view
+    from ..points.rows import Wanted, points_row
+    from ..records import document
 
-        write_whole(out, drawn(row, pixels, out.suffix))
-    if not picture or format is not None:
-        _write(row, wanted, None if picture else out)
+    shown = Wanted(chosen, stage, block, _number("group", group, "all"), heads, pixel, top)
+    row, pixels = points_row(spec, image, shown, size, checkpoint)
+    if picture is not None:
+        write_whole(picture, view.picture(row, pixels, picture.suffix))
+    if picture is None or format is not None:
+        tables = view.tables(row, one=wanted is Format.CSV)
+        emit(tables, document("points", [row], summary()), wanted, file)
     if row.random:
         sys.stderr.write(
             f"datbench: {row.model} has random weights; give --checkpoint for what it learned.\n"
-        )
-
-
-def _check_suffix(out: Path) -> None:
-    known = (*PICTURES, ".json", ".csv", ".md", ".tex", ".txt")
-    if out.suffix.lower() not in known:
-        raise UsageError(
-            f"--out {out}: the suffix {out.suffix or '(none)'} names no format; "
-            f"use one of {', '.join(known)}."
         )
 
 
@@ -174,10 +164,7 @@ def _style(name: str | None, figure: int | None, query: tuple[float, float] | No
         return FIGURES[figure]
     if name is None:
         return "propagated" if query is None else "query"
-    for style in STYLES:
-        if style == name:
-            return style
-    raise UnknownNameError.among("style", name, STYLES)
+    return one_of("style", name, STYLES)
 
 
 def _pixel(text: str) -> tuple[float, float]:
@@ -193,17 +180,3 @@ def _number(option: str, text: str, every: str) -> int | None:
     if not re.fullmatch("[0-9]{1,4}", text) or int(text) < 1:
         raise UsageError(f"--{option} {text!r}: write a number from 1, or {every}.")
     return int(text)
-
-
-def _head(text: str) -> int | Literal["each"] | None:
-    return "each" if text == "each" else _number("head", text, "mean")
-
-
-def _write(row: PointsRow, wanted: Format, out: Path | None) -> None:
-    from ..machine import summary
-    from ..points.view import points_table, summary_table
-    from ..records import document
-    from .output import emit
-
-    table = points_table(row) if wanted is Format.CSV else summary_table(row)
-    emit([table], document("points", [row], summary()), wanted, out)

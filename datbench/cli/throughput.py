@@ -18,6 +18,7 @@ from .options import (
     Models,
     Out,
     Resolutions,
+    Threads,
     With,
     default_device,
     one_of,
@@ -60,10 +61,7 @@ def throughput(
         bool, option("Through torch.compile; compiling is in no sample.", "--compile")
     ] = False,
     channels_last: ChannelsLast = False,
-    threads: Annotated[
-        int | None,
-        option("Threads of an operator on a CPU.", default="torch's", min=1, max=4096),
-    ] = None,
+    threads: Threads = None,
     processes: Annotated[
         int,
         option(

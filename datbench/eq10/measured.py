@@ -6,11 +6,10 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from statistics import median
-from typing import Any, Literal
+from typing import Literal
 
 import torch
 from torch import Tensor
-from torch.autograd.profiler import profile
 
 from .. import units
 from ..counting.count import count
@@ -23,7 +22,7 @@ from ..models.mixers import make_mixer
 from ..models.mixers.attention import Mixer
 from ..models.resolve import Spec
 from ..models.spec import ModelSpec
-from ..profile.attribute import MODULE, module_ranges, quiet_kineto
+from ..profile.attribute import MODULE, Span, module_ranges, profiled
 from ..run import available_bytes, memory_error
 from ..setting import Attention, Kind, Resolution, Setting
 from ..timing.ceilings import ceilings
@@ -36,11 +35,11 @@ from ..timing.records import (
     Point,
     Ratio,
     Share,
-    Timing,
 )
 from ..timing.sample import exponent, median_interval, time_calls
 from .formulas import Formula, formula_of
-from .identity import FVCORE, attribute
+from .identity import attribute, weight_of
+from .view import name
 
 # What measured points say: exponents, r = 1 against global attention, what is left out.
 
@@ -152,16 +151,18 @@ DETR_POINTS = 49
 
 @dataclass(frozen=True)
 class Job:
-    """One point to be: a module's description, the side of its map, r."""
+    """One point to be: a module on a square map."""
 
     kind: str
     config: MixerConfig
     side: int
-    stride: int
+    stride: int  # r
 
-    def __str__(self) -> str:
-        coarser = f" r {self.stride}" if self.kind in ("DMHA", "SRA") else ""
-        return f"{self.kind} {self.side}x{self.side}{coarser}"
+    def build(self, setting: ModuleSetting, device: torch.device) -> Mixer:
+        """The module on its own, with a bias table of this map's size."""
+        mixer = make_mixer(self.config, setting.dim, setting.heads, self.side).eval()
+        mixer.attention = setting.attention
+        return mixer.to(device, setting.dtype)
 
 
 @dataclass(frozen=True)
@@ -249,12 +250,12 @@ def jobs_of(
         yield Job("SRA", SpatialReduction(RATIO), side, RATIO)
         yield Job("W-MSA", Window(WINDOW), side, 1)
         yield Job("D-DETR", DeformableDetr(DETR_POINTS), side, 1)
-    side = side_for_strides
     for stride in sorted(set(strides), reverse=True):
-        if stride != 1 or side not in sides:
-            yield Job("DMHA", Deformable(groups, kernel, stride), side, stride)
-        if stride != 1 and (stride != RATIO or side not in sides):
-            yield Job("SRA", SpatialReduction(stride), side, stride)
+        alone = side_for_strides not in sides  # else r = 1, and SRA's ratio, are there already
+        if stride != 1 or alone:
+            yield Job("DMHA", Deformable(groups, kernel, stride), side_for_strides, stride)
+        if stride != 1 and (stride != RATIO or alone):
+            yield Job("SRA", SpatialReduction(stride), side_for_strides, stride)
 
 
 # Whose time it is: a module's operators under the profiler, attributed as its counts are.
@@ -278,6 +279,7 @@ _COPIES = frozenset("aten::copy_ aten::clone aten::_to_copy aten::contiguous".sp
 _Shapes = tuple[tuple[int, ...], ...]
 
 _Labels = Mapping[tuple[str, str], Mapping[_Shapes, str]]
+"""By module and operator, and by shapes where these tell calls apart."""
 
 
 def shares(
@@ -299,10 +301,17 @@ def shares(
     labels: dict[tuple[str, str], dict[_Shapes, str]] = {}
     for call, label in zip(calls, operators, strict=True):
         if call.cost:
-            labels.setdefault((call.module, call.operator), {})[_solid(call.shapes)] = label
+            # Without numbers, which the profiler cannot tell from arguments that are not tensors.
+            shapes = tuple(shape for shape in call.shapes if shape)
+            labels.setdefault((call.module, call.operator), {})[shapes] = label
+    with module_ranges(mixer):
+        observed, _ = profiled(lambda: mixer(x), x.device, runs, shapes=True)
     seconds: dict[str, list[float]] = {}
-    for number, label, spent in _spent(mixer, labels, x, runs):
-        seconds.setdefault(label, [0.0] * runs)[number] += spent
+    for number, run in enumerate(observed):
+        for span in run.backward:  # whatever is in no forward's range
+            if span.name.startswith(MODULE):
+                for label, spent in _placed(span, "", labels):
+                    seconds.setdefault(label, [0.0] * runs)[number] += spent
     within = {name: median(seconds[name]) if name in seconds else 0.0 for name in (*names, *REST)}
     within |= {name: median(s) for name, s in seconds.items() if name not in within}
     whole, counted = sum(within.values()), sum(macs.values())
@@ -329,60 +338,24 @@ def _label(mixer: Mixer, formula: Formula, call: OperatorCall) -> str:
     return ELEMENTWISE if call.cost else MOVES
 
 
-def _solid(shapes: Sequence[Sequence[int]]) -> _Shapes:
-    """Without numbers, which the profiler cannot tell from arguments that are no tensors."""
-    return tuple(tuple(shape) for shape in shapes if shape)
+def _placed(
+    span: Span, module: str, labels: _Labels, around: str | None = None
+) -> Iterator[tuple[str, float]]:
+    """The label and own seconds of an operator and of all inside.
 
-
-def _spent(mixer: Mixer, labels: _Labels, x: Tensor, runs: int) -> Iterator[tuple[int, str, float]]:
-    """(number of the run, label, seconds) of every operator's own time."""
-    gpu = x.is_cuda
-    profiler = profile(
-        use_device=x.device.type if gpu else None, use_kineto=gpu, record_shapes=True
-    )
-    with module_ranges(mixer), quiet_kineto(), profiler:
-        for _ in range(runs):
-            mixer(x)
-        if gpu:
-            torch.cuda.synchronize(x.device)
-    numbers: dict[int, int] = {}
-    for event in profiler.function_events or ():
-        if event.device_type.name != "CPU" or event.name.startswith(MODULE):
-            continue  # kernels are read from the operators that launched them
-        chain, module, root = _ancestry(event)
-        if root is None:
-            continue  # before or after the module
-        number = numbers.setdefault(root, len(numbers))
-        own = event.self_device_time_total if gpu else event.self_cpu_time_total
-        yield number, _of_event(chain, module, labels), max(0.0, own) / 1e6
-
-
-def _ancestry(event: Any) -> tuple[list[Any], str, int | None]:
-    """The operators from this one outward, the module that called them, and the run."""
-    chain, module, root = [], "", None
-    while event is not None and not event.name.startswith(MODULE):
-        chain.append(event)
-        event = event.cpu_parent
-    if event is not None:
-        module = event.name.removeprefix(MODULE)
-    while event is not None:
-        if event.name == MODULE:
-            root = event.id
-        event = event.cpu_parent
-    return chain, module, root
-
-
-def _of_event(chain: Sequence[Any], module: str, labels: _Labels) -> str:
-    if chain[0].name in _COPIES:
-        return MOVES
-    for event in reversed(chain):  # as the module called it
-        found = labels.get((module, event.name))
-        if found is not None:
+    Args:
+        around: the label of the operator that the module called, if this is inside of it.
+    """
+    if span.name.startswith(MODULE):
+        module, around = span.name.removeprefix(MODULE), None
+    else:
+        if around is None and (found := labels.get((module, span.name))):
             first = next(iter(found.values()))
-            if len(set(found.values())) == 1:
-                return first
-            return found.get(_solid(event.input_shapes), MOVES)
-    return MOVES
+            alike = len(set(found.values())) == 1
+            around = first if alike else found.get(span.shapes, MOVES)
+        yield MOVES if span.name in _COPIES else around or MOVES, span.own
+    for child in span.children:
+        yield from _placed(child, module, labels, around)
 
 
 # The measuring itself.
@@ -454,16 +427,18 @@ def measure(
         step("ceilings: matrix product and copy")
         limits = _ceilings(how, _CEILINGS * budget)
         waiting = [_counted(job, how) for job in jobs]
-        weights = _weights([counted.point for counted in waiting])
+        # Seconds are shared by the bytes that a call moves, a fifth of them evenly.
+        evenly = sum(counted.point.bytes for counted in waiting) / (4 * len(waiting))
+        weights = [counted.point.bytes + evenly for counted in waiting]
         for number, counted in enumerate(waiting):
-            step(f"{counted.job} ({number + 1} of {len(waiting)})")
+            step(f"{name(counted.point)} ({number + 1} of {len(waiting)})")
             left = max(budget - (time.perf_counter() - start), 0.0)
             if counted.point.macs / limits.macs > max(left, 1.0):
                 reason = "at the machine's best rate one call takes longer than the budget has left"
                 points.append(replace(counted.point, reason=reason))
                 continue
             seconds = left * weights[number] / sum(weights[number:])
-            points.append(_rated(_measured(counted, how, seconds), limits))
+            points.append(_measured(counted, how, limits, seconds))
     except KeyboardInterrupt:
         interrupted = True
     if points and not interrupted and all(point.timing is None for point in points):
@@ -484,17 +459,16 @@ def _ceilings(how: ModuleSetting, seconds: float) -> Ceilings:
         return ceilings(how.device, how.dtype, seconds)
     except (RuntimeError, MemoryError) as error:
         raise MeasurementError(
-            f"the machine's ceilings on {how.device}: {_first(error)}."
+            f"the machine's ceilings on {how.device}: {_first_line(error)}."
         ) from error
 
 
 def _counted(job: Job, how: ModuleSetting) -> _Counted:
     """The module's formula and its operators, from a run on meta."""
-    bare = _built(job, replace(how, device=torch.device("meta")))
+    bare = job.build(how, torch.device("meta"))
     formula = formula_of(bare, job.side, job.side)
     assert formula is not None
-    x = torch.empty(how.shape(job.side), dtype=how.dtype, device="meta")
-    calls = count(bare, x).calls
+    calls = count(bare, torch.empty(how.shape(job.side), dtype=how.dtype, device="meta")).calls
     point = Point(
         job.kind,
         job.side,
@@ -502,77 +476,55 @@ def _counted(job: Job, how: ModuleSetting) -> _Counted:
         formula.sizes.keys,
         job.stride,
         how.batch * sum(expected.formula for expected in formula.expected),
-        sum(FVCORE.weigh(call.cost, call.module_type) for call in calls),
+        sum(weight_of(call) for call in calls),
         sum(call.bytes_read + call.bytes_written for call in calls),
     )
     return _Counted(job, formula, calls, point)
 
 
-def _weights(points: Sequence[Point]) -> list[float]:
-    """How the seconds are shared: by the bytes that a call moves, a fifth of them evenly."""
-    whole = sum(point.bytes for point in points)
-    return [point.bytes + whole / (4 * len(points)) for point in points]
-
-
-def _measured(counted: _Counted, how: ModuleSetting, seconds: float) -> Point:
-    """Time, then profile; a reason where it does not run."""
-    point = counted.point
+def _measured(counted: _Counted, how: ModuleSetting, limits: Ceilings, seconds: float) -> Point:
+    """The point with its time and parts; with a reason where the module does not run."""
     wanted = max(call.bytes_read + call.bytes_written for call in counted.calls)
     free = available_bytes(how.device)
     if free is not None and wanted > free:
-        reason = f"one operator moves {units.size(wanted)}, {units.size(free)} are free"
-        return replace(point, reason=f"{MEMORY}: {reason}")
+        reason = f"{MEMORY}: one operator moves {units.size(wanted)}, {units.size(free)} are free"
+        return replace(counted.point, reason=reason)
     try:
-        return _run(counted, how, seconds)
+        return _timed(counted, how, limits, seconds)
     except (RuntimeError, MemoryError) as error:
-        reason = f"{MEMORY}: {_first(error)}" if memory_error(error) is not None else _first(error)
+        reason = f"{MEMORY}: " if memory_error(error) is not None else ""
+        reason += _first_line(error)
     if how.device.type == "cuda":
         torch.cuda.empty_cache()
-    return replace(point, reason=reason)
+    return replace(counted.point, reason=reason)
 
 
-def _first(error: Exception) -> str:
-    """The first line of what torch says, without its full stop."""
-    return (str(error).splitlines() or [type(error).__name__])[0].rstrip(".")
-
-
-def _built(job: Job, how: ModuleSetting) -> Mixer:
-    """The module on its own, with a bias table of this map's size."""
-    mixer = make_mixer(job.config, how.dim, how.heads, job.side).eval()
-    mixer.attention = how.attention
-    return mixer.to(how.device, how.dtype)
-
-
-def _run(counted: _Counted, how: ModuleSetting, seconds: float) -> Point:
-    mixer = _built(counted.job, how)
+def _timed(counted: _Counted, how: ModuleSetting, limits: Ceilings, seconds: float) -> Point:
+    mixer = counted.job.build(how, how.device)
     x = torch.randn(how.shape(counted.job.side), device=how.device).to(how.dtype)  # (B, H, W, C)
+    peak: int | None = None
     with torch.inference_mode():
         timing = time_calls(lambda: mixer(x), how.device, budget=(1 - _PROFILED) * seconds)
-        point = replace(counted.point, timing=timing, peak_bytes=_peak(mixer, x))
+        if x.is_cuda:
+            torch.cuda.reset_peak_memory_stats(x.device)
+            mixer(x)
+            peak = int(torch.cuda.max_memory_allocated(x.device))
+        macs, moved = counted.point.macs / timing.median, counted.point.bytes / timing.median
+        point = replace(
+            counted.point,
+            timing=timing,
+            peak_bytes=peak,
+            mac_rate=macs,
+            byte_rate=moved,
+            mac_fraction=macs / limits.macs,
+            byte_fraction=moved / limits.bytes,
+        )
         if timing.median > max(seconds, 1.0):
             return point  # its seconds are spent: another run would only double them
         runs = min(max(round(_PROFILED * seconds / timing.median), 1), _RUNS)
         return replace(point, shares=shares(mixer, counted.formula, counted.calls, x, runs))
 
 
-def _peak(mixer: Mixer, x: Tensor) -> int | None:
-    if not x.is_cuda:
-        return None
-    torch.cuda.reset_peak_memory_stats(x.device)
-    mixer(x)
-    return int(torch.cuda.max_memory_allocated(x.device))
-
-
-def _rated(point: Point, limits: Ceilings) -> Point:
-    """With what it achieves a second, and of the ceilings."""
-    timing: Timing | None = point.timing
-    if timing is None:
-        return point
-    macs, moved = point.macs / timing.median, point.bytes / timing.median
-    return replace(
-        point,
-        mac_rate=macs,
-        byte_rate=moved,
-        mac_fraction=macs / limits.macs,
-        byte_fraction=moved / limits.bytes,
-    )
+def _first_line(error: Exception) -> str:
+    """The first line of what torch says, without its full stop."""
+    return (str(error).splitlines() or [type(error).__name__])[0].rstrip(".")

@@ -25,23 +25,16 @@ from ..models.pyramid import PyramidBackbone
 
 @dataclass(frozen=True, eq=False)
 class Layer:
-    """One deformable block of one image. Stage and block are counted from 1.
-
-    Args:
-        own: every query has points of its own (Deformable-DETR attention).
-        points: normalised (x, y) in [-1, 1]. (G, N, 2), shared by all queries; with `own`
-            (M, H W, K, 2).
-        weights: (M, H W, N), with `own` (M, H W, K); None where they were not asked for.
-    """
+    """One deformable block of one image. Stage and block are counted from 1."""
 
     stage: int
     block: int
     height: int
     width: int
     heads: int
-    own: bool
-    points: Tensor
-    weights: Tensor | None
+    own: bool  # every query has points of its own (Deformable-DETR attention)
+    points: Tensor  # normalised (x, y) in [-1, 1]: (G, N, 2) for all queries; own (M, H W, K, 2)
+    weights: Tensor | None  # (M, H W, N), own (M, H W, K); None where they were not asked for
 
     @property
     def groups(self) -> int:
@@ -51,12 +44,12 @@ class Layer:
 
 def places(backbone: PyramidBackbone) -> list[tuple[int, int, nn.Module]]:
     """Stage, block and module of every deformable attention, in the order in which they run."""
-    found = []
-    for s, stage in enumerate(backbone.stages, 1):
-        for b, block in enumerate(stage.blocks, 1):  # type: ignore[arg-type]
-            if samples(block.mixer):
-                found.append((s, b, block.mixer))
-    return found
+    return [
+        (s, b, block.mixer)
+        for s, stage in enumerate(backbone.stages, 1)
+        for b, block in enumerate(stage.blocks, 1)  # type: ignore[arg-type]
+        if samples(block.mixer)
+    ]
 
 
 def samples(mixer: nn.Module) -> bool:
@@ -254,10 +247,8 @@ def passed_on(found: Scored) -> Tensor:
     """The queries' shares of the block before, on the same map: (H, W)."""
     layer = found.layer
     means = found.scores.mean(1)  # (G, N)
-    maps = [
-        landed(points, scores, layer.height, layer.width)
-        for points, scores in zip(found.points, means, strict=True)
-    ]
+    groups = zip(found.points, means, strict=True)
+    maps = [landed(points, scores, layer.height, layer.width) for points, scores in groups]
     return torch.stack(maps).mean(0)
 
 

@@ -40,25 +40,19 @@ if TYPE_CHECKING:
 # Which of the recorded points are wanted, and where they lie on the image.
 
 TOP = 20
-"""Points of each block (of a query: of each block and head) that are kept unless told."""
+"""Points of each block (of a query: of each block and head) that are kept by default."""
 
 
 @dataclass(frozen=True)
 class Wanted:
-    """What to show.
-
-    Args:
-        stage, block, group: only these, counted from 1; all that the style shows without.
-        head: weights of this head alone, or of ``each``; the mean over a group's heads without.
-        query: the pixel that asks, (x, y).
-    """
+    """What to show."""
 
     style: Style
-    stage: int | None = None
+    stage: int | None = None  # stage, block, group: only these, from 1; None: all that are shown
     block: int | None = None
     group: int | None = None
-    head: int | Literal["each"] | None = None
-    query: tuple[float, float] | None = None
+    head: int | Literal["each"] | None = None  # whose weights; None: the mean of a group's heads
+    query: tuple[float, float] | None = None  # the pixel that asks, (x, y)
     top: int | None = None
 
 
@@ -154,34 +148,22 @@ class _Canvas:
     def heaviest(self, found: Scored, top: int) -> list[Point]:
         """The points of a block with the most weight; of each head where each is wanted."""
         layer, head = found.layer, self.wanted.head
-        per_group = found.scores.shape[1]  # heads
         if head is None:
-            return self._ranked(layer, found.points, found.scores.mean(1), None, top)
+            return self._ranked(found, found.scores.mean(1), None, self.wanted.group, top)
         points: list[Point] = []
+        heads = found.scores.shape[1]  # of a group
         for number in range(1, layer.heads + 1) if head == "each" else [head]:
-            if number > layer.heads:
-                continue  # a later stage has it
-            group = (number - 1) // per_group
-            only = torch.zeros_like(found.scores[:, 0])  # (G, N)
-            only[group] = found.scores[group, (number - 1) % per_group]
-            points += self._ranked(layer, found.points, only, number, top, group + 1)
+            group, place = (number - 1) // heads + 1, (number - 1) % heads
+            # A head above the layer's is a later stage's.
+            if number <= layer.heads and self.wanted.group in (None, group):
+                points += self._ranked(found, found.scores[:, place], number, group, top)
         return points
 
     def _ranked(
-        self,
-        layer: Layer,
-        places: Tensor,
-        scores: Tensor,
-        head: int | None,
-        top: int,
-        only: int | None = None,
+        self, found: Scored, scores: Tensor, head: int | None, group: int | None, top: int
     ) -> list[Point]:
-        """The heaviest of points (G, N, 2) with scores (G, N)."""
-        group = only or self.wanted.group
-        if group is not None and group > layer.groups:
-            return []
-        if only is not None and self.wanted.group not in (None, only):
-            return []
+        """The heaviest of a block's points with scores (G, N); of one group, or of all."""
+        layer, places = found.layer, found.points  # (G, N, 2)
         if group is not None:
             places, scores = places[group - 1 : group], scores[group - 1 : group]
         count = scores.shape[1]

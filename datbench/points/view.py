@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from .. import units
 from ..errors import UsageError
-from ..render.table import Column, Table, Value
+from ..render.table import Column, Table
 from ..render.vega import SHAPES, Datum, Spec, field, words
 from ..render.vega import image as render
 from .records import Point, PointsRow
@@ -52,23 +52,38 @@ def title(row: PointsRow) -> str:
     return f"{row.model} at {row.setting.resolution}, {weights}: {_LEAD[row.style]}"
 
 
-def points_table(row: PointsRow) -> Table:
-    """Every point, for machines."""
-    names = ("stage", "block", "group", "head")
+_PLACE = tuple(Column(name, name, units.integer) for name in ("stage", "block", "group", "head"))
+
+
+def tables(row: PointsRow, one: bool = False) -> list[Table]:
+    """A line for each block, group and head; or every point, for machines."""
+    return [_every_point(row) if one else _summary(row)]
+
+
+def _every_point(row: PointsRow) -> Table:
     columns = (
-        *(Column(name, name, units.integer) for name in names),
-        Column("x", "x (pixels)", lambda value: f"{value:.2f}"),
-        Column("y", "y (pixels)", lambda value: f"{value:.2f}"),
+        *_PLACE,
+        Column("x", "x (pixels)", units.ratio),
+        Column("y", "y (pixels)", units.ratio),
         Column("weight", "weight", lambda value: f"{value:.5f}"),
     )
-    rows = tuple((p.stage, p.block, p.group, p.head, p.x, p.y, p.weight) for p in row.points)
-    return Table(columns, rows, title(row))
+    return Table.of(columns, row.points, title(row))
 
 
-def summary_table(row: PointsRow) -> Table:
-    """A line for each block, group and head, for people."""
+def _summary(row: PointsRow) -> Table:
+    parts: dict[tuple[int, ...], list[Point]] = {}
+    for point in row.points:
+        key = (point.stage, point.block, point.group, point.head or 0)
+        parts.setdefault(key, []).append(point)
+    lines = []
+    for _, points in sorted(parts.items()):
+        first, x, y = points[0], [p.x for p in points], [p.y for p in points]
+        weights = [p.weight for p in points if p.weight is not None]
+        line = {column.name: getattr(first, column.name) for column in _PLACE}
+        line |= {"points": len(points), "weight": sum(weights) if weights else None}
+        lines.append({**line, "left": min(x), "right": max(x), "top": min(y), "bottom": max(y)})
     columns = (
-        *(Column(name, name, units.integer) for name in ("stage", "block", "group", "head")),
+        *_PLACE,
         Column("points", "points", units.integer),
         *(
             Column(name, f"{name} (pixels)", lambda value: f"{value:.1f}")
@@ -76,15 +91,6 @@ def summary_table(row: PointsRow) -> Table:
         ),
         Column("weight", "weight", lambda value: f"{value:.4f}"),
     )
-    parts: dict[tuple[int, int, int, int | None], list[Point]] = {}
-    for point in row.points:
-        parts.setdefault((point.stage, point.block, point.group, point.head), []).append(point)
-    rows: list[tuple[Value, ...]] = []
-    for key, points in sorted(parts.items(), key=lambda item: [part or 0 for part in item[0]]):
-        x, y = [p.x for p in points], [p.y for p in points]
-        weights = [p.weight for p in points if p.weight is not None]
-        total = sum(weights) if weights else None
-        rows.append((*key, len(points), min(x), max(x), min(y), max(y), total))
     notes = [
         f"{row.image}: {row.width}x{row.height}, resized to {row.setting.resolution} for the "
         "model. Pixels of the image as given. JSON and CSV have every point."
@@ -99,7 +105,7 @@ def summary_table(row: PointsRow) -> Table:
     outside = sum(not _inside(point, row) for point in row.points)
     if outside:
         notes.append(f"{outside} of {len(row.points)} points lie outside the image.")
-    return Table(columns, tuple(rows), title(row), tuple(notes))
+    return Table.of(columns, lines, title(row), notes)
 
 
 def _inside(point: Point, row: PointsRow) -> bool:

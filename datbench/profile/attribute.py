@@ -32,8 +32,6 @@ from ..models.declared import Declaration
 from ..run import PHASES, synchronize
 from .records import ProfilePhase
 
-# Quiet for torch's profiler.
-
 
 @contextmanager
 def quiet_kineto() -> Iterator[None]:
@@ -70,20 +68,15 @@ _RUNTIME = re.compile("cu(da)?[A-Z]")
 
 @dataclass(frozen=True)
 class Span:
-    """An operator, an autograd node or a range, and what ran inside.
-
-    Args:
-        start, end: on the host's clock, in seconds.
-        own: seconds without the children's; on a GPU of the kernels that it launched itself.
-        sequence: of the autograd node that it makes or is; negative without.
-    """
+    """An operator, an autograd node or a range, and what ran inside."""
 
     name: str
-    start: float
+    start: float  # start, end: on the host's clock, in seconds
     end: float
-    own: float
-    sequence: int = -1
+    own: float  # seconds without the children's; on a GPU of the kernels that it launched itself
+    sequence: int = -1  # of the autograd node that it makes or is; negative without
     children: tuple[Span, ...] = ()
+    shapes: tuple[tuple[int, ...], ...] = ()  # of its tensors, where they were recorded
 
     @property
     def whole(self) -> float:
@@ -106,15 +99,16 @@ def phase_range(phase: str) -> record_function:
 
 
 def profiled(
-    run: Callable[[], object], device: torch.device, runs: int
+    run: Callable[[], object], device: torch.device, runs: int, shapes: bool = False
 ) -> tuple[list[Run], list[float]]:
     """Runs under the profiler, and the seconds that each took with it.
 
     Args:
         run: opens the ranges `FORWARD` and `STEP` itself.
+        shapes: record those of every operator's tensors.
     """
     gpu = device.type == "cuda"
-    profiler = profile(use_device="cuda" if gpu else None, use_kineto=gpu)
+    profiler = profile(use_device="cuda" if gpu else None, use_kineto=gpu, record_shapes=shapes)
     seconds = []
     with quiet_kineto(), profiler:
         for _ in range(runs):
@@ -153,6 +147,7 @@ def _span(event: Any, gpu: bool) -> Span:
         max(0.0, own) / 1e6,
         event.sequence_nr,
         tuple(_span(child, gpu) for child in children),
+        tuple(tuple(shape) for shape in getattr(event, "input_shapes", None) or () if shape),
     )
 
 
@@ -204,25 +199,19 @@ class Placed:
 
 @dataclass
 class Attributed:
-    """One run's times by key.
+    """One run's times by key."""
 
-    Args:
-        matched: calls of the counter's forward that were there, in order; of `expected`.
-        complete: whether all were; if not, the forward went by modules.
-        unseen: operators that the counter did not see, by name.
-    """
-
-    matched: int
+    matched: int  # calls of the counter's forward that were there, in order; of `expected`
     expected: int
-    complete: bool
+    complete: bool  # whether all were; if not, the forward went by modules
     seconds: dict[Key, float] = field(default_factory=dict)
     calls: Counter[Key] = field(default_factory=Counter)
-    unseen: Counter[str] = field(default_factory=Counter)
+    unseen: Counter[str] = field(default_factory=Counter)  # the counter did not see them; by name
 
-    def place(self, placed: Placed) -> None:
+    def place(self, key: Key, seconds: float) -> None:
         """Add one operator's."""
-        self.seconds[placed.key] = self.seconds.get(placed.key, 0.0) + placed.seconds
-        self.calls[placed.key] += 1
+        self.seconds[key] = self.seconds.get(key, 0.0) + seconds
+        self.calls[key] += 1
 
 
 def key_of(call: OperatorCall, by_shapes: bool) -> Key:
@@ -243,23 +232,21 @@ def attribute(
         forward, backward: what the counter saw.
         step: operators of the optimizer's step.
     """
-    walk = _Forward(forward)
+    calls = _ByCalls(forward)
     for span in run.forward:
-        walk.walk(span)
-    found = Attributed(walk.at, len(walk.calls), walk.at == len(walk.calls))
-    owners = walk.owners
-    if found.complete:
-        placed, found.unseen = walk.placed, walk.unseen
-    else:
-        ranges = _Ranges(forward)
-        placed = [p for span in run.forward for p in ranges.placed(span, "")]
-        found.unseen, owners = ranges.unseen, ranges.owners
-    for one in (*placed, *_backward(run.backward, backward, owners)):
-        found.place(one)
+        calls.walk(span)
+    walk: _Walk = calls
+    found = Attributed(calls.at, len(calls.calls), calls.at == len(calls.calls))
+    if not found.complete:
+        walk = modules = _ByModules(forward)
+        for span in run.forward:
+            modules.walk(span)
+    found.unseen = walk.unseen
+    for one in (*walk.placed, *_backward(run.backward, backward, walk.owners)):
+        found.place(one.key, one.seconds)
     for span in run.step:
         for one in _named(span, "step", OPTIMIZER, step):
-            key: Key = one.key if one.seen else ("step", OPTIMIZER, OPTIMIZER, ())
-            found.place(Placed(key, one.seconds, one.seen))
+            found.place(one.key if one.seen else ("step", OPTIMIZER, OPTIMIZER, ()), one.seconds)
     return found
 
 
@@ -271,82 +258,85 @@ class Owner:
     declared: str = ""
 
 
-class _Forward:
-    """The profiler's forward beside the counter's, call by call."""
+class _Walk:
+    """Places the spans of a forward, and remembers whose each autograd node is."""
 
-    def __init__(self, calls: Sequence[OperatorCall]) -> None:
-        self.calls = [call for call in calls if not _optional(call.operator)]
-        self.names = [canonical(call.operator) for call in self.calls]
-        self.at = 0
+    def __init__(self) -> None:
         self.placed: list[Placed] = []
         self.owners: dict[int, Owner] = {}
         self.unseen: Counter[str] = Counter()
 
-    def walk(self, span: Span) -> None:
-        """Place a span: the next call, a wrapper to look into, or neither."""
+    def place(self, span: Span, key: Key) -> None:
+        """Place an operator that the counter saw too, with all that is inside."""
+        self.placed.append(Placed(key, span.whole, seen=True))
+        inside = canonical(span.name) if span.name.startswith(DECLARED) else ""
+        self._own(span, Owner(key[1], inside))
+
+    def place_other(self, span: Span, module: str) -> tuple[Span, ...]:
+        """Place an operator that the counter did not see; what is left to place inside of it."""
         name = canonical(span.name)
-        if self.at < len(self.calls) and name == self.names[self.at]:
-            call = self.calls[self.at]
-            self.placed.append(Placed(key_of(call, by_shapes=True), span.whole, seen=True))
-            self.at += 1
-            inside = name if span.name.startswith(DECLARED) else ""
-            _own(self.owners, span, Owner(call.module, inside))
-            return
-        module = self._module()
         self.owners[span.sequence] = Owner(module)
         wraps = _wraps(name)
         seconds = span.own if wraps else span.whole
         self.placed.append(Placed(("forward", module, name, ()), seconds, seen=False))
         if not wraps:
             self.unseen[name] += 1
-            return
+        return span.children if wraps else ()
+
+    def _own(self, span: Span, owner: Owner) -> None:
+        """Its number is the one that the next node gets: the last to have it made that node."""
+        self.owners[span.sequence] = owner
         for child in span.children:
+            self._own(child, owner)
+
+
+class _ByCalls(_Walk):
+    """The profiler's forward beside the counter's, call by call."""
+
+    def __init__(self, calls: Sequence[OperatorCall]) -> None:
+        super().__init__()
+        self.calls = [call for call in calls if not _optional(call.operator)]
+        self.at = 0
+
+    def walk(self, span: Span) -> None:
+        """Place a span: the next call, a wrapper to look into, or neither."""
+        # What wraps the next call runs in the same module.
+        call = self.calls[min(self.at, len(self.calls) - 1)] if self.calls else None
+        matches = call is not None and canonical(span.name) == canonical(call.operator)
+        if call is not None and matches and self.at < len(self.calls):
+            self.place(span, key_of(call, by_shapes=True))
+            self.at += 1
+            return
+        for child in self.place_other(span, call.module if call is not None else ""):
             self.walk(child)
 
-    def _module(self) -> str:
-        """Of the call that comes next: what wraps it runs in the same module."""
-        if not self.calls:
-            return ""
-        return self.calls[min(self.at, len(self.calls) - 1)].module
 
-
-def _own(owners: dict[int, Owner], span: Span, owner: Owner) -> None:
-    """Its number is the one that the next node gets: the last to have it made that node."""
-    owners[span.sequence] = owner
-    for child in span.children:
-        _own(owners, child, owner)
-
-
-class _Ranges:
+class _ByModules(_Walk):
     """The profiler's forward by the ranges of modules, and the names that the counter has there."""
 
     def __init__(self, calls: Sequence[OperatorCall]) -> None:
-        self.known: dict[str, set[str]] = {}
-        for call in calls:
-            self.known.setdefault(call.module, set()).add(canonical(call.operator))
-        self.owners: dict[int, Owner] = {}
-        self.unseen: Counter[str] = Counter()
+        super().__init__()
+        self.known = _names_by_module(calls)
 
-    def placed(self, span: Span, module: str) -> Iterator[Placed]:
+    def walk(self, span: Span, module: str = "") -> None:
         """Place a span and what is inside; a range's own time is Python's, between operators."""
+        inside = span.children
         if span.name.startswith(MODULE):
-            for child in span.children:
-                yield from self.placed(child, span.name.removeprefix(MODULE))
+            module = span.name.removeprefix(MODULE)
+        elif canonical(span.name) in self.known.get(module, ()):
+            self.place(span, ("forward", module, canonical(span.name), ()))
             return
-        name = canonical(span.name)
-        if name in self.known.get(module, ()):
-            inside = name if span.name.startswith(DECLARED) else ""
-            _own(self.owners, span, Owner(module, inside))
-            yield Placed(("forward", module, name, ()), span.whole, seen=True)
-            return
-        wraps = _wraps(name)
-        self.owners[span.sequence] = Owner(module)
-        yield Placed(("forward", module, name, ()), span.own if wraps else span.whole, seen=False)
-        if not wraps:
-            self.unseen[name] += 1
-            return
-        for child in span.children:
-            yield from self.placed(child, module)
+        else:
+            inside = self.place_other(span, module)
+        for child in inside:
+            self.walk(child, module)
+
+
+def _names_by_module(calls: Sequence[OperatorCall]) -> dict[str, set[str]]:
+    known: dict[str, set[str]] = {}
+    for call in calls:
+        known.setdefault(call.module, set()).add(canonical(call.operator))
+    return known
 
 
 def _named(
@@ -371,9 +361,7 @@ def _holds(span: Span, known: Collection[str]) -> bool:
 def _backward(
     spans: Sequence[Span], calls: Sequence[OperatorCall], owners: Mapping[int, Owner]
 ) -> Iterator[Placed]:
-    known: dict[str, set[str]] = {}
-    for call in calls:
-        known.setdefault(call.module, set()).add(canonical(call.operator))
+    known = _names_by_module(calls)
     numbers = sorted(owners)
     for span in spans:
         if _ACCUMULATES in span.name:
@@ -432,7 +420,7 @@ def _is_composite(overload: str) -> bool:
     return bool(found)
 
 
-# One run of a model, as it is timed and as it is profiled; the model is left as it was.
+# Ranges of the profiler's, by which spans are known.
 
 
 class DeclaredRanges:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import gzip
 import json
 import tempfile
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -13,7 +13,6 @@ from statistics import median
 from typing import Any
 
 import torch
-from torch import nn
 from torch.profiler import ProfilerActivity, profile
 
 from .. import units
@@ -21,12 +20,13 @@ from ..counting.conventions import CONVENTIONS
 from ..counting.count import count, count_model, stage_of
 from ..counting.recorder import ModuleTracker, OperatorCall, Recorder
 from ..errors import MeasurementError, UsageError
+from ..machine import check_device
 from ..models.declared import observing
 from ..models.resolve import Spec, is_ours, resolve
 from ..run import Runner, available_bytes, ready, reported, synchronize, threads_set, unchanged
 from ..setting import How, Setting, TimeMode
 from ..timing.ceilings import COPIED, ceilings
-from ..timing.records import Ceilings, Timing
+from ..timing.records import Ceilings
 from ..timing.sample import time_calls
 from .attribute import (
     AUTOGRAD,
@@ -50,7 +50,6 @@ from .records import (
     BOUNDS,
     WORKS,
     Answer,
-    Bound,
     CallGroup,
     ProfileRow,
     Total,
@@ -59,29 +58,13 @@ from .records import (
     summed,
 )
 
-# Groups of calls, stages, modules and operators: time beside work, and beside the ceilings.
+# Groups of equal calls: time beside work, and beside the ceilings.
 
 
 FVCORE = CONVENTIONS["fvcore"]
 
 _MOVERS = ("copy", "clone", "empty", "fill", "zero", "as_strided")
 """In the names of operators that compute nothing, where the counter did not see them."""
-
-
-@dataclass
-class _Sum:
-    """What the counter says of a key, a run."""
-
-    calls: int = 0
-    macs: int = 0
-    bytes: int = 0
-    costs: bool = False
-
-    def add(self, call: OperatorCall) -> None:
-        self.calls += 1
-        self.macs += FVCORE.weigh(call.cost, call.module_type)
-        self.bytes += call.bytes_read + call.bytes_written
-        self.costs = self.costs or bool(call.cost) or call.status == "unknown"
 
 
 def groups_of(
@@ -92,42 +75,42 @@ def groups_of(
 ) -> tuple[CallGroup, ...]:
     """Every key's time and work, the most time first; the shares add up to 1."""
     by_call = runs[0].complete
-    sums: dict[Key, _Sum] = {}
+    counted: dict[Key, list[OperatorCall]] = {}
     for call in calls:
         key = key_of(call, by_shapes=by_call and call.phase == "forward")
-        sums.setdefault(key, _Sum()).add(call)
-    keys = dict.fromkeys([*sums, *(key for run in runs for key in run.seconds)])
+        counted.setdefault(key, []).append(call)
+    keys = dict.fromkeys([*counted, *(key for run in runs for key in run.seconds)])
     seconds = {key: median(run.seconds.get(key, 0.0) for run in runs) for key in keys}
-    total = Total(
-        sum(seconds.values()),
-        sum(s.macs for s in sums.values()),
-        sum(s.bytes for s in sums.values()),
-    )
+    total = Total(sum(seconds.values()), _macs(calls), _bytes(calls))
     found = []
     for key in keys:
-        known = sums.get(key, _Sum())
-        number = known.calls or round(sum(run.calls[key] for run in runs) / len(runs))
+        known = counted.get(key, [])
+        number = len(known) or round(sum(run.calls[key] for run in runs) / len(runs))
         phase, module, operator, shapes = key
-        ideal = max(known.macs / limits.macs, known.bytes / limits.bytes)
-        part = part_of(
-            operator, number, seconds[key], known.macs, known.bytes, ideal, total, limits
-        )
-        group = CallGroup(
-            operator, module, stage_of(module), phase, _work(key, known), shapes, part
-        )
-        found.append(group)
+        macs, moved = _macs(known), _bytes(known)
+        ideal = max(macs / limits.macs, moved / limits.bytes)
+        part = part_of(operator, number, seconds[key], macs, moved, ideal, total, limits)
+        work = _work(module, operator, known)
+        found.append(CallGroup(operator, module, stage_of(module), phase, work, shapes, part))
     return tuple(sorted(found, key=lambda group: -group.part.seconds))
 
 
-def _work(key: Key, known: _Sum) -> Work:
-    _, module, operator, _ = key
-    if known.macs:
+def _macs(calls: Iterable[OperatorCall]) -> int:
+    return sum(FVCORE.weigh(call.cost, call.module_type) for call in calls)
+
+
+def _bytes(calls: Iterable[OperatorCall]) -> int:
+    return sum(call.bytes_read + call.bytes_written for call in calls)
+
+
+def _work(module: str, operator: str, calls: Sequence[OperatorCall]) -> Work:
+    if _macs(calls):
         return "counted"
-    if known.costs:
+    if any(call.cost or call.status == "unknown" for call in calls):
         return "uncounted"
-    if known.bytes or (module == GRADIENTS and operator != AUTOGRAD):
+    if _bytes(calls) or (module == GRADIENTS and operator != AUTOGRAD):
         return "moves"
-    if known.calls or not operator.startswith("aten::") or is_composite(operator):
+    if calls or not operator.startswith("aten::") or is_composite(operator):
         return "dispatch"
     return "moves" if any(word in operator for word in _MOVERS) else "uncounted"
 
@@ -139,28 +122,16 @@ def answer(groups: Sequence[CallGroup], launch: float | None, waiting: float) ->
         launch: seconds of an operator on a single element; None on a GPU.
         waiting: on a GPU, the share of the plain time in which no kernel runs.
     """
-    works: dict[Work, float] = dict.fromkeys(WORKS, 0.0)
-    bounds: dict[Bound, float] = dict.fromkeys(BOUNDS, 0.0)
-    launching = 0.0
-    total = sum(group.part.seconds for group in groups)
-    for group in groups:
-        part = group.part
-        works[group.work] += part.share
-        bounds[part.bound] += part.share
-        if launch is not None and total:
-            launching += min(part.calls * launch, part.seconds) / total
-    if launch is None:
-        launching = waiting
+    parts = [group.part for group in groups]
+    total = sum(part.seconds for part in parts)
+    launching = waiting
+    if launch is not None:
+        spent = sum(min(part.calls * launch, part.seconds) for part in parts)
+        launching = spent / total if total else 0.0
     return Answer(
-        works["counted"],
-        works["uncounted"],
-        works["moves"],
-        works["dispatch"],
-        bounds["compute"],
-        bounds["memory"],
-        bounds["neither"],
-        launching,
-        bounds["above"],
+        **{work: sum(g.part.share for g in groups if g.work == work) for work in WORKS},
+        **{bound: sum(part.share for part in parts if part.bound == bound) for bound in BOUNDS},
+        launching=launching,
     )
 
 
@@ -171,12 +142,13 @@ _MODEST = 0.005
 """Of the free memory: for images smaller than that no operator is looked at."""
 
 
-def check(setting: Setting, threads: int | None, budget: float) -> None:
+def _check(setting: Setting, threads: int | None, budget: float) -> None:
     """Refuse what cannot be measured.
 
     Raises:
-        UsageError: a device without values, no thread, or no time.
+        UsageError: a device that is not here or without values, no thread, or no time.
     """
+    check_device(setting.device)
     if setting.device == "meta":
         raise UsageError("a profile is of a run: take --device cpu or cuda; meta runs nothing.")
     if threads is not None and threads < 1:
@@ -213,15 +185,12 @@ def check_memory(spec: Spec, setting: Setting) -> None:
 
 
 @contextmanager
-def running(
-    model: str | Spec, setting: Setting, mode: TimeMode, channels_last: bool
-) -> Iterator[tuple[Spec, Runner]]:
+def running(spec: Spec, setting: Setting, mode: TimeMode, channels_last: bool) -> Iterator[Runner]:
     """A model built and ready to run; what goes wrong meanwhile becomes one line."""
-    spec = resolve(model) if isinstance(model, str) else model
     with reported(spec.name, setting, not is_ours(spec)):
         runner = ready(spec, setting, How(mode, channels_last=channels_last))
         with unchanged(runner.model):
-            yield spec, runner
+            yield runner
 
 
 def step_calls(runner: Runner) -> tuple[OperatorCall, ...]:
@@ -267,7 +236,7 @@ def profile_model(
     """Build a model and profile it on the setting's device.
 
     Args:
-        threads: of an operator on a CPU; torch's own number unless told.
+        threads: of an operator on a CPU; default: torch's own number.
         budget: seconds for ceilings, plain timing and profiler together; a slow call may pass it.
         step: told what is at work.
 
@@ -275,59 +244,77 @@ def profile_model(
         UsageError: a setting that cannot be profiled.
         MeasurementError: it does not run with this setting, for lack of memory perhaps.
     """
-    check(setting, threads, budget)
+    _check(setting, threads, budget)
     spec = resolve(model) if isinstance(model, str) else model
     check_memory(spec, setting)
+    device, dtype = torch.device(setting.device), getattr(torch, setting.dtype)
     with threads_set(threads):
         step("ceilings: matrix product and copy")
-        device, dtype = torch.device(setting.device), getattr(torch, setting.dtype)
         little = budget < _LITTLE and device.type == "cpu"
         sides, copied = (_SMALL, COPIED // 4) if little else (None, COPIED)
         limits = ceilings(device, dtype, _CEILINGS * budget, sides, copied)
-        with running(spec, setting, mode, channels_last) as (_, runner):
-            return _profiled(spec.name, runner, setting, limits, budget, step, channels_last)
+        with running(spec, setting, mode, channels_last) as runner:
+            step("the plain call, without the profiler")
+            timing = time_calls(runner, device, budget=_PLAIN * budget)
+            step("counting")
+            calls = count(runner.model, *runner.inputs, backward=mode == "train").calls
+            calls += step_calls(runner)
+            rest = (1 - _CEILINGS - _PLAIN) * budget
+            least = LEAST_RUNS if timing.median < budget else 1
+            number = min(max(round(rest / (2 * timing.median)), least), MOST_RUNS)
+            step(f"{number} runs under the profiler")
+            seen = observe(runner, calls, device, number)
+            launch = None if device.type == "cuda" else _launch(device, dtype)
+            threads = torch.get_num_threads()
+
+    def stage(module: str) -> str:
+        others = (OPTIMIZER, GRADIENTS, AUTOGRAD)
+        return module if module in others else stage_of(runner.model, module)
+
+    groups = groups_of(seen.runs, calls, stage, limits)
+    busy = sum(group.part.seconds for group in groups)
+    between = max(0.0, timing.median - busy)
+    whole = median(seen.seconds)
+    names = dict.fromkeys(name for run in seen.runs for name in run.unseen)
+    return ProfileRow(
+        model=spec.name,
+        setting=setting,
+        mode=mode,
+        threads=threads,
+        channels_last=channels_last,
+        timing=timing,
+        ceilings=limits,
+        runs=number,
+        profiled=whole,
+        overhead=whole / timing.median - 1,
+        busy=busy,
+        between=between,
+        launch=launch,
+        ideal=sum(group.part.ideal for group in groups),
+        macs=sum(group.part.macs for group in groups),
+        bytes=sum(group.part.bytes for group in groups),
+        matching="calls" if seen.reason is None else "modules",
+        matched=seen.matched,
+        expected=seen.expected,
+        reason=seen.reason,
+        unseen={n: round(sum(run.unseen[n] for run in seen.runs) / number) for n in names},
+        answer=answer(groups, launch, between / timing.median),
+        stages=summed(groups, lambda group: group.stage, limits),
+        modules=summed(groups, lambda group: group.module or "(model)", limits),
+        operators=summed(groups, lambda group: group.operator, limits),
+        groups=groups,
+    )
 
 
 @dataclass(frozen=True)
 class Observed:
-    """What the profiler saw, attributed run by run.
-
-    Args:
-        seconds: of each run, profiler and all.
-        reason: why the forward went by modules.
-    """
+    """What the profiler saw, attributed run by run."""
 
     runs: tuple[Attributed, ...]
-    seconds: tuple[float, ...]
+    seconds: tuple[float, ...]  # of each run, profiler and all
     expected: int
     matched: int
-    reason: str | None
-
-
-def _profiled(
-    name: str,
-    runner: Runner,
-    setting: Setting,
-    limits: Ceilings,
-    budget: float,
-    step: Callable[[str], None],
-    channels_last: bool,
-) -> ProfileRow:
-    device = torch.device(setting.device)
-    step("the plain call, without the profiler")
-    timing = time_calls(runner, device, budget=_PLAIN * budget)
-    step("counting")
-    train = runner.mode == "train"
-    calls = count(runner.model, *runner.inputs, backward=train).calls
-    calls += step_calls(runner)
-    rest = (1 - _CEILINGS - _PLAIN) * budget
-    least = LEAST_RUNS if timing.median < budget else 1
-    number = min(max(round(rest / (2 * timing.median)), least), MOST_RUNS)
-    step(f"{number} runs under the profiler")
-    seen = observe(runner, calls, device, number)
-    launch = None if device.type == "cuda" else _launch(device, getattr(torch, setting.dtype))
-    groups = groups_of(seen.runs, calls, _stages(runner.model), limits)
-    return _row(name, runner, setting, limits, timing, seen, groups, launch, channels_last)
+    reason: str | None  # why the forward went by modules
 
 
 def observe(
@@ -376,65 +363,7 @@ def _launch(device: torch.device, dtype: torch.dtype) -> float:
     return median(span.whole for span in spans if span.name == "aten::add")
 
 
-def _stages(model: nn.Module) -> Callable[[str], str]:
-    def stage(module: str) -> str:
-        return module if module in (OPTIMIZER, GRADIENTS, AUTOGRAD) else stage_of(model, module)
-
-    return stage
-
-
-def _row(
-    name: str,
-    runner: Runner,
-    setting: Setting,
-    limits: Ceilings,
-    timing: Timing,
-    seen: Observed,
-    groups: tuple[CallGroup, ...],
-    launch: float | None,
-    channels_last: bool,
-) -> ProfileRow:
-    busy = sum(group.part.seconds for group in groups)
-    whole = median(seen.seconds)
-    between = max(0.0, timing.median - busy)
-    unseen = {
-        operator: round(sum(run.unseen[operator] for run in seen.runs) / len(seen.runs))
-        for operator in dict.fromkeys(o for run in seen.runs for o in run.unseen)
-    }
-    return ProfileRow(
-        model=name,
-        setting=setting,
-        mode=runner.mode,
-        threads=torch.get_num_threads(),
-        channels_last=channels_last,
-        timing=timing,
-        ceilings=limits,
-        runs=len(seen.runs),
-        profiled=whole,
-        overhead=whole / timing.median - 1,
-        busy=busy,
-        between=between,
-        launch=launch,
-        ideal=sum(group.part.ideal for group in groups),
-        macs=sum(group.part.macs for group in groups),
-        bytes=sum(group.part.bytes for group in groups),
-        matching="calls" if seen.reason is None else "modules",
-        matched=seen.matched,
-        expected=seen.expected,
-        reason=seen.reason,
-        unseen=unseen,
-        answer=answer(groups, launch, between / timing.median),
-        stages=summed(groups, lambda group: group.stage, limits),
-        modules=summed(groups, lambda group: group.module or "(model)", limits),
-        operators=summed(groups, lambda group: group.operator, limits),
-        groups=groups,
-    )
-
-
 # One run as a trace in Chrome's format, which Perfetto opens, with a range for every module.
-
-
-SUFFIXES = (".json", ".json.gz")
 
 
 def trace(
@@ -457,7 +386,8 @@ def trace(
     activities = [ProfilerActivity.CPU]
     if torch.device(setting.device).type == "cuda":
         activities.append(ProfilerActivity.CUDA)
-    with threads_set(threads), running(model, setting, mode, channels_last) as (_, runner):
+    spec = resolve(model) if isinstance(model, str) else model
+    with threads_set(threads), running(spec, setting, mode, channels_last) as runner:
         runner()
         with (
             quiet_kineto(),

@@ -196,24 +196,19 @@ def summed(
     groups: Sequence[CallGroup], name: Callable[[CallGroup], str], limits: Ceilings
 ) -> tuple[Part, ...]:
     """Groups that share a name, the most time first."""
-    parts = [group.part for group in groups]
-    total = Total(
-        sum(p.seconds for p in parts), sum(p.macs for p in parts), sum(p.bytes for p in parts)
-    )
     named: dict[str, list[Part]] = {}
     for group in groups:
         named.setdefault(name(group), []).append(group.part)
-    found = [
-        part_of(
-            key,
-            sum(p.calls for p in members),
-            sum(p.seconds for p in members),
-            sum(p.macs for p in members),
-            sum(p.bytes for p in members),
-            sum(p.ideal for p in members),
-            total,
-            limits,
-        )
-        for key, members in named.items()
-    ]
+    total = _total([group.part for group in groups])
+    found = []
+    for key, parts in named.items():
+        own = _total(parts)
+        calls, ideal = sum(p.calls for p in parts), sum(p.ideal for p in parts)
+        found.append(part_of(key, calls, own.seconds, own.macs, own.bytes, ideal, total, limits))
     return tuple(sorted(found, key=lambda part: -part.seconds))
+
+
+def _total(parts: Sequence[Part]) -> Total:
+    return Total(
+        sum(p.seconds for p in parts), sum(p.macs for p in parts), sum(p.bytes for p in parts)
+    )

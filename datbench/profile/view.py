@@ -8,8 +8,9 @@ from typing import Literal
 
 from .. import units
 from ..render.figure import Figure, Icicle, Series, largest_of
-from ..render.table import Column, Table, Value
+from ..render.table import Column, Table, Value, fixed
 from ..render.vega import Chart
+from ..setting import describe
 from ..timing.records import Ceilings, Scatter
 from ..units import percent
 from .records import ABOVE, CERTAIN, Bound, CallGroup, Part, ProfileRow, Work, summed
@@ -65,7 +66,7 @@ def roofline(
     note = f"In brackets and by area: the share of the {what}' time."
     if left > 0.0005:
         note += f" {100 * left:.1f} % of it is not drawn: most of that has no MACs."
-    notes = [note, f"{setting_line(row)}{'' if place is None else f'; measured on {place}'}."]
+    notes = [note, f"{describe(row)}{'' if place is None else f'; measured on {place}'}."]
     if not row.ceilings_bind:
         notes.append(
             f"The ceilings do not bind: the work takes {units.seconds(row.busy)}, at the ceilings "
@@ -111,7 +112,7 @@ def charts(rows: Sequence[ProfileRow], where: str) -> list[Chart]:
                     where,
                     caption=sentence(row),
                     by="time under the profiler, MACs by fvcore, bytes of tensors; "
-                    f"{setting_line(row)}",
+                    f"{describe(row)}",
                 )
             )
         modules = icicle(row)
@@ -124,22 +125,12 @@ def charts(rows: Sequence[ProfileRow], where: str) -> list[Chart]:
                     f"Modules of {named} as nested rectangles. {largest_of(drawn)}",
                     where,
                     title=f"Where the time goes: {named}",
-                    caption=f"Time in operators under the profiler. {setting_line(row)}. A "
+                    caption=f"Time in operators under the profiler. {describe(row)}. A "
                     "rectangle is as wide as its share of that time.",
-                    by=f"time in operators, under the profiler; {setting_line(row)}",
+                    by=f"time in operators, under the profiler; {describe(row)}",
                 )
             )
     return found
-
-
-def setting_line(row: ProfileRow) -> str:
-    """What the figures belong to."""
-    s = row.setting
-    where = f"{s.device}, threads: {row.threads}" if s.device == "cpu" else s.device
-    said = [str(s.resolution), f"batch {s.batch}", s.dtype, f"{s.attention} attention", where]
-    said += ["features"] if s.features else []
-    said += ["channels last"] if row.channels_last else []
-    return ", ".join([*said, {"infer": "inference", "train": "training step"}[row.mode]])
 
 
 def short(name: str) -> str:
@@ -163,10 +154,10 @@ _BOUND: dict[Bound, str] = {
     "neither": "near neither",
 }
 
-_PLURALS: dict[By, str] = {"stage": "stages", "module": "modules", "operator": "operators"}
 
-
-def tables(row: ProfileRow, by: Sequence[By], depth: int | None, top: int) -> list[Table]:
+def tables(
+    row: ProfileRow, by: Sequence[By], depth: int | None = None, top: int | None = None
+) -> list[Table]:
     """The answer, then one table for each breakdown."""
     return [answer(row), *(parts_table(row, one, depth, top) for one in by)]
 
@@ -179,67 +170,72 @@ def parts(row: ProfileRow, by: By, depth: int | None = None) -> tuple[Part, ...]
         return row.operators
     if depth is None:
         return row.modules
-    return summed(row.groups, lambda group: _cut(group.module, depth), row.ceilings)
 
+    def cut(group: CallGroup) -> str:
+        return ".".join(group.module.split(".")[:depth]) or "(model)"
 
-def _cut(module: str, depth: int) -> str:
-    return ".".join(module.split(".")[:depth]) or "(model)"
+    return summed(row.groups, cut, row.ceilings)
 
 
 def sentence(row: ProfileRow) -> str:
     """Why it is slower than its FLOPs say, in one breath."""
     found = row.answer
     place = "kernels" if row.launch is None else "operators"
-    above = f"{percent(found.above)} faster than a ceiling, " if found.above else ""
-    return (
-        f"{_beside_ceilings(row, place)} Of the time in {place}, {percent(found.counted)} goes "
-        f"into what FLOPs count, {percent(found.uncounted)} into what computes and they leave "
-        f"out, {percent(found.moves)} into copies, {percent(found.dispatch)} into views and "
-        f"dispatch; {percent(found.memory)} is memory-bound, {percent(found.compute)} "
-        f"compute-bound, {above}{percent(found.neither)} neither. {_outside(row)}{_doubt(row)}"
-    )
-
-
-def _beside_ceilings(row: ProfileRow, place: str) -> str:
     takes = f"{row.model} takes {units.seconds(row.timing.median)}"
     if row.ceilings_bind:
         slower = row.timing.median / row.ideal if row.ideal else 0.0
-        return f"{takes}, {slower:.1f} times what its work takes at the machine's ceilings."
+        takes += f", {slower:.1f} times what its work takes at the machine's ceilings."
+    else:
+        takes += (
+            f"; its {place} take {units.seconds(row.busy)}, less than the ceilings allow "
+            f"({units.seconds(row.ideal)}), which cannot be trusted as bounds here: small maps "
+            "stay in caches, or the machine was busy while they were measured."
+        )
+    above = f"{percent(found.above)} faster than a ceiling, " if found.above else ""
+    doubt = ""
+    if row.matching != "calls":
+        doubt = " Beware: the operators that ran are not those that were counted."
     return (
-        f"{takes}; its {place} take {units.seconds(row.busy)}, less than the ceilings allow "
-        f"({units.seconds(row.ideal)}), which cannot be trusted as bounds here: small maps stay "
-        "in caches, or the machine was busy while they were measured."
+        f"{takes} Of the time in {place}, {percent(found.counted)} goes "
+        f"into what FLOPs count, {percent(found.uncounted)} into what computes and they leave "
+        f"out, {percent(found.moves)} into copies, {percent(found.dispatch)} into views and "
+        f"dispatch; {percent(found.memory)} is memory-bound, {percent(found.compute)} "
+        f"compute-bound, {above}{percent(found.neither)} neither. {_outside(row)}{doubt}"
     )
 
 
-def _doubt(row: ProfileRow) -> str:
-    if row.matching == "calls":
-        return ""
-    return " Beware: the operators that ran are not those that were counted."
-
-
 def _outside(row: ProfileRow) -> str:
+    """What passes outside of operators, or why that is uncertain."""
+    uncertain = ""
+    if row.overhead < 0:
+        uncertain = "the call was faster under the profiler than without"
+    elif not row.between_certain:
+        uncertain = f"too few samples of the plain call ({len(row.timing.samples)}) for an interval"
     share = percent(row.between / row.timing.median)
     if row.launch is None:
-        if not row.between_certain:
-            return f"How long no kernel runs is uncertain: {_uncertain(row)}."
+        if uncertain:
+            return f"How long no kernel runs is uncertain: {uncertain}."
         return f"In {share} of the call no kernel runs: the GPU waits for Python."
     outside = f"{share} of the call passes between operators, in Python"
-    if not row.between_certain:
-        outside = f"what passes between operators is uncertain: {_uncertain(row)}"
+    if uncertain:
+        outside = f"what passes between operators is uncertain: {uncertain}"
     launching = percent(row.answer.launching)
     return f"Launching makes up {launching} of the operators' time, and {outside}."
 
 
-def _uncertain(row: ProfileRow) -> str:
-    """Why the operators' time cannot be taken from the plain call's."""
-    if row.overhead < 0:
-        return "the call was faster under the profiler than without"
-    return f"too few samples of the plain call ({len(row.timing.samples)}) for an interval"
-
-
 def answer(row: ProfileRow) -> Table:
     """The time by what FLOPs say of an operator, and by the ceiling that it comes near."""
+
+    def line(name: str, groups: Sequence[CallGroup]) -> dict[str, Value]:
+        most = summed(groups, lambda group: short(group.operator), row.ceilings)[:4]
+        return {  # a class without operators, or whose operators have no work, has a dash
+            "part": name,
+            "seconds": sum(group.part.seconds for group in groups) or None,
+            "share": sum(group.part.share for group in groups),
+            "ideal": sum(group.part.ideal for group in groups) or None,
+            "operators": ", ".join(part.name for part in most) or "-",
+        }
+
     columns = (
         Column("part", "the operators' time"),
         Column("seconds", "time", units.seconds),
@@ -247,27 +243,13 @@ def answer(row: ProfileRow) -> Table:
         Column("ideal", "at the ceilings", units.seconds),
         Column("operators", "most of it"),
     )
-    rows = [
-        *(_group(row, text, [g for g in row.groups if g.work == w]) for w, text in _WORK.items()),
-        *(
-            _group(row, text, [g for g in row.groups if g.part.bound == b])
-            for b, text in _BOUND.items()
-        ),
-        ("all", row.busy, sum(g.part.share for g in row.groups), row.ideal, ""),
+    every = {"seconds": row.busy, "ideal": row.ideal, "operators": ""}
+    lines = [
+        *(line(text, [g for g in row.groups if g.work == work]) for work, text in _WORK.items()),
+        *(line(text, [g for g in row.groups if g.part.bound == b]) for b, text in _BOUND.items()),
+        {**line("all", row.groups), **every},
     ]
-    notes = [setting_line(row) + ".", *_notes(row)]
-    return Table(columns, tuple(rows), sentence(row), tuple(notes))
-
-
-def _group(row: ProfileRow, name: str, groups: Sequence[CallGroup]) -> tuple[Value, ...]:
-    most = summed(groups, lambda group: short(group.operator), row.ceilings)[:4]
-    return (  # a class without operators, or whose operators have no work, has a dash
-        name,
-        sum(group.part.seconds for group in groups) or None,
-        sum(group.part.share for group in groups),
-        sum(group.part.ideal for group in groups) or None,
-        ", ".join(part.name for part in most) or "-",
-    )
+    return Table.of(columns, lines, sentence(row), [f"{describe(row)}.", *_notes(row)])
 
 
 def _notes(row: ProfileRow) -> list[str]:
@@ -277,8 +259,8 @@ def _notes(row: ProfileRow) -> list[str]:
         sure = ", too few for an interval"
     found = [
         f"Plain call: median {units.seconds(timing.median)}, samples: {len(timing.samples)}{sure}. "
-        f"Under the profiler: {units.seconds(row.profiled)} ({100 * row.overhead:+.1f} %), runs: "
-        f"{row.runs}.",
+        f"Under the profiler: {units.seconds(row.profiled)} "
+        f"({units.signed_percent(row.overhead)}), runs: {row.runs}.",
         f"Ceilings: {units.amount(limits.macs, 'MAC/s', 1)} in a matrix product of side "
         f"{limits.side}, {units.size(limits.bytes)}/s in a copy that moves "
         f"{units.size(limits.copied)}: the fastest sample of each{_scatter(limits)}. What passes "
@@ -307,27 +289,28 @@ def _notes(row: ProfileRow) -> list[str]:
 
 def _scatter(limits: Ceilings) -> str:
     """What the ceilings' samples usually were, where that was kept."""
+
+    def usual(fastest: float, scatter: Scatter) -> str:
+        if scatter.samples == 1:
+            return "the only sample"
+        return f"{100 * scatter.median / fastest:.0f} % of it ({scatter.samples} samples)"
+
     if limits.product is None or limits.copy is None:
         return ""
-    return (
-        f"; the median is {_usual(limits.macs, limits.product)} and "
-        f"{_usual(limits.bytes, limits.copy)}"
-    )
+    product, copied = usual(limits.macs, limits.product), usual(limits.bytes, limits.copy)
+    return f"; the median is {product} and {copied}"
 
 
-def _usual(fastest: float, scatter: Scatter) -> str:
-    if scatter.samples == 1:
-        return "the only sample"
-    return f"{100 * scatter.median / fastest:.0f} % of it ({scatter.samples} samples)"
+def parts_table(row: ProfileRow, by: By, depth: int | None = None, top: int | None = None) -> Table:
+    """One breakdown, the most time first.
 
-
-def parts_table(row: ProfileRow, by: By, depth: int | None, top: int) -> Table:
-    """One breakdown, the most time first."""
+    Args:
+        top: rows that it has at most; default: all.
+    """
     every = parts(row, by, depth)
-    shown = every[:top]
     columns = (
-        Column("model", "model", hidden=True),
-        Column(by, by),
+        *fixed([Column("model", "model")], row),
+        Column(by, by, value=lambda part: short(part.name)),
         Column("calls", "calls", units.integer, hidden=by == "module"),
         Column("seconds", "time", units.seconds),
         Column("share", "time", percent),
@@ -343,34 +326,13 @@ def parts_table(row: ProfileRow, by: By, depth: int | None, top: int) -> Table:
         Column("ideal", "at the ceilings", hidden=True),
     )
     notes = []
-    if len(every) > len(shown):
-        left = sum(part.share for part in every[top:])
-        notes.append(f"{len(every) - len(shown)} more {_PLURALS[by]}: {percent(left)} of the time.")
+    if top is not None and len(every) > top:
+        left = percent(sum(part.share for part in every[top:]))
+        notes.append(f"{len(every) - top} more {by}s: {left} of the time.")
     excess = max(every, key=lambda part: part.excess, default=None)
     if excess is not None and excess.excess > 0:
         notes.append(
             f"Most time beyond its MACs: {short(excess.name)}, {percent(excess.share)} of the "
             f"time and {percent(excess.mac_share)} of the MACs."
         )
-    rows = tuple(_row(row.model, part) for part in shown)
-    return Table(columns, rows, notes=tuple(notes))
-
-
-def _row(model: str, part: Part) -> tuple[Value, ...]:
-    return (
-        model,
-        short(part.name),
-        part.calls,
-        part.seconds,
-        part.share,
-        part.mac_share,
-        part.byte_share,
-        part.gap,
-        part.mac_fraction,
-        part.byte_fraction,
-        part.bound,
-        part.intensity,
-        part.macs,
-        part.bytes,
-        part.ideal,
-    )
+    return Table.of(columns, every[:top], notes=notes)

@@ -332,7 +332,7 @@ def _profile(row: Any, number: int, places: Sequence[Any], where: str, alone: bo
         replace(table, title=_title(f"{model}: time by {by}", places, where))
         for table, by in zip(others, ("stage", "operator"), strict=True)
     ]
-    machines = profile_view.parts_table(row, "module", None, len(row.modules))
+    machines = profile_view.parts_table(row, "module")
     return Entry(f"profile-{number}", answer, machines, tuple(named))
 
 

@@ -53,7 +53,7 @@ def _each(view: Callable[[Any, bool], list[Table]]) -> Callable[[Rows, bool], li
 
 def _profile(row: Any, one: bool) -> list[Table]:
     if one:
-        return [profile.parts_table(row, "stage", None, len(row.groups))]
+        return [profile.parts_table(row, "stage")]
     return profile.tables(row, ["stage"], None, 10)
 
 
@@ -89,7 +89,7 @@ VIEWS: dict[str, Callable[[Rows, bool], list[Table]]] = {
     "eq10-paper": lambda rows, one: [eq10.claims_table(rows)],
     "eq10-measured": _each(lambda row, one: eq10.measured_tables(row)),
     "table": lambda rows, one: [paper.cell_table(rows)] if one else paper.tables(rows),
-    "points": _each(lambda row, one: [(points.points_table if one else points.summary_table)(row)]),
+    "points": _each(points.tables),
     "gate": lambda rows, one: gate.tables(rows, one=one),
     "baseline": lambda rows, one: [gate.baseline_table(rows)],
     "report": _report,

@@ -62,7 +62,7 @@ def test_the_answer_stands_on_top(run: Run, monkeypatch: pytest.MonkeyPatch) -> 
     assert lines[0].startswith("dat_t takes ")
     text = " ".join(" ".join(lines).split())
     assert "times what its work takes at the machine's ceilings" in text
-    assert "32x32, batch 1, float32, eager attention, cpu, threads: 1, inference." in text
+    assert "32x32, batch 1, float32, eager attention, inference, on cpu, 1 thread." in text
     assert "operator calls of the forward, in order." in text
     assert "stages.2" in text
     assert "linear" in text
@@ -109,7 +109,7 @@ def test_plots(run: Run, tmp_path: Path) -> None:
     assert "stages.3 (" in drawn
     for said in (text, drawn):
         said = " ".join(said.split())
-        assert "batch 1, float32, eager attention, cpu" in said
+        assert "batch 1, float32, eager attention, inference, on cpu" in said
         assert "measured on " in said
 
 

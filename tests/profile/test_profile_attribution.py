@@ -164,7 +164,7 @@ def test_every_call_of_a_model_is_matched(name: str, attention: Attention, mode:
         pytest.importorskip("timm", reason="needs datbench[timm]", exc_type=ImportError)
     side = 224 if name.startswith("timm:") else 32
     setting = Setting(Resolution(side, side), device="cpu", attention=attention)
-    with running(resolve(name), setting, mode, False) as (_, runner):  # type: ignore[arg-type]
+    with running(resolve(name), setting, mode, False) as runner:  # type: ignore[arg-type]
         calls = count(runner.model, *runner.inputs, backward=mode == "train").calls
         seen = observe(runner, calls, torch.device("cpu"), 1)
     assert seen.reason is None

@@ -195,10 +195,11 @@ def test_the_roofline_has_both_ceilings(slow: ProfileRow) -> None:
     rates = [y * 1e9 / x for x, y in zip(ceiling.x, ceiling.y, strict=True)]
     assert max(rates) == pytest.approx(slow.ceilings.bytes)
     assert roofline(slow, [p for p in slow.operators if not p.macs], "operators") is None
-    assert "64x64, batch 1, float32, eager attention, cpu, threads: 1" in figure.notes[1]
+    setting = "64x64, batch 1, float32, eager attention, inference, on cpu, 1 thread"
+    assert setting in figure.notes[1]
     placed = roofline(slow, slow.operators, "operators", "a machine, torch 9")
     assert placed is not None
-    assert placed.notes[1].endswith("inference; measured on a machine, torch 9.")
+    assert placed.notes[1].endswith(f"{setting}; measured on a machine, torch 9.")
 
 
 def test_an_idle_dropout_moves_nothing() -> None:
