@@ -42,24 +42,16 @@ class Curve:
 
 @dataclass(frozen=True)
 class Compared:
-    """The modules that are compared, stage 3 of DAT-T unless told.
+    """The modules that are compared; default: of stage 3 of DAT-T."""
 
-    Args:
-        dim, heads: C, M.
-        groups, kernel, strides: G, k and every r of the deformable attention.
-        window: side s of a window and of a neighbourhood.
-        points: K of Deformable DETR.
-        ratio: of the spatial reduction.
-    """
-
-    dim: int = 384
-    heads: int = 12
-    groups: int = 3
-    kernel: int = 5
-    strides: tuple[int, ...] = (1,)
-    window: int = 7
-    points: int = 4
-    ratio: int = 2
+    dim: int = 384  # C
+    heads: int = 12  # M
+    groups: int = 3  # G of the deformable attention
+    kernel: int = 5  # k of it
+    strides: tuple[int, ...] = (1,)  # every r of it
+    window: int = 7  # side s of a window and of a neighbourhood
+    points: int = 4  # K of Deformable DETR
+    ratio: int = 2  # of the spatial reduction
 
     def configs(self) -> Iterator[tuple[str, config.Mixer]]:
         """Every module under the name that it has in a plot."""
@@ -123,63 +115,38 @@ def cost_against_side(
     figure shows that and hides the rest, which the second shows.
     """
     curves = sweep(compared, sides)
-    where = f"C={compared.dim}, M={compared.heads}"
-    notes = ("Markers: counted. Lines: the published formula.",)
-    whole = _figure(
-        f"Cost of one module against the side of its map ({where})",
-        "cost (GMACs)",
-        [_series(curve, lambda point, amount: amount / 1e9) for curve in curves],
-        notes,
-    )
-    pixel = _figure(
-        f"The same for one pixel of the map ({where})",
-        "cost for one pixel (MMACs)",
-        [
-            _series(
-                curve, lambda point, amount: amount / (1e6 * point.sizes.height * point.sizes.width)
+    where = f"(C={compared.dim}, M={compared.heads})"
+    along = "side of the map (pixels; in stage 3 a 16th of the input's)"
+    x = {curve: tuple(float(point.sizes.height) for point in curve.points) for curve in curves}
+
+    def cost(title: str, label: str, scale: Callable[[ModuleTerms], float]) -> Figure:
+        series = tuple(
+            Series(
+                curve.name,
+                x[curve],
+                tuple(point.counted / scale(point) for point in curve.points),
+                tuple(point.by_formula / scale(point) for point in curve.points),
             )
             for curve in curves
-        ],
-        notes,
-    )
-    return whole, pixel, _left_out(curves, where)
-
-
-def _left_out(curves: Sequence[Curve], where: str) -> Figure:
-    """Counted less formula, in percent of the formula."""
-    series = [
-        Series(
-            curve.name,
-            tuple(float(point.sizes.height) for point in curve.points),
-            tuple(100 * (p.counted - p.by_formula) / p.by_formula for p in curve.points),
         )
+        notes = ("Markers: counted. Lines: the published formula.",)
+        return Figure(f"{title} {where}", along, label, series, True, True, notes)
+
+    whole = cost("Cost of one module against the side of its map", "cost (GMACs)", lambda _: 1e9)
+    pixel = cost(
+        "The same for one pixel of the map",
+        "cost for one pixel (MMACs)",
+        lambda point: 1e6 * point.sizes.height * point.sizes.width,
+    )
+    over = tuple(
+        Series(curve.name, x[curve], tuple(100 * p.residual / p.by_formula for p in curve.points))
         for curve in curves
-    ]
+    )
     notes = (
         "Above 0: what the formula leaves out. Below 0: what it counts and fvcore gives no weight.",
     )
-    title = f"Counted less published formula ({where})"
-    return _figure(title, "difference (% of the formula)", series, notes, log_y=False)
-
-
-def _series(curve: Curve, scaled: Callable[[ModuleTerms, int], float]) -> Series:
-    return Series(
-        curve.name,
-        tuple(float(point.sizes.height) for point in curve.points),
-        tuple(scaled(point, point.counted) for point in curve.points),
-        tuple(scaled(point, point.by_formula) for point in curve.points),
-    )
-
-
-def _figure(
-    title: str,
-    y_label: str,
-    series: Sequence[Series],
-    notes: tuple[str, ...],
-    log_y: bool = True,
-) -> Figure:
-    x_label = "side of the map (pixels; in stage 3 a 16th of the input's)"
-    return Figure(title, x_label, y_label, tuple(series), True, log_y, notes)
+    title, label = f"Counted less published formula {where}", "difference (% of the formula)"
+    return whole, pixel, Figure(title, along, label, over, log_x=True, notes=notes)
 
 
 def share_against_stride(
@@ -189,16 +156,18 @@ def share_against_stride(
     width: int = MAP_SIDE,
 ) -> Figure:
     """The offset network's share of DMHA, and the shares of what Eq. 10 leaves out."""
-    points = []
-    for r in strides:
-        mixer = config.Deformable(compared.groups, compared.kernel, r)
-        points.append(point_of(_on_meta(mixer, compared), height, width))
+    mixers = [config.Deformable(compared.groups, compared.kernel, r) for r in strides]
+    points = [point_of(_on_meta(mixer, compared), height, width) for mixer in mixers]
     names = [
         term.name
         for term in points[0].terms
         if term.name == formulas.OFFSETS or term.cause == formulas.LEFT_OUT
     ]
-    shares = {name: tuple(_share(point, name) for point in points) for name in names}
+    counted = [{term.name: term.counted for term in point.terms} for point in points]
+    shares = {
+        name: tuple(100 * c[name] / p.counted for c, p in zip(counted, points, strict=True))
+        for name in names
+    }
     left_out = [shares[name] for name in names if name != formulas.OFFSETS]
     shares["all that is left out"] = tuple(map(sum, zip(*left_out, strict=True)))
     return Figure(
@@ -211,8 +180,3 @@ def share_against_stride(
         log_y=True,
         notes=("Eq. 10 has the offset network and none of the others.",),
     )
-
-
-def _share(point: ModuleTerms, name: str) -> float:
-    (counted,) = (term.counted for term in point.terms if term.name == name)
-    return 100 * counted / point.counted

@@ -66,6 +66,11 @@ class ModuleTerms:
         return sum(term.formula for term in self.terms)
 
     @property
+    def residual(self) -> int:
+        """Counted minus formula."""
+        return self.counted - self.by_formula
+
+    @property
     def holds(self) -> bool:
         """Whether formula + causes = counted, term by term and as a whole, exactly."""
         return (

@@ -21,7 +21,8 @@ from ..models.pyramid import PyramidBackbone
 from ..models.resolve import Spec, build, is_ours
 from ..run import available_bytes, reported
 from ..setting import Resolution, Setting
-from .record import (
+from .records import Point, PointsRow, Style
+from .sampling import (
     Layer,
     Scored,
     bytes_to_record,
@@ -32,7 +33,6 @@ from .record import (
     propagated,
     scored,
 )
-from .records import Point, PointsRow, Style
 
 if TYPE_CHECKING:
     from PIL.Image import Image

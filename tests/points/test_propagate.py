@@ -4,9 +4,9 @@ import pytest
 import torch
 from torch import Tensor
 
-from datbench.points.record import Layer, everyone, landed, one, passed_on, propagated, scored
-from datbench.points.record import spread as spread_over
 from datbench.points.rows import Wanted, gathered
+from datbench.points.sampling import Layer, everyone, landed, one, passed_on, propagated, scored
+from datbench.points.sampling import spread as spread_over
 
 
 def layer(

@@ -10,7 +10,7 @@ from datbench.models.config import Deformable, DeformableDetr, Pyramid, Stage, W
 from datbench.models.mixers.deformable import DeformableAttention
 from datbench.models.mixers.deformable_detr import DeformableDetrAttention
 from datbench.models.pyramid import PyramidBackbone
-from datbench.points.record import bytes_to_record, layers, places
+from datbench.points.sampling import bytes_to_record, layers, places
 
 
 def tiny(*mixers: Deformable | DeformableDetr, dim: int = 24, heads: int = 6) -> PyramidBackbone:
