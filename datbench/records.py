@@ -53,7 +53,7 @@ RECORDS: dict[str, tuple[str, ...]] = {
     "eq10": ("eq10.records:ModuleTerms",),
     "eq10-fit": ("eq10.records:Fit",),
     "eq10-paper": ("eq10.records:Claim",),
-    "eq10-measured": ("timing.records:Measurements",),
+    "eq10-measured": ("eq10.records:Measurements",),
     "memory": ("memory.records:MemoryRow",),
     "memory-largest": ("memory.records:LargestBatch", "memory.records:Confirmed"),
     "memory-measured": ("memory.records:GpuRow",),

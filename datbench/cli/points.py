@@ -139,10 +139,10 @@ def points(
     )
     from ..machine import summary
     from ..points import view
-    from ..points.rows import Wanted, points_row
+    from ..points.rows import Selection, points_row
     from ..records import document
 
-    shown = Wanted(chosen, stage, block, _number("group", group, "all"), heads, pixel, top)
+    shown = Selection(chosen, stage, block, _number("group", group, "all"), heads, pixel, top)
     row, pixels = points_row(spec, image, shown, size, checkpoint)
     if picture is not None:
         write_whole(picture, view.picture(row, pixels, picture.suffix))

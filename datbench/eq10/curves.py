@@ -41,7 +41,7 @@ class Curve:
 
 
 @dataclass(frozen=True)
-class Compared:
+class ComparedModules:
     """The modules that are compared; default: of stage 3 of DAT-T."""
 
     dim: int = 384  # C
@@ -64,7 +64,7 @@ class Compared:
         yield f"D-DETR K={self.points}", config.DeformableDetr(self.points)
 
 
-STAGE_3 = Compared()
+STAGE_3 = ComparedModules()
 
 
 def point_of(mixer: Mixer, height: int, width: int, name: str = "") -> ModuleTerms:
@@ -76,7 +76,7 @@ def point_of(mixer: Mixer, height: int, width: int, name: str = "") -> ModuleTer
     return module_terms((name, f"map {width}x{height}", ""), mixer, formula, calls)
 
 
-def sweep(compared: Compared, sides: Sequence[int] = SIDES) -> tuple[Curve, ...]:
+def sweep(compared: ComparedModules, sides: Sequence[int] = SIDES) -> tuple[Curve, ...]:
     """Every module on square maps of these sides."""
     if not sides or min(sides) < compared.ratio:
         raise UsageError(f"sides {list(sides)}: give one or more, none below {compared.ratio}.")
@@ -95,7 +95,7 @@ def kinds_on(height: int, width: int) -> list[ModuleTerms]:
     ]
 
 
-def _on_meta(mixer: config.Mixer, compared: Compared) -> Mixer:
+def _on_meta(mixer: config.Mixer, compared: ComparedModules) -> Mixer:
     with ShapesOnly(), torch.device("meta"):
         return make_mixer(mixer, compared.dim, compared.heads, MAP_SIDE).eval()
 
@@ -107,7 +107,7 @@ def plots(modules: Sequence[ModuleTerms], alone: bool) -> list[Plot]:
 
 
 def cost_against_side(
-    compared: Compared = STAGE_3, sides: Sequence[int] = SIDES
+    compared: ComparedModules = STAGE_3, sides: Sequence[int] = SIDES
 ) -> tuple[Figure, Figure, Figure]:
     """What the modules cost: the whole, a pixel's part of it, and what the formulas leave out.
 
@@ -150,7 +150,7 @@ def cost_against_side(
 
 
 def share_against_stride(
-    compared: Compared = STAGE_3,
+    compared: ComparedModules = STAGE_3,
     strides: Sequence[int] = STRIDES,
     height: int = MAP_SIDE,
     width: int = MAP_SIDE,

@@ -47,7 +47,7 @@ LEFT_OUT = "the formula leaves it out"
 
 @dataclass(frozen=True)
 class Expected:
-    """A term before anything is counted; see `datbench.eq10.records.Term`."""
+    """A term before anything is counted; see `datbench.eq10.records.FormulaTerm`."""
 
     name: str
     expression: str

@@ -21,7 +21,7 @@ from ..models.resolve import Spec
 from ..setting import MULTIPLY_ADDS, Kind, Resolution, Setting
 from . import formulas
 from .formulas import Formula, evaluate, formula_of, names_of
-from .records import ModuleTerms, Term
+from .records import FormulaTerm, ModuleTerms
 
 FVCORE = CONVENTIONS["fvcore"]
 
@@ -142,9 +142,11 @@ def module_terms(
         cause, predicted, amount = e.cause, runs * e.predicted, counted.pop(e.name, 0)
         if amount != predicted:
             cause = f"{cause}; NOT EXPLAINED: {amount - predicted:+,}".removeprefix("; ")
-        terms.append(Term(e.name, e.expression, runs * e.formula, predicted, amount, cause))
+        terms.append(FormulaTerm(e.name, e.expression, runs * e.formula, predicted, amount, cause))
     # What is left belongs to no term of the module's: the identity then fails, and says where.
-    terms += [Term(name, "", 0, 0, amount, "not predicted") for name, amount in counted.items()]
+    terms += [
+        FormulaTerm(name, "", 0, 0, amount, "not predicted") for name, amount in counted.items()
+    ]
     written = formula.formula[: formula.formula.rindex(" (")]  # without its source
     return ModuleTerms(
         model,

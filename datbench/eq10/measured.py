@@ -26,20 +26,19 @@ from ..profile.attribute import MODULE, Span, module_ranges, profiled
 from ..run import available_bytes, memory_error
 from ..setting import Attention, Kind, Resolution, Setting
 from ..timing.ceilings import ceilings
-from ..timing.records import (
-    Ceilings,
-    Exponent,
-    Group,
-    LeftOut,
-    Measurements,
-    Point,
-    Ratio,
-    Share,
-)
+from ..timing.records import Ceilings
 from ..timing.sample import exponent, median_interval, time_calls
 from .formulas import Formula, formula_of
 from .identity import attribute, weight_of
-from .view import name
+from .records import (
+    CostRatio,
+    Exponent,
+    LeftOut,
+    MeasuredModule,
+    Measurements,
+    ShareGroup,
+    TimeShare,
+)
 
 # What measured points say: exponents, r = 1 against global attention, what is left out.
 
@@ -48,7 +47,7 @@ _BOTH = 0.975
 """Two intervals of this level hold both medians, and so their ratio, at 95 % or more."""
 
 
-def exponents(points: Sequence[Point], ratio: int, side: int) -> tuple[Exponent, ...]:
+def exponents(points: Sequence[MeasuredModule], ratio: int, side: int) -> tuple[Exponent, ...]:
     """Every line that three points or more make.
 
     Args:
@@ -71,7 +70,9 @@ def exponents(points: Sequence[Point], ratio: int, side: int) -> tuple[Exponent,
     return tuple(found)
 
 
-def _line(kind: str, over: Literal["HW", "Ns"], held: str, points: Sequence[Point]) -> Exponent:
+def _line(
+    kind: str, over: Literal["HW", "Ns"], held: str, points: Sequence[MeasuredModule]
+) -> Exponent:
     sizes = [p.height * p.width if over == "HW" else p.keys for p in points]
     time = exponent(sizes, [p.timing.median for p in points if p.timing])
     formula, macs, moved = (
@@ -83,7 +84,9 @@ def _line(kind: str, over: Literal["HW", "Ns"], held: str, points: Sequence[Poin
     )
 
 
-def _pairs(points: Sequence[Point]) -> Iterator[tuple[Point, Point | None]]:
+def _pairs(
+    points: Sequence[MeasuredModule],
+) -> Iterator[tuple[MeasuredModule, MeasuredModule | None]]:
     """DMHA at r = 1 and MSA on the same map, small maps first."""
     timed = [p for p in points if p.timing is not None and p.stride == 1]
     everywhere = {p.height: p for p in timed if p.kind == "MSA"}
@@ -91,15 +94,15 @@ def _pairs(points: Sequence[Point]) -> Iterator[tuple[Point, Point | None]]:
         yield point, everywhere.get(point.height)
 
 
-def ratios(points: Sequence[Point]) -> tuple[Ratio, ...]:
+def ratios(points: Sequence[MeasuredModule]) -> tuple[CostRatio, ...]:
     """Deformable over global attention, on every map where both were timed."""
     return tuple(_ratio(ours, theirs) for ours, theirs in _pairs(points) if theirs is not None)
 
 
-def _ratio(ours: Point, theirs: Point) -> Ratio:
+def _ratio(ours: MeasuredModule, theirs: MeasuredModule) -> CostRatio:
     over, under = (median_interval(p.timing.samples, _BOTH) for p in (ours, theirs) if p.timing)
     enough = min(over.coverage, under.coverage) >= _BOTH
-    return Ratio(
+    return CostRatio(
         ours.height,
         over.value / under.value,
         over.low / under.high if enough else None,
@@ -111,12 +114,12 @@ def _ratio(ours: Point, theirs: Point) -> Ratio:
     )
 
 
-def left_out(points: Sequence[Point]) -> tuple[LeftOut, ...]:
+def left_out(points: Sequence[MeasuredModule]) -> tuple[LeftOut, ...]:
     """Time that the formula leaves out against MACs that it leaves out, on every map."""
     return tuple(_left_out(ours, theirs) for ours, theirs in _pairs(points) if ours.shares)
 
 
-def _left_out(ours: Point, theirs: Point | None) -> LeftOut:
+def _left_out(ours: MeasuredModule, theirs: MeasuredModule | None) -> LeftOut:
     assert ours.mac_fraction is not None
     return LeftOut(
         ours.height,
@@ -129,7 +132,7 @@ def _left_out(ours: Point, theirs: Point | None) -> LeftOut:
     )
 
 
-def _share(point: Point, group: Group) -> float:
+def _share(point: MeasuredModule, group: ShareGroup) -> float:
     return sum(share.share for share in point.shares if share.group == group)
 
 
@@ -284,7 +287,7 @@ _Labels = Mapping[tuple[str, str], Mapping[_Shapes, str]]
 
 def shares(
     mixer: Mixer, formula: Formula, calls: Sequence[OperatorCall], x: Tensor, runs: int
-) -> tuple[Share, ...]:
+) -> tuple[TimeShare, ...]:
     """Every part of the module's time on `x`, terms first; the shares add up to 1.
 
     On a CPU it is the operators' own time, Python between them left out; on a GPU the kernels'.
@@ -316,7 +319,7 @@ def shares(
     within |= {name: median(s) for name, s in seconds.items() if name not in within}
     whole, counted = sum(within.values()), sum(macs.values())
     return tuple(
-        Share(
+        TimeShare(
             name,
             "rest" if name in REST else "formula" if name in in_formula else "left out",
             spent,
@@ -380,7 +383,7 @@ class _Counted:
     job: Job
     formula: Formula
     calls: Sequence[OperatorCall]
-    point: Point
+    point: MeasuredModule
 
 
 def measure(
@@ -420,7 +423,7 @@ def measure(
     if not budget > 0:
         raise UsageError(f"budget {budget:g}: write a number of seconds above 0.")
     start = time.perf_counter()
-    points: list[Point] = []
+    points: list[MeasuredModule] = []
     limits: Ceilings | None = None
     interrupted = False
     try:
@@ -431,7 +434,7 @@ def measure(
         evenly = sum(counted.point.bytes for counted in waiting) / (4 * len(waiting))
         weights = [counted.point.bytes + evenly for counted in waiting]
         for number, counted in enumerate(waiting):
-            step(f"{name(counted.point)} ({number + 1} of {len(waiting)})")
+            step(f"{counted.point.name} ({number + 1} of {len(waiting)})")
             left = max(budget - (time.perf_counter() - start), 0.0)
             if counted.point.macs / limits.macs > max(left, 1.0):
                 reason = "at the machine's best rate one call takes longer than the budget has left"
@@ -469,7 +472,7 @@ def _counted(job: Job, how: ModuleSetting) -> _Counted:
     formula = formula_of(bare, job.side, job.side)
     assert formula is not None
     calls = count(bare, torch.empty(how.shape(job.side), dtype=how.dtype, device="meta")).calls
-    point = Point(
+    point = MeasuredModule(
         job.kind,
         job.side,
         job.side,
@@ -482,7 +485,9 @@ def _counted(job: Job, how: ModuleSetting) -> _Counted:
     return _Counted(job, formula, calls, point)
 
 
-def _measured(counted: _Counted, how: ModuleSetting, limits: Ceilings, seconds: float) -> Point:
+def _measured(
+    counted: _Counted, how: ModuleSetting, limits: Ceilings, seconds: float
+) -> MeasuredModule:
     """The point with its time and parts; with a reason where the module does not run."""
     wanted = max(call.bytes_read + call.bytes_written for call in counted.calls)
     free = available_bytes(how.device)
@@ -499,7 +504,9 @@ def _measured(counted: _Counted, how: ModuleSetting, limits: Ceilings, seconds: 
     return replace(counted.point, reason=reason)
 
 
-def _timed(counted: _Counted, how: ModuleSetting, limits: Ceilings, seconds: float) -> Point:
+def _timed(
+    counted: _Counted, how: ModuleSetting, limits: Ceilings, seconds: float
+) -> MeasuredModule:
     mixer = counted.job.build(how, how.device)
     x = torch.randn(how.shape(counted.job.side), device=how.device).to(how.dtype)  # (B, H, W, C)
     peak: int | None = None

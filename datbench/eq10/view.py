@@ -11,9 +11,19 @@ from ..counting.view import COUNTED
 from ..render.figure import Bars, Part
 from ..render.table import Column, Table, fixed
 from ..render.vega import Chart
-from ..timing.records import Group, LeftOut, Measurements, Point, Ratio
 from ..units import factor, percent
-from .records import Claim, Coefficient, Fit, ModuleTerms, Term
+from .records import (
+    Claim,
+    Coefficient,
+    CostRatio,
+    Fit,
+    FormulaTerm,
+    LeftOut,
+    MeasuredModule,
+    Measurements,
+    ModuleTerms,
+    ShareGroup,
+)
 
 DEFORMABLE = ("DMHA", "D-DETR")
 
@@ -105,7 +115,7 @@ def _terms(module: ModuleTerms, number: int) -> Table:
         Column("residual", "residual", units.integer),
         Column("cause", "cause of the residual"),
     )
-    total = Term("total", "", module.by_formula, module.counted, module.counted)
+    total = FormulaTerm("total", "", module.by_formula, module.counted, module.counted)
     s = module.sizes
     alike = f" and {number - 1} more like it" if number > 1 else ""
     kernel = f", k={s.kernel}" if s.kernel else ""
@@ -202,7 +212,7 @@ def answers(of: Measurements) -> list[str]:
     return found
 
 
-def _same_cost(ratios: Sequence[Ratio]) -> str:
+def _same_cost(ratios: Sequence[CostRatio]) -> str:
     last = ratios[-1]
     sure = [r for r in ratios if r.low is not None and r.high is not None]
     more = sum(r.low is not None and r.low > 1 for r in sure)
@@ -236,25 +246,19 @@ def _why(of: LeftOut, slower: bool) -> str:
     )
 
 
-def name(point: Point) -> str:
-    """``DMHA 32x32 r 4``; r where the grid of keys has one."""
-    coarser = f" r {point.stride}" if point.kind in ("DMHA", "SRA") else ""
-    return f"{point.kind} {point.height}x{point.width}{coarser}"
-
-
 def _points(of: Measurements) -> Table:
     def macs(value: float) -> str:
         return units.amount(value, "MAC", 2)
 
-    def bound(name: str) -> Callable[[Point], float | None]:
-        def read(point: Point) -> float | None:
+    def bound(name: str) -> Callable[[MeasuredModule], float | None]:
+        def read(point: MeasuredModule) -> float | None:
             sure = point.timing is not None and point.timing.coverage >= CERTAIN
             return getattr(point.timing, name) if sure else None
 
         return read
 
     columns = (
-        Column("point", "module", value=name),
+        Column("point", "module", value="name"),
         *(
             Column(column, title, hidden=True)
             for column, title in (
@@ -297,7 +301,7 @@ def _has_peaks(of: Measurements) -> bool:
 
 
 def _notes(of: Measurements) -> list[str]:
-    notes = [f"{name(point)}: {point.reason}." for point in of.points if point.reason]
+    notes = [f"{point.name}: {point.reason}." for point in of.points if point.reason]
     if of.interrupted:
         notes.append("Interrupted: the points above are whole, the others were not measured.")
     if of.ceilings:
@@ -356,7 +360,7 @@ def _ratios(of: Measurements) -> Table:
     return Table.of(columns, of.ratios, "DMHA at r = 1 over global attention, how many times")
 
 
-def _parts(profiled: Sequence[Point]) -> Table:
+def _parts(profiled: Sequence[MeasuredModule]) -> Table:
     """The parts of one point: DMHA on the largest map, all keys."""
     deformable = [point for point in profiled if point.kind == "DMHA"] or profiled
     point = max(deformable, key=lambda point: (point.height, point.keys))
@@ -369,17 +373,17 @@ def _parts(profiled: Sequence[Point]) -> Table:
         Column("operators", "operators", units.integer),
     )
     note = "Operators' own time under the profiler, which costs small maps more than large ones."
-    return Table.of(columns, point.shares, f"{name(point)}: where its time goes", [note])
+    return Table.of(columns, point.shares, f"{point.name}: where its time goes", [note])
 
 
-def _groups(profiled: Sequence[Point]) -> Table:
+def _groups(profiled: Sequence[MeasuredModule]) -> Table:
     """Every module on the largest map, and DMHA and SRA at every stride."""
 
-    def total(group: Group, field: str = "share") -> Callable[[Point], float]:
+    def total(group: ShareGroup, field: str = "share") -> Callable[[MeasuredModule], float]:
         return lambda p: sum(getattr(share, field) for share in p.shares if share.group == group)
 
     columns = (
-        Column("point", "module", value=name),
+        Column("point", "module", value="name"),
         Column("formula", "in the formula", percent, total("formula")),
         Column("left_out", "left out", percent, total("left out")),
         Column("rest", "no MACs", percent, total("rest")),

@@ -21,7 +21,7 @@ FIGURES: dict[int, Style] = {5: "propagated", 6: "groups", 7: "query"}
 
 
 @dataclass(frozen=True)
-class Point:
+class SamplingPoint:
     """One sampling point."""
 
     x: float
@@ -49,4 +49,4 @@ class PointsRow:
     query: tuple[float, float] | None  # the pixel that asks; None where all do
     top: int | None  # how many were kept of each block (of a query: of each block and head)
     # the heaviest first, within each block and head; as the grid runs without weights
-    points: tuple[Point, ...]
+    points: tuple[SamplingPoint, ...]

@@ -21,7 +21,7 @@ from ..models.pyramid import PyramidBackbone
 from ..models.resolve import Spec, build, is_ours
 from ..run import available_bytes, reported
 from ..setting import Resolution, Setting
-from .records import Point, PointsRow, Style
+from .records import PointsRow, SamplingPoint, Style
 from .sampling import (
     Layer,
     Scored,
@@ -44,7 +44,7 @@ TOP = 20
 
 
 @dataclass(frozen=True)
-class Wanted:
+class Selection:
     """What to show."""
 
     style: Style
@@ -57,8 +57,8 @@ class Wanted:
 
 
 def gathered(
-    found: Sequence[Layer], wanted: Wanted, width: int, height: int
-) -> tuple[list[Point], tuple[float, float] | None]:
+    found: Sequence[Layer], wanted: Selection, width: int, height: int
+) -> tuple[list[SamplingPoint], tuple[float, float] | None]:
     """Points of recorded blocks, for an image of this many pixels; and the pixel that asked.
 
     Raises:
@@ -92,12 +92,12 @@ def gathered(
     return [p for each in marked for p in canvas.heaviest(each, top_of(wanted) or TOP)], query
 
 
-def top_of(wanted: Wanted) -> int | None:
+def top_of(wanted: Selection) -> int | None:
     """How many points of a block are kept; None where all are."""
     return None if wanted.style == "groups" else wanted.top or TOP
 
 
-def blocks_to_show(known: Sequence[tuple[int, int]], wanted: Wanted) -> list[tuple[int, int]]:
+def blocks_to_show(known: Sequence[tuple[int, int]], wanted: Selection) -> list[tuple[int, int]]:
     """Blocks to show: of Figure 5 all, of Figure 6 each stage's last, of Figure 7 the very last."""
     chosen = [
         (stage, block)
@@ -112,7 +112,7 @@ def blocks_to_show(known: Sequence[tuple[int, int]], wanted: Wanted) -> list[tup
 class _Canvas:
     """The image: from maps and normalised points to its pixels, and back."""
 
-    def __init__(self, width: int, height: int, wanted: Wanted) -> None:
+    def __init__(self, width: int, height: int, wanted: Selection) -> None:
         self.width, self.height, self.wanted = width, height, wanted
 
     def pixels(self, layer: Layer, points: Tensor) -> Tensor:
@@ -131,7 +131,7 @@ class _Canvas:
         row = int((pixel[1] + 0.5) * layer.height / self.height)
         return min(row, layer.height - 1), min(column, layer.width - 1)
 
-    def grid(self, layer: Layer, query: tuple[float, float] | None) -> list[Point]:
+    def grid(self, layer: Layer, query: tuple[float, float] | None) -> list[SamplingPoint]:
         """All points of a block, group by group; where queries have their own, one query's."""
         points = layer.points
         if layer.own:
@@ -139,18 +139,18 @@ class _Canvas:
             row, column = self.cell(layer, query)
             points = points[:, row * layer.width + column]  # (M, K, 2)
         return [
-            Point(x, y, layer.stage, layer.block, group)
+            SamplingPoint(x, y, layer.stage, layer.block, group)
             for group, places in enumerate(self.pixels(layer, points.double()).tolist(), 1)
             if self.wanted.group in (None, group)
             for x, y in places
         ]
 
-    def heaviest(self, found: Scored, top: int) -> list[Point]:
+    def heaviest(self, found: Scored, top: int) -> list[SamplingPoint]:
         """The points of a block with the most weight; of each head where each is wanted."""
         layer, head = found.layer, self.wanted.head
         if head is None:
             return self._ranked(found, found.scores.mean(1), None, self.wanted.group, top)
-        points: list[Point] = []
+        points: list[SamplingPoint] = []
         heads = found.scores.shape[1]  # of a group
         for number in range(1, layer.heads + 1) if head == "each" else [head]:
             group, place = (number - 1) // heads + 1, (number - 1) % heads
@@ -161,7 +161,7 @@ class _Canvas:
 
     def _ranked(
         self, found: Scored, scores: Tensor, head: int | None, group: int | None, top: int
-    ) -> list[Point]:
+    ) -> list[SamplingPoint]:
         """The heaviest of a block's points with scores (G, N); of one group, or of all."""
         layer, places = found.layer, found.points  # (G, N, 2)
         if group is not None:
@@ -171,7 +171,7 @@ class _Canvas:
         pixels = self.pixels(layer, places.double().flatten(0, 1))[order].tolist()
         weights = scores.flatten()[order].tolist()
         return [
-            Point(x, y, layer.stage, layer.block, group or index // count + 1, head, weight)
+            SamplingPoint(x, y, layer.stage, layer.block, group or index // count + 1, head, weight)
             for (x, y), weight, index in zip(pixels, weights, order.tolist(), strict=True)
         ]
 
@@ -255,7 +255,7 @@ def as_input(image: Image, width: int, height: int) -> Any:
 def points_row(
     spec: Spec,
     path: Path,
-    wanted: Wanted,
+    wanted: Selection,
     resolution: Resolution | None = None,
     checkpoint: Path | None = None,
 ) -> tuple[PointsRow, Image]:
@@ -307,7 +307,9 @@ def points_row(
     return row, image
 
 
-def _check_memory(backbone: PyramidBackbone, name: str, size: Resolution, wanted: Wanted) -> None:
+def _check_memory(
+    backbone: PyramidBackbone, name: str, size: Resolution, wanted: Selection
+) -> None:
     """Refuse a run for which the system would end the process instead of refusing memory.
 
     Args:
@@ -332,7 +334,7 @@ def _check_memory(backbone: PyramidBackbone, name: str, size: Resolution, wanted
         )
 
 
-def backbone_of(model: nn.Module, name: str, wanted: Wanted) -> PyramidBackbone:
+def backbone_of(model: nn.Module, name: str, wanted: Selection) -> PyramidBackbone:
     """The backbone inside a model, which has what is wanted.
 
     Raises:
@@ -368,7 +370,7 @@ def backbone_of(model: nn.Module, name: str, wanted: Wanted) -> PyramidBackbone:
     return backbone
 
 
-def _weighed(backbone: PyramidBackbone, wanted: Wanted) -> list[tuple[int, int]] | None:
+def _weighed(backbone: PyramidBackbone, wanted: Selection) -> list[tuple[int, int]] | None:
     """Stage and block of those whose weights are needed; None where all are."""
     if wanted.style == "propagated":
         return None

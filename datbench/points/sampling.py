@@ -71,7 +71,7 @@ def layers(
         weights: stage and block of those whose attention weights are kept; of all without. At
             large sizes they are most of the memory.
     """
-    with torch.no_grad(), _eager(backbone), Watcher(backbone, weights) as watcher:
+    with torch.no_grad(), _eager(backbone), SamplingWatcher(backbone, weights) as watcher:
         backbone(image)
     return watcher.layers
 
@@ -84,7 +84,7 @@ def bytes_to_record(
     Args:
         backbone, image: on meta.
     """
-    with _eager(backbone), Watcher(backbone, weights) as watcher:
+    with _eager(backbone), SamplingWatcher(backbone, weights) as watcher:
         trace = simulate(backbone, image, mode="inference")
     scored = [layer.weights.numel() for layer in watcher.layers if layer.weights is not None]
     # One block at a time is scored, in float64, when all have been recorded.
@@ -93,7 +93,7 @@ def bytes_to_record(
     return max(trace.peak.amount, after)
 
 
-class Watcher(TorchFunctionMode):
+class SamplingWatcher(TorchFunctionMode):
     """Sees the calls of `grid_sample` and softmax inside deformable attention."""
 
     def __init__(
@@ -107,7 +107,7 @@ class Watcher(TorchFunctionMode):
         self._points: Tensor | None = None
         self._seen: Tensor | None = None
 
-    def __enter__(self) -> Watcher:
+    def __enter__(self) -> SamplingWatcher:
         self._handles = [
             handle
             for stage, block, mixer in self._places

@@ -13,7 +13,7 @@ from ..errors import UsageError
 from ..render.table import Column, Table
 from ..render.vega import SHAPES, Datum, Spec, field, words
 from ..render.vega import image as render
-from .records import Point, PointsRow
+from .records import PointsRow, SamplingPoint
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -71,7 +71,7 @@ def _every_point(row: PointsRow) -> Table:
 
 
 def _summary(row: PointsRow) -> Table:
-    parts: dict[tuple[int, ...], list[Point]] = {}
+    parts: dict[tuple[int, ...], list[SamplingPoint]] = {}
     for point in row.points:
         key = (point.stage, point.block, point.group, point.head or 0)
         parts.setdefault(key, []).append(point)
@@ -108,7 +108,7 @@ def _summary(row: PointsRow) -> Table:
     return Table.of(columns, lines, title(row), notes)
 
 
-def _inside(point: Point, row: PointsRow) -> bool:
+def _inside(point: SamplingPoint, row: PointsRow) -> bool:
     return -0.5 <= point.x <= row.width - 0.5 and -0.5 <= point.y <= row.height - 0.5
 
 
@@ -168,7 +168,7 @@ def picture(row: PointsRow, image: Image, suffix: str) -> bytes:
     return render([body], suffix)
 
 
-def _panels(row: PointsRow) -> list[tuple[str, list[Point]]]:
+def _panels(row: PointsRow) -> list[tuple[str, list[SamplingPoint]]]:
     """Of Figure 5 one; of the others one for each block, and for each head where heads differ."""
     if row.style == "propagated":
         heads = list(dict.fromkeys(point.head for point in row.points))
@@ -176,7 +176,7 @@ def _panels(row: PointsRow) -> list[tuple[str, list[Point]]]:
             ("" if head is None else f"head {head}", [p for p in row.points if p.head == head])
             for head in heads
         ]
-    found: dict[str, list[Point]] = {}
+    found: dict[str, list[SamplingPoint]] = {}
     for point in row.points:
         name = f"stage {point.stage}, block {point.block}"
         if point.head is not None:
@@ -185,7 +185,7 @@ def _panels(row: PointsRow) -> list[tuple[str, list[Point]]]:
     return list(found.items())
 
 
-def _layers(row: PointsRow, points: Sequence[Point], larger: float) -> list[Spec]:
+def _layers(row: PointsRow, points: Sequence[SamplingPoint], larger: float) -> list[Spec]:
     """The points over the image, and the query's star."""
     place = {
         "x": _along("x", row.width, reverse=False),

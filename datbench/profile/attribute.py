@@ -85,7 +85,7 @@ class Span:
 
 
 @dataclass(frozen=True)
-class Run:
+class ProfiledRun:
     """One run: its forward, the optimizer's step, and the rest, which is the backward."""
 
     forward: tuple[Span, ...]
@@ -100,7 +100,7 @@ def phase_range(phase: str) -> record_function:
 
 def profiled(
     run: Callable[[], object], device: torch.device, runs: int, shapes: bool = False
-) -> tuple[list[Run], list[float]]:
+) -> tuple[list[ProfiledRun], list[float]]:
     """Runs under the profiler, and the seconds that each took with it.
 
     Args:
@@ -151,7 +151,7 @@ def _span(event: Any, gpu: bool) -> Span:
     )
 
 
-def runs_of(spans: Sequence[Span]) -> list[Run]:
+def runs_of(spans: Sequence[Span]) -> list[ProfiledRun]:
     """The runs among the outermost spans; other threads' (autograd's) belong where they fall."""
     found = []
     for run in spans:
@@ -165,7 +165,7 @@ def runs_of(spans: Sequence[Span]) -> list[Run]:
                 phases[span.name] += span.children
             else:
                 phases[""].append(span)
-        found.append(Run(tuple(phases[FORWARD]), tuple(phases[""]), tuple(phases[STEP])))
+        found.append(ProfiledRun(tuple(phases[FORWARD]), tuple(phases[""]), tuple(phases[STEP])))
     return found
 
 
@@ -221,7 +221,7 @@ def key_of(call: OperatorCall, by_shapes: bool) -> Key:
 
 
 def attribute(
-    run: Run,
+    run: ProfiledRun,
     forward: Sequence[OperatorCall],
     backward: Sequence[OperatorCall],
     step: Collection[str],

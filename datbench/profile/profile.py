@@ -307,7 +307,7 @@ def profile_model(
 
 
 @dataclass(frozen=True)
-class Observed:
+class ObservedRuns:
     """What the profiler saw, attributed run by run."""
 
     runs: tuple[Attributed, ...]
@@ -319,7 +319,7 @@ class Observed:
 
 def observe(
     runner: Runner, calls: Sequence[OperatorCall], device: torch.device, number: int
-) -> Observed:
+) -> ObservedRuns:
     """Runs under the profiler beside the counter's calls: call by call, else by modules' ranges."""
     forward = [call for call in calls if call.phase == "forward"]
     backward = [call for call in calls if call.phase == "backward"]
@@ -345,7 +345,7 @@ def observe(
         )
         for run in runs:
             run.complete = False
-    return Observed(tuple(runs), tuple(seconds), expected, matched, reason)
+    return ObservedRuns(tuple(runs), tuple(seconds), expected, matched, reason)
 
 
 def _launch(device: torch.device, dtype: torch.dtype) -> float:

@@ -41,7 +41,7 @@ Matching = Literal["calls", "modules"]
 
 
 @dataclass(frozen=True)
-class Part:
+class ProfilePart:
     """A part of a run: a stage, a module, an operator or a group of equal calls."""
 
     name: str
@@ -68,7 +68,7 @@ class Part:
 
 @dataclass(frozen=True)
 class Total:
-    """Of a whole run, as `Part` has them."""
+    """Of a whole run, as `ProfilePart` has them."""
 
     seconds: float
     macs: Count
@@ -85,7 +85,7 @@ class CallGroup:
     phase: ProfilePhase
     work: Work
     shapes: tuple[tuple[int, ...], ...]
-    part: Part
+    part: ProfilePart
 
 
 @dataclass(frozen=True)
@@ -135,9 +135,9 @@ class ProfileRow:
     reason: str | None
     unseen: dict[str, int]  # operators that ran and that the counter did not see, by name, a run
     answer: Answer
-    stages: tuple[Part, ...]
-    modules: tuple[Part, ...]
-    operators: tuple[Part, ...]
+    stages: tuple[ProfilePart, ...]
+    modules: tuple[ProfilePart, ...]
+    operators: tuple[ProfilePart, ...]
     groups: tuple[CallGroup, ...]  # of equal calls, the most time first
 
     @property
@@ -160,12 +160,12 @@ def part_of(
     ideal: float,
     total: Total,
     limits: Ceilings,
-) -> Part:
+) -> ProfilePart:
     """A part from its sums, beside the whole and the ceilings."""
     share = seconds / total.seconds if total.seconds else 0.0
     mac_share = macs / total.macs if total.macs else 0.0
     timed = seconds > 0
-    return Part(
+    return ProfilePart(
         name,
         calls,
         seconds,
@@ -194,9 +194,9 @@ def _bound(macs: int, moved: int, seconds: float, limits: Ceilings) -> Bound:
 
 def summed(
     groups: Sequence[CallGroup], name: Callable[[CallGroup], str], limits: Ceilings
-) -> tuple[Part, ...]:
+) -> tuple[ProfilePart, ...]:
     """Groups that share a name, the most time first."""
-    named: dict[str, list[Part]] = {}
+    named: dict[str, list[ProfilePart]] = {}
     for group in groups:
         named.setdefault(name(group), []).append(group.part)
     total = _total([group.part for group in groups])
@@ -208,7 +208,7 @@ def summed(
     return tuple(sorted(found, key=lambda part: -part.seconds))
 
 
-def _total(parts: Sequence[Part]) -> Total:
+def _total(parts: Sequence[ProfilePart]) -> Total:
     return Total(
         sum(p.seconds for p in parts), sum(p.macs for p in parts), sum(p.bytes for p in parts)
     )

@@ -13,7 +13,7 @@ from ..render.vega import Chart
 from ..setting import describe
 from ..timing.records import Ceilings, Scatter
 from ..units import percent
-from .records import ABOVE, CERTAIN, Bound, CallGroup, Part, ProfileRow, Work, summed
+from .records import ABOVE, CERTAIN, Bound, CallGroup, ProfilePart, ProfileRow, Work, summed
 
 # The roofline of a profile, as a plot: what parts achieve, under the machine's two ceilings.
 #
@@ -29,7 +29,7 @@ _STEPS = 60
 
 
 def roofline(
-    row: ProfileRow, parts: Sequence[Part], what: str, place: str | None = None
+    row: ProfileRow, parts: Sequence[ProfilePart], what: str, place: str | None = None
 ) -> Figure | None:
     """Parts by MACs a byte and MAC/s; None where none has both.
 
@@ -162,7 +162,7 @@ def tables(
     return [answer(row), *(parts_table(row, one, depth, top) for one in by)]
 
 
-def parts(row: ProfileRow, by: By, depth: int | None = None) -> tuple[Part, ...]:
+def parts(row: ProfileRow, by: By, depth: int | None = None) -> tuple[ProfilePart, ...]:
     """The parts of one breakdown, the most time first; modules cut to `depth` names."""
     if by == "stage":
         return row.stages

@@ -19,9 +19,6 @@ Stopped = Literal["interval", "budget", "samples", "timeout", "interrupted"]
 """Why sampling ended: the interval was narrow enough, the seconds or the samples were used up, the
 process had no time left for all of the seconds, or somebody pressed Ctrl-C."""
 
-Group = Literal["formula", "left out", "rest"]
-"""Whose time it is: a term's of the formula; a term's that the formula leaves out; no term's."""
-
 
 @dataclass(frozen=True)
 class Timing:
@@ -69,115 +66,6 @@ class Ceilings:
     # product, copy: how the samples of the two scatter; None in older files
     product: Scatter | None = None
     copy: Scatter | None = None
-
-
-@dataclass(frozen=True)
-class Share:
-    """A part of a module's time, from the profiler."""
-
-    name: str  # a term of the module's, or what belongs to none
-    group: Group
-    # in this part's operators, each without those it called; a run, profiler and all
-    seconds: float
-    share: float  # of all operators' time, 0 to 1
-    macs: Count  # counted in this part; a batch's
-    mac_share: float  # of everything counted, 0 to 1
-    operators: int  # that the module itself called here, a run
-
-
-@dataclass(frozen=True)
-class Point:
-    """One attention module at one size."""
-
-    kind: str  # ``DMHA``, ``MSA``, ``W-MSA``, ``SRA`` or ``D-DETR``
-    height: int
-    width: int
-    keys: int  # Ns, keys that a query can see
-    stride: int  # r, how much coarser the grid of keys is than the map
-    formula: int  # the published formula's multiply-adds, for the batch
-    macs: Count  # everything counted, as fvcore weighs it, for the batch
-    bytes: Count  # read and written by all operators, for the batch
-    timing: Timing | None = None
-    mac_rate: float | None = None  # mac_rate, byte_rate: `macs` and `bytes` over the median time
-    byte_rate: float | None = None
-    # mac_fraction, byte_fraction: of the ceilings; small maps may pass 1 in a cache
-    mac_fraction: float | None = None
-    byte_fraction: float | None = None
-    # allocated on a GPU while one call ran, weights and input among them
-    peak_bytes: Count | None = None
-    shares: tuple[Share, ...] = ()  # empty where they were not measured
-    reason: str | None = None  # why there is no timing
-
-
-@dataclass(frozen=True)
-class Exponent:
-    """A power law through some points: cost ~ size ** exponent, by least squares of logarithms."""
-
-    kind: str
-    over: Literal["HW", "Ns"]  # ``HW`` (at this stride) or ``Ns`` (on a map of this side)
-    held: str  # what stays fixed
-    points: int  # that the line goes through
-    time: float  # time, low, high: the exponent of the time, and its 95 % confidence interval
-    low: float
-    high: float
-    formula: float  # formula, macs, bytes: the exponents of these over the same points
-    macs: float
-    bytes: float
-
-
-@dataclass(frozen=True)
-class Ratio:
-    """Deformable attention at r = 1 over global attention, on the same map."""
-
-    side: int
-    time: float  # of the medians
-    # low, high: an interval that holds it at 95 % or more; None where samples are too few
-    low: float | None
-    high: float | None
-    formula: float  # formula, macs, bytes: the same ratio of these
-    macs: float
-    bytes: float
-    memory: float | None  # of the peaks on a GPU
-
-
-@dataclass(frozen=True)
-class LeftOut:
-    """What the formula leaves out of deformable attention at r = 1, in time and in MACs."""
-
-    side: int
-    # share of the time in work that is counted and left out (a norm, sampling, the bias)
-    terms: float
-    rest: float  # share of the time in elementwise operators, softmax and copies
-    macs: float  # share of everything counted that the formula leaves out
-    mac_fraction: float  # achieved of the matrix product's MAC/s
-    # global_rest, global_mac_fraction: the same of global attention on this map, if measured
-    global_rest: float | None
-    global_mac_fraction: float | None
-
-
-@dataclass(frozen=True)
-class Measurements:
-    """Attention modules over growing maps and growing numbers of keys."""
-
-    dim: int
-    heads: int
-    groups: int
-    kernel: int
-    window: int  # side of W-MSA's windows
-    ratio: int  # of SRA where the map grows
-    detr_points: int  # keys a query and head of Deformable-DETR attention
-    batch: int
-    dtype: str
-    device: str
-    attention: str
-    budget: float  # seconds that were allowed
-    seconds: float  # that were used
-    ceilings: Ceilings | None
-    points: tuple[Point, ...]
-    exponents: tuple[Exponent, ...]
-    ratios: tuple[Ratio, ...]
-    left_out: tuple[LeftOut, ...]
-    interrupted: bool  # whether somebody ended it; every point here is whole
 
 
 TimeOutcome = Literal["measured", "interrupted", "out of memory", "crashed", "timed out", "failed"]

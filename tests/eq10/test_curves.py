@@ -4,11 +4,17 @@ import math
 
 import pytest
 
-from datbench.eq10.curves import Compared, Curve, cost_against_side, share_against_stride, sweep
+from datbench.eq10.curves import (
+    ComparedModules,
+    Curve,
+    cost_against_side,
+    share_against_stride,
+    sweep,
+)
 from datbench.errors import UsageError
 from datbench.render.figure import Figure, Series
 
-SMALL = Compared(dim=32, heads=4, groups=2, strides=(1, 2), window=3, kernel=3)
+SMALL = ComparedModules(dim=32, heads=4, groups=2, strides=(1, 2), window=3, kernel=3)
 
 
 @pytest.fixture(scope="module")
@@ -46,7 +52,7 @@ def test_counted_is_the_formula_and_what_it_leaves_out(curves: dict[str, Curve])
 
 def test_the_figures_of_section_3_2() -> None:
     """14x14, C=384, k=5: 147.141 MMACs by Eq. 10, 149.662 counted, 1.4 % of it offsets."""
-    dmha, msa, *_ = sweep(Compared(), (14,))
+    dmha, msa, *_ = sweep(ComparedModules(), (14,))
     assert (dmha.points[0].by_formula, dmha.points[0].counted) == (147_141_120, 149_662_464)
     assert msa.points[0].counted == 4 * 196 * 384**2 + 2 * 196**2 * 384
     offsets = by_name(share_against_stride(strides=(1, 2)))["offset network"]
@@ -55,7 +61,7 @@ def test_the_figures_of_section_3_2() -> None:
 
 
 def test_how_cost_grows() -> None:
-    whole, pixel, _ = cost_against_side(Compared(strides=(1, 2)), (7, 14, 448, 896))
+    whole, pixel, _ = cost_against_side(ComparedModules(strides=(1, 2)), (7, 14, 448, 896))
     grown = {name: slope(series) for name, series in by_name(whole).items()}
     for name in ("W-MSA s=7", "NA s=7", "D-DETR K=4"):
         assert grown[name] == pytest.approx(2, abs=1e-9), name  # as HW
@@ -93,4 +99,4 @@ TOTAL = "all that is left out"
 @pytest.mark.parametrize("sides", [(), (1, 14)])
 def test_maps_that_are_too_small_are_refused(sides: tuple[int, ...]) -> None:
     with pytest.raises(UsageError, match="none below 2"):
-        sweep(Compared(), sides)
+        sweep(ComparedModules(), sides)

@@ -11,12 +11,13 @@ import torch
 from datbench.counting.count import count
 from datbench.eq10 import measured
 from datbench.eq10.measured import measure
-from datbench.eq10.view import measured_tables, name
+from datbench.eq10.records import MeasuredModule, Measurements, TimeShare
+from datbench.eq10.view import measured_tables
 from datbench.errors import MeasurementError, UsageError
 from datbench.models.config import SpatialReduction
 from datbench.models.mixers.spatial_reduction import SpatialReductionAttention
 from datbench.render.text import to_csv, to_markdown
-from datbench.timing.records import Ceilings, Measurements, Point, Share, Timing
+from datbench.timing.records import Ceilings, Timing
 from datbench.units import seconds
 
 KINDS = ("DMHA", "MSA", "SRA", "W-MSA", "D-DETR")
@@ -47,7 +48,7 @@ def small() -> Measurements:
         return measure(**SMALL, batch=2)  # type: ignore[arg-type]
 
 
-def of(found: Measurements, kind: str, side: int, stride: int = 1) -> Point:
+def of(found: Measurements, kind: str, side: int, stride: int = 1) -> MeasuredModule:
     (point,) = (p for p in found.points if (p.kind, p.height, p.stride) == (kind, side, stride))
     return point
 
@@ -197,7 +198,7 @@ def test_out_of_memory_is_a_row(monkeypatch: pytest.MonkeyPatch) -> None:
     assert of(found, "DMHA", 8).timing is not None
     assert [ratio.side for ratio in found.ratios] == [4, 6]
     assert "MSA" not in {line.kind for line in found.exponents}
-    assert f"{name(point)}: {point.reason}." in measured_tables(found)[0].notes
+    assert f"{point.name}: {point.reason}." in measured_tables(found)[0].notes
 
 
 def test_a_module_larger_than_the_memory_is_not_tried(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -258,19 +259,19 @@ def test_sizes_that_do_not_fit_are_refused(wrong: dict[str, object], said: str) 
 # Answers, from points made up here.
 
 
-def point(kind: str, side: int, time: float, noise: float = 0.0, stride: int = 1) -> Point:
+def point(kind: str, side: int, time: float, noise: float = 0.0, stride: int = 1) -> MeasuredModule:
     rng = random.Random(side)
     samples = tuple(time * (1 + noise * rng.random()) for _ in range(20))
     middle = sorted(samples)[10]
     timing = Timing(samples, (), 1, "interval", middle, min(samples), max(samples), 0.99)
     shares = (
-        Share("attention products", "formula", 1.0, 0.5, 90, 0.9, 2),
-        Share("sampling of features", "left out", 0.4, 0.2, 10, 0.1, 1),
-        Share("softmax", "rest", 0.6, 0.3, 0, 0.0, 1),
+        TimeShare("attention products", "formula", 1.0, 0.5, 90, 0.9, 2),
+        TimeShare("sampling of features", "left out", 0.4, 0.2, 10, 0.1, 1),
+        TimeShare("softmax", "rest", 0.6, 0.3, 0, 0.0, 1),
     )
     keys = (side // stride) ** 2
     cost = side**2 * keys
-    return Point(
+    return MeasuredModule(
         kind, side, side, keys, stride, cost, 2 * cost, 8 * side**2, timing, shares=shares,
         mac_fraction=0.1,
     )  # fmt: skip

@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from datbench.points.rows import Wanted, gathered
+from datbench.points.rows import Selection, gathered
 from datbench.points.sampling import Layer, everyone, landed, one, passed_on, propagated, scored
 from datbench.points.sampling import spread as spread_over
 
@@ -85,7 +85,7 @@ def test_pixels_by_hand() -> None:
     """A map of 4x2 cells over an image of 80x60: cells 20 wide and 30 high."""
     places = [[[-1.0, -1.0], [1.0, 1.0], [0.0, 0.0]]]
     here = layer(3, (2, 4), places, torch.full((1, 8, 3), 1 / 3))
-    points, _ = gathered([here], Wanted("groups"), 80, 60)
+    points, _ = gathered([here], Selection("groups"), 80, 60)
     found = [(p.x, p.y) for p in points]
     # The centres of the corner cells are pixels 9.5 and 69.5, 14.5 and 44.5; the middle 39.5, 29.5.
     assert found == [(9.5, 14.5), (69.5, 44.5), (39.5, 29.5)]
@@ -96,18 +96,18 @@ def test_the_heaviest_first_and_each_head_its_own() -> None:
     weights = torch.tensor([[[0.2, 0.8]], [[0.6, 0.4]]])
     places = [[[-1.0, 0.0], [1.0, 0.0]], [[-1.0, 0.0], [1.0, 0.0]]]
     here = Layer(2, 3, 1, 1, 2, False, torch.tensor(places), weights)
-    points, query = gathered([here], Wanted("query", top=3), 10, 10)
+    points, query = gathered([here], Selection("query", top=3), 10, 10)
     assert query == (4.5, 4.5)
     assert [(p.group, round(p.weight or 0, 6)) for p in points] == [(1, 0.8), (2, 0.6), (2, 0.4)]
-    points, _ = gathered([here], Wanted("query", head="each", top=1), 10, 10)
+    points, _ = gathered([here], Selection("query", head="each", top=1), 10, 10)
     assert [(p.head, p.group, round(p.weight or 0, 6)) for p in points] == [
         (1, 1, 0.8),
         (2, 2, 0.6),
     ]
-    points, _ = gathered([here], Wanted("query", head=2), 10, 10)
+    points, _ = gathered([here], Selection("query", head=2), 10, 10)
     assert [(p.head, p.group, round(p.weight or 0, 6)) for p in points] == [
         (2, 2, 0.6),
         (2, 2, 0.4),
     ]
-    points, _ = gathered([here], Wanted("query", group=1), 10, 10)
+    points, _ = gathered([here], Selection("query", group=1), 10, 10)
     assert [(p.group, round(p.weight or 0, 6)) for p in points] == [(1, 0.8), (1, 0.2)]

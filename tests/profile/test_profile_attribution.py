@@ -16,7 +16,7 @@ from datbench.profile.attribute import (
     NODE,
     RUN,
     STEP,
-    Run,
+    ProfiledRun,
     Span,
     attribute,
     canonical,
@@ -61,7 +61,7 @@ def forward() -> tuple[Span, ...]:
 
 
 def test_calls_meet_in_order_and_no_second_is_lost() -> None:
-    found = attribute(Run(forward(), (), ()), CALLS, [], ())
+    found = attribute(ProfiledRun(forward(), (), ()), CALLS, [], ())
     assert (found.matched, found.expected, found.complete) == (4, 4, True)
     assert found.seconds["forward", "a", "aten::linear", ((2, 2),)] == 3.0  # its addmm's too
     assert found.seconds["forward", "a", "aten::view", ((2, 2),)] == 0.125
@@ -73,14 +73,14 @@ def test_calls_meet_in_order_and_no_second_is_lost() -> None:
 
 def test_an_operator_that_was_not_counted_is_named() -> None:
     extra = span("aten::sigmoid", 5.5, 0.75)
-    found = attribute(Run((*forward()[:3], extra, *forward()[3:]), (), ()), CALLS, [], ())
+    found = attribute(ProfiledRun((*forward()[:3], extra, *forward()[3:]), (), ()), CALLS, [], ())
     assert found.complete
     assert dict(found.unseen) == {"aten::sigmoid": 1}
     assert found.seconds["forward", "b", "aten::sigmoid", ()] == 0.75
 
 
 def test_a_call_that_is_missing_leaves_the_forward_unmatched() -> None:
-    found = attribute(Run(forward()[:2] + forward()[3:], (), ()), CALLS, [], ())
+    found = attribute(ProfiledRun(forward()[:2] + forward()[3:], (), ()), CALLS, [], ())
     assert not found.complete
     assert found.matched == 2
     assert sum(found.seconds.values()) == sum(s.whole for s in forward()[:2] + forward()[3:])
@@ -94,7 +94,7 @@ def test_the_backward_goes_where_its_node_was_made() -> None:
         span(f"{NODE}torch::autograd::AccumulateGrad", 40, 0.125, sequence=-1),
     )
     mm = [call("aten::mm", module, "backward", macs=1) for module in "ab"]
-    found = attribute(Run(forward(), nodes, ()), CALLS, mm, ())
+    found = attribute(ProfiledRun(forward(), nodes, ()), CALLS, mm, ())
     assert found.seconds["backward", "b", "aten::mm", ()] == 2.0
     assert found.seconds["backward", "a", "aten::mm", ()] == 1.0
     assert found.seconds["backward", GRADIENTS, "AccumulateGrad", ()] == 0.125

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from datbench.eq10.records import ModuleTerms, Sizes, Term
+from datbench.eq10.records import FormulaTerm, ModuleTerms, Sizes
 from datbench.eq10.view import stacks
 from datbench.errors import LibraryError, UsageError
 from datbench.render.figure import Bars, Figure, Part, Plot, Series
@@ -33,9 +33,9 @@ FIGURE = Figure(
 
 def module(resolution: str, kind: str, offsets: int, left_out: int) -> ModuleTerms:
     terms = (
-        Term("projections", "4 HW C²", 600, 600, 600),
-        Term("offset network", "", offsets, offsets, offsets),
-        Term("sampling", "4 Ns C", 0, left_out, left_out, "the formula leaves it out"),
+        FormulaTerm("projections", "4 HW C²", 600, 600, 600),
+        FormulaTerm("offset network", "", offsets, offsets, offsets),
+        FormulaTerm("sampling", "4 Ns C", 0, left_out, left_out, "the formula leaves it out"),
     )
     terms = tuple(term for term in terms if term.counted)
     counted = sum(term.counted for term in terms)
