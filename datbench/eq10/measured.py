@@ -143,10 +143,10 @@ WINDOW = 7
 """Swin's."""
 
 SIDES = (7, 14, 21, 28, 35)
-"""Of the maps; multiples of a window of 7, so that no map is padded."""
+"""Sides of the maps: multiples of a window of 7, so that no map is padded."""
 
 RATIO = 2
-"""Of spatial reduction where the map grows."""
+"""The ratio of spatial reduction where the map grows."""
 
 DETR_POINTS = 49
 """Keys a query in Table 8: as many as DAT-T's queries have at 224."""
@@ -365,13 +365,13 @@ def _placed(
 
 
 _CEILINGS = 0.1
-"""Of the budget."""
+"""The ceilings' part of the budget."""
 
 _PROFILED = 0.2
-"""Of a point's seconds, the part for the profiler."""
+"""The profiler's part of a point's seconds."""
 
 _RUNS = 20
-"""Under the profiler, at most."""
+"""The most runs under the profiler."""
 
 MEMORY = "out of memory"
 

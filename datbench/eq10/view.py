@@ -63,7 +63,7 @@ def _overview(modules: Sequence[ModuleTerms], title: str, alone: bool) -> Table:
     """One row for modules that are alike.
 
     Args:
-        alone: they are no part of a model; the model's name is the module's.
+        alone: they stand in no model; the model's name is the module's.
     """
     alike = _alike(modules)
     several = len({m.model for m in modules}) > 1

@@ -182,7 +182,7 @@ class _Canvas:
 REMEDY = "reading images needs Pillow: pip install 'datbench[plots]'."
 
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
-"""Of ImageNet's channels, from 0 to 1: how every published model of these takes its input."""
+"""ImageNet's channels, from 0 to 1: every published model of these takes its input so."""
 
 
 def read_image(path: Path) -> Image:
@@ -191,7 +191,7 @@ def read_image(path: Path) -> Image:
     EXIF orientation is applied, transparency is laid on white, sixteen bits become eight.
 
     Raises:
-        UsageError: there is no such file, or it is no image, or is damaged or out of all measure.
+        UsageError: there is no such file, or it is not an image, is damaged or far too large.
         LibraryError: Pillow is not installed.
     """
     try:

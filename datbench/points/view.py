@@ -169,7 +169,7 @@ def picture(row: PointsRow, image: Image, suffix: str) -> bytes:
 
 
 def _panels(row: PointsRow) -> list[tuple[str, list[SamplingPoint]]]:
-    """Of Figure 5 one; of the others one for each block, and for each head where heads differ."""
+    """One panel for Figure 5; else one for each block, and for each head where heads differ."""
     if row.style == "propagated":
         heads = list(dict.fromkeys(point.head for point in row.points))
         return [

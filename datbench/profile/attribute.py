@@ -63,7 +63,7 @@ DECLARED = f"{MARK}declared:"
 MODULE = f"{MARK}module:"
 
 _RUNTIME = re.compile("cu(da)?[A-Z]")
-"""Calls of CUDA's own, such as ``cudaLaunchKernel``, which are no operators."""
+"""CUDA's own calls, such as ``cudaLaunchKernel``, which are not operators."""
 
 
 @dataclass(frozen=True)
@@ -138,7 +138,7 @@ def _span(event: Any, gpu: bool) -> Span:
     children.sort(key=lambda child: child.time_range.start)
     if not gpu:
         own = event.self_cpu_time_total
-    else:  # a range of ours has a counterpart on the GPU that is no kernel
+    else:  # a range of ours has a counterpart on the GPU that is not a kernel
         own = 0.0 if event.name.startswith(MARK) else sum(k.duration for k in event.kernels)
     return Span(
         event.name,

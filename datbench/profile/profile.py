@@ -139,7 +139,7 @@ def answer(groups: Sequence[CallGroup], launch: float | None, waiting: float) ->
 
 
 _MODEST = 0.005
-"""Of the free memory: for images smaller than that no operator is looked at."""
+"""A part of the free memory: operators are looked at only if the images are larger than it."""
 
 
 def _check(setting: Setting, threads: int | None, budget: float) -> None:
@@ -214,7 +214,7 @@ LEAST_RUNS, MOST_RUNS = 3, 20
 """Under the profiler; one alone where a call takes longer than the whole budget."""
 
 _CEILINGS, _PLAIN = 0.25, 0.4
-"""Of the budget; the profiler has the rest."""
+"""Their parts of the budget; the profiler has the rest."""
 
 _SMALL = (512, 1024)
 """Sides of the matrix products where the budget is below `_LITTLE` seconds. The copy is of a

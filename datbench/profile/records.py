@@ -21,11 +21,11 @@ Work = Literal["counted", "uncounted", "moves", "dispatch"]
 it is a view, a wrapper around others, or autograd at work."""
 
 NEAR = 0.5
-"""Of a ceiling's rate: at this or above, an operator is held up by it."""
+"""A part of a ceiling's rate: at this or above, the ceiling holds an operator up."""
 
 ABOVE = 1.2
-"""Of a ceiling's rate: beyond this the ceiling is none for it. Its tensors stay in a cache, or the
-ceiling was measured too low."""
+"""A part of a ceiling's rate: beyond this the ceiling does not hold. The tensors stay in a
+cache, or the ceiling was measured too low."""
 
 CERTAIN = 0.95
 """How likely an interval must hold the median for a difference of two times to be told."""
@@ -68,7 +68,7 @@ class ProfilePart:
 
 @dataclass(frozen=True)
 class Total:
-    """Of a whole run, as `ProfilePart` has them."""
+    """The sums of a whole run, as `ProfilePart` has them."""
 
     seconds: float
     macs: Count
