@@ -2,22 +2,14 @@
 
 from __future__ import annotations
 
+import importlib
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from .. import units
-from ..compare import view as compare
-from ..counting import view as counting
-from ..eq10 import view as eq10
 from ..errors import UsageError
-from ..gate import view as gate
-from ..memory import view as memory
-from ..paper import view as paper
-from ..points import view as points
-from ..profile import view as profile
 from ..records import Results, document, flat, flat_rows, parse
 from ..render.table import Column, Table, Value
-from ..timing import view as timing
 
 Rows = Sequence[Any]
 
@@ -46,15 +38,22 @@ def tables(kind: str, rows: Rows, one: bool = False) -> list[Table]:
     return VIEWS[kind](rows, one)
 
 
+def _view(room: str) -> Any:
+    """A room's view, imported on first use: showing one kind does not load the others."""
+    return importlib.import_module(f"datbench.{room}.view")
+
+
 def _each(view: Callable[[Any, bool], list[Table]]) -> Callable[[Rows, bool], list[Table]]:
     """The tables of every row, one after the other."""
     return lambda rows, one: [table for row in rows for table in view(row, one)]
 
 
 def _profile(row: Any, one: bool) -> list[Table]:
+    view = _view("profile")
     if one:
-        return [profile.parts_table(row, "stage")]
-    return profile.tables(row, ["stage"], None, 10)
+        return [view.parts_table(row, "stage")]
+    found: list[Table] = view.tables(row, ["stage"], None, 10)
+    return found
 
 
 def _report(parts: Rows, one: bool) -> list[Table]:
@@ -75,23 +74,25 @@ def _report(parts: Rows, one: bool) -> list[Table]:
 
 
 VIEWS: dict[str, Callable[[Rows, bool], list[Table]]] = {
-    "flops": lambda rows, one: counting.tables(rows, one=one),
-    "explain": _each(counting.explain_tables),
-    "memory": lambda rows, one: memory.tables(rows, one=one),
-    "memory-measured": memory.measured_tables,
-    "memory-largest": lambda rows, one: memory.largest_tables(rows),
-    "throughput": timing.tables,
-    "compare": lambda rows, one: compare.tables(rows),
-    "compare-aa": _each(lambda row, one: [compare.alarms_table(row)]),
+    "flops": lambda rows, one: _view("counting").tables(rows, one=one),
+    "explain": _each(lambda row, one: _view("counting").explain_tables(row, one)),
+    "memory": lambda rows, one: _view("memory").tables(rows, one=one),
+    "memory-measured": lambda rows, one: _view("memory").measured_tables(rows, one),
+    "memory-largest": lambda rows, one: _view("memory").largest_tables(rows),
+    "throughput": lambda rows, one: _view("timing").tables(rows, one),
+    "compare": lambda rows, one: _view("compare").tables(rows),
+    "compare-aa": _each(lambda row, one: [_view("compare").alarms_table(row)]),
     "profile": _each(_profile),
-    "eq10": lambda rows, one: eq10.tables(rows, one=one),
-    "eq10-fit": _each(lambda row, one: [eq10.fit_table(row)]),
-    "eq10-paper": lambda rows, one: [eq10.claims_table(rows)],
-    "eq10-measured": _each(lambda row, one: eq10.measured_tables(row)),
-    "table": lambda rows, one: [paper.cell_table(rows)] if one else paper.tables(rows),
-    "points": _each(points.tables),
-    "gate": lambda rows, one: gate.tables(rows, one=one),
-    "baseline": lambda rows, one: [gate.baseline_table(rows)],
+    "eq10": lambda rows, one: _view("eq10").tables(rows, one=one),
+    "eq10-fit": _each(lambda row, one: [_view("eq10").fit_table(row)]),
+    "eq10-paper": lambda rows, one: [_view("eq10").claims_table(rows)],
+    "eq10-measured": _each(lambda row, one: _view("eq10").measured_tables(row)),
+    "table": lambda rows, one: (
+        [_view("paper").cell_table(rows)] if one else _view("paper").tables(rows)
+    ),
+    "points": _each(lambda row, one: _view("points").tables(row, one)),
+    "gate": lambda rows, one: _view("gate").tables(rows, one=one),
+    "baseline": lambda rows, one: [_view("gate").baseline_table(rows)],
     "report": _report,
     "env": _each(lambda row, one: [environment_table(row)]),
 }
