@@ -48,7 +48,6 @@ def brief(found: list[PeerTerm]) -> Mapping[str, float | None]:
 @pytest.mark.parametrize("model", ["dat_t", "datpp_t"])
 def test_modules_add_up_to_the_total(name: str, model: str) -> None:
     tally = said(name, build_for_count(model, SETTING), torch.zeros(1, 3, 64, 64))
-    assert tally.modules is not None
     assert sum(tally.modules.values()) == tally.total
     assert all(amount > 0 for amount in tally.modules.values())
 

@@ -1,5 +1,6 @@
 """From what a counter said of each module to terms, on counters made up here."""
 
+import itertools
 from collections.abc import Callable
 
 import pytest
@@ -7,11 +8,19 @@ import torch
 from torch import Tensor, nn
 
 import datbench
-from datbench.counting.count import build_for_count
+from datbench.counting.conventions import CONVENTIONS
+from datbench.counting.count import Count, build_for_count, count_built
 from datbench.counting.peers.adapters import Amount, Tally
-from datbench.counting.peers.explain import OUTSIDE, ObservedModule, explain, observe
-from datbench.counting.records import PeerTerm
-from datbench.setting import Resolution, Setting
+from datbench.counting.peers.explain import (
+    OUTSIDE,
+    ObservedModule,
+    explain,
+    label,
+    observe,
+    reconcile,
+)
+from datbench.counting.records import Chain, PeerTerm
+from datbench.setting import Kind, Resolution, Setting
 
 
 class Attention(nn.Module):
@@ -74,32 +83,48 @@ def test_observed_multiply_adds_are_the_counts() -> None:
     assert sum(module.multiply_adds for module in seen()) == total
 
 
-def test_a_counter_that_agrees_has_no_terms() -> None:
-    assert terms(lambda module: module.multiply_adds) == []
-    assert terms(lambda module: 2 * module.multiply_adds, "FLOP") == []
+def booked_higher(module: ObservedModule) -> int:
+    """A module's work stands one module higher."""
+    below = sum(m.multiply_adds for m in seen() if m.path.startswith(f"{module.path}."))
+    if module.type == "Attention":
+        return module.multiply_adds + below
+    return 0 if "." in module.path else module.multiply_adds
 
 
-def test_terms_are_merged_over_classes_where_all_agree() -> None:
-    found = terms(
-        lambda module: (
-            module.multiply_adds
-            - amounts(module, "matmul")
-            + 5 * amounts(module, "layer_norm")
-            + amounts(module, "linear", "linear_bias")
-        )
+def without_the_first_product(module: ObservedModule) -> int:
+    calls = [v for c, v in module.calls.items() if c.operator == "aten::matmul"]
+    return module.multiply_adds - (calls[0] if calls else 0)
+
+
+def otherwise_weighed(module: ObservedModule) -> int:
+    return (
+        module.multiply_adds
+        - amounts(module, "matmul")
+        + 5 * amounts(module, "layer_norm")
+        + amounts(module, "linear", "linear_bias")
     )
-    assert brief(found) == {
-        "matmul": (-1, ()),
-        "layer_norm": (5, ()),
-        "linear bias": (1, ()),
-    }
 
 
-def test_flops_are_halved() -> None:
-    found = terms(
-        lambda module: 2 * module.multiply_adds + 5 * amounts(module, "layer_norm"), "FLOP"
-    )
-    assert brief(found) == {"layer_norm": (2.5, ())}
+@pytest.mark.parametrize(
+    ("rule", "unit", "found"),
+    [
+        (lambda m: m.multiply_adds, "MAC", {}),
+        (lambda m: 2 * m.multiply_adds, "FLOP", {}),
+        (booked_higher, "MAC", {}),
+        # Merged over classes where all agree.
+        (otherwise_weighed, "MAC", {"matmul": -1, "layer_norm": 5, "linear bias": 1}),
+        # FLOPs are halved.
+        (
+            lambda m: 2 * m.multiply_adds + 5 * amounts(m, "layer_norm"),
+            "FLOP",
+            {"layer_norm": 2.5},
+        ),
+        # One of two products is found by its turn.
+        (without_the_first_product, "MAC", {"matmul no. 1": -1}),
+    ],
+)
+def test_terms_of_the_whole_model(rule: Rule, unit: str, found: dict[str, Amount]) -> None:
+    assert brief(terms(rule, unit)) == {label: (each, ()) for label, each in found.items()}
 
 
 def test_a_module_that_stands_for_what_is_below_it_is_explained_with_it() -> None:
@@ -109,16 +134,6 @@ def test_a_module_that_stands_for_what_is_below_it_is_explained_with_it() -> Non
     )
     (term,) = found
     assert (term.label, term.each, term.modules, term.below) == ("linear", -1, ("Attention",), True)
-
-
-def test_work_that_is_booked_one_module_higher_is_no_difference() -> None:
-    def rule(module: ObservedModule) -> int:
-        below = sum(m.multiply_adds for m in seen() if m.path.startswith(f"{module.path}."))
-        if module.type == "Attention":
-            return module.multiply_adds + below
-        return 0 if "." in module.path else module.multiply_adds
-
-    assert terms(rule) == []
 
 
 def test_what_has_no_explanation_is_named_with_its_class() -> None:
@@ -138,21 +153,12 @@ def test_what_belongs_to_no_module_is_explained_over_the_whole_model() -> None:
     assert brief(strange) == {"unexplained": (None, (OUTSIDE,))}
 
 
-def test_one_of_two_products_is_found_by_its_turn() -> None:
-    def first(module: ObservedModule) -> int:
-        calls = [v for c, v in module.calls.items() if c.operator == "aten::matmul"]
-        return calls[0] if calls else 0
-
-    found = terms(lambda module: module.multiply_adds - first(module))
-    assert brief(found) == {"matmul no. 1": (-1, ())}
-
-
 def test_totals_alone_cannot_be_traced() -> None:
     assert explain(seen(), Tally(5, None), "MAC") is None
 
 
-@pytest.mark.parametrize("name", ["datpp_t"])
-def test_inside_declared_operators_both_costs_are_known(name: str) -> None:
+def test_inside_declared_operators_both_costs_are_known() -> None:
+    name = "datpp_t"
     setting = Setting(Resolution(96, 64))
     built = build_for_count(name, setting)
     found = observe(built, torch.zeros(1, 3, 64, 96, device="meta"))
@@ -162,18 +168,99 @@ def test_inside_declared_operators_both_costs_are_known(name: str) -> None:
     columns = {column for module in found for column in module.amounts}
     inside = {c.operator for c in columns if c.inside == "datbench::neighborhood_attention"}
     assert "aten::matmul" in inside
-    said = Tally(
-        sum(
-            v for m in found for c, v in m.amounts.items() if c.kind in ("conv", "linear", "matmul")
-        ),
-        {
-            m.path: sum(v for c, v in m.amounts.items() if c.kind in ("conv", "linear", "matmul"))
-            for m in found
-        },
-    )
-    terms = explain(found, said, "MAC")
+    products = {
+        m.path: sum(v for c, v in m.amounts.items() if c.kind in ("conv", "linear", "matmul"))
+        for m in found
+    }
+    terms = explain(found, Tally(sum(products.values()), products), "MAC")
     assert terms is not None
     assert brief(list(terms)) == {
         "matmul inside neighborhood_attention": (1, ()),
         "neighborhood_attention": (-1, ()),
     }
+
+
+# The conventions as sums: every step holds as integers.
+
+
+def counted(name: str, features: bool = False) -> Count:
+    setting = Setting(Resolution(96, 64), features=features)
+    return count_built(name, build_for_count(name, setting), setting)
+
+
+MODELS = ["dat_t", "datpp_t", "dat_t_ddetr_16_16", "dat_t_sra", "dat_t_dwconv_bias"]
+
+
+@pytest.mark.parametrize(("name", "features"), list(itertools.product(MODELS, [False, True])))
+def test_the_terms_are_the_difference_to_the_last_unit(name: str, features: bool) -> None:
+    count = counted(name, features)
+    totals = {name: count.total(convention) for name, convention in CONVENTIONS.items()}
+    to_fvcore, to_mmdet, to_strict = reconcile(count)
+    assert 2 * to_fvcore.start_amount == totals["torch"] == to_strict.start_amount
+    assert to_fvcore.start_amount == count.multiply_adds()
+    assert to_fvcore.end_amount == to_mmdet.start_amount == totals["fvcore"]
+    assert to_mmdet.end_amount == totals["mmdet"]
+    assert to_strict.end_amount == totals["strict"]
+    assert [c.unit for c in (to_fvcore, to_mmdet, to_strict)] == ["MAC", "MAC", "FLOP"]
+    for chain in (to_fvcore, to_mmdet, to_strict):
+        assert all(type(term.difference) is int and term.difference for term in chain.terms)
+        assert chain.start_amount + sum(t.difference for t in chain.terms) == chain.end_amount
+        for term in chain.terms:
+            assert term.each is None or term.each * term.amount == term.difference
+
+
+def by_label(chain: Chain) -> dict[str, tuple[int | None, int]]:
+    return {term.label: (term.each, term.difference) for term in chain.terms}
+
+
+def test_the_terms_name_the_operators_and_their_weights() -> None:
+    model = nn.Sequential(
+        nn.Conv2d(3, 4, 1), nn.ReLU(), nn.Flatten(2), nn.LayerNorm(16), nn.Linear(16, 2)
+    )
+    to_fvcore, to_mmdet, to_strict = reconcile(datbench.count(model, torch.zeros(1, 3, 4, 4)))
+    assert by_label(to_fvcore) == {"layer_norm": (5, 5 * 64)}
+    assert by_label(to_mmdet) == {
+        "layer_norm": (-3, -3 * 64),
+        "conv2d bias": (1, 64),
+        "relu": (1, 64),
+    }
+    assert by_label(to_strict) == {
+        "layer_norm": (8, 8 * 64),
+        "conv2d bias": (1, 64),
+        "relu": (1, 64),
+        "linear bias": (1, 8),
+    }
+
+
+def test_declared_attention_is_a_product_that_mmdet_leaves_out() -> None:
+    count = counted("datpp_t")
+    _, to_mmdet, _ = reconcile(count)
+    (term,) = [t for t in to_mmdet.terms if t.label == "neighborhood_attention"]
+    declared = sum(
+        call.cost[Kind.ATTENTION]
+        for call in count.calls
+        if call.operator == "datbench::neighborhood_attention"
+    )
+    assert (term.each, term.difference) == (-1, -declared)
+
+
+def test_a_weight_that_depends_on_the_module_is_not_stated_as_one() -> None:
+    class Twice(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.linear = nn.Linear(2, 2)
+            self.norm = nn.LayerNorm(2)
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return nn.functional.layer_norm(self.norm(self.linear(x)), (2,), self.norm.weight)
+
+    _, to_mmdet, _ = reconcile(datbench.count(Twice(), torch.zeros(1, 2)))
+    assert by_label(to_mmdet) == {"layer_norm": (None, -3 * 2 - 5 * 2)}
+
+
+def test_labels() -> None:
+    assert label("aten::conv2d", Kind.CONV_BIAS) == "conv2d bias"
+    assert label("aten::linear", Kind.LINEAR) == label("aten::linear") == "linear"
+    assert label("datbench::neighborhood_attention", Kind.SOFTMAX) == (
+        "neighborhood_attention softmax"
+    )

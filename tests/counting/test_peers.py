@@ -2,6 +2,8 @@
 
 import logging
 import warnings
+from collections.abc import Callable
+from functools import partial
 
 import pytest
 import torch
@@ -65,17 +67,16 @@ def _timm(name: str) -> nn.Module:
         return timm.create_model(name, pretrained=False).eval()
 
 
-@pytest.mark.parametrize(("name", "size"), TIMM)
-def test_fvcore_on_timm(name: str, size: int) -> None:
-    model = _timm(name)
-    x = torch.randn(1, 3, size, size)
-    assert datbench.count(model, x).total(CONVENTIONS["fvcore"]) == _fvcore(model, x)
-
-
-@pytest.mark.parametrize("name", OWN)
-def test_fvcore_on_our_own(name: str) -> None:
-    model = datbench.create_model(name).eval()
-    x = torch.randn(1, 3, 96, 160)
+@pytest.mark.parametrize(
+    ("make", "size"),
+    [
+        *((partial(_timm, name), (side, side)) for name, side in TIMM),
+        *((partial(datbench.create_model, name), (96, 160)) for name in OWN),
+    ],
+    ids=[*(name for name, _ in TIMM), *OWN],
+)
+def test_fvcore(make: Callable[[], nn.Module], size: tuple[int, int]) -> None:
+    model, x = make().eval(), torch.randn(1, 3, *size)
     assert datbench.count(model, x).total(CONVENTIONS["fvcore"]) == _fvcore(model, x)
 
 

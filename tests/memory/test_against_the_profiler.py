@@ -79,62 +79,56 @@ CASES = {
 }
 
 
-def _both(
-    model: nn.Module, shape: tuple[int, ...], mode: MemoryMode, recipe: Recipe = PLAIN
-) -> tuple[float, float]:
-    """Simulated over measured: at the peak, at the end."""
+def _agree(
+    model: nn.Module,
+    shape: tuple[int, ...],
+    mode: MemoryMode,
+    recipe: Recipe = PLAIN,
+    at_end: float = 1e-3,
+) -> None:
+    """Simulated is measured: at the peak, and at the end up to `at_end`."""
     found = profiled(model, torch.zeros(shape), mode=mode, recipe=recipe)
     image = torch.empty(shape, device="meta")
     trace = simulate(model.to("meta"), image, mode=mode, recipe=recipe)
-    return trace.peak.amount / found.peak, sum(trace.live(trace.end).values()) / found.at_end
+    assert trace.peak.amount / found.peak == pytest.approx(1, abs=TOLERANCE)
+    end = sum(trace.live(trace.end).values()) / found.at_end
+    assert end == pytest.approx(1, abs=at_end)
 
 
 @pytest.mark.parametrize("mode", MEMORY_MODES)
 @pytest.mark.parametrize("case", CASES)
 def test_layers(case: str, mode: MemoryMode) -> None:
     make, shape = CASES[case]
-    peak, end = _both(make(), shape, mode)
-    assert peak == pytest.approx(1, abs=TOLERANCE)
-    assert end == pytest.approx(1, abs=1e-3)
+    _agree(make(), shape, mode)
 
 
 @pytest.mark.parametrize("fused", [True, False])
 def test_attention_in_inference(fused: bool) -> None:
-    peak, end = _both(_Attends(fused), (16, 128, 24, 24), "inference")
-    assert peak == pytest.approx(1, abs=TOLERANCE)
-    assert end == 1
+    _agree(_Attends(fused), (16, 128, 24, 24), "inference", at_end=0)
 
 
 @pytest.mark.parametrize("mode", MEMORY_MODES)
 @pytest.mark.parametrize("name", ["dat_t", "datpp_t", "dat_t_ddetr_16_16"])
 def test_variants(name: str, mode: MemoryMode) -> None:
-    peak, end = _both(datbench.create_model(name), (2, 3, 96, 64), mode)
-    assert peak == pytest.approx(1, abs=TOLERANCE)
-    assert end == pytest.approx(1, abs=1e-4)
+    _agree(datbench.create_model(name), (2, 3, 96, 64), mode, at_end=1e-4)
 
 
 @pytest.mark.parametrize("checkpointing", [None, "block"])
 @pytest.mark.parametrize("optimizer", OPTIMIZERS)
 def test_full_steps(optimizer: Optimizer, checkpointing: Checkpointing | None) -> None:
     recipe = Recipe(optimizer, checkpointing=checkpointing)
-    peak, end = _both(datbench.create_model("dat_t"), (2, 3, 96, 64), "step", recipe)
-    assert peak == pytest.approx(1, abs=TOLERANCE)
-    assert end == pytest.approx(1, abs=1e-4)
+    _agree(datbench.create_model("dat_t"), (2, 3, 96, 64), "step", recipe, at_end=1e-4)
 
 
 @pytest.mark.parametrize("mode", ["train-forward", "train"])
 def test_checkpointing(mode: MemoryMode) -> None:
     """With maps so large that activations make the peak."""
-    recipe = Recipe(checkpointing="block")
-    peak, end = _both(datbench.create_model("dat_t"), (2, 3, 224, 224), mode, recipe)
-    assert peak == pytest.approx(1, abs=TOLERANCE)
-    assert end == pytest.approx(1, abs=1e-3)
+    model = datbench.create_model("dat_t")
+    _agree(model, (2, 3, 224, 224), mode, Recipe(checkpointing="block"))
 
 
-def test_swin_of_timm() -> None:
+@pytest.mark.parametrize("checkpointing", [None, "block"])
+def test_swin_of_timm(checkpointing: Checkpointing | None) -> None:
     timm = pytest.importorskip("timm", reason="needs datbench[timm]", exc_type=ImportError)
-    for recipe in (PLAIN, Recipe(checkpointing="block")):
-        model = timm.create_model("swin_tiny_patch4_window7_224", img_size=64)
-        peak, end = _both(model, (2, 3, 64, 64), "train", recipe)
-        assert peak == pytest.approx(1, abs=TOLERANCE)
-        assert end == pytest.approx(1, abs=1e-3)
+    model = timm.create_model("swin_tiny_patch4_window7_224", img_size=64)
+    _agree(model, (2, 3, 64, 64), "train", Recipe(checkpointing=checkpointing))

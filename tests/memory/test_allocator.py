@@ -120,30 +120,35 @@ def test_what_is_cached_is_given_back_before_memory_is_out() -> None:
     )
 
 
-def test_a_segment_in_use_is_not_given_back_but_its_free_pages_are() -> None:
-    # 6 of the first 20 MiB stay; growing segments hold 60 MiB, of which 40 can go.
-    trace = _trace(6 * MIB, 54 * MIB, -2, 70 * MIB)
-    found = replay(trace, capacity=80 * MIB)
-    assert found.out_of_memory is not None
-    assert found.out_of_memory.reserved == 20 * MIB
-    assert replay(trace, capacity=90 * MIB).out_of_memory is None
-    assert replay(trace, expandable=True, capacity=80 * MIB).out_of_memory is None
-
-
-def test_a_page_that_is_partly_in_use_is_kept() -> None:
-    # 50 MiB are free from the 7th to the 56th of 60: of three pages the second can go.
-    trace = _trace(6 * MIB, 50 * MIB, 4 * MIB, -2, 70 * MIB)
-    found = replay(trace, expandable=True, capacity=119 * MIB)
-    assert found.out_of_memory is not None
-    assert found.out_of_memory.reserved == 40 * MIB
-    assert replay(trace, expandable=True, capacity=120 * MIB).out_of_memory is None
+@pytest.mark.parametrize(
+    ("steps", "expandable", "least", "too_little", "reserved"),
+    [
+        # 6 of the first 20 MiB stay: a segment in use is not given back, but its free pages are,
+        # 40 of the 60 MiB of growing segments.
+        ((6, 54, -2, 70), False, 90, 80, 20),
+        ((6, 54, -2, 70), True, 80, None, None),
+        # 50 MiB are free from the 7th to the 56th of 60: of three pages the second can go.
+        ((6, 50, 4, -2, 70), True, 120, 119, 40),
+    ],
+)
+def test_what_is_in_use_is_kept(
+    steps: tuple[int, ...],
+    expandable: bool,
+    least: int,
+    too_little: int | None,
+    reserved: int | None,
+) -> None:
+    trace = _trace(*(step if step < 0 else step * MIB for step in steps))
+    assert replay(trace, expandable, least * MIB).out_of_memory is None
+    if too_little:
+        found = replay(trace, expandable, too_little * MIB)
+        assert found.out_of_memory.reserved == reserved * MIB
 
 
 def test_fragments_are_no_room() -> None:
     halves = [9 * MIB] * 8
     trace = _trace(*halves, -1, -3, -5, -7, 30 * MIB)
     found = replay(trace, capacity=100 * MIB)
-    assert found.out_of_memory is not None
     assert found.out_of_memory.allocated == 36 * MIB
     assert found.out_of_memory.reserved == 80 * MIB
 
@@ -151,7 +156,6 @@ def test_fragments_are_no_room() -> None:
 def test_memory_is_out_at_once_and_budgets_are_not_negative() -> None:
     found = replay(_trace(5 * MIB, 1), capacity=0)
     assert _figures(found) == (0, 0, 0)
-    assert found.out_of_memory is not None
     assert found.out_of_memory.module == "layer0"
     with pytest.raises(UsageError, match="capacity -1"):
         replay(_trace(1), capacity=-1)
@@ -291,6 +295,5 @@ def test_a_variant_of_the_registry(expandable: bool) -> None:
     assert found.reserved_peak < (1.007 if expandable else 1.03) * found.requested_peak
     assert found.segments == 2 if expandable else found.segments > 100
     half = replay(trace, expandable, found.reserved_peak // 2)
-    assert half.out_of_memory is not None
     assert half.out_of_memory.operator.startswith("aten::")
     assert half.out_of_memory.module.startswith("stages.")

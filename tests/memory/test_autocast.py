@@ -19,6 +19,7 @@ from datbench.memory.simulate import memory_row
 from datbench.memory.verify import profiled
 from datbench.models.resolve import resolve
 from datbench.setting import AUTOCASTS, Autocast, MemoryMode, Recipe
+from tests.nets import WEIGHTS, image, mlp
 
 Call = tuple[str, list[tuple[torch.dtype, tuple[int, ...]]]]
 
@@ -137,23 +138,17 @@ def test_every_operator_runs_in_the_type_that_cuda_runs_it_in(case: str, autocas
     assert _on_meta(make, shape, dtype).compared() == expected
 
 
-def _mlp() -> nn.Module:
-    with torch.device("meta"):
-        return nn.Sequential(nn.Linear(16, 64), nn.GELU(), nn.Linear(64, 16))
-
-
-IMAGE = torch.empty(8, 16, device="meta")
+IMAGE = image(8, 16)
 
 
 @pytest.mark.parametrize("autocast", AUTOCASTS)
 def test_by_pencil(autocast: Autocast) -> None:
-    trace = simulate(_mlp(), IMAGE, mode="train", recipe=Recipe(autocast=autocast))
+    trace = simulate(mlp(), IMAGE, mode="train", recipe=Recipe(autocast=autocast))
     # The input's cast, the GELU's input, the second layer's; and that one's weight for its input's
     # gradient. The first layer's input needs none, so its weight's cast dies with the forward.
     assert trace.whole("kept") == 2 * (8 * 16 + 2 * 8 * 64 + 64 * 16)
     assert trace.whole("outputs") == 2 * 8 * 16
-    weights = 4 * (16 * 64 + 64 + 64 * 16 + 16)
-    assert trace.whole("parameters") == trace.whole("gradients") == weights
+    assert trace.whole("parameters") == trace.whole("gradients") == WEIGHTS
 
 
 def test_weights_are_cast_once_and_forgotten_with_the_forward() -> None:
@@ -171,7 +166,6 @@ def test_weights_are_cast_once_and_forgotten_with_the_forward() -> None:
     casts = [b for b in trace.blocks if b.operator == "aten::_to_copy"]
     assert sorted(b.size for b in casts) == [2 * 8 * 16, 2 * 16 * 16]
     (weight,) = [b for b in casts if b.size == 2 * 16 * 16]
-    assert weight.died is not None
     assert weight.died <= trace.forward_end
     # It outlives the second product.
     assert weight.died > max(b.born for b in trace.blocks)
@@ -207,31 +201,29 @@ def test_fused_attention_takes_low_precision() -> None:
     (part,) = [p for p in trace.parts_by("operator") if p.operator == fused]
     (plain,) = [p for p in _row(None, attention="sdpa").parts_by("operator") if p.operator == fused]
     # The output halves; a query's logarithm does not.
-    assert part.kept is not None
-    assert plain.kept is not None
     assert 0.5 < part.kept / plain.kept < 0.6
 
 
 def test_a_block_that_runs_again_is_cast_again() -> None:
-    recipe = Recipe(autocast="bfloat16", checkpointing="block")
-    row = memory_row(resolve("dat_t"), Setting(Resolution(64, 64), batch=2), "train", recipe)
-    plain = memory_row(
-        resolve("dat_t"), Setting(Resolution(64, 64), batch=2), "train", Recipe(autocast="bfloat16")
+    setting = Setting(Resolution(64, 64), batch=2)
+    row, plain = (
+        memory_row(resolve("dat_t"), setting, "train", Recipe(None, "bfloat16", how))
+        for how in ("block", None)
     )
     assert (row.line("kept").amount or 0) < (plain.line("kept").amount or 0) / 3
     assert row.line("gradients").amount == plain.line("gradients").amount
 
 
 def test_nothing_is_left_behind() -> None:
-    before = simulate(_mlp(), IMAGE, mode="train")
-    simulate(_mlp(), IMAGE, mode="train", recipe=Recipe(autocast="bfloat16"))
-    assert simulate(_mlp(), IMAGE, mode="train") == before
+    before = simulate(mlp(), IMAGE, mode="train")
+    simulate(mlp(), IMAGE, mode="train", recipe=Recipe(autocast="bfloat16"))
+    assert simulate(mlp(), IMAGE, mode="train") == before
     assert not torch.is_autocast_enabled("cpu")
     assert not torch._C._dispatch_get_registrations_for_dispatch_key("AutocastPrivateUse1")
     with pytest.raises(RuntimeError, match="unflatten"):
         simulate(nn.Unflatten(1, (3,)), IMAGE, recipe=Recipe(autocast="bfloat16"))
     assert not torch._C._dispatch_get_registrations_for_dispatch_key("AutocastPrivateUse1")
-    assert _mlp()(IMAGE).dtype == torch.float32
+    assert mlp()(IMAGE).dtype == torch.float32
 
 
 def test_what_cannot_be_cast() -> None:

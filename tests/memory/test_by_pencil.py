@@ -1,4 +1,4 @@
-"""Ledgers of tiny models, worked out by hand."""
+"""Ledgers and full steps of tiny models, worked out by hand."""
 
 import pytest
 import torch
@@ -7,21 +7,13 @@ from torch import Tensor, nn
 
 from datbench.errors import MeasurementError, UsageError
 from datbench.memory import simulate
-from datbench.memory.records import Category
+from datbench.memory.records import Category, LedgerLine
 from datbench.memory.simulate import Trace, ledger
-from datbench.setting import MEMORY_MODES, MemoryMode
+from datbench.memory.verify import profiled
+from datbench.setting import MEMORY_MODES, OPTIMIZERS, MemoryMode, Optimizer, Recipe
+from tests.nets import HIDDEN, INPUT, OUTPUT, WEIGHTS, image, mlp
 
-WEIGHTS = 4 * (16 * 64 + 64 + 64 * 16 + 16)
-INPUT, OUTPUT, HIDDEN = 4 * 8 * 16, 4 * 8 * 16, 4 * 8 * 64
-
-
-def _mlp() -> nn.Module:
-    with torch.device("meta"):
-        return nn.Sequential(nn.Linear(16, 64), nn.GELU(), nn.Linear(64, 16))
-
-
-def _image(*shape: int) -> Tensor:
-    return torch.empty(shape, device="meta")
+COUNTS = 4 * 4  # a step count for each of four parameters
 
 
 def _amounts(trace: Trace, mode: MemoryMode) -> dict[Category, int | None]:
@@ -29,7 +21,7 @@ def _amounts(trace: Trace, mode: MemoryMode) -> dict[Category, int | None]:
 
 
 def test_forward_in_training() -> None:
-    trace = simulate(_mlp(), _image(8, 16), mode="train-forward")
+    trace = simulate(mlp(), image(8, 16), mode="train-forward")
     assert _amounts(trace, "train-forward") == {
         "parameters": WEIGHTS,
         "buffers": 0,
@@ -45,7 +37,7 @@ def test_forward_in_training() -> None:
 
 
 def test_inference() -> None:
-    trace = simulate(_mlp().eval(), _image(8, 16), mode="inference")
+    trace = simulate(mlp().eval(), image(8, 16), mode="inference")
     found = _amounts(trace, "inference")
     assert found["kept"] is None
     assert found["temporary"] == 2 * HIDDEN  # the GELU reads one and writes the other
@@ -55,7 +47,7 @@ def test_inference() -> None:
 
 
 def test_backward() -> None:
-    trace = simulate(_mlp(), _image(8, 16), mode="train")
+    trace = simulate(mlp(), image(8, 16), mode="train")
     found = _amounts(trace, "train")
     assert found["gradients"] == WEIGHTS
     assert found["kept"] == 2 * HIDDEN
@@ -70,7 +62,7 @@ def test_backward() -> None:
 
 @pytest.mark.parametrize("mode", MEMORY_MODES)
 def test_the_peak_is_the_sum_of_its_parts(mode: MemoryMode) -> None:
-    trace = simulate(_mlp(), _image(8, 16), mode=mode)
+    trace = simulate(mlp(), image(8, 16), mode=mode)
     parts = [line.at_peak or 0 for line in ledger(trace, mode)]
     assert sum(parts) == trace.peak.amount
     live = 0
@@ -87,7 +79,7 @@ def test_views_and_writing_in_place_cost_nothing() -> None:
             y.mul_(2).relu_()
             return y[:8]
 
-    trace = simulate(Shapes(), _image(8, 16), mode="inference")
+    trace = simulate(Shapes(), image(8, 16), mode="inference")
     assert [block.size for block in trace.blocks] == [512, 512]
     assert [block.category for block in trace.blocks] == ["inputs", "outputs"]
 
@@ -97,7 +89,7 @@ def test_a_hidden_copy_is_seen() -> None:
         def forward(self, x: Tensor) -> Tensor:
             return x.t().reshape(128).sum()
 
-    trace = simulate(Copies(), _image(8, 16), mode="inference")
+    trace = simulate(Copies(), image(8, 16), mode="inference")
     assert [(b.operator, b.size) for b in trace.blocks[1:]] == [
         ("aten::clone", 512),
         ("aten::sum", 4),
@@ -127,7 +119,7 @@ class _Fused(nn.Module):
 def test_fused_attention_keeps_no_weights() -> None:
     with torch.device("meta"):
         model = _Fused(bias=False)
-    trace = simulate(model, _image(3, 49, 32), mode="train-forward")
+    trace = simulate(model, image(3, 49, 32), mode="train-forward")
     kept = {(b.operator, b.size) for b in trace.blocks if b.category == "kept" and b.size > 8}
     fused = "aten::_scaled_dot_product_efficient_attention"
     assert kept == {
@@ -140,7 +132,7 @@ def test_fused_attention_keeps_no_weights() -> None:
 def test_fused_attention_pads_the_rows_of_a_bias() -> None:
     with torch.device("meta"):
         model = _Fused(bias=True)
-    trace = simulate(model, _image(3, 49, 32), mode="train")
+    trace = simulate(model, image(3, 49, 32), mode="train")
     padded = [b.size for b in trace.blocks if b.operator == "aten::constant_pad_nd"]
     assert padded[0] == 4 * 2 * 49 * 64
     assert trace.whole("gradients") == trace.whole("parameters")
@@ -150,14 +142,88 @@ def test_multi_head_attention_is_fused_too() -> None:
     with torch.device("meta"):
         layer = nn.TransformerEncoderLayer(32, 2, 64, dropout=0.0, batch_first=True)
     for mode in MEMORY_MODES:
-        trace = simulate(layer, _image(3, 49, 32), mode=mode)
+        trace = simulate(layer, image(3, 49, 32), mode=mode)
         operators = {block.operator for block in trace.blocks}
         assert "aten::_scaled_dot_product_efficient_attention" in operators
         assert "aten::_softmax" not in operators
+
+
+# Full steps.
+
+
+def _line(trace: Trace, optimizer: Optimizer) -> LedgerLine:
+    lines = ledger(trace, "step", Recipe(optimizer))
+    return next(line for line in lines if line.category == "optimizer")
+
+
+@pytest.mark.parametrize(
+    ("optimizer", "state"),
+    [("adamw", 2 * WEIGHTS + COUNTS), ("sgd-momentum", WEIGHTS)],
+)
+def test_state(optimizer: Optimizer, state: int) -> None:
+    trace = simulate(mlp(), image(8, 16), mode="step", recipe=Recipe(optimizer))
+    assert _line(trace, optimizer) == LedgerLine("optimizer", state, state)
+    at_end = 2 * WEIGHTS + INPUT + OUTPUT + state
+    assert sum(trace.live(trace.end).values()) == at_end
+
+
+def test_sgd_keeps_none_and_says_so() -> None:
+    trace = simulate(mlp(), image(8, 16), mode="step", recipe=Recipe("sgd"))
+    line = _line(trace, "sgd")
+    assert (line.amount, line.at_peak) == (None, None)
+    assert line.reason == "SGD without momentum keeps none"
+    assert trace.peak == simulate(mlp(), image(8, 16), mode="train").peak
+
+
+def test_the_peak_is_in_the_step() -> None:
+    """AdamW's square roots of all second moments at once."""
+    trace = simulate(mlp(), image(8, 16), mode="step")
+    assert trace.peak.amount == 5 * WEIGHTS + COUNTS + INPUT + OUTPUT
+    assert (trace.peak.operator, trace.peak.phase) == ("aten::_foreach_sqrt", "step")
+    assert trace.live(trace.peak_time)["temporary"] == WEIGHTS
+
+
+def test_the_second_step_begins_without_gradients() -> None:
+    trace = simulate(mlp(), image(8, 16), mode="step")
+    after_forward = trace.live(trace.forward_end)
+    assert after_forward["gradients"] == 0
+    assert after_forward["optimizer"] == 2 * WEIGHTS + COUNTS
+    assert after_forward["kept"] == 2 * HIDDEN
+
+
+def test_only_what_has_a_gradient_has_state() -> None:
+    model = mlp()
+    model[0].requires_grad_(False)
+    trace = simulate(model, image(8, 16), mode="step", recipe=Recipe("sgd-momentum"))
+    trained = 4 * (64 * 16 + 16)
+    assert trace.whole("optimizer") == trace.whole("gradients") == trained
+
+
+def test_half_precision_halves_the_state() -> None:
+    trace = simulate(mlp().to(torch.bfloat16), image(8, 16).to(torch.bfloat16), mode="step")
+    assert trace.whole("optimizer") == WEIGHTS + COUNTS
+
+
+@pytest.mark.parametrize("optimizer", OPTIMIZERS)
+def test_the_model_is_unchanged(optimizer: Optimizer) -> None:
+    model = mlp("cpu")
+    mine = torch.ones(64)
+    model[0].bias.grad = mine
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    profiled(model, torch.ones(8, 16), mode="step", recipe=Recipe(optimizer))
+    assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
+    assert model[0].bias.grad is mine
+    assert model[0].weight.grad is None
 
 
 def test_what_cannot_be_simulated() -> None:
     with pytest.raises(UsageError, match="on meta"):
         simulate(nn.Linear(2, 2), torch.zeros(1, 2))
     with pytest.raises(MeasurementError, match="no gradient; use --mode inference"):
-        simulate(nn.Identity(), _image(1, 2), mode="train-forward")
+        simulate(nn.Identity(), image(1, 2), mode="train-forward")
+    with pytest.raises(UsageError, match="mode train makes no optimizer's step"):
+        simulate(mlp(), image(8, 16), mode="train", recipe=Recipe("adamw"))
+    with pytest.raises(MeasurementError, match="no gradient"):
+        simulate(nn.Identity(), image(8, 16), mode="step")
+    with pytest.raises(MeasurementError, match="no parameter of the model has a gradient"):
+        simulate(nn.Identity(), image(8, 16).requires_grad_(), mode="step")

@@ -1,5 +1,6 @@
 """One configuration in a process of its own: what it held, and how it may end."""
 
+import importlib.util
 import inspect
 import json
 import os
@@ -11,20 +12,22 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, TypeVar
 
-import fake_nvml
 import pytest
 import torch
 from torch import Tensor, nn
 
 from datbench import process
 from datbench.errors import UnknownNameError, UsageError
+from datbench.machine import Place
 from datbench.memory import device
-from datbench.memory.device import Cuda, measure_gpu
+from datbench.memory.device import Cuda, GpuProcess, measure_gpu, process_memory
 from datbench.memory.records import GpuRow
 from datbench.memory.view import many_runs, measured_tables
 from datbench.records import document, dumps
 from datbench.render.text import to_csv, to_markdown
 from datbench.setting import MemoryMode, Recipe, Resolution, Setting
+from tests import fake_nvml
+from tests.fake_nvml import Gpu
 
 UUID = "12345678-aaaa-bbbb-cccc-1234567890ab"
 SETTING = Setting(Resolution(32, 32), batch=2, device="cpu")
@@ -50,10 +53,8 @@ class Does(nn.Module):
 
     def forward(self, x):
         print("noise")
-        if self.what == "segfaults":
-            os.kill(os.getpid(), signal.SIGSEGV)
-        if self.what == "is killed":
-            os.kill(os.getpid(), signal.SIGKILL)
+        if self.what in ("SIGSEGV", "SIGKILL"):
+            os.kill(os.getpid(), signal.Signals[self.what])
         if self.what == "exits":
             os._exit(3)
         if self.what == "sleeps":
@@ -148,9 +149,9 @@ class FakeCuda:
 
 
 @pytest.fixture
-def driver(monkeypatch: pytest.MonkeyPatch) -> fake_nvml.Gpu:
-    found = fake_nvml.Gpu(uuid=f"GPU-{UUID}", compute={os.getpid(): 500 * MIB})
-    monkeypatch.setitem(sys.modules, "pynvml", fake_nvml.module(found))
+def driver(monkeypatch: pytest.MonkeyPatch) -> Gpu:
+    found = Gpu(compute={os.getpid(): 500 * MIB})
+    monkeypatch.setitem(sys.modules, "pynvml", found.module())
     for name in ("PYTORCH_ALLOC_CONF", "PYTORCH_CUDA_ALLOC_CONF"):
         monkeypatch.delenv(name, raising=False)
     return found
@@ -179,7 +180,7 @@ def amounts(of: GpuRow) -> dict[str, int | None]:
     return {line.part: line.amount for line in of.lines}
 
 
-def test_a_ledger_of_a_gpu(models: None, driver: fake_nvml.Gpu) -> None:
+def test_a_ledger_of_a_gpu(models: None, driver: Gpu) -> None:
     found = row(does("nothing"), FakeCuda())
     assert found.outcome == "measured"
     assert found.peaks is not None
@@ -202,7 +203,6 @@ def test_a_ledger_of_a_gpu(models: None, driver: fake_nvml.Gpu) -> None:
         "context": 470 * MIB,  # what is reserved when NVML is asked, not at the peak
     }
     optimizer = found.line("optimizer")
-    assert optimizer is not None
     assert optimizer.reason == "no optimizer's step was made"
     assert found.environment is not None
     assert asdict(found.environment) == {
@@ -247,7 +247,7 @@ class Logs(nn.Module):
     ("mode", "word"), [("inference", "inference"), ("train", "training"), ("step", "training")]
 )
 def test_a_run_warms_up_before_the_peaks_are_reset(
-    mode: MemoryMode, word: str, driver: fake_nvml.Gpu, monkeypatch: pytest.MonkeyPatch
+    mode: MemoryMode, word: str, driver: Gpu, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     cuda = FakeCuda()
     monkeypatch.setattr(Logs, "log", cuda.calls)
@@ -259,7 +259,7 @@ def test_a_run_warms_up_before_the_peaks_are_reset(
 
 @pytest.mark.parametrize(("optimizer", "copies"), [("sgd", 0), ("sgd-momentum", 1), ("adamw", 2)])
 def test_a_step_has_an_optimizers_state(
-    optimizer: Any, copies: int, models: None, driver: fake_nvml.Gpu
+    optimizer: Any, copies: int, models: None, driver: Gpu
 ) -> None:
     found = row(does("nothing"), FakeCuda(), "step", Recipe(optimizer))
     weights = (8 * 27 + 8) * 4
@@ -268,14 +268,12 @@ def test_a_step_has_an_optimizers_state(
 
 
 def test_nvml_may_have_no_figure(
-    models: None, driver: fake_nvml.Gpu, monkeypatch: pytest.MonkeyPatch
+    models: None, driver: Gpu, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     driver.compute = {1: 9 << 30}
     found = row(does("nothing"), FakeCuda())
     context = found.line("context")
-    assert context is not None
     assert context.amount is None
-    assert context.reason is not None
     assert context.reason.startswith("NVML lists 1 others on this GPU and not process")
     assert found.others == 1
     assert "Warning: 1 other process was on the GPU already" in to_markdown(
@@ -284,7 +282,6 @@ def test_nvml_may_have_no_figure(
 
     driver.compute = {os.getpid(): 29 * MIB}  # less than torch has: it cannot be this process
     found = row(does("nothing"), FakeCuda())
-    assert found.peaks is not None
     assert found.peaks.process is None
     assert "it is another process's" in to_markdown(measured_tables([found]))
 
@@ -292,22 +289,20 @@ def test_nvml_may_have_no_figure(
     found = row(does("nothing"), FakeCuda())
     context = found.line("context")
     assert found.outcome == "measured"
-    assert context is not None
     assert context.reason == "nvidia-ml-py is not installed; pip install 'datbench[gpu]'"
     assert found.others is None
 
 
-def test_the_process_that_asked_is_no_stranger(models: None, driver: fake_nvml.Gpu) -> None:
+def test_the_process_that_asked_is_no_stranger(models: None, driver: Gpu) -> None:
     driver.compute |= {os.getppid(): 300 * MIB}
     assert row(does("nothing"), FakeCuda()).others == 0
 
 
 def test_a_cache_that_was_given_back_is_told(
-    models: None, driver: fake_nvml.Gpu, monkeypatch: pytest.MonkeyPatch
+    models: None, driver: Gpu, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("PYTORCH_CUDA_ALLOC_CONF", "expandable_segments:True")
     found = row(does("nothing"), FakeCuda(retries=2))
-    assert found.peaks is not None
     assert found.peaks.retries == 2
     text = to_markdown(measured_tables([found]))
     assert "gave its cache back 2 times" in text
@@ -315,11 +310,10 @@ def test_a_cache_that_was_given_back_is_told(
 
 
 @pytest.mark.parametrize("what", ["fills the GPU", "fills cuBLAS", "fails to be built"])
-def test_out_of_memory_on_a_gpu(what: str, models: None, driver: fake_nvml.Gpu) -> None:
+def test_out_of_memory_on_a_gpu(what: str, models: None, driver: Gpu) -> None:
     found = row(does(what), FakeCuda())
     assert found.outcome == "out of memory"
     assert found.peaks is None
-    assert found.reason is not None
     assert "\n" not in found.reason
     if what == "fills the GPU":
         assert found.reason == (
@@ -330,7 +324,7 @@ def test_out_of_memory_on_a_gpu(what: str, models: None, driver: fake_nvml.Gpu) 
     assert "| out of memory | CUDA" in to_markdown(measured_tables([found]))
 
 
-def test_the_machines_memory_is_not_the_gpus(models: None, driver: fake_nvml.Gpu) -> None:
+def test_the_machines_memory_is_not_the_gpus(models: None, driver: Gpu) -> None:
     assert row(does("fills the machine"), FakeCuda()).outcome == "failed"
     job = device.DeviceJob(does("fills the GPU"), SETTING, "train", Recipe())
     assert device.work(job).outcome == "failed"
@@ -338,7 +332,7 @@ def test_the_machines_memory_is_not_the_gpus(models: None, driver: fake_nvml.Gpu
     assert machine.outcome == "out of memory"
 
 
-def test_other_failures(models: None, driver: fake_nvml.Gpu) -> None:
+def test_other_failures(models: None, driver: Gpu) -> None:
     found = row(does("raises"), FakeCuda())
     assert (found.outcome, found.reason) == ("failed", "ValueError: no such thing")
     found = row(does("has no gradient"), FakeCuda())
@@ -348,7 +342,7 @@ def test_other_failures(models: None, driver: fake_nvml.Gpu) -> None:
 
 
 def test_autocast_and_checkpointing_take_effect(
-    models: None, driver: fake_nvml.Gpu, monkeypatch: pytest.MonkeyPatch
+    models: None, driver: Gpu, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     seen = []
 
@@ -382,20 +376,14 @@ def test_a_ledger_of_the_cpu() -> None:
     found = measure_gpu("dat_t", setting, "step", Recipe("adamw"), timeout=120)
     assert found.reason is None
     assert found.outcome == "measured"
-    assert found.peaks is not None
     held = amounts(found)
     assert held["inputs"] == 2 * 3 * 64 * 64 * 4
-    assert held["optimizer"] is not None
-    assert held["parameters"] is not None
     assert held["optimizer"] >= 2 * held["parameters"]
     assert (held["workspaces"], held["slack"]) == (None, None)
-    assert found.peaks.allocated is not None
-    assert found.peaks.process is not None
     known = [held[part] for part in ("parameters", "buffers", "inputs", "optimizer", "run")]
     assert sum(amount or 0 for amount in known) == found.peaks.allocated
     assert held["context"] == found.peaks.process - found.peaks.allocated
     assert 0 < held["context"] < 8 << 30
-    assert found.environment is not None
     assert found.environment.torch == torch.__version__
     text = to_markdown(measured_tables([found]))
     assert "- workspaces, allocator slack: the CPU has no caching allocator.\n" in text
@@ -406,8 +394,8 @@ def test_a_ledger_of_the_cpu() -> None:
 @pytest.mark.parametrize(
     ("what", "outcome", "reason"),
     [
-        ("segfaults", "crashed", "killed by signal 11 (SIGSEGV)"),
-        ("is killed", "crashed", "probably for lack of the machine's own memory; try a smaller"),
+        ("SIGSEGV", "crashed", "killed by signal 11 (SIGSEGV)"),
+        ("SIGKILL", "crashed", "probably for lack of the machine's own memory; try a smaller"),
         ("exits", "crashed", "exit code 3"),
         ("fills the machine", "out of memory", "memory"),
     ],
@@ -415,7 +403,6 @@ def test_a_ledger_of_the_cpu() -> None:
 def test_how_a_process_may_end(what: str, outcome: str, reason: str, models: None) -> None:
     found = measure_gpu(does(what), SETTING, "inference", timeout=120)
     assert found.outcome == outcome
-    assert found.reason is not None
     assert reason in found.reason
     assert "\n" not in found.reason
     assert (found.peaks, found.lines) == (None, ())
@@ -464,7 +451,6 @@ def test_a_machine_without_a_gpu(name: str) -> None:
 
 
 @pytest.mark.gpu
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
 @pytest.mark.parametrize("mode", ["inference", "train-forward", "train", "step"])
 def test_a_ledger_of_a_real_gpu(mode: MemoryMode) -> None:
     from datbench.memory.simulate import simulate_model
@@ -474,24 +460,174 @@ def test_a_ledger_of_a_real_gpu(mode: MemoryMode) -> None:
     assert found.reason is None
     assert found.peaks is not None
     peaks, held = found.peaks, amounts(found)
-    assert peaks.requested is not None
-    assert peaks.allocated is not None
     assert peaks.reserved is not None
     assert peaks.requested <= peaks.allocated <= peaks.reserved
     assert all(amount is None or amount >= 0 for amount in held.values())
     simulated = simulate_model("dat_t", replace(setting, device="meta"), mode)[1].peak.amount
-    assert held["workspaces"] is not None
     assert simulated == pytest.approx(peaks.requested - held["workspaces"], rel=0.1)
     if peaks.process is not None:
         assert peaks.process > peaks.reserved
-        assert held["context"] is not None
         assert held["context"] > 50 * MIB
 
 
 @pytest.mark.gpu
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
 def test_a_gpu_that_is_too_small() -> None:
     found = measure_gpu("dat_b", Setting(Resolution(1024, 1024), 4096, device="cuda"), "inference")
     assert found.outcome == "out of memory"
-    assert found.reason is not None
     assert "out of memory" in found.reason
+
+
+# The memory of a process, from nvidia-ml-py or from what stands for it.
+
+
+BUS = "00000000:17:00.0"
+PLACE = Place(UUID, BUS)
+MINE = 4242
+
+
+@pytest.fixture
+def only_ours(monkeypatch: pytest.MonkeyPatch) -> Iterator[Gpu]:
+    """The GPU behind `import pynvml`, with one process on it: ours.
+
+    However a test ends, NVML was shut down as often as it was started.
+    """
+    found = Gpu(uuid=f"GPU-{UUID}", bus=BUS, compute={MINE: 5 << 30})
+    monkeypatch.setitem(sys.modules, "pynvml", found.module())
+    yield found
+    assert found.started == 0 or "nvmlShutdown" in found.refused
+
+
+def test_our_process_and_its_gpu(only_ours: Gpu) -> None:
+    only_ours.compute = {MINE: 5 << 30, 7: 1 << 30, 8: None}
+    assert process_memory(PLACE, MINE) == GpuProcess(5 << 30, None, 2, only_ours.driver)
+    assert process_memory(PLACE, MINE, known=frozenset({7, 99})).others == 1
+
+
+@pytest.mark.parametrize(
+    ("there", "place", "asked"),
+    [
+        (f"GPU-{UUID}", PLACE, ["UUID"]),
+        (f"GPU-{UUID}", Place(f"GPU-{UUID}", None), ["UUID"]),
+        (f"MIG-{UUID}", PLACE, ["UUID", "UUID"]),
+        ("GPU-another", PLACE, ["UUID", "UUID", "PciBusId"]),
+        (f"GPU-{UUID}", Place(None, BUS), ["PciBusId"]),
+    ],
+)
+def test_the_device_is_found_by_its_own_names(
+    only_ours: Gpu, there: str, place: Place, asked: list[str]
+) -> None:
+    only_ours.uuid = there
+    assert process_memory(place, MINE).amount == 5 << 30
+    handles = [c for c in only_ours.calls if "GetHandle" in c]
+    assert handles == [f"nvmlDeviceGetHandleBy{name}" for name in asked]
+
+
+@pytest.mark.parametrize("place", [Place("another", None), Place(None, None)])
+def test_a_device_that_nvml_does_not_know(only_ours: Gpu, place: Place) -> None:
+    assert process_memory(place, MINE) == GpuProcess(None, "NVML: Not Found")
+
+
+def test_torch_tells_the_place() -> None:
+    known = SimpleNamespace(uuid=UUID, pci_domain_id=0, pci_bus_id=0x17, pci_device_id=0)
+    assert Place.of(known) == PLACE
+    assert Place.of(SimpleNamespace(uuid=UUID)) == Place(UUID, None)  # torch 2.6
+    assert Place.of(SimpleNamespace()) == Place(None, None)
+
+
+@pytest.mark.parametrize(
+    ("compute", "reason"),
+    [
+        ({}, "NVML lists nobody on this GPU and not process 4242; a container"),
+        ({7: 1, 8: 2}, "NVML lists 2 others on this GPU and not process 4242; a container"),
+        ({MINE: None}, "NVML lists the process without its memory"),
+        ({MINE: 2**64 - 1}, "NVML lists the process without its memory"),
+        ({MINE: 0}, "NVML lists the process without its memory"),
+    ],
+)
+def test_a_container_that_hides_the_process(
+    only_ours: Gpu, compute: dict[int, int | None], reason: str
+) -> None:
+    only_ours.compute = compute
+    found = process_memory(PLACE, MINE)
+    assert found.amount is None
+    assert found.reason.startswith(reason)
+    assert found.driver == only_ours.driver
+    assert found.others == len(set(compute) - {MINE})
+
+
+def test_a_process_that_computes_and_draws_is_counted_once(only_ours: Gpu) -> None:
+    only_ours.graphics = {MINE: 6 << 30, 9: None}
+    found = process_memory(PLACE, MINE)
+    assert (found.amount, found.others) == (6 << 30, 1)
+    only_ours.graphics = {MINE: None}
+    assert process_memory(PLACE, MINE).amount == 5 << 30
+
+
+@pytest.mark.parametrize(
+    ("function", "code", "reason"),
+    [
+        ("nvmlInit", 12, "NVML: NVML Shared Library Not Found"),
+        ("nvmlInit", 9, "NVML: Driver Not Loaded"),
+        ("nvmlDeviceGetHandleByUUID", 15, None),  # the bus finds it
+        ("nvmlSystemGetDriverVersion", 999, None),
+        ("nvmlDeviceGetGraphicsRunningProcesses", 3, None),
+        ("nvmlDeviceGetComputeRunningProcesses", 4, "NVML does not list processes: Insufficient"),
+        ("nvmlShutdown", 1, None),
+    ],
+)
+def test_what_nvml_refuses_is_a_reason_or_does_not_matter(
+    only_ours: Gpu, function: str, code: int, reason: str | None
+) -> None:
+    only_ours.refused = {function: code}
+    found = process_memory(PLACE, MINE)
+    if reason is None:
+        assert (found.amount, found.reason) == (5 << 30, None)
+    else:
+        assert found.amount is None
+        assert (found.reason or "").startswith(reason)
+
+
+def test_without_the_library(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "pynvml", None)  # as if it was not installed
+    missing = process_memory(PLACE, MINE)
+    assert missing.amount is None
+    assert missing.reason == "nvidia-ml-py is not installed; pip install 'datbench[gpu]'"
+    monkeypatch.setitem(sys.modules, "pynvml", SimpleNamespace(nvmlInit=None))
+    assert "not nvidia-ml-py's" in (process_memory(PLACE, MINE).reason or "")
+
+
+def test_what_stands_for_the_library_is_like_it() -> None:
+    if importlib.util.find_spec("pynvml") is None:
+        pytest.skip("needs nvidia-ml-py")
+    import pynvml
+
+    fake = Gpu().module()
+    for name in fake_nvml.FUNCTIONS:
+        real = inspect.signature(getattr(pynvml, name)).parameters
+        ours = inspect.signature(getattr(fake, name)).parameters
+        assert list(ours) == list(real), name
+        defaults = [p.default is p.empty for p in ours.values()]
+        assert defaults == [p.default is p.empty for p in real.values()]
+    assert pynvml.NVML_VALUE_NOT_AVAILABLE_ulonglong.value == 2**64 - 1
+    assert fake.NVML_VALUE_NOT_AVAILABLE_ulonglong.value == 2**64 - 1
+    for name, value in fake_nvml.CONSTANTS.items():
+        assert getattr(pynvml, name) == value
+    for code, (name, text) in fake_nvml.ERRORS.items():
+        for library in (pynvml, fake):
+            error = library.NVMLError(code)
+            assert type(error).__name__ == f"NVMLError_{name}"
+            assert isinstance(error, library.NVMLError)
+            assert (error.value, str(error)) == (code, text)
+            assert getattr(library, f"NVMLError_{name}")().value == code
+
+
+@pytest.mark.gpu
+def test_this_process_on_a_gpu() -> None:
+    pytest.importorskip("pynvml", reason="needs datbench[gpu]")
+    held = torch.zeros(64 << 20, dtype=torch.uint8, device="cuda")
+    properties = torch.cuda.get_device_properties(held.device)
+    found = process_memory(Place.of(properties), os.getpid())
+    assert found.driver
+    if found.amount is None:
+        pytest.skip(found.reason or "")
+    assert found.amount > torch.cuda.memory_reserved()

@@ -2,18 +2,23 @@
 
 import math
 from collections.abc import Callable
+from dataclasses import replace
 
 import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
 
-from datbench import Resolution, Setting
 from datbench.errors import UnknownNameError, UsageError
 from datbench.memory.allocator import replay
-from datbench.memory.largest import largest_batch, linear
-from datbench.memory.records import CONTEXT, GPUS, LargestBatch
+from datbench.memory.largest import BatchSearch, confirm_largest, largest_batch, linear, search
+from datbench.memory.records import CONTEXT, GPUS, Confirmed, GpuRow, LargestBatch, Outcome
 from datbench.memory.simulate import StorageBlock, Trace, simulate_model
-from datbench.models.resolve import resolve
+from datbench.memory.view import largest_tables
+from datbench.models.resolve import Spec, resolve
 from datbench.records import document, dumps
-from datbench.setting import MAX_BATCH, MemoryMode, Recipe
+from datbench.render.text import to_markdown
+from datbench.setting import MAX_BATCH, MemoryMode, Recipe, Resolution, Setting
 
 MIB, GIB = 2**20, 2**30
 SPEC, SMALL = resolve("dat_t"), Setting(Resolution(64, 96))
@@ -53,7 +58,6 @@ def test_it_fits_and_one_more_does_not(mode: MemoryMode, expandable: bool) -> No
     assert not run(found.batch + 1, 700 * MIB)[1]
     assert run(found.batch + 1, None)[0] == found.reserved_next
     assert found.reserved <= 700 * MIB
-    assert found.out_of_memory is not None
     assert found.out_of_memory.operator.startswith("aten::")
     assert found.reason is None
 
@@ -93,38 +97,35 @@ def test_scaling_is_simulating(name: str, mode: MemoryMode) -> None:
         assert line.at(batch) == simulated(batch)
 
 
-def test_by_pencil() -> None:
+@pytest.mark.parametrize(
+    ("size", "room", "batch", "scaled"),
+    [
+        (lambda batch: 30 * batch, 40, 1, None),
+        (lambda batch: batch**2, 1000, math.isqrt(1000), False),  # every candidate is simulated
+        (lambda batch: batch * (20 if batch < 10 else 40), 1000, 25, False),  # a line that ends
+    ],
+)
+def test_by_pencil(size: Callable[[int], int], room: int, batch: int, scaled: bool | None) -> None:
+    found = _largest(lambda batch: MIB * size(batch), room * MIB)
+    assert found.batch == batch
+    assert scaled is None or found.scaled == scaled
+
+
+def test_segments_by_pencil() -> None:
     # Segments of 30 MiB an image: three fit into 100 MiB, four need 120.
     found = _largest(lambda batch: 30 * MIB * batch, 100 * MIB)
     assert (found.batch, found.reserved, found.reserved_next) == (3, 90 * MIB, 120 * MIB)
 
 
-def test_where_no_line_is_every_candidate_is_simulated() -> None:
-    found = _largest(lambda batch: MIB * batch**2, 1000 * MIB)
-    assert found.batch == math.isqrt(1000)
-    assert not found.scaled
-
-
-def test_a_line_that_ends_is_not_believed() -> None:
-    found = _largest(lambda batch: MIB * batch * (20 if batch < 10 else 40), 1000 * MIB)
-    assert found.batch == 25
-    assert not found.scaled
-
-
 def test_nothing_fits() -> None:
     found = largest_batch(SPEC, SMALL, "train", 600 * MIB)
     assert (found.batch, found.reserved) == (0, 0)
-    assert found.reason is not None
     assert found.reason.startswith("one image needs ")
     assert "100.0 MiB are there for it" in found.reason
     assert found.out_of_memory is not None
     assert found.setting.batch == 1
     below = largest_batch(SPEC, SMALL, "train", CONTEXT)
     assert below.reason == "500.0 MiB are no more than the context's 500.0 MiB"
-
-
-def test_one_image_alone() -> None:
-    assert _largest(lambda batch: 30 * MIB * batch, 40 * MIB).batch == 1
 
 
 def test_there_is_an_end_to_batches() -> None:
@@ -162,3 +163,166 @@ def test_it_is_a_row_of_a_document() -> None:
     text = dumps(document("memory", [_largest(lambda batch: 30 * MIB * batch, 100 * MIB)], {}))
     assert '"batch": 3' in text
     assert '"reserved_next": 125829120' in text
+
+
+# Confirmed by runs: only out of memory makes a batch smaller.
+
+
+MOST = 4096
+ON_GPU = Setting(Resolution(64, 64), device="cuda")
+
+OTHER_ENDS = st.sampled_from(["crashed", "timed out", "failed"])
+
+
+def runs_to(limit: int) -> "Runner":
+    return Runner(limit)
+
+
+class Runner:
+    """Batches up to a limit fit. Some runs, counted from the first, end otherwise."""
+
+    def __init__(self, limit: int, ends: dict[int, Outcome] | None = None) -> None:
+        self.limit = limit
+        self.ends = ends or {}
+        self.asked: list[int] = []
+
+    def __call__(self, batch: int) -> Outcome:
+        self.asked.append(batch)
+        fits: Outcome = "measured" if batch <= self.limit else "out of memory"
+        return self.ends.get(len(self.asked) - 1, fits)
+
+
+@given(limit=st.integers(0, MOST), start=st.integers(-3, MOST + 10))
+def test_the_largest_that_fits_is_found(limit: int, start: int) -> None:
+    run = runs_to(limit)
+    found = search(run, start, MOST)
+    assert found.largest == (limit or None)
+    assert found.refused == (limit + 1 if limit < MOST else None)
+    assert found.stopped is None
+    assert [batch for batch, _ in found.tried] == run.asked
+    assert len(set(run.asked)) == len(run.asked)
+    assert all(1 <= batch <= MOST for batch in run.asked)
+    assert run.asked[0] == min(max(1, start), MOST)
+    assert len(run.asked) <= 26  # twice the bits of MOST, and a few
+
+
+@given(limit=st.integers(64, MOST), off=st.floats(0.97, 1.03))
+def test_a_good_start_needs_few_runs(limit: int, off: float) -> None:
+    run = runs_to(limit)
+    search(run, max(1, round(limit * off)), 1 << 20)
+    assert len(run.asked) <= 12
+
+
+@given(
+    limit=st.integers(0, MOST),
+    start=st.integers(1, MOST),
+    at=st.integers(0, 30),
+    end=OTHER_ENDS,
+)
+def test_any_other_end_stops_the_search_and_shrinks_nothing(
+    limit: int, start: int, at: int, end: Outcome
+) -> None:
+    smooth = runs_to(limit)
+    search(smooth, start, MOST)
+    run = Runner(limit, {at: end})
+    found = search(run, start, MOST)
+    if at >= len(smooth.asked):
+        assert found.stopped is None
+        return
+    assert run.asked == smooth.asked[: at + 1]  # nothing was tried after it
+    assert found.stopped == end
+    assert found.tried[-1] == (run.asked[-1], end)
+    fitted = [batch for batch in run.asked[:at] if batch <= limit]
+    refused = [batch for batch in run.asked[:at] if batch > limit]
+    assert found.largest == max(fitted, default=None)
+    assert found.refused == min(refused, default=None)
+
+
+def test_a_search_by_pencil() -> None:
+    found = search(runs_to(130), 128, MOST)
+    assert found == BatchSearch(
+        130,
+        131,
+        (
+            (128, "measured"),
+            (130, "measured"),
+            (134, "out of memory"),
+            (132, "out of memory"),
+            (131, "out of memory"),
+        ),
+        None,
+    )
+    assert search(runs_to(0), 3).tried == (
+        (3, "out of memory"),
+        (2, "out of memory"),
+        (1, "out of memory"),
+    )
+
+
+class Measure:
+    """Stands for `measure_gpu`."""
+
+    def __init__(self, run: Runner) -> None:
+        self.run = run
+        self.asked: list[tuple[MemoryMode, Recipe, float, int | None]] = []
+
+    def __call__(
+        self,
+        spec: Spec,
+        setting: Setting,
+        mode: MemoryMode,
+        recipe: Recipe,
+        timeout: float,
+        limit: int | None,
+    ) -> GpuRow:
+        self.asked.append((mode, recipe, timeout, limit))
+        outcome = self.run(setting.batch)
+        reason = None if outcome == "measured" else f"why {setting.batch}"
+        return GpuRow(spec.name, setting, mode, recipe, outcome, reason, None, (), None, None, 1.0)
+
+
+def confirm(run: Runner, start: int = 8, setting: Setting = ON_GPU) -> Confirmed:
+    measure = Measure(run)
+    found = confirm_largest(resolve("dat_t"), setting, "step", start, 60, measure=measure, limit=7)
+    assert set(measure.asked) == {("step", Recipe("adamw"), 60, 7)}
+    assert found.limit == 7
+    return found
+
+
+def test_what_is_confirmed() -> None:
+    found = confirm(runs_to(9))
+    assert (found.model, found.start, found.largest, found.refused) == ("dat_t", 8, 9, 10)
+    assert found.row.setting == replace(ON_GPU, batch=9)
+    assert found.stopped is None
+    assert found.certain
+    table = to_markdown(largest_tables([found]))
+    assert "the largest batch that runs is 9 (64x64, float32, eager attention, full step" in table
+    assert "| 10 | out of memory | why 10" in " ".join(table.split())
+    assert to_markdown(largest_tables([confirm(runs_to(0))])).startswith("### dat_t: no batch ran")
+
+
+def test_a_crash_is_told_and_is_no_limit() -> None:
+    found = confirm(Runner(100, {1: "crashed"}))
+    assert (found.largest, found.refused) == (8, None)
+    assert (found.stopped.outcome, found.stopped.setting.batch) == ("crashed", 9)
+    assert not found.certain
+    table = to_markdown(largest_tables([found]))
+    assert "batch 8 ran; the search ended early" in table
+    assert "Batch 9 crashed: why 9. That is no lack of memory" in table
+
+
+@pytest.mark.gpu
+def test_the_largest_batch_on_a_real_gpu() -> None:
+    room = 3 << 30
+    ballast = torch.empty(torch.cuda.mem_get_info()[0] - room, dtype=torch.uint8, device="cuda")
+    setting = Setting(Resolution(224, 224), device="cuda")
+    found = confirm_largest(resolve("dat_t"), setting, "train", 16, 120)
+    del ballast
+    assert found.certain, found.stopped
+    assert found.refused == found.largest + 1
+    assert found.row.peaks.reserved < room
+
+
+def test_only_a_gpu_has_a_largest_batch() -> None:
+    with pytest.raises(UsageError, match="on cuda, not on cpu"):
+        confirm_largest(resolve("dat_t"), replace(ON_GPU, device="cpu"), "train", 8, 60)

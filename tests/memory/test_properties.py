@@ -29,9 +29,7 @@ def _row(
 
 
 def _kept(name: str, batch: int, attention: str = "eager") -> int:
-    kept = _row(name, batch=batch, attention=attention).line("kept").amount
-    assert kept is not None
-    return kept
+    return _row(name, batch=batch, attention=attention).line("kept").amount
 
 
 @settings(max_examples=8, deadline=None, derandomize=True)
@@ -73,7 +71,6 @@ def test_second_call_and_model_unchanged(mode: MemoryMode) -> None:
 def test_precision_halves_what_is_kept() -> None:
     full, half = (_row("dat_t", dtype=dtype) for dtype in ("float32", "bfloat16"))
     whole, part = full.line("kept").amount, half.line("kept").amount
-    assert whole is not None
     assert part is not None
     # Statistics of the norms stay float32.
     assert part == pytest.approx(whole / 2, rel=0.01)
@@ -88,22 +85,6 @@ def test_fused_attention_keeps_no_weights_but_a_bias_of_their_size() -> None:
     # One bias for all images; a bias for each.
     assert kept("datpp_t", "sdpa") < 0.95 * kept("datpp_t", "eager")
     assert kept("dat_t", "sdpa") == pytest.approx(kept("dat_t", "eager"), rel=0.02)
-
-
-def test_checkpointing_keeps_less_and_runs_again() -> None:
-    timm = pytest.importorskip("timm", reason="needs datbench[timm]", exc_type=ImportError)
-    with torch.device("meta"):
-        model = timm.create_model("vit_tiny_patch16_224", img_size=64)
-    image = torch.empty(8, 3, 64, 64, device="meta")
-    plain = simulate(model, image, mode="train")
-    model.set_grad_checkpointing()
-    saving = simulate(model, image, mode="train")
-    assert saving.whole("kept") < plain.whole("kept") / 3
-    assert saving.whole("gradients") == plain.whole("gradients")
-    again = {
-        b.module for b in saving.blocks if b.phase == "backward" and b.operator == "aten::gelu"
-    }
-    assert {"blocks.0.mlp.act", "blocks.11.mlp.act"} <= again
 
 
 @pytest.mark.parametrize("mode", MEMORY_MODES)
@@ -129,27 +110,6 @@ def test_the_backward_belongs_to_modules_of_the_forward() -> None:
     assert {block.module for block in backward} <= names
     whole = sum(block.size for block in backward)
     assert sum(block.size for block in backward if not block.module) < whole / 100
-
-
-PUBLISHED = {
-    "dat_t_ddetr_16_16": 7.20,
-    "dat_t_ddetr_49_49": 9.53,
-    "dat_t_ddetr_196_49": 18.44,
-    "dat_t_49_49": 6.42,
-    "dat_t": 7.04,
-}
-"""GiB that the published code keeps at batch 64, from a simulation that counts the input too."""
-
-
-def test_table_8() -> None:
-    size, kept = Resolution(224, 224), {}
-    for name, figure in PUBLISHED.items():
-        row = _row(name, size, batch=64)
-        kept[name] = row.line("kept").amount or 0
-        with_input = kept[name] + (row.line("inputs").amount or 0)
-        assert with_input / 2**30 == pytest.approx(figure, rel=0.012)
-    # The paper prints 37.9 and 14.4 GB.
-    assert kept["dat_t_ddetr_196_49"] / kept["dat_t"] == pytest.approx(37.9 / 14.4, rel=0.05)
 
 
 COLD = """

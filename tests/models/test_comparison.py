@@ -1,12 +1,15 @@
 """Comparison models: their published sizes, what they compute, and how they are refused."""
 
 import logging
+import math
 import warnings
+from collections.abc import Callable
 from dataclasses import replace
 
 import pytest
 import torch
 import torch.nn.functional as F
+from torch import Tensor, nn
 
 import datbench
 from datbench import Resolution, Setting
@@ -15,12 +18,16 @@ from datbench.errors import UnknownNameError, UsageError
 from datbench.models.comparison import COMPARISONS
 from datbench.models.comparison.ceit import Ceit, CeitModel
 from datbench.models.comparison.glit import GLIT_T, Glit, GlitModel, GlitNet
+from datbench.models.comparison.pvt import DPT_T, PVT_T, DeformablePatch, Pvt, PyramidTransformer
 from datbench.models.comparison.regionvit import RegionStage, RegionVit, RegionVitModel
 from datbench.models.comparison.tokens import resized
 from datbench.models.resolve import build, resolve
+from datbench.paper.tables import Printed
+from datbench.setting import Kind
 
-FVCORE, STRICT = CONVENTIONS["fvcore"], CONVENTIONS["strict"]
-OURS = ("ceit_s", "glit_t", "regionvit_s")
+FVCORE = CONVENTIONS["fvcore"]
+AT_224 = Setting(Resolution(224, 224))
+OURS = ("ceit_s", "glit_t", "regionvit_s", "pvt_t", "dpt_t")
 
 # A few thousand weights, so that a test may run them on a CPU.
 SMALL_CEIT = Ceit(dim=32, heads=2, depth=2, stem=8, image_size=64, classes=10)
@@ -35,9 +42,25 @@ SMALL_REGIONVIT = RegionVit(
 )
 
 
-def _params(name: str) -> int:
-    model = build(resolve(name), Resolution(224, 224), device="meta")
+# What is published: PVT Table 2, and the README of CASIA-IVA-Lab/DPT.
+PRINTS = {
+    "pvt_t": ("1.9G", "13.2M"),
+    "pvt_s": ("3.8G", "24.5M"),
+    "pvt_m": ("6.7G", "44.2M"),
+    "pvt_l": ("9.8G", "61.4M"),
+    "dpt_t": ("2.1G", "15.2M"),
+    "dpt_s": ("4.0G", "26.4M"),
+    "dpt_m": ("6.9G", "46.1M"),
+}
+
+
+def _params(name: str, features: bool = False) -> int:
+    model = build(resolve(name), Resolution(224, 224), features=features, device="meta")
     return sum(parameter.numel() for parameter in model.parameters())
+
+
+def _made(name: str, attention: str = "eager") -> nn.Module:
+    return COMPARISONS.get(name).build(Resolution(64, 64), False, attention).eval()
 
 
 # Published: 24.2M and 4.5G (4.8G in DAT's Table 9), 7.3M and 1.4G, 30.6M and 5.3G.
@@ -76,12 +99,11 @@ def test_the_setting_of_davit_h_and_g(name: str, printed: int) -> None:
 
 @pytest.mark.parametrize("name", OURS)
 def test_meta_and_sdpa_count_the_same(name: str) -> None:
+    size = Resolution(64, 96)
     totals = {
-        datbench.count_model(
-            name, Setting(Resolution(64, 96), device=device, attention=attention)
-        ).total(FVCORE)
+        datbench.count_model(name, Setting(size, device=device, attention=kind)).total(FVCORE)
         for device in ("meta", "cpu")
-        for attention in ("eager", "sdpa")
+        for kind in ("eager", "sdpa")
     }
     assert len(totals) == 1
 
@@ -91,12 +113,14 @@ def test_meta_and_sdpa_count_the_same(name: str) -> None:
 def test_fvcore_agrees(name: str) -> None:
     fvcore = pytest.importorskip("fvcore.nn", reason="needs datbench[peers]", exc_type=ImportError)
     logging.getLogger("fvcore.nn.jit_analysis").setLevel(logging.ERROR)
-    model = build(resolve(name), Resolution(160, 96)).eval()
-    x = torch.randn(1, 3, 96, 160)
+    size = Resolution(224, 224) if name in ("pvt_t", "dpt_t") else Resolution(160, 96)
+    model = build(resolve(name), size).eval()
+    x = torch.randn(1, 3, size.height, size.width)
     with warnings.catch_warnings(), torch.no_grad():
         warnings.simplefilter("ignore")  # the tracer's
         theirs = int(fvcore.FlopCountAnalysis(model, x).total())
     assert datbench.count(model, x).total(FVCORE) == theirs
+    assert datbench.count_model(name, Setting(size)).total(FVCORE) == theirs
 
 
 @pytest.mark.parametrize("size", [(32, 32), (33, 47), (64, 64), (64, 150)])
@@ -109,17 +133,25 @@ def test_any_size_runs(size: tuple[int, int]) -> None:
 
 
 @pytest.mark.parametrize("size", [(96, 96), (64, 150)])
-def test_eager_and_sdpa_are_one_function(size: tuple[int, int]) -> None:
-    x = torch.randn(2, 3, *size)
-    for make in (
+@pytest.mark.parametrize(
+    "make",
+    [
         lambda kind: CeitModel(SMALL_CEIT, kind),
         lambda kind: GlitModel(SMALL_GLIT, kind),
         lambda kind: RegionVitModel(SMALL_REGIONVIT, False, kind),
-    ):
-        eager, fused = make("eager").eval(), make("sdpa").eval()
-        fused.load_state_dict(eager.state_dict())
-        with torch.no_grad():
-            torch.testing.assert_close(eager(x), fused(x), rtol=1e-4, atol=1e-5)
+        lambda kind: _made("pvt_t", kind),
+        lambda kind: _made("dpt_t", kind),
+    ],
+    ids=OURS,
+)
+def test_eager_and_sdpa_are_one_function(
+    make: Callable[[str], nn.Module], size: tuple[int, int]
+) -> None:
+    x = torch.randn(2, 3, *size)
+    eager, fused = make("eager").eval(), make("sdpa").eval()
+    fused.load_state_dict(eager.state_dict())
+    with torch.no_grad():
+        torch.testing.assert_close(eager(x), fused(x), rtol=1e-4, atol=1e-5)
 
 
 def test_every_parameter_learns() -> None:
@@ -151,12 +183,12 @@ def test_regional_attention_by_hand() -> None:
     torch.manual_seed(0)
     stage = RegionStage(SMALL_REGIONVIT, 0, "eager").eval()
     block, side, dim = stage.blocks[0], SMALL_REGIONVIT.window, SMALL_REGIONVIT.dims[0]
-    torch.nn.init.normal_(block.bias_table)
+    nn.init.normal_(block.bias_table)
     regional, local = torch.randn(1, 2, 2, dim), torch.randn(1, 5, 4, dim)
     with torch.no_grad():
         new_regional, new_local = stage(regional, local)
 
-        def attend(queries: torch.Tensor, keys: torch.Tensor, bias: torch.Tensor) -> torch.Tensor:
+        def attend(queries: Tensor, keys: Tensor, bias: Tensor) -> Tensor:
             weight, offset = block.attn.qkv.weight.split(dim), block.attn.qkv.bias.split(dim)
             q = F.linear(queries, weight[0], offset[0])
             k, v = (F.linear(keys, weight[i], offset[i]) for i in (1, 2))
@@ -189,9 +221,9 @@ def test_regional_attention_by_hand() -> None:
 
 def test_ceit_reads_the_class_token_of_every_block() -> None:
     model = CeitModel(SMALL_CEIT, "eager").eval()
-    seen: list[torch.Tensor] = []
+    seen: list[Tensor] = []
     model.last.register_forward_pre_hook(lambda _, args: seen.append(args[0]))
-    outputs: list[torch.Tensor] = []
+    outputs: list[Tensor] = []
     for block in model.blocks:
         block.register_forward_hook(lambda _, __, out: outputs.append(out[:, 0]))
     with torch.no_grad():
@@ -201,7 +233,7 @@ def test_ceit_reads_the_class_token_of_every_block() -> None:
 
 
 def test_position_embeddings_of_another_size() -> None:
-    table = torch.nn.Parameter(torch.randn(1, 4, 4, 32))
+    table = nn.Parameter(torch.randn(1, 4, 4, 32))
     assert resized(table, 4, 4) is table
     assert resized(table, 6, 5).shape == (1, 6, 5, 32)
     flat = torch.ones(1, 4, 4, 32)
@@ -227,12 +259,14 @@ def test_the_published_blocks_of_glit_t_are_not_those_of_glit_s() -> None:
 
 
 def test_names() -> None:
-    assert set(OURS) <= set(COMPARISONS.names())
+    assert {*OURS, *PRINTS} <= set(COMPARISONS.names())
     for spec in COMPARISONS:
         assert resolve(spec.name) is spec
+        assert str(spec.resolution) == "224x224"
         assert spec.family == "comparison"
-    with pytest.raises(UnknownNameError, match="ceit_s"):
-        resolve("ceit_m")
+    for name, near in (("ceit_m", "ceit_s"), ("dpt_small", "did you mean dpt_s")):
+        with pytest.raises(UnknownNameError, match=near):
+            resolve(name)
 
 
 def test_refusals() -> None:
@@ -242,3 +276,153 @@ def test_refusals() -> None:
         model = build(resolve(name), Resolution(224, 224), device="meta")
         with pytest.raises(UsageError, match="40x31 is too small"):
             model(torch.empty(1, 3, 31, 40, device="meta"))
+
+
+# PVT and DPT.
+
+
+@pytest.mark.parametrize("name", PRINTS)
+def test_figures_round_to_the_papers(name: str) -> None:
+    flops, params = (Printed.parse(text) for text in PRINTS[name])
+    assert params.agrees(_params(name))
+    count = datbench.count_model(name, AT_224)
+    # PVT-L and DPT-T are a rounding above their print; their multiply-adds alone round to it.
+    amount = count.total(CONVENTIONS["torch"]) // 2
+    assert flops.agrees(amount), amount
+    assert flops.cuts_off(count.total(FVCORE)) or flops.agrees(count.total(FVCORE))
+
+
+def test_four_blocks_in_stage_2() -> None:
+    """PVT's Table 1 prints three for S and M, its Table 2 the parameters of four."""
+    for name, millions in (("pvt_s", "24.5M"), ("pvt_m", "44.2M")):
+        config = COMPARISONS.get(name).config
+        assert isinstance(config, Pvt)
+        first, second, third, fourth = config.stages
+        three = replace(config, stages=(first, replace(second, depth=3), third, fourth))
+        with torch.device("meta"):
+            elements = sum(p.numel() for p in PyramidTransformer(three).parameters())
+        assert not Printed.parse(millions).agrees(elements)
+        assert Printed.parse(millions).agrees(_params(name))
+
+
+def test_dpt_costs_what_its_patches_add() -> None:
+    """By hand: nine points of C features a patch instead of four, and a box."""
+    added = dict.fromkeys(("linear", "sample", "norm", "params"), 0)
+    for side, dim_in, dim in ((28, 64, 128), (14, 128, 320), (7, 320, 512)):
+        patches = side * side
+        added["linear"] += patches * (9 * dim_in * dim + 4 * dim)
+        added["sample"] += patches * 9 * dim_in
+        added["norm"] += patches * dim
+        added["params"] += (9 * dim_in * dim + dim) + 4 * dim + 2 * dim + 2
+    dpt, pvt = (datbench.count_model(name, AT_224) for name in ("dpt_s", "pvt_s"))
+    for kind, what in ((Kind.LINEAR, "linear"), (Kind.SAMPLE, "sample"), (Kind.NORM, "norm")):
+        amounts = [sum(call.cost.get(kind, 0) for call in count.calls) for count in (dpt, pvt)]
+        assert amounts[0] - amounts[1] == added[what], what
+    assert _params("dpt_s") - _params("pvt_s") == added["params"]
+
+
+@pytest.mark.parametrize("config", [PVT_T, DPT_T], ids=["pvt", "dpt"])
+@pytest.mark.parametrize(("height", "width"), [(64, 96), (97, 70), (32, 32)])
+def test_maps_of_a_pyramid_of_any_size(config: Pvt, height: int, width: int) -> None:
+    model = PyramidTransformer(config, features=True).eval()
+    with torch.no_grad():
+        maps = model(torch.randn(2, 3, height, width))
+    sides = [(height // 4 >> i, width // 4 >> i) for i in range(4)]
+    assert [tuple(m.shape) for m in maps] == [
+        (2, dim, *side) for dim, side in zip((64, 128, 320, 512), sides, strict=True)
+    ]
+    assert all(m.isfinite().all() for m in maps)
+
+
+def test_maps_have_no_class_token_head_or_norm() -> None:
+    logits, maps = _params("pvt_t"), _params("pvt_t", features=True)
+    token, norm, head = 2 * 512, 2 * 512, 513 * 1000
+    assert logits - maps == token + norm + head
+
+
+@pytest.mark.parametrize("features", [False, True])
+def test_every_parameter_of_dpt_learns(features: bool) -> None:
+    model = PyramidTransformer(replace(DPT_T, drop_path=0.1, classes=5), features=features)
+    for module in model.modules():
+        if isinstance(module, DeformablePatch):  # a box that nothing moves teaches its norm nothing
+            nn.init.normal_(module.box.weight, std=0.02)
+    outputs = model(torch.randn(2, 3, 64, 64))
+    sum(
+        y.square().mean() for y in ([outputs] if isinstance(outputs, Tensor) else outputs)
+    ).backward()
+    for name, parameter in model.named_parameters():
+        assert parameter.grad is not None, name
+        assert parameter.grad.abs().sum() > 0, name
+
+
+def test_position_embeddings_are_read_bilinearly() -> None:
+    model = PyramidTransformer(PVT_T, features=True)
+    stage = model.stages[0]
+    ramp = torch.arange(56.0).expand(1, 64, 56, 56).permute(0, 2, 3, 1)  # x of every pixel
+    stage.positions.data.copy_(ramp)
+    found = resized(stage.positions, 14, 28, "bilinear")
+    assert found.shape == (1, 14, 28, 64)
+    torch.testing.assert_close(found[0, 0, :, 0], torch.arange(28) * 2 + 0.5)
+    assert resized(stage.positions, 56, 56, "bilinear") is stage.positions
+
+
+# Deformable patches.
+
+
+def _reference(patch: DeformablePatch, x: Tensor, codes: Tensor) -> Tensor:
+    """The points of the published code, one by one: (H/2, W/2, 9, C) of x (H, W, C)."""
+    height, width, channels = x.shape
+    h, w = height // 2, width // 2
+    sampled = torch.zeros(h, w, 9, channels)
+
+    def pixel(row: int, column: int) -> Tensor:
+        inside = 0 <= row < height and 0 <= column < width
+        return x[row, column] if inside else torch.zeros(channels)
+
+    def bilinear(across: float, down: float) -> Tensor:
+        column, row = across * width - 0.5, down * height - 0.5
+        left, top = math.floor(column), math.floor(row)
+        a, b = column - left, row - top
+        return (1 - b) * ((1 - a) * pixel(top, left) + a * pixel(top, left + 1)) + b * (
+            (1 - a) * pixel(top + 1, left) + a * pixel(top + 1, left + 1)
+        )
+
+    bias = patch.extent_bias.tolist()
+    for i in range(h):
+        for j in range(w):
+            dx, dy, dw, dh = codes[i, j].tolist()
+            cx, cy = (j + 0.5 + math.tanh(dx)) / w, (i + 0.5 + math.tanh(dy)) / h
+            ex = max(math.tanh(dw + bias[0]), 0) / w
+            ey = max(math.tanh(dh + bias[1]), 0) / h
+            x0, x1 = (min(max(v, 0.0), 1.0) for v in (cx - ex, cx + ex))
+            y0, y1 = (min(max(v, 0.0), 1.0) for v in (cy - ey, cy + ey))
+            for n in range(9):
+                a, b = (n // 3) / 2, (n % 3) / 2
+                sampled[i, j, n] = bilinear(x0 + (x1 - x0) * a, y0 + (y1 - y0) * b)
+    return sampled
+
+
+def test_points_are_sampled_as_the_published_code_does() -> None:
+    patch = DeformablePatch(4, 8, points=3).double()
+    x = torch.randn(1, 8, 12, 4, dtype=torch.float64)
+    codes = 1.5 * torch.randn(1, 4, 6, 4, dtype=torch.float64)
+    sampled = patch._sample(x, patch._points(codes)).view(4, 6, 9, 4)
+    expected = _reference(patch, x[0].float(), codes[0]).double()
+    torch.testing.assert_close(sampled, expected, atol=1e-5, rtol=1e-5)
+
+
+def test_a_new_patch_samples_its_own_pixels() -> None:
+    patch = DeformablePatch(4, 8, points=3)
+    x = torch.randn(2, 6, 10, 4)
+    points = patch._points(torch.zeros(2, 3, 5, 4))
+    corners = patch._sample(x, points).view(2, 3, 5, 3, 3, 4)[..., ::2, ::2, :]
+    own = x.view(2, 3, 2, 5, 2, 4).permute(0, 1, 3, 4, 2, 5)  # (B, h, w, x, y, C)
+    torch.testing.assert_close(corners, own, atol=1e-5, rtol=1e-5)
+    assert not patch.box.weight.any()
+
+
+def test_gradients_reach_the_box() -> None:
+    patch = DeformablePatch(3, 6, points=3)
+    patch(torch.randn(1, 8, 8, 3)).square().sum().backward()
+    assert patch.box.weight.grad.abs().sum() > 0
+    assert patch.extent_bias.grad.abs().sum() > 0

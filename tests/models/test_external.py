@@ -97,16 +97,22 @@ def factories(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
     sys.modules.pop(name, None)
 
 
-def _macs(name: str, side: int = 34) -> int:
-    return datbench.count_model(name, Setting(Resolution(side, side))).total(FVCORE)
+def _macs(name: str) -> int:
+    return datbench.count_model(name, Setting(Resolution(34, 34))).total(FVCORE)
 
 
 @pytest.mark.parametrize(
-    ("factory", "width"),
-    [("Net", 8), ("Net,width=16", 16), ("Net,width=2,scale=0.5", 2), ("Net.wide", 64)],
+    ("factory", "macs"),
+    [
+        ("Net", 8 * 27 * 32 * 32),
+        ("Net,width=16", 16 * 27 * 32 * 32),
+        ("Net,width=2,scale=0.5", 2 * 27 * 32 * 32),
+        ("Net.wide", 64 * 27 * 32 * 32),
+        ("lazy", 3 * 34 * 34 * 5),  # a lazy module learns its sizes
+    ],
 )
-def test_a_factory_is_called_with_its_options(factories: str, factory: str, width: int) -> None:
-    assert _macs(f"{factories}:{factory}") == width * 27 * 32 * 32
+def test_a_factory_is_called_with_its_options(factories: str, factory: str, macs: int) -> None:
+    assert _macs(f"{factories}:{factory}") == macs
 
 
 def test_a_factory_that_reads_values_is_built_on_the_cpu(factories: str) -> None:
@@ -121,6 +127,7 @@ def test_a_factory_that_reads_values_is_built_on_the_cpu(factories: str) -> None
     [
         ("needs", UsageError, "needs arguments: width, depth, heads; write "),
         ("needs,width=1", UsageError, "needs arguments: depth, heads; write"),
+        ("needs,width=1", UsageError, ":needs,width=1,depth=...,heads=...."),
         ("Net,wide=3", UsageError, "unexpected keyword argument 'wide'"),
         ("number", UsageError, "returns int, which is no torch.nn.Module"),
         ("made", UsageError, "is a model already; name the function or class that makes it"),
@@ -140,15 +147,6 @@ def test_a_factory_is_refused(factories: str, name: str, error: type, words: str
         _macs(f"{factories}:{name}")
     assert words in str(refused.value)
     assert refused.type is error
-
-
-def test_what_is_missing_is_added_to_what_was_given(factories: str) -> None:
-    with pytest.raises(UsageError, match=r":needs,width=1,depth=\.\.\.,heads=\.\.\.\.$"):
-        _macs(f"{factories}:needs,width=1")
-
-
-def test_a_lazy_module_learns_its_sizes(factories: str) -> None:
-    assert _macs(f"{factories}:lazy", 32) == 3 * 32 * 32 * 5
 
 
 def test_a_model_that_reads_its_input_runs_on_the_cpu(factories: str) -> None:
@@ -187,17 +185,20 @@ def test_a_name_is_refused(name: str, words: str) -> None:
         _macs(name)
 
 
-def test_a_module_that_does_not_import(factories: str, tmp_path: Path) -> None:
-    for number, (text, words) in enumerate(
-        [
-            ("import no_such_dependency", "raised ModuleNotFoundError: No module named"),
-            ("1 / 0", "importing it raised ZeroDivisionError"),
-            ("def f(:", "importing it raised SyntaxError"),
-        ]
-    ):
-        (tmp_path / f"{factories}_{number}.py").write_text(text)
-        with pytest.raises(UsageError, match=words):
-            _macs(f"{factories}_{number}:make")
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("import no_such_dependency", "raised ModuleNotFoundError: No module named"),
+        ("1 / 0", "importing it raised ZeroDivisionError"),
+        ("def f(:", "importing it raised SyntaxError"),
+    ],
+)
+def test_a_module_that_does_not_import(
+    factories: str, tmp_path: Path, text: str, words: str
+) -> None:
+    (tmp_path / f"{factories}_broken.py").write_text(text)
+    with pytest.raises(UsageError, match=words):
+        _macs(f"{factories}_broken:make")
 
 
 def test_options_are_literals_or_words() -> None:
@@ -232,34 +233,19 @@ def test_a_fixed_input_size_is_changed_by_timms_own_option(timm: object) -> None
     assert patches.cost[Kind.CONV] == embedding
 
 
-def test_attention_does_not_change_a_count(timm) -> None:
+@pytest.mark.parametrize("name", ["vit_tiny_patch16_224", "dat_t"])
+def test_attention_is_a_setting_and_does_not_change_a_count(timm, name: str) -> None:
     before = timm.layers.use_fused_attn()
-    counts = {
-        datbench.count_model(
-            "timm:vit_tiny_patch16_224", Setting(Resolution(224, 224), attention=attention)
-        ).total(FVCORE)
+    size = Resolution(224, 224)
+    eager, fused = (
+        datbench.count_model(f"timm:{name}", Setting(size, attention=attention))
         for attention in ("eager", "sdpa")
-    }
-    assert len(counts) == 1
-    assert timm.layers.use_fused_attn() is before
-
-
-def test_attention_is_a_setting_of_timms_models_too(timm) -> None:
-    def operators(attention: str) -> set[str]:
-        setting = Setting(Resolution(224, 224), attention=attention)
-        return {
-            c.operator for c in datbench.count_model("timm:vit_tiny_patch16_224", setting).calls
-        }
-
-    assert "aten::scaled_dot_product_attention" in operators("sdpa")
-    assert "aten::scaled_dot_product_attention" not in operators("eager")
-
-
-def test_attention_of_our_own_models_through_timm(timm: object) -> None:
-    for attention, fused in (("eager", False), ("sdpa", True)):
-        count = datbench.count_model("timm:dat_t", Setting(Resolution(64, 64), attention=attention))
+    )
+    assert eager.total(FVCORE) == fused.total(FVCORE)
+    for count, expected in ((eager, False), (fused, True)):
         operators = {call.operator for call in count.calls}
-        assert ("aten::scaled_dot_product_attention" in operators) is fused
+        assert ("aten::scaled_dot_product_attention" in operators) is expected
+    assert timm.layers.use_fused_attn() is before
 
 
 def test_features_of_a_timm_model(timm: object) -> None:

@@ -1,11 +1,20 @@
 """Verdicts follow from the figures: change the print, and the verdict changes."""
 
+from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from datbench.paper.records import Cell
-from datbench.paper.tables import WITHOUT_RESIZING, paper_table, read_table
+from datbench.paper.tables import (
+    WITHOUT_RESIZING,
+    Build,
+    Printed,
+    TableData,
+    paper_table,
+    read_table,
+)
 from datbench.paper.verdicts import compare
 from datbench.paper.workshop import Workshop
 
@@ -19,10 +28,15 @@ params = { title = "#Param", quantity = "params", unit = "M" }
 """
 
 
-def _cells(tmp_path: Path, rows: str, columns: str = COLUMNS) -> dict[tuple[str, str], Cell]:
+def _written(tmp_path: Path, rows: str, columns: str) -> TableData:
     path = tmp_path / "mine.toml"
     path.write_text(f"rows = [\n{rows}\n]\n{columns}", encoding="utf-8")
-    comparison = compare(read_table(path), [paper_table("8"), paper_table("9")], WORKSHOP)
+    return read_table(path)
+
+
+def _cells(tmp_path: Path, rows: str, columns: str = COLUMNS) -> dict[tuple[str, str], Cell]:
+    table = _written(tmp_path, rows, columns)
+    comparison = compare(table, [paper_table("8"), paper_table("9")], WORKSHOP)
     return {(cell.row, cell.column): cell for cell in comparison.cells()}
 
 
@@ -189,20 +203,149 @@ def test_a_model_that_cannot_be_built_spoils_its_own_row_alone(tmp_path: Path) -
     assert cells["e", "macs"].evidence[0].model == "dat_t+retinanet"
 
 
-def test_a_model_is_counted_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    from datbench.paper import workshop
+# A row that prints another model's figures: found by computing both.
 
-    made: list[str] = []
-    original = workshop._make
 
-    def counting(spec: workshop.Spec, resolution: workshop.Resolution) -> workshop.Made:
-        made.append(spec.name)
-        return original(spec, resolution)
+def _table(**builds: str) -> TableData:
+    """Table 2's rows of PVT-M and DPT-M, of other builds where told."""
+    table = paper_table("2")
+    rows = [row for row in table.rows if row.values["method"] in ("PVT-M", "DPT-M")]
+    names = [row.values["method"].replace("-", "_") for row in rows]
+    changed = (
+        replace(row, build=Build(builds[name])) if name in builds else row
+        for row, name in zip(rows, names, strict=True)
+    )
+    return replace(table, rows=tuple(changed))
 
-    monkeypatch.setattr(workshop, "_make", counting)
-    tables = [paper_table(name) for name in ("6", "8")]
-    shared = Workshop()
-    for table in tables:
-        compare(table, tables, shared)
-    assert sorted(made) == sorted(set(made))
-    assert len(made) == 11
+
+def _copied(table: TableData) -> Mapping[tuple[str, str], Cell]:
+    lines = compare(table, [], WORKSHOP).lines
+    return {
+        (line.labels["method"], name): line.cells[name]
+        for line in lines
+        for name in ("flops", "params")
+    }
+
+
+def test_pvt_m_has_the_figures_of_dpt_m() -> None:
+    cells = _copied(_table())
+    for name in ("flops", "params"):
+        assert cells["DPT-M", name].verdict == "agrees"
+        assert cells["PVT-M", name].verdict == "wrong in print"
+        assert cells["PVT-M", name].expected == "wrong in print"
+        assert (
+            "the row prints the figures of DPT-M, 224², which computes to them: "
+            "6.8922G for 6.9G and 46.1318M for 46M"
+        ) in cells["PVT-M", name].reason
+
+
+def test_figures_that_nothing_computes_to_are_nobodys() -> None:
+    """Neither row's model has the figures: no evidence of where they are from."""
+    cells = _copied(_table(DPT_M="dpt_s"))
+    assert {cell.verdict for cell in cells.values()} == {"differs"}
+
+
+COPIES = """
+[columns]
+part = { title = "Part" }
+method = { title = "Method" }
+flops = { title = "FLOPs", quantity = "macs", unit = "G" }
+params = { title = "#Param", quantity = "params", unit = "M" }
+"""
+
+
+def _mine(tmp_path: Path, **rows: tuple[str, str, str]) -> Mapping[tuple[str, str], Cell]:
+    """Verdicts of rows of one part: FLOPs, parameters and a build."""
+    lines = [
+        f'{{ part = "a", method = "{name}", flops = "{flops}", params = "{params}", '
+        f"build = {{ {build} }} }},"
+        for name, (flops, params, build) in rows.items()
+    ]
+    return _copied(_written(tmp_path, "\n".join(lines), COPIES))
+
+
+PVT_M, DPT_M = 'model = "pvt_m"', 'model = "dpt_m"'
+
+
+DAT_S, SWIN_B = 'model = "dat_s"', 'model = "timm:swin_base_patch4_window7_224"'
+
+
+@pytest.mark.parametrize(
+    ("own", "other", "verdicts"),
+    [
+        # PVT-M's own 7G beside DPT-M's parameters: no evidence that both are DPT-M's.
+        (("7G", "46M", PVT_M), ("7G", "46M", DPT_M), "agrees, differs; differs, agrees"),
+        # At a wrong input the parameters are still the model's own.
+        (
+            ("9.0G", "50M", 'model = "dat_s", res = "256"'),
+            ("9.0G", "50M", DAT_S),
+            "differs, agrees; agrees, agrees",
+        ),
+        # DAT-B at a wrong input: 87.88M is less than one in the last place from Swin-B's 87.8M.
+        (
+            ("15.5G", "87.8M", 'model = "dat_b", res = "256"'),
+            ("15.5G", "87.8M", SWIN_B),
+            "differs, differs; agrees, agrees",
+        ),
+        # Told apart by what is built, not by the first column, which may be a detector or a part.
+        (
+            ("6.9G", "46M", PVT_M),
+            ("6.9G", "46M", DPT_M),
+            "wrong in print, wrong in print; agrees, agrees",
+        ),
+    ],
+    ids=["one of its own", "another input", "badly rounded", "told apart"],
+)
+def test_two_rows_of_the_same_print(
+    tmp_path: Path, own: tuple[str, str, str], other: tuple[str, str, str], verdicts: str
+) -> None:
+    if SWIN_B in other:
+        pytest.importorskip("timm", reason="needs datbench[timm]", exc_type=ImportError)
+    cells = _mine(tmp_path, own=own, other=other)
+    found = (
+        ", ".join(cells[row, name].verdict for name in ("flops", "params"))
+        for row in ("own", "other")
+    )
+    assert "; ".join(found) == verdicts
+    if own[0] == "7G":
+        assert "the row prints the figures of a, other" in cells["own", "params"].reason
+
+
+def test_a_model_twice_is_no_copy_of_itself(tmp_path: Path) -> None:
+    cells = _mine(tmp_path, one=("6.9G", "46M", PVT_M), two=("6.9G", "46M", PVT_M))
+    assert {cell.verdict for cell in cells.values()} == {"differs"}
+    assert all("the row prints" not in cell.reason for cell in cells.values())
+
+
+def test_a_row_that_cannot_be_computed_is_no_evidence() -> None:
+    cells = _copied(_table(DPT_M="no_such_model"))
+    assert cells["PVT-M", "flops"].verdict == "differs"
+
+
+def test_a_row_that_is_not_built_is_noticed() -> None:
+    table = _table()
+    rows = (replace(table.rows[0], build=None, expect={}), table.rows[1])
+    cell = _copied(replace(table, rows=rows))["PVT-M", "flops"]
+    assert cell.verdict == "published only"
+    assert cell.reason.endswith("; it prints the same figures as the row of DPT-M, 224²")
+
+
+def test_one_figure_in_common_is_a_coincidence() -> None:
+    table = _table()
+    other = table.rows[1]
+    assert other.values["method"] == "DPT-M"
+    printed = {**other.printed, "params": Printed.parse("47M")}
+    table = replace(table, rows=(table.rows[0], replace(other, printed=printed)))
+    assert _copied(table)["PVT-M", "flops"].verdict == "differs"
+
+
+def test_rounding_twice() -> None:
+    assert Printed.parse("25M").is_rounded_twice(24_485_864)  # 24.5, then 25
+    assert not Printed.parse("24M").is_rounded_twice(24_485_864)
+    assert not Printed.parse("25M").is_rounded_twice(24_449_999)
+    assert Printed.parse("4.6G").is_rounded_twice(4_550_000_000)
+    assert Printed.parse("9.8G").is_rounded_twice(9_814_000_000)
+    table = paper_table("2")
+    rows = tuple(row for row in table.rows if row.values["method"] == "PVT-S")
+    cell = compare(replace(table, rows=rows), [], WORKSHOP).lines[0]
+    assert cell.cells["params"].reason.endswith("the print is this figure rounded twice")

@@ -143,7 +143,6 @@ def test_ceilings_that_do_not_bind_are_said_first(slow: ProfileRow) -> None:
     assert "cannot be trusted as bounds" in sentence(low).split(". ")[0]
     assert "times what its work takes" not in sentence(low)
     figure = roofline(low, low.operators, "operators")
-    assert figure is not None
     assert "The ceilings do not bind" in figure.notes[-1]
 
 
@@ -168,7 +167,6 @@ def test_a_class_without_operators_has_dashes(slow: ProfileRow) -> None:
 def test_a_model_that_does_otherwise_goes_by_modules(slow: ProfileRow) -> None:
     row = profile_model("profile_nets:fickle", SMALL, budget=0.1)
     assert row.matching == "modules"
-    assert row.reason is not None
     assert "not the counter's from call" in row.reason
     assert {"aten::sigmoid", "aten::tanh"} <= set(row.unseen)
     conv = {g.module: g for g in row.groups if g.operator == "aten::conv2d"}
@@ -184,7 +182,6 @@ def test_a_model_that_does_otherwise_goes_by_modules(slow: ProfileRow) -> None:
 
 def test_the_roofline_has_both_ceilings(slow: ProfileRow) -> None:
     figure = roofline(slow, slow.operators, "operators")
-    assert figure is not None
     *points, ceiling = figure.series
     (conv,) = points  # nothing else has MACs
     part = next(p for p in slow.operators if p.macs)
@@ -198,7 +195,6 @@ def test_the_roofline_has_both_ceilings(slow: ProfileRow) -> None:
     setting = "64x64, batch 1, float32, eager attention, inference, on cpu, 1 thread"
     assert setting in figure.notes[1]
     placed = roofline(slow, slow.operators, "operators", "a machine, torch 9")
-    assert placed is not None
     assert placed.notes[1].endswith(f"{setting}; measured on a machine, torch 9.")
 
 

@@ -1,7 +1,7 @@
 """Published protocols on clocks and devices that a test moves by hand."""
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -59,29 +59,31 @@ class Machine:
         return found.seconds
 
 
-def test_swin_waits_once_before_and_once_after() -> None:
-    machine = Machine(lambda call: 4.0)
-    # 30 calls: the first is launched in 1, the device then works for 30 x 4 without a pause.
-    assert machine.measured("swin") == pytest.approx((1 + 30 * 4) / 30)
-    assert machine.calls == 80
-    assert machine.waits == [50, 80]
-
-
-def test_timm_waits_after_every_call_and_sums_the_loop() -> None:
-    machine = Machine(lambda call: 4.0, between=0.5)
-    # each launch is waited for: 1 + 4; the loop's own clock is read once more, at its end
-    assert machine.measured("timm") == pytest.approx((40 * 5 + 0.5) / 40)
-    assert machine.calls == 50
-    assert machine.waits == list(range(10, 51))
-
-
-@pytest.mark.parametrize(("name", "warmup", "calls"), [("mmdet", 5, 1995), ("pycls", 3, 30)])
-def test_detectors_sum_their_calls(name: str, warmup: int, calls: int) -> None:
-    machine = Machine(lambda call: 4.0, between=0.5)
-    # what lies between two calls is not theirs: 0.5 of every second reading is
-    assert machine.measured(name, 1) == pytest.approx(1 + 4 + 0.5)
+@pytest.mark.parametrize(
+    ("name", "batch", "between", "seconds", "warmup", "calls", "waits"),
+    [
+        # 30 calls: the first is launched in 1, the device then works for 30 x 4 without a pause.
+        ("swin", 64, 0.0, (1 + 30 * 4) / 30, 50, 30, [50, 80]),
+        # Each launch is waited for: 1 + 4; the loop's own clock is read once more, at its end.
+        ("timm", 64, 0.5, (40 * 5 + 0.5) / 40, 10, 40, range(10, 51)),
+        # What lies between two calls is not theirs: 0.5 of every second reading is.
+        ("mmdet", 1, 0.5, 1 + 4 + 0.5, 5, 1995, range(5, 2001)),
+        ("pycls", 1, 0.5, 1 + 4 + 0.5, 3, 30, range(3, 34)),
+    ],
+)
+def test_when_a_protocol_waits_and_what_it_sums(
+    name: str,
+    batch: int,
+    between: float,
+    seconds: float,
+    warmup: int,
+    calls: int,
+    waits: Sequence[int],
+) -> None:
+    machine = Machine(lambda call: 4.0, between)
+    assert machine.measured(name, batch) == pytest.approx(seconds)
     assert machine.calls == warmup + calls
-    assert machine.waits == list(range(warmup, warmup + calls + 1))
+    assert machine.waits == list(waits)
 
 
 def test_tome_starts_its_clock_while_the_warm_up_still_runs() -> None:

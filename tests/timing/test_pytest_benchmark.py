@@ -89,22 +89,10 @@ def test_a_row_without_samples_is_left_out() -> None:
 
 def theirs(path: Path, **medians: float) -> Path:
     """As pytest-benchmark saves by default: without the samples."""
-    benchmarks = []
-    for name, median in medians.items():
-        figures = stats([median])
-        del figures["data"]
-        benchmarks.append(
-            {
-                "name": name,
-                "fullname": f"test_x.py::{name}",
-                "group": None,
-                "params": None,
-                "param": None,
-                "extra_info": {},
-                "options": {},
-                "stats": figures,
-            }
-        )
+    nothing = {"group": None, "params": None, "param": None, "extra_info": {}, "options": {}}
+    figures = {name: stats([median]) for name, median in medians.items()}
+    for one in figures.values():
+        del one["data"]
     content = {
         "machine_info": {
             "node": "here",
@@ -112,7 +100,10 @@ def theirs(path: Path, **medians: float) -> Path:
             "cpu": {"brand_raw": "P", "count": 2},
         },
         "commit_info": {},
-        "benchmarks": benchmarks,
+        "benchmarks": [
+            {"name": name, "fullname": f"test_x.py::{name}", "stats": one, **nothing}
+            for name, one in figures.items()
+        ],
         "datetime": "2026-01-01T00:00:00",
         "version": "4.0.0",
     }

@@ -2,10 +2,8 @@
 
 import json
 import os
-import signal
 import subprocess
 import sys
-import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -21,6 +19,7 @@ from datbench.timing import ranks
 from datbench.timing.ranks import time_on_gpus
 from datbench.timing.records import UNFINISHED, ProcessTiming
 from datbench.timing.sample import time_calls
+from tests.processes import ctrl_c, gone
 
 HERE = Path(__file__).parent
 ON_CPU = Setting(Resolution(32, 32), device="cpu")
@@ -39,15 +38,6 @@ def factories(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
 
 
-def gone(pid: int) -> bool:
-    """Whether a process has ended, or waits for somebody to notice."""
-    try:
-        state = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
-    except OSError:
-        return True
-    return state == "Z"
-
-
 @TWO_CORES
 def test_gradients_are_averaged_and_the_slowest_rank_counts(
     factories: None, tmp_path: Path
@@ -60,16 +50,13 @@ def test_gradients_are_averaged_and_the_slowest_rank_counts(
     for rank in (0, 1):  # by hand: (1 + 2) / 2
         assert (tmp_path / f"gradient-{rank}").read_text() == "1.5"
     timing = found.timing
-    assert timing is not None
     # Rank 1 sleeps after the gradients are averaged, so its sleep is its own.
     assert len(found.ranks) == 2
     assert found.ranks[0] < found.ranks[1]
     assert min(timing.samples) >= 0.05
     assert found.ranks[1] == pytest.approx(timing.median)
     assert found.threads == 1
-    assert found.ceilings is not None
     assert found.ceilings.threads == 1
-    assert found.telemetry is not None
     assert found.telemetry.reason is not None  # a CPU
     assert found.environment["distributed"] == {
         "ranks": 2,
@@ -83,7 +70,6 @@ def test_a_rank_that_dies_is_an_outcome_and_leaves_nobody(factories: None, tmp_p
     how = How(threads=1, budget=1.0)
     found = time_on_gpus(f"rank_models:killed,told={tmp_path}", ON_CPU, how, 2, timeout=120)
     assert found.outcome == "crashed"
-    assert found.reason is not None
     assert found.reason.startswith("rank 1: killed by signal 9 (SIGKILL)")
     assert "smaller batch" in found.reason
     assert all(gone(int((tmp_path / f"pid-{rank}").read_text())) for rank in (0, 1))
@@ -117,6 +103,10 @@ def fake(factories: None, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> It
     assert gone(int((tmp_path / "pid").read_text()))
 
 
+def begun(fake: Path) -> bool:
+    return fake.exists() and bool(fake.read_text())
+
+
 def run(timeout: float = 60) -> ProcessTiming:
     return time_on_gpus("dat_t", ON_CPU, How(), 1, timeout=timeout)
 
@@ -127,7 +117,7 @@ def test_out_of_time(fake: Path, lingers: str, monkeypatch: pytest.MonkeyPatch) 
 
     def wait(process: Any, timeout: float | None = None) -> int:
         if timeout == 60:
-            while not fake.exists() or not fake.read_text():
+            while not begun(fake):
                 time.sleep(0.01)
             raise subprocess.TimeoutExpired("torchrun", timeout)
         return real(process, timeout)
@@ -150,17 +140,9 @@ def test_an_answer_outlives_its_process(tmp_path: Path) -> None:
 
 @pytest.mark.skipif(sys.platform == "win32", reason="needs signals")
 def test_ctrl_c_keeps_the_samples(fake: Path) -> None:
-    def press() -> None:
-        while not fake.exists() or not fake.read_text():
-            time.sleep(0.01)
-        os.kill(os.getpid(), signal.SIGINT)
-
-    thread = threading.Thread(target=press)
-    thread.start()
-    found = run()
-    thread.join()
+    with ctrl_c(lambda: begun(fake)):
+        found = run()
     assert (found.outcome, found.reason) == ("interrupted", "by Ctrl-C")
-    assert found.timing is not None
     assert found.timing.samples == (0.5,)
     assert found.ranks == (0.5, 0.25)
 

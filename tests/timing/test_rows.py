@@ -6,16 +6,19 @@ import pytest
 
 from datbench.models.resolve import resolve
 from datbench.setting import How, Resolution, Setting
+from datbench.timing.process import time_in_process
 from datbench.timing.records import (
     Ceilings,
     ProcessTiming,
     ProtocolTiming,
     Scatter,
     Telemetry,
+    ThroughputRow,
     Timing,
 )
 from datbench.timing.rows import Results, measure_rows
 from datbench.timing.sample import median_interval
+from datbench.timing.view import many
 
 ODD = "tests.timing.odd_models"
 ONE, TWO, THREE = (f"{ODD}:{name}" for name in ("plain", "fills", "exits"))  # nothing runs here
@@ -62,7 +65,6 @@ OOM = ProcessTiming("out of memory", "asked for too much")
 def test_one_process_is_its_samples() -> None:
     (row,) = rows(Processes(measured())).rows
     only = row.processes[0].timing
-    assert only is not None
     assert (row.seconds, row.low, row.high) == (only.median, only.low, only.high)
     assert row.interval_of == "samples"
     assert row.spread is None
@@ -74,9 +76,6 @@ def test_one_process_is_its_samples() -> None:
 
 def test_work_and_ceilings_make_the_roofline() -> None:
     (row,) = rows(Processes(measured())).rows
-    assert row.macs is not None
-    assert row.bytes is not None
-    assert row.seconds is not None
     assert row.mac_rate == row.macs / row.seconds
     assert row.mac_fraction == row.macs / row.seconds / 2e9
     assert row.byte_fraction == row.bytes / row.seconds / 4e9
@@ -88,7 +87,6 @@ def test_training_counts_the_backward_too() -> None:
         measure_rows(job, How(mode=mode), timer=Processes(measured())).rows[0]
         for mode in ("infer", "train")
     )
-    assert infer.macs is not None
     assert train.macs is not None
     assert train.macs == 2 * infer.macs  # the images have no gradient
 
@@ -132,7 +130,6 @@ def test_a_smaller_batch_is_counted_anew() -> None:
     whole, half = (
         rows(Processes(*answers)).rows[0] for answers in ((measured(),), (OOM, measured()))
     )
-    assert whole.macs is not None
     assert half.macs == whole.macs / 2
     cut = ProcessTiming("interrupted", "by Ctrl-C", timing())
     (row,) = rows(Processes(OOM, cut)).rows
@@ -280,3 +277,62 @@ def test_protocols_stand_beside_the_row_and_refused_ones_are_told() -> None:
     (row,) = rows(Processes(answer)).rows
     assert row.protocols == (given,)
     assert "nothing of swin: swin takes batches of 64" in row.doubts
+
+
+def of_threads(threads: int, batch: int = 1) -> ThroughputRow:
+    setting = Setting(Resolution(32, 32), batch, device="cpu")
+    process = ProcessTiming("measured", threads=threads)
+    return ThroughputRow(
+        "dat_t", setting, How(threads=threads), "measured", None, batch, 1, 1, (process,)
+    )
+
+
+def test_threads_are_told_apart() -> None:
+    table = many([of_threads(1), of_threads(8)])
+    assert "thread" not in table.title
+    names = [column.name for column in table.columns if not column.hidden]
+    assert "threads" in names
+    place = [column.name for column in table.columns].index("threads")
+    assert [values[place] for values in table.rows] == [1, 8]
+
+
+def test_equal_threads_stand_in_the_title() -> None:
+    table = many([of_threads(8), of_threads(8, batch=2)])
+    assert table.title.endswith("cpu, 8 threads")
+    assert "threads" not in [column.name for column in table.columns if not column.hidden]
+    assert "batch" in [column.name for column in table.columns if not column.hidden]
+
+
+# Events, the cache's eviction and the driver's telemetry, where a GPU is.
+
+
+ON_GPU = Setting(Resolution(224, 224), 8, device="cuda")
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("mode", ["infer", "train"])
+def test_a_row_of_a_real_gpu(mode: str) -> None:
+    how = How(mode=mode, budget=2.0)  # type: ignore[arg-type]
+    (row,) = measure_rows([(resolve("dat_t"), ON_GPU)], how).rows
+    assert (row.outcome, row.reason) == ("measured", None)
+    assert 0 < row.mac_fraction < 1.2
+    (only,) = row.processes
+    assert only.timing.calls * only.timing.median > 50e-6  # beyond what the events cost
+    assert only.telemetry is not None
+
+
+@pytest.mark.gpu
+def test_an_evicted_cache_is_no_part_of_a_sample() -> None:
+    plain, flushed = (
+        time_in_process("dat_t", ON_GPU, How(budget=2.0, flush=flush)) for flush in (False, True)
+    )
+    assert flushed.timing.calls == 1
+    assert 0.8 < flushed.timing.median / plain.timing.median < 1.5
+
+
+@pytest.mark.gpu
+def test_a_batch_that_a_gpu_does_not_hold_is_halved() -> None:
+    wide = Setting(Resolution(1024, 1024), 4096, device="cuda")
+    (row,) = measure_rows([(resolve("dat_b"), wide)], How(budget=1.0)).rows
+    assert row.requested_batch == 4096
+    assert row.setting.batch < 4096
