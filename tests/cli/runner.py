@@ -1,5 +1,7 @@
 """Running the program inside the test's process, and reading what it wrote."""
 
+import csv
+import io
 import json
 from dataclasses import dataclass
 from typing import Any, Protocol
@@ -27,6 +29,11 @@ class Result:
         document = json.loads(self.text)
         assert (document["format"], document["version"]) == ("datbench", 2)
         return document["rows"]
+
+    @property
+    def lines(self) -> list[dict[str, str]]:
+        """The rows of a CSV document."""
+        return list(csv.DictReader(io.StringIO(self.text)))
 
     def complaint(self, code: int = 2) -> str:
         """The one line of a run that was refused."""

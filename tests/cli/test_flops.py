@@ -204,16 +204,6 @@ def test_a_dtype_changes_bytes_only(run: Run, dtype: str) -> None:
     assert without_bytes(other) == without_bytes(single)
 
 
-@pytest.mark.parametrize("model", ["dat_t", "datpp_t"])
-def test_the_count_depends_neither_on_attention_nor_on_the_device(run: Run, model: str) -> None:
-    small = (model, "--res", "64x32")
-    plain = row(run, *small)
-    assert row(run, *small, "--attention", "sdpa")["macs"] == plain["macs"]
-    there = row(run, *small, "--device", "cpu")
-    assert there["macs"] == plain["macs"]
-    assert there["setting"]["device"] == "cpu"
-
-
 def test_backward_is_counted_beside_the_forward(run: Run) -> None:
     forward, both = row(run, "dat_t"), row(run, "dat_t", "--backward")
     assert forward["backward"] is None

@@ -73,19 +73,8 @@ def test_groups_of_each_stage(run: Run) -> None:
         found[key] = found.get(key, 0) + 1
         assert point["weight"] is None
     assert found == {**{(3, g): 16 for g in (1, 2, 3)}, **{(4, g): 4 for g in range(1, 7)}}
-    one = points(
-        run,
-        "dat_t",
-        "--image",
-        "shapes.png",
-        "--figure",
-        "6",
-        "--stage",
-        "3",
-        "--group",
-        "2",
-        *QUICK,
-    )
+    words = "dat_t --image shapes.png --figure 6 --stage 3 --group 2"
+    one = points(run, *words.split(), *QUICK)
     assert {(p["stage"], p["group"]) for p in one["points"]} == {(3, 2)}
     assert [p for p in row["points"] if (p["stage"], p["group"]) == (3, 2)] == one["points"]
 

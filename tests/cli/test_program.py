@@ -291,7 +291,7 @@ def signalled(number: int, folder: Path, *arguments: str) -> tuple[int, str]:
 
 
 @pytest.mark.skipif(os.name != "posix", reason="signals are POSIX")
-@pytest.mark.parametrize("number", [signal.SIGHUP, signal.SIGUSR2])
+@pytest.mark.parametrize("number", [signal.SIGHUP, signal.SIGTERM])
 def test_a_signal_keeps_what_was_timed(number: int, tmp_path: Path) -> None:
     timing = ("--res", "32", "--budget", "30", "--threads", "1", "--device", "cpu")
     code, err = signalled(

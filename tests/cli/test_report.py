@@ -12,6 +12,12 @@ from datbench.records import document, dumps
 from .runner import Run
 
 SMALL = ("--models", "dat_t", "--tables", "7", "--res", "64", "--no-html")
+NOTHING = ("--models", "none", "--tables", "none", "--no-html")
+
+
+def rows_of(path: Path | str) -> list[dict[str, str]]:
+    with Path(path).open() as file:
+        return list(csv.DictReader(file))
 
 
 @pytest.fixture(autouse=True)
@@ -27,8 +33,7 @@ def former(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_every_format_has_the_same_rows(former: Path) -> None:
-    with (former / "csv" / "models.csv").open() as file:
-        (row,) = csv.DictReader(file)
+    (row,) = rows_of(former / "csv" / "models.csv")
     content = json.loads((former / "report.json").read_text())
     parts = {(part["kind"], part["role"]): part for part in content["rows"]}
     (counted,) = parts["flops", ""]["rows"]
@@ -42,8 +47,7 @@ def test_every_format_has_the_same_rows(former: Path) -> None:
     assert "\\toprule" in latex
     (table,) = parts["table", ""]["rows"]
     cells = sum(len(line["cells"]) for line in table["lines"])
-    with (former / "csv" / "table-7.csv").open() as file:
-        assert len(list(csv.DictReader(file))) == cells == 15
+    assert len(rows_of(former / "csv" / "table-7.csv")) == cells == 15
 
 
 def test_every_table_is_a_file(former: Path) -> None:
@@ -64,18 +68,7 @@ def test_what_is_missing_is_said_with_its_command(former: Path) -> None:
 def test_the_json_is_read_back(run: Run, former: Path) -> None:
     file = former / "report.json"
     assert "whole" in run("results", "validate", str(file)).text
-    out = run(
-        "report",
-        "--models",
-        "none",
-        "--tables",
-        "none",
-        "--from",
-        str(file),
-        "--no-html",
-        "--out",
-        "again",
-    ).text
+    out = run("report", *NOTHING, "--from", str(file), "--out", "again").text
     assert out == "again/report.md\n"
     assert Path("again/csv/models.csv").read_text() == (former / "csv/models.csv").read_text()
     assert Path("again/csv/table-7.csv").read_text() == (former / "csv/table-7.csv").read_text()
@@ -104,19 +97,8 @@ def test_a_comment_says_what_changed(run: Run, former: Path) -> None:
 
 
 def test_a_baseline_of_the_gate(run: Run) -> None:
-    run(
-        "gate",
-        "--baseline",
-        "base.json",
-        "--update",
-        "--models",
-        "dat_t",
-        "--models",
-        "dat_s",
-        "--res",
-        "64",
-        "--forward",
-    )
+    words = "gate --baseline base.json --update --models dat_t --models dat_s --res 64 --forward"
+    run(*words.split())
     run("report", *SMALL, "--baseline", "base.json", "--pr-comment", "pr.md", "--out", "out")
     comment = Path("pr.md").read_text()
     # Forward and parameters of dat_t; those of dat_s, which no model here is; and one peak.
@@ -136,14 +118,14 @@ def test_a_baseline_adds_its_settings_to_a_models_own_size(run: Run) -> None:
         *("--models", "dat_t", "--tables", "none", "--no-html"),
         *("--baseline", "before.json", "--out", "out"),
     )
-    with Path("out/csv/models.csv").open() as file:
-        assert [row["resolution"] for row in csv.DictReader(file)] == ["224x224", "64x64"]
-    with Path("out/csv/memory.csv").open() as file:
-        assert {row["resolution"] for row in csv.DictReader(file)} == {"224x224"}
+    assert [row["resolution"] for row in rows_of("out/csv/models.csv")] == [
+        "224x224",
+        "64x64",
+    ]
+    assert {row["resolution"] for row in rows_of("out/csv/memory.csv")} == {"224x224"}
     text = Path("out/report.md").read_text()
     assert "Memory was simulated at 224x224 and not at 64x64: dat_t." in text
-    with Path("out/csv/changes.csv").open() as file:
-        changes = {(c["resolution"], c["what"]): c["change"] for c in csv.DictReader(file)}
+    changes = {(c["resolution"], c["what"]): c["change"] for c in rows_of("out/csv/changes.csv")}
     assert changes["64x64", "forward"] == changes["64x64", "params"] == "same"
     assert changes["224x224", "forward"] == "new"
 
@@ -174,12 +156,11 @@ def changes_of(
         Path(f"{name}.json").write_text(text)
     made = run(
         "report",
-        *("--models", "none", "--tables", "none", "--no-html", "--out", "out"),
+        *(*NOTHING, "--out", "out"),
         *("--from", "now.json", "--baseline", "before.json", "--pr-comment", "pr.md"),
     )
     assert made.code == 0, made.err
-    with Path("out/csv/changes.csv").open() as file:
-        return list(csv.DictReader(file))
+    return rows_of("out/csv/changes.csv")
 
 
 @pytest.mark.parametrize(
@@ -225,8 +206,7 @@ def test_two_runs_at_one_setting_are_two_rows(run: Run) -> None:
 def test_macs_are_compared_at_their_own_setting_alone(run: Run) -> None:
     run("flops", "dat_t", "--res", "64", "--attention", "sdpa", "--out", "before.json")
     run("report", *SMALL, "--baseline", "before.json", "--out", "out", "--res", "64")
-    with Path("out/csv/changes.csv").open() as file:
-        forward = [row for row in csv.DictReader(file) if row["what"] == "forward"]
+    forward = [row for row in rows_of("out/csv/changes.csv") if row["what"] == "forward"]
     assert {row["change"] for row in forward} == {"new", "not in this report"}
 
 
@@ -244,18 +224,7 @@ def test_other_files_of_the_directory_stay(run: Run) -> None:
     (out / "csv").mkdir(parents=True)
     (out / "mine.txt").write_text("mine")
     (out / "csv" / "models.csv").write_text("old")
-    run(
-        "report",
-        "--models",
-        "dat_t",
-        "--tables",
-        "none",
-        "--res",
-        "64",
-        "--no-html",
-        "--out",
-        "out",
-    )
+    run(*"report --models dat_t --tables none --res 64 --no-html --out out".split())
     assert (out / "mine.txt").read_text() == "mine"
     assert "dat_t" in (out / "csv" / "models.csv").read_text()
     assert [path.name for path in Path().iterdir()] == ["out"]  # nothing is left beside it
@@ -373,8 +342,7 @@ def test_names_are_no_html(run: Run) -> None:
     content = json.loads(Path("counts.json").read_text())
     content["rows"][0]["model"] = "<b>|x"
     Path("counts.json").write_text(json.dumps(content))
-    nothing = ("--models", "none", "--tables", "none", "--no-html")
-    run("report", *nothing, "--from", "counts.json", "--out", "out")
+    run("report", *NOTHING, "--from", "counts.json", "--out", "out")
     text = Path("out/report.md").read_text()
     assert "&lt;b>\\|x" in text
     assert "<b>" not in text
@@ -385,8 +353,7 @@ def test_two_environments_are_told(run: Run) -> None:
     for number, cpu in enumerate(("One", "Other")):
         text = dumps(document("env", [row], {"processor": cpu}))
         Path(f"{number}.json").write_text(text)
-    nothing = ("--models", "none", "--tables", "none", "--no-html")
-    run("report", *nothing, "--from", "0.json", "--from", "1.json", "--out", "out")
+    run("report", *NOTHING, "--from", "0.json", "--from", "1.json", "--out", "out")
     text = Path("out/report.md").read_text()
     assert "| One" in text
     assert "| Other" in text
@@ -397,8 +364,7 @@ def test_a_name_ends_no_line_and_styles_nothing(run: Run) -> None:
     content = json.loads(Path("memory.json").read_text())
     content["rows"][0]["model"] = "**x**\n\\input{y} [a](http://b) _z_ dat_t"
     Path("memory.json").write_text(json.dumps(content))
-    nothing = ("--models", "none", "--tables", "none", "--no-html")
-    run("report", *nothing, "--from", "memory.json", "--out", "out")
+    run("report", *NOTHING, "--from", "memory.json", "--out", "out")
     text = Path("out/report.md").read_text()
     assert "\\*\\*x\\*\\*\\n" in text
     assert "[a]\\(http://b) \\_z\\_ dat_t" in text

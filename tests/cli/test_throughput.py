@@ -1,9 +1,6 @@
 """`datbench throughput`: rows in every format, endings, and what is refused."""
 
-import csv
-import io
 import json
-import os
 import signal
 from collections.abc import Callable
 from pathlib import Path
@@ -55,7 +52,6 @@ def _models(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.fixture
 def _here(_models: None, monkeypatch: pytest.MonkeyPatch) -> None:
     """Workers work in this process: what they answer is the same, and quicker."""
-    import signal
 
     import torch
 
@@ -131,8 +127,7 @@ def test_a_table_fits_its_terminal(run: Run, monkeypatch: pytest.MonkeyPatch, wi
 
 @pytest.mark.usefixtures("_here")
 def test_every_format_has_the_same_figures(run: Run) -> None:
-    text = run("throughput", "my_nets:plain", *QUICK, "--format", "csv").text
-    (row,) = csv.DictReader(io.StringIO(text))
+    (row,) = run("throughput", "my_nets:plain", *QUICK, "--format", "csv").lines
     assert float(row["images_per_second"]) == pytest.approx(1 / float(row["seconds"]))
     assert (row["model"], row["outcome"], row["threads"]) == ("my_nets:plain", "measured", "1")
     assert "| images/s" in run("throughput", "my_nets:plain", *QUICK, "--format", "md").text
@@ -210,37 +205,6 @@ def test_a_protocol_stands_beside_the_figure_above_it(run: Run) -> None:
     above = next(line.split()[1] for line in text.splitlines() if line.startswith("images/s"))
     line = next(line.split() for line in text.splitlines() if " dat " in line)
     assert line[6] == above
-
-
-@pytest.mark.skipif(os.name != "posix", reason="signals are POSIX")
-@pytest.mark.usefixtures("_here")
-def test_being_terminated_writes_what_is_finished(
-    run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    inner: Callable[..., ProcessTiming] = rows.time_in_process
-    asked: list[str] = []
-
-    def terminated(name: str, *rest: Any, **more: Any) -> ProcessTiming:
-        asked.append(name)
-        if len(asked) == 2:
-            os.kill(os.getpid(), signal.SIGTERM)
-        return inner(name, *rest, **more)
-
-    def by_default(*_: object) -> None:
-        asked.append("nobody takes it")
-
-    monkeypatch.setattr(rows, "time_in_process", terminated)
-    before = signal.signal(signal.SIGTERM, by_default)
-    try:
-        models = ("my_nets:plain", "my_nets:small")
-        done = run("throughput", *models, *QUICK, "--out", "found.json")
-        assert signal.getsignal(signal.SIGTERM) is by_default
-    finally:
-        signal.signal(signal.SIGTERM, before)
-    assert (done.code, done.err) == (130, "datbench: interrupted.\n")
-    written = json.loads((tmp_path / "found.json").read_text())["rows"]
-    assert [row["outcome"] for row in written] == ["measured"]
-    assert asked == list(models)
 
 
 @pytest.mark.parametrize(

@@ -178,7 +178,7 @@ def test_the_search_as_csv(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     from datbench.paper import search
 
     monkeypatch.setattr(search, "ENCODERS", search.ENCODERS[:2])
-    rows = list(csv.DictReader(io.StringIO(run("table", "5", "--search", "--format", "csv").text)))
+    rows = run("table", "5", "--search", "--format", "csv").lines
     assert {row["head"] for row in rows} == {"semantic_fpn", "upernet"}
     assert len(rows) == 2 * (5 + 3) * 3
     assert {row["list"] for row in rows} == {"best", "nearest"}
