@@ -394,7 +394,6 @@ def test_another_datbench_in_the_working_directory_is_not_run(
     from datbench.report.build import elsewhere
 
     with elsewhere([paper_table("1")]) as asked:
-        assert asked is not None
         (reply,) = asked.replies()
     assert reply.ending is None
     assert reply.answer is not None

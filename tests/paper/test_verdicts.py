@@ -274,7 +274,7 @@ DAT_S, SWIN_B = 'model = "dat_s"', 'model = "timm:swin_base_patch4_window7_224"'
     ("own", "other", "verdicts"),
     [
         # PVT-M's own 7G beside DPT-M's parameters: no evidence that both are DPT-M's.
-        (("7G", "46M", PVT_M), ("7G", "46M", DPT_M), "agrees, differs; differs, agrees"),
+        (("7G", "46M", PVT_M), ("7G", "46M", DPT_M), "agrees, differs; agrees, agrees"),
         # At a wrong input the parameters are still the model's own.
         (
             ("9.0G", "50M", 'model = "dat_s", res = "256"'),
