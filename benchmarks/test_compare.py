@@ -25,7 +25,7 @@ from datbench.compare.records import RunPlan, SideName
 from datbench.compare.run import OTHER, ComparedRuns, Pairs, compare
 from datbench.setting import How, Resolution, Setting
 from datbench.timing.process import time_pair
-from datbench.timing.records import ProcessTiming, Side
+from datbench.timing.records import ComparedSide, ProcessTiming
 
 SETTING = Setting(Resolution(32, 32), batch=1, device="cpu")
 HOW = How(threads=1, budget=0.6, width=0.005)
@@ -37,7 +37,8 @@ FIVE_PERCENT: dict[SideName, int] = {"A": 20, "B": 21}
 
 def pairs(blocks: dict[SideName, int]) -> Pairs:
     sides = {
-        name: Side(f"benchmarks.blocks:net,blocks={n}", SETTING, HOW) for name, n in blocks.items()
+        name: ComparedSide(f"benchmarks.blocks:net,blocks={n}", SETTING, HOW)
+        for name, n in blocks.items()
     }
 
     def pair(first: SideName, number: int) -> tuple[ProcessTiming, ProcessTiming]:

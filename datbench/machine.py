@@ -188,14 +188,14 @@ REMEDY = "pip install 'datbench[gpu]'"
 
 
 @dataclass(frozen=True)
-class Place:
+class GpuPlace:
     """Which GPU."""
 
     uuid: str | None  # as torch gives it, with or without a prefix
     bus: str | None  # ``domain:bus:device.function``, in hexadecimal
 
     @classmethod
-    def of(cls, properties: Any) -> Place:
+    def of(cls, properties: Any) -> GpuPlace:
         """From torch's properties of a device; torch 2.6 has no place on the bus."""
         uuid = getattr(properties, "uuid", None)
         parts = [
@@ -209,7 +209,7 @@ class Place:
 
 
 @contextlib.contextmanager
-def nvml(place: Place) -> Iterator[tuple[Any, Any]]:
+def nvml(place: GpuPlace) -> Iterator[tuple[Any, Any]]:
     """NVML at work: nvidia-ml-py's module pynvml, and its handle of a GPU.
 
     Raises:
@@ -240,7 +240,7 @@ def _shut_down(library: Any) -> None:
         library.nvmlShutdown()
 
 
-def _handle(library: Any, place: Place) -> Any:
+def _handle(library: Any, place: GpuPlace) -> Any:
     """The device, by whichever of its names NVML knows.
 
     Torch's UUID has no prefix, and is the instance's where the GPU is divided (MIG).

@@ -404,7 +404,7 @@ def said(value: Any) -> str:
 
 
 @dataclass(frozen=True)
-class Results:
+class ResultFile:
     """The records of a result file."""
 
     name: str  # of the file, for messages
@@ -422,7 +422,7 @@ class Results:
         return content
 
 
-def load(path: Path) -> Results:
+def load(path: Path) -> ResultFile:
     """The records of a result file of this or an older version.
 
     Raises:
@@ -431,7 +431,7 @@ def load(path: Path) -> Results:
     return parse(read_json(path), str(path))
 
 
-def parse(content: Any, name: str = "the document") -> Results:
+def parse(content: Any, name: str = "the document") -> ResultFile:
     """The same of a document.
 
     Raises:
@@ -446,7 +446,7 @@ def parse(content: Any, name: str = "the document") -> Results:
         rows.append(value)
     environment = found["environment"]
     places = tuple(row.get(ENVIRONMENT, environment) for row in found["rows"])
-    return Results(name, found["kind"], environment, tuple(rows), places)
+    return ResultFile(name, found["kind"], environment, tuple(rows), places)
 
 
 def check_file(path: Path) -> FileCheck:
@@ -661,7 +661,7 @@ _WHAT = (
 """Fields that say what a row is of, wherever a kind has them; all others are figures."""
 
 
-def merged(files: Sequence[Results], keep: str | None = None, mixed: bool = False) -> Document:
+def merged(files: Sequence[ResultFile], keep: str | None = None, mixed: bool = False) -> Document:
     """One document with the rows of all.
 
     Args:

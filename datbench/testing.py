@@ -171,7 +171,7 @@ def memory(model: nn.Module, *inputs: Any, mode: MemoryMode = "train-forward") -
     from torch import Tensor
     from torch.utils._pytree import tree_map_only
 
-    from .memory.simulate import ledger, simulate
+    from .memory.simulation import ledger, simulate
 
     if mode not in MEMORY_MODES:
         raise UnknownNameError.among("mode", mode, MEMORY_MODES)

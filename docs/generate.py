@@ -25,12 +25,12 @@ _MADE = "<!-- Made by docs/generate.py; a test compares it with the program. -->
 
 def cli() -> str:
     """Every command with its arguments and options, from the functions that are the commands."""
-    from datbench.cli import results
+    from datbench.cli import results as cli_results
     from datbench.cli.main import COMMANDS, root
 
     parts = ["# Command line", _paragraphs(root), _options(root)]
     named = [(f"datbench {command.__name__}", command) for command in COMMANDS]
-    for below in results.app.registered_commands:
+    for below in cli_results.app.registered_commands:
         assert below.callback is not None
         named.append((f"datbench results {below.name or below.callback.__name__}", below.callback))
     for name, command in named:

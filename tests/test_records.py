@@ -12,7 +12,7 @@ from datbench.errors import UsageError
 from datbench.records import (
     RECORDS,
     VERSION,
-    Results,
+    ResultFile,
     check_file,
     checked,
     document,
@@ -177,7 +177,7 @@ def test_an_older_version_is_brought_up(monkeypatch: pytest.MonkeyPatch) -> None
     with pytest.raises(UsageError, match="has version 2, which no datbench has written"):
         parse(old)
     monkeypatch.setitem(records.MIGRATIONS, 2, lambda content: {**content, "version": 3})
-    found: Results = parse(old)
+    found: ResultFile = parse(old)
     assert found.rows == (sample(CountRow),)
     assert found.document()["version"] == 3
 

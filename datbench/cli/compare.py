@@ -25,7 +25,7 @@ from ..compare.records import (
 )
 from ..errors import CheckFailed, MeasurementError, UnknownNameError, UsageError
 from ..setting import ATTENTIONS, DTYPES, MAX_BATCH, TIME_MODES, How, Resolution, Setting
-from ..timing.records import Side
+from ..timing.records import ComparedSide
 from .options import ChannelsLast, Out, OutputFormat, default_device, one_of, option
 
 if TYPE_CHECKING:
@@ -88,7 +88,7 @@ def _given_pairs(tail: str) -> list[tuple[str, str]] | None:
     return found
 
 
-def side(text: str, common: dict[str, str], how: How) -> Side:
+def side(text: str, common: dict[str, str], how: How) -> ComparedSide:
     """A side that can be run; its own options count before the common ones.
 
     Raises:
@@ -114,7 +114,7 @@ def side(text: str, common: dict[str, str], how: How) -> Side:
         told.get("device") or default_device(),
         one_of("attention", told.get("attention", "eager"), ATTENTIONS),
     )
-    return Side(model, setting, how, python, source)
+    return ComparedSide(model, setting, how, python, source)
 
 
 def _resolution(model: str, text: str | None, elsewhere: bool) -> Resolution:
@@ -395,13 +395,13 @@ def _check(plan: RunPlan) -> None:
 
 
 def _run(
-    a: Side, b: Side | None, plan: RunPlan, timeout: float, aa: int
+    a: ComparedSide, b: ComparedSide | None, plan: RunPlan, timeout: float, aa: int
 ) -> tuple[ComparisonRow | None, FalseAlarms | None]:
     """Run the sides, and say before how long it takes."""
     from ..compare.run import compare_sides, processes
     from ..compare.view import price
+    from ..render.terminal import status
     from ..timing.process import check
-    from .output import status
 
     for each in (a, b or a):
         check(each.setting, each.how)
@@ -422,7 +422,7 @@ def _step(show: Callable[[str], None], what: str) -> Step:
     return step
 
 
-def _end_itself(a: Side, alarms: FalseAlarms) -> None:
+def _end_itself(a: ComparedSide, alarms: FalseAlarms) -> None:
     """Leave with the exit code of A against itself."""
     if alarms.interrupted:
         raise KeyboardInterrupt

@@ -179,7 +179,8 @@ def eq10(
     else:
         from ..eq10 import identity
         from ..eq10.view import tables
-        from .output import draw, progress
+        from ..render.terminal import progress
+        from .output import draw
 
         if kinds:
             from ..eq10.curves import kinds_on
@@ -231,8 +232,9 @@ def _measure(spec: Spec, stage: int, how: dict[str, Any], wanted: Format, out: P
     from ..eq10.view import measured_tables
     from ..machine import environment
     from ..records import document
+    from ..render.terminal import status
     from ..run import threads_set
-    from .output import emit, status
+    from .output import emit
 
     threads = how.pop("threads", None)
     how |= deformable_sizes(spec, stage)

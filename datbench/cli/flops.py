@@ -87,7 +87,8 @@ def flops(
 
     One model at one resolution is broken down; several make one table. JSON holds it all.
     """
-    from .output import choose_format, emit, progress
+    from ..render.terminal import progress
+    from .output import choose_format, emit
 
     wanted = choose_format(format, out)
     chosen, sizes = specs(model, config, with_), resolutions(res)
@@ -167,7 +168,8 @@ def explain(
     from ..counting.view import explain_tables
     from ..machine import summary
     from ..records import document
-    from .output import emit, progress
+    from ..render.terminal import progress
+    from .output import emit
 
     limit = (TIMEOUT if timeout is None else timeout) if run_peers else None
     row = explain_row(spec, setting, limit, lambda peers: progress(peers, lambda peer: peer.name))

@@ -263,10 +263,11 @@ def _simulate(
     """Simulate every job once, replay it through the allocator, and run it if that is wanted."""
     from ..machine import summary
     from ..memory.allocator import replay
-    from ..memory.simulate import traced_row
+    from ..memory.simulation import traced_row
     from ..memory.view import tables
     from ..records import document
-    from .output import emit, progress
+    from ..render.terminal import progress
+    from .output import emit
 
     rows = []
     for spec, setting in progress(jobs, lambda job: job[0].name):
@@ -290,9 +291,10 @@ def _draw_timeline(
     path: Path | None,
 ) -> None:
     """Draw what is alive over the run, or write it as a plot or for the memory visualiser."""
-    from ..memory.simulate import simulate_model
+    from ..files import write_whole
+    from ..memory.simulation import simulate_model
     from ..memory.timeline import timeline, visualiser
-    from .output import draw, write_whole
+    from .output import draw
 
     trace = simulate_model(spec, setting, mode, recipe)[1]
     figure = timeline(trace, f"{spec.name}: memory over the run ({mode}, batch {setting.batch})")
@@ -319,7 +321,8 @@ def _find_largest(
     from ..memory.records import CONTEXT, gpu_memory
     from ..memory.view import largest_tables
     from ..records import document
-    from .output import emit, progress
+    from ..render.terminal import progress
+    from .output import emit
 
     room = CONTEXT if context is None else context
     whole = size if isinstance(size, int) else gpu_memory(size)
@@ -362,10 +365,11 @@ def _measure(
     """
     from ..machine import environment
     from ..memory.device import measure_gpu
-    from ..memory.simulate import simulate_model
+    from ..memory.simulation import simulate_model
     from ..memory.view import measured_tables
     from ..records import document
-    from .output import emit, progress
+    from ..render.terminal import progress
+    from .output import emit
 
     rows = [
         measure_gpu(spec, setting, mode, recipe)

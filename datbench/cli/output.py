@@ -11,14 +11,10 @@ from typing import TYPE_CHECKING, Any
 import typer
 
 from ..errors import DatbenchError, UsageError
-from ..files import target
-from ..files import write_whole as write_whole
+from ..files import target, write_whole
 from ..render import text as render_text
 from ..render.table import Table
-from ..render.terminal import PLAIN_WIDTH
-from ..render.terminal import console as console
-from ..render.terminal import progress as progress
-from ..render.terminal import status as status
+from ..render.terminal import PLAIN_WIDTH, console
 from .options import Format
 
 if TYPE_CHECKING:

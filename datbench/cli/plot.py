@@ -135,7 +135,7 @@ class PlotRequest:
             return self.rows()
         from ..counting.conventions import convention
         from ..counting.count import count_row
-        from .output import progress
+        from ..render.terminal import progress
 
         fvcore = convention("fvcore")
         jobs = self.jobs(sizes)
@@ -147,9 +147,9 @@ class PlotRequest:
             return self.rows()
         from dataclasses import replace
 
-        from ..memory.simulate import memory_row
+        from ..memory.simulation import memory_row
+        from ..render.terminal import progress
         from ..setting import WITH_BACKWARD
-        from .output import progress
 
         jobs, mode = self.jobs(sizes), self.memory_mode(default)
         return [
@@ -204,7 +204,7 @@ def _eq10(asked: PlotRequest) -> Plot:
     if asked.files:
         return stacks(asked.rows())
     from ..eq10.identity import identities_of
-    from .output import progress
+    from ..render.terminal import progress
 
     jobs = [(spec, setting.resolution) for spec, setting in asked.jobs()]
     return stacks(identities_of(progress(jobs, lambda job: job[0].name)))
@@ -222,7 +222,7 @@ def _memory(asked: PlotRequest) -> Plot:
 
 
 def _timeline(asked: PlotRequest) -> Plot:
-    from ..memory.simulate import simulate_model
+    from ..memory.simulation import simulate_model
     from ..memory.timeline import timeline
     from ..setting import PLAIN
 

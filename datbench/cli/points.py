@@ -112,7 +112,8 @@ def points(
     As DAT's Figures 5, 6 and 7 show them. Without a checkpoint the weights are random, and the
     picture says so. Attention is computed eagerly: fused attention has no weights to show.
     """
-    from .output import check_path, choose_format, emit, write_whole
+    from ..files import write_whole
+    from .output import check_path, choose_format, emit
 
     picture = out if out is not None and out.suffix.lower() in PICTURES else None
     file = None if picture is not None else out

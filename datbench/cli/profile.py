@@ -85,7 +85,9 @@ def profile(
     Its operators' times under torch's profiler, beside their MACs and bytes and the machine's
     ceilings, all measured in this process.
     """
-    from .output import check_path, check_plots, choose_format, draw, emit, status, write_whole
+    from ..files import write_whole
+    from ..render.terminal import status
+    from .output import check_path, check_plots, choose_format, draw, emit
 
     wanted = choose_format(format, out)
     parts = breakdowns(by, PARTS, wanted)
@@ -104,18 +106,21 @@ def profile(
     setting = Setting(size, batch, dtype, device, how, features=features)
     # torch is imported here, after everything that the user may have mistyped was checked.
     from ..machine import environment, place_of
-    from ..profile import profile as engine
+    from ..profile import profile as profile_profile
     from ..profile import view
     from ..records import document
 
     options: dict[str, Any] = {"threads": threads, "channels_last": channels_last}
     with status() as step:
-        row = engine.profile_model(spec, setting, chosen, **options, budget=budget, step=step)
+        row = profile_profile.profile_model(
+            spec, setting, chosen, **options, budget=budget, step=step
+        )
         if trace is not None:
             step("one run for the trace")
             compressed = trace.suffix.lower() == ".gz"
             write_whole(
-                trace, engine.trace(spec, setting, chosen, **options, compressed=compressed)
+                trace,
+                profile_profile.trace(spec, setting, chosen, **options, compressed=compressed),
             )
     if plot or plot_out is not None:
         first = parts[0] if parts else "operator"

@@ -150,7 +150,7 @@ def report(
         write(folder, made, every, f".{plots}", script)
     short = compact(made)
     if pr_comment is not None:
-        from .output import write_whole
+        from ..files import write_whole
 
         write_whole(pr_comment, short)
     append_summary(short)

@@ -12,7 +12,7 @@ from ..errors import UsageError
 from .options import Format, Out, OutputFormat
 
 if TYPE_CHECKING:
-    from ..records import Results
+    from ..records import ResultFile
 
 app = typer.Typer(
     name="results",
@@ -88,8 +88,9 @@ def merge(
 
     Identical rows are kept once.
     """
+    from ..files import write_whole
     from ..records import dumps, load, merged
-    from .output import check_apart, check_path, write_text, write_whole
+    from .output import check_apart, check_path, write_text
 
     if out is not None:
         check_path(out)
@@ -121,7 +122,8 @@ def convert(
     One row a result, nested fields under dotted names. Lists are JSON text in CSV and Parquet;
     markdown and LaTeX leave out lists and tallies.
     """
-    from .output import check_apart, check_path, write_text, write_whole
+    from ..files import write_whole
+    from .output import check_apart, check_path, write_text
 
     target = to or (_SUFFIXES.get(out.suffix.lower()) if out is not None else None)
     if target is None:
@@ -143,7 +145,7 @@ def convert(
         write_text(written)
 
 
-def _converted(results: Results, target: Target, each: str | None) -> str | bytes:
+def _converted(results: ResultFile, target: Target, each: str | None) -> str | bytes:
     from ..records import dumps, flat_rows, to_parquet
     from ..render.text import to_csv, to_latex, to_markdown
     from ..report.kinds import plain_table

@@ -71,7 +71,8 @@ def table(
     from ..machine import summary
     from ..paper.tables import chosen_tables
     from ..records import document
-    from .output import choose_format, emit, progress
+    from ..render.terminal import progress
+    from .output import choose_format, emit
 
     wanted = choose_format(format, out)
     chosen = chosen_tables(name or [], file or [])

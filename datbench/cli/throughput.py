@@ -28,7 +28,7 @@ from .options import (
 )
 
 if TYPE_CHECKING:
-    from ..timing.rows import Results
+    from ..timing.rows import TimedRows
 
 LONGEST = 86_400.0
 """Seconds that one process may be given."""
@@ -149,10 +149,10 @@ def throughput(
         for size in sizes or [spec.resolution]
         for images in batches or [1]
     ]
+    from ..render.terminal import status
     from ..timing.process import check
     from ..timing.ranks import check_ranks
     from ..timing.rows import measure_rows
-    from .output import status
 
     # Whatever can be refused is refused before anything is timed.
     check(jobs[0][1], how)
@@ -187,7 +187,7 @@ def _batches(text: str | None) -> list[int]:
     return list(dict.fromkeys(map(int, parts)))
 
 
-def _write(results: Results, wanted: Format, out: Path | None, as_benchmarks: bool) -> None:
+def _write(results: TimedRows, wanted: Format, out: Path | None, as_benchmarks: bool) -> None:
     """The rows, whatever became of them.
 
     Raises:

@@ -16,7 +16,7 @@ from typing import Any
 
 from ..errors import MissingError, UsageError
 from ..machine import HARDWARE, distinct, joined, short, software
-from ..records import Results, load, parse, plain, read_json
+from ..records import ResultFile, load, parse, plain, read_json
 from ..timing.pytest_benchmark import Benchmark, from_document, is_benchmark_file
 from ..timing.records import ProcessTiming, ThroughputRow, TimeOutcome, Timing
 from .decide import decide_samples
@@ -91,7 +91,7 @@ def read(path: Path) -> FileRows:
     return of_results(load(path), path)
 
 
-def of_results(results: Results, path: Path) -> FileRows:
+def of_results(results: ResultFile, path: Path) -> FileRows:
     """The same of a file that was read already.
 
     Raises:

@@ -10,15 +10,9 @@ from dataclasses import dataclass, field
 from statistics import median
 from typing import Any, Literal, TypeVar
 
-from ..errors import (
-    AmbiguousError,
-    CheckFailed,
-    DatbenchError,
-    MeasurementError,
-    MissingError,
-)
+from ..errors import AmbiguousError, CheckFailed, DatbenchError, MeasurementError, MissingError
 from ..setting import Count
-from ..timing.records import ProcessTiming, Side
+from ..timing.records import ComparedSide, ProcessTiming
 
 Verdict = Literal["same", "faster", "slower", "ambiguous", "missing", "failed"]
 """Of B relative to A. Missing: one side has no such row. Failed: a process gave no figure."""
@@ -125,7 +119,7 @@ class FalseAlarms:
     failed: str | None = None  # which process gave no figure and why, where one ended it
     # how many comparisons have each verdict
     verdicts: dict[Verdict, Count] = field(default_factory=dict)
-    a: Side | None = None  # what was compared with itself, where nothing else was compared
+    a: ComparedSide | None = None  # what was compared with itself, where nothing else was compared
     plan: RunPlan | None = None  # of that comparison
 
     def count(self, verdict: Verdict) -> int:
@@ -154,8 +148,8 @@ class FalseAlarms:
 class ComparisonRow:
     """A and B, and what was found."""
 
-    a: Side | str  # a, b: words for a row of a file; sides that were run
-    b: Side | str
+    a: ComparedSide | str  # a, b: words for a row of a file; sides that were run
+    b: ComparedSide | str
     decision: Decision
     rate_a: float | None  # rate_a, rate_b: images a second, median over the processes
     rate_b: float | None

@@ -19,7 +19,7 @@ from statistics import median
 from typing import TypeAlias
 
 from ..machine import software
-from ..timing.records import WAITED, ProcessTiming, Side
+from ..timing.records import WAITED, ComparedSide, ProcessTiming
 from .decide import decide_pairs
 from .records import (
     VERDICTS,
@@ -315,8 +315,8 @@ def _visible(decisions: tuple[Decision, ...], floor: float) -> float:
 
 
 def compare_sides(
-    a: Side,
-    b: Side | None,
+    a: ComparedSide,
+    b: ComparedSide | None,
     plan: RunPlan,
     timeout: float,
     itself: int = 0,
@@ -355,7 +355,7 @@ def compare_sides(
     return row, alarms
 
 
-def _pairs(a: Side, b: Side, plan: RunPlan, timeout: float) -> Pairs:
+def _pairs(a: ComparedSide, b: ComparedSide, plan: RunPlan, timeout: float) -> Pairs:
     """Times the two sides in fresh processes, as the plan wants it."""
     from ..timing import process
 

@@ -8,7 +8,7 @@ from typing import Any
 from .. import units
 from ..render.table import Column, Table
 from ..setting import describe, label, varying
-from ..timing.records import Side
+from ..timing.records import ComparedSide
 from ..units import short_percent
 from .records import MOST, ComparisonRow, Decision, FalseAlarms, RunPlan, order
 
@@ -37,7 +37,7 @@ def tables(rows: Sequence[ComparisonRow], alarms: FalseAlarms | None = None) -> 
     common = {
         describe(row.a, *varying([row.a, row.b]))
         for row in rows
-        if isinstance(row.a, Side) and isinstance(row.b, Side)
+        if isinstance(row.a, ComparedSide) and isinstance(row.b, ComparedSide)
     }
     title = f"B against A: {common.pop()}" if len(common) == 1 else "B against A"
     table = Table.of(columns, rows, title, _notes(rows))
@@ -50,7 +50,7 @@ def _if_covered(row: ComparisonRow, bound: float | None) -> float | None:
 
 def side_name(row: ComparisonRow, side: str) -> str:
     """The name of side ``a`` or ``b``: its model, and the settings in which the sides differ."""
-    own: Side | str = getattr(row, side)
+    own: ComparedSide | str = getattr(row, side)
     return own if isinstance(own, str) else label(own, varying([row.a, row.b]))
 
 

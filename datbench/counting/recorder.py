@@ -20,13 +20,7 @@ from torch.nn.modules.module import register_module_forward_hook, register_modul
 
 from ..models.declared import Declaration
 from ..setting import Kind
-from .operators import (
-    READS_WHAT_IT_WRITES,
-    EagerMode,
-    OperatorPlan,
-    execute,
-    returns_its_input,
-)
+from .operators import READS_WHAT_IT_WRITES, EagerMode, OperatorPlan, execute, returns_its_input
 
 # Which module is running: paths and classes, through torch's global hooks.
 #

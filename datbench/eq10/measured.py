@@ -153,7 +153,7 @@ DETR_POINTS = 49
 
 
 @dataclass(frozen=True)
-class Job:
+class MeasureJob:
     """One point to be: a module on a square map."""
 
     kind: str
@@ -224,7 +224,7 @@ def jobs_of(
     sides: Sequence[int],
     strides: Sequence[int],
     side_for_strides: int,
-) -> Iterator[Job]:
+) -> Iterator[MeasureJob]:
     """Every point to be, once: small maps first, the modules of one map beside each other.
 
     Raises:
@@ -248,17 +248,17 @@ def jobs_of(
     except ValueError as error:
         raise UsageError(f"{error}.") from error
     for side in sorted(set(sides)):
-        yield Job("DMHA", Deformable(groups, kernel), side, 1)
-        yield Job("MSA", SpatialReduction(1), side, 1)
-        yield Job("SRA", SpatialReduction(RATIO), side, RATIO)
-        yield Job("W-MSA", Window(WINDOW), side, 1)
-        yield Job("D-DETR", DeformableDetr(DETR_POINTS), side, 1)
+        yield MeasureJob("DMHA", Deformable(groups, kernel), side, 1)
+        yield MeasureJob("MSA", SpatialReduction(1), side, 1)
+        yield MeasureJob("SRA", SpatialReduction(RATIO), side, RATIO)
+        yield MeasureJob("W-MSA", Window(WINDOW), side, 1)
+        yield MeasureJob("D-DETR", DeformableDetr(DETR_POINTS), side, 1)
     for stride in sorted(set(strides), reverse=True):
         alone = side_for_strides not in sides  # else r = 1, and SRA's ratio, are there already
         if stride != 1 or alone:
-            yield Job("DMHA", Deformable(groups, kernel, stride), side_for_strides, stride)
+            yield MeasureJob("DMHA", Deformable(groups, kernel, stride), side_for_strides, stride)
         if stride != 1 and (stride != RATIO or alone):
-            yield Job("SRA", SpatialReduction(stride), side_for_strides, stride)
+            yield MeasureJob("SRA", SpatialReduction(stride), side_for_strides, stride)
 
 
 # Whose time it is: a module's operators under the profiler, attributed as its counts are.
@@ -380,7 +380,7 @@ MEMORY = "out of memory"
 class _Counted:
     """A point that is counted and waits to be timed."""
 
-    job: Job
+    job: MeasureJob
     formula: Formula
     calls: Sequence[OperatorCall]
     point: MeasuredModule
@@ -466,7 +466,7 @@ def _ceilings(how: ModuleSetting, seconds: float) -> Ceilings:
         ) from error
 
 
-def _counted(job: Job, how: ModuleSetting) -> _Counted:
+def _counted(job: MeasureJob, how: ModuleSetting) -> _Counted:
     """The module's formula and its operators, from a run on meta."""
     bare = job.build(how, torch.device("meta"))
     formula = formula_of(bare, job.side, job.side)

@@ -8,7 +8,7 @@ from dataclasses import replace
 
 from .. import units
 from ..counting.view import COUNTED
-from ..render.figure import Bars, Part
+from ..render.figure import Bars, FigurePart
 from ..render.table import Column, Table, fixed
 from ..render.vega import Chart
 from ..units import factor, percent
@@ -427,7 +427,7 @@ def stacks(modules: Sequence[ModuleTerms]) -> Bars:
         # A term that one formula has and another leaves out is two parts.
         for extra in (False, True):
             amounts = tuple(_counted(bar, name, extra) for bar in bars)
-            parts.append(Part(name, amounts, extra))
+            parts.append(FigurePart(name, amounts, extra))
     # What a formula has comes first, and of that the projections, then the products.
     parts.sort(key=lambda part: (part.extra, _position(part.name, bars)))
     model = "" if several else f"{bars[0].model}: "

@@ -15,7 +15,7 @@ from torch import nn
 from ..counting.conventions import CONVENTIONS
 from ..counting.count import Count, count_anywhere, parameters
 from ..machine import environment
-from ..memory.simulate import memory_row
+from ..memory.simulation import memory_row
 from ..models.resolve import Spec, resolve
 from ..setting import PLAIN, How, MemoryMode, Recipe, Setting
 from .files import simulated, timed

@@ -13,20 +13,10 @@ from typing import TYPE_CHECKING, Any
 from ..compare.files import KEPT, SAMPLING, check_seconds, of_results
 from ..errors import MissingError, UsageError
 from ..machine import HARDWARE, SOFTWARE
-from ..records import Results, checked, document, load
+from ..records import ResultFile, checked, document, load
 from ..setting import How
 from ..timing.records import ProcessTiming, ThroughputRow
-from .records import (
-    DECISIVE,
-    WHATS,
-    Baseline,
-    MemoryBaseline,
-    TimeBaseline,
-    What,
-    fold,
-    key,
-    order,
-)
+from .records import DECISIVE, WHATS, Baseline, MemoryBaseline, TimeBaseline, What, fold, key, order
 
 if TYPE_CHECKING:
     from ..memory.records import MemoryRow
@@ -93,7 +83,7 @@ def read_baseline(path: Path, empty: bool = False) -> tuple[list[Baseline], dict
     return rows, found.environment
 
 
-def _rows(found: Results) -> list[Baseline]:
+def _rows(found: ResultFile) -> list[Baseline]:
     """Rows of a baseline, which somebody may have edited."""
     for number, row in enumerate(found.rows, 1):
         if isinstance(row, TimeBaseline):
@@ -150,7 +140,7 @@ def read_results(files: Sequence[Path]) -> tuple[list[Baseline], set[What]]:
     return rows, given
 
 
-def _baselines(results: Results, path: Path) -> list[Baseline]:
+def _baselines(results: ResultFile, path: Path) -> list[Baseline]:
     """Results as rows of a baseline."""
     if results.kind not in KINDS:
         raise UsageError(

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from typing import Literal, NamedTuple
 
 from .records import OutOfMemory, Replay, check_budget
-from .simulate import Event, Trace
+from .simulation import Event, Trace
 
 # What the modelled allocator is made of: its sizes, and pieces of segments in two pools.
 #

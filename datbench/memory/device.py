@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from ..errors import LibraryError, UsageError
 from ..machine import (
-    Place,
+    GpuPlace,
     check_present,
     environment,
     forget_peak,
@@ -27,7 +27,7 @@ from ..process import ask, short
 from ..run import as_written, build_model, failure, iterate, make_image, optimizer_state, stepped
 from ..setting import MemoryMode, Recipe, Setting
 from .records import HELD, GpuEnvironment, GpuPeaks, GpuRow, Held, HeldLine, Outcome
-from .simulate import checkpointed
+from .simulation import checkpointed
 from .verify import NO_AUTOCAST, profiled
 
 TIMEOUT = 300.0
@@ -125,7 +125,7 @@ class GpuProcess:
     driver: str | None = None  # its version
 
 
-def process_memory(place: Place, pid: int, known: frozenset[int] = frozenset()) -> GpuProcess:
+def process_memory(place: GpuPlace, pid: int, known: frozenset[int] = frozenset()) -> GpuProcess:
     """The memory of process `pid` on a GPU. What NVML refuses is a reason, not an error.
 
     Args:
@@ -223,7 +223,7 @@ class OnGpu:
     def __init__(self, device: str, cuda: Cuda) -> None:
         self.cuda = cuda
         properties = cuda.get_device_properties(torch.device(device))
-        self.place = Place.of(properties)
+        self.place = GpuPlace.of(properties)
         # Before this process has a context: whoever is listed now is somebody else.
         first = process_memory(self.place, os.getpid(), frozenset({os.getppid()}))
         self.others = first.others

@@ -27,7 +27,7 @@ from .records import (
     check_budget,
     gpu_memory,
 )
-from .simulate import Trace, simulate_model
+from .simulation import Trace, simulate_model
 
 TraceOf = Callable[[int], Trace]
 """The simulation of one batch."""

@@ -11,7 +11,7 @@ from .. import units
 from ..render.figure import Figure, Series
 from .allocator import Allocator, Piece, play
 from .records import CATEGORIES, Category
-from .simulate import StorageBlock, Trace
+from .simulation import StorageBlock, Trace
 
 POINTS = 240
 """Of a curve; more than a terminal has columns."""

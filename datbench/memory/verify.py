@@ -27,7 +27,7 @@ from ..run import (
 )
 from ..setting import PLAIN, MemoryMode, Recipe, Setting
 from .records import CpuPeak, MemoryRow
-from .simulate import checkpointed
+from .simulation import checkpointed
 
 NO_AUTOCAST = (
     "autocast is simulated as CUDA's, which runs other operators in low precision than the CPU's; "

@@ -9,7 +9,7 @@ from typing import Any, Literal
 
 from .. import units
 from ..errors import UsageError
-from ..render.figure import Bars, Figure, Part, Series, against_side
+from ..render.figure import Bars, Figure, FigurePart, Series, against_side
 from ..render.table import Column, Table, fact_columns, fixed
 from ..render.vega import Chart
 from ..setting import FACTS, WITH_BACKWARD, describe, facts, labels, runs, varying
@@ -491,7 +491,7 @@ def bars(rows: Sequence[MemoryRow], names: Sequence[str]) -> Bars:
     for category in CATEGORIES:
         amounts = tuple(float(row.line(category).at_peak or 0) for row in rows)
         if any(amounts):
-            parts.append(Part(LABELS[category], amounts))
+            parts.append(FigurePart(LABELS[category], amounts))
     note = "Simulated on tensors without values."
     return Bars("Memory alive at the peak", tuple(names), tuple(parts), "byte", (note,), False)
 

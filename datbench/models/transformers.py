@@ -24,7 +24,7 @@ from .spec import TRANSFORMERS
 
 
 @dataclass(frozen=True)
-class Architecture:
+class TransformersArchitecture:
     """A family of the library's, and what distinguishes this member from its defaults."""
 
     family: str  # ``Pvt`` or ``Cvt``, as the names of the library's classes begin
@@ -33,13 +33,13 @@ class Architecture:
 
 # Depths as in whai362/PVT and microsoft/CvT. Every other setting is the library's default, which is
 # theirs but for CvT's classes.
-ARCHITECTURES: Mapping[str, Architecture] = {
-    "pvt_tiny": Architecture("Pvt", {"depths": [2, 2, 2, 2]}),
-    "pvt_small": Architecture("Pvt", {"depths": [3, 4, 6, 3]}),
-    "pvt_medium": Architecture("Pvt", {"depths": [3, 4, 18, 3]}),
-    "pvt_large": Architecture("Pvt", {"depths": [3, 8, 27, 3]}),
-    "cvt_13": Architecture("Cvt", {"depth": [1, 2, 10]}),
-    "cvt_21": Architecture("Cvt", {"depth": [1, 4, 16]}),
+ARCHITECTURES: Mapping[str, TransformersArchitecture] = {
+    "pvt_tiny": TransformersArchitecture("Pvt", {"depths": [2, 2, 2, 2]}),
+    "pvt_small": TransformersArchitecture("Pvt", {"depths": [3, 4, 6, 3]}),
+    "pvt_medium": TransformersArchitecture("Pvt", {"depths": [3, 4, 18, 3]}),
+    "pvt_large": TransformersArchitecture("Pvt", {"depths": [3, 8, 27, 3]}),
+    "cvt_13": TransformersArchitecture("Cvt", {"depth": [1, 2, 10]}),
+    "cvt_21": TransformersArchitecture("Cvt", {"depth": [1, 4, 16]}),
 }
 
 

@@ -29,7 +29,7 @@ UNITS = {"macs": "MAC", "flops": "FLOP", "params": "element"}
 
 
 @dataclass(frozen=True)
-class Place:
+class CellPlace:
     """A figure of a table: its row and column."""
 
     table: TableData
@@ -51,7 +51,7 @@ class Place:
         title = f"Table {table.table}" if table.table.isdigit() else table.title or table.table
         return f"{title} ({self.label})"
 
-    def others(self) -> Iterator[Place]:
+    def others(self) -> Iterator[CellPlace]:
         """The figures of this column whose rows have the same configuration of those tried."""
         for row in self.table.rows:
             alike = row.together == self.row.together if self.row.together else row is self.row
@@ -81,7 +81,7 @@ def evidence_of(build: Build, row: RowData, column: ColumnData, workshop: Worksh
     return Evidence(name, res, amount, UNITS.get(column.quantity or "", ""), rule)
 
 
-def readings(build: Build, place: Place, workshop: Workshop) -> tuple[Evidence, ...]:
+def readings(build: Build, place: CellPlace, workshop: Workshop) -> tuple[Evidence, ...]:
     """What every rule counts, for a number of multiply-adds; the column's own rule first."""
     if place.column.quantity != "macs":
         return ()
@@ -90,7 +90,7 @@ def readings(build: Build, place: Place, workshop: Workshop) -> tuple[Evidence, 
     return tuple(evidence_of(build, place.row, column, workshop) for column in columns)
 
 
-def choose(place: Place, workshop: Workshop) -> int:
+def choose(place: CellPlace, workshop: Workshop) -> int:
     """Which of the configurations tried misses least in the worst row of those that share it.
 
     A single row would find a configuration of its own in any list that is long enough.
@@ -103,7 +103,7 @@ def choose(place: Place, workshop: Workshop) -> int:
     return min(range(len(place.row.builds)), key=worst)
 
 
-def _distance(place: Place, i: int, workshop: Workshop) -> Decimal:
+def _distance(place: CellPlace, i: int, workshop: Workshop) -> Decimal:
     """How far a configuration is from the printed figure, in units of its last place."""
     found = evidence_of(place.row.builds[i], place.row, place.column, workshop)
     return abs(amount_of(found) - place.printed.value) / place.printed.step
@@ -161,7 +161,7 @@ def judge_memory(printed: Printed, batch: int, evidence: list[Evidence]) -> tupl
 
 
 def contradictions(
-    place: Place, build: Build, amount: int, tables: Sequence[TableData], workshop: Workshop
+    place: CellPlace, build: Build, amount: int, tables: Sequence[TableData], workshop: Workshop
 ) -> list[str]:
     """Other prints of the same model that the computed figure rounds to, and this one does not."""
     alike = place.column.quantity, place.column.convention, place.row.counting
@@ -169,7 +169,7 @@ def contradictions(
     for table in tables:
         for row in table.rows:
             for column in table.columns:
-                other = Place(table, row, column)
+                other = CellPlace(table, row, column)
                 if (
                     (column.quantity, column.convention, row.counting) == alike
                     and column.name in row.printed
@@ -200,7 +200,7 @@ _READING_WORDS = {
 }
 
 
-def hints(place: Place, build: Build, amount: int, workshop: Workshop) -> list[str]:
+def hints(place: CellPlace, build: Build, amount: int, workshop: Workshop) -> list[str]:
     """Other readings of the printed figure that would explain it, each of them computed."""
     printed = place.printed
     other: dict[str, int] = {}
@@ -224,7 +224,7 @@ def hints(place: Place, build: Build, amount: int, workshop: Workshop) -> list[s
     return found
 
 
-def owner(place: Place, workshop: Workshop) -> tuple[str, bool]:
+def owner(place: CellPlace, workshop: Workshop) -> tuple[str, bool]:
     """The row whose figures this row prints throughout, if its model computes to them, in words.
 
     And whether they were copied from it: two figures or more, none of which is within one in the
@@ -242,9 +242,9 @@ def owner(place: Place, workshop: Workshop) -> tuple[str, bool]:
     return "", False
 
 
-def _figures(table: TableData, row: RowData, workshop: Workshop) -> list[tuple[Place, int]]:
+def _figures(table: TableData, row: RowData, workshop: Workshop) -> list[tuple[CellPlace, int]]:
     """Every printed figure of a row, with what its model computes to; none if one has nothing."""
-    places = [Place(table, row, c) for c in table.columns if c.name in row.printed]
+    places = [CellPlace(table, row, c) for c in table.columns if c.name in row.printed]
     if row.build is None or any(p.column.batch is not None for p in places):
         return []
     try:
@@ -254,14 +254,14 @@ def _figures(table: TableData, row: RowData, workshop: Workshop) -> list[tuple[P
     return list(zip(places, map(amount_of, found), strict=True))
 
 
-def twin(place: Place, workshop: Workshop) -> str:
+def twin(place: CellPlace, workshop: Workshop) -> str:
     """A row of another model that prints the same figures throughout, in words."""
     for other in _twins(place, workshop):
         return f"; it prints the same figures as the row of {place.table.label(other)}"
     return ""
 
 
-def _twins(place: Place, workshop: Workshop) -> list[RowData]:
+def _twins(place: CellPlace, workshop: Workshop) -> list[RowData]:
     """Rows of other models that print the same figures throughout, two or more."""
 
     def prints(row: RowData) -> dict[str, str]:
@@ -285,7 +285,7 @@ def _shares_a_model(one: RowData, other: RowData, workshop: Workshop) -> bool:
         return True
 
 
-def by(place: Place, amount: int) -> str:
+def by(place: CellPlace, amount: int) -> str:
     """``+0.0830G (+0.5 %)``."""
     printed = place.printed
     sign = "+" if amount > printed.value else "-"
@@ -294,7 +294,7 @@ def by(place: Place, amount: int) -> str:
     return f"{sign}{distance}" + ("" if miss is None else f" ({units.signed_percent(miss)})")
 
 
-def shown(place: Place, amount: int) -> str:
+def shown(place: CellPlace, amount: int) -> str:
     """An amount with the prefix of the printed figure and four decimals."""
     prefix = place.printed.prefix
     return f"{units.prefixed(amount, prefix)}{prefix}"
@@ -316,7 +316,7 @@ def compare(
     for row in table.rows:
         step(table.label(row))
         cells = {
-            column.name: _cell(Place(table, row, column), [table, *others], workshop)
+            column.name: _cell(CellPlace(table, row, column), [table, *others], workshop)
             for column in table.columns
             if column.quantity is not None and column.name in row.values
         }
@@ -386,7 +386,7 @@ def _ratio(ratio: RatioData, table: TableData, workshop: Workshop) -> Ratio:
     )
 
 
-def _cell(place: Place, tables: Sequence[TableData], workshop: Workshop) -> Cell:
+def _cell(place: CellPlace, tables: Sequence[TableData], workshop: Workshop) -> Cell:
     row, column = place.row, place.column
     assert column.quantity is not None
     blank = Cell(
@@ -425,7 +425,7 @@ def _cell(place: Place, tables: Sequence[TableData], workshop: Workshop) -> Cell
 
 
 def _judge(
-    place: Place,
+    place: CellPlace,
     i: int,
     evidence: Sequence[Evidence],
     tables: Sequence[TableData],

@@ -14,7 +14,7 @@ from ..counting.count import Count, count_anywhere, count_built, mask_elements, 
 from ..errors import DatbenchError, UsageError
 from ..memory.device import measure_gpu
 from ..memory.records import GpuRow
-from ..memory.simulate import memory_row
+from ..memory.simulation import memory_row
 from ..models.config import Deformable, Window
 from ..models.detectors.dense import MODULES, FourMaps
 from ..models.detectors.heads import HEADS, join

@@ -16,7 +16,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
-from ..memory.simulate import simulate
+from ..memory.simulation import simulate
 from ..models.mixers.attention import Mixer
 from ..models.mixers.deformable import DeformableAttention
 from ..models.mixers.deformable_detr import DeformableDetrAttention

@@ -49,10 +49,10 @@ from .attribute import (
 from .records import (
     BOUNDS,
     WORKS,
-    Answer,
     CallGroup,
+    ProfileAnswer,
     ProfileRow,
-    Total,
+    ProfileTotal,
     Work,
     part_of,
     summed,
@@ -81,7 +81,7 @@ def groups_of(
         counted.setdefault(key, []).append(call)
     keys = dict.fromkeys([*counted, *(key for run in runs for key in run.seconds)])
     seconds = {key: median(run.seconds.get(key, 0.0) for run in runs) for key in keys}
-    total = Total(sum(seconds.values()), _macs(calls), _bytes(calls))
+    total = ProfileTotal(sum(seconds.values()), _macs(calls), _bytes(calls))
     found = []
     for key in keys:
         known = counted.get(key, [])
@@ -115,7 +115,7 @@ def _work(module: str, operator: str, calls: Sequence[OperatorCall]) -> Work:
     return "moves" if any(word in operator for word in _MOVERS) else "uncounted"
 
 
-def answer(groups: Sequence[CallGroup], launch: float | None, waiting: float) -> Answer:
+def answer(groups: Sequence[CallGroup], launch: float | None, waiting: float) -> ProfileAnswer:
     """Shares of the time by what FLOPs say, and by ceiling.
 
     Args:
@@ -128,7 +128,7 @@ def answer(groups: Sequence[CallGroup], launch: float | None, waiting: float) ->
     if launch is not None:
         spent = sum(min(part.calls * launch, part.seconds) for part in parts)
         launching = spent / total if total else 0.0
-    return Answer(
+    return ProfileAnswer(
         **{work: sum(g.part.share for g in groups if g.work == work) for work in WORKS},
         **{bound: sum(part.share for part in parts if part.bound == bound) for bound in BOUNDS},
         launching=launching,

@@ -67,7 +67,7 @@ class ProfilePart:
 
 
 @dataclass(frozen=True)
-class Total:
+class ProfileTotal:
     """The sums of a whole run, as `ProfilePart` has them."""
 
     seconds: float
@@ -89,7 +89,7 @@ class CallGroup:
 
 
 @dataclass(frozen=True)
-class Answer:
+class ProfileAnswer:
     """Why the run is slower than its MACs say, in shares of the operators' time."""
 
     # counted, uncounted, moves, dispatch: by what FLOPs say of an operator; together 1
@@ -134,7 +134,7 @@ class ProfileRow:
     expected: Count
     reason: str | None
     unseen: dict[str, int]  # operators that ran and that the counter did not see, by name, a run
-    answer: Answer
+    answer: ProfileAnswer
     stages: tuple[ProfilePart, ...]
     modules: tuple[ProfilePart, ...]
     operators: tuple[ProfilePart, ...]
@@ -158,7 +158,7 @@ def part_of(
     macs: Count,
     moved: int,
     ideal: float,
-    total: Total,
+    total: ProfileTotal,
     limits: Ceilings,
 ) -> ProfilePart:
     """A part from its sums, beside the whole and the ceilings."""
@@ -208,7 +208,7 @@ def summed(
     return tuple(sorted(found, key=lambda part: -part.seconds))
 
 
-def _total(parts: Sequence[ProfilePart]) -> Total:
-    return Total(
+def _total(parts: Sequence[ProfilePart]) -> ProfileTotal:
+    return ProfileTotal(
         sum(p.seconds for p in parts), sum(p.macs for p in parts), sum(p.bytes for p in parts)
     )

@@ -83,7 +83,7 @@ def _line(name: str, points: Iterable[tuple[float, float]]) -> Series:
 
 
 @dataclass(frozen=True)
-class Part:
+class FigurePart:
     """One part of every bar of a stack."""
 
     name: str
@@ -97,7 +97,7 @@ class Bars:
 
     title: str
     names: tuple[str, ...]  # of the bars
-    parts: tuple[Part, ...]
+    parts: tuple[FigurePart, ...]
     unit: str  # of the amounts: MAC, or byte
     notes: tuple[str, ...] = ()
     equal: bool = True  # bars of equal length; without, a file draws them as long as their totals

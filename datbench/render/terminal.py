@@ -17,7 +17,7 @@ from textwrap import wrap
 from typing import TYPE_CHECKING, TypeVar
 
 from .. import units
-from .figure import Bars, Figure, Icicle, Part, Plot, Series
+from .figure import Bars, Figure, FigurePart, Icicle, Plot, Series
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -256,7 +256,7 @@ def _bar(plot: Bars, number: int, width: int) -> str:
     return drawn
 
 
-def _share_range(plot: Bars, part: Part) -> str:
+def _share_range(plot: Bars, part: FigurePart) -> str:
     """A part's share, from the least to the most of the bars that have it."""
     shares = [
         amount / total for amount, total in zip(part.amounts, plot.totals, strict=True) if amount

@@ -31,21 +31,21 @@ SIZES = (384, 640, 1024)
 
 
 @dataclass(frozen=True)
-class Wanted:
+class ReportRequest:
     """How one model was counted and simulated before, so that both can be compared."""
 
     counts: tuple[Setting, ...] = ()
     ledgers: tuple[tuple[Setting, MemoryMode, Recipe], ...] = ()
 
 
-def wanted_again(sources: Sequence[Source]) -> dict[str, Wanted]:
+def wanted_again(sources: Sequence[Source]) -> dict[str, ReportRequest]:
     """By model, the settings of a baseline or of a former report."""
-    found: dict[str, Wanted] = {}
+    found: dict[str, ReportRequest] = {}
     for source in sources:
         for row in source.values if not source.part.role else ():
             if not isinstance(row, (CountRow, CountBaseline, MemoryRow, MemoryBaseline)):
                 continue
-            before = found.get(row.model, Wanted())
+            before = found.get(row.model, ReportRequest())
             setting = replace(row.setting, device="meta")
             if isinstance(row, (CountRow, CountBaseline)):
                 counts = (*before.counts, replace(setting, backward=False))
@@ -61,7 +61,7 @@ def computed(
     specs: Sequence[Spec],
     sizes: Sequence[Resolution] | None,
     tables: Sequence[TableData],
-    before: Mapping[str, Wanted] | None = None,
+    before: Mapping[str, ReportRequest] | None = None,
 ) -> tuple[list[Source], list[Missing]]:
     """Everything that needs no machine; and what could not be computed, with the reason.
 
@@ -77,7 +77,7 @@ def computed(
     with elsewhere(others) as apart:
         for spec in progress(specs, lambda spec: spec.name):
             again = None if sizes or before is None else before.get(spec.name)
-            made.model(spec, list(sizes) if sizes else None, again or Wanted())
+            made.model(spec, list(sizes) if sizes else None, again or ReportRequest())
         done = compared([table for table in tables if table not in others])
         found = apart.replies()[0].answer if apart is not None else None
         if found is None:
@@ -113,7 +113,7 @@ class _Made:
     def add(self, kind: str, values: Sequence[Any], role: PartRole = "") -> None:
         self.rows.setdefault((kind, role), []).extend(values)
 
-    def model(self, spec: Spec, sizes: list[Resolution] | None, before: Wanted) -> None:
+    def model(self, spec: Spec, sizes: list[Resolution] | None, before: ReportRequest) -> None:
         """Counts, terms and memory of a model; each may fail by itself."""
         own = sizes or [spec.resolution]
         settings = tuple(dict.fromkeys((*map(Setting, own), *before.counts)))
@@ -148,8 +148,8 @@ class _Made:
         short = [replace(row, modules=(), operators=(), stages=()) for row in (*plain, *curve)]
         self.add("flops", short, "resolutions")
 
-    def _memory(self, spec: Spec, size: Resolution, before: Wanted) -> None:
-        from ..memory.simulate import memory_row, traced_row
+    def _memory(self, spec: Spec, size: Resolution, before: ReportRequest) -> None:
+        from ..memory.simulation import memory_row, traced_row
         from ..memory.timeline import timeline
 
         plain = Setting(size, backward=True)

@@ -8,7 +8,7 @@ from typing import Any
 
 from .. import units
 from ..errors import UsageError
-from ..records import Results, document, flat, flat_rows, parse
+from ..records import ResultFile, document, flat, flat_rows, parse
 from ..render.table import Column, Table, Value
 
 Rows = Sequence[Any]
@@ -17,7 +17,7 @@ REPORTED = ("figure", "pytest-benchmark")
 """Kinds of a report's parts that no command shows."""
 
 
-def tables_of(results: Results, one: bool = False) -> list[Table]:
+def tables_of(results: ResultFile, one: bool = False) -> list[Table]:
     """The tables of a result file.
 
     Args:

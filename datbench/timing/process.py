@@ -17,7 +17,7 @@ from ..errors import DatbenchError, MeasurementError, UsageError
 from ..machine import check_present
 from ..process import SHORT_OF_MEMORY, Question, Reply, ask, asking, short
 from ..setting import TIME_MODES, How, Setting
-from .records import UNFINISHED, ProcessTiming, Side
+from .records import UNFINISHED, ComparedSide, ProcessTiming
 from .turns import Pipes
 from .worker import TimingJob
 
@@ -154,7 +154,7 @@ TOPOLOGY = Path("/sys/devices/system/cpu")
 
 
 def time_pair(
-    first: Side, second: Side, timeout: float, number: int = 0
+    first: ComparedSide, second: ComparedSide, timeout: float, number: int = 0
 ) -> tuple[ProcessTiming, ProcessTiming]:
     """Time two sides in two fresh processes that take turns; the first has the first turn.
 
@@ -185,7 +185,9 @@ def time_pair(
     return one, other
 
 
-def _questions(sides: tuple[Side, Side], timeout: float, number: int) -> list[Question]:
+def _questions(
+    sides: tuple[ComparedSide, ComparedSide], timeout: float, number: int
+) -> list[Question]:
     """One for each side, with the ends of the two pipes that are its."""
     to_first, from_second, to_second, from_first = _pipes()
     ends = (Pipes(to_first, from_first, True), Pipes(to_second, from_second, False))

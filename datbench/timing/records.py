@@ -251,7 +251,7 @@ def _percentile(ordered: Sequence[float], percent: int, calls: int) -> Percentil
 
 
 @dataclass(frozen=True)
-class Side:
+class ComparedSide:
     """One of the two that are compared."""
 
     model: str

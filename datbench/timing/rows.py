@@ -284,7 +284,7 @@ class _Job:
 
 
 @dataclass(frozen=True)
-class Results:
+class TimedRows:
     """Rows that were begun, in the order asked for, and whether Ctrl-C ended them."""
 
     rows: tuple[ThroughputRow, ...]
@@ -301,7 +301,7 @@ def measure_rows(
     timeout: float = TIMEOUT,
     step: Callable[[str], object] = lambda text: None,
     timer: Timer | None = None,
-) -> Results:
+) -> TimedRows:
     """Time every job in so many fresh processes, by rounds: each job once, then each again.
 
     What slowly changes on the machine meets all rows alike, and lies between a row's processes.
@@ -328,7 +328,7 @@ def measure_rows(
         interrupted = True
     begun = [job for job in waiting if job.processes]
     rows = tuple(_row(job, limits.get(job.key), processes, gpus) for job in begun)
-    return Results(rows, interrupted)
+    return TimedRows(rows, interrupted)
 
 
 def _timer(gpus: int, timeout: float) -> Timer:

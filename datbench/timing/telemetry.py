@@ -19,7 +19,7 @@ from typing import Any, TypeAlias
 import torch
 
 from ..errors import LibraryError
-from ..machine import Place, nvml, nvml_words
+from ..machine import GpuPlace, nvml, nvml_words
 from .records import Telemetry, Timing
 from .sample import Clock
 
@@ -311,7 +311,7 @@ def watching(
     device: torch.device,
     interval: float = INTERVAL,
     *,
-    place: Place | None = None,
+    place: GpuPlace | None = None,
     clock: Clock = time.perf_counter,
 ) -> Iterator[Watch]:
     """Ask the driver while the block runs. What it refuses is a reason, never an error.
@@ -326,7 +326,7 @@ def watching(
         return
     with contextlib.ExitStack() as stack:
         try:
-            where = place or Place.of(torch.cuda.get_device_properties(device))
+            where = place or GpuPlace.of(torch.cuda.get_device_properties(device))
             library, handle = stack.enter_context(nvml(where))
         except LibraryError as error:
             watch.reason = str(error).rstrip(".")

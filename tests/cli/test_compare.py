@@ -16,7 +16,7 @@ from datbench.cli.compare import side, split
 from datbench.errors import UsageError
 from datbench.setting import How, Setting
 from datbench.timing import process
-from datbench.timing.records import ProcessTiming, Side, Timing
+from datbench.timing.records import ComparedSide, ProcessTiming, Timing
 
 from .runner import Result, Run
 
@@ -31,7 +31,7 @@ def took(seconds: float) -> ProcessTiming:
 def in_place_of_processes(monkeypatch: pytest.MonkeyPatch, timer: Timer) -> None:
     """Let this time a side in place of a fresh process, of a pair too."""
 
-    def one(side: Side, timeout: float) -> ProcessTiming:
+    def one(side: ComparedSide, timeout: float) -> ProcessTiming:
         try:
             source = None if side.source is None else Path(side.source)
             others = {"timeout": timeout, "python": side.python, "source": source}
@@ -40,7 +40,7 @@ def in_place_of_processes(monkeypatch: pytest.MonkeyPatch, timer: Timer) -> None
             return ProcessTiming("interrupted", "no sample was finished")
 
     def time_pair(
-        first: Side, second: Side, timeout: float, number: int
+        first: ComparedSide, second: ComparedSide, timeout: float, number: int
     ) -> tuple[ProcessTiming, ProcessTiming]:
         return one(first, timeout), one(second, timeout)
 
@@ -282,7 +282,7 @@ def test_two_at_once_or_one_at_a_time(run: Run, monkeypatch: pytest.MonkeyPatch)
         alone.append(name)
         return took(noise.uniform(0.999, 1.001))
 
-    def pair(first: Side, second: Side, timeout: float, number: int) -> Any:
+    def pair(first: ComparedSide, second: ComparedSide, timeout: float, number: int) -> Any:
         together.append((first.model, second.model, number))
         return tuple(took(noise.uniform(0.999, 1.001)) for _ in range(2))
 

@@ -194,11 +194,11 @@ def test_random_work_is_the_same_in_every_process(run: Run, net: Any) -> None:
 def test_random_work_that_changes_is_no_regression(
     run: Run, net: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from datbench.gate import baseline as rows
+    from datbench.gate import baseline as gate_baseline
 
     _chosen(run)
-    monkeypatch.setattr(rows, "SEEDS", (2, 3))  # as if the model asked for one value more
-    monkeypatch.setattr(rows.again, "__defaults__", (2,))
+    monkeypatch.setattr(gate_baseline, "SEEDS", (2, 3))  # as if the model asked for one value more
+    monkeypatch.setattr(gate_baseline.again, "__defaults__", (2,))
     _, line = _code(run, "--baseline", "b.json", code=5)
     assert "depends on random values or weights" in line
 
@@ -443,11 +443,11 @@ def test_times_are_kept_and_tested(
     def again(row: Any) -> Any:
         raise MeasurementError("no device here")
 
-    from datbench.gate import baseline as rows
+    from datbench.gate import baseline as gate_baseline
 
-    monkeypatch.setattr(rows, "measured_again", again)
+    monkeypatch.setattr(gate_baseline, "measured_again", again)
     assert "no device here" in _code(run, "--baseline", baseline, "--time", code=5)[1]
-    monkeypatch.setattr(rows, "measured_again", lambda row: row)
+    monkeypatch.setattr(gate_baseline, "measured_again", lambda row: row)
     assert "times        1" in run("gate", "--baseline", baseline, "--time").text
 
 

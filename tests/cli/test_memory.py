@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from datbench.memory.records import CpuPeak
-from datbench.memory.simulate import memory_row
+from datbench.memory.simulation import memory_row
 from datbench.memory.view import many_models, tables
 from datbench.models.resolve import resolve
 from datbench.setting import Resolution, Setting

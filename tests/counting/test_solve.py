@@ -7,17 +7,18 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from datbench.counting.peers.solve import PLAIN, Row, solve
+from datbench.counting.peers.solve import PLAIN, EquationRow, solve
 
 COLUMNS = list("abcdef")
 WEIGHTS = st.sampled_from(PLAIN)
 AMOUNTS = st.integers(1, 10**9)
 
 
-def rows_of(table: list[list[int]], weights: dict[str, Fraction]) -> list[Row[str]]:
+def rows_of(table: list[list[int]], weights: dict[str, Fraction]) -> list[EquationRow[str]]:
     rows = [dict(zip(COLUMNS, values, strict=False)) for values in table]
     return [
-        Row(row, sum((w * row[c] for c, w in weights.items()), start=Fraction(0))) for row in rows
+        EquationRow(row, sum((w * row[c] for c, w in weights.items()), start=Fraction(0)))
+        for row in rows
     ]
 
 
@@ -64,30 +65,39 @@ def test_planted_weights_are_recovered_from_generic_amounts(
 def test_fewest_columns_then_the_plainest_weights(
     rows: list[tuple[dict[str, int], Fraction]], weights: dict[str, Fraction], others: object
 ) -> None:
-    found = solve([Row(amounts, Fraction(target)) for amounts, target in rows], COLUMNS)
+    found = solve([EquationRow(amounts, Fraction(target)) for amounts, target in rows], COLUMNS)
     assert found.weights == weights
     assert others is None or found.others == others
 
 
 def test_a_poor_column_is_the_last_resort() -> None:
-    rows = [Row({"a": n, "b": 5 * n}, Fraction(5 * n)) for n in (3, 7)]
+    rows = [EquationRow({"a": n, "b": 5 * n}, Fraction(5 * n)) for n in (3, 7)]
     plain = solve(rows, COLUMNS)
     shy = solve(rows, COLUMNS, poor=lambda column: column == "b")
     assert (plain.weights, shy.weights) == ({"b": 1}, {"a": 5})
-    large = [Row({"b": n}, Fraction(100 * n)) for n in (3, 7)]
+    large = [EquationRow({"b": n}, Fraction(100 * n)) for n in (3, 7)]
     assert solve(large, COLUMNS) is not None
     assert solve(large, COLUMNS, poor=lambda column: column == "b") is None
 
 
 def test_one_row_proves_little() -> None:
-    assert solve([Row({"a": 10}, Fraction(1000))], COLUMNS) is None  # 100 for each: who knows
-    assert solve([Row({"a": 10}, Fraction(37))], COLUMNS) is None  # 3.7 for each: nobody does
-    found = solve([Row({"a": 1001, "b": 13}, Fraction(2 * 1001 - 13))], COLUMNS)
+    assert (
+        solve([EquationRow({"a": 10}, Fraction(1000))], COLUMNS) is None
+    )  # 100 for each: who knows
+    assert (
+        solve([EquationRow({"a": 10}, Fraction(37))], COLUMNS) is None
+    )  # 3.7 for each: nobody does
+    found = solve([EquationRow({"a": 1001, "b": 13}, Fraction(2 * 1001 - 13))], COLUMNS)
     assert found.weights == {"a": 2, "b": -1}
-    row = [Row({"a": 1001, "b": 13}, Fraction(2 * 1001 - 13))]
+    row = [EquationRow({"a": 1001, "b": 13}, Fraction(2 * 1001 - 13))]
     assert solve(row, COLUMNS, guess=False) is None
 
 
 def test_rows_that_contradict_each_other_have_no_explanation() -> None:
-    assert solve([Row({"a": 1}, Fraction(1)), Row({"a": 1}, Fraction(2))], COLUMNS) is None
-    assert solve([Row({"a": 1}, Fraction(1)), Row({}, Fraction(2))], COLUMNS) is None
+    assert (
+        solve([EquationRow({"a": 1}, Fraction(1)), EquationRow({"a": 1}, Fraction(2))], COLUMNS)
+        is None
+    )
+    assert (
+        solve([EquationRow({"a": 1}, Fraction(1)), EquationRow({}, Fraction(2))], COLUMNS) is None
+    )

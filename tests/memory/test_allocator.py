@@ -23,7 +23,7 @@ from datbench.memory.allocator import (
     segment_size,
 )
 from datbench.memory.records import OutOfMemory, Replay
-from datbench.memory.simulate import StorageBlock, Trace, simulate_model
+from datbench.memory.simulation import StorageBlock, Trace, simulate_model
 
 KIB, MIB = 2**10, 2**20
 

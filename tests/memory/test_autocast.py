@@ -15,7 +15,7 @@ from datbench import Resolution, Setting
 from datbench.errors import UsageError
 from datbench.memory import autocast, simulate
 from datbench.memory.records import MemoryRow
-from datbench.memory.simulate import memory_row
+from datbench.memory.simulation import memory_row
 from datbench.memory.verify import profiled
 from datbench.models.resolve import resolve
 from datbench.setting import AUTOCASTS, Autocast, MemoryMode, Recipe

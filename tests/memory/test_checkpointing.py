@@ -8,7 +8,7 @@ from datbench import Resolution, Setting, create_model
 from datbench.errors import UsageError
 from datbench.memory import simulate
 from datbench.memory.records import MemoryRow
-from datbench.memory.simulate import Trace, checkpointed, memory_row
+from datbench.memory.simulation import Trace, checkpointed, memory_row
 from datbench.models.resolve import resolve
 from datbench.setting import Recipe
 

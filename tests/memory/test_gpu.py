@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from datbench import process
 from datbench.errors import UnknownNameError, UsageError
-from datbench.machine import Place
+from datbench.machine import GpuPlace
 from datbench.memory import device
 from datbench.memory.device import Cuda, GpuProcess, measure_gpu, process_memory
 from datbench.memory.records import GpuRow
@@ -453,7 +453,7 @@ def test_a_machine_without_a_gpu(name: str) -> None:
 @pytest.mark.gpu
 @pytest.mark.parametrize("mode", ["inference", "train-forward", "train", "step"])
 def test_a_ledger_of_a_real_gpu(mode: MemoryMode) -> None:
-    from datbench.memory.simulate import simulate_model
+    from datbench.memory.simulation import simulate_model
 
     setting = Setting(Resolution(224, 224), batch=8, device="cuda")
     found = measure_gpu("dat_t", setting, mode)
@@ -481,7 +481,7 @@ def test_a_gpu_that_is_too_small() -> None:
 
 
 BUS = "00000000:17:00.0"
-PLACE = Place(UUID, BUS)
+PLACE = GpuPlace(UUID, BUS)
 MINE = 4242
 
 
@@ -507,14 +507,14 @@ def test_our_process_and_its_gpu(only_ours: Gpu) -> None:
     ("there", "place", "asked"),
     [
         (f"GPU-{UUID}", PLACE, ["UUID"]),
-        (f"GPU-{UUID}", Place(f"GPU-{UUID}", None), ["UUID"]),
+        (f"GPU-{UUID}", GpuPlace(f"GPU-{UUID}", None), ["UUID"]),
         (f"MIG-{UUID}", PLACE, ["UUID", "UUID"]),
         ("GPU-another", PLACE, ["UUID", "UUID", "PciBusId"]),
-        (f"GPU-{UUID}", Place(None, BUS), ["PciBusId"]),
+        (f"GPU-{UUID}", GpuPlace(None, BUS), ["PciBusId"]),
     ],
 )
 def test_the_device_is_found_by_its_own_names(
-    only_ours: Gpu, there: str, place: Place, asked: list[str]
+    only_ours: Gpu, there: str, place: GpuPlace, asked: list[str]
 ) -> None:
     only_ours.uuid = there
     assert process_memory(place, MINE).amount == 5 << 30
@@ -522,16 +522,16 @@ def test_the_device_is_found_by_its_own_names(
     assert handles == [f"nvmlDeviceGetHandleBy{name}" for name in asked]
 
 
-@pytest.mark.parametrize("place", [Place("another", None), Place(None, None)])
-def test_a_device_that_nvml_does_not_know(only_ours: Gpu, place: Place) -> None:
+@pytest.mark.parametrize("place", [GpuPlace("another", None), GpuPlace(None, None)])
+def test_a_device_that_nvml_does_not_know(only_ours: Gpu, place: GpuPlace) -> None:
     assert process_memory(place, MINE) == GpuProcess(None, "NVML: Not Found")
 
 
 def test_torch_tells_the_place() -> None:
     known = SimpleNamespace(uuid=UUID, pci_domain_id=0, pci_bus_id=0x17, pci_device_id=0)
-    assert Place.of(known) == PLACE
-    assert Place.of(SimpleNamespace(uuid=UUID)) == Place(UUID, None)  # torch 2.6
-    assert Place.of(SimpleNamespace()) == Place(None, None)
+    assert GpuPlace.of(known) == PLACE
+    assert GpuPlace.of(SimpleNamespace(uuid=UUID)) == GpuPlace(UUID, None)  # torch 2.6
+    assert GpuPlace.of(SimpleNamespace()) == GpuPlace(None, None)
 
 
 @pytest.mark.parametrize(
@@ -626,7 +626,7 @@ def test_this_process_on_a_gpu() -> None:
     pytest.importorskip("pynvml", reason="needs datbench[gpu]")
     held = torch.zeros(64 << 20, dtype=torch.uint8, device="cuda")
     properties = torch.cuda.get_device_properties(held.device)
-    found = process_memory(Place.of(properties), os.getpid())
+    found = process_memory(GpuPlace.of(properties), os.getpid())
     assert found.driver
     if found.amount is None:
         pytest.skip(found.reason or "")

@@ -13,7 +13,7 @@ from datbench.errors import UnknownNameError, UsageError
 from datbench.memory.allocator import replay
 from datbench.memory.largest import BatchSearch, confirm_largest, largest_batch, linear, search
 from datbench.memory.records import CONTEXT, GPUS, Confirmed, GpuRow, LargestBatch, Outcome
-from datbench.memory.simulate import StorageBlock, Trace, simulate_model
+from datbench.memory.simulation import StorageBlock, Trace, simulate_model
 from datbench.memory.view import largest_tables
 from datbench.models.resolve import Spec, resolve
 from datbench.records import document, dumps

@@ -14,7 +14,7 @@ import datbench
 from datbench import Resolution, Setting
 from datbench.memory import simulate
 from datbench.memory.records import MemoryRow
-from datbench.memory.simulate import memory_row
+from datbench.memory.simulation import memory_row
 from datbench.models.resolve import resolve
 from datbench.setting import MEMORY_MODES, MemoryMode
 
@@ -116,7 +116,7 @@ COLD = """
 import resource, sys, torch
 torch.set_num_threads(1)
 before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-from datbench.memory.simulate import memory_row
+from datbench.memory.simulation import memory_row
 from datbench.models.resolve import resolve
 from datbench.setting import Resolution, Setting
 for name, size, mode in (

@@ -10,7 +10,7 @@ from torch.cuda import _memory_viz
 from datbench import Resolution, Setting
 from datbench.memory.allocator import replay
 from datbench.memory.records import CATEGORIES, Category
-from datbench.memory.simulate import StorageBlock, Trace, simulate_model
+from datbench.memory.simulation import StorageBlock, Trace, simulate_model
 from datbench.memory.timeline import timeline, visualiser
 from datbench.render.figure import Figure
 from datbench.render.terminal import to_terminal

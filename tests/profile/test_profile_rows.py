@@ -11,7 +11,7 @@ import torch
 import datbench
 from datbench.errors import MeasurementError, UsageError
 from datbench.profile.profile import profile_model, trace
-from datbench.profile.records import ProfileRow, Total, part_of
+from datbench.profile.records import ProfileRow, ProfileTotal, part_of
 from datbench.profile.view import answer, parts, roofline, sentence
 from datbench.setting import Resolution, Setting
 from datbench.timing.records import Ceilings, Scatter
@@ -114,7 +114,7 @@ LIMITS = Ceilings("cpu", "float32", 1, macs=1e9, side=512, bytes=1e9, copied=1 <
     ],
 )
 def test_what_passes_a_ceiling_is_not_bound_by_it(macs: int, moved: int, bound: str) -> None:
-    part = part_of("x", 1, 1e-6, macs, moved, 0.0, Total(1e-6, macs, moved), LIMITS)
+    part = part_of("x", 1, 1e-6, macs, moved, 0.0, ProfileTotal(1e-6, macs, moved), LIMITS)
     assert part.bound == bound
 
 

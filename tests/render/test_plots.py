@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from datbench.eq10.records import FormulaTerm, ModuleTerms, Sizes
 from datbench.eq10.view import stacks
 from datbench.errors import LibraryError, UsageError
-from datbench.render.figure import Bars, Figure, Part, Plot, Series
+from datbench.render.figure import Bars, Figure, FigurePart, Plot, Series
 from datbench.render.terminal import FILLS, LEAST_WIDTH, LINE, MARKERS, to_terminal
 from datbench.render.vega import to_bytes
 
@@ -190,7 +190,7 @@ of_parts = st.tuples(st.integers(1, 10**9), *[st.integers(0, 10**9)] * 5)
 def test_every_bar_is_full(columns: list[tuple[int, ...]], width: int) -> None:
     names = tuple(f"bar {n}" for n, _ in enumerate(columns))
     parts = tuple(
-        Part(f"part {n}", amounts, extra=n > 3)
+        FigurePart(f"part {n}", amounts, extra=n > 3)
         for n, amounts in enumerate(zip(*columns, strict=True))
     )
     lines = to_terminal(Bars("t", names, parts, "MAC"), width).splitlines()
@@ -204,7 +204,7 @@ def test_names_cannot_steer_a_terminal(plot: Plot) -> None:
     if isinstance(plot, Figure):
         plot = Figure("\x1b[2J", "x", "y", (Series("\x1b]0;x\x07", (1,), (1,)),))
     else:
-        plot = Bars("t", ("\x1b[2J",), (Part("\x1b", (1.0,)),), "MAC")
+        plot = Bars("t", ("\x1b[2J",), (FigurePart("\x1b", (1.0,)),), "MAC")
     assert "\x1b" not in to_terminal(plot)
 
 
@@ -214,4 +214,4 @@ def test_values_that_cannot_be_drawn_are_refused() -> None:
     with pytest.raises(ValueError, match="as many y as x"):
         Series("a", (1, 2), (1,))
     with pytest.raises(ValueError, match="no shares"):
-        Bars("t", ("a",), (Part("p", (0,)),), "MAC")
+        Bars("t", ("a",), (FigurePart("p", (0,)),), "MAC")

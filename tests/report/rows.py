@@ -4,8 +4,8 @@ import json
 from pathlib import Path
 from typing import Any
 
-from datbench.profile.records import Answer, CallGroup, ProfileRow, part_of, summed
-from datbench.profile.records import Total as Whole
+from datbench.profile.records import CallGroup, ProfileAnswer, ProfileRow, part_of, summed
+from datbench.profile.records import ProfileTotal as Whole
 from datbench.records import document, dumps
 from datbench.setting import How, Resolution, Setting
 from datbench.timing.records import Ceilings, ThroughputRow, Timing
@@ -87,7 +87,7 @@ def profile(model: str) -> ProfileRow:
         expected=3,
         reason=None,
         unseen={},
-        answer=Answer(0.9, 0.1, 0.0, 0.0, 0.6, 0.3, 0.1, 0.1),
+        answer=ProfileAnswer(0.9, 0.1, 0.0, 0.0, 0.6, 0.3, 0.1, 0.1),
         stages=summed(groups, lambda g: g.stage, LIMITS),
         modules=summed(groups, lambda g: g.module, LIMITS),
         operators=summed(groups, lambda g: g.operator, LIMITS),

@@ -8,7 +8,7 @@ import pytest
 from datbench import units
 from datbench.memory import view
 from datbench.memory.records import MemoryRow
-from datbench.memory.simulate import memory_row
+from datbench.memory.simulation import memory_row
 from datbench.models.resolve import resolve
 from datbench.render.vega import Chart
 from datbench.setting import How, Recipe, Resolution, Setting, describe, labels, varying

@@ -154,10 +154,10 @@ def test_throughput_writes_it(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     from datbench.timing import rows
-    from datbench.timing.rows import Results
+    from datbench.timing.rows import TimedRows
 
     timed = replace(row("dat_t", (0.1, 0.2)), seconds=0.15)
-    monkeypatch.setattr(rows, "measure_rows", lambda *_, **__: Results((timed,), False))
+    monkeypatch.setattr(rows, "measure_rows", lambda *_, **__: TimedRows((timed,), False))
     out = tmp_path / "t.json"
     words = ["throughput", "dat_t", "--device", "cpu", "--format", "pytest-benchmark"]
     assert main([*words, "--out", str(out)]) == 0

@@ -16,7 +16,7 @@ from datbench.timing.records import (
     ThroughputRow,
     Timing,
 )
-from datbench.timing.rows import Results, measure_rows
+from datbench.timing.rows import TimedRows, measure_rows
 from datbench.timing.sample import median_interval
 from datbench.timing.view import many
 
@@ -54,7 +54,7 @@ class Processes:
         return found
 
 
-def rows(processes: Processes, *names: str, count: int = 1, **more: object) -> Results:
+def rows(processes: Processes, *names: str, count: int = 1, **more: object) -> TimedRows:
     jobs = [(resolve(name), SETTING) for name in names or (ONE,)]
     return measure_rows(jobs, How(), processes=count, timer=processes, **more)  # type: ignore[arg-type]
 

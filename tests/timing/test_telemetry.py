@@ -10,7 +10,7 @@ from dataclasses import replace
 import pytest
 import torch
 
-from datbench.machine import Place
+from datbench.machine import GpuPlace
 from datbench.timing import telemetry
 from datbench.timing.records import Telemetry, Timing
 from datbench.timing.sample import time_calls
@@ -28,7 +28,7 @@ from datbench.timing.telemetry import (
 from tests.fake_nvml import FUNCTIONS, UUID, Gpu, NVMLError
 
 CPU = torch.device("cpu")
-HERE = Place(UUID, None)
+HERE = GpuPlace(UUID, None)
 
 
 def timing_of(*samples: float, calls: int = 1) -> Timing:

@@ -18,7 +18,7 @@ from datbench.process import Ending
 from datbench.setting import How, Resolution, Setting
 from datbench.timing import process
 from datbench.timing.process import processors, time_pair
-from datbench.timing.records import WAITED, ProcessTiming, Side
+from datbench.timing.records import WAITED, ComparedSide, ProcessTiming
 from datbench.timing.sample import time_calls
 from datbench.timing.turns import (
     LEAST,
@@ -277,8 +277,8 @@ def test_samples_outlive_a_side_that_hangs(alone: Alone) -> None:
 # Processes.
 
 
-def odd(name: str, how: How = QUICK) -> Side:
-    return Side(f"{ODD}:{name}", SETTING, how)
+def odd(name: str, how: How = QUICK) -> ComparedSide:
+    return ComparedSide(f"{ODD}:{name}", SETTING, how)
 
 
 @pytest.fixture

@@ -12,12 +12,12 @@ import pytest
 import torch
 from torch import nn
 
-from datbench import process as datbench_process
-from datbench import run
+from datbench import process, run
 from datbench.errors import UsageError
 from datbench.process import Ending, Reply
 from datbench.setting import How, Resolution, Setting
-from datbench.timing import process, worker
+from datbench.timing import process as timing_process
+from datbench.timing import worker
 from datbench.timing.process import check, check_compiler, time_in_process
 from datbench.timing.records import ProcessTiming
 from datbench.timing.turns import Pipes
@@ -48,8 +48,8 @@ def job_of(name: str, how: How = QUICK, **more: Any) -> TimingJob:
 
 def sent(value: T) -> T:
     """As it arrives in the other process."""
-    plain = json.loads(json.dumps(datbench_process.packed(value)))
-    found: T = datbench_process.unpacked(type(value), plain)
+    plain = json.loads(json.dumps(process.packed(value)))
+    found: T = process.unpacked(type(value), plain)
     return found
 
 
@@ -136,7 +136,7 @@ def test_what_a_model_raises_is_an_outcome(name: str, mode: Any, outcome: str, p
 
 
 def test_an_answer_of_a_newer_version_is_read_as_far_as_it_is_known() -> None:
-    answer = datbench_process.packed(work("plain", protocols=("dat",)))
+    answer = process.packed(work("plain", protocols=("dat",)))
     answer["ceilings"] = {
         "device": "cpu",
         "dtype": "float32",
@@ -147,12 +147,12 @@ def test_an_answer_of_a_newer_version_is_read_as_far_as_it_is_known() -> None:
         "copied": 4,
         "product": {"median": 1.0, "low": 1.0, "high": 1.0, "coverage": 0.5, "samples": 1},
     }
-    expected = datbench_process.unpacked(ProcessTiming, answer)
+    expected = process.unpacked(ProcessTiming, answer)
     assert expected.ceilings.product is not None
     parts = (answer["timing"], answer["telemetry"], answer["ceilings"], *answer["protocols"])
     for part in (*parts, answer["ceilings"]["product"]):
         part["from_the_future"] = 1
-    assert datbench_process.unpacked(ProcessTiming, answer) == expected
+    assert process.unpacked(ProcessTiming, answer) == expected
 
 
 @POSIX
@@ -277,12 +277,12 @@ def test_samples_outlive_what_comes_after_them(
         "work = worker.work\n"
     )
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(process, "WORKER", "a_short_life:work")
+    monkeypatch.setattr(timing_process, "WORKER", "a_short_life:work")
     found = time_in_process("torch.nn:Flatten", SETTING, QUICK, ceilings=True)
     assert (found.outcome, found.ceilings) == ("measured", None)
     assert found.timing is not None
     assert found.refused == {"ceilings": "the process did not finish it (exit code 7)"}
-    assert found.environment["datbench_from"] == str(datbench_process.PACKAGES)
+    assert found.environment["datbench_from"] == str(process.PACKAGES)
 
 
 def test_another_checkout_and_another_interpreter_are_what_runs(
@@ -313,7 +313,7 @@ def test_ctrl_c_in_the_parent_is_an_outcome_with_what_the_worker_had(
     answer = work("plain")
 
     def ends(reply: Reply[ProcessTiming]) -> ProcessTiming:
-        monkeypatch.setattr(process, "ask", lambda *_, **__: reply)
+        monkeypatch.setattr(timing_process, "ask", lambda *_, **__: reply)
         return time_in_process(f"{ODD}:plain", SETTING, QUICK)
 
     kept = ends(Reply(answer, interrupted=True))
@@ -348,7 +348,7 @@ def test_a_process_with_patience_is_told_of_ctrl_c_and_answers(
     begun = tmp_path / "begun"
     job = {"begun": str(begun), "stubborn": stubborn}
     with ctrl_c(begun.exists):
-        reply = datbench_process.ask(
+        reply = process.ask(
             "a_patient_worker:work", job, dict, 30, patience=0.3 if stubborn else 10.0
         )
     assert reply.interrupted
@@ -382,6 +382,6 @@ def test_what_cannot_be_run_is_refused_before_a_process(device: str, how: How, p
 def test_compiling_without_a_compiler_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(UsageError, match=r"there is no 'no_such_compiler' here.*--compile"):
         check_compiler("cpu", {"CXX": "no_such_compiler -O2"})
-    monkeypatch.setattr(process.importlib.util, "find_spec", lambda name: None)
+    monkeypatch.setattr(timing_process.importlib.util, "find_spec", lambda name: None)
     with pytest.raises(UsageError, match="needs triton"):
         check_compiler("cuda")

@@ -32,7 +32,7 @@ from ..count import Count, below_autograd, count_anywhere
 from ..recorder import ModuleTracker, OperatorCall, Recorder
 from ..records import Chain, ChainTerm, ExplainRow, PeerRow, PeerTerm
 from .adapters import PEERS, Amount, Peer, PeerAnswer, PeerJob, Tally
-from .solve import Row, solve
+from .solve import EquationRow, solve
 
 # What our own count saw in each module, as columns of amounts by operator and kind of work.
 #
@@ -339,7 +339,7 @@ def _explained(
     )
     if by_call and len(order) > 60:
         return False
-    equations = [Row(each, row.target) for each, row in zip(amounts, rows, strict=True)]
+    equations = [EquationRow(each, row.target) for each, row in zip(amounts, rows, strict=True)]
     solution = solve(equations, order, _is_size, guess=not below and not by_call)
     if solution is None:
         return False

@@ -35,7 +35,7 @@ PLAIN: tuple[Fraction, ...] = tuple(
 
 
 @dataclass(frozen=True)
-class Row(Generic[C]):
+class EquationRow(Generic[C]):
     """One equation: the sum of weights times amounts shall be the target."""
 
     amounts: Mapping[C, int]
@@ -51,7 +51,7 @@ class Solution(Generic[C]):
 
 
 def solve(
-    rows: Sequence[Row[C]],
+    rows: Sequence[EquationRow[C]],
     order: Sequence[C],
     poor: Callable[[C], bool] = lambda column: False,
     guess: bool = True,
@@ -87,7 +87,7 @@ def solve(
 
 
 def _distinct_columns(
-    rows: Sequence[Row[C]], order: Sequence[C]
+    rows: Sequence[EquationRow[C]], order: Sequence[C]
 ) -> tuple[list[C], dict[C, tuple[C, ...]]]:
     """Columns that are not all zero, each once, with the others of the same amounts."""
     groups: dict[tuple[int, ...], list[C]] = {}

@@ -22,7 +22,7 @@ ADE20K = Resolution(2048, 512)  # 512x2048 as mmseg writes it, height first
 
 
 @dataclass(frozen=True)
-class Head:
+class HeadSpec:
     """A detector or segmentor."""
 
     name: str
@@ -32,35 +32,35 @@ class Head:
     start: int = 0  # the first of the four maps that it takes, from 0
 
 
-HEADS: Mapping[str, Head] = {
+HEADS: Mapping[str, HeadSpec] = {
     head.name: head
     for head in (
-        Head(
+        HeadSpec(
             "retinanet",
             "FPN P3 to P7 and RetinaNet's two towers",
             COCO,
             "mmdetection 2.x, retinanet_r50_fpn",
             start=1,
         ),
-        Head(
+        HeadSpec(
             "mask_rcnn",
             "FPN P2 to P6, RPN, a box head of two linear layers, a mask head",
             COCO,
             "mmdetection 2.x, mask_rcnn_r50_fpn",
         ),
-        Head(
+        HeadSpec(
             "cascade_mask_rcnn",
             "FPN P2 to P6, RPN, three stages of a 4conv1fc box head and a mask head",
             COCO,
             "Swin's cascade_mask_rcnn_swin_fpn, on mmdetection 2.x",
         ),
-        Head(
+        HeadSpec(
             "semantic_fpn",
             "FPN P2 to P5 and Semantic FPN's head",
             ADE20K,
             "mmsegmentation, fpn_r50",
         ),
-        Head(
+        HeadSpec(
             "upernet",
             "pyramid pooling, FPN and fusion of 512 channels; an auxiliary FCN head in training",
             ADE20K,
@@ -95,7 +95,7 @@ def split(name: str) -> tuple[str, str] | None:
     return (backbone, head) if joint and head.isidentifier() else None
 
 
-def find(name: str) -> Head:
+def find(name: str) -> HeadSpec:
     """The head called `name`.
 
     Raises:
