@@ -79,7 +79,7 @@ def _proc(path: str, key: str) -> str | None:
 
 
 def proc_bytes(path: str, key: str) -> int | None:
-    """Bytes of a line such as ``MemAvailable:  1024 kB``; None where the system has none."""
+    """The bytes that a line such as ``MemAvailable:  1024 kB`` says; None without such a line."""
     value = _proc(path, key)
     return None if value is None else int(value.split()[0]) * 1024
 
@@ -88,12 +88,12 @@ def proc_bytes(path: str, key: str) -> int | None:
 
 
 def resident() -> int | None:
-    """Bytes; None where no one keeps it."""
+    """Its bytes now; None where the system does not say."""
     return proc_bytes("/proc/self/status", "VmRSS")
 
 
 def peak_resident() -> int | None:
-    """The most bytes at any one time; None where no one keeps it."""
+    """Its most bytes at any one time; None where the system does not say."""
     found = proc_bytes("/proc/self/status", "VmHWM")
     if found is not None:
         return found
@@ -196,7 +196,7 @@ class GpuPlace:
 
     @classmethod
     def of(cls, properties: Any) -> GpuPlace:
-        """From torch's properties of a device; torch 2.6 has no place on the bus."""
+        """Read torch's properties of a device; torch 2.6 has no place on the bus."""
         uuid = getattr(properties, "uuid", None)
         parts = [
             getattr(properties, f"pci_{name}_id", None) for name in ("domain", "bus", "device")

@@ -230,7 +230,12 @@ class _Worker:
         ending = Ending(code, lines[-1] if lines else "")
         if not self._result.exists():
             return Reply(None, ending, interrupted)
-        return Reply(read(self._result, answer), None if code == 0 else ending, interrupted)
+        try:
+            found = read(self._result, answer)
+        except ValueError:
+            said = "its answer is of another version of datbench"
+            return Reply(None, Ending(code, said), interrupted)
+        return Reply(found, None if code == 0 else ending, interrupted)
 
 
 def command(program: str, python: str | None = None, source: Path | None = None) -> list[str]:
@@ -377,7 +382,7 @@ def serve(target: str) -> None:
 def write_answer(answer: Any) -> None:
     """Write an answer, whole or not at all; a later one takes its place.
 
-    None is no answer. In a process that nobody asks anything nothing is written.
+    Without an answer (None), or in a process that nobody asked, nothing is written.
     """
     if _result is not None and answer is not None:
         write(_result, answer)

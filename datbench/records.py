@@ -304,7 +304,7 @@ def _adapter(hint: Any) -> TypeAdapter[Any]:
     return TypeAdapter(hint)
 
 
-def _unfit(value: Any, path: str, depth: int = 0) -> Iterator[Problem]:
+def _unfit(value: Any, path: str, depth: int = 0) -> Iterator[Problem]:  # noqa: C901 (a type a branch)
     """Values that JSON can hold and no record does, wherever they stand."""
     if isinstance(value, float):
         if not math.isfinite(value):

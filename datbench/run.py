@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 
 SEED = 0
-"""Of the images, so that every process sees the same."""
+"""The seed of the images: every process sees the same."""
 
 
 def build_model(
@@ -110,7 +110,7 @@ def losses_of(outputs: object, remedy: str = "use --mode infer") -> list[Tensor]
 
 
 def ones_like(losses: list[Tensor]) -> list[Tensor]:
-    """Where every backward starts: there is no loss function, so each output's gradient is one."""
+    """The gradients from which a backward starts: ones, since there is no loss function."""
     return [torch.ones_like(loss) for loss in losses]
 
 
@@ -241,7 +241,7 @@ def stepped(name: Optimizer, model: nn.Module) -> TorchOptimizer:
 
 
 def optimizer_state(optimizer: TorchOptimizer) -> list[Tensor]:
-    """Every tensor that it keeps between steps, step counts on the host included."""
+    """Every tensor that an optimizer keeps between steps, step counts on the host included."""
     return [tensor for kept in optimizer.state.values() for tensor in tensors_in(kept)]
 
 

@@ -1,8 +1,7 @@
-"""Draw the pictures of README and docs: the terminal as rich records it, plots by matplotlib."""
+"""Draw the pictures of README and docs: the terminal as rich records it, plots by Vega."""
 
 from pathlib import Path
 
-from datbench.render.plot import to_bytes
 from rich.console import Console
 
 from datbench.counting.conventions import CONVENTIONS
@@ -18,6 +17,7 @@ from datbench.paper.view import comparison_table
 from datbench.paper.workshop import Workshop
 from datbench.render.table import Table
 from datbench.render.text import print_tables
+from datbench.render.vega import to_bytes
 from datbench.setting import Resolution, Setting
 
 IMAGES = Path(__file__).parent / "images"

@@ -120,7 +120,7 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def _said(error: BaseException) -> tuple[str, int]:
-    """An error in a line, and its exit code: what nobody expected is no failed check."""
+    """An error in a line, and its exit code: what nobody expected is not a failed check."""
     if isinstance(error, DatbenchError):
         return str(error), error.exit_code
     if isinstance(error, OSError):

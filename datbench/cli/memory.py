@@ -53,7 +53,7 @@ _AMOUNT = re.compile(r"\s*([0-9]{1,12}(?:\.[0-9]{1,6})?)\s*([A-Za-z]{1,3})\s*")
 _UNITS = {"B": 1, "KIB": 2**10, "MIB": 2**20, "GIB": 2**30, "MB": 10**6, "GB": 10**9, "G": 2**30}
 
 
-def memory(
+def memory(  # noqa: C901 (refuses what options do not go together)
     model: Models = None,
     config: Configs = None,
     with_: With = None,

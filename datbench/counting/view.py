@@ -467,14 +467,15 @@ def cost_chart(rows: Sequence[CountRow]) -> Chart | None:
     )
     models = ", ".join(dict.fromkeys(row.model for row in rows))
     return Chart.of(
-        replace(cost(rows), y_label=unit, notes=()),
+        replace(cost(rows), x_label="side of the input (pixels)", y_label=unit, notes=()),
         "cost-resolution",
         f"Multiply-adds of {models} at {len(sizes)} input sizes.",
         COUNTED,
         title="Multiply-adds over the input's side",
         caption=f"Both axes are logarithmic; {rows[0].convention} convention, one image, forward. "
-        "The figures below give the cost of one pixel too, which is level where cost grows with "
-        "the area.",
+        "The side of an input that is not a square is that of the square with its area. The "
+        "figures below give the cost of one pixel too, which is level where cost grows with the "
+        "area.",
         by=f"{rows[0].convention} convention, forward",
         table=Table.of(columns, rows),
     )

@@ -386,7 +386,7 @@ class _Counted:
     point: MeasuredModule
 
 
-def measure(
+def measure(  # noqa: PLR0913 (a module and a grid, each by its sizes)
     *,
     dim: int = 384,
     heads: int = 12,

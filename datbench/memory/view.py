@@ -549,4 +549,4 @@ def _in_mib(figure: Figure) -> Figure:
         Series(names.get(each.name, each.name), each.x, tuple(y * scale for y in each.y))
         for each in figure.series
     ]
-    return Figure("", figure.x_label, "alive (MiB)", tuple(series), stacked=True)
+    return Figure("", "births and deaths of storages", "alive (MiB)", tuple(series), stacked=True)

@@ -86,7 +86,7 @@ def _entry_point(spec: ModelSpec) -> Callable[..., nn.Module]:
     return entry_point
 
 
-def build(
+def build(  # noqa: PLR0913 (what timm passes to a model)
     spec: ModelSpec,
     pretrained: bool = False,
     *,

@@ -360,12 +360,17 @@ def _bars(bars: Mapping[str, Bars]) -> tuple[Spec, Table]:
         else field("amount", unit, stack="zero")
     )
     extra = any(part.extra for each in bars.values() for part in each.parts)
+    legend = bottom(3, 1 if max(map(len, parts)) > 18 else 2)
     pale = {"domain": ["in the formula", "left out"], "range": [1, 0.55]}
     stacked = {
         "mark": {"type": "bar", "height": 22, "yOffset": 8, "stroke": None},
         "encoding": {
             "x": along,
-            "color": words("part", scale={"domain": parts, **palette}, legend=bottom(3, 2)),
+            "color": words(
+                "part",
+                scale={"domain": parts, **palette},
+                legend=legend,
+            ),
             "order": field("order"),
             "opacity": field("left_out", None, "ordinal", scale=pale, legend=None),
             "tooltip": [

@@ -228,7 +228,7 @@ def _pipes() -> list[int]:
 
 
 def _explained(timing: ProcessTiming) -> ProcessTiming:
-    """With what two processes at once had to do with its end, if anything."""
+    """Add what two processes at once had to do with its end, if anything."""
     reason = timing.reason or ""
     crowded = timing.outcome == "out of memory" or any(sign in reason for sign in CROWDED)
     if crowded:

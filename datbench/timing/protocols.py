@@ -53,7 +53,7 @@ class Protocol:
         return f"https://github.com/{repository}/blob/{commit}/{path}"
 
     def duration(self, seconds: float) -> float:
-        """Of the whole protocol, in seconds, where a call takes `seconds`."""
+        """Seconds of the whole protocol, where a call takes `seconds`."""
         return (self.warmup + self.calls) * seconds
 
 
@@ -84,7 +84,6 @@ _ALL = (
 )
 
 PROTOCOLS: Mapping[str, Protocol] = MappingProxyType({known.name: known for known in _ALL})
-"""By name."""
 
 
 def protocol_named(name: str) -> Protocol:
@@ -160,7 +159,7 @@ def run_protocol(
 
 
 def compared(timing: ProtocolTiming, row: float) -> ProtocolTiming:
-    """With the difference that the protocol alone makes to `row`, images a second."""
+    """Add the difference that the protocol alone makes to `row`, images a second."""
     return replace(timing, difference=timing.images_per_second / row - 1)
 
 

@@ -156,7 +156,7 @@ def _device(job: RankJob) -> str:
 
 
 def _threads(how: How, device: torch.device) -> int:
-    """As many as were asked for; else a rank's share of the cores. torchrun's own choice is one."""
+    """The threads asked for; else a rank's share of the cores: torchrun would choose 1."""
     if how.threads is not None:
         return how.threads
     return max(usable_cores() // int(os.environ["LOCAL_WORLD_SIZE"]), 1)
@@ -315,7 +315,7 @@ def time_on_gpus(
 
 
 def check_ranks(setting: Setting, how: How, gpus: int) -> None:
-    """Whether so many ranks can run here.
+    """Check whether this number of ranks can run here.
 
     Raises:
         UsageError, LibraryError: they cannot; the message says why.
@@ -350,8 +350,8 @@ def _check_torch(kind: str) -> None:
 
 
 def _run(folder: Path, ranks: int, timeout: float) -> tuple[int | None, bool, str]:
-    """Torchrun's exit code, None where it was out of time; whether Ctrl-C was pressed; and what
-    was written to standard error.
+    """Run torchrun. Returns its exit code, None where it was out of time; whether Ctrl-C was
+    pressed; and what was written to standard error.
 
     However this is left, no rank is.
     """

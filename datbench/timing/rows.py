@@ -74,7 +74,7 @@ def summed(row: ThroughputRow, shortage: str | None = None) -> ThroughputRow:
 
 
 def _interval(timings: list[Timing]) -> Interval:
-    """Of the samples of one process, or of the medians of several."""
+    """The interval of one process's samples, or of the medians of several processes."""
     if len(timings) == 1:
         only = timings[0]
         return Interval(only.median, only.low, only.high, only.coverage)
@@ -112,7 +112,7 @@ def _protocols(timed: list[ProcessTiming]) -> Iterator[ProtocolTiming]:
 
 
 def _rated(row: ThroughputRow) -> ThroughputRow:
-    """With what is achieved a second on each device, and of its ceilings."""
+    """Add what is achieved a second on each device, and the part of its ceilings."""
     if row.macs is None or row.bytes is None or not row.seconds:
         return row
     macs, moved = row.macs / row.seconds, row.bytes / row.seconds
@@ -302,7 +302,7 @@ def measure_rows(
     step: Callable[[str], object] = lambda text: None,
     timer: Timer | None = None,
 ) -> TimedRows:
-    """Time every job in so many fresh processes, by rounds: each job once, then each again.
+    """Time every job in fresh processes, by rounds: each job once, then each again.
 
     What slowly changes on the machine meets all rows alike, and lies between a row's processes.
     Only running out of memory makes a batch smaller: it is halved until it fits.

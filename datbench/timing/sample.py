@@ -120,7 +120,7 @@ def exponent(sizes: Sequence[float], costs: Sequence[float], level: float = 0.95
 Clock: TypeAlias = Callable[[], float]
 
 Stopwatch: TypeAlias = Callable[[Callable[[], object], int], float]
-"""Seconds that so many calls take."""
+"""Seconds that a number of calls take."""
 
 FEWEST = 12
 """Samples before the first look at them; six would do for an interval, not for a warm-up."""
@@ -135,7 +135,7 @@ SAME = 0.02
 """Levels that differ by less, relatively, are one."""
 
 OVERHEAD = 0.01
-"""Of a sample, the part that the clock itself may take."""
+"""The part of a sample that the clock itself may take."""
 
 
 def time_calls(
@@ -160,7 +160,7 @@ def time_calls(
         budget: seconds in all, warm-up included.
         width: of the median's 95 % confidence interval, relative to the median, that will do.
         least: seconds before an interval is trusted at all: clocks take a while to rise.
-        clock: of the budget, and of the samples too where the device is no GPU.
+        clock: of the budget, and of the samples too where the device is not a GPU.
         prepare: done before every sample and no part of it; a sample is one call then.
         between: done after every sample, the warm-up's too, and no part of any.
         keep: on Ctrl-C, return the samples that are finished, if there is one.
@@ -314,7 +314,7 @@ def warm_up(samples: Sequence[float]) -> int:
 
     The second half is taken for settled. The warm-up ends at the first sample that lies within
     its range and begins a window whose median lies within its bulk. It is never more than half:
-    a level that changes later is no warm-up but part of what the machine does, and widens the
+    a level that changes later is not warm-up but part of what the machine does, and widens the
     interval until the samples outgrow it.
     """
     half = len(samples) // 2

@@ -131,7 +131,7 @@ def merged(told: Sequence[Telemetry]) -> Telemetry:
 
 
 def by_turns(told: Telemetry) -> Telemetry:
-    """Without what the driver counts over longer than a turn: another process has a part in it."""
+    """Leave out what the driver counts over more than a turn: another process has a part in it."""
     if told.power is None and told.energy is None:
         return told
     return replace(
@@ -317,7 +317,7 @@ def watching(
     """Ask the driver while the block runs. What it refuses is a reason, never an error.
 
     Args:
-        place: of the GPU; torch's properties of it unless told.
+        place: which GPU. Default: as torch's properties of the device say.
     """
     watch = Watch(clock)
     if place is None and device.type != "cuda":

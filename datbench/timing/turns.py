@@ -40,7 +40,7 @@ TIRED = 3
 """Rests in a row that did not come, after which they are not waited for any more."""
 
 RESTLESS = 0.2
-"""Of the other side's turns, processor time of this process that is worth a doubt."""
+"""The part of the other side's turns in which this process may work without a warning."""
 
 THREADS = Path("/proc/self/task")
 

@@ -26,13 +26,14 @@ from .telemetry import by_turns, watching
 from .turns import Pipes, Turns, pin
 
 LEAST = 0.2
-"""Of the budget, before an interval is trusted: clocks take a while to rise."""
+"""The part of the budget before an interval is trusted: clocks take a while to rise."""
 
 MARGIN = 0.5
 """Seconds before the time-out in which nothing is begun, so that the answer is still written."""
 
 HALF = 0.45
-"""Of the time that is left, where another process takes turns; some is for what lies between."""
+"""The part of the time left that samples get where another process takes turns; some is lost
+between turns."""
 
 CEILINGS = 0.3
 """Seconds for the ceilings, relative to the budget."""

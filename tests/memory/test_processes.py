@@ -78,6 +78,12 @@ def test_another_datbench_in_the_working_directory_is_not_taken(
     assert reply.answer == {"twice": 42}
 
 
+def test_an_answer_of_another_form_is_an_ending(worker: str) -> None:
+    reply = process.ask(worker, {"do": "answers", "number": 21}, process.Ending, 30)
+    said = "its answer is of another version of datbench"
+    assert reply == process.Reply(None, process.Ending(0, said))
+
+
 def test_endings_in_words() -> None:
     assert str(process.Ending(-9, "")) == "killed by signal 9 (SIGKILL)"
     assert str(process.Ending(-6, "abort")) == "killed by signal 6 (SIGABRT): abort"
