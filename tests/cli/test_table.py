@@ -214,7 +214,7 @@ def test_markdown_and_latex(run: Run, tmp_path: Path) -> None:
 
 def test_memory_is_measured_where_a_device_is(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     """Through what would run it on a GPU: an eighth of a GiB an image, and no room above 64."""
-    from datbench.memory import device
+    from datbench import machine
     from datbench.memory.records import GpuPeaks, GpuRow
     from datbench.models.resolve import Spec
     from datbench.paper import workshop
@@ -228,7 +228,7 @@ def test_memory_is_measured_where_a_device_is(run: Run, monkeypatch: pytest.Monk
         return GpuRow(spec.name, setting, mode, PLAIN, outcome, None, peaks, (), None, None, 1.0)
 
     monkeypatch.setattr(workshop, "measure_gpu", measured)
-    monkeypatch.setattr(device, "check_present", lambda device: None)
+    monkeypatch.setattr(machine, "check_present", lambda device: None)
     (row,) = run("table", "8", "--device", "cuda", "--format", "json", "--check").rows
     for line in row["lines"]:
         rules = {e["rule"]: e["amount"] for e in line["cells"]["memory"]["evidence"]}
