@@ -334,7 +334,14 @@ def _unfit(value: Any, path: str, depth: int = 0) -> Iterator[Problem]:  # noqa:
 def _problems(error: ValidationError, value: Any, place: str) -> list[Problem]:
     """What pydantic says, in our words; of a field that may be several things, by the best fit."""
     found: dict[tuple[str, str | None], dict[str, list[Problem]]] = {}
-    for each in error.errors(include_url=False, include_input=True):
+    errors = error.errors(include_url=False, include_input=True)
+    # Of a list each element that is missing is an error of its own: the last one says its length.
+    lengths = {
+        each["loc"][:-1]: each["loc"][-1] + 1
+        for each in errors
+        if each["type"] == "missing" and isinstance(each["loc"][-1], int)
+    }
+    for each in errors:
         path, choice, before = place, "", None
         here = value
         last = len(each["loc"]) - 1
@@ -350,7 +357,9 @@ def _problems(error: ValidationError, value: Any, place: str) -> list[Problem]:
             elif before is None and step != "[key]":  # which of several types it was taken for
                 before, choice = path, step
         known = found.setdefault((path if before is None else before, before), {})
-        known.setdefault(choice, []).append(Problem(path, _message(each)))
+        known.setdefault(choice, []).append(
+            Problem(path, _message(each, lengths.get(each["loc"][:-1])))
+        )
     best = dict.fromkeys(
         problem
         for tried in found.values()
@@ -359,12 +368,13 @@ def _problems(error: ValidationError, value: Any, place: str) -> list[Problem]:
     return sorted(best, key=lambda one: one.problem != NOT_KNOWN)  # a name mistyped is missing too
 
 
-def _message(error: Any) -> str:
+def _message(error: Any, length: int | None = None) -> str:
+    """One error in our words; `length` is that of a list from which elements are missing."""
     kind, limits = error["type"], error.get("ctx", {})
     if kind in _EXPECTED:
         return f"must be {_EXPECTED[kind]}, not {said(error['input'])}"
     if kind == "missing" and isinstance(error["loc"][-1], int):
-        return f"has too few elements, {len(error['input'])}"
+        return f"must have {length} elements, not {len(error['input'])}"
     if kind == "missing":
         return "is missing"
     if kind in ("unexpected_keyword_argument", "extra_forbidden"):

@@ -207,7 +207,7 @@ def test_a_key_twice_is_refused(tmp_path: Path) -> None:
 def test_elements_that_are_missing_are_said_once() -> None:
     kind = tuple[int, int, int, int]
     assert list(map(str, checked(dict[str, kind], {"a": [1, 2]})[1])) == [
-        "a: has too few elements, 2"
+        "a: must have 4 elements, not 2"
     ]
     assert list(map(str, checked(dict[str, kind], {"a": [1] * 5})[1])) == [
         "a: must have 4 elements, not 5"

@@ -261,7 +261,7 @@ def test_stem_projection_is_drawn() -> None:
 @pytest.mark.parametrize(
     ("file", "dat", "message"),
     [
-        ("dat_tiny", {"heads": [3, 6, 12]}, "heads: has too few elements, 3."),
+        ("dat_tiny", {"heads": [3, 6, 12]}, "heads: must have 4 elements, not 3."),
         ("dat_tiny", {"heads": 3}, "heads: must be a list, not 3."),
         (
             "dat_tiny",
@@ -362,7 +362,7 @@ def test_stem_projection_is_drawn() -> None:
             "nat_ksizes: stage 3: 6 is even; write an odd",
         ),
         # A stage that reads none of it may say -1, but must say it four times.
-        ("dat_tiny", {"sr_ratios": [-1] * 3}, "sr_ratios: has too few elements, 3."),
+        ("dat_tiny", {"sr_ratios": [-1] * 3}, "sr_ratios: must have 4 elements, not 3."),
         (
             "dat_tiny",
             {"use_pes": [False, False, True, 1]},
