@@ -164,3 +164,35 @@ def append_summary(text: str) -> None:
             file.write(text + "\n")
     except OSError as error:
         raise DatbenchError(f"could not write the job summary {path}: {error.strerror}.") from error
+
+
+def check_path(out: Path, option: str = "--out") -> None:
+    """Refuse a file that cannot be written, before any work.
+
+    Raises:
+        UsageError: it is a directory, is in none, or may not be written.
+    """
+    try:
+        _check_path(out, option)
+    except OSError as error:
+        raise UsageError(f"{option} {out}: {error.strerror}.") from error
+
+
+def _check_path(out: Path, option: str) -> None:
+    if out.is_dir():
+        raise UsageError(f"{option} {out} is a directory; name a file.")
+    if out.exists() and not os.access(out, os.W_OK):
+        raise UsageError(f"{option} {out}: no permission to write to it.")
+    if out.exists() and not out.is_file():
+        return  # a device or a pipe: nothing is made beside it
+    folder = target(out).parent
+    if not folder.is_dir():
+        raise UsageError(f"{option} {out}: there is no directory {folder}.")
+    if not os.access(folder, os.W_OK):
+        raise UsageError(f"{option} {out}: no permission to write in {folder}.")
+
+
+def same_file(one: Path, other: Path) -> bool:
+    """Whether two paths are one file, by whatever names."""
+    same = os.path.realpath(one) == os.path.realpath(other)
+    return same or (one.exists() and other.exists() and one.samefile(other))

@@ -140,6 +140,16 @@ def _torch_settings() -> dict[str, Any]:
 # Whether a device is there.
 
 
+def device_of(name: str | None, default: str = "auto") -> str:
+    """The device; ``auto`` is a GPU where there is one, otherwise the CPU."""
+    name = name or default
+    if name != "auto":
+        return name
+    import torch
+
+    return "cuda" if torch.cuda.is_available() else "cpu"
+
+
 def check_device(name: str) -> torch.device:
     """The device called `name`.
 

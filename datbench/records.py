@@ -30,7 +30,7 @@ Document = dict[str, Any]
 Environment: TypeAlias = dict[str, Any]
 """What `datbench.machine` says of a machine and its software: any fields."""
 
-VERSION = 2
+VERSION = 3
 """Of the files that are written.
 
 1 (0.1.0): the first. 2: what rows of some kinds had beside their record's fields became fields
@@ -38,8 +38,31 @@ VERSION = 2
 and every field of a record is written, null where it says nothing.
 """
 
+
+def _modes(value: Any, timed: bool = False) -> Any:
+    """Rows of version 2 with their modes in the words of version 3; `timed`: of a time."""
+    if isinstance(value, list):
+        return [_modes(each, timed) for each in value]
+    if not isinstance(value, dict):
+        return value
+    timed = timed or value.get("kind") == "profile"  # a part of a report
+    new = {"infer": "inference", "train-forward": "forward", "train": "backward"}
+    new |= {"train": "step"} if timed else {}
+    return {
+        name: new.get(each, each)
+        if name == "mode" and isinstance(each, str)
+        else _modes(each, timed or name == "how")
+        for name, each in value.items()
+    }
+
+
 MIGRATIONS: dict[int, Callable[[Document], Document]] = {
     1: lambda content: {**content, "version": 2},  # its rows are read as they are: defaults suffice
+    2: lambda content: {
+        **content,
+        "version": 3,
+        "rows": _modes(content.get("rows"), content.get("kind") == "profile"),
+    },
 }
 """From a document of this version to one of the next."""
 

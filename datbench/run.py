@@ -97,7 +97,7 @@ def tensors_in(outputs: object) -> list[Tensor]:
     return [leaf for leaf in tree_leaves(outputs) if isinstance(leaf, Tensor)]
 
 
-def losses_of(outputs: object, remedy: str = "use --mode infer") -> list[Tensor]:
+def losses_of(outputs: object, remedy: str = "use --mode inference") -> list[Tensor]:
     """The tensors of a model's outputs from which a backward starts.
 
     Raises:
@@ -169,11 +169,11 @@ class Runner:
         self.model, self.inputs, self.mode = model, inputs, mode
         self._forward: Callable[..., object] = torch.compile(model) if compiled else model
         self.optimizer: TorchOptimizer | None = None
-        if mode == "train":
+        if mode == "step":
             trained = [p for p in model.parameters() if p.requires_grad]
             if not trained:
                 raise MeasurementError(
-                    "no parameter of the model has a gradient; use --mode infer."
+                    "no parameter of the model has a gradient; use --mode inference."
                 )
             # At a rate of 0 a step reads and writes all that it would, and no weight runs away to
             # values that take another time.
@@ -204,7 +204,7 @@ def ready(model: str | Spec, setting: Setting, how: How) -> Runner:
     Raises:
         DatbenchError: the model could not be built, or there is nothing to train.
     """
-    module = build_model(model, setting).train(how.mode == "train")
+    module = build_model(model, setting).train(how.mode == "step")
     image = make_image(setting, "normal")
     if how.channels_last:
         to: Any = module.to  # torch does not type this form

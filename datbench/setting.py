@@ -7,9 +7,9 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from enum import Enum
 from types import SimpleNamespace
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeVar
 
-from .errors import FieldError, ResolutionError, UsageError
+from .errors import FieldError, ResolutionError, UnknownNameError, UsageError
 
 if TYPE_CHECKING:
     from pydantic import GetCoreSchemaHandler
@@ -164,14 +164,14 @@ MULTIPLY_ADDS: frozenset[Kind] = frozenset(
 )
 """The kinds whose unit is one multiply-add (MAC)."""
 
-MemoryMode = Literal["inference", "train-forward", "train", "step"]
+MemoryMode = Literal["inference", "forward", "backward", "step"]
 """Without gradients; the forward with what autograd keeps; the backward after it; a full step,
 which ends with the optimizer's.
 """
 
-MEMORY_MODES: tuple[MemoryMode, ...] = ("inference", "train-forward", "train", "step")
+MEMORY_MODES: tuple[MemoryMode, ...] = ("inference", "forward", "backward", "step")
 
-WITH_BACKWARD: tuple[MemoryMode, ...] = ("train", "step")
+WITH_BACKWARD: tuple[MemoryMode, ...] = ("backward", "step")
 
 Optimizer = Literal["sgd", "sgd-momentum", "adamw"]
 
@@ -214,17 +214,17 @@ class Recipe:
 PLAIN = Recipe()
 """Without any of it."""
 
-TimeMode = Literal["infer", "train"]
+TimeMode = Literal["inference", "step"]
 """A forward without gradients; or forward, backward and a step of SGD."""
 
-TIME_MODES: tuple[TimeMode, ...] = ("infer", "train")
+TIME_MODES: tuple[TimeMode, ...] = ("inference", "step")
 
 
 @dataclass(frozen=True)
 class How:
     """How a model is run and timed, beside its `Setting`."""
 
-    mode: TimeMode = "infer"
+    mode: TimeMode = "inference"
     # that an operator runs with on a CPU; None for as many as torch takes by itself
     threads: int | None = None
     compile: bool = False  # through `torch.compile`; compiling is no part of any sample
@@ -235,13 +235,46 @@ class How:
     width: float = 0.02
 
 
+Name = TypeVar("Name", bound=str)
+
+
+def one_of(what: str, name: str, known: Sequence[Name]) -> Name:
+    """The value of an option that takes one of these.
+
+    Raises:
+        UnknownNameError: it is another.
+    """
+    for one in known:
+        if one == name:
+            return one
+    raise UnknownNameError.among(what, name, known)
+
+
+OLD_MODES = {
+    "inference": "inference",
+    "train": "backward or step",
+    "forward": "forward",
+}
+
+
+def mode_of(name: str | None, known: Sequence[Name], default: Name) -> Name:
+    """The mode, in the one vocabulary of all commands.
+
+    Raises:
+        UnknownNameError: it is none of those that this command has.
+    """
+    if name in OLD_MODES:
+        raise UsageError(f"--mode {name} is now called {OLD_MODES[name]}.")
+    return default if name is None else one_of("mode", name, known)
+
+
 FACTS = (
     "model resolution batch dtype device attention backward features mode optimizer autocast "
     "checkpointing compile channels_last flush gpus threads python source"
 ).split()
 """What a record's figures belong to, in the order of its columns."""
 
-_MODES = {"infer": "inference", "train": "training", "step": "full step"}
+_MODES = {"inference": "inference", "train": "training", "step": "full step"}
 
 _WORDS: dict[str, tuple[Callable[[Any], str], str]] = {
     "resolution": (str, ""),

@@ -157,11 +157,11 @@ class Memory:
         return amounts[category]
 
 
-def memory(model: nn.Module, *inputs: Any, mode: MemoryMode = "train-forward") -> Memory:
+def memory(model: nn.Module, *inputs: Any, mode: MemoryMode = "forward") -> Memory:
     """Simulate one run of a copy of the model on meta: nothing is computed or allocated.
 
     Args:
-        mode: inference, train-forward (with what autograd keeps), train (with the backward) or step
+        mode: inference, forward (with what autograd keeps), train (with the backward) or step
             (with AdamW's).
 
     Raises:

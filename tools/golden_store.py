@@ -231,7 +231,7 @@ datbench.testing.assert_macs(net.small(), torch.empty(1, 3, 64, 64), {"0": 1, "4
 image = torch.empty(1, 3, 64, 64)
 found = datbench.testing.flops(net.small(), image, convention="strict", backward=True)
 print(int(found), found.unit, found.by_module(1), found.by_operator(), found.of("0"))
-held = datbench.testing.memory(net.small(), image, mode="train")
+held = datbench.testing.memory(net.small(), image, mode="backward")
 print(held.peak, held.module, held.operator, held.phase, held.kept, held["gradients"])
 """,
 }
@@ -363,7 +363,7 @@ def throughput(model: str, seconds: float) -> dict[str, Any]:
     process |= {"compiling": None, "ranks": [], "refused": {}, "turns": None, "processors": []}
     process |= {"restless": False}
     scattered = [{**process, "timing": timing(seconds * (1 + i / 1000))} for i in range(-4, 4)]
-    how: dict[str, Any] = {"mode": "infer", "threads": 1, "compile": False, "channels_last": False}
+    how: dict[str, Any] = {"mode": "inference", "threads": 1, "compile": False, "channels_last": False}
     row: dict[str, Any] = {
         "model": model,
         "setting": SETTING,
@@ -411,7 +411,7 @@ def profile(model: str) -> dict[str, Any]:
     row: dict[str, Any] = {
         "model": model,
         "setting": SETTING,
-        "mode": "infer",
+        "mode": "inference",
         "threads": 1,
         "ceilings": CEILINGS,
     }

@@ -1,280 +1,198 @@
-"""`datbench eq10`."""
+"""`datbench eq10`: the paper's complexity formula, taken apart."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 from ..errors import CheckFailed, UsageError
-from ..setting import ATTENTIONS, DTYPES, Resolution
+from ..machine import device_of
+from ..setting import ATTENTIONS, DTYPES, Resolution, one_of
+from .command import WHAT, argument, group, option
 from .options import (
-    Configs,
-    Format,
-    Models,
-    Out,
-    OutputFormat,
-    PlotOut,
-    Resolutions,
-    With,
-    one_of,
-    option,
-    resolutions,
-    specs,
+    AttentionName,
+    Batches,
+    Budget,
+    Check,
+    DeviceName,
+    Dtype,
+    Inputs,
+    Run,
+    Sizes,
+    Stage,
+    Threads,
+    only,
+    seconds,
 )
-
-if TYPE_CHECKING:
-    from ..models.resolve import Spec
-    from ..render.table import Table
+from .output import Output
 
 PAPERS = [Resolution(224, 224), Resolution(1280, 800)]
 """The papers' two sizes."""
 
 
-def eq10(
-    model: Models = None,
-    config: Configs = None,
-    with_: With = None,
-    res: Resolutions = None,
-    stage: Annotated[
-        int | None, option("Only this stage, from 1.", default=False, min=1, max=4)
-    ] = None,
-    every: Annotated[
-        bool, option("Show the terms of every module, not of deformable ones alone.", "--all")
-    ] = False,
-    plot: Annotated[
-        bool,
-        option(
-            "Draw in the terminal: cost against size and share against stride, or with a "
-            "model, the terms of its modules.",
-            "--plot",
-        ),
-    ] = False,
-    plot_out: PlotOut = None,
-    kinds: Annotated[
-        bool, option("Compare kinds of attention on the map that stage 3 has at --res.", "--kinds")
-    ] = False,
-    fit: Annotated[
-        bool, option("Recover the formula's coefficients from counts alone.", "--fit")
-    ] = False,
+def terms(
+    inputs: Inputs,
+    output: Output,
+    stage: Stage = None,
+    check: Check = False,
+) -> None:
+    """Compare the published formula of each attention module with what is counted.
+
+    Eq. 10 for deformable attention. Each cause of the difference is named, exactly. Without a
+    model: DAT-T at 224x224 and 1280x800. --notes shows modules that are not deformable too.
+
+    Examples:
+    datbench eq10
+    datbench eq10 dat_s --res 1280x800 --stage 3 --check
+    """
+    from ..eq10 import identity
+    from ..eq10.view import tables
+    from ..render.terminal import progress
+
+    jobs = inputs.sized() if inputs.model else _example(inputs)
+    modules = identity.identities_of(progress(jobs, lambda job: job[0].name), stage)
+    output.write(tables(modules, output.notes, output.one), "eq10", modules)
+    if check:
+        identity.check(modules)
+
+
+def _example(inputs: Inputs) -> list[Any]:
+    """DAT-T at the papers' sizes, or at those asked for."""
+    from ..models.resolve import resolve
+
+    return [(resolve("dat_t"), size) for size in inputs.sizes() or PAPERS]
+
+
+def kinds(output: Output, res: Sizes = None, check: Check = False) -> None:
+    """Compare kinds of attention on the map that stage 3 has at an input size.
+
+    Examples:
+    datbench eq10 kinds --res 1280x800
+    """
+    from ..eq10 import identity
+    from ..eq10.curves import kinds_on
+    from ..eq10.view import tables
+
+    sizes = Inputs(res=res).sizes() or PAPERS
+    maps = [(size.height // 16, size.width // 16) for size in sizes]  # stage 3's
+    modules = [module for height, width in maps for module in kinds_on(height, width)]
+    output.write(tables(modules, False, output.one), "eq10", modules)
+    if check:
+        identity.check(modules)
+
+
+def fit(
+    output: Output,
     grid: Annotated[
-        str | None,
-        option(
-            'With --fit: sizes of the modules to count, such as "height=7,14 dim=32,64"; '
-            "names are height, width, stride, dim, kernel, groups and heads.",
-            default=False,
-            metavar="NAME=N,...",
+        list[str] | None,
+        argument(
+            "Sizes of the modules to count, such as height=7,14 dim=32,64; names are height, "
+            "width, stride, dim, kernel, groups and heads.",
+            "NAME=N,N",
         ),
     ] = None,
     convention: Annotated[
-        str | None,
-        option("With --fit: fvcore, or torch for multiply-adds alone.", default="fvcore"),
-    ] = None,
-    paper: Annotated[
-        bool, option("Recompute the worked example of Section 3.2.", "--paper")
-    ] = False,
-    measure: Annotated[
-        bool,
+        str,
         option(
-            "Time a model's deformable attention (default: of dat_t, --stage 3) over "
-            "growing maps and keys, beside the formula and other kinds of attention.",
-            "--measure",
+            WHAT,
+            "--convention NAME",
+            "How work is counted: fvcore, or torch for multiply-adds alone.",
+            default=True,
+            names=("fvcore", "torch"),
         ),
-    ] = False,
-    sides: Annotated[
-        str | None,
-        option(
-            "With --measure: sides of the maps; keys vary on the largest.",
-            default="7,14,21,28,35",
-            metavar="N,N,...",
-        ),
-    ] = None,
-    batch: Annotated[
-        int | None, option("With --measure: images in a batch.", default="1", min=1)
-    ] = None,
-    device: Annotated[
-        str | None, option("With --measure: cpu, or cuda where a GPU is.", default="cpu")
-    ] = None,
-    dtype: Annotated[
-        str | None,
-        option(
-            "With --measure: float32, float64, bfloat16 or float16.",
-            default="float32",
-            names=DTYPES,
-        ),
-    ] = None,
-    attention: Annotated[
-        str | None, option("With --measure: eager or sdpa.", default="eager", names=ATTENTIONS)
-    ] = None,
-    threads: Annotated[
-        int | None,
-        option(
-            "With --measure: threads of an operator on a CPU.", default="torch's", min=1, max=4096
-        ),
-    ] = None,
-    budget: Annotated[
-        float | None, option("With --measure: seconds to take.", default="45")
-    ] = None,
-    check: Annotated[
-        bool, option("Fail (exit code 1) if an identity or the fit is not exact.", "--check")
-    ] = False,
-    format: OutputFormat = None,
-    out: Out = None,
+    ] = "fvcore",
+    check: Check = False,
 ) -> None:
-    """Take the paper's complexity formula apart.
+    """Recover the formula's coefficients from counts alone.
 
-    For every attention module of a model: its published formula (Eq. 10 for deformable attention),
-    what is counted from the operators that run, and each cause of the difference, exactly. Without
-    a model, DAT-T at 224x224 and 1280x800. --kinds, --fit, --paper and --measure are reports of
-    their own.
+    Examples:
+    datbench eq10 fit height=7,14 dim=32,64 --check
     """
-    from .output import check_plots, choose_format
-
-    wanted = choose_format(format, out)
-    timing: dict[str, Any] = {
-        "sides": sides,
-        "batch": batch,
-        "device": device,
-        "dtype": dtype,
-        "attention": attention,
-        "threads": threads,
-        "budget": budget,
-    }
-    report = _report(kinds=kinds, fit=fit, paper=paper, measure=measure)
-    _check_owner(report, "fit", {"grid": grid, "convention": convention})
-    _check_owner(report, "measure", timing)
-    if report:
-        others = {
-            "a model": (model or config) and not measure,
-            "--with": with_,
-            "--res": res and not kinds,
-            "--stage": stage and not measure,
-            "--all": every,
-            "--plot": plot or plot_out,
-        }
-        unused = [name for name, value in others.items() if value]
-        if unused:
-            raise UsageError(f"--{report} does not take {', '.join(unused)}.")
-        if check and not (fit or kinds):
-            raise UsageError(f"--{report} has nothing to --check.")
-    else:
-        check_plots(plot, plot_out, wanted, out)
-    sizes = resolutions(res)
-    if fit:
-        _fit(grid or "", convention or "fvcore", check, wanted, out)
-    elif paper:
-        from ..eq10.example import claims
-        from ..eq10.view import claims_table
-
-        found = claims()
-        _write("eq10-paper", found, [claims_table(found)], wanted, out)
-    elif measure:
-        timing["sides"] = None if sides is None else _sides(sides)
-        timing["attention"] = one_of("attention", attention or "eager", ATTENTIONS)
-        given = {name: value for name, value in timing.items() if value is not None}
-        chosen = specs(model or ([] if config else ["dat_t"]), config)
-        if len(chosen) > 1:
-            raise UsageError("--measure times the attention of one model; name only one.")
-        _measure(chosen[0], stage or 3, given, wanted, out)
-    else:
-        from ..eq10 import identity
-        from ..eq10.view import tables
-        from ..render.terminal import progress
-        from .output import draw
-
-        if kinds:
-            from ..eq10.curves import kinds_on
-
-            maps = [(size.height // 16, size.width // 16) for size in sizes or PAPERS]  # stage 3's
-            modules = [module for height, width in maps for module in kinds_on(height, width)]
-        else:
-            modules = identity.identities_of(
-                progress(_jobs(model, config, with_, sizes), lambda job: job[0].name), stage
-            )
-        if plot or plot_out is not None:
-            from ..eq10.curves import plots
-
-            draw(plots(modules, alone=bool(model or config)), plot, plot_out)
-        if not plot:
-            _write("eq10", modules, tables(modules, every, wanted is Format.CSV), wanted, out)
-        if check:
-            identity.check(modules)
-
-
-def _jobs(
-    names: list[str] | None,
-    configs: list[Path] | None,
-    with_: list[str] | None,
-    sizes: list[Resolution] | None,
-) -> list[tuple[Spec, Resolution]]:
-    """Every model at every size; DAT-T at the papers' two where no model is named."""
-    if not names and not configs:
-        names, sizes = ["dat_t"], sizes or (None if with_ else PAPERS)
-    chosen = specs(names, configs, with_)
-    return [(spec, size) for spec in chosen for size in sizes or [spec.resolution]]
-
-
-def _fit(grid: str, convention: str, check: bool, wanted: Format, out: Path | None) -> None:
     from ..counting.conventions import CONVENTIONS
-    from ..eq10.fit import fit, parse_grid
+    from ..eq10.fit import fit as fitted
+    from ..eq10.fit import parse_grid
     from ..eq10.view import fit_table
 
     rules = one_of("convention of a fit", convention, ("fvcore", "torch"))
-    found = fit(parse_grid(grid), CONVENTIONS[rules])
-    _write("eq10-fit", [found], [fit_table(found)], wanted, out)
+    found = fitted(parse_grid(" ".join(grid or ())), CONVENTIONS[rules])
+    output.write([fit_table(found)], "eq10-fit", [found])
     if check and not found.holds:
         raise CheckFailed("no integers fit the counts of this grid.")
 
 
-def _measure(spec: Spec, stage: int, how: dict[str, Any], wanted: Format, out: Path | None) -> None:
-    """Time the attention of a stage, and write what was finished when somebody ends it."""
+def example(output: Output) -> None:
+    """Recompute the worked example of Section 3.2.
+
+    Examples:
+    datbench eq10 example
+    """
+    from ..eq10.example import claims
+    from ..eq10.view import claims_table
+
+    found = claims()
+    output.write([claims_table(found)], "eq10-paper", found)
+
+
+def time(
+    inputs: Inputs,
+    output: Output,
+    stage: Stage = None,
+    batch: Batches = None,
+    dtype: Dtype = "float32",
+    attention: AttentionName = "eager",
+    device: DeviceName = None,
+    threads: Threads = None,
+    budget: Budget = None,
+) -> None:
+    """Time one model's deformable attention over growing maps and keys.
+
+    Beside the formula and other kinds of attention. The maps are those of the stage (default: 3)
+    at the sizes of --res (default: 112 to 560); keys vary on the largest. Without a model: DAT-T.
+
+    Examples:
+    datbench eq10 time dat_t --res 112,224,448 --device cuda
+    """
+    from ..models.resolve import resolve
+
+    spec = inputs.one() if inputs.model else resolve("dat_t")
+    stage = stage or 3
+    how: dict[str, Any] = {
+        "dtype": one_of("dtype", dtype, DTYPES),
+        "attention": one_of("attention", attention, ATTENTIONS),
+        "budget": seconds("--budget", budget, 45.0),
+    }
+    if sides := [_side(size, stage) for size in inputs.sizes()]:
+        how["sides"] = tuple(sides)
+    how["batch"] = only(Run(batch=batch).batches() or [1], "batch", "eq10 time takes one")
+    how["device"] = device_of(device)
     from ..eq10.measured import deformable_sizes, measure
     from ..eq10.view import measured_tables
     from ..machine import environment
-    from ..records import document
     from ..render.terminal import status
     from ..run import threads_set
-    from .output import emit
 
-    threads = how.pop("threads", None)
     how |= deformable_sizes(spec, stage)
     with threads_set(threads), status() as step:
         found = measure(**how, step=step)
     if found.points:
-        content = document("eq10-measured", [found], environment())
-        emit(measured_tables(found), content, wanted, out)
+        output.write(measured_tables(found), "eq10-measured", [found], environment())
     if found.interrupted:
         raise KeyboardInterrupt
 
 
-def _report(**asked: bool) -> str | None:
-    """The one report that was asked for, if any."""
-    names = [name for name, wanted in asked.items() if wanted]
-    if len(names) > 1:
-        both = " and ".join(f"--{name}" for name in names)
-        raise UsageError(f"{both} are reports of their own; ask for one.")
-    return names[0] if names else None
+def _side(size: Resolution, stage: int) -> int:
+    """The side of a stage's map: stage 1 has stride 4, each later one twice the stride."""
+    stride: int = 2 ** (stage + 1)
+    if size.width != size.height or size.width % stride:
+        raise UsageError(
+            f"--res {size}: square maps are timed; write multiples of {stride}, the stride of "
+            f"stage {stage}."
+        )
+    return size.width // stride
 
 
-def _check_owner(report: str | None, owner: str, options: Mapping[str, object]) -> None:
-    """Refuse options of a report that was not asked for."""
-    given = [name for name, value in options.items() if value is not None]
-    if given and report != owner:
-        raise UsageError(f"--{given[0]} is for --{owner}.")
-
-
-def _sides(text: str) -> tuple[int, ...]:
-    parts = text.split(",")
-    if not all(part.strip().isdecimal() and 0 < int(part) <= 1024 for part in parts):
-        raise UsageError(f"--sides {text!r} is not understood; write numbers such as 8,16,24,32.")
-    return tuple(int(part) for part in parts)
-
-
-def _write(
-    kind: str, rows: Sequence[Any], tables: list[Table], wanted: Format, out: Path | None
-) -> None:
-    from ..machine import summary
-    from ..records import document
-    from .output import emit
-
-    emit(tables, document(kind, rows, summary()), wanted, out)
+app = group(
+    "eq10",
+    "Take the papers' complexity formula (Eq. 10) apart.",
+    (terms, kinds, fit, example, time),
+    usual="terms",
+)

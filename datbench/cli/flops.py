@@ -1,4 +1,4 @@
-"""`datbench flops`."""
+"""`datbench flops` and `datbench explain`."""
 
 from __future__ import annotations
 
@@ -7,116 +7,76 @@ from typing import TYPE_CHECKING, Annotated
 from ..counting.conventions import CONVENTIONS
 from ..counting.conventions import convention as find_convention
 from ..errors import CheckFailed, UsageError
-from ..setting import ATTENTIONS, DTYPES, Resolution, Setting
-from .options import (
-    Config,
-    Configs,
-    Features,
-    Format,
-    Model,
-    Models,
-    OneResolution,
-    Out,
-    OutputFormat,
-    Resolutions,
-    With,
-    breakdowns,
-    one_of,
-    one_spec,
-    option,
-    resolutions,
-    specs,
-)
+from ..machine import device_of
+from ..setting import mode_of
+from .command import RESULT, WHAT, option
+from .options import By, Depth, DeviceName, ModeName, Run, Timeout, breakdowns, only, seconds
+from .output import Format, Output
 
 if TYPE_CHECKING:
-    from ..counting.view import By
+    from ..counting.view import By as Breakdown
 
-PARTS: tuple[By, ...] = ("part", "stage", "operator", "module")
+PARTS: tuple[Breakdown, ...] = ("part", "stage", "operator", "module")
 
 
 def flops(
-    model: Models = None,
-    config: Configs = None,
-    with_: With = None,
-    res: Resolutions = None,
-    batch: Annotated[int, option("Images in a batch; totals are of the batch.")] = 1,
+    run: Run,
+    output: Output,
+    mode: ModeName = None,
+    device: DeviceName = None,
     convention: Annotated[
         str,
         option(
-            "fvcore (MACs, what papers print), mmdet (MACs by mmcv's hooks), torch (FLOPs of "
-            "products alone) or strict (FLOPs of all that runs).",
+            WHAT,
+            "--convention NAME",
+            "How work is counted: fvcore (MACs, as papers print them), mmdet (MACs by mmcv's "
+            "hooks), torch (FLOPs of products alone) or strict (FLOPs of all that runs).",
+            default=True,
             names=CONVENTIONS,
         ),
     ] = "fvcore",
-    backward: Annotated[bool, option("Count the backward too.", "--backward")] = False,
-    by: Annotated[
-        str | None,
-        option(
-            "Break one model down by part (backbone, neck, heads), stage, operator or module, "
-            "or several with commas.",
-            names=PARTS,
-            default="stage,operator",
-        ),
-    ] = None,
-    depth: Annotated[
-        int | None, option("With --by module: cut paths to this many names.", min=1, default=False)
-    ] = None,
-    attention: Annotated[
-        str, option("eager or sdpa; the count does not depend on it.", names=ATTENTIONS)
-    ] = "eager",
-    features: Features = False,
-    dtype: Annotated[
-        str, option("float32, float64, bfloat16 or float16; changes bytes only.", names=DTYPES)
-    ] = "float32",
-    device: Annotated[
-        str,
-        option("Where to run; meta needs neither memory nor time.", names=("meta", "cpu", "cuda")),
-    ] = "meta",
+    by: By = None,
+    depth: Depth = None,
     max_unknown: Annotated[
         int | None,
         option(
+            RESULT,
+            "--max-unknown N",
             "Fail (exit code 1) if more operator calls than this have no rule.",
             min=0,
-            default=False,
         ),
     ] = None,
-    format: OutputFormat = None,
-    out: Out = None,
 ) -> None:
     """Count MACs or FLOPs, and parameters.
 
-    One model at one resolution is broken down; several make one table. JSON holds it all.
-    """
-    from ..render.terminal import progress
-    from .output import choose_format, emit
+    One model at one setting is broken down; several make one table. JSON holds it all.
 
-    wanted = choose_format(format, out)
-    chosen, sizes = specs(model, config, with_), resolutions(res)
-    parts = breakdowns(by, PARTS, wanted)
+    Examples:
+    datbench flops dat_s --res 1280x800
+    datbench flops dat_t swin_t --res 224,512 --mode backward --format csv
+    datbench flops dat_t+mask_rcnn --convention mmdet --by part,stage
+    """
+    parts = breakdowns(by, PARTS, output.one)
     if depth is not None and "module" not in parts:
         raise UsageError("--depth cuts the paths of modules; add --by module.")
-    how = one_of("attention", attention, ATTENTIONS)
-    jobs = [
-        (spec, Setting(size, batch, dtype, device, how, backward, features))
-        for spec in chosen
-        for size in sizes or [spec.resolution]
-    ]
-    if parts and len(jobs) > 1:
-        raise UsageError("--by breaks down one model at one resolution; name only one.")
+    what = mode_of(mode, ("inference", "backward"), "inference")
+    jobs = run.jobs(device_of(device, "meta"), what == "backward")
+    if parts:
+        only(jobs, "model, size and batch", "--by breaks down one model at one setting")
     weights = find_convention(convention)
     # torch is imported here, after everything that the user may have mistyped was checked.
     from ..counting.count import count_row
     from ..counting.view import tables
-    from ..machine import check_device, summary
-    from ..records import document
+    from ..machine import check_device
+    from ..render.terminal import progress
 
-    check_device(device)
+    check_device(jobs[0][1].device)
     rows = [
         count_row(spec, setting, weights)
         for spec, setting in progress(jobs, lambda job: job[0].name)
     ]
-    shown = tables(rows, parts, depth, one=wanted not in (Format.TABLE, Format.MD))
-    emit(shown, document("flops", rows, summary()), wanted, out)
+    people = output.wanted in (Format.TABLE, Format.MD)
+    output.write(tables(rows, parts, depth, one=not people), "flops", rows)
     for row in rows:
         calls = sum(row.unknown.values())
         if max_unknown is not None and calls > max_unknown:
@@ -126,52 +86,44 @@ def flops(
             )
 
 
-# `datbench explain`.
-
-
 def explain(
-    model: Model = None,
-    config: Config = None,
-    res: OneResolution = None,
-    run_peers: Annotated[
+    run: Run,
+    output: Output,
+    device: DeviceName = None,
+    third_party: Annotated[
         bool,
         option(
-            "Run the other counters that are installed (fvcore, torch, ptflops, thop, "
-            "calflops, torchinfo) on the CPU, and say what they count differently.",
-            "--run-peers",
+            WHAT,
+            "--third-party",
+            "Run the other counters that are installed (fvcore, torch, ptflops, thop, calflops, "
+            "torchinfo) on the CPU too.",
         ),
     ] = False,
-    timeout: Annotated[
-        float | None, option("Seconds that each of them may take.", default="300")
-    ] = None,
-    attention: Annotated[
-        str, option("eager or sdpa; other counters may depend on it.", names=ATTENTIONS)
-    ] = "eager",
-    features: Features = False,
-    format: OutputFormat = None,
-    out: Out = None,
+    timeout: Timeout = None,
 ) -> None:
-    """Say why counters disagree, as a sum of operators."""
-    from .output import choose_format
+    """Explain why counters disagree about one model, as a sum of operators.
 
-    wanted = choose_format(format, out)
-    spec = one_spec(model, config)
-    resolution = spec.resolution if res is None else Resolution.parse(res)
-    how = one_of("attention", attention, ATTENTIONS)
-    if timeout is not None and not run_peers:
-        raise UsageError("--timeout limits the other counters; add --run-peers.")
-    if timeout is not None and not timeout > 0:  # nor may it be nan
-        raise UsageError(f"--timeout {timeout:g}: write a number of seconds above 0.")
-    setting = Setting(resolution, attention=how, features=features)
+    Examples:
+    datbench explain dat_t
+    datbench explain swin_t --third-party --timeout 60
+    """
+    if timeout is not None and not third_party:
+        raise UsageError("--timeout limits the other counters; add --third-party.")
+    limit = seconds("--timeout", timeout, 300)
+    spec, setting = only(
+        run.jobs(device_of(device, "meta")), "model, size and batch", "explain takes one"
+    )
     # torch is imported here, after everything that the user may have mistyped was checked.
-    from ..counting.peers.explain import TIMEOUT, explain_row
+    from ..counting.peers.explain import explain_row
     from ..counting.view import explain_tables
-    from ..machine import summary
-    from ..records import document
+    from ..machine import check_device
     from ..render.terminal import progress
-    from .output import emit
 
-    limit = (TIMEOUT if timeout is None else timeout) if run_peers else None
-    row = explain_row(spec, setting, limit, lambda peers: progress(peers, lambda peer: peer.name))
-    tables = explain_tables(row, one=wanted is Format.CSV)
-    emit(tables, document("explain", [row], summary()), wanted, out)
+    check_device(setting.device)
+    row = explain_row(
+        spec,
+        setting,
+        limit if third_party else None,
+        lambda counters: progress(counters, lambda counter: counter.name),
+    )
+    output.write(explain_tables(row, one=output.one), "explain", [row])

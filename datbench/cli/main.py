@@ -29,40 +29,46 @@ from . import (
     table,
     throughput,
 )
+from .command import CONTEXT, Group, add
+from .moved import moved
 
-COMMANDS: tuple[Callable[..., None], ...] = (
+COMMANDS: tuple[Callable[..., None] | typer.Typer, ...] = (
     models.models,
     models.show,
+    models.params,
     flops.flops,
     flops.explain,
-    models.params,
-    eq10.eq10,
-    memory.memory,
-    table.table,
+    memory.app,
     throughput.throughput,
     profile.profile,
-    compare.compare,
-    gate.gate,
+    compare.app,
+    eq10.app,
+    table.app,
+    gate.app,
     report.report,
-    plot.plot,
-    points.points,
+    plot.app,
+    points.app,
+    results.app,
     models.env,
 )
+
+NAMES = [c.info.name if isinstance(c, typer.Typer) else c.__name__ for c in COMMANDS]
 
 app = typer.Typer(
     name="datbench",
     help="What vision backbones with deformable attention cost, counted and measured.",
     epilog="Exit codes: 0 fine, 1 a check failed, 2 wrong usage, 3 missing, 4 ambiguous, "
     "5 a measurement failed.",
-    rich_markup_mode=None,
+    cls=type("Root", (Group,), {"order": NAMES}),
     pretty_exceptions_enable=False,
-    context_settings={"help_option_names": ["-h", "--help"]},
+    context_settings=CONTEXT,
 )
 
 for command in COMMANDS:
-    app.command()(command)
-
-app.add_typer(results.app)
+    if isinstance(command, typer.Typer):
+        app.add_typer(command)
+    else:
+        add(app, command)
 
 
 def _print_version(wanted: bool) -> None:
@@ -139,8 +145,10 @@ def _lost_an_interrupt(error: BaseException | None) -> bool:
 
 def _usage(error: Any) -> str:
     """What is wrong with the command line, and where to read how it is written."""
-    message = error.format_message().replace("Value error, ", "").rstrip(".")  # pydantic's words
     context = getattr(error, "ctx", None)
+    if now := moved(error, context):
+        return now
+    message = error.format_message().replace("Value error, ", "").rstrip(".")  # pydantic's words
     return f"{message}; see {context.command_path if context else 'datbench'} --help."
 
 

@@ -6,24 +6,10 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
-import typer
-
 from ..errors import UsageError
-from .options import (
-    Config,
-    Configs,
-    Format,
-    Model,
-    Models,
-    OneResolution,
-    Out,
-    OutputFormat,
-    With,
-    one_of,
-    one_spec,
-    option,
-    specs,
-)
+from .command import argument
+from .options import By, Checkpoint, FeaturesFlag, Inputs, Models, breakdowns, only
+from .output import Format, Output
 
 if TYPE_CHECKING:
     from ..counting.count import Place
@@ -34,109 +20,72 @@ if TYPE_CHECKING:
 
 
 def models(
+    output: Output,
     pattern: Annotated[
-        str | None, typer.Argument(help="Only names that contain this text.", show_default=False)
-    ] = None,
-    family: Annotated[
         str | None,
-        option(
-            "Only this family: dat, dat++, ablation, deformable-detr or comparison.",
-            names=("dat", "dat++", "ablation", "deformable-detr", "comparison"),
+        argument(
+            "Only models whose name or family contains this text; families are dat, dat++, "
+            "ablation, deformable-detr and comparison.",
+            "TEXT",
         ),
     ] = None,
-    format: OutputFormat = None,
-    out: Out = None,
 ) -> None:
-    """List the models and heads, with where each is published."""
-    from ..machine import summary
+    """List the models and heads, with where each is published.
+
+    Examples:
+    datbench models
+    datbench models swin
+    """
     from ..models.comparison import COMPARISONS
     from ..models.dat import REGISTRY
-    from ..models.detectors.heads import HEADS
-    from ..records import ModelEntry, document
-    from ..render.table import Column, Table
-    from .output import choose_format, emit
+    from ..models.view import models_tables
+    from ..records import ModelEntry
 
-    wanted = choose_format(format, out)
-    known = [*REGISTRY, *COMPARISONS]
-    if family is not None:
-        one_of("family", family, list(dict.fromkeys(spec.family for spec in known)))
+    text = (pattern or "").lower()
     rows = [
         ModelEntry(spec.name, spec.family, str(spec.resolution), spec.source, spec.summary)
-        for spec in known
-        if family in (None, spec.family) and (pattern or "").lower() in spec.name
+        for spec in (*REGISTRY, *COMPARISONS)
+        if text in spec.name or text in spec.family
     ]
     if not rows:
-        where = f" in family {family}" if family else ""
         raise UsageError(
-            f"no model's name contains {pattern!r}{where}; `datbench models` lists them all."
+            f"no model's name or family contains {pattern!r}; `datbench models` lists them all."
         )
-    grouped = wanted in (Format.TABLE, Format.MD)  # for people: a table a family, under its name
-    columns = (
-        Column("model", "model"),
-        Column("family", "family", hidden=grouped),
-        Column("resolution", "input"),
-        Column("source", "source"),
-        Column("summary", "summary"),
-    )
-    tables = [Table.of(columns, rows)]
-    if grouped:
-        tables = [
-            Table.of(columns, [row for row in rows if row.family == name], name)
-            for name in dict.fromkeys(row.family for row in rows)
-        ]
-        heads = (
-            Column("head", "head", value="name"),
-            Column("input", "input", value=lambda head: str(head.resolution)),
-            Column("summary", "summary"),
-        )
-        note = (
-            "dat_t+semantic_fpn names one on a model, --with semantic_fpn puts it on every model."
-        )
-        tables.append(Table.of(heads, HEADS.values(), "heads", (note,)))
-    emit(tables, document("models", rows, summary()), wanted, out)
+    people = output.wanted in (Format.TABLE, Format.MD)
+    output.write(models_tables(rows, one=not people), "models", rows)
 
 
-def env(format: OutputFormat = None, out: Out = None) -> None:
-    """Describe this machine: versions, processor, memory, GPUs."""
-    from .output import choose_format, emit
+def env(output: Output) -> None:
+    """Describe this machine: versions, processor, memory, GPUs.
 
-    wanted = choose_format(format, out)
+    Examples:
+    datbench env --format json
+    """
     from ..machine import environment
-    from ..records import document
     from ..report.kinds import environment_table
 
     found = environment()
-    emit([environment_table(found)], document("env", [found], found), wanted, out)
+    output.write([environment_table(found)], "env", [found], found)
 
 
-BY: tuple[Place, ...] = ("total", "part", "stage")
+BY: tuple[Place, ...] = ("part", "stage")
 
 
-def params(
-    model: Models = None,
-    config: Configs = None,
-    with_: With = None,
-    by: Annotated[
-        str, option("total, or of a single model part (backbone, neck, heads) or stage.", names=BY)
-    ] = "total",
-    features: Annotated[
-        bool, option("With a norm for each feature map, and no head.", "--features")
-    ] = False,
-    format: OutputFormat = None,
-    out: Out = None,
-) -> None:
-    """Count parameters (trainable, frozen) and buffers."""
-    from .output import choose_format, emit
+def params(models: Models, output: Output, by: By = None, features: FeaturesFlag = False) -> None:
+    """Count parameters (trainable, frozen) and buffers.
 
-    wanted = choose_format(format, out)
-    chosen = specs(model, config, with_)
-    place = one_of("breakdown", by, BY)
-    if place != "total" and len(chosen) > 1:
-        raise UsageError(f"--by {by} breaks down one model; name only one.")
+    Examples:
+    datbench params dat_t swin_t
+    datbench params dat_t+mask_rcnn --by part
+    """
+    chosen = models.specs()
+    parts = breakdowns(by, BY, single=True)
+    place: Place = parts[0] if parts else "total"
+    if parts:
+        only(chosen, "model", "--by breaks down one model")
     from ..counting.count import build_for_count, parameters_by
     from ..counting.view import params_table
-    from ..machine import summary
-    from ..records import ParamsEntry, document
+    from ..records import ParamsEntry
     from ..setting import Setting
 
     rows = []
@@ -154,35 +103,20 @@ def params(
                     features=features,
                 )
             )
-    emit([params_table(rows, place)], document("params", rows, summary()), wanted, out)
+    output.write([params_table(rows)], "params", rows)
 
 
-def show(
-    model: Model = None,
-    config: Config = None,
-    with_: With = None,
-    res: OneResolution = None,
-    checkpoint: Annotated[
-        Path | None,
-        option(
-            "Check that this file's weights fit, and say what matched.",
-            metavar="FILE",
-            default=False,
-        ),
-    ] = None,
-    format: OutputFormat = None,
-    out: Out = None,
-) -> None:
-    """Show how a model is built, and whether a checkpoint fits."""
-    from ..machine import summary
+def show(inputs: Inputs, output: Output, checkpoint: Checkpoint = None) -> None:
+    """Show how a model is built, and whether a checkpoint fits.
+
+    Examples:
+    datbench show dat_t
+    datbench show dat_t --checkpoint dat_tiny_in1k_224.pth
+    """
     from ..models.spec import ModelSpec
-    from ..records import ShowEntry, document
-    from ..setting import Resolution
-    from .output import choose_format, emit
+    from ..records import ShowEntry
 
-    wanted = choose_format(format, out)
-    spec = one_spec(model, config, with_)
-    size = spec.resolution if res is None else Resolution.parse(res)
+    spec, size = only(inputs.sized(), "model and size", "show takes one")
     if isinstance(spec, ModelSpec):
         tables, content = _ours(spec, size, checkpoint)
     elif checkpoint is not None:
@@ -190,7 +124,7 @@ def show(
     else:
         tables, content = _others(spec, size)
     row = ShowEntry(spec.name, str(size), **content)
-    emit(tables, document("show", [row], summary()), wanted, out)
+    output.write(tables, "show", [row])
 
 
 def _ours(

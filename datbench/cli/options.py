@@ -1,50 +1,20 @@
-"""Options that several commands share, and what they are parsed into."""
+"""Option groups, and options that several commands share: each name is declared once, here."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from enum import Enum
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, TypeVar
 
-import typer
-
-from ..errors import UnknownNameError, UsageError
+from ..errors import UsageError
 from ..models.comparison import COMPARISONS
 from ..models.dat import REGISTRY
-from ..models.detectors.heads import HEADS, JOINT, join
+from ..models.detectors.heads import HEADS, JOINT
 from ..models.resolve import Spec, resolve
-from ..models.spec import CONFIG
-from ..setting import ATTENTIONS, DTYPES, TIME_MODES, Resolution
-
-
-class Format(str, Enum):
-    """Output formats."""
-
-    TABLE = "table"
-    CSV = "csv"
-    MD = "md"
-    JSON = "json"
-    LATEX = "latex"
-
-
-def complete(*names: str) -> Callable[[str], list[str]]:
-    """Shell completion of an option that takes one of `names`."""
-    return lambda incomplete: [name for name in names if name.startswith(incomplete)]
-
-
-def option(
-    help: str, *flags: str, default: str | bool = True, names: Sequence[str] = (), **more: Any
-) -> Any:
-    """An option of a command.
-
-    Args:
-        flags: its spellings, where they are not its parameter's name.
-        default: what the help says of it; False for nothing, True for the value itself.
-        names: values that the shell completes.
-    """
-    completion = complete(*names) if names else None
-    return typer.Option(*flags, help=help, show_default=default, autocompletion=completion, **more)
+from ..setting import ATTENTIONS, DTYPES, MAX_BATCH, Name, Resolution, Setting, one_of
+from .command import HOW, OUTPUT, RESULT, WHAT, argument, option
 
 
 def complete_models(incomplete: str) -> list[tuple[str, str]]:
@@ -57,175 +27,391 @@ def complete_models(incomplete: str) -> list[tuple[str, str]]:
     return [(s.name, s.summary) for s in known if s.name.startswith(incomplete)]
 
 
-_NAMES = (
-    "dat_t and the like (`datbench models` lists them), timm:NAME, transformers:NAME, config:FILE "
-    "or package.module:factory; MODEL+HEAD puts a detector or segmentor on it (`--with`)."
-)
+def complete_files(incomplete: str) -> list[str]:
+    """Files and directories for shell completion."""
+    folder, slash, begun = incomplete.rpartition("/")
+    try:
+        found = sorted(Path(folder + slash or ".").iterdir())
+    except OSError:
+        return []
+    return [
+        f"{folder}{slash}{path.name}{'/' if path.is_dir() else ''}"
+        for path in found
+        if path.name.startswith(begun) and (begun or not path.name.startswith("."))
+    ]
 
 
-def _model(help: str) -> Any:
-    return typer.Argument(
-        metavar="MODEL", help=help, autocompletion=complete_models, show_default=False
-    )
+def file_option(section: str, spelling: str, help: str) -> Any:
+    """An option that names a file; its reader or writer says what is wrong with it."""
+    return option(section, spelling, help, readable=False, complete_with=complete_files)
 
 
-def _file(help: str, flag: str, default: bool = True) -> Any:
-    """A file, about which its reader or writer says what is wrong."""
-    return option(help, flag, default=default, metavar="FILE", readable=False)
-
-
-_CONFIG = "A published YAML configuration of the DAT repositories, "
-
-Models = Annotated[list[str] | None, _model(f"Models: {_NAMES}")]
-
-Model = Annotated[str | None, _model(f"A model: {_NAMES}")]
-
-Configs = Annotated[
-    list[Path] | None, _file(f"{_CONFIG}as one more model.", "--config", default=False)
-]
-
-Config = Annotated[Path | None, _file(f"{_CONFIG}in place of MODEL.", "--config", default=False)]
-
-_SIZE = "Input size, WIDTHxHEIGHT or one number for a square"
-
-_OWN_SIZE = "Default: the size of the model's published results."
-
-OneResolution = Annotated[
-    str | None, option(f"{_SIZE}. {_OWN_SIZE}", "--res", default=False, metavar="WxH")
-]
-
-Resolutions = Annotated[
+Names = Annotated[
     list[str] | None,
-    option(
-        f"{_SIZE}; repeat for several. {_OWN_SIZE}",
-        "--res",
-        default=False,
-        metavar="WxH",
+    argument(
+        "Models: names that `datbench models` lists, timm:NAME, transformers:NAME, config:FILE "
+        "(a YAML configuration of the DAT repositories) or package.module:factory. MODEL+HEAD "
+        "puts a detector or segmentor on a model.",
+        "MODEL",
+        complete_models,
     ),
 ]
 
-With = Annotated[
-    list[str] | None,  # so that a second one can be refused
+Sizes = Annotated[
+    list[str] | None,
     option(
-        "Put a detector or segmentor on every model: retinanet, mask_rcnn, "
-        "cascade_mask_rcnn, semantic_fpn or upernet; the same as the name MODEL+HEAD.",
-        "--with",
-        default=False,
-        names=list(HEADS),
-        metavar="HEAD",
+        WHAT,
+        "--res SIZE",
+        "Input size, WIDTHxHEIGHT or one number for a square; repeat it or use commas for "
+        "several. Default: the size of the model's published results.",
+    ),
+]
+
+Batches = Annotated[
+    list[str] | None,
+    option(
+        WHAT, "--batch N", "Images in a batch; repeat it or use commas for several. Default: 1."
+    ),
+]
+
+FeaturesFlag = Annotated[
+    bool,
+    option(
+        WHAT, "--features", "Run the backbone alone: four feature maps with a norm each, no head."
     ),
 ]
 
 Dtype = Annotated[
-    str, option("Of the model and its input: float32, float64, bfloat16 or float16.", names=DTYPES)
+    str,
+    option(
+        WHAT,
+        "--dtype DTYPE",
+        "Data type of the model and its input: float32, float64, bfloat16 or float16.",
+        default=True,
+        names=DTYPES,
+    ),
 ]
 
 AttentionName = Annotated[
-    str, option("eager (the published code's tensors) or sdpa (fused).", names=ATTENTIONS)
-]
-
-Features = Annotated[bool, option("Four feature maps with a norm each, no head.", "--features")]
-
-Mode = Annotated[
     str,
     option(
-        "infer (a forward without gradients) or train (forward, backward and a step of SGD).",
-        names=TIME_MODES,
+        WHAT,
+        "--attention NAME",
+        "How attention is computed: eager (the tensors of the published code) or sdpa (fused).",
+        default=True,
+        names=ATTENTIONS,
+    ),
+]
+
+DeviceName = Annotated[
+    str | None,
+    option(
+        WHAT,
+        "--device DEVICE",
+        "Where it runs: cpu, cuda, auto (cuda if there is a GPU, otherwise cpu) or meta "
+        "(tensors without values: needs neither memory nor time). Default: meta for counts, "
+        "auto for measurements.",
+        names=("auto", "cpu", "cuda", "meta"),
+    ),
+]
+
+ModeName = Annotated[
+    str | None,
+    option(
+        WHAT,
+        "--mode MODE",
+        "What is run: inference (no gradients), forward (tensors are saved for the "
+        "backward), backward (forward and backward) or step (the optimizer's step too). "
+        "Default: inference; for memory forward, as the papers measure it; in a gate "
+        "backward.",
+        names=("inference", "forward", "backward", "step"),
+    ),
+]
+
+Threads = Annotated[
+    int | None,
+    option(
+        HOW,
+        "--threads N",
+        "Threads of one operator on a CPU. Default: torch's choice.",
+        min=1,
+        max=4096,
+    ),
+]
+
+Budget = Annotated[
+    float | None,
+    option(
+        HOW,
+        "--budget SECONDS",
+        "Seconds to measure for, warm-up included, in each process. Default: throughput 5, "
+        "compare 2, profile 10, eq10 time 45.",
+    ),
+]
+
+Timeout = Annotated[
+    float | None,
+    option(
+        HOW,
+        "--timeout SECONDS",
+        "Seconds that one process may take in all. Default: 300; with --compile 1800.",
+    ),
+]
+
+Processes = Annotated[
+    int | None,
+    option(
+        HOW,
+        "--processes N",
+        "Fresh processes of each row or side. Default: 1; compare 10.",
+        min=1,
+        max=1000,
     ),
 ]
 
 ChannelsLast = Annotated[
-    bool, option("Weights and images in that memory format.", "--channels-last")
+    bool, option(HOW, "--channels-last", "Keep weights and images in that memory format.")
 ]
 
-Threads = Annotated[
-    int | None, option("Threads of an operator on a CPU.", default="torch's", min=1, max=4096)
-]
-
-PlotOut = Annotated[Path | None, _file("The same as .png or .svg.", "--plot-out")]
-
-OutputFormat = Annotated[
-    Format | None,
+Compile = Annotated[
+    bool,
     option(
-        "How to write the result. Default: a table, or what the suffix of --out says.",
-        "--format",
-        default=False,
+        HOW, "--compile", "Run the model through torch.compile; no sample contains the compiling."
     ),
 ]
 
-Out = Annotated[Path | None, _file("Write to this file instead of the terminal.", "--out")]
+By = Annotated[
+    str | None,
+    option(
+        RESULT,
+        "--by NAME",
+        "Break one model down by part (backbone, neck, heads), stage, operator or module; "
+        "use commas for several.",
+        names=("part", "stage", "operator", "module"),
+    ),
+]
+
+Depth = Annotated[
+    int | None,
+    option(
+        RESULT, "--depth N", "With --by module: cut the paths of modules to this many names.", min=1
+    ),
+]
+
+Top = Annotated[
+    int | None,
+    option(
+        RESULT,
+        "--top N",
+        "Show this many, the largest first. Default: 15 rows of a profile; 20 points of a block.",
+        min=1,
+    ),
+]
+
+Stage = Annotated[int | None, option(WHAT, "--stage N", "Only this stage, from 1.", min=1, max=4)]
+
+Check = Annotated[
+    bool, option(RESULT, "--check", "Fail (exit code 1) if a figure is not the expected one.")
+]
+
+From = Annotated[
+    list[Path] | None,
+    file_option(WHAT, "--from FILE", "Use the rows of this result file (JSON); may be repeated."),
+]
+
+Baseline = Annotated[
+    Path | None,
+    file_option(
+        WHAT, "--baseline FILE", "The baseline to compare with: a file of `datbench gate update`."
+    ),
+]
+
+Checkpoint = Annotated[
+    Path | None, file_option(WHAT, "--checkpoint FILE", "Weights to load: .pth or .safetensors.")
+]
+
+AcrossMachines = Annotated[
+    bool, option(RESULT, "--across-machines", "Accept results of different machines.")
+]
+
+OutPath = Annotated[
+    str | None,  # as a Path, an empty one would be the working directory
+    option(
+        OUTPUT,
+        "--out PATH",
+        "Write to this file (a report: to this directory) instead of the terminal.",
+        complete_with=complete_files,
+    ),
+]
 
 
-def specs(
-    names: list[str] | None, configs: list[Path] | None = None, with_: list[str] | None = None
-) -> list[Spec]:
-    """The named models, then the configured ones.
+@dataclass(frozen=True)
+class Models:
+    """Which models."""
+
+    model: Names = None
+
+    def specs(self) -> list[Spec]:
+        """The named models.
+
+        Raises:
+            UsageError: there are none, or one does not exist.
+        """
+        if not self.model:
+            raise UsageError("name a model, such as dat_t; `datbench models` lists them all.")
+        return [resolve(name) for name in self.model]
+
+    def one(self) -> Spec:
+        """The one model.
+
+        Raises:
+            UsageError: there is none, or there are several.
+        """
+        return only(self.specs(), "model")
+
+
+@dataclass(frozen=True)
+class Inputs(Models):
+    """Which models at which sizes."""
+
+    res: Sizes = None
+
+    def sizes(self) -> list[Resolution]:
+        """The sizes of ``--res``, each once; none where the option is not given."""
+        return list(dict.fromkeys(map(Resolution.parse, pieces(self.res))))
+
+    def sized(self, sizes: Sequence[Resolution] = ()) -> list[tuple[Spec, Resolution]]:
+        """Every model at every size; without ``--res`` at `sizes`, or else at its own."""
+        told = self.sizes() or sizes
+        return [(spec, size) for spec in self.specs() for size in told or [spec.resolution]]
+
+
+@dataclass(frozen=True)
+class Run(Inputs):
+    """What is run."""
+
+    batch: Batches = None
+    dtype: Dtype = "float32"
+    attention: AttentionName = "eager"
+    features: FeaturesFlag = False
+
+    def jobs(
+        self,
+        device: str = "meta",
+        backward: bool = False,
+        batches: Sequence[int] = (),
+        sizes: Sequence[Resolution] = (),
+    ) -> list[tuple[Spec, Setting]]:
+        """Every model at every size and batch.
+
+        Args:
+            batches: those that count where ``--batch`` is not given.
+            sizes: those that count where ``--res`` is not given.
+        """
+        dtype = one_of("dtype", self.dtype, DTYPES)
+        attention = one_of("attention", self.attention, ATTENTIONS)
+        return [
+            (spec, Setting(size, images, dtype, device, attention, backward, self.features))
+            for spec, size in self.sized(sizes)
+            for images in self.batches() or batches or [1]
+        ]
+
+    def batches(self) -> list[int]:
+        """The batches of ``--batch``, each once; none where the option is not given."""
+        return list(dict.fromkeys(map(batch_of, pieces(self.batch))))
+
+
+@dataclass(frozen=True)
+class Timing:
+    """How a time is measured."""
+
+    budget: Budget = None
+    threads: Threads = None
+    channels_last: ChannelsLast = False
+
+
+@dataclass(frozen=True)
+class ProcessTiming(Timing):
+    """How a time is measured in fresh processes."""
+
+    compile: Compile = False
+    processes: Processes = None
+    timeout: Timeout = None
+
+    def limits(self, usual_budget: float, compiled: bool = False) -> tuple[float, float]:
+        """The seconds of a process's timing, and of the whole process: compiling takes minutes.
+
+        Raises:
+            UsageError: they are no seconds, or do not go together.
+        """
+        budget = seconds("--budget", self.budget, usual_budget)
+        timeout = seconds("--timeout", self.timeout, 1800.0 if compiled else 300.0)
+        if not budget < timeout <= DAY:
+            raise UsageError(
+                f"--budget {budget:g} is a part of --timeout {timeout:g}, of a day at most; write "
+                "a longer --timeout or a shorter --budget."
+            )
+        return budget, timeout
+
+
+DAY = 86_400.0
+
+
+def pieces(given: Sequence[str] | None) -> list[str]:
+    """The values of an option that is repeated, or whose values stand between commas.
+
+    Raises:
+        UsageError: there is nothing between two commas.
+    """
+    found = [piece.strip() for text in given or () for piece in text.split(",")]
+    if "" in found:
+        raise UsageError(f"{','.join(given or ())!r} has an empty place; write values such as 1,8.")
+    return found
+
+
+def batch_of(text: str) -> int:
+    """A number of images."""
+    if not (text.isdecimal() and text.isascii() and 1 <= int(text[:9]) <= MAX_BATCH):
+        raise UsageError(f"--batch {text}: write a number from 1 to {MAX_BATCH}, or several: 1,8.")
+    return int(text)
+
+
+Value = TypeVar("Value")
+
+
+def only(found: Sequence[Value], what: str, why: str = "this command takes one") -> Value:
+    """The one value where one is taken.
+
+    Raises:
+        UsageError: there are several.
+    """
+    if len(found) > 1:
+        raise UsageError(f"{why}; name only one {what}.")
+    return found[0]
+
+
+def seconds(flag: str, value: float | None, default: float) -> float:
+    """The value of ``--budget`` or ``--timeout``.
+
+    Raises:
+        UsageError: it is not a finite number above 0.
+    """
+    if value is not None and not 0 < value < math.inf:  # nor may it be nan
+        raise UsageError(f"{flag} {value:g}: write a number of seconds above 0.")
+    return default if value is None else value
+
+
+def breakdowns(by: str | None, known: Sequence[Name], single: bool) -> list[Name]:
+    """The names that ``--by`` gives; none where it is not given.
 
     Args:
-        with_: the head that stands on each of them (`With`), such as ``retinanet``.
-
-    Raises:
-        UsageError: there are none, one does not exist, or there are two heads.
-    """
-    wanted = [*(names or ()), *(f"{CONFIG}{path}" for path in configs or ())]
-    if not wanted:
-        raise UsageError("name a model, such as dat_t; `datbench models` lists them all.")
-    if with_ and len(with_) > 1:
-        raise UsageError(
-            f"--with takes one head, not {' and '.join(with_)}; name the others as MODEL+HEAD."
-        )
-    for head in with_ or ():
-        wanted = [join(name, head) for name in wanted]
-    return [resolve(name) for name in wanted]
-
-
-def one_spec(name: str | None, config: Path | None, with_: list[str] | None = None) -> Spec:
-    """The one model of a command that takes one.
-
-    Raises:
-        UsageError: there is none, or two.
-    """
-    if name and config:
-        raise UsageError("this takes one model: give MODEL or --config, not both.")
-    return specs([name] if name else None, [config] if config else None, with_)[0]
-
-
-Name = TypeVar("Name", bound=str)
-
-
-def one_of(what: str, name: str, known: Sequence[Name]) -> Name:
-    """The value of an option that takes one of these.
-
-    Raises:
-        UnknownNameError: it is another.
-    """
-    for one in known:
-        if one == name:
-            return one
-    raise UnknownNameError.among(what, name, known)
-
-
-def default_device() -> str:
-    """Where models are timed: on a GPU where there is one."""
-    import torch
-
-    return "cuda" if torch.cuda.is_available() else "cpu"
-
-
-def resolutions(texts: list[str] | None) -> list[Resolution] | None:
-    """The given resolutions, or None where each model's own is wanted."""
-    return [Resolution.parse(text) for text in texts] if texts else None
-
-
-def breakdowns(by: str | None, known: Sequence[Name], wanted: Format) -> list[Name]:
-    """The names that ``--by`` gives, with commas between them; none where it is not given.
+        single: the result is one table, as a CSV file is.
 
     Raises:
         UnknownNameError: there is no such breakdown.
-        UsageError: several, and a CSV file holds one table.
+        UsageError: there are several, where the result is one table.
     """
-    texts = [] if by is None else by.split(",")
-    found = [one_of("breakdown", text.strip(), known) for text in texts]
-    if len(found) > 1 and wanted is Format.CSV:
+    found = [one_of("breakdown", text, known) for text in pieces([by] if by else None)]
+    if len(found) > 1 and single:
         raise UsageError(f"a CSV file holds one table; choose one of --by {', '.join(found)}.")
     return found

@@ -4,21 +4,35 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from enum import Enum
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from ..errors import DatbenchError, UsageError
-from ..files import target, write_whole
+from ..files import check_path, same_file, write_whole
 from ..render import text as render_text
 from ..render.table import Table
 from ..render.terminal import PLAIN_WIDTH, console
-from .options import Format
+from .command import OUTPUT, option
+from .options import OutPath
 
 if TYPE_CHECKING:
     from ..render.figure import Plot
+
+
+class Format(str, Enum):
+    """Output formats."""
+
+    TABLE = "table"
+    CSV = "csv"
+    MD = "md"
+    JSON = "json"
+    LATEX = "latex"
+
 
 _SUFFIXES = {
     ".txt": Format.TABLE,
@@ -35,89 +49,123 @@ READER_GONE = 141
 """Exit code of a program whose reader has left (`datbench ... | head`), as a shell reports it."""
 
 
-def choose_format(wanted: Format | None, out: Path | None) -> Format:
-    """The format asked for, or the one of the file's suffix. Checks the path before any work.
+FormatName = Annotated[
+    Format | None,
+    option(
+        OUTPUT,
+        "--format FORMAT",
+        "How the result is written: table, csv, md (markdown), json or latex. Default: a "
+        "table, or what the suffix of --out says.",
+    ),
+]
+
+Notes = Annotated[
+    bool,
+    option(
+        OUTPUT,
+        "--notes",
+        "Show everything that the table can say: all notes, and columns that the terminal "
+        "leaves out.",
+    ),
+]
+
+
+def format_of(path: Path, suffixes: Mapping[str, Format] = _SUFFIXES) -> Format:
+    """The format that a file's suffix says.
 
     Raises:
-        UsageError: the suffix says nothing, or the file cannot be written there.
+        UsageError: it says none.
     """
-    if out is not None:
-        check_path(out)
-    if wanted is not None:
-        return wanted
-    if out is None:
-        return Format.TABLE
-    found = _SUFFIXES.get(out.suffix.lower())
+    found = suffixes.get(path.suffix.lower())
     if found is None:
         raise UsageError(
-            f"--out {out}: the suffix {out.suffix or '(none)'} names no format; use one of "
-            f"{', '.join(_SUFFIXES)} or give --format."
+            f"--out {path}: the suffix {path.suffix or '(none)'} names no format; use one of "
+            f"{', '.join(suffixes)} or give --format."
         )
     return found
 
 
-def check_path(out: Path, option: str = "--out") -> None:
-    """Refuse a file that cannot be written, before any work.
+@dataclass(frozen=True)
+class Output:
+    """How the result is written, and where; checked before any work.
 
     Raises:
-        UsageError: it is a directory, is in none, or may not be written.
+        UsageError: the suffix of ``--out`` names no format, or the file cannot be written.
     """
-    try:
-        _check_path(out, option)
-    except OSError as error:
-        raise UsageError(f"{option} {out}: {error.strerror}.") from error
+
+    format: FormatName = None
+    out: OutPath = None
+    notes: Notes = False
+
+    def __post_init__(self) -> None:
+        if self.path is not None:
+            check_path(self.path)
+            self.wanted  # noqa: B018 (an unknown suffix is refused)
+
+    @property
+    def path(self) -> Path | None:
+        """The file to write."""
+        return None if self.out is None else Path(self.out)
+
+    @property
+    def wanted(self) -> Format:
+        """The format that was asked for, or the one of the file's suffix."""
+        if self.format is not None or self.path is None:
+            return self.format or Format.TABLE
+        return format_of(self.path)
+
+    @property
+    def one(self) -> bool:
+        """Whether the result is one table of plain values."""
+        return self.wanted is Format.CSV
+
+    def apart_from(self, read: Iterable[Path]) -> None:
+        """Refuse to write over what is read.
+
+        Raises:
+            UsageError: it is the same file, by whatever name.
+        """
+        for path in read:
+            if self.path is not None and same_file(self.path, path):
+                raise UsageError(f"--out {self.out} is {path}, which is read; name another file.")
+
+    def write(
+        self,
+        tables: Sequence[Table],
+        kind: str,
+        rows: Sequence[Any],
+        environment: dict[str, Any] | None = None,
+    ) -> None:
+        """Write the result, as tables or as a JSON document of records.
+
+        Args:
+            environment: where it was measured; None where nothing was.
+
+        Raises:
+            DatbenchError: the file could not be written; nothing is left of it.
+        """
+        from ..machine import summary
+        from ..records import document
+
+        self.write_document(tables, document(kind, rows, environment or summary()))
+
+    def write_document(self, tables: Sequence[Table], content: dict[str, Any]) -> None:
+        """The same with a document that is made already."""
+        if self.path is not None:
+            write_whole(self.path, as_text(tables, content, self.wanted, self.notes))
+            return
+        if self.wanted is Format.TABLE:
+            terminal = console()
+            with terminal.capture() as drawn:
+                render_text.print_tables(tables, terminal, self.notes)
+            text = _trimmed(drawn.get())
+        else:
+            text = as_text(tables, content, self.wanted)
+        write_text(text)
 
 
-def _check_path(out: Path, option: str) -> None:
-    if out.is_dir():
-        raise UsageError(f"{option} {out} is a directory; name a file.")
-    if out.exists() and not os.access(out, os.W_OK):
-        raise UsageError(f"{option} {out}: no permission to write to it.")
-    if out.exists() and not out.is_file():
-        return  # a device or a pipe: nothing is made beside it
-    folder = target(out).parent
-    if not folder.is_dir():
-        raise UsageError(f"{option} {out}: there is no directory {folder}.")
-    if not os.access(folder, os.W_OK):
-        raise UsageError(f"{option} {out}: no permission to write in {folder}.")
-
-
-def check_apart(out: Path | None, read: Iterable[Path]) -> None:
-    """Refuse to write over what is read.
-
-    Raises:
-        UsageError: it is the same file, by whatever name.
-    """
-    for path in read if out is not None else ():
-        assert out is not None
-        same = os.path.realpath(out) == os.path.realpath(path)
-        if same or (out.exists() and path.exists() and out.samefile(path)):
-            raise UsageError(f"--out {out} is {path}, which is read; name another file.")
-
-
-def emit(
-    tables: Sequence[Table], content: dict[str, Any], wanted: Format, out: Path | None
-) -> None:
-    """Write the result, as tables or as the JSON document `content`.
-
-    Raises:
-        DatbenchError: the file could not be written; nothing is left of it.
-    """
-    if out is not None:
-        write_whole(out, as_text(tables, content, wanted))
-        return
-    if wanted is Format.TABLE:
-        terminal = console()
-        with terminal.capture() as drawn:
-            render_text.print_tables(tables, terminal)
-        text = _trimmed(drawn.get())
-    else:
-        text = as_text(tables, content, wanted)
-    write_text(text)
-
-
-def draw(plots: Sequence[Plot], terminal: bool, out: Path | None) -> None:
-    """Write plots to a file, draw them on the terminal, or both.
+def draw(plots: Sequence[Plot], out: Path | None) -> None:
+    """Write plots to a file, or draw them on the terminal.
 
     Raises:
         LibraryError: vl-convert, which draws files, is not installed.
@@ -129,25 +177,9 @@ def draw(plots: Sequence[Plot], terminal: bool, out: Path | None) -> None:
         from ..render.vega import to_bytes
 
         write_whole(out, to_bytes(plots, out.suffix))
-    if terminal:
-        width = min(console().width, PLOT_WIDTH)
-        write_text("\n".join(to_terminal(plot, width) for plot in plots))
-
-
-def check_plots(terminal: bool, plot_out: Path | None, wanted: Format, out: Path | None) -> None:
-    """Refuse plots that cannot be drawn, before any work.
-
-    Raises:
-        UsageError: one in the terminal beside a result in another format or file, or a file that
-            is not a plot's or cannot be written.
-    """
-    if terminal and (wanted is not Format.TABLE or out is not None):
-        raise UsageError("--plot draws in the terminal; a file is --plot-out FILE.")
-    if plot_out is not None:
-        from ..render.vega import check_suffix
-
-        check_suffix(plot_out.suffix)
-        check_path(plot_out, "--plot-out")
+        return
+    width = min(console().width, PLOT_WIDTH)
+    write_text("\n".join(to_terminal(plot, width) for plot in plots))
 
 
 def write_text(text: str) -> None:
@@ -167,7 +199,9 @@ def write_text(text: str) -> None:
         raise typer.Exit(READER_GONE) from None
 
 
-def as_text(tables: Sequence[Table], content: dict[str, Any], wanted: Format) -> str:
+def as_text(
+    tables: Sequence[Table], content: dict[str, Any], wanted: Format, notes: bool = False
+) -> str:
     """The result as text in any format."""
     match wanted:
         case Format.CSV:
@@ -187,7 +221,7 @@ def as_text(tables: Sequence[Table], content: dict[str, Any], wanted: Format) ->
 
             drawn = StringIO()
             plain = Console(file=drawn, width=PLAIN_WIDTH, highlight=False, color_system=None)
-            render_text.print_tables(tables, plain)
+            render_text.print_tables(tables, plain, notes)
             return _trimmed(drawn.getvalue())
 
 

@@ -1,177 +1,128 @@
-"""`datbench plot`."""
+"""`datbench plot`: one way to draw, in the terminal or into a file."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
-import typer
-
-from ..errors import DatbenchError, MeasurementError, UnknownNameError, UsageError
-from ..setting import MAX_BATCH, MEMORY_MODES, Resolution, Setting
-from .options import Models, Resolutions, complete, resolutions, specs
+from ..errors import DatbenchError, MeasurementError, UsageError
+from ..files import check_path
+from ..setting import MEMORY_MODES, WITH_BACKWARD, Resolution, mode_of, one_of
+from .command import RESULT, group, option
+from .options import From, Inputs, ModeName, OutPath, Run, Stage, only
+from .output import draw
 
 if TYPE_CHECKING:
-    from ..models.resolve import Spec
+    from ..profile.view import By
     from ..render.figure import Plot
     from ..setting import MemoryMode
 
 SIDES = (224, 384, 512, 800, 1024)
 """Default sides of the squares that cost is drawn at."""
 
-TAKES: dict[str, tuple[str, ...]] = {
-    "accuracy": ("throughput",),
-    "cost": ("flops", "memory"),
-    "eq10": ("eq10",),
-    "memory": ("memory",),
-    "timeline": (),
-    "roofline": ("profile",),
-    "icicle": ("flops", "profile"),
-}
-"""Kinds of result files that a plot is drawn from."""
 
-OF: dict[str, tuple[str, ...]] = {
-    "accuracy": ("macs", "params", "throughput"),
-    "cost": ("macs", "memory"),
-    "eq10": (),
-    "memory": (),
-    "timeline": (),
-    "roofline": ("stage", "module", "operator"),
-    "icicle": ("macs", "time"),
-}
-"""Kinds of plots, and what each may be drawn of; the first is the default."""
+def _of(*known: str) -> Any:
+    return option(
+        RESULT,
+        "--of NAME",
+        "What is drawn. accuracy: macs, params, or throughput (from files). cost: macs or "
+        "memory. roofline: stage, module or operator. icicle: macs, or time (from files). "
+        "Default: the first of these.",
+        names=known,
+    )
 
 
-@dataclass(frozen=True)
-class PlotRequest:
-    """What the command line says."""
+OfAccuracy = Annotated[str, _of("macs", "params", "throughput")]
+OfCost = Annotated[str, _of("macs", "memory")]
+OfRoofline = Annotated[str, _of("stage", "module", "operator")]
+OfIcicle = Annotated[str, _of("macs", "time")]
 
-    kind: str
-    of: str
-    models: Sequence[str]
-    sizes: list[Resolution] | None
-    files: tuple[Path, ...]
-    batch: int | None
-    mode: str | None
 
-    def check(self) -> None:
-        """Refuse what would be ignored."""
-        if self.files and (self.models or self.sizes):
-            raise UsageError("--from draws what is in the files; leave out models and --res.")
-        if self.files and not TAKES[self.kind]:
-            raise UsageError(f"plot {self.kind} is simulated; leave out --from.")
-        simulated = self.kind in ("memory", "timeline") or self.of == "memory"
-        if (self.batch or self.mode) and (self.files or not simulated):
-            raise UsageError("--batch and --mode are of simulated memory; leave them out.")
-        if self.kind == "accuracy" and (self.models or self.sizes):
-            raise UsageError("accuracy is drawn of the published tables; leave out models, --res.")
-        if self.kind == "accuracy" and (self.of == "throughput") != bool(self.files):
+def _measured(files: Sequence[Path] | None, *kinds: str) -> list[tuple[Any, Mapping[str, Any]]]:
+    """Rows of the files, each with its environment; they are all of one kind.
+
+    Raises:
+        UsageError: a file cannot be read, is broken, or holds what this plot cannot draw.
+    """
+    from ..records import load
+
+    read = [load(path) for path in files or ()]
+    for content in read:
+        if content.kind not in kinds:
             raise UsageError(
-                "plot accuracy takes --of throughput and --from FILE together, the file from "
-                "`datbench throughput --format json`."
+                f"{content.name} holds {content.kind!r}; this plot is drawn from "
+                f"{' or '.join(kinds)}."
             )
-        if not self.files and (self.kind == "roofline" or self.of == "time"):
-            raise UsageError(
-                f"plot {self.kind} of what was measured takes --from FILE, "
-                "from `datbench profile MODEL --format json --out FILE`."
-            )
-        single = self.kind == "timeline" or (self.kind == "icicle" and not self.files)
-        if single and (len(self.models) > 1 or len(self.sizes or ()) > 1):
-            raise UsageError(f"plot {self.kind} draws one model at one size.")
-
-    def memory_mode(self, default: MemoryMode) -> MemoryMode:
-        """The mode of memory."""
-        for name in MEMORY_MODES:
-            if name == (self.mode or default):
-                return name
-        raise UnknownNameError.among("mode", str(self.mode), MEMORY_MODES)
-
-    def jobs(self, sizes: Sequence[Resolution] = ()) -> list[tuple[Spec, Setting]]:
-        """Models at the sizes asked for; otherwise at `sizes`, without these at their own."""
-        return [
-            (spec, Setting(size, self.batch or 1))
-            for spec in specs(list(self.models))
-            for size in self.sizes or sizes or [spec.resolution]
-        ]
-
-    def measured(self) -> list[tuple[str, Any, Mapping[str, Any]]]:
-        """Kind, value and environment of every row of the files.
-
-        Raises:
-            UsageError: a file cannot be read, is broken, or holds what this cannot draw.
-        """
-        from ..records import load
-
-        found: list[tuple[str, Any, Mapping[str, Any]]] = []
-        for path in self.files:
-            content = load(path)
-            if content.kind not in TAKES[self.kind]:
-                raise UsageError(
-                    f"{path} holds {content.kind!r}; plot {self.kind} is drawn from "
-                    f"{' or '.join(TAKES[self.kind])}."
-                )
-            found += [
-                (content.kind, row, here)
-                for row, here in zip(content.rows, content.measured_in, strict=True)
-            ]
-        if self.files and not found:
-            raise UsageError(f"{self.files[0]} holds no rows.")
-        return found
-
-    def rows(self) -> list[Any]:
-        """The rows of the files, which must all be of one kind."""
-        found = self.measured()
-        if len({kind for kind, _, _ in found}) > 1:
-            raise UsageError(
-                f"these files are of several kinds; this plot is of {found[0][0]} rows."
-            )
-        return [row for _, row, _ in found]
-
-    def counted(self, sizes: Sequence[Resolution] = ()) -> list[Any]:
-        """Counts: of the files, or made here."""
-        if self.files:
-            return self.rows()
-        from ..counting.conventions import convention
-        from ..counting.count import count_row
-        from ..render.terminal import progress
-
-        fvcore = convention("fvcore")
-        jobs = self.jobs(sizes)
-        return [count_row(*job, fvcore) for job in progress(jobs, lambda job: job[0].name)]
-
-    def simulated(self, default: MemoryMode, sizes: Sequence[Resolution] = ()) -> list[Any]:
-        """Memory: of the files, or simulated here."""
-        if self.files:
-            return self.rows()
-        from dataclasses import replace
-
-        from ..memory.simulation import memory_row
-        from ..render.terminal import progress
-        from ..setting import WITH_BACKWARD
-
-        jobs, mode = self.jobs(sizes), self.memory_mode(default)
-        return [
-            memory_row(spec, replace(setting, backward=mode in WITH_BACKWARD), mode)
-            for spec, setting in progress(jobs, lambda job: job[0].name)
-        ]
-
-    def only(self, rows: Sequence[Any], what: str) -> Any:
-        """The one row of a plot that shows one."""
-        if len(rows) > 1:
-            raise UsageError(f"the files hold {len(rows)} {what}.")
-        return rows[0]
+        if not content.rows:
+            raise UsageError(f"{content.name} holds no rows.")
+    if len({content.kind for content in read}) > 1:
+        raise UsageError("these files are of several kinds; name files of one.")
+    return [pair for c in read for pair in zip(c.rows, c.measured_in, strict=True)]
 
 
-def _accuracy(asked: PlotRequest) -> Plot:
-    from ..paper.accuracy import accuracy, measured, printed
+def _either(inputs: Inputs, files: Sequence[Path] | None) -> bool:
+    """Whether rows come from files; these and models exclude each other."""
+    if files and (inputs.model or inputs.res):
+        raise UsageError("--from draws what is in the files; leave out models and --res.")
+    return bool(files)
 
-    if asked.of == "throughput":
-        rows = [(row, where) for _, row, where in asked.measured()]
-        models, notes = measured(rows, _own_input)
-        return accuracy(models, "throughput", *notes)
-    return accuracy(printed(), asked.of, "Both as the papers' tables print them.")
+
+def _counted(jobs: Sequence[tuple[Any, Any]]) -> list[Any]:
+    from ..counting.conventions import convention
+    from ..counting.count import count_row
+    from ..render.terminal import progress
+
+    fvcore = convention("fvcore")
+    return [count_row(*job, fvcore) for job in progress(jobs, lambda job: job[0].name)]
+
+
+def _simulated(run: Run, mode: MemoryMode, sizes: Sequence[Resolution] = ()) -> list[Any]:
+    from ..memory.simulation import memory_row
+    from ..render.terminal import progress
+
+    jobs = run.jobs(backward=mode in WITH_BACKWARD, sizes=sizes)
+    return [memory_row(*job, mode) for job in progress(jobs, lambda job: job[0].name)]
+
+
+def _drawn(out: str | None, make: Callable[[], Plot | Sequence[Plot] | None]) -> None:
+    """Make a plot and draw it; what cannot be written is refused before any work."""
+    path = None if out is None else Path(out)
+    if path is not None:
+        from ..render.vega import check_suffix
+
+        check_suffix(path.suffix)
+        check_path(path)
+    made = make()
+    if made is None:
+        raise MeasurementError("there is nothing to draw: no row has both amounts.")
+    draw(made if isinstance(made, Sequence) else [made], path)
+
+
+def accuracy(of: OfAccuracy = "macs", from_: From = None, out: OutPath = None) -> None:
+    """Draw the published accuracy against a cost; throughput comes from --from files.
+
+    Examples:
+    datbench plot accuracy --of params --out accuracy.svg
+    datbench plot accuracy --of throughput --from times.json
+    """
+    of = one_of("--of of plot accuracy", of, ("macs", "params", "throughput"))
+    if (of == "throughput") != bool(from_):
+        raise UsageError(
+            "--of throughput and --from FILE go together, the file from `datbench throughput "
+            "--format json`."
+        )
+
+    def make() -> Plot:
+        from ..paper.accuracy import accuracy as scatter
+        from ..paper.accuracy import measured, printed
+
+        if of != "throughput":
+            return scatter(printed(), of, "Both as the papers' tables print them.")
+        models, notes = measured(_measured(from_, "throughput"), _own_input)
+        return scatter(models, of, *notes)
+
+    _drawn(out, make)
 
 
 def _own_input(model: str) -> Resolution | None:
@@ -184,177 +135,177 @@ def _own_input(model: str) -> Resolution | None:
         return None
 
 
-def _cost(asked: PlotRequest) -> Plot:
-    from ..counting.view import cost
-    from ..memory.view import against_size
-    from ..render.figure import MOST
-
-    sizes = [Resolution(side, side) for side in SIDES]
-    of_memory = asked.of == "memory" or {kind for kind, _, _ in asked.measured()} == {"memory"}
-    rows = asked.simulated("inference", sizes) if of_memory else asked.counted(sizes)
-    models = {row.model for row in rows}
-    if len(models) > MOST:
-        raise UsageError(f"a plot tells {MOST} models apart, and these are {len(models)}.")
-    return against_size(rows) if of_memory else cost(rows)
-
-
-def _eq10(asked: PlotRequest) -> Plot:
-    from ..eq10.view import stacks
-
-    if asked.files:
-        return stacks(asked.rows())
-    from ..eq10.identity import identities_of
-    from ..render.terminal import progress
-
-    jobs = [(spec, setting.resolution) for spec, setting in asked.jobs()]
-    return stacks(identities_of(progress(jobs, lambda job: job[0].name)))
-
-
-def _memory(asked: PlotRequest) -> Plot:
-    from ..memory.view import bars
-
-    rows = asked.simulated("train-forward")
-    names = [
-        f"{row.model}, {row.setting.resolution}, batch {row.setting.batch}, {row.mode}"
-        for row in rows
-    ]
-    return bars(rows, names)
-
-
-def _timeline(asked: PlotRequest) -> Plot:
-    from ..memory.simulation import simulate_model
-    from ..memory.timeline import timeline
-    from ..setting import PLAIN
-
-    spec, setting = asked.jobs()[0]
-    mode = asked.memory_mode("train-forward")
-    trace = simulate_model(spec, setting, mode, PLAIN)[1]
-    title = f"{spec.name} at {setting.resolution}: memory over the run"
-    return timeline(trace, f"{title} ({mode}, batch {setting.batch})")
-
-
-def _roofline(asked: PlotRequest) -> Plot:
-    from ..machine import place_of
-    from ..profile.view import By, parts, roofline
-
-    row = asked.only(asked.rows(), "profiles; a roofline is of one")
-    place = place_of(asked.measured()[0][2])
-    ways: tuple[By, ...] = ("stage", "module", "operator")
-    by = next(name for name in ways if name == asked.of)
-    figure = roofline(row, parts(row, by), f"{by}s", place)
-    if figure is None:
-        raise MeasurementError(f"{row.model}: nothing here has both MACs and bytes to draw.")
-    return figure
-
-
-def _icicle(asked: PlotRequest) -> Plot:
-    from ..counting.view import icicle as of_counts
-    from ..profile.records import ProfileRow
-    from ..profile.view import icicle as of_profile
-
-    row = asked.only(asked.counted(), "rows; an icicle is of one")
-    timed = asked.of == "time"
-    profiled = isinstance(row, ProfileRow)
-    if timed and not profiled:
-        raise UsageError("a count has no times; --of time takes a file of `datbench profile`.")
-    drawn = of_profile(row, timed) if profiled else of_counts(row)
-    if drawn is None:
-        raise MeasurementError(f"{row.model}: there is no amount to draw.")
-    return drawn
-
-
-DRAWN: dict[str, Callable[[PlotRequest], Plot]] = {
-    "accuracy": _accuracy,
-    "cost": _cost,
-    "eq10": _eq10,
-    "memory": _memory,
-    "timeline": _timeline,
-    "roofline": _roofline,
-    "icicle": _icicle,
-}
-
-
-def plot(
-    kind: Annotated[
-        str,
-        typer.Argument(
-            metavar="KIND",
-            help="accuracy (as published, against a cost), cost (against the size of the input), "
-            "eq10 (terms of attention modules), memory (what is alive at the peak), timeline "
-            "(memory over the run), roofline (of a profile) or icicle (module inside module).",
-            autocompletion=complete(*OF),
-        ),
-    ],
-    model: Models = None,
-    res: Resolutions = None,
-    of: Annotated[
-        str | None,
-        typer.Option(
-            help="What is drawn. accuracy: macs, params or throughput (with --from). cost: macs or "
-            "memory. roofline: stage, module or operator. icicle: macs, or time (with --from).",
-            autocompletion=complete("macs", "params", "throughput", "memory", "time"),
-            show_default="the first",
-        ),
-    ] = None,
-    from_: Annotated[
-        list[Path] | None,
-        typer.Option(
-            "--from",
-            metavar="FILE",
-            readable=False,
-            help="Draw rows of a result file (--format json of flops, memory, eq10, throughput or "
-            "profile) in place of models; may be repeated.",
-            show_default=False,
-        ),
-    ] = None,
-    batch: Annotated[
-        int | None,
-        typer.Option(help="Of memory and timeline.", min=1, max=MAX_BATCH, show_default="1"),
-    ] = None,
-    mode: Annotated[
-        str | None,
-        typer.Option(
-            help="Of memory and timeline: inference, train-forward, train or step.",
-            autocompletion=complete(*MEMORY_MODES),
-            show_default="train-forward; of cost inference",
-        ),
-    ] = None,
-    out: Annotated[
-        Path | None,
-        typer.Option(
-            "--out",
-            metavar="FILE",
-            readable=False,
-            help="Write a .png or .svg instead of drawing in the terminal.",
-        ),
-    ] = None,
+def cost(
+    run: Run, of: OfCost = "macs", from_: From = None, mode: ModeName = None, out: OutPath = None
 ) -> None:
-    """Draw a plot, in the terminal or into a file.
+    """Draw MACs or simulated memory against the input size.
 
-    Models are counted or simulated for it; what was measured comes from result files.
+    Examples:
+    datbench plot cost dat_t swin_t --of memory
     """
-    if kind not in OF:
-        raise UnknownNameError.among("plot", kind, OF)
-    from .output import check_path, draw
+    of = one_of("--of of plot cost", of, ("macs", "memory"))
+    told = mode_of(mode, MEMORY_MODES, "inference")
 
-    if out is not None:
-        from ..render.vega import check_suffix
+    def make() -> Plot:
+        from ..counting.view import cost as of_macs
+        from ..memory.records import MemoryRow
+        from ..memory.view import against_size
+        from ..render.figure import MOST
 
-        check_suffix(out.suffix)
-        check_path(out)
-    asked = PlotRequest(
-        kind, _of(kind, of), model or [], resolutions(res), tuple(from_ or ()), batch, mode
-    )
-    asked.check()
-    draw([DRAWN[kind](asked)], out is None, out)
+        sizes = [Resolution(side, side) for side in SIDES]
+        if _either(run, from_):
+            rows = [row for row, _ in _measured(from_, "flops", "memory")]
+        elif of == "memory":
+            rows = _simulated(run, told, sizes)
+        else:
+            rows = _counted(run.jobs(backward=told in WITH_BACKWARD, sizes=sizes))
+        if len({row.model for row in rows}) > MOST:
+            raise UsageError(f"a plot tells {MOST} models apart; name fewer.")
+        return against_size(rows) if isinstance(rows[0], MemoryRow) else of_macs(rows)
+
+    _drawn(out, make)
 
 
-def _of(kind: str, name: str | None) -> str:
-    known = OF[kind]
-    if name is None:
-        return known[0] if known else ""
-    if not known:
-        raise UsageError(f"plot {kind} draws one thing; leave out --of.")
-    if name not in known:
-        raise UnknownNameError.among(f"--of of plot {kind}", name, known)
-    return name
+def eq10(inputs: Inputs, stage: Stage = None, from_: From = None, out: OutPath = None) -> None:
+    """Draw the terms of attention modules; without a model, DMHA against size and stride.
+
+    Examples:
+    datbench plot eq10 dat_t --out terms.svg
+    """
+
+    def make() -> Plot | Sequence[Plot]:
+        if _either(inputs, from_):
+            from ..eq10.view import stacks
+
+            return stacks([row for row, _ in _measured(from_, "eq10")])
+        from ..eq10.curves import plots
+        from ..eq10.identity import identities_of
+        from ..models.resolve import resolve
+        from ..render.terminal import progress
+        from .eq10 import PAPERS
+
+        jobs = inputs.sized() if inputs.model else [(resolve("dat_t"), size) for size in PAPERS]
+        modules = identities_of(progress(jobs, lambda job: job[0].name), stage)
+        return plots(modules, alone=bool(inputs.model))
+
+    _drawn(out, make)
+
+
+def memory(run: Run, from_: From = None, mode: ModeName = None, out: OutPath = None) -> None:
+    """Draw what is alive at the peak of memory, part by part.
+
+    Examples:
+    datbench plot memory dat_t dat_s --batch 8
+    """
+    told = mode_of(mode, MEMORY_MODES, "forward")
+
+    def make() -> Plot:
+        from ..memory.view import bars
+
+        if _either(run, from_):
+            rows = [row for row, _ in _measured(from_, "memory")]
+        else:
+            rows = _simulated(run, told)
+        names = [
+            f"{row.model}, {row.setting.resolution}, batch {row.setting.batch}, {row.mode}"
+            for row in rows
+        ]
+        return bars(rows, names)
+
+    _drawn(out, make)
+
+
+def timeline(run: Run, mode: ModeName = None, out: OutPath = None) -> None:
+    """Draw what is alive over a simulated run; .pickle is for pytorch.org/memory_viz.
+
+    Examples:
+    datbench plot timeline dat_t --mode backward --batch 8
+    datbench plot timeline dat_t --out run.pickle
+    """
+    told = mode_of(mode, MEMORY_MODES, "forward")
+    jobs = run.jobs(backward=told in WITH_BACKWARD)
+    spec, setting = only(jobs, "model, size and batch", "plot timeline draws one run")
+    pickled = out is not None and out.lower().endswith(".pickle")
+    if pickled:
+        check_path(Path(str(out)))
+
+    def trace() -> Any:
+        from ..memory.simulation import simulate_model
+        from ..setting import PLAIN
+
+        return simulate_model(spec, setting, told, PLAIN)[1]
+
+    def make() -> Plot:
+        from ..memory.timeline import timeline as drawn
+
+        title = f"{spec.name} at {setting.resolution}: memory over the run"
+        return drawn(trace(), f"{title} ({told}, batch {setting.batch})")
+
+    if pickled:
+        from ..files import write_whole
+        from ..memory.timeline import visualiser
+
+        write_whole(Path(str(out)), visualiser(trace()))
+    else:
+        _drawn(out, make)
+
+
+def roofline(from_: From = None, of: OfRoofline = "stage", out: OutPath = None) -> None:
+    """Draw what the parts of a profile achieve, under the peaks of the machine.
+
+    Examples:
+    datbench profile dat_t --out dat_t.json
+    datbench plot roofline --from dat_t.json --of operator
+    """
+    ways: tuple[By, ...] = ("stage", "module", "operator")
+    by = one_of("--of of plot roofline", of, ways)
+
+    def make() -> Plot | None:
+        from ..machine import place_of
+        from ..profile.view import parts
+        from ..profile.view import roofline as drawn
+
+        row, where = _one_profile(from_, "profile")
+        return drawn(row, parts(row, by), f"{by}s", place_of(where))
+
+    _drawn(out, make)
+
+
+def _one_profile(files: list[Path] | None, *kinds: str) -> tuple[Any, Mapping[str, Any]]:
+    if not files:
+        raise UsageError("name the file of `datbench profile MODEL --out FILE.json`: --from FILE.")
+    return only(_measured(files, *kinds), "row", f"{files[0]} holds several rows")
+
+
+def icicle(run: Run, from_: From = None, of: OfIcicle = "macs", out: OutPath = None) -> None:
+    """Draw one model module inside module, by MACs or by the time of a profile.
+
+    Examples:
+    datbench plot icicle dat_t
+    datbench plot icicle --from dat_t.json --of time
+    """
+    of = one_of("--of of plot icicle", of, ("macs", "time"))
+
+    def make() -> Plot | None:
+        from ..counting.view import icicle as of_counts
+        from ..profile.records import ProfileRow
+        from ..profile.view import icicle as of_profile
+
+        if _either(run, from_) or of == "time":
+            row = _one_profile(from_, "flops", "profile")[0]
+        else:
+            row = _counted([only(run.jobs(), "model, size and batch", "plot icicle draws one")])[0]
+        if isinstance(row, ProfileRow):
+            return of_profile(row, of == "time")
+        if of == "time":
+            raise UsageError("a count has no times; --of time takes a file of `datbench profile`.")
+        return of_counts(row)
+
+    _drawn(out, make)
+
+
+app = group(
+    "plot",
+    "Draw a plot, in the terminal or into a .png or .svg file.",
+    (accuracy, cost, eq10, memory, timeline, roofline, icicle),
+)

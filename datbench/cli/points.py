@@ -4,180 +4,159 @@ from __future__ import annotations
 
 import re
 import sys
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Literal
-
-import typer
+from typing import Annotated, Any, Literal
 
 from ..errors import UsageError
-from ..points.records import FIGURES, STYLES, Style
-from ..setting import Resolution
-from .options import Config, Format, OutputFormat, complete_models, one_of, one_spec, option
+from ..points.records import Style
+from .command import WHAT, argument, group, option
+from .options import Checkpoint, Inputs, Sizes, Stage, Top, complete_files, complete_models, only
+from .output import Format, Output
 
 PICTURES = (".png", ".svg")
 
-SUFFIXES = (*PICTURES, ".json", ".csv", ".md", ".tex", ".txt")
 
+@dataclass(frozen=True)
+class Sampling:
+    """Which points, on which image."""
 
-def points(
     model: Annotated[
         str | None,
-        typer.Argument(
-            metavar="MODEL",
-            help="A model with deformable attention: dat_t, datpp_t and their variants.",
-            autocompletion=complete_models,
-            show_default=False,
+        argument(
+            "A model with deformable attention: dat_t, datpp_t and their variants.",
+            "MODEL",
+            complete_models,
         ),
-    ] = None,
+    ] = None
     image: Annotated[
         Path | None,
-        option(
-            "The image, in any format that Pillow reads.",
-            default=False,
-            metavar="FILE",
-            readable=False,
-        ),
-    ] = None,
-    config: Config = None,
-    checkpoint: Annotated[
-        Path | None,
-        option(
-            "Published weights, .pth or .safetensors.",
-            default="random weights",
-            metavar="FILE",
-            readable=False,
-        ),
-    ] = None,
-    style: Annotated[
-        str | None,
-        option(
-            "propagated (the most important keys over all blocks), groups (where each group "
-            "samples) or query (the keys of one query).",
-            default="propagated; query with --query",
-            names=STYLES,
-        ),
-    ] = None,
-    figure: Annotated[
-        int | None, option("The same by the paper's figure: 5, 6 or 7.", default=False)
-    ] = None,
-    stage: Annotated[int | None, option("Only this stage, from 1.", default=False, min=1)] = None,
+        argument("The image, in any format that Pillow reads.", "IMAGE", complete_files),
+    ] = None
+    checkpoint: Checkpoint = None
+    res: Sizes = None
+    stage: Stage = None
     block: Annotated[
-        int | None, option("Only this block of its stage, from 1.", default=False, min=1)
-    ] = None,
-    group: Annotated[str, option("Only this offset group, from 1; or all.", metavar="N")] = "all",
-    query: Annotated[
-        str | None,
-        option(
-            "The pixel that asks, of the image as given.",
-            default="with --style query the centre",
-            metavar="X,Y",
-        ),
-    ] = None,
-    head: Annotated[
-        str,
-        option(
-            "Attention of this head, from 1; of each head; or the mean over a group's heads.",
-            metavar="N",
-        ),
-    ] = "mean",
-    top: Annotated[
-        int | None,
-        option(
-            "Points of each block that are kept, the heaviest first.",
-            default="20; of --style groups all",
-            min=1,
-        ),
-    ] = None,
-    res: Annotated[
-        str | None,
-        option(
-            "Resize the image to this for the model, whatever its proportions.",
-            default="the size that the published figures belong to",
-            metavar="WxH",
-        ),
-    ] = None,
-    format: OutputFormat = None,
-    out: Annotated[
-        Path | None,
-        option(
-            "Draw into this .png or .svg, or write the points into a .json or .csv.",
-            "--out",
-            metavar="FILE",
-            readable=False,
-        ),
-    ] = None,
-) -> None:
-    """Draw the deformed sampling points over an image.
+        int | None, option(WHAT, "--block N", "Only this block of its stage, from 1.", min=1)
+    ] = None
+    group: Annotated[
+        str, option(WHAT, "--group N", "Only this offset group, from 1, or all.", default=True)
+    ] = "all"
 
-    As DAT's Figures 5, 6 and 7 show them. Without a checkpoint the weights are random, and the
-    picture says so. Attention is computed eagerly: fused attention has no weights to show.
+
+@dataclass(frozen=True)
+class Drawing(Output):
+    """The result may be a picture too."""
+
+    @property
+    def picture(self) -> Path | None:
+        """The picture to write."""
+        path = self.path
+        return path if path is not None and path.suffix.lower() in PICTURES else None
+
+    @property
+    def wanted(self) -> Format:
+        """The format of the points; of a picture beside them, a table."""
+        return super().wanted if self.picture is None else self.format or Format.TABLE
+
+
+Head = Annotated[
+    str,
+    option(
+        WHAT,
+        "--head N",
+        "Attention of this head, from 1; each for every head; mean for a group's heads together.",
+        default=True,
+    ),
+]
+
+
+def propagated(sampling: Sampling, output: Drawing, head: Head = "mean", top: Top = None) -> None:
+    """Draw the most important keys over all blocks, as the paper's Figure 5 does.
+
+    Without a checkpoint the weights are random, and the picture says so. Attention is computed
+    eagerly: fused attention has no weights to show.
+
+    Examples:
+    datbench points dat_t cat.jpg --checkpoint dat_tiny_in1k_224.pth --out cat.png
     """
-    from ..files import write_whole
-    from .output import check_path, choose_format, emit
+    _points("propagated", sampling, output, head=_head(head), top=top)
 
-    picture = out if out is not None and out.suffix.lower() in PICTURES else None
-    file = None if picture is not None else out
-    if file is not None and format is None and file.suffix.lower() not in SUFFIXES:
-        raise UsageError(
-            f"--out {out}: the suffix {file.suffix or '(none)'} names no format; "
-            f"use one of {', '.join(SUFFIXES)}."
-        )
-    if picture is not None:
-        check_path(picture)
-    wanted = choose_format(format, file)
-    pixel = None if query is None else _pixel(query)
-    chosen = _style(style, figure, pixel)
-    if image is None:
-        raise UsageError("give the image: --image FILE.")
-    if chosen == "groups" and (top is not None or head != "mean"):
-        raise UsageError(
-            "--style groups shows all points without weights; leave out --top, --head."
-        )
-    spec = one_spec(model, config)
-    size = None if res is None else Resolution.parse(res)
-    heads: int | Literal["each"] | None = (
-        "each" if head == "each" else _number("head", head, "mean")
-    )
-    from ..machine import summary
+
+def groups(sampling: Sampling, output: Drawing) -> None:
+    """Draw where each offset group samples, as Figure 6 does: all points, without weights.
+
+    Examples:
+    datbench points groups dat_t cat.jpg --stage 3 --block 2 --out groups.png
+    """
+    _points("groups", sampling, output)
+
+
+def query(
+    sampling: Sampling,
+    output: Drawing,
+    pixel: Annotated[
+        str | None,
+        argument("The pixel that asks, of the image as given; default: the centre.", "X,Y"),
+    ] = None,
+    head: Head = "mean",
+    top: Top = None,
+) -> None:
+    """Draw the keys that one pixel attends to, as Figure 7 does.
+
+    Examples:
+    datbench points query dat_t cat.jpg 112,80 --stage 3 --out query.png
+    """
+    chosen = None if pixel is None else _pixel(pixel)
+    _points("query", sampling, output, head=_head(head), query=chosen, top=top)
+
+
+def _points(style: Style, sampling: Sampling, output: Drawing, **more: Any) -> None:
+    from ..files import write_whole
+
+    if sampling.image is None:
+        raise UsageError("name the model and the image: datbench points MODEL IMAGE.")
+    inputs = Inputs([sampling.model] if sampling.model else None, sampling.res)
+    spec, size = inputs.one(), only([*inputs.sizes()] or [None], "size", "points takes one")
+    part = _number("group", sampling.group, "all")
     from ..points import view
     from ..points.rows import Selection, points_row
-    from ..records import document
 
-    shown = Selection(chosen, stage, block, _number("group", group, "all"), heads, pixel, top)
-    row, pixels = points_row(spec, image, shown, size, checkpoint)
-    if picture is not None:
-        write_whole(picture, view.picture(row, pixels, picture.suffix))
-    if picture is None or format is not None:
-        tables = view.tables(row, one=wanted is Format.CSV)
-        emit(tables, document("points", [row], summary()), wanted, file)
+    shown = Selection(style, sampling.stage, sampling.block, part, **more)
+    row, pixels = points_row(spec, sampling.image, shown, size, sampling.checkpoint)
+    if output.picture is not None:
+        write_whole(output.picture, view.picture(row, pixels, output.picture.suffix))
+    if output.picture is None or output.format is not None:
+        terminal = output if output.picture is None else Output(output.format, None, output.notes)
+        terminal.write(view.tables(row, one=output.one), "points", [row])
     if row.random:
         sys.stderr.write(
             f"datbench: {row.model} has random weights; give --checkpoint for what it learned.\n"
         )
 
 
-def _style(name: str | None, figure: int | None, query: tuple[float, float] | None) -> Style:
-    if name is not None and figure is not None:
-        raise UsageError("--style and --figure say the same; give one.")
-    if figure is not None:
-        if figure not in FIGURES:
-            raise UsageError(f"--figure {figure}: write 5, 6 or 7.")
-        return FIGURES[figure]
-    if name is None:
-        return "propagated" if query is None else "query"
-    return one_of("style", name, STYLES)
+def _head(text: str) -> int | Literal["each"] | None:
+    return "each" if text == "each" else _number("head", text, "mean")
 
 
 def _pixel(text: str) -> tuple[float, float]:
     match = re.fullmatch(r"\s*(-?\d{1,6}(?:\.\d*)?)\s*,\s*(-?\d{1,6}(?:\.\d*)?)\s*", text)
     if match is None:
-        raise UsageError(f"--query {text!r} is not understood; write X,Y such as 112,80.")
+        raise UsageError(f"the pixel {text!r} is not understood; write X,Y such as 112,80.")
     return float(match[1]), float(match[2])
 
 
-def _number(option: str, text: str, every: str) -> int | None:
+def _number(name: str, text: str, every: str) -> int | None:
     if text == every:
         return None
     if not re.fullmatch("[0-9]{1,4}", text) or int(text) < 1:
-        raise UsageError(f"--{option} {text!r}: write a number from 1, or {every}.")
+        raise UsageError(f"--{name} {text!r}: write a number from 1, or {every}.")
     return int(text)
+
+
+app = group(
+    "points",
+    "Draw the deformed sampling points over an image.",
+    (propagated, groups, query),
+    usual="propagated",
+)

@@ -9,101 +9,63 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from ..errors import LibraryError, MeasurementError, UnknownNameError, UsageError
+from ..setting import one_of
 from ..units import printable
-from .options import Resolutions, complete, complete_models, resolutions, specs
+from .command import RESULT, WHAT, complete, option
+from .options import Baseline, From, Inputs, OutPath, pieces
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-
     from ..models.resolve import Spec
     from ..paper.tables import TableData
 
 MAIN = ("dat_t", "dat_s", "dat_b", "datpp_t", "datpp_s", "datpp_b")
-"""The published variants: what a report is of, unless told."""
+"""The published variants, which a report has by default."""
 
 NONE = "none"
 
-PLOTS = (".svg", ".png")
+TITLE = "Benchmark report"
+
+PLOTS = ("svg", "png", NONE)
 
 
 def report(
-    models: Annotated[
-        list[str] | None,
-        typer.Option(
-            "--models",
-            metavar="NAME",
-            help="A model, any name that `datbench flops` takes; may be repeated. none: no models.",
-            autocompletion=complete_models,
-            show_default=" ".join(MAIN),
-        ),
-    ] = None,
+    inputs: Inputs,
     tables: Annotated[
         list[str] | None,
-        typer.Option(
-            "--tables",
-            metavar="TABLE",
-            help="1 to 9, datpp, davit, all or none, or several with commas; may be repeated.",
-            autocompletion=complete(*"123456789", "datpp", "davit", "all", NONE),
-            show_default="all",
+        option(
+            WHAT,
+            "--tables TABLE",
+            "Tables of the papers: 1 to 9, datpp, davit, all or none; repeat it or use commas "
+            "for several. Default: all.",
+            complete_with=complete(*"123456789", "datpp", "davit", "all", NONE),
         ),
     ] = None,
-    from_: Annotated[
-        list[Path] | None,
-        typer.Option(
-            "--from",
-            metavar="FILE",
-            readable=False,
-            help="Results of other commands (JSON), pytest-benchmark's, or a former report.json; "
-            "may be repeated.",
-            show_default=False,
-        ),
-    ] = None,
-    out: Annotated[
-        str | None,  # an empty path would be the working directory
-        typer.Option(
-            "--out",
-            metavar="DIR",
-            help="The directory to write to; other files in it stay.",
-            show_default=False,
-        ),
-    ] = None,
-    res: Resolutions = None,
-    title: Annotated[str, typer.Option(help="The report's title.")] = "Benchmark report",
-    baseline: Annotated[
-        Path | None,
-        typer.Option(
-            "--baseline",
-            metavar="FILE",
-            readable=False,
-            help="A baseline of `datbench gate`, or a former report.json, to compare with; without "
-            "--res its settings are computed too.",
-        ),
-    ] = None,
-    pr_comment: Annotated[
-        Path | None,
-        typer.Option(
-            "--pr-comment",
-            metavar="FILE",
-            readable=False,
-            help="Write compact markdown for a pull request, with what changed.",
-        ),
-    ] = None,
+    from_: From = None,
+    baseline: Baseline = None,
     plots: Annotated[
         str,
-        typer.Option(
-            help="How markdown's plots are written: svg or png.",
-            autocompletion=complete("svg", "png"),
+        option(
+            RESULT,
+            "--plots FORMAT",
+            "How the plots of the markdown are written: svg, png, or none for no plots and no "
+            "HTML page.",
+            default=True,
+            names=PLOTS,
         ),
     ] = "svg",
-    html: Annotated[
-        bool, typer.Option("--html/--no-html", help="Write the page and the plots.")
-    ] = True,
+    out: OutPath = None,
 ) -> None:
-    """Write a report as HTML, markdown, CSV, LaTeX and JSON.
+    """Write a report into a directory: HTML, markdown, CSV, LaTeX and JSON.
 
     Counts, simulated memory and the papers' tables are computed; times come from result files.
-    Nothing is judged: for that there is `datbench gate`. What cannot be computed is named on
-    standard error and in the report; where nothing can, the exit code is 5 and nothing is written.
+    Without a model: the published variants of DAT and DAT++; none: no model. comment.md is for a
+    pull request: what changed against the baseline, a file of the gate or a former report.json.
+    What cannot be computed is named on standard error and in the report; where nothing can, the
+    exit code is 5 and nothing is written. Nothing is judged: `datbench gate` does that.
+
+    Examples:
+    datbench report dat_t --tables 2,6 --out report
+    datbench report none --tables none --from times.json --baseline before.json --out report
     """
     from concurrent.futures import ThreadPoolExecutor
 
@@ -113,23 +75,18 @@ def report(
     from ..report.content import compact, content
     from ..report.deltas import between
     from ..report.records import distinct
-    from .output import check_path
 
     if not out:
         raise UsageError("name a directory to write to: --out DIR.")
-    folder = Path(out)
-    if f".{plots}" not in PLOTS:
-        raise UsageError(f"--plots {plots}: write svg or png.")
+    folder, html = Path(out), one_of("format of plots", plots, PLOTS) != NONE
     check_directory(folder)
-    if pr_comment is not None:
-        check_path(pr_comment, "--pr-comment")
     if html and importlib.util.find_spec("vl_convert") is None:
         raise LibraryError(
-            "the page and the plots are drawn with Vega through vl-convert, which is not "
-            "installed: pip install 'datbench[report]', or leave them out with --no-html."
+            "the page and the plots are drawn with Vega through vl-convert: pip install "
+            "vl-convert-python, or leave them out with --plots none."
         )
     chosen_tables = _tables(tables)
-    wanted, sizes = _specs(models), resolutions(res)
+    wanted, sizes = _specs(inputs), inputs.sizes() or None
     sources = [source for path in from_ or () for source in given(path)]
     before = None if baseline is None else given(baseline)
     if not wanted and not chosen_tables and not sources:
@@ -146,14 +103,9 @@ def report(
             )
         deltas = None if before is None else between(before, every)
         name = baseline.name if baseline else ""
-        made = content(every, title, failed, deltas, name, _made())
+        made = content(every, TITLE, failed, deltas, name, _made())
         write(folder, made, every, f".{plots}", script)
-    short = compact(made)
-    if pr_comment is not None:
-        from ..files import write_whole
-
-        write_whole(pr_comment, short)
-    append_summary(short)
+    append_summary(compact(made))
     for missing in failed:
         typer.echo(f"datbench: not in the report: {printable(missing.what)}.", err=True)
     typer.echo(f"{folder / ('report.html' if html else 'report.md')}")
@@ -166,21 +118,16 @@ def _made() -> str:
     return f"Made with datbench {here['datbench']}, torch {here['torch']}, Python {here['python']}."
 
 
-def _specs(names: Sequence[str] | None) -> list[Spec]:
-    if names and NONE in names:
-        if len(names) > 1:
-            raise UsageError("--models none stands alone.")
-        return []
-    return specs(list(dict.fromkeys(names or MAIN)))
+def _specs(inputs: Inputs) -> list[Spec]:
+    names = list(dict.fromkeys(inputs.model or MAIN))
+    return [] if _none(names, "a model") else Inputs(names).specs()
 
 
-def _tables(names: Sequence[str] | None) -> list[TableData]:
+def _tables(given: list[str] | None) -> list[TableData]:
     from ..paper.tables import FILES, paper_table
 
-    asked = [part.strip() for name in names or ["all"] for part in name.split(",")]
-    if NONE in asked:
-        if len(asked) > 1:
-            raise UsageError("--tables none stands alone.")
+    asked = pieces(given) or ["all"]
+    if _none(asked, "--tables"):
         return []
     expanded = [each for name in asked for each in (FILES if name == "all" else (name,))]
     for name in expanded:
@@ -188,3 +135,10 @@ def _tables(names: Sequence[str] | None) -> list[TableData]:
             names = f"{', '.join(FILES)}, all and none"
             raise UnknownNameError(f"unknown table {name!r}; there are {names}.")
     return [paper_table(name) for name in dict.fromkeys(expanded)]
+
+
+def _none(names: list[str], what: str) -> bool:
+    """Whether none is wanted."""
+    if NONE in names and len(names) > 1:
+        raise UsageError(f"none as {what} stands alone.")
+    return names == [NONE]

@@ -2,173 +2,180 @@
 
 from __future__ import annotations
 
-from enum import Enum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
-import typer
-
 from ..errors import UsageError
-from .options import Format, Out, OutputFormat
+from ..files import check_path, same_file
+from ..setting import one_of
+from .command import RESULT, argument, group, option
+from .options import AcrossMachines, OutPath, complete_files
+from .output import Output, write_text
 
 if TYPE_CHECKING:
     from ..records import ResultFile
 
-app = typer.Typer(
-    name="results",
-    help="Show, merge, convert and check result files.",
-    no_args_is_help=True,
-    rich_markup_mode=None,
-)
+PYTEST_BENCHMARK = "pytest-benchmark"
 
-
-class Target(str, Enum):
-    """What a result file is converted to."""
-
-    CSV = "csv"
-    MD = "md"
-    PARQUET = "parquet"
-    JSON = "json"
-    LATEX = "latex"
-
-
-class Keep(str, Enum):
-    """Which of two rows of one thing is kept."""
-
-    FIRST = "first"
-    LAST = "last"
-
-
-_SUFFIXES = {
-    ".csv": Target.CSV,
-    ".md": Target.MD,
-    ".parquet": Target.PARQUET,
-    ".json": Target.JSON,
-    ".tex": Target.LATEX,
+TARGETS = {
+    "csv": ".csv",
+    "md": ".md",
+    "parquet": ".parquet",
+    "json": ".json",
+    "latex": ".tex",
+    PYTEST_BENCHMARK: "",
 }
+"""What a result file is converted to, and the suffix that says so."""
 
-File = Annotated[Path, typer.Argument(metavar="FILE", help="A result file (JSON).", readable=False)]
+File = Annotated[Path, argument("A result file (JSON).", "FILE", complete_files)]
 
-Files = Annotated[
-    list[Path],
-    typer.Argument(metavar="FILE", help="Result files (JSON).", readable=False),
-]
+Files = Annotated[list[Path], argument("Result files (JSON).", "FILE", complete_files)]
 
 
-def show(file: File, format: OutputFormat = None, out: Out = None) -> None:
-    """Show a result file as the command that wrote it would."""
+def show(file: File, output: Output) -> None:
+    """Show a result file as the command that wrote it would.
+
+    Examples:
+    datbench results show flops.json
+    """
     from ..records import load
     from ..report.kinds import tables_of
-    from .output import check_apart, choose_format, emit
 
-    wanted = choose_format(format, out)
-    check_apart(out, [file])
+    output.apart_from([file])
     results = load(file)
-    emit(tables_of(results, wanted is Format.CSV), results.document(), wanted, out)
+    output.write_document(tables_of(results, output.one), results.document())
 
 
 def merge(
     file: Files,
     keep: Annotated[
-        Keep | None,
-        typer.Option(
-            help="Of rows of one model and setting that differ, keep the first or the last.",
-            show_default="refuse",
+        str | None,
+        option(
+            RESULT,
+            "--keep NAME",
+            "If rows of one model and setting differ, keep the first or the last. Default: refuse.",
+            names=("first", "last"),
         ),
     ] = None,
-    mixed: Annotated[
-        bool,
-        typer.Option(
-            "--mixed", help="Merge files of several environments; every row then carries its own."
-        ),
-    ] = False,
-    out: Out = None,
+    across_machines: AcrossMachines = False,
+    out: OutPath = None,
 ) -> None:
-    """Merge result files of one kind into one.
+    """Merge result files of one kind into one; identical rows are kept once.
 
-    Identical rows are kept once.
+    With --across-machines every row carries its own environment.
+
+    Examples:
+    datbench results merge monday.json tuesday.json --keep last --out week.json
     """
-    from ..files import write_whole
     from ..records import dumps, load, merged
-    from .output import check_apart, check_path, write_text
 
-    if out is not None:
-        check_path(out)
-    check_apart(out, file)
-    text = dumps(merged([load(path) for path in file], None if keep is None else keep.value, mixed))
-    if out is None:
-        write_text(text)
-    else:
-        write_whole(out, text)
+    kept = None if keep is None else one_of("choice of --keep", keep, ("first", "last"))
+    path = _checked(out, file)
+    text = dumps(merged([load(each) for each in file], kept, across_machines))
+    _write(text, path)
 
 
 def convert(
     file: File,
     to: Annotated[
-        Target | None, typer.Option(help="What to write.", show_default="the suffix of --out")
+        str | None,
+        option(
+            RESULT,
+            "--to FORMAT",
+            "What to write: csv, md, parquet, json, latex or pytest-benchmark. Default: what "
+            "the suffix of --out says.",
+            names=list(TARGETS),
+        ),
     ] = None,
     each: Annotated[
         str | None,
-        typer.Option(
-            metavar="FIELD",
-            help="One row for each element of this list, such as operators of flops.",
-            show_default=False,
+        option(
+            RESULT,
+            "--each FIELD",
+            "Write one row for each element of this list, such as operators of flops.",
         ),
     ] = None,
-    out: Out = None,
+    out: OutPath = None,
 ) -> None:
     """Convert a result file for other programs.
 
-    One row a result, nested fields under dotted names. Lists are JSON text in CSV and Parquet;
-    markdown and LaTeX leave out lists and tallies.
-    """
-    from ..files import write_whole
-    from .output import check_apart, check_path, write_text
+    csv, md and latex have the columns of the command's own --format. Parquet, and all of them with
+    --each, have one column a field, under dotted names. pytest-benchmark is what
+    `pytest-benchmark compare` reads, of times alone.
 
-    target = to or (_SUFFIXES.get(out.suffix.lower()) if out is not None else None)
-    if target is None:
-        raise UsageError("say what to write: --to csv, md, parquet, json or latex.")
-    if target is Target.PARQUET and out is None:
-        raise UsageError("Parquet is no text; name a file: --out FILE.")
-    if target is Target.JSON and each is not None:
-        raise UsageError("--each makes a flat table; JSON keeps the rows as they are.")
-    if out is not None:
-        check_path(out)
-    check_apart(out, [file])
+    Examples:
+    datbench results convert flops.json --to csv
+    datbench results convert flops.json --each operators --out operators.parquet
+    """
+    suffix = Path(out).suffix.lower() if out else None
+    told = to or next((name for name, each in TARGETS.items() if each and each == suffix), None)
+    if told is None:
+        raise UsageError(f"say what to write: --to {', '.join(TARGETS)}.")
+    target = one_of("format", told, list(TARGETS))
+    if target == "parquet" and out is None:
+        raise UsageError("Parquet is not text; name a file: --out FILE.")
+    if target in ("json", PYTEST_BENCHMARK) and each is not None:
+        raise UsageError(f"--each makes a flat table; {target} keeps the rows as they are.")
+    path = _checked(out, [file])
     from ..records import load
 
-    written = _converted(load(file), target, each)
-    if out is not None:
-        write_whole(out, written)
+    _write(_converted(load(file), target, each), path)
+
+
+def _checked(out: str | None, read: list[Path]) -> Path | None:
+    """The file to write, which is none of those that are read."""
+    if out is None:
+        return None
+    path = Path(out)
+    check_path(path)
+    for each in read:
+        if same_file(path, each):
+            raise UsageError(f"--out {out} is {each}, which is read; name another file.")
+    return path
+
+
+def _write(content: str | bytes, path: Path | None) -> None:
+    from ..files import write_whole
+
+    if path is not None:
+        write_whole(path, content)
     else:
-        assert isinstance(written, str)
-        write_text(written)
+        assert isinstance(content, str)
+        write_text(content)
 
 
-def _converted(results: ResultFile, target: Target, each: str | None) -> str | bytes:
+def _converted(results: ResultFile, target: str, each: str | None) -> str | bytes:
     from ..records import dumps, flat_rows, to_parquet
     from ..render.text import to_csv, to_latex, to_markdown
-    from ..report.kinds import plain_table
+    from ..report.kinds import plain_table, tables_of
 
     content = results.document()
-    if target is Target.JSON:
+    if target == "json":
         return dumps(content)
-    if target is Target.PARQUET:
+    if target == "parquet":
         return to_parquet(flat_rows(content["rows"], each))
-    table = plain_table(content["rows"], each, short=target is not Target.CSV)
-    write = {Target.CSV: to_csv, Target.MD: to_markdown, Target.LATEX: to_latex}[target]
-    return write([table])
+    if target == PYTEST_BENCHMARK:
+        from ..timing.pytest_benchmark import document
+
+        if results.kind != "throughput":
+            raise UsageError(f"{results.name} holds {results.kind}; times are of throughput.")
+        return dumps(document(results.rows, results.environment))
+    tables = tables_of(results, target == "csv")
+    if each is not None:
+        tables = [plain_table(content["rows"], each, short=target != "csv")]
+    return {"csv": to_csv, "md": to_markdown, "latex": to_latex}[target](tables)
 
 
-def validate(file: Files, format: OutputFormat = None, out: Out = None) -> None:
-    """Check every field of every row; a broken file is exit code 2."""
-    from ..machine import summary
-    from ..records import check_file, document
+def validate(file: Files, output: Output) -> None:
+    """Check every field of every row; a broken file is exit code 2.
+
+    Examples:
+    datbench results validate flops.json times.json
+    """
+    from ..records import check_file
     from ..render.table import Column, Table
-    from .output import check_apart, choose_format, emit
 
-    wanted = choose_format(format, out)
-    check_apart(out, file)
+    output.apart_from(file)
     checks = [check_file(path) for path in file]
     lines = [
         {**vars(check), "where": found and found.where, "problem": found and found.problem}
@@ -179,7 +186,7 @@ def validate(file: Files, format: OutputFormat = None, out: Out = None) -> None:
         Column(name, name, str if name == "rows" else None)
         for name in ("file", "kind", "rows", "verdict", "where", "problem")
     ]
-    emit([Table.of(columns, lines)], document("validate", checks, summary()), wanted, out)
+    output.write([Table.of(columns, lines)], "validate", checks)
     broken = [check for check in checks if check.problems]
     if broken:
         where, problem = broken[0].problems[0].where, broken[0].problems[0].problem
@@ -187,7 +194,6 @@ def validate(file: Files, format: OutputFormat = None, out: Out = None) -> None:
         raise UsageError(f"{len(broken)} of {len(checks)} files are broken: {place}: {problem}.")
 
 
-SUBCOMMANDS = (show, merge, convert, validate)
-
-for command in SUBCOMMANDS:
-    app.command()(command)
+app = group(
+    "results", "Show, merge, convert and check result files.", (show, merge, convert, validate)
+)

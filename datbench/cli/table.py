@@ -5,99 +5,79 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated
 
-import typer
+from ..machine import device_of
+from .command import argument, complete, group
+from .options import Check, DeviceName, complete_files, only
+from .output import Output
 
-from .options import Format, Out, OutputFormat, complete
+PAPERS = complete(*"123456789", "datpp", "davit", "davit_dense", "all")
+
+Tables = Annotated[
+    list[str] | None,
+    argument(
+        "1 to 9 of the DAT paper, datpp, davit, davit_dense, all, or a table of your own paper: a "
+        "TOML file.",
+        "TABLE",
+        lambda incomplete: [*PAPERS(incomplete), *complete_files(incomplete)],
+    ),
+]
 
 
-def table(
-    name: Annotated[
-        list[str] | None,
-        typer.Argument(
-            metavar="TABLE",
-            help="1 to 9 of the DAT paper, datpp, davit, davit_dense, or all.",
-            autocompletion=complete(*"123456789", "datpp", "davit", "davit_dense", "all"),
-            show_default=False,
-        ),
-    ] = None,
-    file: Annotated[
-        list[Path] | None,
-        typer.Option(
-            "--file",
-            metavar="FILE",
-            readable=False,  # the reader says what is wrong
-            help="A table of your own paper, in TOML; may be repeated.",
-            show_default=False,
-        ),
-    ] = None,
-    check: Annotated[
-        bool,
-        typer.Option(
-            "--check",
-            help="Fail if a verdict is not the one that the table's file expects (exit code 1), "
-            "or a cell could not be computed (3).",
-        ),
-    ] = False,
-    search: Annotated[
-        bool,
-        typer.Option(
-            "--search",
-            help="Try a grid of configurations where the print gives none (tables 5, davit).",
-        ),
-    ] = False,
-    rules: Annotated[
-        bool,
-        typer.Option(
-            "--rules",
-            help="Show what every counter's rules give for printed FLOPs, and which the print "
-            "follows; tables of detectors and segmentors always do.",
-        ),
-    ] = False,
-    device: Annotated[
-        str | None,
-        typer.Option(
-            help="Measure printed memory on this device too (cuda), each run in a fresh process.",
-            show_default=False,
-        ),
-    ] = None,
-    format: OutputFormat = None,
-    out: Out = None,
+def compare(
+    output: Output,
+    table: Tables = None,
+    check: Check = False,
+    device: DeviceName = None,
 ) -> None:
     """Compare a paper's tables with what is computed.
 
     Every printed figure has a verdict: it agrees if the computed one rounds to it; otherwise it
-    differs, is wrong in print, not reproducible, or published only, with the reason.
+    differs, is wrong in print, not reproducible, or published only, with the reason. With
+    --device cuda, printed memory is measured there too, each run in a fresh process. With --check
+    a cell that could not be computed is exit code 3. With --notes it says what the rules of every
+    counter give for printed FLOPs, and which of them the printed values follow.
+
+    Examples:
+    datbench table 8
+    datbench table all --check --format md --out tables.md
+    datbench table my_paper.toml
     """
-    from ..machine import summary
     from ..paper.tables import chosen_tables
-    from ..records import document
-    from ..render.terminal import progress
-    from .output import choose_format, emit
-
-    wanted = choose_format(format, out)
-    chosen = chosen_tables(name or [], file or [])
-    if search:
-        from ..errors import UsageError
-        from ..paper.search import search as search_table
-        from ..paper.view import miss_table, search_tables
-
-        if len(chosen) > 1:
-            raise UsageError("--search takes one table.")
-        for option, given in (("--check", check), ("--rules", rules), ("--device", device)):
-            if given:
-                raise UsageError(f"--search does not take {option}.")
-        found = search_table(chosen[0])
-        tables = [miss_table(found)] if wanted is Format.CSV else search_tables(found)
-        emit(tables, document("table-search", found, summary()), wanted, out)
-        return
     from ..paper.verdicts import check_device, check_verdicts, compare_tables
-    from ..paper.view import cell_table
-    from ..paper.view import tables as tables_of
+    from ..paper.view import cell_table, tables
+    from ..render.terminal import progress
 
-    if device is not None:
-        check_device(chosen, device)
-    compared = compare_tables(progress(chosen, lambda table: f"table {table.table}"), device)
-    tables = [cell_table(compared)] if wanted is Format.CSV else tables_of(compared, rules)
-    emit(tables, document("table", compared, summary()), wanted, out)
+    chosen = chosen_tables(*_told(table))
+    where = None if device is None else device_of(device)
+    if where is not None:
+        check_device(chosen, where)
+    compared = compare_tables(progress(chosen, lambda each: f"table {each.table}"), where)
+    shown = [cell_table(compared)] if output.one else tables(compared, output.notes)
+    output.write(shown, "table", compared)
     if check:
         check_verdicts(compared)
+
+
+def search(output: Output, table: Tables = None) -> None:
+    """Try a grid of configurations where the paper gives none (tables 5 and davit).
+
+    Examples:
+    datbench table search davit
+    """
+    from ..paper.search import search as search_table
+    from ..paper.tables import chosen_tables
+    from ..paper.view import miss_table, search_tables
+
+    found = search_table(only(chosen_tables(*_told(table)), "table"))
+    output.write([miss_table(found)] if output.one else search_tables(found), "table-search", found)
+
+
+def _told(names: list[str] | None) -> tuple[list[str], list[Path]]:
+    """Names of tables, and files."""
+    files = [name for name in names or () if name.lower().endswith(".toml") or "/" in name]
+    return [name for name in names or () if name not in files], [Path(name) for name in files]
+
+
+app = group(
+    "table", "Compare a paper's tables with what is computed.", (compare, search), usual="compare"
+)

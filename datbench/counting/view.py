@@ -394,11 +394,12 @@ def _every_line(row: ExplainRow) -> Table:
 # What a model consists of.
 
 
-def params_table(rows: Sequence[ParamsEntry], place: str) -> Table:
-    """One row a model (place `total`), or a part or stage of one."""
+def params_table(rows: Sequence[ParamsEntry]) -> Table:
+    """One row a model, or a part or stage of one."""
+    places = [n for n in ("part", "stage") if any(getattr(row, n) is not None for row in rows)]
     columns = (
         Column("model", "model"),
-        *([] if place == "total" else [Column(place, place)]),
+        *(Column(place, place) for place in places),
         Column("params", "trainable", units.integer),
         Column("frozen", "frozen", units.integer),
         Column("buffers", "buffers", units.integer),

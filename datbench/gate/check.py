@@ -11,7 +11,7 @@ from ..errors import DatbenchError, MeasurementError, MissingError, UnknownNameE
 from ..files import write_whole
 from ..machine import summary
 from ..render.terminal import progress
-from ..setting import WITH_BACKWARD, MemoryMode, Setting
+from ..setting import Setting
 from .files import apart, read_baseline, read_results, text_of, versions
 from .records import (
     Baseline,
@@ -60,12 +60,14 @@ def check(path: Path, files: Sequence[Path], time: bool) -> tuple[list[GateRow],
     versions_apart = apart(written_with, versions(summary()))
     elsewhere = versions_apart.get("torch", "")
     found = [verdict(pair, others, elsewhere) for pair in pairs]
-    new = "it is not in the baseline; add it with --update."
+    new = "it is not in the baseline; add it with `datbench gate update`."
     found += [_without(row, "missing", new) for row in others]
     notes = [f"{words[0].upper()}{words[1:]}." for words in versions_apart.values()]
     left = len(rows) - len(pairs)
     if left:
-        notes.append(f"{left} times of the baseline were not compared: give results, or --time.")
+        notes.append(
+            f"{left} times of the baseline were not compared; give --from FILE, or --time."
+        )
     return found, notes
 
 
@@ -175,7 +177,7 @@ def update_baseline(
     pairs = [RowPair(row, None if time or row.what != "time" else row) for row in left]
     now = {key(row): row for row in _kept(_renewed(pairs, set()))} | new
     if not now:
-        raise UsageError("there is nothing to write: name a model with --models NAME.")
+        raise UsageError("there is nothing to write: name a model, or results with --from FILE.")
     old = {key(row): row for row in before}
     changes = BaselineUpdate(
         [verdict(RowPair(row, now[name])) for name, row in old.items() if name in now],
@@ -206,15 +208,9 @@ def _kept(pairs: Iterable[RowPair]) -> Iterator[Baseline]:
         yield row or pair.before
 
 
-def computed(
-    jobs: Sequence[tuple[Spec, Setting]], memory_batch: int | None, memory_mode: MemoryMode
-) -> Iterator[Baseline]:
-    """Rows to add to a baseline: counts, and memory where a batch is given for it."""
-    from .baseline import count_baseline, memory_baseline
+def computed(jobs: Sequence[tuple[Spec, Setting]]) -> Iterator[Baseline]:
+    """Counts to add to a baseline."""
+    from .baseline import count_baseline
 
     for spec, setting in progress(jobs, lambda job: job[0].name):
         yield count_baseline(spec, setting)
-        if memory_batch is not None:
-            backward = memory_mode in WITH_BACKWARD
-            there = replace(setting, batch=memory_batch, backward=backward)
-            yield memory_baseline(spec, there, memory_mode)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass, replace
 from typing import Literal, get_args
 
@@ -176,6 +177,30 @@ def gpu_memory(name: str) -> int:
     if name.lower() not in GPUS:
         raise UnknownNameError.among("GPU", name, GPUS, "Or give the bytes.")
     return GPUS[name.lower()]
+
+
+_AMOUNT = re.compile(r"\s*([0-9]{1,12}(?:\.[0-9]{1,6})?)\s*([A-Za-z]{1,3})\s*")
+
+_UNITS = {"B": 1, "KIB": 2**10, "MIB": 2**20, "GIB": 2**30, "MB": 10**6, "GB": 10**9, "G": 2**30}
+
+
+def bytes_of(text: str, flag: str) -> int:
+    """``16GiB``, ``24GB`` or ``500MiB`` in bytes."""
+    match = _AMOUNT.fullmatch(text)
+    if match is None or match[2].upper() not in _UNITS:
+        raise UsageError(f"{flag} {text!r} is not understood; write an amount such as 16GiB.")
+    return int(float(match[1]) * _UNITS[match[2].upper()])
+
+
+def capacity(text: str) -> int | str:
+    """An amount in bytes, or the name of a GPU that is known."""
+    if text.strip()[:1].isalpha():
+        gpu_memory(text)
+        return text
+    found = bytes_of(text, "--memory")
+    if not found:
+        raise UsageError("--memory: write an amount above 0, such as 16GiB.")
+    return found
 
 
 def check_budget(what: str, amount: int) -> None:

@@ -305,7 +305,7 @@ class StorageWatcher(EagerMode):
 
 
 def simulate(
-    model: nn.Module, *inputs: Any, mode: MemoryMode = "train-forward", recipe: Recipe = PLAIN
+    model: nn.Module, *inputs: Any, mode: MemoryMode = "forward", recipe: Recipe = PLAIN
 ) -> Trace:
     """Run `model`, which is on meta, on meta tensors, and follow every storage.
 
@@ -333,7 +333,7 @@ def simulate(
         optimizer = None
         if recipe.optimizer is not None:
             with StorageWatcher(tracker) as first:
-                _iterate(model, inputs, "train", first, casts)
+                _iterate(model, inputs, "backward", first, casts)
             optimizer = stepped(recipe.optimizer, model)
         watcher = StorageWatcher(tracker)
         watcher.mark(model.parameters(), "parameters")

@@ -104,7 +104,7 @@ def profiled(model: nn.Module, *inputs: Any, mode: MemoryMode, recipe: Recipe = 
     with unchanged(model, *inputs), as_written(), checkpointed(model, recipe.checkpointing):
         optimizer = None
         if recipe.optimizer is not None:
-            iterate(model, inputs, "train")
+            iterate(model, inputs, "backward")
             optimizer = stepped(recipe.optimizer, model)
         there = [*model.parameters(), *model.buffers(), *tensors_in(inputs)]
         there += [] if optimizer is None else optimizer_state(optimizer)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from ..records import ModelEntry
 from ..render.table import Column, Table
 from ..setting import Resolution
 from .config import (
@@ -16,8 +17,39 @@ from .config import (
     Stage,
     Window,
 )
+from .detectors.heads import HEADS
 from .records import CheckpointReport
 from .spec import ModelSpec
+
+
+def models_tables(rows: Sequence[ModelEntry], one: bool = False) -> list[Table]:
+    """The models, a table for each family, and the heads that can stand on them.
+
+    Args:
+        one: one table of models, which says the family in a column.
+    """
+    columns = (
+        Column("model", "model"),
+        Column("family", "family", hidden=not one),
+        Column("resolution", "input"),
+        Column("source", "source"),
+        Column("summary", "summary"),
+    )
+    if one:
+        return [Table.of(columns, rows)]
+    heads = (
+        Column("head", "head", value="name"),
+        Column("input", "input", value=lambda head: str(head.resolution)),
+        Column("summary", "summary"),
+    )
+    note = "dat_t+semantic_fpn is the model dat_t with the head semantic_fpn."
+    return [
+        *(
+            Table.of(columns, [row for row in rows if row.family == name], name)
+            for name in dict.fromkeys(row.family for row in rows)
+        ),
+        Table.of(heads, HEADS.values(), "heads", (note,)),
+    ]
 
 
 def stage_rows(config: Pyramid, size: Resolution) -> list[dict[str, str | int]]:

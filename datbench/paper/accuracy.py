@@ -185,7 +185,7 @@ def _with_rates(models: Iterable[RatedModel], rows: Sequence[ThroughputRow]) -> 
 
 def _infers(row: ThroughputRow) -> bool:
     """Whether its speed may stand beside an accuracy: inference of the model with its head."""
-    return row.how.mode == "infer" and not row.setting.features
+    return row.how.mode == "inference" and not row.setting.features
 
 
 def measured(

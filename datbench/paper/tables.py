@@ -498,5 +498,5 @@ def chosen_tables(names: Iterable[str], files: Iterable[Path]) -> list[TableData
         found.append(table)
         sys.path.insert(0, str(path.parent.resolve()))
     if not found:
-        raise UsageError(f"name a table: {', '.join(FILES)} or all; or --file FILE.")
+        raise UsageError(f"name a table: {', '.join(FILES)} or all; or a TOML file.")
     return found

@@ -137,7 +137,7 @@ class Workshop:
         assert self.device is not None
         spec = self.spec(build)
         setting = Setting(build.res or spec.resolution, batch=batch, device=self.device)
-        return measure_gpu(spec, setting, "train-forward")
+        return measure_gpu(spec, setting, "forward")
 
     def size(self, build: Build, quantity: str) -> int:
         """A size of the architecture of one of datbench's own models, by stage (Table 1).
@@ -162,7 +162,7 @@ class Workshop:
 
 
 def _hold(spec: Spec, setting: Setting) -> Held:
-    row = memory_row(spec, setting, "train-forward")
+    row = memory_row(spec, setting, "forward")
     kept = next(line.amount for line in row.lines if line.category == "kept")
     assert kept is not None
     return Held(kept, row.after_forward)

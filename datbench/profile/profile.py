@@ -226,7 +226,7 @@ _LITTLE = 2.0
 def profile_model(
     model: str | Spec,
     setting: Setting,
-    mode: TimeMode = "infer",
+    mode: TimeMode = "inference",
     *,
     threads: int | None = None,
     channels_last: bool = False,
@@ -257,7 +257,7 @@ def profile_model(
             step("the plain call, without the profiler")
             timing = time_calls(runner, device, budget=_PLAIN * budget)
             step("counting")
-            calls = count(runner.model, *runner.inputs, backward=mode == "train").calls
+            calls = count(runner.model, *runner.inputs, backward=mode == "step").calls
             calls += step_calls(runner)
             rest = (1 - _CEILINGS - _PLAIN) * budget
             least = LEAST_RUNS if timing.median < budget else 1
@@ -369,7 +369,7 @@ def _launch(device: torch.device, dtype: torch.dtype) -> float:
 def trace(
     model: str | Spec,
     setting: Setting,
-    mode: TimeMode = "infer",
+    mode: TimeMode = "inference",
     *,
     threads: int | None = None,
     channels_last: bool = False,

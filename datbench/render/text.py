@@ -136,7 +136,7 @@ def _escape(text: str) -> str:
     return printable(text).translate(_LATEX)
 
 
-def print_tables(tables: Sequence[Table], console: Console) -> None:
+def print_tables(tables: Sequence[Table], console: Console, everything: bool = False) -> None:
     """Draw tables on a terminal, or as plain text where there is none."""
     from rich.text import Text
 

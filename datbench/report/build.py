@@ -153,8 +153,8 @@ class _Made:
         from ..memory.timeline import timeline
 
         plain = Setting(size, backward=True)
-        row, trace = traced_row(spec, plain, "train")
-        others = [each for each in before.ledgers if each != (plain, "train", PLAIN)]
+        row, trace = traced_row(spec, plain, "backward")
+        others = [each for each in before.ledgers if each != (plain, "backward", PLAIN)]
         self.add("memory", [row, *(memory_row(spec, *each) for each in others)])
         setting = f"forward and backward, {size}, batch 1, float32, eager attention"
         drawn = timeline(trace)
@@ -212,7 +212,7 @@ def check_directory(out: Path) -> None:
         raise UsageError(f"--out {out}: no permission to write in {above}.")
 
 
-OWN = ("report.*", "csv/*.csv", "latex/*.tex", "plots/*.*")
+OWN = ("report.*", "comment.md", "csv/*.csv", "latex/*.tex", "plots/*.*")
 """Files that a report may have."""
 
 
@@ -234,7 +234,7 @@ def write(
     """
     from ..machine import summary
     from ..render.vega import to_image
-    from .content import csv_files, latex_files, markdown
+    from .content import compact, csv_files, latex_files, markdown
     from .page import page
 
     drawn = [] if script is None else content.charts()
@@ -243,6 +243,7 @@ def write(
     parts = [source.part for source in sources]
     texts = {
         "report.md": markdown(content, images),
+        "comment.md": compact(content),
         "report.json": dumps(document("report", parts, summary())),
         **{f"csv/{name}": text for name, text in csv_files(content).items()},
         **{f"latex/{name}": text for name, text in latex_files(content).items()},

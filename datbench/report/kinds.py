@@ -9,7 +9,7 @@ from typing import Any
 from .. import units
 from ..errors import UsageError
 from ..records import ResultFile, document, flat, flat_rows, parse
-from ..render.table import Column, Table, Value
+from ..render.table import Column, Table
 
 Rows = Sequence[Any]
 
@@ -76,6 +76,8 @@ def _report(parts: Rows, one: bool) -> list[Table]:
 VIEWS: dict[str, Callable[[Rows, bool], list[Table]]] = {
     "flops": lambda rows, one: _view("counting").tables(rows, one=one),
     "explain": _each(lambda row, one: _view("counting").explain_tables(row, one)),
+    "params": lambda rows, one: [_view("counting").params_table(rows)],
+    "models": lambda rows, one: _view("models").models_tables(rows, one),
     "memory": lambda rows, one: _view("memory").tables(rows, one=one),
     "memory-measured": lambda rows, one: _view("memory").measured_tables(rows, one),
     "memory-largest": lambda rows, one: _view("memory").largest_tables(rows),
@@ -128,7 +130,7 @@ def plain_table(
         Column(name, name, _number if _numeric([row[name] for row in found]) else None)
         for name in names
     )
-    return Table(columns, tuple(tuple(map(_value, row.values())) for row in found), title)
+    return Table(columns, tuple(tuple(row.values()) for row in found), title)
 
 
 def _numeric(column: Sequence[Any]) -> bool:
@@ -140,7 +142,3 @@ def _numeric(column: Sequence[Any]) -> bool:
 
 def _number(value: float) -> str:
     return units.integer(value) if isinstance(value, int) else f"{value:g}"
-
-
-def _value(value: Any) -> Value:
-    return str(value).lower() if isinstance(value, bool) else value

@@ -44,7 +44,7 @@ class Protocol:
     batch: int | None  # None where the command line or the configuration sets it
     waits: Waits
     sums: Sums
-    mode: TimeMode = "infer"  # a forward without gradients, or a step of training
+    mode: TimeMode = "inference"  # a forward without gradients, or a step of training
 
     @property
     def source(self) -> str:
@@ -76,7 +76,7 @@ _ALL = (
     Protocol("swin", warmup=50, calls=30, batch=64, waits="around", sums="loop"),
     Protocol("dat", warmup=50, calls=30, batch=None, waits="around", sums="loop"),
     Protocol("timm", warmup=10, calls=40, batch=256, waits="each", sums="loop"),
-    Protocol("timm-train", warmup=10, calls=40, batch=256, waits="each", sums="loop", mode="train"),
+    Protocol("timm-train", warmup=10, calls=40, batch=256, waits="each", sums="loop", mode="step"),
     Protocol("tome", warmup=10, calls=30, batch=64, waits="around, late", sums="loop"),
     Protocol("pycls", warmup=3, calls=30, batch=None, waits="each", sums="calls"),
     Protocol("mmdet", warmup=5, calls=1995, batch=1, waits="each", sums="calls"),
@@ -106,7 +106,7 @@ def misfit(protocol: Protocol, batch: int, mode: TimeMode) -> str | None:
     return None
 
 
-_DOES: Mapping[TimeMode, str] = {"infer": "inference", "train": "training"}
+_DOES: Mapping[TimeMode, str] = {"inference": "inference", "step": "training"}
 
 
 def fitting_batches(names: Sequence[str], given: list[int], mode: TimeMode) -> list[int]:

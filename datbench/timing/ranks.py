@@ -171,7 +171,7 @@ def usable_cores() -> int:
 
 def _join(device: torch.device, how: How, timeout: float) -> None:
     """Join the other ranks: through NCCL where gradients on GPUs are averaged, else gloo."""
-    on_gpu = device.type == "cuda" and how.mode == "train"
+    on_gpu = device.type == "cuda" and how.mode == "step"
     dist.init_process_group(
         "nccl" if on_gpu else "gloo",
         timeout=timedelta(seconds=timeout),
@@ -186,7 +186,7 @@ def _averaging(one: Runner, how: How, device: torch.device) -> tuple[Runner, boo
     the backward runs, as DistributedDataParallel does; looking for unused parameters costs time in
     every step, so it is asked for only where there are some.
     """
-    if how.mode == "infer":
+    if how.mode == "inference":
         return one, False
     unused = _has_unused(one)
     parallel = nn.parallel.DistributedDataParallel(
@@ -194,12 +194,12 @@ def _averaging(one: Runner, how: How, device: torch.device) -> tuple[Runner, boo
         device_ids=[device] if device.type == "cuda" else None,
         find_unused_parameters=unused,
     )
-    return Runner(parallel, one.inputs, "train", how.compile), unused
+    return Runner(parallel, one.inputs, "step", how.compile), unused
 
 
 def _has_unused(one: Runner) -> bool:
     """Whether a step leaves a parameter without a gradient."""
-    Runner(one.model, one.inputs, "train")()
+    Runner(one.model, one.inputs, "step")()
     unused = any(p.grad is None for p in one.model.parameters() if p.requires_grad)
     one.model.zero_grad(set_to_none=True)
     return unused

@@ -412,7 +412,7 @@ def _row(job: _Job, limits: Ceilings | None, asked: int, gpus: int) -> Throughpu
 def _count(job: _Job) -> _Work:
     """The multiply-adds and bytes of one call: before it is timed, so that Ctrl-C need not wait."""
     batch = job.setting.batch
-    there = replace(job.setting, device="meta", backward=job.how.mode == "train")
+    there = replace(job.setting, device="meta", backward=job.how.mode == "step")
     try:
         _, count = count_anywhere(job.spec, there)
     except DatbenchError as error:

@@ -333,7 +333,7 @@ def test_a_real_process_that_fails(run: Run, tmp_path: Path) -> None:
         ("timm:swin,img_size=256@batch=8", "timm:swin,img_size=256", {"batch": "8"}),
         ("timm:hf-hub:me/net@main", "timm:hf-hub:me/net@main", {}),
         ("config:a@b/dat.yaml", "config:a@b/dat.yaml", {}),
-        ("config:a@b/dat.yaml@mode=train", "config:a@b/dat.yaml", {"mode": "train"}),
+        ("config:a@b/dat.yaml@mode=train", "config:a@b/dat.yaml", {"mode": "step"}),
         ("dat_t@python=/opt/a@b/python", "dat_t", {"python": "/opt/a@b/python"}),
         ("dat_t@python=/a=b/python", "dat_t", {"python": "/a=b/python"}),
     ],

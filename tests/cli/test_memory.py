@@ -25,7 +25,7 @@ def _line(text: str, start: str) -> str:
 def test_one_model_has_a_ledger(run: Run) -> None:
     text = run("memory", "dat_t", "--batch", "64").text
     assert text.startswith("dat_t: peak 7.2 GiB, 7.1 GiB kept for backward (224x224, batch 64, ")
-    assert "attention, train-forward)" in text.splitlines()[0]
+    assert "attention, forward)" in text.splitlines()[0]
     assert _line(text, "kept for backward") == "kept for backward 7.1 GiB 7.1 GiB 97.9 %"
     assert "gradients: no backward was run; optimizer state: no optimizer's step was made." in text
     assert "The peak is in the forward: addmm in head.linear." in text
@@ -55,7 +55,7 @@ def test_json_gives_a_reason_and_never_a_false_zero(run: Run) -> None:
 
 
 def test_training_has_gradients(run: Run) -> None:
-    arguments = ("memory", "dat_t", "--mode", "train", "--format", "json")
+    arguments = ("memory", "dat_t", "--mode", "backward", "--format", "json")
     (row,) = run(*arguments).rows
     lines = {line["category"]: line["amount"] for line in row["lines"]}
     assert lines["gradients"] == lines["parameters"] == 113_276_552
@@ -65,7 +65,7 @@ def test_training_has_gradients(run: Run) -> None:
 
 def test_settings_are_rows_of_one_table(run: Run) -> None:
     arguments = ("memory", "dat_t", "dat_s", "--res", "64", "--res", "96x64", "--batch", "1")
-    arguments += ("--batch", "2", "--mode", "train", "--format", "csv")
+    arguments += ("--batch", "2", "--mode", "backward", "--format", "csv")
     rows = run(*arguments).lines
     assert [(r["model"], r["resolution"], r["batch"]) for r in rows] == [
         (model, size, batch)
@@ -82,7 +82,7 @@ def test_settings_are_rows_of_one_table(run: Run) -> None:
 def test_a_table_says_what_the_rows_share(run: Run) -> None:
     text = run("memory", "dat_t", "dat_s", "--res", "64", "--dtype", "bfloat16").text
     first, heading, *_ = text.splitlines()
-    assert first == "Memory in bytes; 64x64, batch 1, bfloat16, eager attention, train-forward"
+    assert first == "Memory in bytes; 64x64, batch 1, bfloat16, eager attention, forward"
     assert "batch" not in heading
     assert "gradients" not in heading
 
@@ -122,7 +122,7 @@ def test_any_model_that_can_be_built(run: Run, tmp_path: Path, monkeypatch) -> N
         "    return nn.Identity()\n",
         encoding="utf-8",
     )
-    text = run("memory", "net_for_memory:net", "--res", "64", "--mode", "train").text
+    text = run("memory", "net_for_memory:net", "--res", "64", "--mode", "backward").text
     assert text.startswith("net_for_memory:net: peak")
     assert "no gradient" in run("memory", "net_for_memory:nothing").complaint(5)
     text = run("memory", "net_for_memory:nothing", "--mode", "inference").text
@@ -130,7 +130,7 @@ def test_any_model_that_can_be_built(run: Run, tmp_path: Path, monkeypatch) -> N
 
 
 def test_verify_puts_the_cpu_beside_it(run: Run) -> None:
-    arguments = ("memory", "dat_t", "--res", "64", "--batch", "2", "--mode", "train", "--verify")
+    arguments = ("memory", "dat_t", "--res", "64", "--batch", "2", "--mode", "backward", "--verify")
     (row,) = run(*arguments, "--format", "json").rows
     measured = row["measured"]
     assert measured["peak"] == pytest.approx(row["peak"]["amount"], rel=0.02)
@@ -140,7 +140,7 @@ def test_verify_puts_the_cpu_beside_it(run: Run) -> None:
 
 
 def test_verify_in_words() -> None:
-    row = memory_row(resolve("dat_t"), Setting(Resolution(64, 64)), "train-forward")
+    row = memory_row(resolve("dat_t"), Setting(Resolution(64, 64)), "forward")
     measured = CpuPeak(row.peak.amount, row.at_end, "aten::linear", -1e-9)
     verified = replace(row, measured=measured)
     (ledger, _) = tables([verified])
@@ -180,10 +180,10 @@ def test_verify_of_a_run_that_fails(run: Run, tmp_path: Path, monkeypatch) -> No
         (("dat_t", "--batch", "0"), "batch 0: write a number from 1"),
         (("dat_t", "--batch", "-3"), "batch -3: write a number from 1"),
         (("dat_t", "--batch", "many"), "--batch"),
-        (("dat_t", "--mode", "forward"), "did you mean train-forward"),
-        (("dat_t", "--mode", "xyz"), "choose one of inference, train-forward, train, step"),
-        (("dat_t", "--mode", "train", "--optimizer", "sgd"), "use the mode step"),
-        (("dat_t", "--optimizer", "adamw"), "train-forward makes no optimizer's step"),
+        (("dat_t", "--mode", "forward"), "did you mean forward"),
+        (("dat_t", "--mode", "xyz"), "choose one of inference, forward, train, step"),
+        (("dat_t", "--mode", "backward", "--optimizer", "sgd"), "use the mode step"),
+        (("dat_t", "--optimizer", "adamw"), "forward makes no optimizer's step"),
         (("dat_t", "--mode", "step", "--optimizer", "adam"), "did you mean adamw"),
         (("dat_t", "--autocast", "int8"), "choose one of bfloat16, float16"),
         (("dat_t", "--autocast", "float16", "--dtype", "float16"), "leave out --dtype float16"),
@@ -227,14 +227,14 @@ def test_a_full_step(run: Run) -> None:
 
 
 def test_no_step_no_state(run: Run) -> None:
-    (row,) = run("memory", "dat_t", "--res", "64", "--mode", "train", "--format", "json").rows
+    (row,) = run("memory", "dat_t", "--res", "64", "--mode", "backward", "--format", "json").rows
     (line,) = [line for line in row["lines"] if line["category"] == "optimizer"]
     assert (line["amount"], line["reason"]) == (None, "no optimizer's step was made")
     assert row["recipe"]["optimizer"] is None
 
 
 def test_autocast_and_checkpointing(run: Run) -> None:
-    arguments = ("memory", "dat_t", "--batch", "8", "--mode", "train")
+    arguments = ("memory", "dat_t", "--batch", "8", "--mode", "backward")
     found = {}
     for extra in ((), ("--autocast", "bfloat16"), ("--checkpointing", "block")):
         (row,) = run(*arguments, *extra, "--format", "json").rows
@@ -340,19 +340,19 @@ def test_what_others_code_raises_is_one_line(
     monkeypatch.setattr(sys, "dont_write_bytecode", True)
     (tmp_path / "fails_in_memory.py").write_text(FAILING)
     for name, words in (("Net", "ValueError: no way back"), ("Reads", "use --device cpu")):
-        line = run("memory", f"fails_in_memory:{name}", "--mode", "train").complaint(5)
+        line = run("memory", f"fails_in_memory:{name}", "--mode", "backward").complaint(5)
         assert words in line
 
 
 def test_nothing_fits(run: Run) -> None:
-    text = run("memory", "dat_t", "--largest", "600MiB", "--mode", "train").text
+    text = run("memory", "dat_t", "--largest", "600MiB", "--mode", "backward").text
     assert " 0 " in text
     assert "one image needs" in text
 
 
 def test_timelines(run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("COLUMNS", "90")
-    text = run("memory", "dat_t", "--res", "64", "--mode", "train", "--timeline").text
+    text = run("memory", "dat_t", "--res", "64", "--mode", "backward", "--timeline").text
     assert text.startswith("dat_t: memory over the run (train, batch 1)")
     assert "kept" in text
     assert "aten::convolution_backward in stages." in text

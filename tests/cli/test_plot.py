@@ -84,7 +84,7 @@ def test_accuracy_takes_inference_at_the_inputs_of_the_print(run: Run, tmp_path:
     files = [
         timed("a.json", "dat_t", 40.0),
         timed("b.json", "dat_t", 900.0, 64),
-        timed("c.json", "dat_s", 700.0, mode="train"),
+        timed("c.json", "dat_s", 700.0, mode="step"),
         timed("d.json", "dat_b_384", 5.0, 384),
         timed("e.json", "dat_b", 800.0, features=True),
     ]
@@ -144,7 +144,7 @@ def test_the_reports_accuracy_mixes_no_settings() -> None:
             (Setting(Resolution(224, 224), 8), How(), 50.0),
             (Setting(Resolution(224, 224), 8, "bfloat16"), How(), 90.0),
             (Setting(Resolution(224, 224), 8), How(compile=True), 95.0),
-            (Setting(Resolution(224, 224), 8), How(mode="train"), 99.0),
+            (Setting(Resolution(224, 224), 8), How(mode="step"), 99.0),
         )
     ]
     groups = _by_setting(rows)
@@ -164,13 +164,13 @@ def test_cost_against_size(run: Run, files: Path) -> None:
     memory = run("plot", "cost", "dat_t", "--of", "memory", *SMALL, "--res", "96").text
     assert "Simulated peak of memory (inference, batch 1, float32)" in memory
     from_file = run("plot", "cost", "--from", str(files / "memory.json")).text
-    assert "Simulated peak of memory (train-forward" in from_file
+    assert "Simulated peak of memory (forward" in from_file
 
 
 def test_memory_bars_and_timeline(run: Run, files: Path) -> None:
     bars = run("plot", "memory", "dat_t", *SMALL, "--res", "96").text
     assert "kept for backward" in bars
-    assert re.search(r"dat_t, 64x64, batch 1, train-forward: \d+\.\d MiB", bars)
+    assert re.search(r"dat_t, 64x64, batch 1, forward: \d+\.\d MiB", bars)
     assert run("plot", "memory", "--from", str(files / "memory.json")).text == bars
     line = run("plot", "timeline", "dat_t", *SMALL, "--mode", "inference", "--batch", "2").text
     assert "memory over the run (inference, batch 2)" in line

@@ -68,8 +68,8 @@ def test_the_answer_stands_on_top(run: Run, monkeypatch: pytest.MonkeyPatch) -> 
 
 @pytest.mark.usefixtures("_net")
 def test_json_has_every_group(run: Run) -> None:
-    (row,) = run(*TINY, "--mode", "train", "--channels-last", "--format", "json").rows
-    assert row["mode"] == "train"
+    (row,) = run(*TINY, "--mode", "step", "--channels-last", "--format", "json").rows
+    assert row["mode"] == "step"
     assert row["channels_last"] is True
     assert row["matching"] == "calls"
     assert row["matched"] == row["expected"] > 0
@@ -163,7 +163,7 @@ def test_one_file_by_two_names(run: Run, tmp_path: Path) -> None:
 
 def test_a_model_that_does_not_run_leaves_nothing(run: Run, tmp_path: Path) -> None:
     arguments = ("profile", "torch.nn:Flatten", "--res", "32", "--budget", "0.1")
-    line = run(*arguments, "--mode", "train", "--trace", "t.json", "--out", "p.json").complaint(5)
+    line = run(*arguments, "--mode", "step", "--trace", "t.json", "--out", "p.json").complaint(5)
     assert "no parameter of the model has a gradient" in line
     assert not list(tmp_path.iterdir())
 

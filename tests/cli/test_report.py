@@ -136,7 +136,7 @@ def throughput(
     """A timed row and where it was measured; `of` may change a field at any depth, by its name."""
     setting = {"resolution": {"width": 224, "height": 224}, "device": "cpu", "batch": 1}
     setting |= {"dtype": "float32", "attention": "eager", "backward": False, "features": False}
-    how = {"mode": "infer", "threads": 1, "compile": False, "channels_last": False}
+    how = {"mode": "inference", "threads": 1, "compile": False, "channels_last": False}
     how |= {"flush": False, "budget": 5.0, "width": 0.02}
     row: dict[str, object] = {"model": "net", "outcome": "measured", "reason": None}
     row |= {"requested_batch": 1, "asked": 1, "gpus": 1, "processes": [], "seconds": 1 / speed}
@@ -174,7 +174,7 @@ def changes_of(
         {"flush": True},
         {"batch": 2},
         {"dtype": "bfloat16"},
-        {"mode": "train"},
+        {"mode": "step"},
         {"device": "cuda"},
     ],
     ids=lambda of: next(iter(of)),

@@ -237,7 +237,7 @@ def test_a_protocol_stands_beside_the_figure_above_it(run: Run) -> None:
         (("--device", "cpu", "--flush-l2"), "flushed on a GPU only"),
         (("--protocol", "swn"), "did you mean swin?"),
         (("--protocol", "swin", "--batch", "8"), "swin takes batches of 64; give --batch 64"),
-        (("--protocol", "swin", "--mode", "train"), "swin times inference; give another --mode"),
+        (("--protocol", "swin", "--mode", "step"), "swin times inference; give another --mode"),
         (("--protocol", "dat", "--gpus", "2"), "leave out --gpus"),
         (("--device", "cpu", "--gpus", "1000"), "--gpus 1000: this machine has"),
     ],

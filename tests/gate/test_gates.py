@@ -230,7 +230,7 @@ MACHINE = {"processor": "a", "cpus": 2, "torch": "2.6", "threads": [1], "gpus": 
 
 
 def _time(*seconds: float, **environment: Any) -> TimeBaseline:
-    how = {"mode": "infer", "gpus": 1}
+    how = {"mode": "inference", "gpus": 1}
     setting = Setting(Resolution(64, 64), device="cpu")
     return TimeBaseline("m", setting, how, seconds, MACHINE | environment)
 

@@ -288,7 +288,7 @@ def test_a_model() -> None:
 
 @pytest.mark.parametrize("expandable", [False, True])
 def test_a_variant_of_the_registry(expandable: bool) -> None:
-    _, trace = simulate_model("dat_t", Setting(Resolution(224, 224), batch=64), "train-forward")
+    _, trace = simulate_model("dat_t", Setting(Resolution(224, 224), batch=64), "forward")
     found = replay(trace, expandable)
     assert found.requested_peak == trace.peak.amount
     assert found.requested_peak < found.allocated_peak < 1.003 * found.requested_peak

@@ -143,7 +143,7 @@ IMAGE = image(8, 16)
 
 @pytest.mark.parametrize("autocast", AUTOCASTS)
 def test_by_pencil(autocast: Autocast) -> None:
-    trace = simulate(mlp(), IMAGE, mode="train", recipe=Recipe(autocast=autocast))
+    trace = simulate(mlp(), IMAGE, mode="backward", recipe=Recipe(autocast=autocast))
     # The input's cast, the GELU's input, the second layer's; and that one's weight for its input's
     # gradient. The first layer's input needs none, so its weight's cast dies with the forward.
     assert trace.whole("kept") == 2 * (8 * 16 + 2 * 8 * 64 + 64 * 16)
@@ -171,7 +171,7 @@ def test_weights_are_cast_once_and_forgotten_with_the_forward() -> None:
     assert weight.died > max(b.born for b in trace.blocks)
 
 
-def _row(autocast: Autocast | None, mode: MemoryMode = "train-forward", **setting) -> MemoryRow:
+def _row(autocast: Autocast | None, mode: MemoryMode = "forward", **setting) -> MemoryRow:
     given = Setting(Resolution(224, 224), batch=8, **setting)
     return memory_row(resolve("dat_t"), given, mode, Recipe(autocast=autocast))
 
@@ -207,7 +207,7 @@ def test_fused_attention_takes_low_precision() -> None:
 def test_a_block_that_runs_again_is_cast_again() -> None:
     setting = Setting(Resolution(64, 64), batch=2)
     row, plain = (
-        memory_row(resolve("dat_t"), setting, "train", Recipe(None, "bfloat16", how))
+        memory_row(resolve("dat_t"), setting, "backward", Recipe(None, "bfloat16", how))
         for how in ("block", None)
     )
     assert (row.line("kept").amount or 0) < (plain.line("kept").amount or 0) / 3
@@ -215,9 +215,9 @@ def test_a_block_that_runs_again_is_cast_again() -> None:
 
 
 def test_nothing_is_left_behind() -> None:
-    before = simulate(mlp(), IMAGE, mode="train")
-    simulate(mlp(), IMAGE, mode="train", recipe=Recipe(autocast="bfloat16"))
-    assert simulate(mlp(), IMAGE, mode="train") == before
+    before = simulate(mlp(), IMAGE, mode="backward")
+    simulate(mlp(), IMAGE, mode="backward", recipe=Recipe(autocast="bfloat16"))
+    assert simulate(mlp(), IMAGE, mode="backward") == before
     assert not torch.is_autocast_enabled("cpu")
     assert not torch._C._dispatch_get_registrations_for_dispatch_key("AutocastPrivateUse1")
     with pytest.raises(RuntimeError, match="unflatten"):
@@ -230,4 +230,4 @@ def test_what_cannot_be_cast() -> None:
     with pytest.raises(UsageError, match="a model in bfloat16 takes no autocast"):
         _row("float16", dtype="bfloat16")
     with pytest.raises(UsageError, match="cannot be verified"):
-        profiled(nn.Linear(2, 2), torch.ones(1, 2), mode="train", recipe=Recipe(autocast="float16"))
+        profiled(nn.Linear(2, 2), torch.ones(1, 2), mode="backward", recipe=Recipe(autocast="float16"))

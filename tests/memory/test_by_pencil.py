@@ -21,8 +21,8 @@ def _amounts(trace: Trace, mode: MemoryMode) -> dict[Category, int | None]:
 
 
 def test_forward_in_training() -> None:
-    trace = simulate(mlp(), image(8, 16), mode="train-forward")
-    assert _amounts(trace, "train-forward") == {
+    trace = simulate(mlp(), image(8, 16), mode="forward")
+    assert _amounts(trace, "forward") == {
         "parameters": WEIGHTS,
         "buffers": 0,
         "inputs": INPUT,
@@ -47,8 +47,8 @@ def test_inference() -> None:
 
 
 def test_backward() -> None:
-    trace = simulate(mlp(), image(8, 16), mode="train")
-    found = _amounts(trace, "train")
+    trace = simulate(mlp(), image(8, 16), mode="backward")
+    found = _amounts(trace, "backward")
     assert found["gradients"] == WEIGHTS
     assert found["kept"] == 2 * HIDDEN
     assert sum(trace.live(trace.end).values()) == 2 * WEIGHTS + INPUT + OUTPUT
@@ -100,7 +100,7 @@ def test_layer_norm_keeps_its_statistics_in_float32() -> None:
     with torch.device("meta"):
         model = nn.LayerNorm(64, dtype=torch.bfloat16)
     x = torch.empty(2, 3, 64, dtype=torch.bfloat16, device="meta")
-    trace = simulate(model, x, mode="train-forward")
+    trace = simulate(model, x, mode="forward")
     assert trace.whole("kept") == 2 * (2 * 3 * 4)
     assert trace.whole("outputs") == 2 * 3 * 64 * 2
 
@@ -119,7 +119,7 @@ class _Fused(nn.Module):
 def test_fused_attention_keeps_no_weights() -> None:
     with torch.device("meta"):
         model = _Fused(bias=False)
-    trace = simulate(model, image(3, 49, 32), mode="train-forward")
+    trace = simulate(model, image(3, 49, 32), mode="forward")
     kept = {(b.operator, b.size) for b in trace.blocks if b.category == "kept" and b.size > 8}
     fused = "aten::_scaled_dot_product_efficient_attention"
     assert kept == {
@@ -132,7 +132,7 @@ def test_fused_attention_keeps_no_weights() -> None:
 def test_fused_attention_pads_the_rows_of_a_bias() -> None:
     with torch.device("meta"):
         model = _Fused(bias=True)
-    trace = simulate(model, image(3, 49, 32), mode="train")
+    trace = simulate(model, image(3, 49, 32), mode="backward")
     padded = [b.size for b in trace.blocks if b.operator == "aten::constant_pad_nd"]
     assert padded[0] == 4 * 2 * 49 * 64
     assert trace.whole("gradients") == trace.whole("parameters")
@@ -172,7 +172,7 @@ def test_sgd_keeps_none_and_says_so() -> None:
     line = _line(trace, "sgd")
     assert (line.amount, line.at_peak) == (None, None)
     assert line.reason == "SGD without momentum keeps none"
-    assert trace.peak == simulate(mlp(), image(8, 16), mode="train").peak
+    assert trace.peak == simulate(mlp(), image(8, 16), mode="backward").peak
 
 
 def test_the_peak_is_in_the_step() -> None:
@@ -220,9 +220,9 @@ def test_what_cannot_be_simulated() -> None:
     with pytest.raises(UsageError, match="on meta"):
         simulate(nn.Linear(2, 2), torch.zeros(1, 2))
     with pytest.raises(MeasurementError, match="no gradient; use --mode inference"):
-        simulate(nn.Identity(), image(1, 2), mode="train-forward")
+        simulate(nn.Identity(), image(1, 2), mode="forward")
     with pytest.raises(UsageError, match="mode train makes no optimizer's step"):
-        simulate(mlp(), image(8, 16), mode="train", recipe=Recipe("adamw"))
+        simulate(mlp(), image(8, 16), mode="backward", recipe=Recipe("adamw"))
     with pytest.raises(MeasurementError, match="no gradient"):
         simulate(nn.Identity(), image(8, 16), mode="step")
     with pytest.raises(MeasurementError, match="no parameter of the model has a gradient"):

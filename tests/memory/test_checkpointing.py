@@ -17,7 +17,7 @@ IMAGE = torch.empty(2, 3, 64, 64, device="meta")
 
 
 def _row(name: str, recipe: Recipe) -> MemoryRow:
-    return memory_row(resolve(name), Setting(Resolution(224, 224), batch=8), "train", recipe)
+    return memory_row(resolve(name), Setting(Resolution(224, 224), batch=8), "backward", recipe)
 
 
 @pytest.mark.parametrize("name", ["dat_t", "datpp_t"])
@@ -40,11 +40,11 @@ def test_a_block_keeps_its_input_alone_and_runs_again() -> None:
     """What a block returns is what the next one keeps: a map of (2, H, W, C) for each."""
     with torch.device("meta"):
         model = create_model("dat_t")
-    trace = simulate(model, IMAGE, mode="train-forward", recipe=BLOCK)
+    trace = simulate(model, IMAGE, mode="forward", recipe=BLOCK)
     inside = [b for b in trace.blocks if b.category == "kept" and b.module.startswith("stages.2.b")]
     # Six blocks; the last one's is what the down-sampling keeps.
     assert [block.size for block in inside] == [4 * 2 * 4 * 4 * 384] * 6
-    again = run_again(simulate(model, IMAGE, mode="train", recipe=BLOCK))
+    again = run_again(simulate(model, IMAGE, mode="backward", recipe=BLOCK))
     assert {"stages.0.blocks.0.ffn.act", "stages.3.blocks.1.ffn.act"} <= again
     assert all("forward" not in stage.blocks.__dict__ for stage in model.stages)
 
@@ -80,11 +80,11 @@ def test_timms() -> None:
     timm = pytest.importorskip("timm", reason="needs datbench[timm]", exc_type=ImportError)
     with torch.device("meta"):
         model = timm.create_model("vit_tiny_patch16_224", img_size=64)
-    plain = simulate(model, IMAGE, mode="train")
-    saving = simulate(model, IMAGE, mode="train", recipe=BLOCK)
+    plain = simulate(model, IMAGE, mode="backward")
+    saving = simulate(model, IMAGE, mode="backward", recipe=BLOCK)
     assert saving.whole("kept") < plain.whole("kept") / 3
     assert saving.whole("gradients") == plain.whole("gradients")
     assert {"blocks.0.mlp.act", "blocks.11.mlp.act"} <= run_again(saving)
-    assert simulate(model, IMAGE, mode="train") == plain
+    assert simulate(model, IMAGE, mode="backward") == plain
     model.set_grad_checkpointing()
-    assert simulate(model, IMAGE, mode="train") == saving
+    assert simulate(model, IMAGE, mode="backward") == saving

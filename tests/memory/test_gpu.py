@@ -160,7 +160,7 @@ def driver(monkeypatch: pytest.MonkeyPatch) -> Gpu:
 def row(
     model: str,
     cuda: FakeCuda,
-    mode: MemoryMode = "train",
+    mode: MemoryMode = "backward",
     recipe: Recipe | None = None,
     setting: Setting = SETTING,
 ) -> GpuRow:
@@ -244,7 +244,7 @@ class Logs(nn.Module):
 
 
 @pytest.mark.parametrize(
-    ("mode", "word"), [("inference", "inference"), ("train", "training"), ("step", "training")]
+    ("mode", "word"), [("inference", "inference"), ("backward", "training"), ("step", "training")]
 )
 def test_a_run_warms_up_before_the_peaks_are_reset(
     mode: MemoryMode, word: str, driver: Gpu, monkeypatch: pytest.MonkeyPatch
@@ -326,7 +326,7 @@ def test_out_of_memory_on_a_gpu(what: str, models: None, driver: Gpu) -> None:
 
 def test_the_machines_memory_is_not_the_gpus(models: None, driver: Gpu) -> None:
     assert row(does("fills the machine"), FakeCuda()).outcome == "failed"
-    job = device.DeviceJob(does("fills the GPU"), SETTING, "train", Recipe())
+    job = device.DeviceJob(does("fills the GPU"), SETTING, "backward", Recipe())
     assert device.work(job).outcome == "failed"
     machine = device.work(replace(job, model=does("fills the machine")))
     assert machine.outcome == "out of memory"
@@ -355,7 +355,7 @@ def test_autocast_and_checkpointing_take_effect(
     monkeypatch.setattr(device, "checkpointed", _noted(seen))
     monkeypatch.setattr(nn, "Conv2d", Sees)
     recipe = Recipe(autocast="bfloat16", checkpointing="block")
-    assert row(does("nothing"), FakeCuda(), "train", recipe).outcome == "measured"
+    assert row(does("nothing"), FakeCuda(), "backward", recipe).outcome == "measured"
     assert seen == ["block", torch.bfloat16, torch.bfloat16]
 
 
@@ -424,34 +424,34 @@ def test_a_process_that_takes_too_long(models: None) -> None:
 def test_what_is_refused_before_a_process_is_started(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(device, "ask", None)
     with pytest.raises(UnknownNameError, match="unknown model 'dat_q'"):
-        measure_gpu("dat_q", SETTING, "train")
+        measure_gpu("dat_q", SETTING, "backward")
     with pytest.raises(UsageError, match="memory is measured on cuda or on cpu, not on meta"):
-        measure_gpu("dat_t", replace(SETTING, device="meta"), "train")
+        measure_gpu("dat_t", replace(SETTING, device="meta"), "backward")
     with pytest.raises(UsageError, match="no optimizer's step"):
-        measure_gpu("dat_t", SETTING, "train", Recipe("adamw"))
+        measure_gpu("dat_t", SETTING, "backward", Recipe("adamw"))
     with pytest.raises(UsageError, match="cannot be verified there"):
-        measure_gpu("dat_t", SETTING, "train", Recipe(autocast="bfloat16"))
+        measure_gpu("dat_t", SETTING, "backward", Recipe(autocast="bfloat16"))
     half = replace(SETTING, dtype="float16", device="cuda")
     with pytest.raises(UsageError, match="takes no autocast"):
-        measure_gpu("dat_t", half, "train", Recipe(autocast="bfloat16"))
+        measure_gpu("dat_t", half, "backward", Recipe(autocast="bfloat16"))
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
     with pytest.raises(UsageError, match="device 'cuda:99' is not available here"):
-        measure_gpu("dat_t", replace(SETTING, device="cuda:99"), "train")
+        measure_gpu("dat_t", replace(SETTING, device="cuda:99"), "backward")
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="needs a machine without CUDA")
 @pytest.mark.parametrize("name", ["cuda", "cuda:0", "cuda:x"])
 def test_a_machine_without_a_gpu(name: str) -> None:
     with pytest.raises(UsageError, match=f"device '{name}' is not available here; use meta or cpu"):
-        measure_gpu("dat_t", replace(SETTING, device=name), "train")
+        measure_gpu("dat_t", replace(SETTING, device=name), "backward")
 
 
 # --- on a GPU ---
 
 
 @pytest.mark.gpu
-@pytest.mark.parametrize("mode", ["inference", "train-forward", "train", "step"])
+@pytest.mark.parametrize("mode", ["inference", "forward", "backward", "step"])
 def test_a_ledger_of_a_real_gpu(mode: MemoryMode) -> None:
     from datbench.memory.simulation import simulate_model
 

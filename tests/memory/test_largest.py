@@ -40,7 +40,7 @@ def _largest(size: Callable[[int], int], room: int) -> LargestBatch:
 
 @pytest.mark.parametrize(
     ("mode", "expandable"),
-    [("inference", False), ("train-forward", True), ("train", False), ("train", True)],
+    [("inference", False), ("forward", True), ("backward", False), ("backward", True)],
 )
 def test_it_fits_and_one_more_does_not(mode: MemoryMode, expandable: bool) -> None:
     found = largest_batch(SPEC, SMALL, mode, 800 * MIB, 100 * MIB, expandable)
@@ -77,15 +77,15 @@ def test_what_training_adds_is_counted() -> None:
         assert found.scaled
         return found.batch
 
-    plain = largest("train")
+    plain = largest("backward")
     assert (
-        largest("step", optimizer="sgd-momentum") < plain < largest("train", checkpointing="block")
+        largest("step", optimizer="sgd-momentum") < plain < largest("backward", checkpointing="block")
     )
 
 
 @pytest.mark.parametrize(
     ("name", "mode"),
-    [("dat_t", "train"), ("datpp_t", "train-forward"), ("dat_t_ddetr_16_16", "inference")],
+    [("dat_t", "backward"), ("datpp_t", "forward"), ("dat_t_ddetr_16_16", "inference")],
 )
 def test_scaling_is_simulating(name: str, mode: MemoryMode) -> None:
     def simulated(batch: int) -> Trace:
@@ -118,13 +118,13 @@ def test_segments_by_pencil() -> None:
 
 
 def test_nothing_fits() -> None:
-    found = largest_batch(SPEC, SMALL, "train", 600 * MIB)
+    found = largest_batch(SPEC, SMALL, "backward", 600 * MIB)
     assert (found.batch, found.reserved) == (0, 0)
     assert found.reason.startswith("one image needs ")
     assert "100.0 MiB are there for it" in found.reason
     assert found.out_of_memory is not None
     assert found.setting.batch == 1
-    below = largest_batch(SPEC, SMALL, "train", CONTEXT)
+    below = largest_batch(SPEC, SMALL, "backward", CONTEXT)
     assert below.reason == "500.0 MiB are no more than the context's 500.0 MiB"
 
 
@@ -138,7 +138,7 @@ def test_there_is_an_end_to_batches() -> None:
 
 def test_named_gpus() -> None:
     small, large = (
-        largest_batch(SPEC, SMALL, "train", name, trace_of=_trace_of(lambda batch: GIB * batch))
+        largest_batch(SPEC, SMALL, "backward", name, trace_of=_trace_of(lambda batch: GIB * batch))
         for name in ("V100-16GB", "a100-80gb")
     )
     assert (small.gpu, small.capacity) == ("v100-16gb", GPUS["v100-16gb"])
@@ -152,11 +152,11 @@ def test_named_gpus() -> None:
 
 def test_what_cannot_be_asked() -> None:
     with pytest.raises(UnknownNameError, match=r"unknown GPU 'a100-80'; did you mean a100-80gb"):
-        largest_batch(SPEC, SMALL, "train", "a100-80")
+        largest_batch(SPEC, SMALL, "backward", "a100-80")
     with pytest.raises(UsageError, match="capacity -5: write a number of bytes"):
-        largest_batch(SPEC, SMALL, "train", -5)
+        largest_batch(SPEC, SMALL, "backward", -5)
     with pytest.raises(UsageError, match="context -1"):
-        largest_batch(SPEC, SMALL, "train", GIB, context=-1)
+        largest_batch(SPEC, SMALL, "backward", GIB, context=-1)
 
 
 def test_it_is_a_row_of_a_document() -> None:
@@ -316,7 +316,7 @@ def test_the_largest_batch_on_a_real_gpu() -> None:
     room = 3 << 30
     ballast = torch.empty(torch.cuda.mem_get_info()[0] - room, dtype=torch.uint8, device="cuda")
     setting = Setting(Resolution(224, 224), device="cuda")
-    found = confirm_largest(resolve("dat_t"), setting, "train", 16, 120)
+    found = confirm_largest(resolve("dat_t"), setting, "backward", 16, 120)
     del ballast
     assert found.certain, found.stopped
     assert found.refused == found.largest + 1
@@ -325,4 +325,4 @@ def test_the_largest_batch_on_a_real_gpu() -> None:
 
 def test_only_a_gpu_has_a_largest_batch() -> None:
     with pytest.raises(UsageError, match="on cuda, not on cpu"):
-        confirm_largest(resolve("dat_t"), replace(ON_GPU, device="cpu"), "train", 8, 60)
+        confirm_largest(resolve("dat_t"), replace(ON_GPU, device="cpu"), "backward", 8, 60)

@@ -23,7 +23,7 @@ SMALL = Resolution(64, 96)
 
 
 def _row(
-    name: str, size: Resolution = SMALL, mode: MemoryMode = "train-forward", **setting: object
+    name: str, size: Resolution = SMALL, mode: MemoryMode = "forward", **setting: object
 ) -> MemoryRow:
     return memory_row(resolve(name), Setting(size, **setting), mode)  # type: ignore[arg-type]
 
@@ -105,7 +105,7 @@ def test_the_backward_belongs_to_modules_of_the_forward() -> None:
     with torch.device("meta"):
         model = datbench.create_model("datpp_t")
     names = {name for name, _ in model.named_modules()}
-    trace = simulate(model, torch.empty(2, 3, 64, 64, device="meta"), mode="train")
+    trace = simulate(model, torch.empty(2, 3, 64, 64, device="meta"), mode="backward")
     backward = [block for block in trace.blocks if block.phase == "backward"]
     assert {block.module for block in backward} <= names
     whole = sum(block.size for block in backward)
@@ -120,9 +120,9 @@ from datbench.memory.simulation import memory_row
 from datbench.models.resolve import resolve
 from datbench.setting import Resolution, Setting
 for name, size, mode in (
-    ("dat_b", Resolution(1280, 800), "train-forward"),
-    ("dat_t_ddetr_196_49", Resolution(224, 224), "train"),
-    ("datpp_t", Resolution(224, 224), "train"),
+    ("dat_b", Resolution(1280, 800), "forward"),
+    ("dat_t_ddetr_196_49", Resolution(224, 224), "backward"),
+    ("datpp_t", Resolution(224, 224), "backward"),
 ):
     memory_row(resolve(name), Setting(size, batch=64), mode)
 assert "torch._dynamo" not in sys.modules, "torch's meta kernels loaded the compiler"

@@ -19,7 +19,7 @@ from datbench.render.vega import to_bytes
 
 @pytest.fixture(scope="module")
 def trace() -> Trace:
-    return simulate_model("dat_t", Setting(Resolution(64, 96), batch=4), "train")[1]
+    return simulate_model("dat_t", Setting(Resolution(64, 96), batch=4), "backward")[1]
 
 
 SMALL = Trace(

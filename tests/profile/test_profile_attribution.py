@@ -153,10 +153,10 @@ def test_names() -> None:
 @pytest.mark.parametrize(
     ("name", "attention", "mode"),
     [
-        ("dat_t", "eager", "infer"),
-        ("dat_t", "sdpa", "train"),
-        ("datpp_t", "sdpa", "infer"),
-        ("timm:swin_tiny_patch4_window7_224", "sdpa", "infer"),
+        ("dat_t", "eager", "inference"),
+        ("dat_t", "sdpa", "step"),
+        ("datpp_t", "sdpa", "inference"),
+        ("timm:swin_tiny_patch4_window7_224", "sdpa", "inference"),
     ],
 )
 def test_every_call_of_a_model_is_matched(name: str, attention: Attention, mode: str) -> None:
@@ -165,13 +165,13 @@ def test_every_call_of_a_model_is_matched(name: str, attention: Attention, mode:
     side = 224 if name.startswith("timm:") else 32
     setting = Setting(Resolution(side, side), device="cpu", attention=attention)
     with running(resolve(name), setting, mode, False) as runner:  # type: ignore[arg-type]
-        calls = count(runner.model, *runner.inputs, backward=mode == "train").calls
+        calls = count(runner.model, *runner.inputs, backward=mode == "step").calls
         seen = observe(runner, calls, torch.device("cpu"), 1)
     assert seen.reason is None
     assert seen.matched == seen.expected >= 0.99 * sum(c.phase == "forward" for c in calls)
     (run,) = seen.runs
     assert sum(run.unseen.values()) <= 0.02 * seen.expected
-    if mode == "train":  # every product of the backward has its time, in its module
+    if mode == "step":  # every product of the backward has its time, in its module
         products = {
             (c.module, c.operator) for c in calls if c.operator in ("aten::mm", "aten::bmm")
         }
@@ -185,7 +185,7 @@ def test_a_model_is_left_as_it_was() -> None:
     model = build_for_count(resolve("profile_nets:with_norm"), setting).train()
     before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
     with unchanged(model), module_ranges(model):
-        Runner(model, (torch.rand(2, 3, 32, 32),), "train")()
+        Runner(model, (torch.rand(2, 3, 32, 32),), "step")()
     assert model.training
     after = model.state_dict()
     assert all(torch.equal(after[name], tensor) for name, tensor in before.items())

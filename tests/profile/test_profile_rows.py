@@ -34,7 +34,7 @@ def slow() -> ProfileRow:
 
 @pytest.fixture(scope="module")
 def dat() -> ProfileRow:
-    return profile_model("dat_t", Setting(Resolution(32, 32), device="cpu"), "train", budget=0.2)
+    return profile_model("dat_t", Setting(Resolution(32, 32), device="cpu"), "step", budget=0.2)
 
 
 @pytest.mark.parametrize("name", ["slow", "dat"])

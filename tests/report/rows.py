@@ -68,7 +68,7 @@ def profile(model: str) -> ProfileRow:
     return ProfileRow(
         model=model,
         setting=SETTING,
-        mode="infer",
+        mode="inference",
         threads=1,
         channels_last=False,
         timing=TIMING,

@@ -20,7 +20,7 @@ from .rows import throughput
 
 @pytest.fixture(scope="module")
 def row() -> MemoryRow:
-    return memory_row(resolve("dat_t"), Setting(Resolution(64, 64)), "train")
+    return memory_row(resolve("dat_t"), Setting(Resolution(64, 64)), "step")
 
 
 def drawn(chart: Chart | None) -> list[dict[str, Any]]:
@@ -96,7 +96,7 @@ def test_an_interval_that_the_table_withholds_is_not_drawn() -> None:
 @pytest.mark.parametrize(
     "change",
     [
-        {"how": How(mode="train")},
+        {"how": How(mode="step")},
         {"how": How(compile=True)},
         {"how": How(channels_last=True)},
         {"how": How(flush=True)},

@@ -121,11 +121,11 @@ def test_a_warm_up_that_a_protocol_misses_is_the_difference() -> None:
 
 def test_a_row_of_another_batch_has_no_figure() -> None:
     swin, dat = PROTOCOLS["swin"], PROTOCOLS["dat"]
-    assert misfit(swin, 64, "infer") is None
-    assert misfit(swin, 8, "infer") == "swin takes batches of 64"
-    assert misfit(swin, 64, "train") == "swin times inference"
-    assert misfit(PROTOCOLS["timm-train"], 256, "infer") == "timm-train times training"
-    assert misfit(dat, 8, "infer") is None
+    assert misfit(swin, 64, "inference") is None
+    assert misfit(swin, 8, "inference") == "swin takes batches of 64"
+    assert misfit(swin, 64, "step") == "swin times inference"
+    assert misfit(PROTOCOLS["timm-train"], 256, "inference") == "timm-train times training"
+    assert misfit(dat, 8, "inference") is None
     with pytest.raises(UsageError, match="swin takes batches of 64, not of 8"):
         run_protocol(lambda: None, "cpu", swin, 8)
 

@@ -85,7 +85,7 @@ def test_training_counts_the_backward_too() -> None:
     job = [(resolve(ONE), SETTING)]
     infer, train = (
         measure_rows(job, How(mode=mode), timer=Processes(measured())).rows[0]
-        for mode in ("infer", "train")
+        for mode in ("inference", "step")
     )
     assert train.macs is not None
     assert train.macs == 2 * infer.macs  # the images have no gradient
@@ -141,7 +141,7 @@ def test_a_model_that_cannot_be_counted_is_timed_all_the_same() -> None:
     assert row.macs is not None  # nothing odd happens on meta
     (row,) = rows(Processes(measured()), f"{ODD}:no_gradient").rows
     (train,) = measure_rows(
-        [(resolve(f"{ODD}:no_gradient"), SETTING)], How(mode="train"), timer=Processes(measured())
+        [(resolve(f"{ODD}:no_gradient"), SETTING)], How(mode="step"), timer=Processes(measured())
     ).rows
     assert train.macs is None
     assert train.counted is not None
@@ -310,7 +310,7 @@ ON_GPU = Setting(Resolution(224, 224), 8, device="cuda")
 
 
 @pytest.mark.gpu
-@pytest.mark.parametrize("mode", ["infer", "train"])
+@pytest.mark.parametrize("mode", ["inference", "step"])
 def test_a_row_of_a_real_gpu(mode: str) -> None:
     how = How(mode=mode, budget=2.0)  # type: ignore[arg-type]
     (row,) = measure_rows([(resolve("dat_t"), ON_GPU)], how).rows

@@ -65,14 +65,14 @@ def test_inference_is_in_inference_mode_and_evaluation() -> None:
     net = odd_models.Net(
         lambda x: seen.append((torch.is_inference_mode_enabled(), torch.is_grad_enabled()))
     ).eval()
-    run.Runner(net, (run.make_image(SETTING, "normal"),), "infer")()
+    run.Runner(net, (run.make_image(SETTING, "normal"),), "inference")()
     assert seen == [(True, False)]
 
 
 def test_a_training_iteration_is_forward_backward_and_step() -> None:
     net = odd_models.plain().train()
     before = {name: p.detach().clone() for name, p in net.named_parameters()}
-    call = run.Runner(net, (run.make_image(SETTING, "normal"),), "train")
+    call = run.Runner(net, (run.make_image(SETTING, "normal"),), "step")
     call()
     first = {name: p.grad for name, p in net.named_parameters()}
     call()
@@ -102,7 +102,7 @@ def test_channels_last_is_of_weights_and_images() -> None:
 
 def test_dtype_mode_and_attention_reach_the_model() -> None:
     half = Setting(Resolution(32, 32), 1, "bfloat16", "cpu", "sdpa")
-    found = run.ready("dat_t", half, How(mode="train"))
+    found = run.ready("dat_t", half, How(mode="step"))
     assert found.model.training
     assert found.inputs[0].dtype == next(found.model.parameters()).dtype == torch.bfloat16
 
@@ -122,10 +122,10 @@ def test_a_measured_answer_has_samples_threads_and_environment() -> None:
 @pytest.mark.parametrize(
     ("name", "mode", "outcome", "part"),
     [
-        ("always_fills", "infer", "out of memory", "can't allocate memory"),
-        ("raises", "infer", "failed", "ValueError: no such thing as this"),
-        ("no_gradient", "train", "failed", "no parameter of the model has a gradient"),
-        ("no_such_factory", "infer", "failed", "no_such_factory"),
+        ("always_fills", "inference", "out of memory", "can't allocate memory"),
+        ("raises", "inference", "failed", "ValueError: no such thing as this"),
+        ("no_gradient", "step", "failed", "no parameter of the model has a gradient"),
+        ("no_such_factory", "inference", "failed", "no_such_factory"),
     ],
 )
 def test_what_a_model_raises_is_an_outcome(name: str, mode: Any, outcome: str, part: str) -> None:

@@ -1,0 +1,226 @@
+"""What commands are made of: options in groups, examples under the help, one value an option.
+
+An option group is a frozen dataclass whose fields are options (`option`). A command that takes a
+parameter of such a type takes all of its options, and gets them as one value.
+"""
+
+from __future__ import annotations
+
+import inspect
+import sys
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import MISSING, fields, is_dataclass
+from functools import wraps
+from typing import Any, get_type_hints
+
+import typer
+from typer.core import TyperCommand, TyperGroup
+
+SECTIONS = WHAT, HOW, RESULT, OUTPUT, OTHER = (
+    "What is run",
+    "How it is measured",
+    "Result",
+    "Output",
+    "Options",
+)
+"""Sections of the help, in their order."""
+
+Complete = Callable[[str], Iterable[Any]]
+
+
+def complete(*names: str) -> Complete:
+    """Shell completion of an option that takes one of `names`."""
+    return lambda incomplete: [name for name in names if name.startswith(incomplete)]
+
+
+def option(
+    section: str,
+    spelling: str,
+    help: str,
+    *,
+    default: bool = False,
+    names: Sequence[str] = (),
+    complete_with: Complete | None = None,
+    **more: Any,
+) -> Any:
+    """An option of a command.
+
+    Args:
+        section: the heading in the help under which it stands.
+        spelling: such as ``--batch N``; a flag has no second word.
+        default: whether the help shows the default; otherwise its own words say it.
+        names: values that the shell completes.
+    """
+    flag, _, metavar = spelling.partition(" ")
+    return typer.Option(
+        flag,
+        help=help,
+        metavar=metavar or None,
+        show_default=default,
+        autocompletion=complete_with or (complete(*names) if names else None),
+        rich_help_panel=section,
+        **more,
+    )
+
+
+def argument(help: str, metavar: str, complete_with: Complete | None = None) -> Any:
+    """An argument of a command; `metavar` such as ``MODEL...``."""
+    return typer.Argument(
+        help=help, metavar=metavar, autocompletion=complete_with, show_default=False
+    )
+
+
+def expanded(command: Callable[..., None]) -> Callable[..., None]:
+    """A command as Typer reads it: with the options of its groups in their places."""
+    hints = get_type_hints(command, include_extras=True)
+    groups: dict[str, type] = {}
+    parameters: list[inspect.Parameter] = []
+    for parameter in inspect.signature(command).parameters.values():
+        hint = hints[parameter.name]
+        if not is_dataclass(hint):
+            parameters.append(parameter.replace(annotation=hint))
+            continue
+        assert isinstance(hint, type)
+        groups[parameter.name] = hint
+        types = get_type_hints(hint, include_extras=True)
+        for field in fields(hint):
+            default = inspect.Parameter.empty if field.default is MISSING else field.default
+            parameters.append(
+                inspect.Parameter(
+                    field.name, parameter.kind, default=default, annotation=types[field.name]
+                )
+            )
+
+    @wraps(command)
+    def run(**given: Any) -> None:
+        built = {
+            name: group(**{field.name: given.pop(field.name) for field in fields(group)})
+            for name, group in groups.items()
+        }
+        command(**built, **given)
+
+    # An argument without a default may follow a group's options.
+    parameters = [p.replace(kind=inspect.Parameter.KEYWORD_ONLY) for p in parameters]
+    run.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
+    run.__annotations__ = {p.name: p.annotation for p in parameters}
+    del run.__wrapped__  # whose own signature would be read
+    return run
+
+
+class Help:
+    """Help in rich's panels on a terminal, and in plain sections elsewhere; examples at its end."""
+
+    def format_help(self, ctx: Any, formatter: Any) -> None:
+        """Choose the form by where it goes."""
+        bare = sys.stdout is None or not sys.stdout.isatty()
+        command: Any = self
+        command.rich_markup_mode = None if bare else "rich"
+        super().format_help(ctx, formatter)  # type: ignore[misc]
+
+    def format_epilog(self, ctx: Any, formatter: Any) -> None:
+        """Examples are lines of their own."""
+        lines = [line for line in (self.epilog or "").split("\n\n") if line]  # type: ignore[attr-defined]
+        if lines:
+            formatter.write("\n" + "".join(f"{line}\n" for line in lines))
+
+
+class Command(Help, TyperCommand):
+    """A command that refuses an option given twice, where the last one would count alone."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        """Read the command line.
+
+        Raises:
+            BadParameter: an option that takes one value stands there twice.
+        """
+        if not ctx.resilient_parsing:
+            _, _, order = self.make_parser(ctx).parse_args(args=list(args))
+            for parameter in order:
+                if parameter.param_type_name == "option" and not (
+                    parameter.multiple or parameter.name == "help" or order.count(parameter) == 1
+                ):
+                    ctx.fail(f"{parameter.opts[0]} is given twice; it takes one value")
+        return list(super().parse_args(ctx, args))
+
+    def format_options(self, ctx: Any, formatter: Any) -> None:
+        """Arguments, then the options section by section."""
+        sections: dict[str, list[Any]] = {name: [] for name in ("Arguments", *SECTIONS)}
+        for parameter in self.get_params(ctx):
+            told: Any = parameter  # click's own type has no help
+            if parameter.param_type_name == "argument":
+                name = f"{told.metavar}{'...' if parameter.nargs == -1 else ''}"
+                sections["Arguments"].append((name, told.help))
+            elif record := parameter.get_help_record(ctx):
+                sections[getattr(parameter, "rich_help_panel", None) or SECTIONS[-1]].append(record)
+        for title, records in sections.items():
+            if records:
+                with formatter.section(title):
+                    formatter.write_dl(records)
+
+
+class Group(Help, TyperGroup):
+    """Commands under one name; what names none of them goes to the default one, if there is one."""
+
+    usual: str | None = None  # the command that is meant where none is named
+    order: Sequence[str] = ()  # of the commands in the help
+
+    def list_commands(self, ctx: Any) -> list[str]:
+        """Names in their order."""
+        found = list(super().list_commands(ctx))
+        return sorted(found, key=self.order.index) if self.order else found
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        """Put the default command where none is named."""
+        named = args and (args[0] in self.commands or args[0] in ctx.help_option_names)
+        if self.usual and not named and not (ctx.resilient_parsing and not args):
+            args = [self.usual, *args]
+        return list(super().parse_args(ctx, args))
+
+    def shell_complete(self, ctx: Any, incomplete: str) -> list[Any]:
+        """Names of commands, and what the default one takes."""
+        found = list(super().shell_complete(ctx, incomplete))
+        if self.usual:
+            below = self.commands[self.usual]
+            inner = below.make_context(self.usual, [], parent=ctx, resilient_parsing=True)
+            found += below.shell_complete(inner, incomplete)
+        return found
+
+
+CONTEXT = {"help_option_names": ["-h", "--help"]}
+
+
+def group(
+    name: str, help: str, commands: Sequence[Callable[..., None]], usual: str | None = None
+) -> typer.Typer:
+    """Commands under one name.
+
+    Args:
+        usual: the command that is meant where none is named.
+    """
+    below = f" Without a command: {usual}, which `datbench {name} {usual} --help` describes."
+    app = typer.Typer(
+        name=name,
+        help=help + (below if usual else ""),
+        short_help=help.rstrip("."),
+        cls=type("Group", (Group,), {"usual": usual}),
+        no_args_is_help=usual is None,
+        add_completion=False,
+        context_settings=CONTEXT,
+    )
+    for command in commands:
+        add(app, command)
+    return app
+
+
+def add(app: typer.Typer, command: Callable[..., None]) -> None:
+    """Add a command: its docstring is its help, and what stands under ``Examples:`` ends it."""
+    about, _, examples = (inspect.getdoc(command) or "").partition("\n\nExamples:\n")
+    lines = [f"  {line.strip()}" for line in examples.splitlines()]
+    app.command(
+        command.__name__.rstrip("_").replace("_", "-"),
+        cls=Command,
+        help=about,
+        short_help=about.partition("\n")[0].rstrip("."),
+        epilog="\n\n".join(["Examples:", *lines]) if lines else None,
+        context_settings=CONTEXT,
+    )(expanded(command))
