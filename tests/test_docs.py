@@ -59,7 +59,7 @@ def test_commands_of_a_page_run(
         for language, _, text in blocks
         for line in text.splitlines()
         # The peers have tests of their own, and take their time.
-        if language == "sh" and line.startswith("datbench ") and "--run-peers" not in line
+        if language == "sh" and line.startswith("datbench ") and "--third-party" not in line
     ]
     if not commands:
         pytest.skip("shows no command")

@@ -99,22 +99,22 @@ compare-slower     | compare a.json b.json --out compare.json
 compare-show       | results show compare.json --format FORMAT
 compare-missing    | compare a.json c.json --format csv
 compare-benchmark  | compare benchmark.json benchmark.json
-gate-new           | gate --baseline base.json --update --models net:small --res 64 --memory-batch 2
+gate-new           | gate --baseline base.json --update net:small --res 64 --memory-batch 2
 gate-same          | gate --baseline base.json --out gate.json
 gate-show          | results show gate.json
 gate-copies        | @copies
 gate-changed       | gate --baseline changed.json
 gate-fewer         | gate --baseline changed.json --allow-fewer --format md
-gate-more          | gate --baseline more.json --update a.json --models dat_t --res 64 --forward
+gate-more          | gate --baseline more.json --update a.json dat_t --res 64 --forward
 gate-times         | gate --baseline more.json a.json
 gate-missing       | gate --baseline base.json a.json
 gate-none          | gate --baseline none.json
-report             | report --models dat_t --tables 7 --res 64 --no-html --out first
-report-from        | report --models none --tables none --no-html --out second --from a.json \
+report             | report dat_t --tables 7 --res 64 --plots none --out first
+report-from        | report none --tables none --plots none --out second --from a.json \
  --from profile.json --from memory.json --from benchmark.json
-report-baseline    | report --models net:small --models net:broken --tables none --res 64 \
- --no-html --baseline changed.json --pr-comment comment.md --out third
-report-again       | report --models none --tables none --no-html --out last \
+report-baseline    | report net:small net:broken --tables none --res 64 \
+ --plots none --baseline changed.json --pr-comment comment.md --out third
+report-again       | report none --tables none --plots none --out last \
  --from first/report.json
 report-valid       | results validate first/report.json
 plot-accuracy      | plot accuracy --of params
@@ -165,7 +165,7 @@ bad-compare-file   | compare flops.json a.json
 bad-plot           | plot pie dat_t
 bad-points         | points timm:davit_tiny --image image.ppm
 bad-image          | points dat_t --image missing.png
-bad-report         | report --models dat_t
+bad-report         | report dat_t
 bad-gate           | gate
 api-forward        | @forward
 api-count          | @count

@@ -27,7 +27,7 @@ class Result:
     def rows(self) -> list[dict[str, Any]]:
         """The rows of a JSON document."""
         document = json.loads(self.text)
-        assert (document["format"], document["version"]) == ("datbench", 2)
+        assert (document["format"], document["version"]) == ("datbench", 3)
         return document["rows"]
 
     @property

@@ -124,7 +124,7 @@ def test_other_versions_on_one_machine_are_noted(run: Run, write: Any) -> None:
     [
         (lambda text: text[: len(text) // 2], "is no complete JSON"),
         (lambda text: text.replace('"datbench"', '"other"', 1), "is no datbench result"),
-        (lambda text: text.replace('"version": 2', '"version": 99'), "Upgrade datbench"),
+        (lambda text: text.replace('"version": 3', '"version": 99'), "Upgrade datbench"),
         (lambda text: dumps(document("flops", [], {})), "holds 'flops'"),
         (lambda text: text.replace('"median"', '"middle"'), "row 1: processes[1].timing.middle"),
         (lambda text: text.replace('"median": 1', '"median": -1'), "must be seconds of a call"),

@@ -109,7 +109,7 @@ def test_a_device_is_not_read(path: str, run: Run) -> None:
         "results merge d.json",
         "compare d.json d.json",
         "gate --baseline d.json",
-        "report --no-html --models none --tables none --out r --from d.json",
+        "report --plots none none --tables none --out r --from d.json",
         "table --file d.json",
         "show --config d.json",
         "plot cost --from d.json",

@@ -86,7 +86,7 @@ def test_other_formats_hold_the_figures(run: Run, format: str) -> None:
 def test_the_other_counters(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     missing = Peer("nobody", "nobody", "nobody_counts", "MAC", PEERS["torch"].count)
     monkeypatch.setattr(explain, "PEERS", {"torch": PEERS["torch"], "nobody": missing})
-    text = run("explain", "datpp_t", "--res", "64", "--run-peers", "--format", "json").text
+    text = run("explain", "datpp_t", "--res", "64", "--third-party", "--format", "json").text
     (row,) = json.loads(text)["rows"]
     torch, nobody = row["peers"]
     assert (torch["name"], torch["unit"], torch["reason"]) == ("torch", "FLOP", None)
@@ -112,13 +112,13 @@ def test_the_other_counters_as_a_table(run: Run, monkeypatch: pytest.MonkeyPatch
         explain._without(torch, None, "did not finish in 3 s (--timeout)"),
     )
     monkeypatch.setattr("datbench.counting.peers.explain.peer_rows", lambda *_: rows)
-    text = unwrapped(run(*SMALL, "--run-peers", "--timeout", "3").text)
+    text = unwrapped(run(*SMALL, "--third-party", "--timeout", "3").text)
     assert "torch gives the same figure: nothing to explain." in text
     assert "total gives a total alone: its difference cannot be traced to operators." in text
     assert "did not finish in 3 s (--timeout)" in text
     assert "+3.0000 0.50 1.0 GiB 1.0 MiB" in text
     frame = pd.read_csv(
-        io.StringIO(run(*SMALL, "--run-peers", "--timeout", "3", "--format", "csv").text)
+        io.StringIO(run(*SMALL, "--third-party", "--timeout", "3", "--format", "csv").text)
     )
     ends = frame[frame["part"].str.startswith("counter")]
     assert "did not finish in 3 s (--timeout)" in ends["reason"].tolist()
@@ -151,9 +151,9 @@ def test_a_sum_in_words() -> None:
         (("dat_q",), "unknown model 'dat_q'; did you mean"),
         (("dat_t", "--res", "12y0"), "resolution '12y0' is not understood"),
         (("dat_t", "--attention", "flash"), "unknown attention 'flash'"),
-        (("dat_t", "--timeout", "3"), "--timeout limits the other counters; add --run-peers."),
-        (("dat_t", "--run-peers", "--timeout", "-1"), "--timeout -1: write a number of seconds"),
-        (("dat_t", "--run-peers", "--timeout", "nan"), "--timeout nan: write a number of seconds"),
+        (("dat_t", "--timeout", "3"), "--timeout limits the other counters; add --third-party."),
+        (("dat_t", "--third-party", "--timeout", "-1"), "--timeout -1: write a number of seconds"),
+        (("dat_t", "--third-party", "--timeout", "nan"), "--timeout nan: write a number of seconds"),
         (("dat_t", "--out", "x.nothing"), "names no format"),
     ],
 )

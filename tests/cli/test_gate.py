@@ -84,8 +84,8 @@ def net(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
 
 @pytest.fixture
 def baseline(run: Run, net: Any) -> str:
-    added = ("--models", "gate_net:make", "--res", "64", "--memory-batch", "2")
-    text = run("gate", "--baseline", "b.json", "--update", *added).text
+    added = ("gate_net:make", "--res", "64", "--memory-batch", "2")
+    text = run("gate", "update", "--baseline", "b.json", *added).text
     assert text.startswith("b.json: 2 new, 0 changed, 0 removed, 0 the same")
     return "b.json"
 
@@ -176,8 +176,8 @@ def test_one_mac_of_a_rule_is_found_and_named(
 
 
 def _chosen(run: Run) -> None:
-    added = ("--models", "gate_net:Chosen", "--res", "64", "--forward")
-    assert run("gate", "--baseline", "b.json", "--update", *added).code == 0
+    added = ("gate_net:Chosen", "--res", "64", "--forward")
+    assert run("gate", "update", "--baseline", "b.json", *added).code == 0
 
 
 def test_random_work_is_the_same_in_every_process(run: Run, net: Any) -> None:
@@ -224,7 +224,7 @@ def test_a_model_that_is_gone_is_missing(run: Run, baseline: str, net: Any) -> N
     _, line = _code(run, "--baseline", baseline, code=3)
     assert "unknown factory 'make'" in line
     before = Path(baseline).read_text()
-    said = run("gate", "--baseline", baseline, "--update").complaint(3)
+    said = run("gate", "update", "--baseline", baseline).complaint(3)
     assert "unknown factory 'make'" in said
     assert said.endswith("to leave it out: --remove gate_net:make.")
     assert Path(baseline).read_text() == before
@@ -287,8 +287,8 @@ def test_the_baseline_is_not_written_over(run: Run, baseline: str) -> None:
 def test_a_baseline_that_lost_its_rows_can_be_filled(run: Run, baseline: str) -> None:
     with edited(baseline) as content:
         content["rows"] = []
-    added = ("--models", "gate_net:make", "--res", "64")
-    assert "1 new" in run("gate", "--baseline", baseline, "--update", *added).text
+    added = ("gate_net:make", "--res", "64")
+    assert "1 new" in run("gate", "update", "--baseline", baseline, *added).text
 
 
 @pytest.mark.parametrize(
@@ -305,7 +305,7 @@ def test_a_baseline_that_lost_its_rows_can_be_filled(run: Run, baseline: str) ->
 )
 def test_times_that_cannot_be_are_refused(run: Run, change: dict[str, Any], said: str) -> None:
     Path("t.json").write_text(_times())
-    assert run("gate", "--baseline", "b.json", "t.json", "--update").code == 0
+    assert run("gate", "update", "--baseline", "b.json", "--from", "t.json").code == 0
     with edited("b.json") as content:
         content["rows"][0] |= change
     assert said in run("gate", "--baseline", "b.json", "--time").complaint()
@@ -313,10 +313,10 @@ def test_times_that_cannot_be_are_refused(run: Run, change: dict[str, Any], said
 
 def test_what_was_not_compared_is_missing(run: Run, baseline: str) -> None:
     Path("t.json").write_text(_times())
-    assert run("gate", "--baseline", "times.json", "t.json", "--update").code == 0
+    assert run("gate", "update", "--baseline", "times.json", "--from", "t.json").code == 0
     _, line = _code(run, "--baseline", "times.json", code=3)
     assert "nothing was compared: give results of the times, or --time" in line
-    assert run("gate", "--baseline", baseline, "t.json", "--update").code == 0
+    assert run("gate", "update", "--baseline", baseline, "--from", "t.json").code == 0
     content = json.loads(Path("t.json").read_text())
     Path("none.json").write_text(json.dumps(content | {"rows": []}))
     _, line = _code(run, "--baseline", baseline, "none.json", code=3)
@@ -325,12 +325,12 @@ def test_what_was_not_compared_is_missing(run: Run, baseline: str) -> None:
 
 def test_times_of_two_machines_are_refused(run: Run) -> None:
     Path("t.json").write_text(_times())
-    assert run("gate", "--baseline", "b.json", "t.json", "--update").code == 0
+    assert run("gate", "update", "--baseline", "b.json", "--from", "t.json").code == 0
     content = json.loads(Path("t.json").read_text())
     processes = content["rows"][0]["processes"]
     processes[3]["environment"]["processor"] = "another"
     Path("two.json").write_text(json.dumps(content))
-    assert "mixes machines" in run("gate", "--baseline", "b.json", "two.json").complaint()
+    assert "mixes machines" in run("gate", "--baseline", "b.json", "--from", "two.json").complaint()
     processes[3]["environment"]["processor"] = "a processor"
     processes[3]["environment"]["torch"] = "2.7"
     Path("torches.json").write_text(json.dumps(content))
@@ -354,7 +354,7 @@ def test_a_summary_that_cannot_be_written_changes_no_verdict(
 
 
 def test_the_report_uses_the_baselines_settings(run: Run, baseline: str) -> None:
-    report = ("report", "--models", "gate_net:make", "--tables", "none", "--no-html", "--out", "o")
+    report = ("report", "gate_net:make", "--tables", "none", "--plots", "none", "--out", "o")
     assert run(*report, "--baseline", baseline, "--pr-comment", "c.md").code == 0
     text = Path("c.md").read_text()
     assert "3 figures are those of b.json" in text
@@ -363,7 +363,7 @@ def test_the_report_uses_the_baselines_settings(run: Run, baseline: str) -> None
 
 def test_a_renamed_variant_is_recognised_by_its_counts(run: Run) -> None:
     run(
-        "gate", "--baseline", "b.json", "--update", "--models", "dat_t", "--res", "224", "--forward"
+        "gate", "update", "--baseline", "b.json", "dat_t", "--res", "224", "--forward"
     )
     path = Path("b.json")
     path.write_text(path.read_text().replace('"dat_t"', '"dat_tiny"'))
@@ -377,29 +377,29 @@ def test_a_model_that_breaks_has_failed_and_not_changed(run: Run, baseline: str,
     assert "2 failed" in out
     assert "no weights here" in line
     before = Path(baseline).read_text()
-    assert "no weights here" in run("gate", "--baseline", baseline, "--update").complaint(5)
+    assert "no weights here" in run("gate", "update", "--baseline", baseline).complaint(5)
     assert Path(baseline).read_text() == before
 
 
 def test_update_says_what_it_changes(run: Run, baseline: str, net: Any) -> None:
     net.WIDTH = 13
-    text = run("gate", "--baseline", baseline, "--update").text
+    text = run("gate", "update", "--baseline", baseline).text
     assert text.startswith("b.json: 0 new, 2 changed, 0 removed, 0 the same")
     assert "12x8x1x1 -> 13x8x1x1" in text
     assert "nothing has changed" in run("gate", "--baseline", baseline).text
     before = Path(baseline).read_text()
-    run("gate", "--baseline", baseline, "--update")
+    run("gate", "update", "--baseline", baseline)
     assert Path(baseline).read_text() == before
-    added = ("--models", "gate_net:other", "--res", "64")
-    assert "1 new" in run("gate", "--baseline", baseline, "--update", *added).text
-    text = run("gate", "--baseline", baseline, "--update", "--remove", "gate_net:make").text
+    added = ("gate_net:other", "--res", "64")
+    assert "1 new" in run("gate", "update", "--baseline", baseline, *added).text
+    text = run("gate", "update", "--baseline", baseline, "--remove", "gate_net:make").text
     assert "2 removed, 1 the same" in text
 
 
 def test_memory_of_a_file_is_compared(run: Run, baseline: str) -> None:
     measured = ("--res", "64", "--batch", "2", "--format", "json", "--out", "m.json")
     assert run("memory", "gate_net:make", *measured).code == 0
-    assert "ledgers      1" in run("gate", "--baseline", baseline, "m.json").text
+    assert "ledgers      1" in run("gate", "--baseline", baseline, "--from", "m.json").text
     assert run("memory", "gate_net:other", *measured).code == 0
     out, line = _code(run, "--baseline", baseline, "m.json", code=3)
     assert "gate_net:other has the same counts: it was perhaps renamed" in line
@@ -426,9 +426,9 @@ def test_times_are_kept_and_tested(
     run: Run, baseline: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     Path("t.json").write_text(_times())
-    assert "1 new" in run("gate", "--baseline", baseline, "t.json", "--update").text
+    assert "1 new" in run("gate", "update", "--baseline", baseline, "--from", "t.json").text
     assert "1 times of the baseline were not compared" in run("gate", "--baseline", baseline).text
-    assert "times        1" in run("gate", "--baseline", baseline, "t.json").text
+    assert "times        1" in run("gate", "--baseline", baseline, "--from", "t.json").text
     Path("slow.json").write_text(_times(1.2))
     out, line = _code(run, "--baseline", baseline, "slow.json", code=1)
     assert "is slower" in line
@@ -507,14 +507,14 @@ def test_a_baseline_that_is_none(run: Run, text: str | None, code: int, said: st
     ("arguments", "said"),
     [
         ((), "name the file: --baseline FILE."),
-        (("--baseline", ".", "--update", "--models", "dat_t"), "is a directory"),
-        (("--baseline", "b.json", "--models", "dat_t"), "--models: for --update"),
-        (("--baseline", "b.json", "--update", "--res", "64"), "--res: for --models NAME"),
+        (("--baseline", ".", "--update", "dat_t"), "is a directory"),
+        (("--baseline", "b.json", "dat_t"), "--models: for --update"),
+        (("--baseline", "b.json", "--update", "--res", "64"), "--res: for NAME"),
         (("--baseline", "b.json", "--update"), "there is nothing to write"),
-        (("--baseline", "b.json", "--update", "--models", "dat_ss"), "did you mean dat_s"),
+        (("--baseline", "b.json", "--update", "dat_ss"), "did you mean dat_s"),
         (("--baseline", "b.json", "--update", "--remove", "x"), "unknown model of the baseline"),
         (
-            ("--baseline", "b.json", "--update", "--models", "dat_t", "--memory-mode", "train"),
+            ("--baseline", "b.json", "--update", "dat_t", "--memory-mode", "train"),
             "--memory-mode is for --memory-batch",
         ),
     ],
@@ -539,4 +539,4 @@ def test_a_row_twice_is_refused(run: Run, baseline: str) -> None:
 
 def test_results_of_another_kind_are_refused(run: Run, baseline: str) -> None:
     run("models", "--format", "json", "--out", "x.json")
-    assert "x.json holds 'models'" in run("gate", "--baseline", baseline, "x.json").complaint()
+    assert "x.json holds 'models'" in run("gate", "--baseline", baseline, "--from", "x.json").complaint()

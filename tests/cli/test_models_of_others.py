@@ -38,7 +38,7 @@ def net(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
 def test_a_published_configuration_costs_what_the_variant_does(
     run: Run, file: str, same: str
 ) -> None:
-    ours, theirs = run("flops", same, "--config", str(CONFIGS / file), "--format", "json").rows
+    ours, theirs = run("flops", same, f"config:{str(CONFIGS / file)}", "--format", "json").rows
     assert theirs["model"] == f"config:{CONFIGS / file}"
     for key in ("amount", "params", "buffers", "setting"):
         assert ours[key] == theirs[key]
@@ -61,13 +61,13 @@ def test_show_takes_one_of_both(run: Run) -> None:
 
 @pytest.mark.parametrize("command", ["flops", "params", "show"])
 def test_a_configuration_that_is_not_there(run: Run, command: str) -> None:
-    assert run(command, "--config", "none.yaml").complaint() == "there is no file none.yaml."
+    assert run(command, "config:none.yaml").complaint() == "there is no file none.yaml."
 
 
 def test_an_unknown_key_is_refused(run: Run, tmp_path: Path) -> None:
     text = (CONFIGS / "dat_tiny.yaml").read_text().replace("dims:", "dim:")
     (tmp_path / "mine.yaml").write_text(text)
-    line = run("flops", "--config", "mine.yaml").complaint()
+    line = run("flops", "config:mine.yaml").complaint()
     assert line == "mine.yaml: MODEL.DAT: unknown key 'dim'; did you mean dims or dim_stem?"
 
 

@@ -307,9 +307,9 @@ def test_a_signal_keeps_what_was_timed(number: int, tmp_path: Path) -> None:
 def test_a_report_that_is_terminated_says_so_and_changes_nothing(tmp_path: Path) -> None:
     (tmp_path / "out").mkdir()
     (tmp_path / "out" / "report.md").write_text("old")
-    options = ("--tables", "none", "--no-html", "--out", "out")
+    options = ("--tables", "none", "--plots", "none", "--out", "out")
     code, err = signalled(
-        signal.SIGTERM, tmp_path, "report", "--models", "stuck_net:stuck", *options
+        signal.SIGTERM, tmp_path, "report", "stuck_net:stuck", *options
     )
     assert (code, err.splitlines()[-1]) == (130, "datbench: interrupted.")
     assert [path.name for path in (tmp_path / "out").iterdir()] == ["report.md"]

@@ -11,8 +11,8 @@ from datbench.records import document, dumps
 
 from .runner import Run
 
-SMALL = ("--models", "dat_t", "--tables", "7", "--res", "64", "--no-html")
-NOTHING = ("--models", "none", "--tables", "none", "--no-html")
+SMALL = ("dat_t", "--tables", "7", "--res", "64", "--plots", "none")
+NOTHING = ("none", "--tables", "none", "--plots", "none")
 
 
 def rows_of(path: Path | str) -> list[dict[str, str]]:
@@ -37,7 +37,7 @@ def test_every_format_has_the_same_rows(former: Path) -> None:
     content = json.loads((former / "report.json").read_text())
     parts = {(part["kind"], part["role"]): part for part in content["rows"]}
     (counted,) = parts["flops", ""]["rows"]
-    assert (content["format"], content["version"], content["kind"]) == ("datbench", 2, "report")
+    assert (content["format"], content["version"], content["kind"]) == ("datbench", 3, "report")
     assert row["model"] == counted["model"] == "dat_t"
     assert int(row["macs"]) == counted["macs"]
     shown = f"{counted['macs'] / 1e9:.4f}"
@@ -97,7 +97,7 @@ def test_a_comment_says_what_changed(run: Run, former: Path) -> None:
 
 
 def test_a_baseline_of_the_gate(run: Run) -> None:
-    words = "gate --baseline base.json --update --models dat_t --models dat_s --res 64 --forward"
+    words = "gate --baseline base.json --update dat_t dat_s --res 64 --forward"
     run(*words.split())
     run("report", *SMALL, "--baseline", "base.json", "--pr-comment", "pr.md", "--out", "out")
     comment = Path("pr.md").read_text()
@@ -115,7 +115,7 @@ def test_a_baseline_adds_its_settings_to_a_models_own_size(run: Run) -> None:
     Path("before.json").write_text(rows)
     run(
         "report",
-        *("--models", "dat_t", "--tables", "none", "--no-html"),
+        *("dat_t", "--tables", "none", "--plots", "none"),
         *("--baseline", "before.json", "--out", "out"),
     )
     assert [row["resolution"] for row in rows_of("out/csv/models.csv")] == [
@@ -213,7 +213,7 @@ def test_macs_are_compared_at_their_own_setting_alone(run: Run) -> None:
 def test_the_job_summary_grows(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     Path("summary.md").write_text("before\n")
     monkeypatch.setenv("GITHUB_STEP_SUMMARY", "summary.md")
-    run("report", "--models", "dat_t", "--tables", "none", "--res", "64", "--no-html", "--out", "o")
+    run("report", "dat_t", "--tables", "none", "--res", "64", "--plots", "none", "--out", "o")
     text = Path("summary.md").read_text()
     assert text.startswith("before\n### Benchmark report")
     assert "dat_t" in text
@@ -224,7 +224,7 @@ def test_other_files_of_the_directory_stay(run: Run) -> None:
     (out / "csv").mkdir(parents=True)
     (out / "mine.txt").write_text("mine")
     (out / "csv" / "models.csv").write_text("old")
-    run(*"report --models dat_t --tables none --res 64 --no-html --out out".split())
+    run(*"report dat_t --tables none --res 64 --plots none --out out".split())
     assert (out / "mine.txt").read_text() == "mine"
     assert "dat_t" in (out / "csv" / "models.csv").read_text()
     assert [path.name for path in Path().iterdir()] == ["out"]  # nothing is left beside it
@@ -249,8 +249,8 @@ def test_any_model(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     """Without attention there are no terms; a broken model is named, and the rest is there."""
     Path("shop.py").write_text(FACTORY)
     monkeypatch.syspath_prepend(".")
-    models = ("--models", "shop:net", "--models", "shop:broken")
-    run("report", *models, "--tables", "none", "--res", "64", "--no-html", "--out", "out")
+    models = ("shop:net", "shop:broken")
+    run("report", *models, "--tables", "none", "--res", "64", "--plots", "none", "--out", "out")
     assert not Path("out/csv/attention.csv").exists()
     text = Path("out/report.md").read_text()
     assert "shop:net" in text
@@ -262,8 +262,8 @@ def test_what_failed_is_told_everywhere(run: Run, monkeypatch: pytest.MonkeyPatc
     Path("shop.py").write_text(FACTORY)
     monkeypatch.syspath_prepend(".")
     monkeypatch.setenv("GITHUB_STEP_SUMMARY", "summary.md")
-    rest = ("--tables", "none", "--res", "64", "--no-html", "--out", "out", "--pr-comment", "pr.md")
-    made = run("report", "--models", "shop:net", "--models", "shop:broken", *rest)
+    rest = ("--tables", "none", "--res", "64", "--plots", "none", "--out", "out", "--pr-comment", "pr.md")
+    made = run("report", "shop:net", "shop:broken", *rest)
     assert made.code == 0
     assert made.out == "out/report.md\n"
     assert made.err.startswith("datbench: not in the report: shop:broken: ")
@@ -278,7 +278,7 @@ def test_what_failed_is_told_everywhere(run: Run, monkeypatch: pytest.MonkeyPatc
 def test_a_report_of_nothing_is_none(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     Path("shop.py").write_text(FACTORY)
     monkeypatch.syspath_prepend(".")
-    broken = ("--models", "shop:broken", "--tables", "none", "--no-html", "--out", "out")
+    broken = ("shop:broken", "--tables", "none", "--plots", "none", "--out", "out")
     complaint = run("report", *broken).complaint(5)
     assert "nothing could be computed: shop:broken: " in complaint
     assert not Path("out").exists()
@@ -291,10 +291,10 @@ def test_a_report_of_nothing_is_none(run: Run, monkeypatch: pytest.MonkeyPatch) 
         (("--out", ""), "--out DIR"),
         (("--out", "file"), "is a file"),
         (("--out", "no/where"), "there is no directory"),
-        (("--out", "out", "--models", "dat_x"), "unknown model 'dat_x'"),
+        (("--out", "out", "dat_x"), "unknown model 'dat_x'"),
         (("--out", "out", "--tables", "2,12"), "unknown table '12'; there are 1, 2"),
-        (("--out", "out", "--models", "none", "--models", "dat_t"), "stands alone"),
-        (("--out", "out", "--models", "none", "--tables", "none"), "nothing to report"),
+        (("--out", "out", "none", "dat_t"), "stands alone"),
+        (("--out", "out", "none", "--tables", "none"), "nothing to report"),
         (("--out", "out", "--plots", "gif"), "svg or png"),
         (("--out", "out", "--res", "12y0"), "is not understood"),
         (("--out", "out", "--from", "none.json"), "there is no file"),
@@ -314,11 +314,11 @@ def test_bad_input(run: Run, arguments: tuple[str, ...], words: str) -> None:
     whole = dumps(document("flops", [], {}))
     Path("cut.json").write_text(whole[:30])
     Path("foreign.json").write_text("{}")
-    Path("newer.json").write_text(whole.replace('"version": 2', '"version": 9'))
+    Path("newer.json").write_text(whole.replace('"version": 3', '"version": 9'))
     Path("norows.json").write_text(whole)
     Path("broken.json").write_text(dumps(document("flops", [{"model": 1}], {})))
     before = sorted(Path().iterdir())
-    assert words in run("report", "--no-html", *arguments).complaint(2)
+    assert words in run("report", "--plots", "none", *arguments).complaint(2)
     assert sorted(Path().iterdir()) == before
 
 
@@ -331,9 +331,9 @@ def test_without_the_plotting_library(run: Run, monkeypatch: pytest.MonkeyPatch)
         "find_spec",
         lambda name, *rest: None if name == "vl_convert" else find(name, *rest),
     )
-    complaint = run("report", "--models", "dat_t", "--tables", "none", "--out", "out").complaint(5)
+    complaint = run("report", "dat_t", "--tables", "none", "--out", "out").complaint(5)
     assert "datbench[report]" in complaint
-    assert "--no-html" in complaint
+    assert "--plots", "none" in complaint
     assert not Path("out").exists()
 
 

@@ -152,9 +152,9 @@ def test_no_two_rows_of_a_file_are_merged(run: Run) -> None:
     Path("merged_net.py").write_text(
         "from torch import nn\n\n\ndef make():\n    return nn.Conv2d(3, 4, 4)"
     )
-    added = ("--models", "merged_net:make", "--res", "64", "--memory-batch")
+    added = ("merged_net:make", "--res", "64", "--memory-batch")
     for batch in ("2", "3"):
-        assert run("gate", "--baseline", "b.json", "--update", *added, batch).code == 0
+        assert run("gate", "update", "--baseline", "b.json", *added, batch).code == 0
     assert run("gate", "--baseline", "b.json", "--format", "json", "--out", "g.json").code == 0
     rows = _read("g.json")["rows"]
     assert len(rows) == 3

@@ -81,7 +81,7 @@ def test_a_file_whose_name_ends_as_a_head(
     assert alone["params"] == run("params", "dat_t", "--format", "json").rows[0]["params"]
     (with_head,) = run("params", "config:x+retinanet+upernet", "--format", "json").rows
     assert with_head["model"] == "config:x+retinanet+upernet"
-    arguments = ("--config", "x+retinanet", "--with", "upernet", "--format", "json")
+    arguments = ("config:x+retinanet", "--with", "upernet", "--format", "json")
     assert run("params", *arguments).rows == [with_head]
 
 

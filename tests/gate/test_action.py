@@ -140,8 +140,8 @@ def project(tmp_path: Path) -> Path:
     os.chdir(tmp_path)
     before = list(sys.path)
     try:
-        added = ["--models", "action_net:make", "--res", "32", "--format", "csv"]
-        assert main(["gate", "--baseline", "b.json", "--update", *added]) == 0
+        added = ["action_net:make", "--res", "32", "--format", "csv"]
+        assert main(["gate", "update", "--baseline", "b.json", *added]) == 0
     finally:
         os.chdir(here)
         sys.path[:] = before
@@ -255,17 +255,17 @@ def test_the_report_gets_what_was_asked_for(tmp_path: Path) -> None:
     (tmp_path / "bin" / "datbench").write_text('#!/bin/sh\necho "$@"\n')
     common = "report --out datbench-report --pr-comment datbench-report/comment.md"
     done = workflow.ran("Report")
-    words = f"{common} --models dat_t --models a.b:c --tables none --from t.json"
+    words = f"{common} dat_t a.b:c --tables none --from t.json"
     assert done.stdout.split() == words.split()
     workflow.inputs |= {"models": "", "tables": "2 6", "from": "", "baseline": "b.json"}
     done = workflow.ran("Report")
-    words = f"{common} --models none --tables 2 --tables 6 --baseline b.json"
+    words = f"{common} none --tables 2 --tables 6 --baseline b.json"
     assert done.stdout.split() == words.split()
 
 
 def test_the_report_of_the_action(project: Path) -> None:
     """The program itself; without the page, which needs more than this test may ask for."""
-    inputs = {"baseline": "b.json", "models": "action_net:make", "report-args": "--no-html"}
+    inputs = {"baseline": "b.json", "models": "action_net:make", "report-args": "--plots", "none"}
     workflow = Workflow(project, inputs)
     done = workflow.ran("Report")
     assert done.returncode == 0, done.stderr

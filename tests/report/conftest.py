@@ -29,7 +29,7 @@ def everything(tmp_path_factory: pytest.TempPathFactory) -> Path:
     ]
     out = folder / "out"
     given = [argument for file in files for argument in ("--from", file)]
-    models = ["--models", "dat_t", "--models", "datpp_t"]
+    models = ["dat_t", "datpp_t"]
     title = ["--title", "What <models> cost & why"]
     patch = pytest.MonkeyPatch()
     patch.delenv("GITHUB_STEP_SUMMARY", raising=False)

@@ -42,7 +42,7 @@ def test_png(tmp_path: Path) -> None:
     pytest.importorskip("vl_convert", reason="needs datbench[report]")
     from datbench.cli.main import main
 
-    arguments = ["report", "--models", "dat_t", "--tables", "none", "--res", "64", "--plots", "png"]
+    arguments = ["report", "dat_t", "--tables", "none", "--res", "64", "--plots", "png"]
     assert main([*arguments, "--out", str(tmp_path / "out")]) == 0
     data = (tmp_path / "out" / "plots" / "icicle-counts.png").read_bytes()
     assert data.startswith(b"\x89PNG")
