@@ -142,7 +142,7 @@ def _torch_settings() -> dict[str, Any]:
 
 def device_of(name: str | None, default: str = "auto") -> str:
     """The device; ``auto`` is a GPU where there is one, otherwise the CPU."""
-    name = name or default
+    name = default if name is None else name
     if name != "auto":
         return name
     import torch

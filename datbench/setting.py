@@ -251,9 +251,9 @@ def one_of(what: str, name: str, known: Sequence[Name]) -> Name:
 
 
 OLD_MODES = {
-    "inference": "inference",
+    "infer": "inference",
     "train": "backward or step",
-    "forward": "forward",
+    "train-forward": "forward",
 }
 
 

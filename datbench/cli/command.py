@@ -11,7 +11,7 @@ import sys
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import MISSING, fields, is_dataclass
 from functools import wraps
-from typing import Any, get_type_hints
+from typing import Any, cast, get_type_hints
 
 import typer
 from typer.core import TyperCommand, TyperGroup
@@ -108,20 +108,67 @@ def expanded(command: Callable[..., None]) -> Callable[..., None]:
 
 
 class Help:
-    """Help in rich's panels on a terminal, and in plain sections elsewhere; examples at its end."""
+    """Help in plain sections, and in panels on a terminal; its examples are lines of their own."""
 
     def format_help(self, ctx: Any, formatter: Any) -> None:
         """Choose the form by where it goes."""
-        bare = sys.stdout is None or not sys.stdout.isatty()
-        command: Any = self
-        command.rich_markup_mode = None if bare else "rich"
-        super().format_help(ctx, formatter)  # type: ignore[misc]
+        if sys.stdout is not None and sys.stdout.isatty():
+            self._draw(ctx)
+        else:
+            super().format_help(ctx, formatter)  # type: ignore[misc]
+
+    def format_options(self, ctx: Any, formatter: Any) -> None:
+        """Every section with what is in it."""
+        for title, records in self._sections(ctx).items():
+            with formatter.section(title):
+                formatter.write_dl(records)
 
     def format_epilog(self, ctx: Any, formatter: Any) -> None:
-        """Examples are lines of their own."""
-        lines = [line for line in (self.epilog or "").split("\n\n") if line]  # type: ignore[attr-defined]
-        if lines:
-            formatter.write("\n" + "".join(f"{line}\n" for line in lines))
+        """The lines as they are."""
+        command: Any = self
+        if command.epilog:
+            formatter.write(f"\n{command.epilog}\n")
+
+    def _sections(self, ctx: Any) -> dict[str, list[tuple[str, str]]]:
+        """Arguments, options by their sections, and commands; each with its help."""
+        command: Any = self
+        found: dict[str, list[tuple[str, str]]] = {t: [] for t in ("Arguments", *SECTIONS)}
+        for parameter in command.get_params(ctx):
+            if parameter.param_type_name == "argument":
+                name = f"{parameter.metavar}{'...' if parameter.nargs == -1 else ''}"
+                found["Arguments"].append((name, parameter.help))
+            elif record := parameter.get_help_record(ctx):
+                title = getattr(parameter, "rich_help_panel", None) or OTHER
+                found[title].append(record)
+        for name in command.list_commands(ctx) if isinstance(self, Group) else ():
+            about = command.commands[name].get_short_help_str(200)
+            found.setdefault("Commands", []).append((name, about))
+        return {title: records for title, records in found.items() if records}
+
+    def _draw(self, ctx: Any) -> None:
+        from rich.box import ROUNDED
+        from rich.panel import Panel
+        from rich.table import Table
+        from rich.text import Text
+
+        from ..render.terminal import console
+
+        command, screen = cast(Any, self), console()
+        usage = " ".join(["Usage:", ctx.command_path, *command.collect_usage_pieces(ctx)])
+        screen.print(Text(usage, "bold"))
+        for paragraph in command.help.split("\n\n"):
+            screen.print(Text(f"\n{' '.join(paragraph.split())}"))
+        sections = self._sections(ctx)
+        width = max(len(name) for records in sections.values() for name, _ in records)
+        for title, records in sections.items():
+            grid = Table.grid(padding=(0, 2))
+            grid.add_column(width=width, style="cyan", no_wrap=True)
+            for name, about in records:
+                grid.add_row(Text(name), Text(about))
+            framed = Panel(grid, title=title, title_align="left", box=ROUNDED, border_style="dim")
+            screen.print(framed)
+        if command.epilog:
+            screen.print(Text(command.epilog))
 
 
 class Command(Help, TyperCommand):
@@ -142,27 +189,12 @@ class Command(Help, TyperCommand):
                     ctx.fail(f"{parameter.opts[0]} is given twice; it takes one value")
         return list(super().parse_args(ctx, args))
 
-    def format_options(self, ctx: Any, formatter: Any) -> None:
-        """Arguments, then the options section by section."""
-        sections: dict[str, list[Any]] = {name: [] for name in ("Arguments", *SECTIONS)}
-        for parameter in self.get_params(ctx):
-            told: Any = parameter  # click's own type has no help
-            if parameter.param_type_name == "argument":
-                name = f"{told.metavar}{'...' if parameter.nargs == -1 else ''}"
-                sections["Arguments"].append((name, told.help))
-            elif record := parameter.get_help_record(ctx):
-                sections[getattr(parameter, "rich_help_panel", None) or SECTIONS[-1]].append(record)
-        for title, records in sections.items():
-            if records:
-                with formatter.section(title):
-                    formatter.write_dl(records)
-
 
 class Group(Help, TyperGroup):
     """Commands under one name; what names none of them goes to the default one, if there is one."""
 
     usual: str | None = None  # the command that is meant where none is named
-    order: Sequence[str] = ()  # of the commands in the help
+    order: Sequence[str] = ()  # of its commands in the help
 
     def list_commands(self, ctx: Any) -> list[str]:
         """Names in their order."""
@@ -182,7 +214,9 @@ class Group(Help, TyperGroup):
         if self.usual:
             below = self.commands[self.usual]
             inner = below.make_context(self.usual, [], parent=ctx, resilient_parsing=True)
-            found += below.shell_complete(inner, incomplete)
+            arguments = [p for p in below.get_params(inner) if p.param_type_name == "argument"]
+            for taker in (below, *arguments[:1]):
+                found += taker.shell_complete(inner, incomplete)
         return found
 
 
@@ -204,6 +238,7 @@ def group(
         short_help=help.rstrip("."),
         cls=type("Group", (Group,), {"usual": usual}),
         no_args_is_help=usual is None,
+        rich_markup_mode=None,
         add_completion=False,
         context_settings=CONTEXT,
     )
@@ -221,6 +256,6 @@ def add(app: typer.Typer, command: Callable[..., None]) -> None:
         cls=Command,
         help=about,
         short_help=about.partition("\n")[0].rstrip("."),
-        epilog="\n\n".join(["Examples:", *lines]) if lines else None,
+        epilog="\n".join(["Examples:", *lines]) if lines else None,
         context_settings=CONTEXT,
     )(expanded(command))

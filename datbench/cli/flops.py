@@ -53,7 +53,7 @@ def flops(
 
     Examples:
     datbench flops dat_s --res 1280x800
-    datbench flops dat_t swin_t --res 224,512 --mode backward --format csv
+    datbench flops dat_t datpp_t --res 224,512 --mode backward --format csv
     datbench flops dat_t+mask_rcnn --convention mmdet --by part,stage
     """
     parts = breakdowns(by, PARTS, output.one)
@@ -105,7 +105,7 @@ def explain(
 
     Examples:
     datbench explain dat_t
-    datbench explain swin_t --third-party --timeout 60
+    datbench explain datpp_t --third-party --timeout 60
     """
     if timeout is not None and not third_party:
         raise UsageError("--timeout limits the other counters; add --third-party.")

@@ -60,6 +60,7 @@ app = typer.Typer(
     epilog="Exit codes: 0 fine, 1 a check failed, 2 wrong usage, 3 missing, 4 ambiguous, "
     "5 a measurement failed.",
     cls=type("Root", (Group,), {"order": NAMES}),
+    rich_markup_mode=None,
     pretty_exceptions_enable=False,
     context_settings=CONTEXT,
 )

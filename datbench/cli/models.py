@@ -34,7 +34,7 @@ def models(
 
     Examples:
     datbench models
-    datbench models swin
+    datbench models dat++
     """
     from ..models.comparison import COMPARISONS
     from ..models.dat import REGISTRY
@@ -75,7 +75,7 @@ def params(models: Models, output: Output, by: By = None, features: FeaturesFlag
     """Count parameters (trainable, frozen) and buffers.
 
     Examples:
-    datbench params dat_t swin_t
+    datbench params dat_t datpp_t
     datbench params dat_t+mask_rcnn --by part
     """
     chosen = models.specs()

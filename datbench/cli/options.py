@@ -358,21 +358,16 @@ DAY = 86_400.0
 
 
 def pieces(given: Sequence[str] | None) -> list[str]:
-    """The values of an option that is repeated, or whose values stand between commas.
-
-    Raises:
-        UsageError: there is nothing between two commas.
-    """
-    found = [piece.strip() for text in given or () for piece in text.split(",")]
-    if "" in found:
-        raise UsageError(f"{','.join(given or ())!r} has an empty place; write values such as 1,8.")
-    return found
+    """The values of an option that is repeated, or whose values stand between commas."""
+    return [piece.strip() for text in given or () for piece in text.split(",")]
 
 
 def batch_of(text: str) -> int:
     """A number of images."""
     if not (text.isdecimal() and text.isascii() and 1 <= int(text[:9]) <= MAX_BATCH):
-        raise UsageError(f"--batch {text}: write a number from 1 to {MAX_BATCH}, or several: 1,8.")
+        raise UsageError(
+            f"--batch {text!r}: write a number from 1 to {MAX_BATCH}, or several: 1,8."
+        )
     return int(text)
 
 
@@ -411,7 +406,7 @@ def breakdowns(by: str | None, known: Sequence[Name], single: bool) -> list[Name
         UnknownNameError: there is no such breakdown.
         UsageError: there are several, where the result is one table.
     """
-    found = [one_of("breakdown", text, known) for text in pieces([by] if by else None)]
+    found = [one_of("breakdown", text, known) for text in pieces(None if by is None else [by])]
     if len(found) > 1 and single:
         raise UsageError(f"a CSV file holds one table; choose one of --by {', '.join(found)}.")
     return found

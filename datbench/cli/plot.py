@@ -141,7 +141,7 @@ def cost(
     """Draw MACs or simulated memory against the input size.
 
     Examples:
-    datbench plot cost dat_t swin_t --of memory
+    datbench plot cost dat_t datpp_t --of memory
     """
     of = one_of("--of of plot cost", of, ("macs", "memory"))
     told = mode_of(mode, MEMORY_MODES, "inference")

@@ -71,6 +71,12 @@ Head = Annotated[
 ]
 
 
+Pixel = Annotated[
+    str | None,
+    argument("The pixel that asks, of the image as given. Default: the centre.", "X,Y"),
+]
+
+
 def propagated(sampling: Sampling, output: Drawing, head: Head = "mean", top: Top = None) -> None:
     """Draw the most important keys over all blocks, as the paper's Figure 5 does.
 
@@ -83,22 +89,21 @@ def propagated(sampling: Sampling, output: Drawing, head: Head = "mean", top: To
     _points("propagated", sampling, output, head=_head(head), top=top)
 
 
-def groups(sampling: Sampling, output: Drawing) -> None:
+def groups(sampling: Sampling, output: Drawing, pixel: Pixel = None) -> None:
     """Draw where each offset group samples, as Figure 6 does: all points, without weights.
+
+    Where every query has its own points, as in Deformable DETR: those of one pixel.
 
     Examples:
     datbench points groups dat_t cat.jpg --stage 3 --block 2 --out groups.png
     """
-    _points("groups", sampling, output)
+    _points("groups", sampling, output, query=None if pixel is None else _pixel(pixel))
 
 
 def query(
     sampling: Sampling,
     output: Drawing,
-    pixel: Annotated[
-        str | None,
-        argument("The pixel that asks, of the image as given; default: the centre.", "X,Y"),
-    ] = None,
+    pixel: Pixel = None,
     head: Head = "mean",
     top: Top = None,
 ) -> None:

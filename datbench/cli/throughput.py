@@ -63,7 +63,7 @@ def throughput(
     halved until it fits.
 
     Examples:
-    datbench throughput dat_t swin_t --batch 1,64
+    datbench throughput dat_t datpp_t --batch 1,64
     datbench throughput dat_t --mode step --dtype bfloat16 --compile --processes 6
     datbench throughput dat_t --protocol swin --out dat_t.json
     """

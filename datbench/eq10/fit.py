@@ -67,7 +67,7 @@ def fit(grid: Mapping[str, Sequence[int]], convention: Convention) -> Fit:
     solved_on = [points[i] for i in chosen]
     held_out = [point for i, point in enumerate(points) if i not in chosen]
     if not held_out:
-        raise UsageError("this grid leaves no module to hold out; give more values to --grid.")
+        raise UsageError("this grid leaves no module to hold out; give more values.")
     coefficients = _solve(solved_on, [point.total for point in solved_on])
     worst = max(
         abs(sum(map(operator.mul, coefficients, point.monomials)) - point.total)
@@ -100,11 +100,11 @@ def parse_grid(text: str) -> dict[str, tuple[int, ...]]:
         numbers = values.split(",")
         if name not in GRID or not all(n.isdecimal() and 0 < int(n) <= 4096 for n in numbers):
             raise UsageError(
-                f"--grid {part!r} is not understood; write NAME=N,N,... with a name of "
+                f"{part!r} is not understood; write NAME=N,N,... with a name of "
                 f"{', '.join(GRID)} and numbers from 1 to 4096."
             )
         if name in found:
-            raise UsageError(f"--grid: {name} is given twice; write its numbers with commas.")
+            raise UsageError(f"{name} is given twice; write its numbers with commas.")
         found[name] = tuple(dict.fromkeys(int(number) for number in numbers))
     return found
 
@@ -118,8 +118,7 @@ def _combinations(grid: Mapping[str, Sequence[int]]) -> list[dict[str, int]]:
         dim, heads, groups = sizes["dim"], sizes["heads"], sizes["groups"]
         if dim % heads or heads % groups:
             raise UsageError(
-                f"--grid: width {dim} must be a multiple of {heads} heads, and these of "
-                f"{groups} groups."
+                f"width {dim} must be a multiple of {heads} heads, and these of {groups} groups."
             )
     return made
 
@@ -166,7 +165,7 @@ def _independent(rows: Sequence[Sequence[int]]) -> list[int]:
         if len(chosen) == len(MONOMIALS):
             return chosen
     raise UsageError(
-        f"this grid cannot tell {_confused(basis)} apart: give --grid more values of height, "
+        f"this grid cannot tell {_confused(basis)} apart: give more values of height, "
         "width, stride, dim, kernel or heads."
     )
 

@@ -51,7 +51,9 @@ def check(path: Path, files: Sequence[Path], time: bool) -> tuple[list[GateRow],
     """
     rows, written_with = read_baseline(path)
     if time and not any(row.what == "time" for row in rows):
-        raise UsageError(f"--time: {path} holds no time; add one with --update RESULTS.")
+        raise UsageError(
+            f"--time: {path} holds no time; add one: datbench gate update --from FILE."
+        )
     results, given = read_results(files)
     spoken_of = [row for row in rows if time or row.what != "time" or "time" in given]
     now = {key(row): row for row in results}

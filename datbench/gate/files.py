@@ -70,15 +70,14 @@ def read_baseline(path: Path, empty: bool = False) -> tuple[list[Baseline], dict
     """
     if not path.exists():
         raise MissingError(
-            f"there is no baseline {path}; write it: datbench gate --baseline {path} --update "
-            "--models NAME."
+            f"there is no baseline {path}; write it: datbench gate update MODEL --baseline {path}."
         )
     found = load(path)
     if found.kind != "baseline":
         raise UsageError(f"{path} holds {found.kind!r} and is no baseline.")
     rows = _rows(found)
     if not rows and not empty:
-        raise UsageError(f"{path} holds no row; add one with --update --models NAME.")
+        raise UsageError(f"{path} holds no row; add one: datbench gate update MODEL.")
     unique(rows, str(path))
     return rows, found.environment
 

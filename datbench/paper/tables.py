@@ -471,7 +471,7 @@ def paper_table(name: str) -> TableData:
     if name not in FILES:
         raise UnknownNameError(
             f"unknown table {name!r}; there are {', '.join(FILES)} and all. "
-            "--file FILE takes a table of your own."
+            "FILE.toml is a table of your own."
         )
     return read_table(tables_directory() / FILES[name])
 

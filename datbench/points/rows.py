@@ -199,7 +199,7 @@ def read_image(path: Path) -> Image:
     except ImportError as error:
         raise LibraryError(REMEDY) from error
     if path.is_dir():
-        raise UsageError(f"--image {path} is a directory; name a file.")
+        raise UsageError(f"the image {path} is a directory; name a file.")
     try:
         with warnings.catch_warnings():
             # Large is what a user may ask for; twice as much is an error of Pillow's. Of damage it
@@ -209,14 +209,16 @@ def read_image(path: Path) -> Image:
                 opened.load()
                 upright = ImageOps.exif_transpose(opened)
     except FileNotFoundError as error:
-        raise UsageError(f"--image {path}: there is no such file.") from error
+        raise UsageError(f"there is no image {path}.") from error
     except Image.DecompressionBombError as error:
-        raise UsageError(f"--image {path} has too many pixels to open; make it smaller.") from error
+        raise UsageError(
+            f"the image {path} has too many pixels to open; make it smaller."
+        ) from error
     except UnidentifiedImageError as error:
-        raise UsageError(f"--image {path} is no image that Pillow can read.") from error
+        raise UsageError(f"{path} is not an image that Pillow can read.") from error
     except Exception as error:  # a damaged image raises whatever its bytes happen to lead to
         reason = error.strerror if isinstance(error, OSError) and error.strerror else error
-        raise UsageError(f"--image {path} could not be read: {reason}.") from error
+        raise UsageError(f"the image {path} could not be read: {reason}.") from error
     return _in_colour(upright)
 
 
@@ -274,7 +276,7 @@ def points_row(
         x, y = wanted.query
         if not (-0.5 <= x < image.width - 0.5 and -0.5 <= y < image.height - 0.5):
             raise UsageError(
-                f"--query {x:g},{y:g} lies outside the image, which is {image.width} wide and "
+                f"the pixel {x:g},{y:g} lies outside the image, which is {image.width} wide and "
                 f"{image.height} high."
             )
     _check_memory(empty, spec.name, setting.resolution, wanted)
@@ -327,7 +329,7 @@ def _check_memory(
     except (RuntimeError, AssertionError):
         return  # the run itself says what is wrong
     if needed > free:
-        other = "" if wanted.style == "groups" else ", or --style groups, which keeps no attention"
+        other = "" if wanted.style == "groups" else ", or draw groups, which keep no attention"
         raise MeasurementError(
             f"{name} at {size}: this takes {units.size(needed)}, {units.size(free)} are free; give "
             f"a smaller --res{other}."
@@ -364,8 +366,8 @@ def backbone_of(model: nn.Module, name: str, wanted: Selection) -> PyramidBackbo
         own = (isinstance(m, DeformableDetrAttention) for s, b, m in known if (s, b) in shown)
         if not any(own):
             raise UsageError(
-                f"--query changes nothing with --style groups: all queries of {name} share their "
-                "points; leave it out, or write --style query."
+                f"all queries of {name} share their points; `datbench points query` shows those of "
+                "one pixel."
             )
     return backbone
 

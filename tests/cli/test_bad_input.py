@@ -21,6 +21,7 @@ RESOLUTIONS = {
     "99999x99999": "each side",
     "9" * 5000: "is not understood",
     "": "resolution '' is not understood",
+    "64,": "resolution '' is not understood",
     "1280x": "is not understood",
     "x800": "is not understood",
     "224x224x3": "is not understood",
@@ -53,9 +54,7 @@ WRONG: dict[str, tuple[tuple[str, ...], str]] = {
     ),
     "model without a name": (("flops", ""), "unknown model ''"),
     "model with an escape": (("flops", "\x1b[31m"), r"'\x1b[31m'"),
-    "pattern": (("models", "zzz"), "no model's name contains 'zzz'; `datbench models`"),
-    "pattern in a family": (("models", "dat_t", "--family", "dat++"), "in family dat++"),
-    "family": (("models", "--family", "dta"), "unknown family 'dta'; did you mean dat"),
+    "pattern": (("models", "zzz"), "no model's name or family contains 'zzz'; `datbench models`"),
     "convention": (
         ("flops", "dat_t", "--convention", "fvcor"),
         "unknown convention 'fvcor'; did you mean fvcore?",
@@ -69,16 +68,16 @@ WRONG: dict[str, tuple[tuple[str, ...], str]] = {
         ("flops", "dat_t", "--by", ""),
         "choose one of part, stage, operator, module.",
     ),
-    "breakdown of params": (("params", "dat_t", "--by", "op"), "choose one of total, part, stage."),
+    "breakdown of params": (("params", "dat_t", "--by", "op"), "choose one of part, stage."),
     "breakdown of two": (
         ("flops", "dat_t", "dat_s", "--by", "stage"),
-        "--by breaks down one model at one resolution; name only one.",
+        "--by breaks down one model at one setting; name only one model, size and batch.",
     ),
     "breakdown of two sizes": (
         ("flops", "dat_t", "--res", "64", "--res", "96", "--by", "stage"),
-        "name only one.",
+        "name only one",
     ),
-    "breakdown of params of two": (("params", "dat_t", "dat_s", "--by", "stage"), "only one."),
+    "breakdown of params of two": (("params", "dat_t", "dat_s", "--by", "stage"), "only one"),
     "two breakdowns in one CSV": (
         ("flops", "dat_t", "--by", "stage,operator", "--format", "csv"),
         "choose one of --by stage, operator.",
@@ -87,11 +86,17 @@ WRONG: dict[str, tuple[tuple[str, ...], str]] = {
     "depth of 0": (("flops", "dat_t", "--depth", "0"), "'--depth'"),
     "dtype": (("flops", "dat_t", "--dtype", "int8"), "choose one of float32, float64, "),
     "attention": (("flops", "dat_t", "--attention", "flex"), "choose one of eager, sdpa."),
-    "batch of 0": (("flops", "dat_t", "--batch", "0"), "a number from 1 to 1048576."),
-    "batch below 0": (("flops", "dat_t", "--batch", "-1"), "a number from 1 to 1048576."),
-    "huge batch": (("flops", "dat_t", "--batch", "9" * 30), "a number from 1 to 1048576."),
-    "batch of text": (("flops", "dat_t", "--batch", "two"), "'--batch'"),
-    "half a batch": (("flops", "dat_t", "--batch", "1.5"), "'--batch'"),
+    "batch of 0": (("flops", "dat_t", "--batch", "0"), "a number from 1 to 1048576, or several"),
+    "batch below 0": (
+        ("flops", "dat_t", "--batch", "-1"),
+        "a number from 1 to 1048576, or several",
+    ),
+    "huge batch": (
+        ("flops", "dat_t", "--batch", "9" * 30),
+        "a number from 1 to 1048576, or several",
+    ),
+    "batch of text": (("flops", "dat_t", "--batch", "two"), "--batch 'two'"),
+    "half a batch": (("flops", "dat_t", "--batch", "1.5"), "--batch '1.5'"),
     "max-unknown": (("flops", "dat_t", "--max-unknown", "-1"), "'--max-unknown'"),
     "device": (("flops", "dat_t", "--device", "quantum"), "device 'quantum' is not available"),
     "device number": (("flops", "dat_t", "--device", "cuda:99"), "use meta or cpu, or cuda"),
@@ -100,7 +105,15 @@ WRONG: dict[str, tuple[tuple[str, ...], str]] = {
     "option without a value": (("flops", "dat_t", "--res"), "'--res' requires an argument"),
     "no argument": (("flops",), "name a model, such as dat_t; `datbench models` lists them all."),
     "no argument of show": (("show",), "name a model, such as dat_t;"),
-    "too many arguments": (("show", "dat_t", "dat_s"), "see datbench show --help."),
+    "too many arguments": (
+        ("show", "dat_t", "dat_s"),
+        "show takes one; name only one model and size.",
+    ),
+    "option given twice": (
+        ("flops", "dat_t", "--dtype", "float16", "--dtype", "float32"),
+        "--dtype is given twice; it takes one value",
+    ),
+    "flag given twice": (("memory", "dat_t", "--verify", "--verify"), "--verify is given twice"),
     "command": (("flop", "dat_t"), "No such command 'flop'"),
     "no command": ((), "see datbench --help."),
 }
@@ -110,6 +123,32 @@ WRONG: dict[str, tuple[tuple[str, ...], str]] = {
 def test_an_argument_that_is_wrong(run: Run, arguments: tuple[str, ...], part: str) -> None:
     assert part in run(*arguments).complaint()
     assert list(Path().iterdir()) == []
+
+
+OLD = {
+    "flops --config x.yaml": "--config is now config:FILE as the name of a model.",
+    "throughput dat_t --with upernet": "--with is now MODEL+HEAD as the name of a model.",
+    "flops dat_t --backward": "--backward is now --mode backward.",
+    "memory dat_t --mode train": "--mode train is now called backward or step.",
+    "throughput dat_t --mode infer": "--mode infer is now called inference.",
+    "memory dat_t --largest 16GiB": "is now datbench memory largest MODEL --memory AMOUNT.",
+    "memory dat_t --timeline": "is now datbench plot timeline MODEL, with --out FILE for a file.",
+    "eq10 --measure": "--measure is now datbench eq10 time.",
+    "eq10 dat_t --plot": "--plot is now datbench plot eq10, with --out FILE for a file.",
+    "gate --baseline b.json --update": "--update is now datbench gate update.",
+    "gate --baseline b.json t.json": "a result file as an argument is now --from FILE.",
+    "report --models dat_t --out o": "--models is now datbench report MODEL...",
+    "table 5 --search": "--search is now datbench table search TABLE.",
+    "compare a b --floor 3": "--floor is now --threshold PERCENT.",
+    "points dat_t --figure 5": "--figure is now datbench points propagated (5), groups (6)",
+    "throughput dat_t --format pytest-benchmark": "convert FILE.json --to pytest-benchmark`.",
+}
+"""What used to be written, and what is written now."""
+
+
+@pytest.mark.parametrize("words", OLD)
+def test_an_old_spelling_names_the_new_one(run: Run, words: str) -> None:
+    assert OLD[words] in run(*words.split()).complaint()
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a CUDA device")

@@ -3,7 +3,11 @@
 import csv
 import io
 import json
+import re
+import shlex
+import sys
 from functools import lru_cache
+from itertools import pairwise
 
 import pytest
 import torch
@@ -56,8 +60,8 @@ def test_models_are_filtered_by_text_and_family(run: Run) -> None:
         return [row["model"] for row in run("models", *arguments, "--format", "json").rows]
 
     assert names("PP_") == ["datpp_t", "datpp_s", "datpp_b", "datpp_b_384"]
-    assert names("--family", "dat") == ["dat_t", "dat_s", "dat_b", "dat_b_384", "dat_t_star"]
-    assert names("384", "--family", "dat++") == ["datpp_b_384"]
+    assert {"datpp_t", "datpp_b_384"} <= set(names("dat++")) <= set(names("dat"))
+    assert "pvt_s" in names("comparison")
     assert "dat_s" not in run("models", "ddetr").text
 
 
@@ -152,21 +156,56 @@ def test_version_and_help(run: Run) -> None:
     assert run("-h").text == run("--help").text
 
 
+def _below(text: str, section: str) -> list[str]:
+    return text.partition(f"\n{section}:\n")[2].partition("\n\n")[0].splitlines()
+
+
+def _commands(run: Run, *above: str) -> list[tuple[str, ...]]:
+    """Every command, and those below it, as the help lists them."""
+    names = [
+        line.split()[0]
+        for line in _below(run(*above, "--help").text, "Commands")
+        if not line.startswith("   ")
+    ]
+    return [found for name in names for found in ((*above, name), *_commands(run, *above, name))]
+
+
 def test_help_is_whole(run: Run) -> None:
-    """Every command with its whole sentence, every option with a word about it."""
-    text = run("--help").text
-    listed = text.partition("Commands:\n")[2].partition("\n\n")[0].splitlines()
-    commands = """models show flops explain params eq10 memory table throughput profile compare
-    gate report plot points env results"""
-    assert [line.split()[0] for line in listed] == commands.split()
-    assert all(line.endswith(".") and not line.endswith("...") for line in listed)
-    for line in listed:
-        command = run(line.split()[0], "--help").text
-        if line.split()[0] == "results":
-            assert "Commands:" in command
+    """Every command has a whole sentence, every option words about it, and examples end it."""
+    commands = _commands(run)
+    first = """models show params flops explain memory throughput profile compare eq10 table gate
+    report plot points results env"""
+    assert [c[0] for c in commands if len(c) == 1] == first.split()
+    assert len([c for c in commands if len(c) == 2]) == 28
+    for words in commands:
+        text = run(*words, "--help").text
+        if "\nCommands:\n" in text:
             continue
-        assert "  --out " in command
-        options = command.partition("Options:\n")[2].splitlines()
-        for option, below in zip(options, [*options[1:], ""], strict=True):
-            if option.startswith("  -"):
-                assert "  " in option.strip() or below.startswith(" " * 10), option
+        assert "--out PATH" in text
+        assert f"\n  datbench {words[0]}" in text.partition("\nExamples:\n")[2], words
+        for section in ("What is run", "How it is measured", "Result", "Output", "Options"):
+            lines = _below(text, section)
+            for option, below in pairwise([*lines, ""]):
+                if option.startswith("  -"):
+                    assert "  " in option.strip() or below.startswith(" " * 10), option
+
+
+def test_examples_are_understood(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The examples of the help are read as they stand; what they would run is not run here."""
+    from datbench.cli import command
+
+    seen = []
+    monkeypatch.setattr(command.Command, "invoke", lambda self, ctx: seen.append(ctx.params))
+    for words in _commands(run):
+        examples = run(*words, "--help").text.partition("\nExamples:\n")[2].splitlines()
+        for line in examples:
+            assert run(*shlex.split(line)[1:]).code == 0, line
+        assert len(seen) == len(examples) or not examples
+        seen.clear()
+
+
+def test_help_on_a_terminal_has_panels(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys.stdout, "isatty", lambda: True)
+    text = re.sub(r"\x1b\[[0-9;]*m", "", run("flops", "--help").out)
+    assert "╭─ What is run" in text
+    assert "datbench flops dat_s --res 1280x800" in text

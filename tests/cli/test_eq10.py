@@ -1,7 +1,5 @@
 """`datbench eq10` as a user meets it."""
 
-from pathlib import Path
-
 import pytest
 
 from .runner import Run
@@ -40,7 +38,7 @@ def test_models_stand_in_one_table(run: Run) -> None:
 
 def test_terms_of_deformable_modules_unless_all(run: Run) -> None:
     assert "stage 3, W-MSA" not in run("eq10", "dat_t").text
-    assert "stage 3, W-MSA" in run("eq10", "dat_t", "--all").text
+    assert "stage 3, W-MSA" in run("eq10", "dat_t", "--notes").text
     assert "stage 1, SRA" in run("eq10", "dat_t_sra", "--stage", "1").text
 
 
@@ -52,55 +50,34 @@ def test_csv_is_one_row_a_term(run: Run) -> None:
 
 
 def test_kinds_of_attention_in_one_table(run: Run) -> None:
-    text = run("eq10", "--kinds", "--check").text
+    text = run("eq10", "kinds", "--check").text
     lines = [line.split() for line in text.splitlines()]
     assert ["MSA", "14x14", "196", "384", "12", "-", "1", "exact"] in [x[:8] for x in lines]
     for name in ("DMHA r=1", "DMHA r=2", "MSA", "SRA R=2", "W-MSA s=7", "NA s=7", "D-DETR K=4"):
         assert text.count(f"\n{name} ") == 2
-    rows = run("eq10", "--kinds", "--res", "640", "--format", "json").rows
+    rows = run("eq10", "kinds", "--res", "640", "--format", "json").rows
     assert {(row["sizes"]["height"], row["sizes"]["width"]) for row in rows} == {(40, 40)}
     assert len(rows) == 7
 
 
 def test_fit(run: Run) -> None:
-    text = run("eq10", "--fit", "--check").text
+    text = run("eq10", "fit", "--check").text
     assert "Ns C      11      2                      2  2 offset network + 5 LayerNorm" in text
     assert "186 held-out modules are met exactly" in text
-    (row,) = run("eq10", "--fit", "--convention", "torch", "--format", "json").rows
+    (row,) = run("eq10", "fit", "--convention", "torch", "--format", "json").rows
     assert all(c["fitted"] == str(c["paper"]) for c in row["coefficients"])
 
 
 def test_paper(run: Run) -> None:
-    text = run("eq10", "--paper").text
+    text = run("eq10", "example").text
     assert "5.08M" in text
     assert "slipped decimal" in text
     assert "122.9814" in text
 
 
-def test_plots_in_the_terminal(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("COLUMNS", "90")
-    text = run("eq10", "--plot").text
-    assert "Cost of one module against the side of its map" in text
-    assert "stride r of the grid of keys" in text
-    assert "stage 3, 3 x DMHA, 1280x800" in text
-    assert max(len(line) for line in text.splitlines()) <= 90
-    of_one = run("eq10", "datpp_t", "--plot").text
-    assert of_one.startswith("datpp_t: the terms of one attention module")
-    assert "against the side" not in of_one
-
-
-@pytest.mark.parametrize(("name", "start"), [("p.svg", b"<svg"), ("p.png", b"\x89PNG")])
-def test_plots_in_a_file(run: Run, tmp_path: Path, name: str, start: bytes) -> None:
-    pytest.importorskip("vl_convert", reason="needs datbench[plots]")
-    text = run("eq10", "dat_t", "--stage", "4", "--plot-out", name).text
-    assert "stage 4, DMHA" in text  # the tables as ever
-    assert (tmp_path / name).read_bytes().startswith(start)
-    assert [path.name for path in tmp_path.iterdir()] == [name]
-
-
 def test_measure(run: Run) -> None:
     """Structure alone: times are another matter on every machine."""
-    arguments = ("eq10", "--measure", "--sides", "8,9,10", "--budget", "1.5")
+    arguments = ("eq10", "time", "--res", "128,144,160", "--budget", "1.5")
     (row,) = run(*arguments, "--format", "json").rows
     kinds = {point["kind"] for point in row["points"]}
     assert kinds == {"DMHA", "MSA", "W-MSA", "SRA", "D-DETR"}
@@ -114,29 +91,25 @@ def test_measure(run: Run) -> None:
     [
         (("torch.nn:Identity",), "dat_t has deformable and window attention"),
         (("dat_q",), "did you mean"),
-        (("--fit", "--paper"), "--fit and --paper are reports of their own; ask for one"),
-        (("--grid", "dim=3"), "--grid is for --fit"),
-        (("--paper", "--budget", "3"), "--budget is for --measure"),
-        (("dat_t", "--fit"), "--fit does not take a model"),
-        (("datpp_t", "dat_t", "--measure"), "name only one"),
-        (("dat_t", "--measure", "--stage", "1"), "no deformable attention in stage 1"),
-        (("timm:resnet18", "--measure"), "timm:resnet18 has no deformable attention"),
-        (("--paper", "--check"), "--paper has nothing to --check"),
-        (("--measure", "--sides", "8,x"), "--sides '8,x' is not understood"),
-        (("--measure", "--sides", "8,16"), "sides"),
-        (("--measure", "--device", "cuda:99"), "is not available here"),
-        (("--measure", "--dtype", "int8"), "dtype"),
-        (("--measure", "--attention", "flash"), "unknown attention 'flash'"),
-        (("--measure", "--budget", "0"), "budget"),
-        (("--paper", "--res", "224"), "--paper does not take --res"),
-        (("--fit", "--grid", "kernel=3"), "cannot tell k² Ns C, Ns C apart"),
-        (("--fit", "--grid", "side=3"), "is not understood"),
-        (("--fit", "--convention", "mmdet"), "choose one of fvcore, torch"),
+        (("time", "datpp_t", "dat_t"), "name only one"),
+        (("time", "dat_t", "--stage", "1"), "no deformable attention in stage 1"),
+        (("time", "timm:resnet18"), "timm:resnet18 has no deformable attention"),
+        (("time", "--res", "128,x"), "resolution 'x' is not understood"),
+        (
+            ("time", "--res", "128,100"),
+            "--res 100x100: square maps are timed; write multiples of 16",
+        ),
+        (("time", "--res", "1280x800"), "square maps are timed"),
+        (("time", "--res", "128,256"), "sides"),
+        (("time", "--device", "cuda:99"), "is not available here"),
+        (("time", "--dtype", "int8"), "dtype"),
+        (("time", "--attention", "flash"), "unknown attention 'flash'"),
+        (("time", "--budget", "0"), "--budget 0: write a number of seconds above 0"),
+        (("time", "--batch", "1,2"), "name only one batch"),
+        (("fit", "kernel=3"), "cannot tell k² Ns C, Ns C apart"),
+        (("fit", "side=3"), "is not understood"),
+        (("fit", "--convention", "mmdet"), "choose one of fvcore, torch"),
         (("dat_t", "--stage", "5"), "--stage"),
-        (("--plot-out", "p.pdf"), "a plot is written as .png or .svg"),
-        (("--plot-out", "no/p.svg"), "--plot-out no/p.svg: there is no directory"),
-        (("--plot", "--format", "json"), "--plot draws in the terminal"),
-        (("--fit", "--plot"), "--fit does not take --plot"),
     ],
 )
 def test_bad_input(run: Run, arguments: tuple[str, ...], words: str) -> None:

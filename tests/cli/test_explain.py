@@ -153,7 +153,10 @@ def test_a_sum_in_words() -> None:
         (("dat_t", "--attention", "flash"), "unknown attention 'flash'"),
         (("dat_t", "--timeout", "3"), "--timeout limits the other counters; add --third-party."),
         (("dat_t", "--third-party", "--timeout", "-1"), "--timeout -1: write a number of seconds"),
-        (("dat_t", "--third-party", "--timeout", "nan"), "--timeout nan: write a number of seconds"),
+        (
+            ("dat_t", "--third-party", "--timeout", "nan"),
+            "--timeout nan: write a number of seconds",
+        ),
         (("dat_t", "--out", "x.nothing"), "names no format"),
     ],
 )

@@ -205,12 +205,12 @@ def test_a_dtype_changes_bytes_only(run: Run, dtype: str) -> None:
 
 
 def test_backward_is_counted_beside_the_forward(run: Run) -> None:
-    forward, both = row(run, "dat_t"), row(run, "dat_t", "--backward")
+    forward, both = row(run, "dat_t"), row(run, "dat_t", "--mode", "backward")
     assert forward["backward"] is None
     assert both["forward"] == forward["macs"]
     assert both["macs"] == both["forward"] + both["backward"]
     assert 1.5 < both["backward"] / both["forward"] < 2.5
-    text = run("flops", "dat_t", "--backward").text
+    text = run("flops", "dat_t", "--mode", "backward").text
     assert "(4.589 GMACs forward, " in text
     assert "forward and backward" in text
 

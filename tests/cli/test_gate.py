@@ -362,9 +362,7 @@ def test_the_report_uses_the_baselines_settings(run: Run, baseline: str) -> None
 
 
 def test_a_renamed_variant_is_recognised_by_its_counts(run: Run) -> None:
-    run(
-        "gate", "update", "--baseline", "b.json", "dat_t", "--res", "224", "--forward"
-    )
+    run("gate", "update", "--baseline", "b.json", "dat_t", "--res", "224", "--forward")
     path = Path("b.json")
     path.write_text(path.read_text().replace('"dat_t"', '"dat_tiny"'))
     _, line = _code(run, "--baseline", "b.json", code=3)
@@ -539,4 +537,7 @@ def test_a_row_twice_is_refused(run: Run, baseline: str) -> None:
 
 def test_results_of_another_kind_are_refused(run: Run, baseline: str) -> None:
     run("models", "--format", "json", "--out", "x.json")
-    assert "x.json holds 'models'" in run("gate", "--baseline", baseline, "--from", "x.json").complaint()
+    assert (
+        "x.json holds 'models'"
+        in run("gate", "--baseline", baseline, "--from", "x.json").complaint()
+    )

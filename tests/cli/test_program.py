@@ -13,7 +13,7 @@ import pytest
 
 import datbench
 from datbench.cli import main
-from datbench.cli.main import COMMANDS
+from datbench.cli.main import NAMES
 from datbench.cli.options import complete_models
 from datbench.errors import MeasurementError, MissingError
 from datbench.models.comparison import COMPARISONS
@@ -191,11 +191,15 @@ def completed(words: str, **environment: str) -> list[str]:
 
 
 def test_bash_completes_commands_models_and_options() -> None:
-    assert completed("datbench ") == [*(command.__name__ for command in COMMANDS), "results"]
+    assert completed("datbench ") == NAMES
     assert completed("datbench flops dat_s_") == ["dat_s_49_49"]
     assert completed("datbench show datpp_") == ["datpp_t", "datpp_s", "datpp_b", "datpp_b_384"]
     assert completed("datbench flops dat_t+re") == ["dat_t+retinanet"]
-    assert completed("datbench flops dat_t --with s") == ["semantic_fpn"]
+    assert completed("datbench memory s") == ["simulate"]
+    assert completed("datbench memory dat_s_") == ["dat_s_49_49"]
+    assert completed("datbench memory largest dat_t+sem") == ["dat_t+semantic_fpn"]
+    assert completed("datbench plot icicle --of t") == ["time"]
+    assert completed("datbench table dat") == ["datpp"]
     assert completed("datbench flops dat_t --conv") == ["--convention"]
     assert completed("datbench flops dat_t --convention ") == ["fvcore", "torch", "mmdet", "strict"]
     assert completed("datbench flops dat_t --format j") == ["json"]
@@ -308,9 +312,7 @@ def test_a_report_that_is_terminated_says_so_and_changes_nothing(tmp_path: Path)
     (tmp_path / "out").mkdir()
     (tmp_path / "out" / "report.md").write_text("old")
     options = ("--tables", "none", "--plots", "none", "--out", "out")
-    code, err = signalled(
-        signal.SIGTERM, tmp_path, "report", "stuck_net:stuck", *options
-    )
+    code, err = signalled(signal.SIGTERM, tmp_path, "report", "stuck_net:stuck", *options)
     assert (code, err.splitlines()[-1]) == (130, "datbench: interrupted.")
     assert [path.name for path in (tmp_path / "out").iterdir()] == ["report.md"]
     assert (tmp_path / "out" / "report.md").read_text() == "old"

@@ -262,7 +262,18 @@ def test_what_failed_is_told_everywhere(run: Run, monkeypatch: pytest.MonkeyPatc
     Path("shop.py").write_text(FACTORY)
     monkeypatch.syspath_prepend(".")
     monkeypatch.setenv("GITHUB_STEP_SUMMARY", "summary.md")
-    rest = ("--tables", "none", "--res", "64", "--plots", "none", "--out", "out", "--pr-comment", "pr.md")
+    rest = (
+        "--tables",
+        "none",
+        "--res",
+        "64",
+        "--plots",
+        "none",
+        "--out",
+        "out",
+        "--pr-comment",
+        "pr.md",
+    )
     made = run("report", "shop:net", "shop:broken", *rest)
     assert made.code == 0
     assert made.out == "out/report.md\n"

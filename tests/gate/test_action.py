@@ -265,7 +265,7 @@ def test_the_report_gets_what_was_asked_for(tmp_path: Path) -> None:
 
 def test_the_report_of_the_action(project: Path) -> None:
     """The program itself; without the page, which needs more than this test may ask for."""
-    inputs = {"baseline": "b.json", "models": "action_net:make", "report-args": "--plots", "none"}
+    inputs = {"baseline": "b.json", "models": "action_net:make", "report-args": "--plots none"}
     workflow = Workflow(project, inputs)
     done = workflow.ran("Report")
     assert done.returncode == 0, done.stderr

@@ -230,4 +230,6 @@ def test_what_cannot_be_cast() -> None:
     with pytest.raises(UsageError, match="a model in bfloat16 takes no autocast"):
         _row("float16", dtype="bfloat16")
     with pytest.raises(UsageError, match="cannot be verified"):
-        profiled(nn.Linear(2, 2), torch.ones(1, 2), mode="backward", recipe=Recipe(autocast="float16"))
+        profiled(
+            nn.Linear(2, 2), torch.ones(1, 2), mode="backward", recipe=Recipe(autocast="float16")
+        )

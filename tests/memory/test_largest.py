@@ -79,7 +79,9 @@ def test_what_training_adds_is_counted() -> None:
 
     plain = largest("backward")
     assert (
-        largest("step", optimizer="sgd-momentum") < plain < largest("backward", checkpointing="block")
+        largest("step", optimizer="sgd-momentum")
+        < plain
+        < largest("backward", checkpointing="block")
     )
 
 

@@ -79,7 +79,7 @@ def join(name: str, head: str) -> str:
     """
     find(head)
     if split(name) is not None:
-        raise UsageError(f"{name} has a head already; leave out --with {head}.")
+        raise UsageError(f"{name} has a head already; leave out +{head}.")
     return f"{name}{JOINT}{head}"
 
 
