@@ -250,11 +250,7 @@ def one_of(what: str, name: str, known: Sequence[Name]) -> Name:
     raise UnknownNameError.among(what, name, known)
 
 
-OLD_MODES = {
-    "infer": "inference",
-    "train": "backward or step",
-    "train-forward": "forward",
-}
+OLD_MODES = {"infer": "inference", "train": "backward or step", "train-forward": "forward"}
 
 
 def mode_of(name: str | None, known: Sequence[Name], default: Name) -> Name:
@@ -274,8 +270,6 @@ FACTS = (
 ).split()
 """What a record's figures belong to, in the order of its columns."""
 
-_MODES = {"inference": "inference", "train": "training", "step": "full step"}
-
 _WORDS: dict[str, tuple[Callable[[Any], str], str]] = {
     "resolution": (str, ""),
     "batch": (lambda n: f"batch {n}", ""),
@@ -286,7 +280,7 @@ _WORDS: dict[str, tuple[Callable[[Any], str], str]] = {
     "channels_last": (lambda _: "channels last", "channels first"),
     "flush": (lambda _: "level-2 cache flushed", "cache not flushed"),
     "features": (lambda _: "four feature maps, no head", "head"),
-    "mode": (lambda mode: _MODES.get(mode, mode), ""),
+    "mode": (str, ""),
     "backward": (lambda backward: "forward and backward" if backward else "forward", "forward"),
     "optimizer": (str, "no optimizer"),
     "checkpointing": (lambda what: f"{what} checkpointing", "no checkpointing"),

@@ -174,11 +174,10 @@ def eq10(inputs: Inputs, stage: Stage = None, from_: From = None, out: OutPath =
     """
 
     def make() -> Plot | Sequence[Plot]:
-        if _either(inputs, from_):
-            from ..eq10.view import stacks
+        from ..eq10.view import stacks
 
+        if _either(inputs, from_):
             return stacks([row for row, _ in _measured(from_, "eq10")])
-        from ..eq10.curves import plots
         from ..eq10.identity import identities_of
         from ..models.resolve import resolve
         from ..render.terminal import progress
@@ -186,7 +185,11 @@ def eq10(inputs: Inputs, stage: Stage = None, from_: From = None, out: OutPath =
 
         jobs = inputs.sized() if inputs.model else [(resolve("dat_t"), size) for size in PAPERS]
         modules = identities_of(progress(jobs, lambda job: job[0].name), stage)
-        return plots(modules, alone=bool(inputs.model))
+        if inputs.model:
+            return stacks(modules)
+        from ..eq10.curves import plots
+
+        return plots(modules)
 
     _drawn(out, make)
 

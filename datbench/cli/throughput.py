@@ -38,7 +38,7 @@ def throughput(
         option(
             HOW,
             "--protocol NAME",
-            f"Time also as published code does: {PROTOCOLS}; may be repeated.",
+            f"Time also as published code does, may be repeated: {PROTOCOLS}.",
             names=PROTOCOLS.replace(" or", ",").split(", "),
         ),
     ] = None,

@@ -100,10 +100,10 @@ def _on_meta(mixer: config.Mixer, compared: ComparedModules) -> Mixer:
         return make_mixer(mixer, compared.dim, compared.heads, MAP_SIDE).eval()
 
 
-def plots(modules: Sequence[ModuleTerms], alone: bool) -> list[Plot]:
-    """The terms of modules as bars; before them, unless `alone`, cost and shares of stage 3."""
+def plots(modules: Sequence[ModuleTerms]) -> list[Plot]:
+    """Cost and shares of stage 3, then the terms of modules as bars."""
     bars = stacks([m for m in modules if m.kind in DEFORMABLE] or modules)
-    return [bars] if alone else [*cost_against_side(), share_against_stride(), bars]
+    return [*cost_against_side(), share_against_stride(), bars]
 
 
 def cost_against_side(

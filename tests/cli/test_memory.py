@@ -1,7 +1,6 @@
 """`datbench memory` as a user meets it."""
 
 import json
-import pickle
 import sys
 from dataclasses import replace
 from pathlib import Path
@@ -177,11 +176,11 @@ def test_verify_of_a_run_that_fails(run: Run, tmp_path: Path, monkeypatch) -> No
     [
         ((), "name a model"),
         (("dat_q",), "did you mean"),
-        (("dat_t", "--batch", "0"), "batch 0: write a number from 1"),
-        (("dat_t", "--batch", "-3"), "batch -3: write a number from 1"),
+        (("dat_t", "--batch", "0"), "--batch '0': write a number from 1"),
+        (("dat_t", "--batch", "1,-3"), "--batch '-3': write a number from 1"),
         (("dat_t", "--batch", "many"), "--batch"),
-        (("dat_t", "--mode", "forward"), "did you mean forward"),
-        (("dat_t", "--mode", "xyz"), "choose one of inference, forward, train, step"),
+        (("dat_t", "--mode", "train-forward"), "--mode train-forward is now called forward"),
+        (("dat_t", "--mode", "xyz"), "choose one of inference, forward, backward, step"),
         (("dat_t", "--mode", "backward", "--optimizer", "sgd"), "use the mode step"),
         (("dat_t", "--optimizer", "adamw"), "forward makes no optimizer's step"),
         (("dat_t", "--mode", "step", "--optimizer", "adam"), "did you mean adamw"),
@@ -199,7 +198,7 @@ def test_verify_of_a_run_that_fails(run: Run, tmp_path: Path, monkeypatch) -> No
         (("dat_t", "--by", "layer"), "choose one of stage, module, operator"),
         (("dat_t", "dat_s", "--by", "stage"), "name only one"),
         (("dat_t", "--by", "stage,module", "--format", "csv"), "a CSV file holds one table"),
-        (("dat_t", "--device", "cuda:99"), "device 'cuda:99' is not available here"),
+        (("measure", "dat_t", "--device", "cuda:99"), "device 'cuda:99' is not available here"),
     ],
 )
 def test_bad_input(run: Run, arguments: tuple[str, ...], words: str) -> None:
@@ -213,7 +212,7 @@ def test_a_full_step(run: Run) -> None:
     arguments = ("memory", "dat_t", "--mode", "step", "--batch", "8")
     text = run(*arguments).text
     assert text.startswith("dat_t: peak 1.2 GiB, 904.2 MiB kept for backward (224x224, batch 8, ")
-    assert "full step, adamw)" in text.splitlines()[0]
+    assert "step, adamw)" in text.splitlines()[0]
     assert _line(text, "optimizer state") == "optimizer state 216.1 MiB 216.1 MiB 17.1 %"
     assert "The peak is in the optimizer's step: _foreach_sqrt in (model)." in (
         run("memory", "dat_t", "--mode", "step").text
@@ -246,7 +245,7 @@ def test_autocast_and_checkpointing(run: Run) -> None:
     both = ("--autocast", "float16", "--checkpointing", "block")
     title = " ".join(run(*arguments, *both).text.split("(", 1)[1].split(")", 1)[0].split())
     assert title == (
-        "224x224, batch 8, float32, autocast to float16, eager attention, training, "
+        "224x224, batch 8, float32, autocast to float16, eager attention, backward, "
         "block checkpointing"
     )
 
@@ -287,22 +286,22 @@ def test_the_allocator_stands_below_the_ledger(run: Run) -> None:
 
 
 def test_several_runs_have_their_names(run: Run) -> None:
-    text = run("memory", "dat_t", "--batch", "1", "--batch", "2").text
+    text = run("memory", "dat_t", "--batch", "1,2").text
     assert "dat_t, 224x224, batch 2  expandable" in text
 
 
 def test_largest_batch(run: Run) -> None:
-    (row,) = run("memory", "dat_t", "--res", "64", "--largest", "2GiB", "--format", "json").rows
+    (row,) = run(*"memory largest dat_t --res 64 --memory 2GiB --format json".split()).rows
     assert row["batch"] > 10
     assert row["reserved"] <= 2 * 2**30 - 500 * 2**20 < row["reserved_next"]
-    words = "memory dat_t --res 64 --largest 2GiB --context 1MiB --format json"
+    words = "memory largest dat_t --res 64 --memory 2GiB --context 1MiB --format json"
     (more,) = run(*words.split()).rows
     assert more["batch"] > row["batch"]
     assert "500.0 MiB are taken for the CUDA context" in row["assumption"]
 
 
 def test_largest_batch_of_a_named_gpu(run: Run) -> None:
-    text = run(*"memory dat_t --res 64 --mode inference --largest v100-16gb".split()).text
+    text = run(*"memory largest dat_t --res 64 --mode inference --memory v100-16gb".split()).text
     assert "v100-16gb  15.7 GiB" in text
 
 
@@ -345,35 +344,13 @@ def test_what_others_code_raises_is_one_line(
 
 
 def test_nothing_fits(run: Run) -> None:
-    text = run("memory", "dat_t", "--largest", "600MiB", "--mode", "backward").text
+    text = run(*"memory largest dat_t --memory 600MiB --mode backward".split()).text
     assert " 0 " in text
     assert "one image needs" in text
 
 
-def test_timelines(run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("COLUMNS", "90")
-    text = run("memory", "dat_t", "--res", "64", "--mode", "backward", "--timeline").text
-    assert text.startswith("dat_t: memory over the run (train, batch 1)")
-    assert "kept" in text
-    assert "aten::convolution_backward in stages." in text
-    assert max(map(len, text.splitlines())) <= 90
-    assert (
-        "dat_t: peak" in run("memory", "dat_t", "--res", "64", "--timeline-out", "run.pickle").text
-    )
-    snapshot = pickle.loads((tmp_path / "run.pickle").read_bytes())
-    assert {"segments", "device_traces"} <= set(snapshot)
-    assert len(snapshot["device_traces"][0]) > 100
-
-
-def test_a_timeline_as_a_plot(run: Run, tmp_path: Path) -> None:
-    pytest.importorskip("vl_convert", reason="needs datbench[plots]")
-    text = run("memory", "dat_t", "--res", "64", "--timeline-out", "run.svg").text
-    assert "dat_t: peak" in text  # the ledger as ever
-    assert b"dat_t: memory over the run" in (tmp_path / "run.svg").read_bytes()
-
-
 def test_measured_on_the_cpu(run: Run) -> None:
-    arguments = ("memory", "dat_t", "--res", "64", "--batch", "2", "--device", "cpu")
+    arguments = ("memory", "measure", "dat_t", "--res", "64", "--batch", "2", "--device", "cpu")
     text = run(*arguments, "--verify").text
     assert "allocated by the run" in text
     assert "Peak of tensors: simulated beside measured" in text
@@ -388,25 +365,18 @@ def test_measured_on_the_cpu(run: Run) -> None:
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        (("--largest", "big"), "unknown GPU 'big'"),
-        (("--largest", "16"), "--largest '16' is not understood; write an amount such as 16GiB"),
-        (("--largest", "a100-40"), "did you mean a100-40gb"),
-        (("--largest", "8GiB", "--context", "x"), "--context 'x' is not understood"),
-        (("--context", "1GiB"), "--context is a part of --largest"),
-        (("--largest", "-5GiB"), "--largest '-5GiB' is not understood"),
-        (("--largest", "0GiB"), "write an amount above 0"),
-        (("--largest", "400MiB"), "the context takes 500.0 MiB and leaves nothing of 400.0 MiB"),
-        (("--largest", "8GiB", "--batch", "3"), "leave out --batch"),
-        (("--largest", "8GiB", "--device", "cuda:99"), "is not available here"),
-        (("--timeline", "--by", "stage"), "leave out --by, --verify, --out"),
-        (("--largest", "8GiB", "--verify"), "--by and --verify are of a ledger"),
-        (("--largest", "8GiB", "--device", "cpu"), "is confirmed on cuda, not on cpu"),
-        (("--timeline-out", "run.txt"), "--timeline-out run.txt: write .png, .svg, .pickle"),
-        (("--timeline-out", "no/run.svg"), "--timeline-out no/run.svg: there is no directory"),
-        (("--timeline", "--batch", "1", "--batch", "2"), "--timeline draws one run"),
-        (("--timeline", "--format", "json"), "--timeline draws in the terminal"),
-        (("--timeline", "--device", "cpu"), "leave out --largest and --device"),
+        (("--memory", "big"), "unknown GPU 'big'"),
+        (("--memory", "16"), "--memory '16' is not understood; write an amount such as 16GiB"),
+        (("--memory", "a100-40"), "did you mean a100-40gb"),
+        (("--memory", "8GiB", "--context", "x"), "--context 'x' is not understood"),
+        ((), "say what it has to fit into, such as --memory 16GiB"),
+        (("--memory", "-5GiB"), "--memory '-5GiB' is not understood"),
+        (("--memory", "0GiB"), "write an amount above 0"),
+        (("--memory", "400MiB"), "the context takes 500.0 MiB and leaves nothing of 400.0 MiB"),
+        (("--memory", "8GiB", "--batch", "3"), "leave out --batch"),
+        (("--memory", "8GiB", "--device", "cuda:99"), "is not available here"),
+        (("--memory", "8GiB", "--device", "cpu"), "is confirmed on cuda, not on cpu"),
     ],
 )
-def test_bad_input_besides_the_ledger(run: Run, arguments: tuple[str, ...], words: str) -> None:
-    assert words in run("memory", "dat_t", "--res", "64", *arguments).complaint(2)
+def test_bad_input_of_the_largest_batch(run: Run, arguments: tuple[str, ...], words: str) -> None:
+    assert words in run("memory", "largest", "dat_t", "--res", "64", *arguments).complaint(2)

@@ -1,6 +1,7 @@
 """`datbench plot`: every kind, in the terminal and as files, from models and from result files."""
 
 import json
+import pickle
 import re
 from pathlib import Path
 from typing import Any
@@ -172,14 +173,29 @@ def test_memory_bars_and_timeline(run: Run, files: Path) -> None:
     assert "kept for backward" in bars
     assert re.search(r"dat_t, 64x64, batch 1, forward: \d+\.\d MiB", bars)
     assert run("plot", "memory", "--from", str(files / "memory.json")).text == bars
-    line = run("plot", "timeline", "dat_t", *SMALL, "--mode", "inference", "--batch", "2").text
-    assert "memory over the run (inference, batch 2)" in line
+
+
+def test_timelines(run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", "90")
+    text = run("plot", "timeline", "dat_t", *SMALL, "--mode", "backward", "--batch", "2").text
+    assert text.startswith("dat_t at 64x64: memory over the run (backward, batch 2)")
+    assert "kept" in text
+    assert "aten::convolution_backward in stages." in text
+    assert max(map(len, text.splitlines())) <= 90
+    assert run("plot", "timeline", "dat_t", *SMALL, "--out", "run.pickle").text == ""
+    snapshot = pickle.loads((tmp_path / "run.pickle").read_bytes())
+    assert {"segments", "device_traces"} <= set(snapshot)
+    assert len(snapshot["device_traces"][0]) > 100
 
 
 def test_terms(run: Run, files: Path) -> None:
     text = run("plot", "eq10", "dat_t", *SMALL).text
     assert "left out" in text
     assert run("plot", "eq10", "--from", str(files / "eq10.json")).text == text
+    curves = run("plot", "eq10").text
+    assert "Cost of one module against the side of its map" in curves
+    assert "stride r of the grid of keys" in curves
+    assert "stage 3, 3 x DMHA, 1280x800" in curves
 
 
 def test_icicle_of_macs_and_of_time(run: Run, files: Path) -> None:
@@ -243,23 +259,24 @@ def test_an_icicle_is_the_same_every_time(run: Run, files: Path) -> None:
 @pytest.mark.parametrize(
     ("words", "said"),
     [
-        (("acuracy",), "did you mean accuracy"),
+        (("acuracy",), "No such command 'acuracy'"),
         (("cost",), "name a model"),
         (("cost", "dat_t", "--of", "time"), "choose one of macs, memory"),
-        (("eq10", "dat_t", "--of", "macs"), "leave out --of"),
+        (("eq10", "dat_t", "--of", "macs"), "No such option: --of"),
         (("cost", "dat_t", "--from", "flops.json"), "leave out models"),
         (("cost", "--from", "eq10.json"), "holds 'eq10'"),
+        (("cost", "--from", "flops.json", "--from", "memory.json"), "are of several kinds"),
         (("cost", "--from", "none.json"), "there is no file"),
-        (("timeline", "--from", "memory.json"), "is simulated"),
-        (("timeline", "dat_t", "dat_s"), "one model at one size"),
-        (("icicle", "--from", "flops.json"), "an icicle is of one"),
+        (("timeline", "--from", "memory.json"), "No such option: --from"),
+        (("timeline", "dat_t", "dat_s"), "draws one run"),
+        (("icicle", "--from", "flops.json"), "holds several rows"),
+        (("icicle", "dat_t", "dat_s"), "draws one"),
         (("icicle", "dat_t", "--of", "time"), "datbench profile"),
         (("icicle", "--from", "one.json", "--of", "time"), "a count has no times"),
-        (("roofline", "dat_t"), "datbench profile"),
-        (("accuracy", "dat_t"), "of the published tables"),
+        (("roofline",), "datbench profile"),
         (("accuracy", "--of", "throughput"), "together"),
-        (("memory", "dat_t", "--mode", "trian"), "did you mean train"),
-        (("cost", "dat_t", "--batch", "2"), "of simulated memory"),
+        (("accuracy", "--from", "flops.json"), "together"),
+        (("memory", "dat_t", "--mode", "bakward"), "did you mean backward"),
         (("memory", "dat_t", "--out", "a.pdf"), ".png or .svg"),
         (("memory", "dat_t", "--out", "no/a.png"), "there is no directory"),
         (("cost", "--from", "broken.json"), "no complete JSON"),

@@ -44,9 +44,7 @@ def points(run: Run, *arguments: str) -> dict[str, Any]:
 @pytest.mark.parametrize("model", ["dat_t", "datpp_t", "dat_t_ddetr_16_16"])
 def test_every_style_of_every_kind(run: Run, tmp_path: Path, model: str, style: str) -> None:
     out = tmp_path / "picture.png"
-    result = run(
-        "points", model, "--image", "shapes.png", "--style", style, "--out", str(out), *QUICK
-    )
+    result = run("points", style, model, "shapes.png", "--out", str(out), *QUICK)
     assert result.code == 0, result.err
     assert result.out == ""
     assert result.err == SAID.format(model)
@@ -59,7 +57,7 @@ def test_every_style_of_every_kind(run: Run, tmp_path: Path, model: str, style: 
 
 
 def test_groups_of_each_stage(run: Run) -> None:
-    row = points(run, "dat_t", "--image", "shapes.png", "--figure", "6", *QUICK)
+    row = points(run, "groups", "dat_t", "shapes.png", *QUICK)
     assert (row["style"], row["width"], row["height"], row["checkpoint"]) == (
         "groups",
         80,
@@ -73,14 +71,14 @@ def test_groups_of_each_stage(run: Run) -> None:
         found[key] = found.get(key, 0) + 1
         assert point["weight"] is None
     assert found == {**{(3, g): 16 for g in (1, 2, 3)}, **{(4, g): 4 for g in range(1, 7)}}
-    words = "dat_t --image shapes.png --figure 6 --stage 3 --group 2"
+    words = "groups dat_t shapes.png --stage 3 --group 2"
     one = points(run, *words.split(), *QUICK)
     assert {(p["stage"], p["group"]) for p in one["points"]} == {(3, 2)}
     assert [p for p in row["points"] if (p["stage"], p["group"]) == (3, 2)] == one["points"]
 
 
 def test_all_keys_of_a_query_add_up_to_one_in_every_group(run: Run) -> None:
-    row = points(run, "dat_t", "--image", "shapes.png", "--query", "55,25", "--top", "1000", *QUICK)
+    row = points(run, "query", "dat_t", "shapes.png", "55,25", "--top", "1000", *QUICK)
     assert row["query"] == [55.0, 25.0]
     sums: dict[int, float] = {}
     for point in row["points"]:
@@ -91,9 +89,7 @@ def test_all_keys_of_a_query_add_up_to_one_in_every_group(run: Run) -> None:
 
 
 def test_csv_has_every_point(run: Run) -> None:
-    result = run(
-        "points", "dat_t", "--image", "shapes.png", "--format", "csv", "--top", "3", *QUICK
-    )
+    result = run("points", "dat_t", "shapes.png", "--format", "csv", "--top", "3", *QUICK)
     rows = list(csv.DictReader(io.StringIO(result.out)))
     assert [(r["stage"], r["block"]) for r in rows[::3]] == [
         ("3", "2"),
@@ -105,7 +101,7 @@ def test_csv_has_every_point(run: Run) -> None:
 
 
 def test_a_result_file_is_shown_as_the_command_does(run: Run) -> None:
-    words = ("points", "dat_t", "--image", "shapes.png", "--figure", "6", *QUICK)
+    words = ("points", "groups", "dat_t", "shapes.png", *QUICK)
     shown = run(*words)
     assert run(*words, "--out", "points.json").code == 0
     assert run("results", "show", "points.json").text == shown.out
@@ -115,7 +111,7 @@ def test_weights_of_a_checkpoint_are_used_and_named(run: Run, tmp_path: Path) ->
     torch.manual_seed(3)
     model = datbench.create_model("dat_t")
     torch.save({"model": model.state_dict()}, tmp_path / "mine.pth")
-    arguments = ("dat_t", "--image", "shapes.png", "--style", "groups", *QUICK)
+    arguments = ("groups", "dat_t", "shapes.png", *QUICK)
     result = run("points", *arguments, "--checkpoint", "mine.pth", "--format", "json")
     assert result.err == ""
     (row,) = json.loads(result.out)["rows"]
@@ -147,7 +143,7 @@ def test_images_of_every_kind(run: Run) -> None:
     exif[0x0112] = 6  # turn clockwise to see it
     turned.save("turned.png", exif=exif)
     rows = [
-        points(run, "dat_t", "--image", f"{name}.png", "--figure", "6", *QUICK)
+        points(run, "groups", "dat_t", f"{name}.png", *QUICK)
         for name in ("grey", "clear", "deep", "turned")
     ]
     for row in rows:
@@ -158,10 +154,10 @@ def test_images_of_every_kind(run: Run) -> None:
 def test_a_huge_image_is_resized_and_keeps_its_own_pixels(run: Run) -> None:
     with Image.open("shapes.png") as image:
         image.resize((4000, 3000), Image.Resampling.NEAREST).save("huge.png")
-    row = points(run, "dat_t", "--image", "huge.png", "--figure", "6", *QUICK)
+    row = points(run, "groups", "dat_t", "huge.png", *QUICK)
     assert row["width"] == 4000
     assert max(point["x"] for point in row["points"]) > 2000
-    result = run("points", "dat_t", "--image", "huge.png", "--out", "huge.svg", *QUICK)
+    result = run("points", "dat_t", "huge.png", "--out", "huge.svg", *QUICK)
     assert result.code == 0
     assert Path("huge.svg").stat().st_size < 1_000_000
 
@@ -169,37 +165,29 @@ def test_a_huge_image_is_resized_and_keeps_its_own_pixels(run: Run) -> None:
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
-        (["dat_t"], "give the image: --image FILE."),
-        (["--image", "shapes.png"], "name a model"),
-        (["dat_t", "--image", "none.png"], "there is no such file"),
-        (["dat_t", "--image", "text.png"], "no image that Pillow can read"),
-        (["dat_t", "--image", "cut.png"], "could not be read"),
-        (["dat_t", "--image", "."], "is a directory"),
-        (["dat_t", "--image", "shapes.png", "--query", "80,10"], "80 wide and 60 high"),
-        (["dat_t", "--image", "shapes.png", "--query", "-1,10"], "lies outside"),
-        (["dat_t", "--image", "shapes.png", "--query", "here"], "write X,Y"),
-        (["dat_t", "--image", "shapes.png", "--stage", "1"], "in stage 3 and 4"),
-        (["dat_t", "--image", "shapes.png", "--block", "1"], "3.2, 3.4, 3.6, 4.2"),
-        (["dat_t", "--image", "shapes.png", "--group", "7", "--figure", "6"], "there are 6"),
-        (["dat_t", "--image", "shapes.png", "--group", "x"], "a number from 1, or all"),
-        (["dat_t", "--image", "shapes.png", "--head", "25"], "there are 24"),
-        (
-            ["dat_t", "--image", "shapes.png", "--head", "9", "--group", "1", "--stage", "3"],
-            "another",
-        ),
-        (["dat_t", "--image", "shapes.png", "--figure", "8"], "write 5, 6 or 7"),
-        (["dat_t", "--image", "shapes.png", "--style", "grups"], "did you mean groups"),
-        (["dat_t", "--image", "shapes.png", "--style", "groups", "--top", "2"], "leave out"),
-        (
-            ["dat_t", "--image", "shapes.png", "--style", "groups", "--query", "10,10"],
-            "share their points",
-        ),
-        (["dat_t", "--image", "shapes.png", "--out", "a.jpeg"], "the suffix .jpeg"),
-        (["dat_t", "--image", "shapes.png", "--out", "no/a.png"], "there is no directory"),
-        (["dat_t_no_offsets", "--image", "shapes.png"], "no deformable attention that samples"),
-        (["ceit_s", "--image", "shapes.png"], "no deformable attention that samples"),
-        (["dat_t", "--image", "shapes.png", "--checkpoint", "no.pth"], "no.pth"),
-        (["dat_t", "--image", "shapes.png", "--checkpoint", "tiny.pth"], "another model"),
+        (["dat_t"], "name the model and the image: datbench points MODEL IMAGE."),
+        ([], "name the model and the image"),
+        (["dat_t", "none.png"], "there is no image none.png"),
+        (["dat_t", "text.png"], "text.png is not an image that Pillow can read"),
+        (["dat_t", "cut.png"], "could not be read"),
+        (["dat_t", "."], "is a directory"),
+        (["query", "dat_t", "shapes.png", "80,10"], "80 wide and 60 high"),
+        (["query", "dat_t", "shapes.png", "80,-1"], "lies outside"),
+        (["query", "dat_t", "shapes.png", "here"], "write X,Y"),
+        (["dat_t", "shapes.png", "--stage", "1"], "in stage 3 and 4"),
+        (["dat_t", "shapes.png", "--block", "1"], "3.2, 3.4, 3.6, 4.2"),
+        (["groups", "dat_t", "shapes.png", "--group", "7"], "there are 6"),
+        (["dat_t", "shapes.png", "--group", "x"], "a number from 1, or all"),
+        (["dat_t", "shapes.png", "--head", "25"], "there are 24"),
+        (["dat_t", "shapes.png", "--head", "9", "--group", "1", "--stage", "3"], "another"),
+        (["groups", "dat_t", "shapes.png", "--top", "2"], "No such option: --top"),
+        (["groups", "dat_t", "shapes.png", "10,10"], "share their points"),
+        (["dat_t", "shapes.png", "--out", "a.jpeg"], "the suffix .jpeg"),
+        (["dat_t", "shapes.png", "--out", "no/a.png"], "there is no directory"),
+        (["dat_t_no_offsets", "shapes.png"], "no deformable attention that samples"),
+        (["ceit_s", "shapes.png"], "no deformable attention that samples"),
+        (["dat_t", "shapes.png", "--checkpoint", "no.pth"], "no.pth"),
+        (["dat_t", "shapes.png", "--checkpoint", "tiny.pth"], "another model"),
     ],
 )
 def test_what_is_refused(run: Run, tmp_path: Path, arguments: list[str], said: str) -> None:
@@ -212,8 +200,8 @@ def test_what_is_refused(run: Run, tmp_path: Path, arguments: list[str], said: s
 
 
 def test_groups_of_one_query_where_it_has_its_own_points(run: Run) -> None:
-    words = ("dat_t_ddetr_16_16", "--image", "shapes.png", "--style", "groups", *QUICK)
-    here, there = points(run, *words, "--query", "10,10"), points(run, *words, "--query", "70,50")
+    words = ("groups", "dat_t_ddetr_16_16", "shapes.png")
+    here, there = points(run, *words, "10,10", *QUICK), points(run, *words, "70,50", *QUICK)
     assert here["query"] == [10.0, 10.0]
     assert here["points"] != there["points"]
 
@@ -223,24 +211,24 @@ def test_more_than_the_free_memory_is_refused(run: Run, monkeypatch: pytest.Monk
 
     free = 1_500 * 2**20
     monkeypatch.setattr(rows, "available_bytes", lambda device: free)
-    words = ("points", "dat_s", "--image", "shapes.png", "--res", "1280x800")
+    words = ("points", "dat_s", "shapes.png", "--res", "1280x800")
     monkeypatch.setattr(rows, "layers", lambda *_: pytest.fail("it ran"))
     said = run(*words, "--out", "big.png").complaint(5)
     assert re.fullmatch(
         r"dat_s at 1280x800: this takes [78]\.\d GiB, 1\.5 GiB are free; give a smaller --res, or "
-        r"--style groups, which keeps no attention\.",
+        r"draw groups, which keep no attention\.",
         said,
     ), said
     assert not Path("big.png").exists()
     free = 2**20
-    said = run(*words, "--style", "groups").complaint(5)
+    said = run("points", "groups", *words[1:]).complaint(5)
     assert said.endswith("1.0 MiB are free; give a smaller --res."), said
 
 
 @pytest.mark.parametrize("size", [(500, 3), (3, 500)])
 def test_an_extreme_image_is_not_a_line(run: Run, size: tuple[int, int]) -> None:
     Image.new("RGB", size, "firebrick").save("line.png")
-    assert run("points", "dat_t", "--image", "line.png", "--out", "line-out.png", *QUICK).code == 0
+    assert run("points", "dat_t", "line.png", "--out", "line-out.png", *QUICK).code == 0
     with Image.open("line-out.png") as picture:
         colours = picture.convert("RGB").getcolors(1 << 24) or []
         width, height = picture.size
@@ -253,13 +241,13 @@ def test_a_picture_says_that_it_is_not_to_scale(
     run: Run, size: tuple[int, int], said: bool
 ) -> None:
     Image.new("RGB", size, "firebrick").save("long.png")
-    run("points", "dat_t", "--image", "long.png", "--figure", "6", "--out", "long.svg", *QUICK)
+    run("points", "groups", "dat_t", "long.png", "--out", "long.svg", *QUICK)
     assert ("(not to scale)" in Path("long.svg").read_text()) == said
 
 
 def test_without_pillow(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "PIL", None)
-    said = run("points", "dat_t", "--image", "shapes.png", *QUICK).complaint(5)
+    said = run("points", "dat_t", "shapes.png", *QUICK).complaint(5)
     assert said == "reading images needs Pillow: pip install 'datbench[plots]'."
 
 
@@ -275,21 +263,21 @@ def wrapped():
 """
     (tmp_path / "own_points.py").write_text(source)
     monkeypatch.syspath_prepend(tmp_path)
-    result = run("points", "own_points:wrapped", "--image", "shapes.png", "--figure", "6", *QUICK)
+    result = run("points", "groups", "own_points:wrapped", "shapes.png", *QUICK)
     assert "own_points:wrapped at 64x64, weights as built: where each group samples" in result.text
 
 
 def test_the_smallest_input_and_a_detector(run: Run) -> None:
-    row = points(run, "datpp_t", "--image", "shapes.png", "--res", "32", "--figure", "6")
+    row = points(run, "groups", "datpp_t", "shapes.png", "--res", "32")
     last = [p for p in row["points"] if p["stage"] == 4]
     assert len(last) == 8  # one point for each group, in the only cell
     assert {(p["x"], p["y"]) for p in last} == {(39.5, 29.5)}
-    inside = points(run, "dat_t+retinanet", "--image", "shapes.png", "--figure", "6", *QUICK)
+    inside = points(run, "groups", "dat_t+retinanet", "shapes.png", *QUICK)
     assert {p["stage"] for p in inside["points"]} == {3, 4}
 
 
 @pytest.mark.parametrize("model", ["timm:swin_tiny_patch4_window7_224"])
 def test_a_model_of_timm_has_none(run: Run, model: str) -> None:
     pytest.importorskip("timm", reason="needs datbench[timm]", exc_type=ImportError)
-    said = run("points", model, "--image", "shapes.png").complaint()
+    said = run("points", model, "shapes.png").complaint()
     assert "has no deformable attention" in said

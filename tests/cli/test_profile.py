@@ -95,21 +95,6 @@ def test_other_formats(run: Run, format: str) -> None:
     assert "more operators" in text
 
 
-def test_plots(run: Run, tmp_path: Path) -> None:
-    pytest.importorskip("vl_convert", reason="needs datbench[plots]")
-    text = run(*SMALL, "--by", "stage", "--plot", "--plot-out", "roof.svg").text
-    assert text.startswith("dat_t at 32x32: stages under the ceilings")
-    assert "MACs for each byte" in text
-    assert "stages.3 (" in text
-    drawn = (tmp_path / "roof.svg").read_text()
-    assert "ceilings: " in drawn
-    assert "stages.3 (" in drawn
-    for said in (text, drawn):
-        said = " ".join(said.split())
-        assert "batch 1, float32, eager attention, inference, on cpu" in said
-        assert "measured on " in said
-
-
 def test_a_trace_is_written_whole(run: Run, tmp_path: Path) -> None:
     assert "linear" in run(*SMALL, "--trace", "run.json.gz").text
     assert [path.name for path in tmp_path.iterdir()] == ["run.json.gz"]
@@ -127,20 +112,19 @@ def test_a_trace_is_written_whole(run: Run, tmp_path: Path) -> None:
         (("dat_t", "--device", "cuda:99"), "is not available here"),
         (("dat_t", "--by", "layer"), "choose one of stage, module, operator"),
         (("dat_t", "--depth", "2"), "add --by module"),
-        (("dat_t", "--batch", "0"), "batch 0"),
-        (("dat_t", "--budget", "0"), "budget 0"),
-        (("dat_t", "--budget", "nan"), "budget nan"),
+        (("dat_t", "--batch", "0"), "--batch '0'"),
+        (("dat_t", "--budget", "0"), "--budget 0"),
+        (("dat_t", "--budget", "nan"), "--budget nan"),
         (("dat_t", "--threads", "0"), "threads"),
-        (("dat_t", "--mode", "training"), "did you mean train?"),
+        (("dat_t", "--mode", "stap"), "did you mean step?"),
+        (("dat_t", "--batch", "1,2"), "name only one model, size and batch"),
         (("dat_t", "--attention", "flash"), "eager, sdpa"),
         (("dat_t", "--res", "12"), "between 32"),
         (("dat_t", "--trace", "nowhere/run.json"), "there is no directory"),
         (("dat_t", "--trace", "run.txt"), "written as .json or .json.gz"),
-        (("dat_t", "--plot-out", "run.txt"), ".png or .svg"),
+        (("dat_t", "--plot"), "is now datbench plot roofline --from FILE"),
         (("dat_t", "--trace", "x.json", "--out", "x.json"), "are one file; name two"),
         (("dat_t", "--trace", "./x.json", "--out", "x.json"), "are one file; name two"),
-        (("dat_t", "--format", "md", "--plot-out", "x.svg", "--out", "x.svg"), "are one file"),
-        (("dat_t", "--plot", "--format", "json"), "--plot draws in the terminal"),
         (("dat_t", "--by", "stage,operator", "--format", "csv"), "a CSV file holds one table"),
     ],
 )
@@ -169,7 +153,7 @@ def test_a_model_that_does_not_run_leaves_nothing(run: Run, tmp_path: Path) -> N
 
 
 def test_a_batch_that_no_memory_holds(run: Run) -> None:
-    line = run(*SMALL, "--batch", "1000000", "--res", "1280x800").complaint(5)
+    line = run("profile", "dat_t", "--batch", "1000000", "--res", "1280x800").complaint(5)
     assert "dat_t at 1280x800, batch 1000000 on cpu: out of memory" in line
     assert "profile a smaller batch" in line
 
