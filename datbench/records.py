@@ -715,8 +715,8 @@ def merged(files: Sequence[ResultFile], keep: str | None = None, mixed: bool = F
     if apart and not mixed:
         raise UsageError(
             "these files were made in several environments "
-            f"({_difference(first.environment, apart[0])}): merge them with --across-machines, and every row "
-            "says its own."
+            f"({_difference(first.environment, apart[0])}): merge them with --across-machines, and "
+            "every row says its own."
         )
     found: dict[tuple[str, int], tuple[str, Document]] = {}
     for file in files:

@@ -9,6 +9,7 @@ import pytest
 from datbench import records
 from datbench.counting.records import CountRow
 from datbench.errors import UsageError
+from datbench.memory.records import MemoryRow
 from datbench.records import (
     RECORDS,
     VERSION,
@@ -22,6 +23,7 @@ from datbench.records import (
     parse_json,
     record_class,
 )
+from datbench.timing.records import ThroughputRow
 
 from .row_samples import sample
 
@@ -67,11 +69,11 @@ def test_there_is_a_sample_of_every_kind() -> None:
 @pytest.mark.parametrize("path", SAMPLES, ids=[path.stem for path in SAMPLES])
 def test_version_1_is_read_and_written_as_this_one(path: Path, tmp_path: Path) -> None:
     old = json.loads(path.read_text())
-    assert (old["version"], VERSION) == (1, 2)
+    assert (old["version"], VERSION) == (1, 3)
     found = load(path)
     assert (found.kind, found.environment) == (old["kind"], old["environment"])
     content = found.document()
-    assert content["version"] == 2
+    assert content["version"] == 3
     for before, now in zip(old["rows"], content["rows"], strict=True):
         assert _within(before, now)
     again = tmp_path / "again.json"
@@ -80,8 +82,13 @@ def test_version_1_is_read_and_written_as_this_one(path: Path, tmp_path: Path) -
     assert check_file(again).verdict == "whole"
 
 
+MODES = {"infer": ["inference"], "train-forward": ["forward"], "train": ["backward", "step"]}
+
+
 def _within(old: Any, new: Any) -> bool:
     """Whether everything that the old one says is said, and what is new says nothing."""
+    if isinstance(old, str) and old in MODES:
+        return bool(new in MODES[old])
     if isinstance(old, dict):
         return all(_within(value, new[name]) for name, value in old.items()) and all(
             not new[name] or name in ("context", "recipe") for name in new.keys() - old.keys()
@@ -173,13 +180,24 @@ def test_a_part_of_a_report_is_checked_as_a_file_of_its_kind(row: dict[str, Any]
 def test_an_older_version_is_brought_up(monkeypatch: pytest.MonkeyPatch) -> None:
     """A version of the future shows that the way is there."""
     old = document("flops", [sample(CountRow)], {})
-    monkeypatch.setattr(records, "VERSION", 3)
-    with pytest.raises(UsageError, match="has version 2, which no datbench has written"):
+    monkeypatch.setattr(records, "VERSION", 4)
+    with pytest.raises(UsageError, match="has version 3, which no datbench has written"):
         parse(old)
-    monkeypatch.setitem(records.MIGRATIONS, 2, lambda content: {**content, "version": 3})
+    monkeypatch.setitem(records.MIGRATIONS, 3, lambda content: {**content, "version": 4})
     found: ResultFile = parse(old)
     assert found.rows == (sample(CountRow),)
-    assert found.document()["version"] == 3
+    assert found.document()["version"] == 4
+
+
+def test_modes_of_version_2_have_their_new_words() -> None:
+    memory = document("memory", [sample(MemoryRow)], {})
+    for old, new in (("train-forward", "forward"), ("train", "backward"), ("step", "step")):
+        memory["rows"][0]["mode"] = old
+        assert parse({**memory, "version": 2}).rows[0].mode == new
+    times = document("throughput", [sample(ThroughputRow)], {})
+    for old, new in (("infer", "inference"), ("train", "step")):
+        times["rows"][0]["how"]["mode"] = old
+        assert parse({**times, "version": 2}).rows[0].how.mode == new
 
 
 @pytest.mark.parametrize("version", [0, -1])

@@ -182,7 +182,8 @@ def test_help_is_whole(run: Run) -> None:
         if "\nCommands:\n" in text:
             continue
         assert "--out PATH" in text
-        assert f"\n  datbench {words[0]}" in text.partition("\nExamples:\n")[2], words
+        examples = text.partition("\nExamples:\n")[2].splitlines()
+        assert any(line.startswith(f"  datbench {words[0]}") for line in examples), words
         for section in ("What is run", "How it is measured", "Result", "Output", "Options"):
             lines = _below(text, section)
             for option, below in pairwise([*lines, ""]):

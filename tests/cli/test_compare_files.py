@@ -1,4 +1,4 @@
-"""`datbench compare` of two result files."""
+"""`datbench compare files`."""
 
 import json
 from collections.abc import Sequence
@@ -66,7 +66,9 @@ def write(tmp_path: Path) -> Any:
 def test_verdicts_and_exit_codes(
     run: Run, write: Any, b: list[float], verdict: str, code: int
 ) -> None:
-    found = run("compare", write("a", row(spread(1.0))), write("b", row(b)), "--format", "json")
+    found = run(
+        "compare", "files", write("a", row(spread(1.0))), write("b", row(b)), "--format", "json"
+    )
     assert found.code == code, found.err
     (only,) = json.loads(found.out)["rows"]
     assert only["decision"]["verdict"] == verdict
@@ -78,7 +80,7 @@ def test_verdicts_and_exit_codes(
 def test_a_row_in_one_file_only_is_missing(run: Run, write: Any) -> None:
     a = write("a", row(spread(1)), row(spread(1), "dat_s"))
     b = write("b", row(spread(1)), row(spread(1), compile=True))
-    found = run("compare", a, b)
+    found = run("compare", "files", a, b)
     assert found.code == 3
     assert "missing in 2 of 3 rows; the first is dat_s, 224x224, batch 8, cpu: missing" in found.err
     assert found.out.count("missing: ") == 2
@@ -87,17 +89,17 @@ def test_a_row_in_one_file_only_is_missing(run: Run, write: Any) -> None:
 
 def test_a_regression_counts_before_what_is_missing(run: Run, write: Any) -> None:
     a = write("a", row(spread(1)), row(spread(1), "dat_s"))
-    assert run("compare", a, write("b", row(spread(1.1)))).code == 1
+    assert run("compare", "files", a, write("b", row(spread(1.1)))).code == 1
 
 
 def test_how_long_it_was_sampled_is_no_setting(run: Run, write: Any) -> None:
     a, b = write("a", row(spread(1))), write("b", row(spread(1), budget=9.0, width=0.01))
-    assert run("compare", a, b).code == 0
+    assert run("compare", "files", a, b).code == 0
 
 
 def test_a_failed_row_is_no_regression(run: Run, write: Any) -> None:
     a, b = write("a", row(spread(1))), write("b", row([1.0] * 2, outcome="out of memory"))
-    found = run("compare", a, b)
+    found = run("compare", "files", a, b)
     assert found.code == 5
     assert "failed: B out of memory: a reason" in found.err
 
@@ -105,16 +107,19 @@ def test_a_failed_row_is_no_regression(run: Run, write: Any) -> None:
 def test_different_machines_are_refused(run: Run, write: Any) -> None:
     a = write("a", row(spread(1)))
     b = write("b", row(spread(1), environment={**HERE, "processor": "Another CPU"}))
-    refused = run("compare", a, b).complaint(2)
+    refused = run("compare", "files", a, b).complaint(2)
     assert "different machines (processor One CPU and Another CPU)" in refused
-    text = run("compare", a, b, "--across-machines").text
+    text = run("compare", "files", a, b, "--across-machines").text
     assert "Note: the files are from different machines: processor One CPU" in text
 
 
 def test_other_versions_on_one_machine_are_noted(run: Run, write: Any) -> None:
     newer = {**HERE, "torch": "2.9.0", "gpus": [{"name": "a GPU beside the CPU"}]}
     text = run(
-        "compare", write("a", row(spread(1))), write("b", row(spread(1), environment=newer))
+        "compare",
+        "files",
+        write("a", row(spread(1))),
+        write("b", row(spread(1), environment=newer)),
     ).text
     assert "Note: torch 2.8.0 for A, 2.9.0 for B." in text
 
@@ -143,7 +148,7 @@ def test_other_versions_on_one_machine_are_noted(run: Run, write: Any) -> None:
 def test_damaged_files_are_refused(run: Run, write: Any, change: Any, said: str) -> None:
     a, b = write("a", row([1.0])), write("b", row([1.0]))
     Path(b).write_text(change(Path(b).read_text()))
-    assert said in run("compare", a, b).complaint(2)
+    assert said in run("compare", "files", a, b).complaint(2)
 
 
 @pytest.mark.parametrize("batch", [0, -1, "8", [8], 1 << 40])
@@ -155,7 +160,7 @@ def test_batches_that_cannot_be_are_refused_in_both_files(
         content = json.loads(path.read_text())
         content["rows"][0]["setting"]["batch"] = batch
         path.write_text(json.dumps(content))
-    assert "a.json, row 1: setting" in run("compare", a, b).complaint(2)
+    assert "a.json, row 1: setting" in run("compare", "files", a, b).complaint(2)
 
 
 OTHER = {**HERE, "processor": "Another CPU"}
@@ -180,11 +185,11 @@ def test_a_row_that_mixes_machines_is_refused(
     good = write("good", row(spread(1)))
     bad = mixed(write("bad", row(spread(1))), HERE, OTHER)
     for pair in ((good, bad), (bad, good), (bad, bad)):
-        said = run("compare", *pair, *across).complaint(2)
+        said = run("compare", "files", *pair, *across).complaint(2)
         assert "mixes machines in one row, dat_t, 224x224" in said
         assert "processor Another CPU and One CPU" in said
     bad = mixed(write("threads", row(spread(1))), HERE, HERE, threads=2)
-    assert "(threads 1 and 2)" in run("compare", good, bad, *across).complaint(2)
+    assert "(threads 1 and 2)" in run("compare", "files", good, bad, *across).complaint(2)
 
 
 def test_files_merged_from_two_machines_are_refused(run: Run, write: Any, tmp_path: Path) -> None:
@@ -193,34 +198,38 @@ def test_files_merged_from_two_machines_are_refused(run: Run, write: Any, tmp_pa
     content = json.loads(Path(b).read_text())
     Path(b).write_text(json.dumps({**content, "environment": OTHER}))
     merged = str(tmp_path / "merged.json")
-    assert run("results", "merge", a, b, "--mixed", "--out", merged).code == 0
-    assert "mixes machines in one row" in run("compare", a, merged).complaint(2)
+    assert run("results", "merge", a, b, "--across-machines", "--out", merged).code == 0
+    assert "mixes machines in one row" in run("compare", "files", a, merged).complaint(2)
 
 
 def test_machines_are_compared_row_by_row(run: Run, write: Any) -> None:
     """Files of two machines are fine where the same rows are of the same one."""
     rows = row(spread(1)), row(spread(1), "dat_s", environment=OTHER)
-    assert run("compare", write("a", *rows), write("b", *rows)).code == 0
+    assert run("compare", "files", write("a", *rows), write("b", *rows)).code == 0
     b = write("c", rows[1], row(spread(1), environment=OTHER))
-    assert "processor One CPU and Another CPU" in run("compare", write("a", *rows), b).complaint(2)
+    assert "processor One CPU and Another CPU" in run(
+        "compare", "files", write("a", *rows), b
+    ).complaint(2)
 
 
 def test_versions_that_differ_within_a_row_are_noted(run: Run, write: Any) -> None:
     a, b = write("a", row(spread(1))), write("b", row(spread(1)))
-    text = run("compare", a, mixed(b, HERE, {**HERE, "torch": "2.9.0"})).text
+    text = run("compare", "files", a, mixed(b, HERE, {**HERE, "torch": "2.9.0"})).text
     assert "Note: torch 2.8.0 for A, 2.8.0, 2.9.0 for B." in text
 
 
 def test_speed_counts_every_gpu(run: Run, write: Any) -> None:
     two = replace(row(spread(1.0)), gpus=2)
-    found = run("compare", write("a", two), write("b", two), "--format", "json")
+    found = run("compare", "files", write("a", two), write("b", two), "--format", "json")
     (only,) = json.loads(found.out)["rows"]
     assert only["rate_a"] == pytest.approx(2 * 8, rel=0.01)
     assert only["rate_b"] == pytest.approx(2 * 8, rel=0.01)
 
 
 def test_ambiguous_files_say_how_to_measure_more(run: Run, write: Any) -> None:
-    found = run("compare", write("a", row(spread(1.0))), write("b", row(spread(1.0, 0.02))))
+    found = run(
+        "compare", "files", write("a", row(spread(1.0))), write("b", row(spread(1.0, 0.02)))
+    )
     assert found.code == 4
     assert "`datbench throughput --processes" in found.err
     assert "(--processes" not in found.err
@@ -230,4 +239,4 @@ def test_files_without_rows(run: Run, write: Any) -> None:
     a, b = write("a", row(spread(1))), write("b")
     Path(a).write_text(dumps({**document("throughput", [], {"processor": "x"})}))
     Path(b).write_text(dumps({**document("throughput", [], {"processor": "x"})}))
-    assert "neither" in run("compare", a, b).complaint(3)
+    assert "neither" in run("compare", "files", a, b).complaint(3)

@@ -17,8 +17,7 @@ from typing import Any
 import pytest
 
 from datbench.cli import results
-from datbench.cli.options import Format
-from datbench.cli.results import Target
+from datbench.cli.output import Format, Output
 from datbench.errors import DatbenchError
 from datbench.files import LARGEST_FILE
 from datbench.points.rows import read_image
@@ -34,13 +33,13 @@ HUGE = "9" * 5000
 FILE, OUT = Path("f.json"), Path("out.parquet")
 
 COMMANDS: dict[str, Callable[[], None]] = {
-    "show": lambda: results.show(FILE),
-    "show --format csv": lambda: results.show(FILE, Format.CSV),
+    "show": lambda: results.show(FILE, Output()),
+    "show --format csv": lambda: results.show(FILE, Output(Format.CSV)),
     "merge": lambda: results.merge([FILE, FILE]),
-    "convert --to csv": lambda: results.convert(FILE, Target.CSV),
-    "convert --to latex": lambda: results.convert(FILE, Target.LATEX),
-    "convert --to parquet": lambda: results.convert(FILE, Target.PARQUET, out=OUT),
-    "validate": lambda: results.validate([FILE]),
+    "convert --to csv": lambda: results.convert(FILE, "csv"),
+    "convert --to latex": lambda: results.convert(FILE, "latex"),
+    "convert --to parquet": lambda: results.convert(FILE, "parquet", out=str(OUT)),
+    "validate": lambda: results.validate([FILE], Output()),
 }
 """As `main` calls them, which gives any other error than ours exit code 5 and "unexpected"."""
 
@@ -107,11 +106,11 @@ def test_a_device_is_not_read(path: str, run: Run) -> None:
     for command in (
         "results show d.json",
         "results merge d.json",
-        "compare d.json d.json",
+        "compare files d.json d.json",
         "gate --baseline d.json",
         "report --plots none none --tables none --out r --from d.json",
-        "table --file d.json",
-        "show --config d.json",
+        "table ./d.json",
+        "show config:d.json",
         "plot cost --from d.json",
     ):
         said = run(*command.split()).complaint()

@@ -87,8 +87,8 @@ def test_a_comment_says_what_changed(run: Run, former: Path) -> None:
     row["forward"] -= 1
     before = Path("before.json")
     before.write_text(json.dumps(content))
-    run("report", *SMALL, "--baseline", "before.json", "--pr-comment", "pr.md", "--out", "out")
-    comment = Path("pr.md").read_text()
+    run("report", *SMALL, "--baseline", "before.json", "--out", "out")
+    comment = Path("out/comment.md").read_text()
     assert "1 exact one changed" in comment
     assert f"{now - 1:,} " in comment
     assert " +1 (below 0.01 %) " in comment
@@ -97,10 +97,10 @@ def test_a_comment_says_what_changed(run: Run, former: Path) -> None:
 
 
 def test_a_baseline_of_the_gate(run: Run) -> None:
-    words = "gate --baseline base.json --update dat_t dat_s --res 64 --forward"
+    words = "gate update --baseline base.json dat_t dat_s --res 64 --mode inference"
     run(*words.split())
-    run("report", *SMALL, "--baseline", "base.json", "--pr-comment", "pr.md", "--out", "out")
-    comment = Path("pr.md").read_text()
+    run("report", *SMALL, "--baseline", "base.json", "--out", "out")
+    comment = Path("out/comment.md").read_text()
     # Forward and parameters of dat_t; those of dat_s, which no model here is; and one peak.
     assert "2 figures are those of base.json" in comment
     assert "2 not in this report" in comment
@@ -157,7 +157,7 @@ def changes_of(
     made = run(
         "report",
         *(*NOTHING, "--out", "out"),
-        *("--from", "now.json", "--baseline", "before.json", "--pr-comment", "pr.md"),
+        *("--from", "now.json", "--baseline", "before.json"),
     )
     assert made.code == 0, made.err
     return rows_of("out/csv/changes.csv")
@@ -190,7 +190,7 @@ def test_a_speed_keeps_its_figures(run: Run) -> None:
     before = [throughput(2.45)]
     (row,) = changes_of(run, before, [throughput(7.36, version="2")])
     assert (row["before"], row["now"], row["change"]) == ("2.45", "7.36", "+4.91 (+200.41 %)")
-    assert " 2.45 " in Path("pr.md").read_text()
+    assert " 2.45 " in Path("out/comment.md").read_text()
     found = changes_of(run, before, [throughput(7.36, "Other")])
     assert sorted(row["change"] for row in found) == ["new", "not in this report"]
 
@@ -262,23 +262,12 @@ def test_what_failed_is_told_everywhere(run: Run, monkeypatch: pytest.MonkeyPatc
     Path("shop.py").write_text(FACTORY)
     monkeypatch.syspath_prepend(".")
     monkeypatch.setenv("GITHUB_STEP_SUMMARY", "summary.md")
-    rest = (
-        "--tables",
-        "none",
-        "--res",
-        "64",
-        "--plots",
-        "none",
-        "--out",
-        "out",
-        "--pr-comment",
-        "pr.md",
-    )
+    rest = ("--tables", "none", "--res", "64", "--plots", "none", "--out", "out")
     made = run("report", "shop:net", "shop:broken", *rest)
     assert made.code == 0
     assert made.out == "out/report.md\n"
     assert made.err.startswith("datbench: not in the report: shop:broken: ")
-    for name in ("pr.md", "summary.md"):
+    for name in ("out/comment.md", "summary.md"):
         text = Path(name).read_text()
         assert "- Could not be computed: shop:broken: " in text
         # Without a section of times below it, a comment says the command itself.
@@ -306,7 +295,7 @@ def test_a_report_of_nothing_is_none(run: Run, monkeypatch: pytest.MonkeyPatch) 
         (("--out", "out", "--tables", "2,12"), "unknown table '12'; there are 1, 2"),
         (("--out", "out", "none", "dat_t"), "stands alone"),
         (("--out", "out", "none", "--tables", "none"), "nothing to report"),
-        (("--out", "out", "--plots", "gif"), "svg or png"),
+        (("--out", "out", "--plots", "gif"), "choose one of svg, png, none"),
         (("--out", "out", "--res", "12y0"), "is not understood"),
         (("--out", "out", "--from", "none.json"), "there is no file"),
         (("--out", "out", "--from", "empty.json"), "is empty"),
@@ -316,7 +305,7 @@ def test_a_report_of_nothing_is_none(run: Run, monkeypatch: pytest.MonkeyPatch) 
         (("--out", "out", "--from", "norows.json"), "holds no rows"),
         (("--out", "out", "--from", "broken.json"), "broken.json, row 1"),
         (("--out", "out", "--baseline", "none.json"), "there is no file"),
-        (("--out", "out", "--pr-comment", "no/pr.md"), "there is no directory"),
+        (("--out", "out", "--no-html"), "--no-html is now --plots none."),
     ],
 )
 def test_bad_input(run: Run, arguments: tuple[str, ...], words: str) -> None:
@@ -329,7 +318,8 @@ def test_bad_input(run: Run, arguments: tuple[str, ...], words: str) -> None:
     Path("norows.json").write_text(whole)
     Path("broken.json").write_text(dumps(document("flops", [{"model": 1}], {})))
     before = sorted(Path().iterdir())
-    assert words in run("report", "--plots", "none", *arguments).complaint(2)
+    none = () if "--plots" in arguments else ("--plots", "none")
+    assert words in run("report", *none, *arguments).complaint(2)
     assert sorted(Path().iterdir()) == before
 
 
@@ -343,8 +333,8 @@ def test_without_the_plotting_library(run: Run, monkeypatch: pytest.MonkeyPatch)
         lambda name, *rest: None if name == "vl_convert" else find(name, *rest),
     )
     complaint = run("report", "dat_t", "--tables", "none", "--out", "out").complaint(5)
-    assert "datbench[report]" in complaint
-    assert "--plots", "none" in complaint
+    assert "pip install vl-convert-python" in complaint
+    assert "--plots none" in complaint
     assert not Path("out").exists()
 
 

@@ -58,21 +58,21 @@ def test_a_paper_table(run: Run) -> None:
 
 
 def test_a_table_of_ones_own(run: Run, mine: Path) -> None:
-    text = run("table", "--file", str(mine)).text
+    text = run("table", str(mine)).text
     assert "mine: Two models (3 agree, 1 published only)" in text
     assert "My paper, Table 1" in text
     # 16 * 27 * 222 * 222 multiply-adds
-    rows = run("table", "--file", str(mine), "--format", "json").rows
+    rows = run("table", str(mine), "--format", "json").rows
     cell = rows[0]["lines"][1]["cells"]["flops"]
     assert cell["evidence"][0]["amount"] == 16 * 27 * 222 * 222
     assert cell["evidence"][0]["model"] == "my_net:Net,width=16"
     assert cell["verdict"] == "agrees"
-    assert run("table", "--file", str(mine), "--check").code == 0
+    assert run("table", str(mine), "--check").code == 0
 
 
 def test_check_fails_for_a_wrong_print(run: Run, mine: Path) -> None:
     mine.write_text(MINE.replace("4.6G", "4.9G"))
-    done = run("table", "--file", str(mine), "--check")
+    done = run("table", str(mine), "--check")
     assert done.code == 1
     assert done.err == (
         "datbench: 1 of 4 cells are not as expected: table mine, DAT-T, flops: wrong in print, "
@@ -84,25 +84,25 @@ def test_check_fails_for_a_wrong_print(run: Run, mine: Path) -> None:
         'build = { model = "dat_t" }, expect = { flops = "wrong in print" }',
     )
     mine.write_text(expected)
-    assert run("table", "--file", str(mine), "--check").code == 0
+    assert run("table", str(mine), "--check").code == 0
 
 
 def test_an_expected_difference_that_is_gone_fails_too(run: Run, mine: Path) -> None:
     mine.write_text(
         MINE.replace('{ model = "dat_t" }', '{ model = "dat_t" }, expect = { flops = "differs" }')
     )
-    done = run("table", "--file", str(mine), "--check")
+    done = run("table", str(mine), "--check")
     assert done.code == 1
     assert "DAT-T, flops: agrees, expected differs" in done.err
 
 
 def test_check_misses_a_row_that_cannot_be_built(run: Run, mine: Path) -> None:
     (mine.parent / "my_net.py").write_text("raise RuntimeError('broken\\nfor good')")
-    plain = run("table", "--file", str(mine))
+    plain = run("table", str(mine))
     assert plain.code == 0
     assert "importing it raised RuntimeError: broken." in plain.out
     assert "4.5889  agrees" in plain.out  # the rest goes on
-    done = run("table", "--file", str(mine), "--check")
+    done = run("table", str(mine), "--check")
     assert done.code == 3
     assert "1 of 4 cells could not be computed: table mine, Net" in done.err
 
@@ -118,7 +118,7 @@ def test_check_misses_a_row_that_cannot_be_built(run: Run, mine: Path) -> None:
 )
 def test_others_code_spoils_its_own_row_alone(run: Run, mine: Path, net: str, reason: str) -> None:
     (mine.parent / "my_net.py").write_text(net)
-    done = run("table", "--file", str(mine), "--format", "json", "--check")
+    done = run("table", str(mine), "--format", "json", "--check")
     assert done.code == 3
     lines = json.loads(done.out)["rows"][0]["lines"]
     assert lines[0]["cells"]["flops"]["verdict"] == "agrees"
@@ -128,23 +128,23 @@ def test_others_code_spoils_its_own_row_alone(run: Run, mine: Path, net: str, re
 def test_a_paper_is_judged_by_the_papers_alone(run: Run, mine: Path) -> None:
     mine.write_text(MINE.replace('"28.3M"', '"28.319M"').replace("DAT-T", "Mine"))
     alone = run("table", "8", "--format", "json").rows[0]
-    beside = run("table", "8", "--file", str(mine), "--format", "json").rows[0]
+    beside = run("table", "8", str(mine), "--format", "json").rows[0]
     assert alone == beside
 
 
 def test_prints_with_other_prefixes(run: Run, mine: Path) -> None:
     mine.write_text(MINE.replace('"4.6G"', '"0.0049T"').replace('"28.3M"', '"0K"'))
-    text = run("table", "--file", str(mine)).text
+    text = run("table", str(mine)).text
     assert "0.0046T is computed, -0.0003T (-6.3 %)" in text
     assert "4.5889" in text  # the column keeps its unit
     assert "28319.1380K is computed, +28319.1380K" in text
-    (row,) = run("table", "--file", str(mine), "--format", "json").rows
+    (row,) = run("table", str(mine), "--format", "json").rows
     assert row["lines"][0]["cells"]["params"]["difference"] is None
 
 
 def test_a_users_table_has_a_name_of_its_own(run: Run, mine: Path) -> None:
     mine.write_text('table = "2"\n' + MINE)
-    assert "table '2' is one of the papers'" in run("table", "--file", str(mine)).complaint()
+    assert "table '2' is one of the papers'" in run("table", str(mine)).complaint()
 
 
 def test_csv_is_one_row_a_cell(run: Run) -> None:
@@ -168,7 +168,7 @@ def test_csv_says_what_every_rule_gives(run: Run) -> None:
 
 def test_rules_on_request(run: Run) -> None:
     assert "by whose rules" not in run("table", "8").text
-    text = run("table", "8", "6", "--rules").text
+    text = run("table", "8", "6", "--notes").text
     assert text.count("FLOPs: by whose rules") == 2
     scores = text[text.index("Prints that the total by each rule rounds to") :]
     header, _, *lines = scores.splitlines()[1:6]
@@ -178,10 +178,6 @@ def test_rules_on_request(run: Run) -> None:
         ["6", "7", "7"],
         ["all", "12", "12"],
     ]
-
-
-def test_a_search_takes_no_options_of_a_table(run: Run) -> None:
-    assert "--search does not take --rules" in run("table", "5", "--search", "--rules").complaint()
 
 
 def test_json_carries_the_evidence(run: Run) -> None:
@@ -267,8 +263,8 @@ def test_tables_share_the_terminal_with_narrow_people(
         (("table",), 2, "name a table: 1, 2, 3"),
         (("table", "10"), 2, "unknown table '10'; there are 1, 2, 3"),
         (("table", "2b"), 2, "datpp, davit, davit_dense and all"),
-        (("table", "--file", "none.toml"), 2, "there is no file none.toml"),
-        (("table", "--file", "."), 2, "is a directory; name a file"),
+        (("table", "none.toml"), 2, "there is no file none.toml"),
+        (("table", "./"), 2, "is a directory; name a file"),
         (("table", "8", "--out", "no/dir.md"), 2, "there is no directory"),
         (("table", "8", "--format", "xml"), 2, "--format"),
     ],

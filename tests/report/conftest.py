@@ -30,11 +30,10 @@ def everything(tmp_path_factory: pytest.TempPathFactory) -> Path:
     out = folder / "out"
     given = [argument for file in files for argument in ("--from", file)]
     models = ["dat_t", "datpp_t"]
-    title = ["--title", "What <models> cost & why"]
     patch = pytest.MonkeyPatch()
     patch.delenv("GITHUB_STEP_SUMMARY", raising=False)
     with patch.context():
-        assert main(["report", *models, "--tables", "2", *given, *title, "--out", str(out)]) == 0
+        assert main(["report", *models, "--tables", "2", *given, "--out", str(out)]) == 0
     return out
 
 

@@ -117,7 +117,7 @@ def test_names_are_text(visit: Open) -> None:
     page = visit()
     assert page.locator("body script:not([type])").count() == 0
     assert HOSTILE in page.locator("#throughput-1-table").inner_text()
-    assert page.locator("h1").inner_text() == "What <models> cost & why"
+    assert page.locator("h1").inner_text() == "Benchmark report"
 
 
 def test_verdicts_have_words(visit: Open) -> None:

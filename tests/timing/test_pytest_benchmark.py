@@ -13,6 +13,8 @@ import pytest
 
 from datbench.cli.main import main
 from datbench.errors import UsageError
+from datbench.records import document as records_document
+from datbench.records import dumps
 from datbench.setting import How, Resolution, Setting
 from datbench.timing.pytest_benchmark import document, read, stats
 from datbench.timing.records import ProcessTiming, ThroughputRow, Timing
@@ -68,7 +70,7 @@ def test_pytest_benchmark_compares_our_files(tmp_path: Path) -> None:
 def test_what_is_written_is_read_back(tmp_path: Path) -> None:
     file = read(write(tmp_path / "a.json", row("dat_t", (0.1, 0.4), (0.2, 0.3, 0.5))))
     (found,) = file.rows
-    assert found.fullname == "datbench::throughput[dat_t-64x64-batch4-float32-cpu-eager-infer]"
+    assert found.fullname == "datbench::throughput[dat_t-64x64-batch4-float32-cpu-eager-inference]"
     assert found.samples == (0.1, 0.4, 0.2, 0.3, 0.5)
     assert (found.median, found.rounds, found.iterations) == (0.3, 5, 3)
     assert found.processes == (0.4, 0.3)
@@ -123,7 +125,7 @@ def test_files_of_others_are_read(tmp_path: Path) -> None:
 def compare(
     capsys: pytest.CaptureFixture[str], *paths: Path
 ) -> tuple[int, list[dict[str, Any]], str]:
-    code = main(["compare", *map(str, paths), "--format", "json"])
+    code = main(["compare", "files", *map(str, paths), "--format", "json"])
     captured = capsys.readouterr()
     return code, json.loads(captured.out)["rows"] if captured.out else [], captured.err
 
@@ -150,19 +152,14 @@ def test_compare_has_a_verdict_on_many_processes(
     assert found["rate_a"] == pytest.approx(4 / 0.1035, rel=0.01)
 
 
-def test_throughput_writes_it(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    from datbench.timing import rows
-    from datbench.timing.rows import TimedRows
-
+def test_times_are_converted_to_it(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     timed = replace(row("dat_t", (0.1, 0.2)), seconds=0.15)
-    monkeypatch.setattr(rows, "measure_rows", lambda *_, **__: TimedRows((timed,), False))
-    out = tmp_path / "t.json"
-    words = ["throughput", "dat_t", "--device", "cpu", "--format", "pytest-benchmark"]
-    assert main([*words, "--out", str(out)]) == 0
+    times, out = tmp_path / "times.json", tmp_path / "t.json"
+    times.write_text(dumps(records_document("throughput", [timed], {})))
+    words = ["results", "convert", str(times), "--out", str(out), "--to"]
+    assert main([*words, "pytest-benchmark"]) == 0
     assert [each.samples for each in read(out).rows] == [(0.1, 0.2)]
-    assert main([*words[:-1], "pytest_benchmark"]) == 2
+    assert main([*words, "pytest_benchmark"]) == 2
     assert "did you mean pytest-benchmark?" in capsys.readouterr().err
 
 
