@@ -15,6 +15,9 @@ ROOT = Path(__file__).parents[1]
 DOCS = ROOT / "docs"
 PAGES = sorted(path.name for path in DOCS.glob("*.md"))
 
+Helps = dict[str, dict[str, str]]
+"""By command, ``" memory simulate"`` for instance: text by argument, option or sub-command."""
+
 BLOCK = re.compile(r'^```(\w+)(?: title="([^"]+)")?\n(.*?)^```', re.MULTILINE | re.DOTALL)
 
 
@@ -34,6 +37,64 @@ def test_generated_pages_are_up_to_date(generate: ModuleType, name: str) -> None
         pytest.importorskip("timm", reason="needs datbench[timm]", exc_type=ImportError)
     written = (DOCS / name).read_text(encoding="utf-8")
     assert written == generate.page(name), "run python docs/generate.py"
+
+
+def help_of(words: str, capsys: pytest.CaptureFixture[str]) -> dict[str, str]:
+    """Text by argument, option or command of a command's --help, as it is printed."""
+    from datbench.cli.main import main
+
+    assert main([*words.split(), "--help"]) == 0
+    printed = capsys.readouterr().out.partition("Examples:\n")[0]
+    rows = re.findall(r"^  (\S.*?)(?:   *|\n {4,})(\S.*(?:\n {4,}.*)*)", printed, re.MULTILINE)
+    return {name: "".join(text.split()) for name, text in rows if "--help" not in name}
+
+
+@pytest.fixture
+def helps(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Helps:
+    """The help of every command and sub-command, found through the help that lists it."""
+    monkeypatch.setenv("COLUMNS", "80")
+    found, left = {}, [""]
+    while left:
+        words = left.pop()
+        found[words] = help_of(words, capsys)
+        if words.count(" ") < 2:
+            left += [f"{words} {name}" for name in found[words] if re.match("[a-z]", name)]
+    return found
+
+
+def test_the_reference_says_what_help_says(helps: Helps) -> None:
+    text = (DOCS / "reference" / "cli.md").read_text(encoding="utf-8")
+    _, *parts = re.split(r"^##* datbench|^# Command line", text.partition("## Exit")[0], flags=re.M)
+    page = {}
+    for part in parts:
+        title, _, body = part.partition("\n")
+        rows = re.findall(r"^\| `(.*?)` \| (.*) \|$", body, re.MULTILINE)
+        page[title] = {name: "".join(text.split()) for name, text in rows}
+    assert page == helps
+
+
+def test_options_are_few_and_one_name_means_one_thing(helps: Helps) -> None:
+    """Its value, help and default too, which stands in the help."""
+    meanings: dict[str, set[str]] = {}
+    for rows in helps.values():
+        for name, text in rows.items():
+            for flag in re.findall(r"--?[\w-]+", name):
+                meanings.setdefault(flag, set()).add(f"{name}: {text}")
+    assert {name: texts for name, texts in meanings.items() if len(texts) > 1} == {}
+    assert 20 < len(meanings) <= 60
+
+
+@pytest.mark.parametrize("path", [*sorted(DOCS.rglob("*.md")), ROOT / "README.md"], ids=str)
+def test_every_command_that_is_shown_exists(path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Its options and arguments too, also of commands that take too long to be run in a test."""
+    from datbench.cli.main import main
+
+    code = re.findall(r"^```.*?^```|`.*?`", path.read_text(encoding="utf-8"), re.M | re.S)
+    lines = "\n".join(c if c.startswith("```") else " ".join(c.split()) for c in code)
+    shown = re.findall(r"^(?:\$ |`)?datbench ([^`\n\[]+)", lines, re.MULTILINE)
+    for line in dict.fromkeys(shown):
+        assert main([*shlex.split(line, comments=True), "--help"]) == 0, line
+        assert "Usage" in capsys.readouterr().out, line
 
 
 def test_every_rule_says_whose_it_is() -> None:
