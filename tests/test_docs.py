@@ -116,15 +116,15 @@ def test_commands_of_a_page_run(
 
     blocks = BLOCK.findall((DOCS / page).read_text(encoding="utf-8"))
     commands = [
-        shlex.split(line, comments=True)[1:]
+        line
         for language, _, text in blocks
         for line in text.splitlines()
-        # The peers have tests of their own, and take their time.
+        # Third-party counters have tests of their own, and take their time.
         if language == "sh" and line.startswith("datbench ") and "--third-party" not in line
     ]
     if not commands:
         pytest.skip("shows no command")
-    if any("timm:" in word or word in ("2", "all") for words in commands for word in words):
+    if re.search(r"timm:|table (2|3|all)", "\n".join(commands)):
         pytest.importorskip("timm", reason="needs datbench[timm]", exc_type=ImportError)
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(sys, "path", list(sys.path))
@@ -132,8 +132,10 @@ def test_commands_of_a_page_run(
     for _, title, text in blocks:
         if title:
             (tmp_path / title).write_text(text, encoding="utf-8")
-    for words in commands:
-        assert main(words) == 0, capsys.readouterr().err
+    for line in commands:
+        told = re.search(r"# exit code (\d)", line)
+        code = main(shlex.split(line, comments=True)[1:])
+        assert code == (int(told[1]) if told else 0), (line, capsys.readouterr().err)
     sys.modules.pop("my_net", None)
 
 
