@@ -13,7 +13,7 @@ from datbench.counting.rules import ABOUT, RULES
 
 ROOT = Path(__file__).parents[1]
 DOCS = ROOT / "docs"
-PAGES = sorted(path.name for path in DOCS.glob("*.md"))
+PAGES = [*sorted(path.name for path in DOCS.glob("*.md")), "../README.md"]
 
 Helps = dict[str, dict[str, str]]
 """By command, ``" memory simulate"`` for instance: text by argument, option or sub-command."""
@@ -148,6 +148,13 @@ def test_python_of_the_pages_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     exec("\n".join(before), names)
     expression, _, figure = last.partition("  # ")
     assert eval(expression, names) == int(figure)
+
+
+def test_readme_names_every_command() -> None:
+    from datbench.cli.main import NAMES
+
+    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+    assert [name for name in NAMES if f"datbench {name}" not in readme] == []
 
 
 def test_every_page_is_in_the_navigation() -> None:
