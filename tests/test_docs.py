@@ -1,5 +1,6 @@
 """The documentation is what the program does: generated pages, examples, commands."""
 
+import html
 import importlib.util
 import re
 import shlex
@@ -21,9 +22,9 @@ Helps = dict[str, dict[str, str]]
 BLOCK = re.compile(r'^```(\w+)(?: title="([^"]+)")?\n(.*?)^```', re.MULTILINE | re.DOTALL)
 
 
-@pytest.fixture(scope="module")
-def generate() -> ModuleType:
-    spec = importlib.util.spec_from_file_location("docs_generate", DOCS / "generate.py")
+def load(name: str) -> ModuleType:
+    """A program beside the pages."""
+    spec = importlib.util.spec_from_file_location(f"docs_{name}", DOCS / f"{name}.py")
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     return module
@@ -32,11 +33,11 @@ def generate() -> ModuleType:
 @pytest.mark.parametrize(
     "name", ["results.md", "reference/cli.md", "reference/rules.md", "reference/tables.md"]
 )
-def test_generated_pages_are_up_to_date(generate: ModuleType, name: str) -> None:
+def test_generated_pages_are_up_to_date(name: str) -> None:
     if name == "reference/tables.md":
         pytest.importorskip("timm", reason="needs datbench[timm]", exc_type=ImportError)
     written = (DOCS / name).read_text(encoding="utf-8")
-    assert written == generate.page(name), "run python docs/generate.py"
+    assert written == load("generate").page(name), "run python docs/generate.py"
 
 
 def help_of(words: str, capsys: pytest.CaptureFixture[str]) -> dict[str, str]:
@@ -137,6 +138,40 @@ def test_commands_of_a_page_run(
         code = main(shlex.split(line, comments=True)[1:])
         assert code == (int(told[1]) if told else 0), (line, capsys.readouterr().err)
     sys.modules.pop("my_net", None)
+
+
+@pytest.mark.parametrize(("name", "width"), [("flops", 104), ("table", 112)])
+def test_pictures_of_the_terminal_show_what_is_printed(
+    name: str, width: int, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The text in the picture against the program; if one is old: python docs/draw.py."""
+    from datbench.cli.main import main
+
+    picture = html.unescape((DOCS / "images" / f"{name}.svg").read_text(encoding="utf-8"))
+    lines: dict[str, str] = {}  # by height, without blanks
+    for height, text in re.findall(
+        r'<text class="\w+-r.*? y="([\d.]+)"[^>]*>(.*?)</text>', picture
+    ):
+        lines[height] = lines.get(height, "") + "".join(text.split())
+    command, *shown = lines.values()
+    if name == "table":
+        pytest.importorskip("timm", reason="needs datbench[timm]", exc_type=ImportError)
+    monkeypatch.setenv("COLUMNS", str(width))
+    words = {"flops": "flops dat_s --res 1280x800", "table": "table 2"}[name]
+    assert command == f"$ datbench {words}".replace(" ", "")
+    assert main(words.split()) == 0
+    printed = ["".join(line.split()) for line in capsys.readouterr().out.splitlines()]
+    assert shown == [line for line in printed if line]
+
+
+def test_plots_of_the_pages_are_todays() -> None:
+    """Their lines and bars; if one is old: python docs/draw.py."""
+    pytest.importorskip("vl_convert", reason="needs datbench[plots]")
+    marks = re.compile(r'class="mark-\w+ role-mark[^>]*>(.*?)</g>', re.DOTALL)
+    for name, drawn in load("draw").plots().items():
+        found = marks.findall((DOCS / "images" / name).read_text(encoding="utf-8"))
+        assert found
+        assert found == marks.findall(drawn.decode()), name
 
 
 def test_python_of_the_pages_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
