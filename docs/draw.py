@@ -3,15 +3,18 @@
 import io
 import os
 import sys
-import tempfile
 from contextlib import redirect_stdout
 from pathlib import Path
 
 from rich.console import Console
 from rich.text import Text
 
+from datbench.cli.eq10 import PAPERS
 from datbench.cli.main import main
-from datbench.eq10.curves import cost_against_side, share_against_stride
+from datbench.eq10.curves import plots as drawn
+from datbench.eq10.curves import share_against_stride
+from datbench.eq10.identity import identities_of
+from datbench.models.resolve import resolve
 from datbench.render.vega import to_bytes
 
 IMAGES = Path(__file__).parent / "images"
@@ -32,23 +35,21 @@ def terminal(command: str, width: int) -> str:
 
 
 def plots() -> dict[str, bytes]:
-    """The plots of docs/complexity.md by name."""
-    _, per_pixel, left_out = cost_against_side()
-    shares = [share_against_stride(), share_against_stride(height=50, width=80)]
-    with tempfile.TemporaryDirectory() as folder:
-        terms = Path(folder) / "terms.svg"
-        main(["plot", "eq10", "dat_t", "--res", "224,1280x800", "--out", str(terms)])
-        return {
-            "eq10-cost.svg": to_bytes([per_pixel, left_out], ".svg"),
-            "eq10-share.svg": to_bytes(shares, ".svg"),
-            "eq10-terms.svg": terms.read_bytes(),
-        }
+    """The plots of docs/complexity.md by name, out of those of `datbench plot eq10`."""
+    modules = identities_of([(resolve("dat_t"), size) for size in PAPERS])
+    _, per_pixel, left_out, share, bars = drawn(modules)
+    chosen = {
+        "eq10-cost.svg": [per_pixel, left_out],
+        "eq10-share.svg": [share, share_against_stride(height=50, width=80)],
+        "eq10-terms.svg": [bars],
+    }
+    return {name: to_bytes(each, ".svg") for name, each in chosen.items()}
 
 
 if __name__ == "__main__":
     for command, width in TERMINALS.items():
         path = IMAGES / f"{command.split()[0]}.svg"
         path.write_text(terminal(command, width), encoding="utf-8")
-    for name, drawn in plots().items():
-        (IMAGES / name).write_bytes(drawn)
+    for name, plot in plots().items():
+        (IMAGES / name).write_bytes(plot)
     sys.stdout.write("docs/screenshot.py takes report.png, with a browser.\n")
