@@ -8,10 +8,11 @@ PYTHONS = ["3.10", "3.11", "3.12", "3.13", "3.14"]
 
 @nox.session
 def lint(session: nox.Session) -> None:
-    """Format and lint."""
+    """Format, lint, and English."""
     session.install("ruff>=0.6")
     session.run("ruff", "format", "--check", ".")
     session.run("ruff", "check", ".")
+    session.run("python", "tools/english.py")
 
 
 @nox.session

@@ -7,15 +7,13 @@ from __future__ import annotations
 
 import inspect
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import fields, is_dataclass
-from enum import Enum
 from pathlib import Path
 from types import UnionType
 from typing import Annotated, Any, Literal, Union, get_args, get_origin, get_type_hints
 
-from typer.models import ArgumentInfo
-
+from datbench.cli.command import SECTIONS
 from datbench.setting import Setting
 
 DOCS = Path(__file__).parent
@@ -24,72 +22,49 @@ _MADE = "<!-- Made by docs/generate.py; a test compares it with the program. -->
 
 
 def cli() -> str:
-    """Every command with its arguments and options, from the functions that are the commands."""
-    from datbench.cli import results as cli_results
-    from datbench.cli.main import COMMANDS, root
+    """Every command with its arguments, options and examples, from the tree of commands."""
+    import typer
 
-    parts = ["# Command line", _paragraphs(root), _options(root)]
-    named = [(f"datbench {command.__name__}", command) for command in COMMANDS]
-    for below in cli_results.app.registered_commands:
-        assert below.callback is not None
-        named.append((f"datbench results {below.name or below.callback.__name__}", below.callback))
-    for name, command in named:
-        parts += [f"## {name}", _paragraphs(command), _usage(name, command)]
-        parts.append(_options(command))
+    from datbench.cli.main import app
+
+    root: Any = typer.main.get_command(app)
+    parts = ["# Command line", *_command(root, root.context_class(root, info_name="datbench"))]
     return "\n\n".join([*parts, "## Exit codes", _exit_codes()]) + "\n"
 
 
-def _paragraphs(command: Callable[..., None]) -> str:
-    text = inspect.getdoc(command) or ""
-    return "\n\n".join(" ".join(p.split()) for p in text.split("\n\n"))
-
-
-def _parameters(command: Callable[..., None]) -> list[tuple[inspect.Parameter, Any, Any]]:
-    """Parameter, its type, and typer's description of it."""
-    hints = get_type_hints(command, include_extras=True)
-    found = []
-    for parameter in inspect.signature(command).parameters.values():
-        kind, info = get_args(hints[parameter.name])[:2]
-        found.append((parameter, kind, info))
-    return found
-
-
-def _usage(name: str, command: Callable[..., None]) -> str:
-    words = [name]
-    for parameter, kind, info in _parameters(command):
-        if isinstance(info, ArgumentInfo):
-            word = info.metavar or parameter.name.upper()
-            word = word if parameter.default is parameter.empty else f"[{word}]"
-            words.append(f"{word}..." if "list" in str(kind) else word)
-    return f"```\n{' '.join(words)} [OPTIONS]\n```"
-
-
-def _options(command: Callable[..., None]) -> str:
-    rows = ["| argument or option | default | |", "|---|---|---|"]
-    for parameter, kind, info in _parameters(command):
-        name = _named(parameter, kind, info)
-        rows.append(f"| {name} | {_default(parameter, info)} | {_cell(info.help)} |")
-    return "\n".join(rows) if len(rows) > 2 else ""
-
-
-def _named(parameter: inspect.Parameter, kind: Any, info: Any) -> str:
-    if isinstance(info, ArgumentInfo):
-        return f"`{info.metavar or parameter.name.upper()}`"
-    flags = info.param_decls or [f"--{parameter.name.replace('_', '-')}"]
-    shown = ", ".join(f"`{flag}`" for flag in flags)
-    types = [t for t in (kind, *get_args(kind)) if isinstance(t, type)]
-    if bool in types:
-        return shown
-    choices = [choice.value for t in types if issubclass(t, Enum) for choice in t]
-    number = any(t in (int, float) for t in types)
-    return f"{shown} {', '.join(choices) or info.metavar or ('N' if number else 'TEXT')}"
-
-
-def _default(parameter: inspect.Parameter, info: Any) -> str:
-    if isinstance(info.show_default, str):
-        return info.show_default
-    value = parameter.default
-    return "" if value in (None, False) or value is parameter.empty else f"`{value}`"
+def _command(command: Any, context: Any) -> Iterator[str]:
+    """One command, then those below it."""
+    below = [command.get_command(context, name) for name in getattr(command, "commands", {})]
+    if context.parent:
+        yield f"{'##' if context.parent.parent is None else '###'} {context.command_path}"
+    yield re.sub(r"(?<!\n)\n(?!\n)", " ", command.help)
+    if not below:
+        yield f"```text\n{command.get_usage(context).removeprefix('Usage: ')}\n```"
+    sections: dict[str, list[str]] = {}
+    for parameter in command.get_params(context):
+        if parameter.param_type_name == "argument":
+            title = "Arguments"
+            shown = f"{parameter.metavar}{'...' if parameter.nargs == -1 else ''}", parameter.help
+        elif parameter.name == "help":
+            continue
+        else:
+            title = getattr(parameter, "rich_help_panel", None) or "Options"
+            shown = parameter.get_help_record(context)
+        sections.setdefault(title, []).append(f"| `{shown[0]}` | {_cell(shown[1])} |")
+    rows = [
+        row
+        for title in sorted(sections, key=("Arguments", *SECTIONS).index)
+        for row in (f"| **{title}** | |", *sections[title])
+    ]
+    rows += ["| **Commands** | |"] if below else []
+    rows += [f"| `{each.name}` | {_cell(each.short_help)} |" for each in below]
+    yield "\n".join(["| | |", "|---|---|", *rows])
+    if command.epilog and context.parent:
+        examples = re.findall(r"^  (.*)", command.epilog, re.MULTILINE)
+        yield "\n".join(["```text", *examples, "```"])
+    for each in below:
+        inner = each.context_class(each, info_name=each.name, parent=context)
+        yield from _command(each, inner)
 
 
 def _cell(text: str | None) -> str:

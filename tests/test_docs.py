@@ -1,5 +1,6 @@
 """The documentation is what the program does: generated pages, examples, commands."""
 
+import html
 import importlib.util
 import re
 import shlex
@@ -13,14 +14,17 @@ from datbench.counting.rules import ABOUT, RULES
 
 ROOT = Path(__file__).parents[1]
 DOCS = ROOT / "docs"
-PAGES = sorted(path.name for path in DOCS.glob("*.md"))
+PAGES = [*sorted(path.name for path in DOCS.glob("*.md")), "../README.md"]
+
+Helps = dict[str, dict[str, str]]
+"""By command, ``" memory simulate"`` for instance: text by argument, option or sub-command."""
 
 BLOCK = re.compile(r'^```(\w+)(?: title="([^"]+)")?\n(.*?)^```', re.MULTILINE | re.DOTALL)
 
 
-@pytest.fixture(scope="module")
-def generate() -> ModuleType:
-    spec = importlib.util.spec_from_file_location("docs_generate", DOCS / "generate.py")
+def load(name: str) -> ModuleType:
+    """A program beside the pages."""
+    spec = importlib.util.spec_from_file_location(f"docs_{name}", DOCS / f"{name}.py")
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     return module
@@ -29,11 +33,69 @@ def generate() -> ModuleType:
 @pytest.mark.parametrize(
     "name", ["results.md", "reference/cli.md", "reference/rules.md", "reference/tables.md"]
 )
-def test_generated_pages_are_up_to_date(generate: ModuleType, name: str) -> None:
+def test_generated_pages_are_up_to_date(name: str) -> None:
     if name == "reference/tables.md":
         pytest.importorskip("timm", reason="needs datbench[timm]", exc_type=ImportError)
     written = (DOCS / name).read_text(encoding="utf-8")
-    assert written == generate.page(name), "run python docs/generate.py"
+    assert written == load("generate").page(name), "run python docs/generate.py"
+
+
+def help_of(words: str, capsys: pytest.CaptureFixture[str]) -> dict[str, str]:
+    """Text by argument, option or command of a command's --help, as it is printed."""
+    from datbench.cli.main import main
+
+    assert main([*words.split(), "--help"]) == 0
+    printed = capsys.readouterr().out.partition("Examples:\n")[0]
+    rows = re.findall(r"^  (\S.*?)(?:   *|\n {4,})(\S.*(?:\n {4,}.*)*)", printed, re.MULTILINE)
+    return {name: "".join(text.split()) for name, text in rows if "--help" not in name}
+
+
+@pytest.fixture
+def helps(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Helps:
+    """The help of every command and sub-command, found through the help that lists it."""
+    monkeypatch.setenv("COLUMNS", "80")
+    found, left = {}, [""]
+    while left:
+        words = left.pop()
+        found[words] = help_of(words, capsys)
+        if words.count(" ") < 2:
+            left += [f"{words} {name}" for name in found[words] if re.match("[a-z]", name)]
+    return found
+
+
+def test_the_reference_says_what_help_says(helps: Helps) -> None:
+    text = (DOCS / "reference" / "cli.md").read_text(encoding="utf-8")
+    _, *parts = re.split(r"^##* datbench|^# Command line", text.partition("## Exit")[0], flags=re.M)
+    page = {}
+    for part in parts:
+        title, _, body = part.partition("\n")
+        rows = re.findall(r"^\| `(.*?)` \| (.*) \|$", body, re.MULTILINE)
+        page[title] = {name: "".join(text.split()) for name, text in rows}
+    assert page == helps
+
+
+def test_options_are_few_and_one_name_means_one_thing(helps: Helps) -> None:
+    """Its value, help and default too, which stands in the help."""
+    meanings: dict[str, set[str]] = {}
+    for rows in helps.values():
+        for name, text in rows.items():
+            for flag in re.findall(r"--?[\w-]+", name):
+                meanings.setdefault(flag, set()).add(f"{name}: {text}")
+    assert {name: texts for name, texts in meanings.items() if len(texts) > 1} == {}
+    assert 20 < len(meanings) <= 60
+
+
+@pytest.mark.parametrize("path", [*sorted(DOCS.rglob("*.md")), ROOT / "README.md"], ids=str)
+def test_every_command_that_is_shown_exists(path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Its options and arguments too, also of commands that take too long to be run in a test."""
+    from datbench.cli.main import main
+
+    code = re.findall(r"^```.*?^```|`.*?`", path.read_text(encoding="utf-8"), re.M | re.S)
+    lines = "\n".join(c if c.startswith("```") else " ".join(c.split()) for c in code)
+    shown = re.findall(r"^(?:\$ |`)?datbench ([^`\n\[]+)", lines, re.MULTILINE)
+    for line in dict.fromkeys(shown):
+        assert main([*shlex.split(line, comments=True), "--help"]) == 0, line
+        assert "Usage" in capsys.readouterr().out, line
 
 
 def test_every_rule_says_whose_it_is() -> None:
@@ -55,15 +117,15 @@ def test_commands_of_a_page_run(
 
     blocks = BLOCK.findall((DOCS / page).read_text(encoding="utf-8"))
     commands = [
-        shlex.split(line, comments=True)[1:]
+        line
         for language, _, text in blocks
         for line in text.splitlines()
-        # The peers have tests of their own, and take their time.
+        # Third-party counters have tests of their own, and take their time.
         if language == "sh" and line.startswith("datbench ") and "--third-party" not in line
     ]
     if not commands:
         pytest.skip("shows no command")
-    if any("timm:" in word or word in ("2", "all") for words in commands for word in words):
+    if re.search(r"timm:|table (2|3|all)", "\n".join(commands)):
         pytest.importorskip("timm", reason="needs datbench[timm]", exc_type=ImportError)
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(sys, "path", list(sys.path))
@@ -71,9 +133,45 @@ def test_commands_of_a_page_run(
     for _, title, text in blocks:
         if title:
             (tmp_path / title).write_text(text, encoding="utf-8")
-    for words in commands:
-        assert main(words) == 0, capsys.readouterr().err
+    for line in commands:
+        told = re.search(r"# exit code (\d)", line)
+        code = main(shlex.split(line, comments=True)[1:])
+        assert code == (int(told[1]) if told else 0), (line, capsys.readouterr().err)
     sys.modules.pop("my_net", None)
+
+
+@pytest.mark.parametrize(("name", "width"), [("flops", 104), ("table", 112)])
+def test_pictures_of_the_terminal_show_what_is_printed(
+    name: str, width: int, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The text in the picture against the program; if one is old: python docs/draw.py."""
+    from datbench.cli.main import main
+
+    picture = html.unescape((DOCS / "images" / f"{name}.svg").read_text(encoding="utf-8"))
+    lines: dict[str, str] = {}  # by height, without blanks
+    for height, text in re.findall(
+        r'<text class="\w+-r.*? y="([\d.]+)"[^>]*>(.*?)</text>', picture
+    ):
+        lines[height] = lines.get(height, "") + "".join(text.split())
+    command, *shown = lines.values()
+    if name == "table":
+        pytest.importorskip("timm", reason="needs datbench[timm]", exc_type=ImportError)
+    monkeypatch.setenv("COLUMNS", str(width))
+    words = {"flops": "flops dat_s --res 1280x800", "table": "table 2"}[name]
+    assert command == f"$ datbench {words}".replace(" ", "")
+    assert main(words.split()) == 0
+    printed = ["".join(line.split()) for line in capsys.readouterr().out.splitlines()]
+    assert shown == [line for line in printed if line]
+
+
+def test_plots_of_the_pages_are_todays() -> None:
+    """Their lines and bars; if one is old: python docs/draw.py."""
+    pytest.importorskip("vl_convert", reason="needs datbench[plots]")
+    marks = re.compile(r'class="mark-\w+ role-mark[^>]*>(.*?)</g>', re.DOTALL)
+    for name, drawn in load("draw").plots().items():
+        found = marks.findall((DOCS / "images" / name).read_text(encoding="utf-8"))
+        assert found
+        assert found == marks.findall(drawn.decode()), name
 
 
 def test_python_of_the_pages_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -85,6 +183,13 @@ def test_python_of_the_pages_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     exec("\n".join(before), names)
     expression, _, figure = last.partition("  # ")
     assert eval(expression, names) == int(figure)
+
+
+def test_readme_names_every_command() -> None:
+    from datbench.cli.main import NAMES
+
+    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+    assert [name for name in NAMES if f"datbench {name}" not in readme] == []
 
 
 def test_every_page_is_in_the_navigation() -> None:

@@ -1,6 +1,5 @@
 """The promises of the project as a whole: its public names, its documents, what it loads."""
 
-import importlib.util
 import re
 import subprocess
 import sys
@@ -9,7 +8,6 @@ from pathlib import Path
 import pytest
 
 import datbench
-from datbench.cli.main import COMMANDS
 
 ROOT = Path(__file__).parents[1]
 
@@ -65,28 +63,6 @@ def test_nothing_heavy_is_loaded_where_it_is_not_needed(code: str, heavy: str) -
 def test_ci_runs_the_test_command_of_readme() -> None:
     script = (ROOT / ".ci/run").read_text().strip().splitlines()
     assert script[-1] in (ROOT / "README.md").read_text()
-
-
-def test_readme_names_every_command() -> None:
-    readme = (ROOT / "README.md").read_text()
-    for command in COMMANDS:
-        assert f"datbench {command.__name__}" in readme
-        assert command.__doc__
-
-
-def test_commands_in_readme_run(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
-    from datbench.cli.main import main
-
-    tour = (ROOT / "README.md").read_text().partition("## A tour")[2].partition("```\n\n")[0]
-    lines = re.findall(r"^datbench (.*?)(?:\s+#.*)?$", tour, flags=re.MULTILINE)
-    assert len(lines) >= 10
-    has_timm = importlib.util.find_spec("timm") is not None
-    for line in lines:
-        needs_timm = "timm:" in line or line.startswith("table ")
-        if "dat_t.pth" in line or (needs_timm and not has_timm):
-            continue
-        arguments = [str(tmp_path / a) if a.endswith(".json") else a for a in line.split()]
-        assert main(arguments) == 0, capsys.readouterr().err
 
 
 def test_links_between_documents_exist() -> None:

@@ -140,8 +140,7 @@ def project(tmp_path: Path) -> Path:
     os.chdir(tmp_path)
     before = list(sys.path)
     try:
-        added = ["action_net:make", "--res", "32", "--format", "csv"]
-        assert main(["gate", "update", "--baseline", "b.json", *added]) == 0
+        assert main("gate update action_net:make --res 32 --baseline b.json".split()) == 0
     finally:
         os.chdir(here)
         sys.path[:] = before
@@ -165,11 +164,12 @@ def test_the_gate_of_the_action(project: Path) -> None:
 
 @pytest.mark.parametrize("code", [0, 2, 3, 4, 5])
 def test_the_job_ends_as_the_gate_did(tmp_path: Path, code: int) -> None:
-    workflow = Workflow(tmp_path, {"baseline": "b.json", "gate-args": "t.json --allow-fewer"})
+    inputs = {"baseline": "b.json", "gate-args": "--from t.json --allow-fewer"}
+    workflow = Workflow(tmp_path, inputs)
     (tmp_path / "bin" / "datbench").write_text(f'#!/bin/sh\necho "$@"\nexit {code}\n')
     gate = workflow.ran("Gate")
     assert gate.returncode == 0
-    said = "gate --baseline b.json --out datbench-report/gate.json t.json --allow-fewer\n"
+    said = "gate --baseline b.json --out datbench-report/gate.json --from t.json --allow-fewer\n"
     assert gate.stdout == said
     assert workflow.ran("Verdict").returncode == code
 
@@ -253,13 +253,12 @@ def test_the_report_gets_what_was_asked_for(tmp_path: Path) -> None:
     """The step's words, by a stand-in for the program."""
     workflow = Workflow(tmp_path, {"models": "dat_t a.b:c", "from": "t.json"})
     (tmp_path / "bin" / "datbench").write_text('#!/bin/sh\necho "$@"\n')
-    common = "report --out datbench-report --pr-comment datbench-report/comment.md"
     done = workflow.ran("Report")
-    words = f"{common} dat_t a.b:c --tables none --from t.json"
+    words = "report dat_t a.b:c --out datbench-report --tables none --from t.json"
     assert done.stdout.split() == words.split()
     workflow.inputs |= {"models": "", "tables": "2 6", "from": "", "baseline": "b.json"}
     done = workflow.ran("Report")
-    words = f"{common} none --tables 2 --tables 6 --baseline b.json"
+    words = "report none --out datbench-report --tables 2 --tables 6 --baseline b.json"
     assert done.stdout.split() == words.split()
 
 
