@@ -113,3 +113,14 @@ def one_line(error: BaseException) -> str:
 def first_line(error: BaseException) -> str:
     """The first line of what an exception says, or its class where it says nothing."""
     return (str(error).strip().splitlines() or [type(error).__name__])[0].rstrip(".")
+
+
+def in_a_line(error: BaseException) -> tuple[str, int]:
+    """An error in a line, and its exit code: what nobody expected is not a failed check."""
+    if isinstance(error, DatbenchError):
+        return str(error), error.exit_code
+    if isinstance(error, OSError):
+        where = f"{error.filename}: " if error.filename else ""
+        return f"{where}{error.strerror or error}.", 5
+    what = f"{type(error).__name__}: {error}".rstrip(": ")
+    return f"unexpected {what:.300}; --debug shows where.", 5

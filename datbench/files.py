@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 import stat
+import sys
 import tempfile
 from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
@@ -153,8 +154,7 @@ SUMMARY = "GITHUB_STEP_SUMMARY"
 def append_summary(text: str) -> None:
     """Append to the job summary of GitHub Actions, where there is one.
 
-    Raises:
-        DatbenchError: the system refused.
+    Where that fails, standard error says so: it must not decide the exit code.
     """
     path = os.environ.get(SUMMARY)
     if not path:
@@ -163,7 +163,8 @@ def append_summary(text: str) -> None:
         with open(path, "a", encoding="utf-8", errors="backslashreplace") as file:
             file.write(text + "\n")
     except OSError as error:
-        raise DatbenchError(f"could not write the job summary {path}: {error.strerror}.") from error
+        said = f"datbench: could not write the job summary {path}: {error.strerror}."
+        print(units.printable(said), file=sys.stderr)
 
 
 def check_path(out: Path, option: str = "--out") -> None:

@@ -576,6 +576,26 @@ def record_class(name: str) -> Any:
     return getattr(importlib.import_module(f"{__package__}.{module}"), attribute)
 
 
+def rows_of(files: Sequence[Path] | None, *kinds: str) -> list[tuple[Any, Mapping[str, Any]]]:
+    """Rows of the files, each with its environment; they are all of one kind.
+
+    Raises:
+        UsageError: a file cannot be read, is broken, or holds what this plot cannot draw.
+    """
+    read = [load(path) for path in files or ()]
+    for content in read:
+        if content.kind not in kinds:
+            raise UsageError(
+                f"{content.name} holds {content.kind!r}; this plot is drawn from "
+                f"{' or '.join(kinds)}."
+            )
+        if not content.rows:
+            raise UsageError(f"{content.name} holds no rows.")
+    if len({content.kind for content in read}) > 1:
+        raise UsageError("these files are of several kinds; name files of one.")
+    return [pair for c in read for pair in zip(c.rows, c.measured_in, strict=True)]
+
+
 # One flat form, for tables of one column a field, CSV and Parquet.
 
 

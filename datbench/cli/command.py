@@ -214,8 +214,10 @@ class Group(Help, TyperGroup):
         if self.usual:
             below = self.commands[self.usual]
             inner = below.make_context(self.usual, [], parent=ctx, resilient_parsing=True)
-            arguments = [p for p in below.get_params(inner) if p.param_type_name == "argument"]
-            for taker in (below, *arguments[:1]):
+            arguments: list[Any] = [
+                p for p in below.get_params(inner) if p.param_type_name == "argument"
+            ]
+            for taker in [below, *arguments[:1]]:
                 found += taker.shell_complete(inner, incomplete)
         return found
 

@@ -4,46 +4,22 @@ from __future__ import annotations
 
 import os
 import secrets
-from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
-from ..compare.records import (
-    FLOOR,
-    LEVEL,
-    PROCESSES,
-    ComparisonRow,
-    FalseAlarms,
-    RunPlan,
-)
+from ..compare.records import FLOOR, LEVEL, PROCESSES, ComparisonRow, FalseAlarms, RunPlan
 from ..compare.sides import side
-from ..errors import CheckFailed, MeasurementError, UsageError
+from ..compare.view import check_alarms, check_rows
+from ..errors import UsageError
 from ..machine import device_of
 from ..setting import How
 from ..timing.records import ComparedSide
+from . import options
 from .command import HOW, RESULT, argument, group, option
-from .options import (
-    AcrossMachines,
-    AttentionName,
-    Batches,
-    DeviceName,
-    Dtype,
-    ModeName,
-    ProcessTiming,
-    Sizes,
-    complete_files,
-    complete_models,
-    only,
-    pieces,
-    seconds,
-)
 from .output import Output
-
-if TYPE_CHECKING:
-    from ..compare.run import Step
 
 BUDGET = 2.0
 
@@ -73,7 +49,7 @@ Confidence = Annotated[
 
 def run(
     output: Output,
-    timing: ProcessTiming,
+    timing: options.ProcessTiming,
     a: Annotated[
         str,
         argument(
@@ -81,18 +57,18 @@ def run(
             "as dat_t@attention=sdpa,batch=8. With @python=PATH or @source=PATH it is run by "
             "another version of datbench.",
             "A",
-            complete_models,
+            options.complete_models,
         ),
     ],
     b: Annotated[
-        str | None, argument("The same; may be left out with --aa.", "B", complete_models)
+        str | None, argument("The same; may be left out with --aa.", "B", options.complete_models)
     ] = None,
-    res: Sizes = None,
-    batch: Batches = None,
-    dtype: Dtype = "float32",
-    attention: AttentionName = "eager",
-    mode: ModeName = None,
-    device: DeviceName = None,
+    res: options.Sizes = None,
+    batch: options.Batches = None,
+    dtype: options.Dtype = "float32",
+    attention: options.AttentionName = "eager",
+    mode: options.ModeName = None,
+    device: options.DeviceName = None,
     threshold: Threshold = 100 * FLOOR,
     confidence: Confidence = 100 * LEVEL,
     seed: Annotated[
@@ -137,6 +113,7 @@ def run(
     datbench compare dat_t --aa 20
     """
     from ..compare import view
+    from ..compare.decide import check_plan
 
     if b is None and not aa:
         raise UsageError("name B too, or give --aa N to compare A with itself.")
@@ -144,8 +121,8 @@ def run(
         if text.lower().endswith(".json") or ("@" not in text and Path(text).is_file()):
             raise UsageError(f"{text} is a file; `datbench compare files A B` compares results.")
     given = {
-        "batch": only(pieces(batch) or [None], "batch", "a comparison is at one"),
-        "res": only(pieces(res) or [None], "size", "a comparison is at one"),
+        "batch": options.only(options.pieces(batch) or [None], "batch", "a comparison is at one"),
+        "res": options.only(options.pieces(res) or [None], "size", "a comparison is at one"),
         "dtype": dtype,
         "device": device_of(device),
         "attention": attention,
@@ -156,7 +133,7 @@ def run(
     }
     common = {name: str(value) for name, value in given.items() if value is not None}
     floor, level = _accepted(threshold, confidence)
-    how = How(budget=seconds("--budget", timing.budget, BUDGET))
+    how = How(budget=options.seconds("--budget", timing.budget, BUDGET))
     one = side(a, common, how)
     other = None if b is None else side(b, common, how)
     # Elsewhere no process can be given another's pipes.
@@ -177,7 +154,7 @@ def run(
         secrets.randbits(32) if seed is None else seed,
         by_turns,
     )
-    _check(plan)
+    check_plan(plan)
     row, alarms = _run(one, other, plan, limit, aa)
     from ..machine import environment
 
@@ -185,23 +162,26 @@ def run(
         output.write(view.tables([row], alarms), "compare", [row], environment())
         if row.interrupted:
             raise KeyboardInterrupt
-        return _end([row])
+        return check_rows([row])
     assert alarms is not None
     if alarms.runs:
         itself = replace(alarms, a=one, plan=plan)
         output.write([view.alarms_table(alarms)], "compare-aa", [itself], environment())
-    return _end_itself(one, alarms)
+    return check_alarms(one.model, alarms)
 
 
 def files(
     output: Output,
     a: Annotated[
-        Path, argument("Results of `datbench throughput --format json`.", "A.json", complete_files)
+        Path,
+        argument(
+            "Results of `datbench throughput --format json`.", "A.json", options.complete_files
+        ),
     ],
-    b: Annotated[Path, argument("Other results.", "B.json", complete_files)],
+    b: Annotated[Path, argument("Other results.", "B.json", options.complete_files)],
     threshold: Threshold = 100 * FLOOR,
     confidence: Confidence = 100 * LEVEL,
-    across_machines: AcrossMachines = False,
+    across_machines: options.AcrossMachines = False,
 ) -> None:
     """Compare two files of times, row by row.
 
@@ -217,7 +197,7 @@ def files(
     # Files have the environments that they were measured in.
     rows = compare_files(a, b, floor, level, across_machines)
     output.write(view.tables(rows), "compare", rows)
-    _end(rows)
+    check_rows(rows)
 
 
 def _accepted(threshold: float, confidence: float) -> tuple[float, float]:
@@ -229,73 +209,22 @@ def _accepted(threshold: float, confidence: float) -> tuple[float, float]:
     return threshold / 100, confidence / 100
 
 
-def _check(plan: RunPlan) -> None:
-    """Whether the plan can give a verdict at all."""
-    from ..compare.decide import fewest_pairs
-
-    if plan.processes % 2:
-        raise UsageError("two processes of each side make a round; write even numbers of them.")
-    few = fewest_pairs(plan.look_level())
-    if plan.processes < few:
-        raise UsageError(
-            f"--processes {plan.processes} cannot settle anything at --confidence "
-            f"{100 * plan.level:g}; write {few + few % 2} or more."
-        )
-
-
 def _run(
     a: ComparedSide, b: ComparedSide | None, plan: RunPlan, timeout: float, aa: int
 ) -> tuple[ComparisonRow | None, FalseAlarms | None]:
     """Run the sides, and say before how long it takes."""
     from ..compare.run import compare_sides, processes
-    from ..compare.view import price
+    from ..compare.view import price, progress
     from ..render.terminal import status
     from ..timing.process import check
 
     for each in (a, b or a):
         check(each.setting, each.how)
-    seconds = a.how.budget + (START / 2 if plan.by_turns else START)  # two start at once
-    said = price(plan if b else None, seconds, processes(plan, aa) if aa else 0)
+    each_takes = a.how.budget + (START / 2 if plan.by_turns else START)  # two start at once
+    said = price(plan if b else None, each_takes, processes(plan, aa) if aa else 0)
     typer.echo(f"datbench: {said}", err=True)
     with status() as show:
-        return compare_sides(a, b, plan, timeout, aa, lambda what: _step(show, what))
-
-
-def _step(show: Callable[[str], None], what: str) -> Step:
-    from .. import units
-
-    def step(pair: int, of: int, left: float) -> None:
-        remaining = f", about {units.seconds(left)} left" if left else ""
-        show(f"{what}: pair {pair} of {of}{remaining}")
-
-    return step
-
-
-def _end_itself(a: ComparedSide, alarms: FalseAlarms) -> None:
-    """Leave with the exit code of A against itself."""
-    if alarms.interrupted:
-        raise KeyboardInterrupt
-    if alarms.failed:
-        raise MeasurementError(f"A against itself: {alarms.failed}.")
-    if alarms.too_many:
-        raise CheckFailed(
-            f"{a.model} differed from itself in {alarms.false} of {len(alarms.decisions)} "
-            "comparisons, more than 5 %."
-        )
-
-
-def _end(rows: Sequence[ComparisonRow]) -> None:
-    """Leave with the exit code of the verdicts."""
-    from ..compare.records import ERRORS
-    from ..compare.view import brief
-
-    for verdict, error in ERRORS.items():
-        found = [row for row in rows if row.decision.verdict == verdict]
-        if found:
-            said, first = brief(found[0].decision, found[0].interleaved), found[0].a
-            name = first if isinstance(first, str) else first.model
-            whose = f"{verdict} in {len(found)} of {len(rows)} rows; the first is {name}: "
-            raise error(f"{whose}{said}" if len(rows) > 1 else said)
+        return compare_sides(a, b, plan, timeout, aa, lambda what: progress(show, what))
 
 
 app = group("compare", "Tell whether B is as fast as A.", (run, files), usual="run")

@@ -2,27 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Annotated, Any
 
 from ..errors import CheckFailed, UsageError
 from ..machine import device_of
 from ..setting import ATTENTIONS, DTYPES, Resolution, one_of
+from . import options
 from .command import WHAT, argument, group, option
-from .options import (
-    AttentionName,
-    Batches,
-    Budget,
-    Check,
-    DeviceName,
-    Dtype,
-    Inputs,
-    Run,
-    Sizes,
-    Stage,
-    Threads,
-    only,
-    seconds,
-)
 from .output import Output
 
 PAPERS = [Resolution(224, 224), Resolution(1280, 800)]
@@ -30,10 +17,10 @@ PAPERS = [Resolution(224, 224), Resolution(1280, 800)]
 
 
 def terms(
-    inputs: Inputs,
+    inputs: options.Inputs,
     output: Output,
-    stage: Stage = None,
-    check: Check = False,
+    stage: options.Stage = None,
+    check: options.Check = False,
 ) -> None:
     """Compare the published formula of each attention module with what is counted.
 
@@ -48,21 +35,14 @@ def terms(
     from ..eq10.view import tables
     from ..render.terminal import progress
 
-    jobs = inputs.sized() if inputs.model else _example(inputs)
+    jobs = inputs.sized() if inputs.model else replace(inputs, model=["dat_t"]).sized(PAPERS)
     modules = identity.identities_of(progress(jobs, lambda job: job[0].name), stage)
     output.write(tables(modules, output.notes, output.one), "eq10", modules)
     if check:
         identity.check(modules)
 
 
-def _example(inputs: Inputs) -> list[Any]:
-    """DAT-T at the papers' sizes, or at those asked for."""
-    from ..models.resolve import resolve
-
-    return [(resolve("dat_t"), size) for size in inputs.sizes() or PAPERS]
-
-
-def kinds(output: Output, res: Sizes = None, check: Check = False) -> None:
+def kinds(output: Output, res: options.Sizes = None, check: options.Check = False) -> None:
     """Compare kinds of attention on the map that stage 3 has at an input size.
 
     Examples:
@@ -72,7 +52,7 @@ def kinds(output: Output, res: Sizes = None, check: Check = False) -> None:
     from ..eq10.curves import kinds_on
     from ..eq10.view import tables
 
-    sizes = Inputs(res=res).sizes() or PAPERS
+    sizes = options.Inputs(res=res).sizes() or PAPERS
     maps = [(size.height // 16, size.width // 16) for size in sizes]  # stage 3's
     modules = [module for height, width in maps for module in kinds_on(height, width)]
     output.write(tables(modules, False, output.one), "eq10", modules)
@@ -100,7 +80,7 @@ def fit(
             names=("fvcore", "torch"),
         ),
     ] = "fvcore",
-    check: Check = False,
+    check: options.Check = False,
 ) -> None:
     """Recover the formula's coefficients from counts alone.
 
@@ -133,15 +113,15 @@ def example(output: Output) -> None:
 
 
 def time(
-    inputs: Inputs,
+    inputs: options.Inputs,
     output: Output,
-    stage: Stage = None,
-    batch: Batches = None,
-    dtype: Dtype = "float32",
-    attention: AttentionName = "eager",
-    device: DeviceName = None,
-    threads: Threads = None,
-    budget: Budget = None,
+    stage: options.Stage = None,
+    batch: options.Batches = None,
+    dtype: options.Dtype = "float32",
+    attention: options.AttentionName = "eager",
+    device: options.DeviceName = None,
+    threads: options.Threads = None,
+    budget: options.Budget = None,
 ) -> None:
     """Time one model's deformable attention over growing maps and keys.
 
@@ -158,11 +138,13 @@ def time(
     how: dict[str, Any] = {
         "dtype": one_of("dtype", dtype, DTYPES),
         "attention": one_of("attention", attention, ATTENTIONS),
-        "budget": seconds("--budget", budget, 45.0),
+        "budget": options.seconds("--budget", budget, 45.0),
     }
     if sides := [_side(size, stage) for size in inputs.sizes()]:
         how["sides"] = tuple(sides)
-    how["batch"] = only(Run(batch=batch).batches() or [1], "batch", "eq10 time takes one")
+    how["batch"] = options.only(
+        options.Run(batch=batch).batches() or [1], "batch", "eq10 time takes one"
+    )
     how["device"] = device_of(device)
     from ..eq10.measured import deformable_sizes, measure
     from ..eq10.view import measured_tables

@@ -2,33 +2,20 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
-import typer
-
-from ..errors import DatbenchError, MissingError, UsageError
-from ..files import SUMMARY, append_summary, check_path
+from ..errors import MissingError, UsageError
+from ..files import append_summary, check_path
 from ..setting import Setting, mode_of
-from ..units import printable
+from . import options
 from .command import RESULT, WHAT, group, option
-from .options import (
-    Baseline,
-    Batches,
-    FeaturesFlag,
-    From,
-    Inputs,
-    ModeName,
-    Run,
-    complete_models,
-)
 from .output import Output
 
 if TYPE_CHECKING:
-    from ..render.table import Table
+    pass
 
 Again = Annotated[
     bool, option(WHAT, "--time", "Measure the times of the baseline again, in fresh processes.")
@@ -37,8 +24,8 @@ Again = Annotated[
 
 def check(
     output: Output,
-    baseline: Baseline = None,
-    from_: From = None,
+    baseline: options.Baseline = None,
+    from_: options.From = None,
     time: Again = False,
     allow_fewer: Annotated[
         bool,
@@ -62,11 +49,12 @@ def check(
     from ..gate import check as checking
     from ..gate import view
     from ..gate.records import ERRORS, deciding
+    from ..render.text import to_markdown
 
     rows, notes = checking.check(base, files, time)
     tables = view.tables(rows, base.name, notes)
     output.write(view.tables(rows, one=True) if output.one else tables, "gate", rows)
-    _summarise(tables)
+    append_summary(to_markdown(tables))
     if not rows:
         raise MissingError("nothing was compared: give the times with --from FILE, or --time.")
     bad = deciding(rows, allow_fewer)
@@ -75,20 +63,20 @@ def check(
 
 
 def update(
-    inputs: Inputs,
+    inputs: options.Inputs,
     output: Output,
-    baseline: Baseline = None,
-    from_: From = None,
-    batch: Batches = None,
-    mode: ModeName = None,
-    features: FeaturesFlag = False,
+    baseline: options.Baseline = None,
+    from_: options.From = None,
+    batch: options.Batches = None,
+    mode: options.ModeName = None,
+    features: options.FeaturesFlag = False,
     remove: Annotated[
         list[str] | None,
         option(
             WHAT,
             "--remove MODEL",
             "Leave this model out of the baseline; may be repeated.",
-            complete_with=complete_models,
+            complete_with=options.complete_models,
         ),
     ] = None,
     time: Again = False,
@@ -104,7 +92,7 @@ def update(
     """
     base, files = _read(baseline, from_, output)
     backward = mode_of(mode, ("inference", "backward"), "backward") == "backward"
-    images = Run(batch=batch).batches() or [1]
+    images = options.Run(batch=batch).batches() or [1]
     if not inputs.model and (inputs.res or batch or mode or features):
         raise UsageError("--res, --batch, --mode and --features are of models; name one.")
     check_path(base, "--baseline")
@@ -116,11 +104,12 @@ def update(
     ]
     from ..gate import view
     from ..gate.check import computed, update_baseline
+    from ..render.text import to_markdown
 
     changed = update_baseline(base, files, computed(jobs), remove or [], time)
     tables = view.update_tables(changed.rows, changed.came, changed.gone, base.name)
     output.write(tables, "gate", changed.rows)
-    _summarise(tables)
+    append_summary(to_markdown(tables))
 
 
 def _read(
@@ -137,17 +126,6 @@ def _all(name: str) -> Sequence[str]:
     from ..models.dat import REGISTRY
 
     return REGISTRY.names() if name == "all" else [name]
-
-
-def _summarise(tables: Sequence[Table]) -> None:
-    """Append to the job summary; where that fails, say so: the verdict decides the exit code."""
-    from ..render.text import to_markdown
-
-    if os.environ.get(SUMMARY):
-        try:
-            append_summary(to_markdown(tables))
-        except DatbenchError as error:
-            typer.echo(f"datbench: {printable(str(error))}", err=True)
 
 
 app = group(

@@ -10,7 +10,7 @@ from typing import Annotated, Any
 
 import typer
 
-from ..errors import DatbenchError
+from ..errors import DatbenchError, in_a_line
 from ..signals import as_interrupts
 from ..units import printable
 from ..version import __version__
@@ -120,21 +120,10 @@ def main(arguments: list[str] | None = None) -> int:
                 return _complain("interrupted.", INTERRUPTED)
             if debug:
                 raise
-            return _complain(*_said(error))
+            return _complain(*in_a_line(error))
     if result == INTERRUPTED:  # some versions of typer catch Ctrl-C themselves
         return _complain("interrupted.", INTERRUPTED)
     return result if isinstance(result, int) else 0
-
-
-def _said(error: BaseException) -> tuple[str, int]:
-    """An error in a line, and its exit code: what nobody expected is not a failed check."""
-    if isinstance(error, DatbenchError):
-        return str(error), error.exit_code
-    if isinstance(error, OSError):
-        where = f"{error.filename}: " if error.filename else ""
-        return f"{where}{error.strerror or error}.", 5
-    what = f"{type(error).__name__}: {error}".rstrip(": ")
-    return f"unexpected {what:.300}; --debug shows where.", 5
 
 
 def _lost_an_interrupt(error: BaseException | None) -> bool:
@@ -170,5 +159,5 @@ def entry() -> None:
         raise
     except BaseException as error:  # with --debug
         traceback.print_exc()
-        _, code = _said(error)
+        _, code = in_a_line(error)
     sys.exit(code)

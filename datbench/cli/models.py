@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict
-from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 from ..errors import UsageError
 from .command import argument
@@ -13,10 +11,6 @@ from .output import Format, Output
 
 if TYPE_CHECKING:
     from ..counting.count import Place
-    from ..models.resolve import Spec
-    from ..models.spec import ModelSpec
-    from ..render.table import Table
-    from ..setting import Resolution
 
 
 def models(
@@ -113,56 +107,7 @@ def show(inputs: Inputs, output: Output, checkpoint: Checkpoint = None) -> None:
     datbench show dat_t
     datbench show dat_t --checkpoint dat_tiny_in1k_224.pth
     """
-    from ..models.spec import ModelSpec
-    from ..records import ShowEntry
+    from ..paper.described import described
 
-    spec, size = only(inputs.sized(), "model and size", "show takes one")
-    if isinstance(spec, ModelSpec):
-        tables, content = _ours(spec, size, checkpoint)
-    elif checkpoint is not None:
-        raise UsageError("--checkpoint is for datbench's models.")
-    else:
-        tables, content = _others(spec, size)
-    row = ShowEntry(spec.name, str(size), **content)
+    tables, row = described(*only(inputs.sized(), "model and size", "show takes one"), checkpoint)
     output.write(tables, "show", [row])
-
-
-def _ours(
-    spec: ModelSpec, size: Resolution, checkpoint: Path | None
-) -> tuple[list[Table], dict[str, Any]]:
-    """The stages as the literal describes them; nothing is built unless a checkpoint is matched."""
-    from ..models.view import architecture, checkpoint_table, stage_rows
-    from ..paper.published import published
-
-    report = None
-    if checkpoint is not None:
-        from ..counting.count import build_for_count
-        from ..models.checkpoints import match_checkpoint
-        from ..models.pyramid import PyramidBackbone
-        from ..setting import Setting
-
-        module = build_for_count(spec, Setting(spec.resolution))  # on meta: nothing is allocated
-        assert isinstance(module, PyramidBackbone)
-        report = match_checkpoint(module, checkpoint)[1]
-    rows = stage_rows(spec.config, size)
-    entry = published(spec.name)
-    tables = [architecture(spec, rows, size, entry.sentences())]
-    content: dict[str, Any] = {"stages": rows}
-    if entry.cells:
-        content["published"] = asdict(entry)
-    if report is not None:
-        tables.append(checkpoint_table(report))
-        content["checkpoint"] = asdict(report)
-    return tables, content
-
-
-def _others(spec: Spec, size: Resolution) -> tuple[list[Table], dict[str, Any]]:
-    """The parts of a model that has to be built to be seen."""
-    from ..counting.count import build_for_count, parts
-    from ..counting.view import parts_table
-    from ..setting import Setting
-
-    module = build_for_count(spec, Setting(size))
-    rows = parts(module)
-    table = parts_table(spec.name, str(size), type(module).__name__, rows)
-    return [table], {"parts": [asdict(row) for row in rows]}

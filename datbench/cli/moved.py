@@ -51,10 +51,7 @@ MOVED: dict[tuple[str, str], str] = {
     ("table", "--search"): "datbench table search TABLE",
     ("eq10", "--all"): "--notes",
     ("table", "--rules"): "--notes",
-    (
-        "compare",
-        "--max-processes",
-    ): "--processes N, which is doubled while the verdict is open",
+    ("compare", "--max-processes"): "--processes N, which is doubled while the verdict is open",
     ("compare", "--floor"): "--threshold PERCENT",
     ("compare", "--level"): "--confidence PERCENT",
     ("compare", "--across-machines"): "datbench compare files A.json B.json --across-machines",

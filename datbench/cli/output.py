@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from enum import Enum
 from pathlib import Path
@@ -70,54 +70,24 @@ Notes = Annotated[
 ]
 
 
-def format_of(path: Path, suffixes: Mapping[str, Format] = _SUFFIXES) -> Format:
-    """The format that a file's suffix says.
-
-    Raises:
-        UsageError: it says none.
-    """
-    found = suffixes.get(path.suffix.lower())
-    if found is None:
-        raise UsageError(
-            f"--out {path}: the suffix {path.suffix or '(none)'} names no format; use one of "
-            f"{', '.join(suffixes)} or give --format."
-        )
-    return found
-
-
 @dataclass(frozen=True)
-class Output:
-    """How the result is written, and where; checked before any work.
+class Destination:
+    """Where the result is written; checked before any work.
 
     Raises:
-        UsageError: the suffix of ``--out`` names no format, or the file cannot be written.
+        UsageError: the file cannot be written.
     """
 
-    format: FormatName = None
     out: OutPath = None
-    notes: Notes = False
 
     def __post_init__(self) -> None:
         if self.path is not None:
             check_path(self.path)
-            self.wanted  # noqa: B018 (an unknown suffix is refused)
 
     @property
     def path(self) -> Path | None:
-        """The file to write."""
+        """The file to write; None for the terminal."""
         return None if self.out is None else Path(self.out)
-
-    @property
-    def wanted(self) -> Format:
-        """The format that was asked for, or the one of the file's suffix."""
-        if self.format is not None or self.path is None:
-            return self.format or Format.TABLE
-        return format_of(self.path)
-
-    @property
-    def one(self) -> bool:
-        """Whether the result is one table of plain values."""
-        return self.wanted is Format.CSV
 
     def apart_from(self, read: Iterable[Path]) -> None:
         """Refuse to write over what is read.
@@ -128,6 +98,51 @@ class Output:
         for path in read:
             if self.path is not None and same_file(self.path, path):
                 raise UsageError(f"--out {self.out} is {path}, which is read; name another file.")
+
+    def put(self, content: str | bytes) -> None:
+        """Write it whole.
+
+        Raises:
+            DatbenchError: the file could not be written; nothing is left of it.
+        """
+        if self.path is not None:
+            write_whole(self.path, content)
+        else:
+            write_text(content if isinstance(content, str) else content.decode())
+
+
+@dataclass(frozen=True)
+class Output(Destination):
+    """How the result is written, and where.
+
+    Raises:
+        UsageError: the suffix of ``--out`` names no format, or the file cannot be written.
+    """
+
+    format: FormatName = None
+    notes: Notes = False
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        self.wanted  # noqa: B018 (an unknown suffix is refused)
+
+    @property
+    def wanted(self) -> Format:
+        """The format that was asked for, or the one of the file's suffix."""
+        if self.format is not None or self.path is None:
+            return self.format or Format.TABLE
+        found = _SUFFIXES.get(self.path.suffix.lower())
+        if found is None:
+            raise UsageError(
+                f"--out {self.out}: the suffix {self.path.suffix or '(none)'} names no format; use "
+                f"one of {', '.join(_SUFFIXES)} or give --format."
+            )
+        return found
+
+    @property
+    def one(self) -> bool:
+        """Whether the result is one table of plain values."""
+        return self.wanted is Format.CSV
 
     def write(
         self,
@@ -151,20 +166,16 @@ class Output:
 
     def write_document(self, tables: Sequence[Table], content: dict[str, Any]) -> None:
         """The same with a document that is made already."""
-        if self.path is not None:
-            write_whole(self.path, as_text(tables, content, self.wanted, self.notes))
-            return
-        if self.wanted is Format.TABLE:
+        if self.path is None and self.wanted is Format.TABLE:
             terminal = console()
             with terminal.capture() as drawn:
                 render_text.print_tables(tables, terminal, self.notes)
-            text = _trimmed(drawn.get())
+            write_text(_trimmed(drawn.get()))
         else:
-            text = as_text(tables, content, self.wanted)
-        write_text(text)
+            self.put(as_text(tables, content, self.wanted, self.notes))
 
 
-def draw(plots: Sequence[Plot], out: Path | None) -> None:
+def draw(plots: Sequence[Plot], where: Destination) -> None:
     """Write plots to a file, or draw them on the terminal.
 
     Raises:
@@ -173,13 +184,13 @@ def draw(plots: Sequence[Plot], out: Path | None) -> None:
     """
     from ..render.terminal import to_terminal
 
-    if out is not None:
+    if where.path is not None:
         from ..render.vega import to_bytes
 
-        write_whole(out, to_bytes(plots, out.suffix))
-        return
-    width = min(console().width, PLOT_WIDTH)
-    write_text("\n".join(to_terminal(plot, width) for plot in plots))
+        where.put(to_bytes(plots, where.path.suffix))
+    else:
+        width = min(console().width, PLOT_WIDTH)
+        where.put("\n".join(to_terminal(plot, width) for plot in plots))
 
 
 def write_text(text: str) -> None:

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 from ..errors import DatbenchError, MeasurementError, UsageError
-from ..files import check_path
+from ..records import rows_of
 from ..setting import MEMORY_MODES, WITH_BACKWARD, Resolution, mode_of, one_of
 from .command import RESULT, group, option
-from .options import From, Inputs, ModeName, OutPath, Run, Stage, only
-from .output import draw
+from .options import From, Inputs, ModeName, Run, Stage, only
+from .output import Destination, draw
 
 if TYPE_CHECKING:
     from ..profile.view import By
@@ -39,28 +40,6 @@ OfRoofline = Annotated[str, _of("stage", "module", "operator")]
 OfIcicle = Annotated[str, _of("macs", "time")]
 
 
-def _measured(files: Sequence[Path] | None, *kinds: str) -> list[tuple[Any, Mapping[str, Any]]]:
-    """Rows of the files, each with its environment; they are all of one kind.
-
-    Raises:
-        UsageError: a file cannot be read, is broken, or holds what this plot cannot draw.
-    """
-    from ..records import load
-
-    read = [load(path) for path in files or ()]
-    for content in read:
-        if content.kind not in kinds:
-            raise UsageError(
-                f"{content.name} holds {content.kind!r}; this plot is drawn from "
-                f"{' or '.join(kinds)}."
-            )
-        if not content.rows:
-            raise UsageError(f"{content.name} holds no rows.")
-    if len({content.kind for content in read}) > 1:
-        raise UsageError("these files are of several kinds; name files of one.")
-    return [pair for c in read for pair in zip(c.rows, c.measured_in, strict=True)]
-
-
 def _either(inputs: Inputs, files: Sequence[Path] | None) -> bool:
     """Whether rows come from files; these and models exclude each other."""
     if files and (inputs.model or inputs.res):
@@ -85,21 +64,19 @@ def _simulated(run: Run, mode: MemoryMode, sizes: Sequence[Resolution] = ()) -> 
     return [memory_row(*job, mode) for job in progress(jobs, lambda job: job[0].name)]
 
 
-def _drawn(out: str | None, make: Callable[[], Plot | Sequence[Plot] | None]) -> None:
+def _drawn(where: Destination, make: Callable[[], Plot | Sequence[Plot] | None]) -> None:
     """Make a plot and draw it; what cannot be written is refused before any work."""
-    path = None if out is None else Path(out)
-    if path is not None:
+    if where.path is not None:
         from ..render.vega import check_suffix
 
-        check_suffix(path.suffix)
-        check_path(path)
+        check_suffix(where.path.suffix)
     made = make()
     if made is None:
         raise MeasurementError("there is nothing to draw: no row has both amounts.")
-    draw(made if isinstance(made, Sequence) else [made], path)
+    draw(made if isinstance(made, Sequence) else [made], where)
 
 
-def accuracy(of: OfAccuracy = "macs", from_: From = None, out: OutPath = None) -> None:
+def accuracy(where: Destination, of: OfAccuracy = "macs", from_: From = None) -> None:
     """Draw the published accuracy against a cost; throughput comes from --from files.
 
     Examples:
@@ -119,10 +96,10 @@ def accuracy(of: OfAccuracy = "macs", from_: From = None, out: OutPath = None) -
 
         if of != "throughput":
             return scatter(printed(), of, "Both as the papers' tables print them.")
-        models, notes = measured(_measured(from_, "throughput"), _own_input)
+        models, notes = measured(rows_of(from_, "throughput"), _own_input)
         return scatter(models, of, *notes)
 
-    _drawn(out, make)
+    _drawn(where, make)
 
 
 def _own_input(model: str) -> Resolution | None:
@@ -136,7 +113,7 @@ def _own_input(model: str) -> Resolution | None:
 
 
 def cost(
-    run: Run, of: OfCost = "macs", from_: From = None, mode: ModeName = None, out: OutPath = None
+    run: Run, where: Destination, of: OfCost = "macs", from_: From = None, mode: ModeName = None
 ) -> None:
     """Draw MACs or simulated memory against the input size.
 
@@ -154,7 +131,7 @@ def cost(
 
         sizes = [Resolution(side, side) for side in SIDES]
         if _either(run, from_):
-            rows = [row for row, _ in _measured(from_, "flops", "memory")]
+            rows = [row for row, _ in rows_of(from_, "flops", "memory")]
         elif of == "memory":
             rows = _simulated(run, told, sizes)
         else:
@@ -163,10 +140,10 @@ def cost(
             raise UsageError(f"a plot tells {MOST} models apart; name fewer.")
         return against_size(rows) if isinstance(rows[0], MemoryRow) else of_macs(rows)
 
-    _drawn(out, make)
+    _drawn(where, make)
 
 
-def eq10(inputs: Inputs, stage: Stage = None, from_: From = None, out: OutPath = None) -> None:
+def eq10(inputs: Inputs, where: Destination, stage: Stage = None, from_: From = None) -> None:
     """Draw the terms of attention modules; without a model, DMHA against size and stride.
 
     Examples:
@@ -177,13 +154,13 @@ def eq10(inputs: Inputs, stage: Stage = None, from_: From = None, out: OutPath =
         from ..eq10.view import stacks
 
         if _either(inputs, from_):
-            return stacks([row for row, _ in _measured(from_, "eq10")])
+            return stacks([row for row, _ in rows_of(from_, "eq10")])
         from ..eq10.identity import identities_of
-        from ..models.resolve import resolve
         from ..render.terminal import progress
         from .eq10 import PAPERS
 
-        jobs = inputs.sized() if inputs.model else [(resolve("dat_t"), size) for size in PAPERS]
+        asked = inputs if inputs.model else replace(inputs, model=["dat_t"])
+        jobs = asked.sized(() if inputs.model else PAPERS)
         modules = identities_of(progress(jobs, lambda job: job[0].name), stage)
         if inputs.model:
             return stacks(modules)
@@ -191,10 +168,10 @@ def eq10(inputs: Inputs, stage: Stage = None, from_: From = None, out: OutPath =
 
         return plots(modules)
 
-    _drawn(out, make)
+    _drawn(where, make)
 
 
-def memory(run: Run, from_: From = None, mode: ModeName = None, out: OutPath = None) -> None:
+def memory(run: Run, where: Destination, from_: From = None, mode: ModeName = None) -> None:
     """Draw what is alive at the peak of memory, part by part.
 
     Examples:
@@ -206,7 +183,7 @@ def memory(run: Run, from_: From = None, mode: ModeName = None, out: OutPath = N
         from ..memory.view import bars
 
         if _either(run, from_):
-            rows = [row for row, _ in _measured(from_, "memory")]
+            rows = [row for row, _ in rows_of(from_, "memory")]
         else:
             rows = _simulated(run, told)
         names = [
@@ -215,10 +192,10 @@ def memory(run: Run, from_: From = None, mode: ModeName = None, out: OutPath = N
         ]
         return bars(rows, names)
 
-    _drawn(out, make)
+    _drawn(where, make)
 
 
-def timeline(run: Run, mode: ModeName = None, out: OutPath = None) -> None:
+def timeline(run: Run, where: Destination, mode: ModeName = None) -> None:
     """Draw what is alive over a simulated run; .pickle is for pytorch.org/memory_viz.
 
     Examples:
@@ -228,9 +205,6 @@ def timeline(run: Run, mode: ModeName = None, out: OutPath = None) -> None:
     told = mode_of(mode, MEMORY_MODES, "forward")
     jobs = run.jobs(backward=told in WITH_BACKWARD)
     spec, setting = only(jobs, "model, size and batch", "plot timeline draws one run")
-    pickled = out is not None and out.lower().endswith(".pickle")
-    if pickled:
-        check_path(Path(str(out)))
 
     def trace() -> Any:
         from ..memory.simulation import simulate_model
@@ -244,16 +218,15 @@ def timeline(run: Run, mode: ModeName = None, out: OutPath = None) -> None:
         title = f"{spec.name} at {setting.resolution}: memory over the run"
         return drawn(trace(), f"{title} ({told}, batch {setting.batch})")
 
-    if pickled:
-        from ..files import write_whole
+    if where.path is not None and where.path.suffix.lower() == ".pickle":
         from ..memory.timeline import visualiser
 
-        write_whole(Path(str(out)), visualiser(trace()))
+        where.put(visualiser(trace()))
     else:
-        _drawn(out, make)
+        _drawn(where, make)
 
 
-def roofline(from_: From = None, of: OfRoofline = "stage", out: OutPath = None) -> None:
+def roofline(where: Destination, from_: From = None, of: OfRoofline = "stage") -> None:
     """Draw what the parts of a profile achieve, under the peaks of the machine.
 
     Examples:
@@ -271,16 +244,16 @@ def roofline(from_: From = None, of: OfRoofline = "stage", out: OutPath = None) 
         row, where = _one_profile(from_, "profile")
         return drawn(row, parts(row, by), f"{by}s", place_of(where))
 
-    _drawn(out, make)
+    _drawn(where, make)
 
 
 def _one_profile(files: list[Path] | None, *kinds: str) -> tuple[Any, Mapping[str, Any]]:
     if not files:
         raise UsageError("name the file of `datbench profile MODEL --out FILE.json`: --from FILE.")
-    return only(_measured(files, *kinds), "row", f"{files[0]} holds several rows")
+    return only(rows_of(files, *kinds), "row", f"{files[0]} holds several rows")
 
 
-def icicle(run: Run, from_: From = None, of: OfIcicle = "macs", out: OutPath = None) -> None:
+def icicle(run: Run, where: Destination, from_: From = None, of: OfIcicle = "macs") -> None:
     """Draw one model module inside module, by MACs or by the time of a profile.
 
     Examples:
@@ -304,7 +277,7 @@ def icicle(run: Run, from_: From = None, of: OfIcicle = "macs", out: OutPath = N
             raise UsageError("a count has no times; --of time takes a file of `datbench profile`.")
         return of_counts(row)
 
-    _drawn(out, make)
+    _drawn(where, make)
 
 
 app = group(

@@ -72,8 +72,7 @@ Head = Annotated[
 
 
 Pixel = Annotated[
-    str | None,
-    argument("The pixel that asks, of the image as given. Default: the centre.", "X,Y"),
+    str | None, argument("The pixel that asks, of the image as given. Default: the centre.", "X,Y")
 ]
 
 
@@ -101,11 +100,7 @@ def groups(sampling: Sampling, output: Drawing, pixel: Pixel = None) -> None:
 
 
 def query(
-    sampling: Sampling,
-    output: Drawing,
-    pixel: Pixel = None,
-    head: Head = "mean",
-    top: Top = None,
+    sampling: Sampling, output: Drawing, pixel: Pixel = None, head: Head = "mean", top: Top = None
 ) -> None:
     """Draw the keys that one pixel attends to, as Figure 7 does.
 
@@ -117,8 +112,6 @@ def query(
 
 
 def _points(style: Style, sampling: Sampling, output: Drawing, **more: Any) -> None:
-    from ..files import write_whole
-
     if sampling.image is None:
         raise UsageError("name the model and the image: datbench points MODEL IMAGE.")
     inputs = Inputs([sampling.model] if sampling.model else None, sampling.res)
@@ -130,9 +123,11 @@ def _points(style: Style, sampling: Sampling, output: Drawing, **more: Any) -> N
     shown = Selection(style, sampling.stage, sampling.block, part, **more)
     row, pixels = points_row(spec, sampling.image, shown, size, sampling.checkpoint)
     if output.picture is not None:
-        write_whole(output.picture, view.picture(row, pixels, output.picture.suffix))
+        output.put(view.picture(row, pixels, output.picture.suffix))
     if output.picture is None or output.format is not None:
-        terminal = output if output.picture is None else Output(output.format, None, output.notes)
+        terminal = (
+            output if output.picture is None else Output(format=output.format, notes=output.notes)
+        )
         terminal.write(view.tables(row, one=output.one), "points", [row])
     if row.random:
         sys.stderr.write(

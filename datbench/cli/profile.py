@@ -9,20 +9,8 @@ from ..errors import UsageError
 from ..files import check_path, same_file
 from ..machine import device_of
 from ..setting import TIME_MODES, mode_of
+from . import options
 from .command import RESULT, option
-from .options import (
-    By,
-    Depth,
-    DeviceName,
-    ModeName,
-    Run,
-    Timing,
-    Top,
-    breakdowns,
-    complete_files,
-    only,
-    seconds,
-)
 from .output import Output
 
 if TYPE_CHECKING:
@@ -34,14 +22,14 @@ TRACES = (".json", ".json.gz")
 
 
 def profile(
-    run: Run,
-    timing: Timing,
+    run: options.Run,
+    timing: options.Timing,
     output: Output,
-    mode: ModeName = None,
-    device: DeviceName = None,
-    by: By = None,
-    depth: Depth = None,
-    top: Top = None,
+    mode: options.ModeName = None,
+    device: options.DeviceName = None,
+    by: options.By = None,
+    depth: options.Depth = None,
+    top: options.Top = None,
     trace: Annotated[
         Path | None,
         option(
@@ -49,7 +37,7 @@ def profile(
             "--trace FILE",
             "Write one run as .json or .json.gz, for ui.perfetto.dev or chrome://tracing.",
             readable=False,
-            complete_with=complete_files,
+            complete_with=options.complete_files,
         ),
     ] = None,
 ) -> None:
@@ -62,12 +50,12 @@ def profile(
     datbench profile dat_t --by stage,operator
     datbench profile dat_t --device cuda --batch 64 --out dat_t.json
     """
-    parts = breakdowns(by, PARTS, output.one)
+    parts = options.breakdowns(by, PARTS, output.one)
     if depth is not None and "module" not in parts:
         raise UsageError("--depth cuts the paths of modules; add --by module.")
     chosen = mode_of(mode, TIME_MODES, "inference")
-    options: dict[str, Any] = {"threads": timing.threads, "channels_last": timing.channels_last}
-    budget = seconds("--budget", timing.budget, 10.0)
+    how: dict[str, Any] = {"threads": timing.threads, "channels_last": timing.channels_last}
+    budget = options.seconds("--budget", timing.budget, 10.0)
     if trace is not None:
         if not trace.name.lower().endswith(TRACES):
             raise UsageError(f"--trace {trace}: a trace is written as {' or '.join(TRACES)}.")
@@ -76,7 +64,8 @@ def profile(
             raise UsageError(
                 f"--out {output.out} and --trace {trace} are one file; name two files."
             )
-    spec, setting = only(run.jobs(device_of(device)), "model, size and batch", "profile takes one")
+    jobs = run.jobs(device_of(device))
+    spec, setting = options.only(jobs, "model, size and batch", "profile takes one")
     # torch is imported here, after everything that the user may have mistyped was checked.
     from ..files import write_whole
     from ..machine import environment
@@ -85,11 +74,11 @@ def profile(
     from ..render.terminal import status
 
     with status() as step:
-        row = profiler.profile_model(spec, setting, chosen, **options, budget=budget, step=step)
+        row = profiler.profile_model(spec, setting, chosen, **how, budget=budget, step=step)
         if trace is not None:
             step("one run for the trace")
             packed = trace.suffix.lower() == ".gz"
-            traced = profiler.trace(spec, setting, chosen, **options, compressed=packed)
+            traced = profiler.trace(spec, setting, chosen, **how, compressed=packed)
             write_whole(trace, traced)
     if output.one:
         tables = [view.parts_table(row, parts[0] if parts else "operator", depth)]

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from ..errors import LibraryError, MeasurementError, UnknownNameError, UsageError
+from ..errors import LibraryError, MeasurementError, UsageError
 from ..setting import one_of
 from ..units import printable
 from .command import RESULT, WHAT, complete, option
@@ -124,17 +124,12 @@ def _specs(inputs: Inputs) -> list[Spec]:
 
 
 def _tables(given: list[str] | None) -> list[TableData]:
-    from ..paper.tables import FILES, paper_table
+    from ..paper.tables import chosen_tables
 
     asked = pieces(given) or ["all"]
     if _none(asked, "--tables"):
         return []
-    expanded = [each for name in asked for each in (FILES if name == "all" else (name,))]
-    for name in expanded:
-        if name not in FILES:
-            names = f"{', '.join(FILES)}, all and none"
-            raise UnknownNameError(f"unknown table {name!r}; there are {names}.")
-    return [paper_table(name) for name in dict.fromkeys(expanded)]
+    return chosen_tables(asked, ())
 
 
 def _none(names: list[str], what: str) -> bool:

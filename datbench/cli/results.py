@@ -6,11 +6,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 from ..errors import UsageError
-from ..files import check_path, same_file
 from ..setting import one_of
 from .command import RESULT, argument, group, option
-from .options import AcrossMachines, OutPath, complete_files
-from .output import Output, write_text
+from .options import AcrossMachines, complete_files
+from .output import Destination, Output
 
 if TYPE_CHECKING:
     from ..records import ResultFile
@@ -48,6 +47,7 @@ def show(file: File, output: Output) -> None:
 
 def merge(
     file: Files,
+    output: Destination,
     keep: Annotated[
         str | None,
         option(
@@ -58,7 +58,6 @@ def merge(
         ),
     ] = None,
     across_machines: AcrossMachines = False,
-    out: OutPath = None,
 ) -> None:
     """Merge result files of one kind into one; identical rows are kept once.
 
@@ -70,13 +69,13 @@ def merge(
     from ..records import dumps, load, merged
 
     kept = None if keep is None else one_of("choice of --keep", keep, ("first", "last"))
-    path = _checked(out, file)
-    text = dumps(merged([load(each) for each in file], kept, across_machines))
-    _write(text, path)
+    output.apart_from(file)
+    output.put(dumps(merged([load(each) for each in file], kept, across_machines)))
 
 
 def convert(
     file: File,
+    output: Destination,
     to: Annotated[
         str | None,
         option(
@@ -95,7 +94,6 @@ def convert(
             "Write one row for each element of this list, such as operators of flops.",
         ),
     ] = None,
-    out: OutPath = None,
 ) -> None:
     """Convert a result file for other programs.
 
@@ -107,41 +105,19 @@ def convert(
     datbench results convert flops.json --to csv
     datbench results convert flops.json --each operators --out operators.parquet
     """
-    suffix = Path(out).suffix.lower() if out else None
+    suffix = output.path.suffix.lower() if output.path else None
     told = to or next((name for name, each in TARGETS.items() if each and each == suffix), None)
     if told is None:
         raise UsageError(f"say what to write: --to {', '.join(TARGETS)}.")
     target = one_of("format", told, list(TARGETS))
-    if target == "parquet" and out is None:
+    if target == "parquet" and output.path is None:
         raise UsageError("Parquet is not text; name a file: --out FILE.")
     if target in ("json", PYTEST_BENCHMARK) and each is not None:
         raise UsageError(f"--each makes a flat table; {target} keeps the rows as they are.")
-    path = _checked(out, [file])
+    output.apart_from([file])
     from ..records import load
 
-    _write(_converted(load(file), target, each), path)
-
-
-def _checked(out: str | None, read: list[Path]) -> Path | None:
-    """The file to write, which is none of those that are read."""
-    if out is None:
-        return None
-    path = Path(out)
-    check_path(path)
-    for each in read:
-        if same_file(path, each):
-            raise UsageError(f"--out {out} is {each}, which is read; name another file.")
-    return path
-
-
-def _write(content: str | bytes, path: Path | None) -> None:
-    from ..files import write_whole
-
-    if path is not None:
-        write_whole(path, content)
-    else:
-        assert isinstance(content, str)
-        write_text(content)
+    output.put(_converted(load(file), target, each))
 
 
 def _converted(results: ResultFile, target: str, each: str | None) -> str | bytes:

@@ -24,10 +24,7 @@ Tables = Annotated[
 
 
 def compare(
-    output: Output,
-    table: Tables = None,
-    check: Check = False,
-    device: DeviceName = None,
+    output: Output, table: Tables = None, check: Check = False, device: DeviceName = None
 ) -> None:
     """Compare a paper's tables with what is computed.
 

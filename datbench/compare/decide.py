@@ -22,8 +22,9 @@ from statistics import median, stdev
 
 import numpy as np
 
+from ..errors import UsageError
 from ..timing.sample import Interval, student_t
-from .records import MOST, Decision, Verdict
+from .records import MOST, Decision, RunPlan, Verdict
 
 # Intervals of a shift from ranks alone: of pairs, and of two separate sets of samples.
 #
@@ -54,6 +55,22 @@ def shift(before: Sequence[float], after: Sequence[float], level: float) -> Inte
 def fewest_pairs(level: float) -> int:
     """Pairs with which `paired` can reach the level."""
     return next(n for n in range(1, 100) if _signed_ranks(n, level)[1] >= level)
+
+
+def check_plan(plan: RunPlan) -> None:
+    """Refuse a plan that cannot give a verdict.
+
+    Raises:
+        UsageError: its processes make no whole rounds, or are too few for its level.
+    """
+    if plan.processes % 2:
+        raise UsageError("two processes of each side make a round; write even numbers of them.")
+    few = fewest_pairs(plan.look_level())
+    if plan.processes < few:
+        raise UsageError(
+            f"--processes {plan.processes} cannot settle anything at --confidence "
+            f"{100 * plan.level:g}; write {few + few % 2} or more."
+        )
 
 
 def fewest_samples(level: float) -> int:

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from .. import units
+from ..errors import CheckFailed, MeasurementError
 from ..render.table import Column, Table
 from ..setting import describe, label, varying
 from ..timing.records import ComparedSide
 from ..units import short_percent
-from .records import MOST, ComparisonRow, Decision, FalseAlarms, RunPlan, order
+from .records import ERRORS, MOST, ComparisonRow, Decision, FalseAlarms, RunPlan, order
 
 _ratio = "{:.4f}".format
 
@@ -174,3 +175,40 @@ def price(plan: RunPlan | None, each: float, alarms: int) -> str:
 
 def _minutes(seconds: float) -> str:
     return f"{seconds:.0f} s" if seconds < 90 else f"{seconds / 60:.0f} min"
+
+
+def progress(show: Callable[[str], None], what: str) -> Callable[[int, int, float], None]:
+    """Shows a comparison at work: told the pair, their number, and the seconds that are left."""
+
+    def step(pair: int, of: int, left: float) -> None:
+        remaining = f", about {units.seconds(left)} left" if left else ""
+        show(f"{what}: pair {pair} of {of}{remaining}")
+
+    return step
+
+
+# What decides the exit code.
+
+
+def check_alarms(name: str, alarms: FalseAlarms) -> None:
+    """Raise the error of a model that was compared with itself, if there is one."""
+    if alarms.interrupted:
+        raise KeyboardInterrupt
+    if alarms.failed:
+        raise MeasurementError(f"A against itself: {alarms.failed}.")
+    if alarms.too_many:
+        raise CheckFailed(
+            f"{name} differed from itself in {alarms.false} of {len(alarms.decisions)} "
+            "comparisons, more than 5 %."
+        )
+
+
+def check_rows(rows: Sequence[ComparisonRow]) -> None:
+    """Raise the error of the verdicts, if there is one."""
+    for verdict, error in ERRORS.items():
+        found = [row for row in rows if row.decision.verdict == verdict]
+        if found:
+            said, first = brief(found[0].decision, found[0].interleaved), found[0].a
+            name = first if isinstance(first, str) else first.model
+            whose = f"{verdict} in {len(found)} of {len(rows)} rows; the first is {name}: "
+            raise error(f"{whose}{said}" if len(rows) > 1 else said)

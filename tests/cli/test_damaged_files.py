@@ -17,7 +17,7 @@ from typing import Any
 import pytest
 
 from datbench.cli import results
-from datbench.cli.output import Format, Output
+from datbench.cli.output import Destination, Format, Output
 from datbench.errors import DatbenchError
 from datbench.files import LARGEST_FILE
 from datbench.points.rows import read_image
@@ -34,11 +34,11 @@ FILE, OUT = Path("f.json"), Path("out.parquet")
 
 COMMANDS: dict[str, Callable[[], None]] = {
     "show": lambda: results.show(FILE, Output()),
-    "show --format csv": lambda: results.show(FILE, Output(Format.CSV)),
-    "merge": lambda: results.merge([FILE, FILE]),
-    "convert --to csv": lambda: results.convert(FILE, "csv"),
-    "convert --to latex": lambda: results.convert(FILE, "latex"),
-    "convert --to parquet": lambda: results.convert(FILE, "parquet", out=str(OUT)),
+    "show --format csv": lambda: results.show(FILE, Output(format=Format.CSV)),
+    "merge": lambda: results.merge([FILE, FILE], Destination()),
+    "convert --to csv": lambda: results.convert(FILE, Destination(), "csv"),
+    "convert --to latex": lambda: results.convert(FILE, Destination(), "latex"),
+    "convert --to parquet": lambda: results.convert(FILE, Destination(str(OUT)), "parquet"),
     "validate": lambda: results.validate([FILE], Output()),
 }
 """As `main` calls them, which gives any other error than ours exit code 5 and "unexpected"."""

@@ -485,7 +485,11 @@ def _document(kind: str, rows: str) -> str:
 @pytest.mark.parametrize(
     ("text", "code", "said"),
     [
-        (None, 3, "there is no baseline b.json; write it: datbench gate update MODEL --baseline b.json"),
+        (
+            None,
+            3,
+            "no baseline b.json; write it: datbench gate update MODEL --baseline b.json",
+        ),
         ("", 2, "b.json is empty"),
         ("{", 2, "b.json is no complete JSON"),
         ("[]", 2, "b.json is no datbench result"),

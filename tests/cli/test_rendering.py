@@ -110,7 +110,7 @@ def test_on_a_terminal(run: Run, columns: int) -> None:
     fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", 50, columns, 0, 0))
     environment = {**os.environ, "TERM": "xterm-256color"}
     with subprocess.Popen(
-        [sys.executable, "-m", "datbench", "models", "--family", "ablation"],
+        [sys.executable, "-m", "datbench", "models", "ablation"],
         stdout=theirs,
         stderr=theirs,
         env=environment,

@@ -20,7 +20,7 @@ from .rows import throughput
 
 @pytest.fixture(scope="module")
 def row() -> MemoryRow:
-    return memory_row(resolve("dat_t"), Setting(Resolution(64, 64)), "step")
+    return memory_row(resolve("dat_t"), Setting(Resolution(64, 64)), "backward")
 
 
 def drawn(chart: Chart | None) -> list[dict[str, Any]]:
@@ -77,7 +77,7 @@ def test_equal_rows_have_numbers(row: MemoryRow) -> None:
 def test_modes_are_all_in_the_caption(row: MemoryRow) -> None:
     chart = view.charts([row, replace(row, mode="inference")])[0]
     assert chart is not None
-    assert "modes train and inference" in chart.caption
+    assert "modes backward and inference" in chart.caption
     (first, *_) = drawn(chart)
     assert first["about"] == describe(row)
 
