@@ -164,7 +164,7 @@ def append_summary(text: str) -> None:
             file.write(text + "\n")
     except OSError as error:
         said = f"datbench: could not write the job summary {path}: {error.strerror}."
-        print(units.printable(said), file=sys.stderr)
+        sys.stderr.write(f"{units.printable(said)}\n")
 
 
 def check_path(out: Path, option: str = "--out") -> None:

@@ -14,7 +14,6 @@ from ..compare.records import FLOOR, LEVEL, PROCESSES, ComparisonRow, FalseAlarm
 from ..compare.sides import side
 from ..compare.view import check_alarms, check_rows
 from ..errors import UsageError
-from ..machine import device_of
 from ..setting import How
 from ..timing.records import ComparedSide
 from . import options
@@ -124,7 +123,7 @@ def run(
         "batch": options.only(options.pieces(batch) or [None], "batch", "a comparison is at one"),
         "res": options.only(options.pieces(res) or [None], "size", "a comparison is at one"),
         "dtype": dtype,
-        "device": device_of(device),
+        "device": device,
         "attention": attention,
         "mode": mode,
         "threads": timing.threads,

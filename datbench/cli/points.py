@@ -125,10 +125,10 @@ def _points(style: Style, sampling: Sampling, output: Drawing, **more: Any) -> N
     if output.picture is not None:
         output.put(view.picture(row, pixels, output.picture.suffix))
     if output.picture is None or output.format is not None:
-        terminal = (
-            output if output.picture is None else Output(format=output.format, notes=output.notes)
+        out = output.out if output.picture is None else None
+        Output(out, output.format, output.notes).write(
+            view.tables(row, one=output.one), "points", [row]
         )
-        terminal.write(view.tables(row, one=output.one), "points", [row])
     if row.random:
         sys.stderr.write(
             f"datbench: {row.model} has random weights; give --checkpoint for what it learned.\n"

@@ -136,7 +136,7 @@ OLD = {
     "eq10 --measure": "--measure is now datbench eq10 time.",
     "eq10 dat_t --plot": "--plot is now datbench plot eq10, with --out FILE for a file.",
     "gate --baseline b.json --update": "--update is now datbench gate update.",
-    "gate --baseline b.json t.json": "a result file as an argument is now --from FILE.",
+    "gate --baseline b.json t.json": "RESULTS is now --from FILE.",
     "report --models dat_t --out o": "--models is now datbench report MODEL...",
     "table 5 --search": "--search is now datbench table search TABLE.",
     "compare a b --floor 3": "--floor is now --threshold PERCENT.",
