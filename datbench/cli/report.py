@@ -126,7 +126,7 @@ def report(
     if html and importlib.util.find_spec("vl_convert") is None:
         raise LibraryError(
             "the page and the plots are drawn with Vega through vl-convert, which is not "
-            "installed: pip install 'datbench[report]', or leave them out with --no-html."
+            "installed: pip install vl-convert-python, or leave them out with --no-html."
         )
     chosen_tables = _tables(tables)
     wanted, sizes = _specs(models), resolutions(res)
