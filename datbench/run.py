@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 import warnings
 from collections.abc import Callable, Iterator
@@ -286,8 +287,11 @@ def as_written() -> Iterator[None]:
     """
     fast_path = torch.backends.mha.get_fastpath_enabled()
     torch.backends.mha.set_fastpath_enabled(False)
-    # Costs nothing where none was ever compiled.
+    # Costs nothing where none was ever compiled. Functions that compile themselves when they are
+    # called, as flex_attention and torch.cond do, then ask the environment.
     compiled = "torch._dynamo" in sys.modules
+    asked = os.environ.get("TORCHDYNAMO_DISABLE")
+    os.environ["TORCHDYNAMO_DISABLE"] = "1"
     try:
         with (
             warnings.catch_warnings(),
@@ -300,6 +304,9 @@ def as_written() -> Iterator[None]:
             yield
     finally:
         torch.backends.mha.set_fastpath_enabled(fast_path)
+        del os.environ["TORCHDYNAMO_DISABLE"]
+        if asked is not None:
+            os.environ["TORCHDYNAMO_DISABLE"] = asked
 
 
 def synchronize(device: torch.device) -> None:

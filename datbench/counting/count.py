@@ -24,11 +24,13 @@ from ..run import (
     ones_like,
     reported,
     run_backward,
+    tensors_in,
     unchanged,
 )
 from ..setting import MULTIPLY_ADDS, Setting
 from .conventions import Convention
 from .operators import ShapesOnly
+from .outside import OutsideWork, functions_run_by
 from .recorder import ModuleTracker, OperatorCall, Recorder
 from .records import CountRow, GroupRow, ParameterRow, PartRow
 
@@ -178,14 +180,23 @@ def count(model: nn.Module, *inputs: Any, backward: bool = False) -> Count:
         tracker = stack.enter_context(ModuleTracker(model))
         stack.enter_context(unchanged(model, *inputs))
         stack.enter_context(as_written())
-        recorder = Recorder(tracker)
+        recorder = Recorder(tracker, _outside(model, inputs))
         stack.enter_context(observing(recorder))
+        stack.enter_context(functions_run_by(recorder.function))
         with torch.no_grad(), below_autograd(), recorder:
-            model(*inputs)
+            recorder.returned(model(*inputs))
         if backward:
             _count_backward(model, inputs, recorder)
     paths = {call.module for call in recorder.calls}
     return Count(tuple(recorder.calls), {path: stage_of(model, path) for path in paths})
+
+
+def _outside(model: nn.Module, inputs: tuple[Any, ...]) -> OutsideWork:
+    """What finds work outside the dispatcher, knowing every tensor that is there already."""
+    if all(tensor.is_meta for tensor in tensors_in(inputs)):
+        return OutsideWork()
+    kept = [value for module in model.modules() for value in vars(module).values()]
+    return OutsideWork(tensors_in((kept, inputs)), values=True)
 
 
 def _count_backward(model: nn.Module, inputs: tuple[Any, ...], recorder: Recorder) -> None:

@@ -7,13 +7,13 @@ bytes. *Unknown*: neither; it is named in the result and never taken for zero in
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
 import torch
 from torch import Tensor
-from torch._ops import OpOverload
+from torch._ops import HigherOrderOperator, OpOverload
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from ..setting import Kind
@@ -97,8 +97,7 @@ def plan_of(operator: Any) -> OperatorPlan:
 
 def _make_plan(operator: Any) -> OperatorPlan:
     if not isinstance(operator, OpOverload):
-        name = f"higher_order::{operator}"
-        return OperatorPlan(name, "counted" if name in RULES else "unknown", RULES.get(name))
+        return plan_of_name(f"higher_order::{operator}")
     name = operator._schema.name
     status, rule = _classify(operator, name)
     return OperatorPlan(
@@ -109,6 +108,11 @@ def _make_plan(operator: Any) -> OperatorPlan:
         overload=_full_name(operator),
         is_inplace=is_plain_inplace(operator),
     )
+
+
+def plan_of_name(name: str) -> OperatorPlan:
+    """The plan for what is no operator of torch's dispatcher: counted if it has a rule."""
+    return OperatorPlan(name, "counted" if name in RULES else "unknown", RULES.get(name))
 
 
 def _classify(operator: OpOverload, name: str) -> tuple[Status, Rule | None]:
@@ -199,7 +203,17 @@ class EagerMode(_Mode):
                 out = func.decompose(*args, **kwargs)
             if out is not NotImplemented:
                 return out
+        if isinstance(func, HigherOrderOperator) and plan.rule is None and any(map(callable, args)):
+            # Control flow: it runs functions that it is given, and they are what it costs.
+            return func(*(self._entered(a) if callable(a) else a for a in args), **kwargs)
         return self.dispatched(func, plan, args, kwargs)
+
+    def _entered(self, function: Callable[..., Any]) -> Callable[..., Any]:
+        def run(*args: Any, **kwargs: Any) -> Any:
+            with self:
+                return function(*args, **kwargs)
+
+        return run
 
     def dispatched(
         self, func: Any, plan: OperatorPlan, args: Sequence[Any], kwargs: Mapping[str, Any]

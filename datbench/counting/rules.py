@@ -10,6 +10,7 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from ..setting import Kind
@@ -233,6 +234,17 @@ def _attention_forward(args: Sequence[Any], kwargs: Mapping[str, Any], out: Any)
     return attention_cost(pairs, q.shape[-1], v.shape[-1], q.numel(), False)
 
 
+_ABOUT_FLEX = "the same; masks leave no product out. torch `sdpa_flop`, which PyTorch gives to it"
+
+
+@register_rule("higher_order::flex_attention", about=_ABOUT_FLEX)
+def _flex_attention(args: Sequence[Any], kwargs: Mapping[str, Any], out: Any) -> Cost:
+    q, k, v, score_mod = args[:4]  # (B, M, N, d), (B, M', Ns, d), (B, M', Ns, dv)
+    pairs = q.shape[0] * q.shape[1] * q.shape[2] * k.shape[2]
+    scored = getattr(score_mod, "__name__", "") != "_identity"
+    return attention_cost(pairs, q.shape[-1], v.shape[-1], q.numel(), scored)
+
+
 # Recurrent layers as one operator: every weight matrix meets every step of every sequence.
 
 
@@ -241,15 +253,49 @@ def _attention_forward(args: Sequence[Any], kwargs: Mapping[str, Any], out: Any)
     "every weight matrix meets every step of every sequence. Ours: fvcore skips it",
 )
 def _recurrent(args: Sequence[Any], kwargs: Mapping[str, Any], out: Any) -> Cost:
-    x = args[0]
-    # lstm.data takes batch sizes second and its weights fourth; the others third.
-    weights = next(
-        a for a in args[2:] if isinstance(a, (list, tuple)) and a and isinstance(a[0], Tensor)
-    )
-    steps = math.prod(x.shape[:-1])
-    macs = sum(w.numel() for w in weights if w.ndim == 2) * steps
-    gates = sum(w.shape[0] for w in weights if w.ndim == 2) * steps
+    steps, weights = _steps(args[0]), _weights(args)[1]
+    macs = sum(w.numel() for w in weights) * steps
+    gates = sum(w.shape[0] for w in weights) * steps
     return {Kind.RECURRENT: macs, Kind.ELEMENTWISE: gates}
+
+
+RECURRENT = (torch.lstm, torch.gru, torch.rnn_tanh, torch.rnn_relu)
+
+
+def _steps(x: Tensor) -> int:
+    """Steps of all sequences; packed sequences are (steps, C), others (T, B, C) or (B, T, C)."""
+    return math.prod(x.shape[:-1])
+
+
+def _weights(args: Sequence[Any]) -> tuple[int, list[Tensor]]:
+    """The weight matrices, and where their list stands: it is the last list of tensors."""
+    lists = [i for i, a in enumerate(args) if isinstance(a, (list, tuple)) and len(a)]
+    at = [i for i in lists if isinstance(args[i][0], Tensor)][-1]
+    return at, [w for w in args[at] if w.ndim == 2]
+
+
+def recurrent_backward(args: Sequence[Any]) -> Cost:
+    """The backward of these operators, which each device does in operators of its own.
+
+    Each weight matrix meets every step once for its own gradient and once for that of what it
+    multiplies, save what needs none: images, and states that begin at zero. Twice the gates.
+    """
+    x, (at, weights) = args[0], _weights(args)
+    state = args[at - 1] if isinstance(args[at - 1], Tensor) else args[at - 1][0]  # (L, B, H)
+    layers, both = args[at + 2], 1 + bool(args[at + 5])
+    each = len(weights) // (layers * both)  # of the input, the state, and its projection
+    macs = 0
+    for i, weight in enumerate(weights):
+        steps = _steps(x)
+        wanted = steps if weight.requires_grad else 0
+        if i % each == 0:
+            wanted += steps if x.requires_grad or i >= each * both else 0
+        else:
+            first = i % each == 1 and not state.requires_grad
+            wanted += steps - (state.shape[-2] if first else 0)
+        macs += weight.numel() * wanted
+    gates = sum(w.shape[0] for w in weights) * _steps(x)
+    return {Kind.RECURRENT: macs, Kind.ELEMENTWISE: 2 * gates}
 
 
 @_aten("mkldnn_rnn_layer", "the same, one layer of the CPU's kernel. Ours")

@@ -90,7 +90,7 @@ class _Open(Recorder):
     def enter(self, declaration: Declaration) -> None:
         """Take the declared cost, once for the outermost."""
         if not self._names:
-            self._record_declared(declaration, *self.tracker.current, times=1)
+            self._record_declared(declaration, *self.tracker.current)
         self._names.append(declaration.operator)
 
     def exit(self) -> None:
