@@ -150,12 +150,7 @@ class OutsideWork:
             return False  # asks for the shape
         return self.appeared(args[1:] if name in _MAY_READ_NOTHING else args)
 
-    def function(
-        self,
-        args: Sequence[Any],
-        call: Callable[[], Any],
-        tensors_in: Callable[[Any], list[Tensor]],
-    ) -> tuple[Any, bool]:
+    def function(self, args: Sequence[Any], call: Callable[[], Any]) -> tuple[Any, bool]:
         """Run a custom Function; its result, and whether no operator made (part of) it."""
         before, written = Storages(tensors_in(args)), Storages()
         self.running.append(written)
