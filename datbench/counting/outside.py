@@ -15,6 +15,8 @@ from torch import Tensor
 from torch.autograd.function import BackwardCFunction, FunctionCtx, FunctionMeta
 from torch.multiprocessing.reductions import StorageWeakRef
 
+from ..run import tensors_in
+
 FunctionRun: TypeAlias = Callable[[str, Sequence[Any], Callable[[], Any]], Any]
 
 _EMPTY = frozenset(
