@@ -42,8 +42,18 @@ _FREE = frozenset(
     take_along_dim tril tril_ tril_indices triu triu_ triu_indices unbind_copy
     unsafe_chunk unsafe_split unsafe_split_with_sizes unique_consecutive unique_dim view_copy
     zero zero_ zeros zeros_like
-    value_selecting_reduction_backward _unsafe_index _unsafe_masked_index
-    reflection_pad2d_backward replication_pad2d_backward diagonal_backward
+    value_selecting_reduction_backward _unsafe_index _unsafe_masked_index masked_scatter_backward
+    reflection_pad1d_backward reflection_pad2d_backward reflection_pad3d_backward
+    replication_pad1d_backward replication_pad2d_backward replication_pad3d_backward
+    diagonal_backward max_unpool2d max_unpool3d lu_unpack complex as_strided_scatter _chunk_cat
+    _pack_padded_sequence _efficientzerotensor _fused_sdp_choice _functional_assert_async
+    _linalg_check_errors _use_cudnn_ctc_loss range bartlett_window blackman_window hamming_window
+    kaiser_window fft_fftfreq fft_rfftfreq is_coalesced is_set_to dense_dim sparse_dim _nnz
+    _dimI _dimV _coalesced _indices _values _to_sparse _to_sparse_csr _to_sparse_csc
+    _to_sparse_bsr _to_sparse_bsc _to_dense _convert_indices_from_coo_to_csr sparse_mask
+    _convert_indices_from_csr_to_coo _validate_compressed_sparse_indices _spdiags
+    _sparse_coo_tensor_with_dims_and_tensors sparse_coo_tensor sparse_compressed_tensor
+    _sparse_compressed_tensor_unsafe int_repr q_scale q_zero_point qscheme
     """.split()
 )
 
@@ -81,6 +91,10 @@ def _pointwise(args: Sequence[Any], kwargs: Mapping[str, Any], out: Any) -> Cost
     return {Kind.ELEMENTWISE: first(out).numel()}
 
 
+def _each(args: Sequence[Any], kwargs: Mapping[str, Any], out: Any) -> Cost:
+    return {Kind.ELEMENTWISE: sum(tensor.numel() for tensor in args[0])}
+
+
 _plans: dict[Any, OperatorPlan] = {}
 
 
@@ -104,7 +118,8 @@ def _make_plan(operator: Any) -> OperatorPlan:
         name,
         status,
         rule,
-        is_view=status == "free" and (operator.is_view or name in _MOVES_NOTHING),
+        is_view=status == "free"
+        and (operator.is_view or name in _MOVES_NOTHING or torch.Tag.inplace_view in operator.tags),
         overload=_full_name(operator),
         is_inplace=is_plain_inplace(operator),
     )
@@ -116,19 +131,37 @@ def plan_of_name(name: str) -> OperatorPlan:
 
 
 def _classify(operator: OpOverload, name: str) -> tuple[Status, Rule | None]:
-    # An in-place or out= form costs what the plain form costs.
+    # An in-place or out= form costs what the plain form costs; a copy of a view, nothing.
     base = name[:-1] if name.endswith("_") and not name.endswith("__") else name
     rule = RULES.get(name) or RULES.get(base)
     if rule is not None:
         return "counted", rule
     if name in _FREE or base in _FREE or name.startswith(_FREE_PREFIXES):
         return "free", None
-    if torch.Tag.pointwise in operator.tags:
+    if torch.Tag.inplace_view in operator.tags or _is_view(name.removesuffix("_copy"), name):
+        return "free", None
+    if torch.Tag.pointwise in operator.tags or _is_pointwise(base, name):
         return "counted", _pointwise
+    if name.startswith("aten::_foreach_"):
+        return "counted", _each
     # Before views: `reshape`, `contiguous` and `to` say that they may alias, and may copy.
     if _is_composite(operator):
         return "composite", None
     return ("free" if operator.is_view else "unknown"), None
+
+
+def _overloads(name: str, unlike: str) -> list[OpOverload]:
+    """The overloads of another operator of torch, if there is one."""
+    packet = getattr(torch.ops.aten, name.removeprefix("aten::"), None) if name != unlike else None
+    return [getattr(packet, each) for each in packet.overloads()] if packet is not None else []
+
+
+def _is_view(name: str, unlike: str) -> bool:
+    return any(overload.is_view for overload in _overloads(name, unlike))
+
+
+def _is_pointwise(name: str, unlike: str) -> bool:
+    return any(torch.Tag.pointwise in overload.tags for overload in _overloads(name, unlike))
 
 
 _DROPOUTS = ("aten::dropout", "aten::feature_dropout", "aten::alpha_dropout")

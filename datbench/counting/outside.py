@@ -128,7 +128,8 @@ class OutsideWork:
         if not (self._values and tensor.is_cpu) or tensor in self._known:
             return False
         # Memory that torch did not allocate, such as an array of numpy.
-        return _address(tensor) is not None and not tensor.untyped_storage().resizable()
+        own = _address(tensor) is None or tensor.untyped_storage().resizable()
+        return not (own or tensor.untyped_storage().is_shared())
 
     def ran(self, name: str, args: Sequence[Any], outputs: Sequence[Tensor], view: bool) -> bool:
         """Take note of an operator; whether it read what no operator wrote.

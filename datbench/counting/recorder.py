@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import bisect
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from typing import Any, Generic, Literal, TypeVar
 
@@ -21,8 +21,9 @@ from torch.autograd.function import FunctionCtx
 from torch.nn.modules.module import register_module_forward_hook, register_module_forward_pre_hook
 from torch.overrides import TorchFunctionMode
 
+from ..errors import MeasurementError
 from ..models.declared import Declaration
-from ..run import tensors_in
+from ..run import tensors_in, values_of
 from ..setting import Kind
 from .operators import (
     READS_WHAT_IT_WRITES,
@@ -33,7 +34,14 @@ from .operators import (
     returns_its_input,
 )
 from .outside import OutsideWork
-from .rules import RECURRENT, recurrent_backward
+from .rules import RECURRENT, NoRule, recurrent_backward, with_complex
+
+
+def below_autograd() -> AbstractContextManager[Any]:
+    """Dispatch below autograd, where composite operators arrive whole."""
+    guard: AbstractContextManager[Any] = torch._C._AutoDispatchBelowAutograd()
+    return guard
+
 
 # Which module is running: paths and classes, through torch's global hooks.
 #
@@ -156,6 +164,7 @@ class Recorder(EagerMode):
         self.outside = outside or OutsideWork()
         self.phase: Phase = "forward"
         self.recording = True
+        self.below = True  # dispatch is below autograd: no operator adds to a graph
         self._declarations: list[Declaration] = []
         self._owners: NodeOwners[_Owner] = NodeOwners()
         self._seen_backward: set[int] = set()
@@ -221,6 +230,8 @@ class Recorder(EagerMode):
             if self._declarations:
                 return execute(func, plan, args, kwargs)
             module, module_type = self.tracker.current
+            if self.below and torch.is_grad_enabled():
+                self._check_graph(args)
         else:
             owner = self._backward_owner()
             if owner is not None and owner.declaration is not None:
@@ -234,6 +245,14 @@ class Recorder(EagerMode):
             self._record_outside(module_type, module, module_type)
         self.calls.append(self._call(plan, module, module_type, args, kwargs, out, inputs))
         return out
+
+    def _check_graph(self, args: Sequence[Any]) -> None:
+        """
+        Raises:
+            GraphNeeded: the model turned gradients on, for a tensor that it made.
+        """
+        if any(t.requires_grad and not isinstance(t, nn.Parameter) for t in _tensors(args)):
+            raise GraphNeeded("the forward does not require grad")
 
     # Work that no dispatcher sees: see `datbench.counting.outside`.
 
@@ -250,7 +269,8 @@ class Recorder(EagerMode):
 
     def returned(self, outputs: Any) -> None:
         """The model's forward has ended: what it returns may have been filled elsewhere."""
-        if self.outside.appeared(tensors_in(outputs)):
+        # A model that only allocates is left alone.
+        if self.outside.appeared(tensors_in(outputs)) and any(call.cost for call in self.calls):
             self._record_outside(self.tracker.current[1], *self.tracker.current)
 
     def _record_outside(
@@ -281,9 +301,14 @@ class Recorder(EagerMode):
                 read = written + sum(map(_moved, inputs[1:]))
             else:
                 read = sum(map(_moved, inputs))
-        cost = plan.rule(args, kwargs, out) if plan.rule is not None and not idle else {}
         status: Recorded = "unknown" if plan.status == "composite" else plan.status
-        if idle:
+        cost: Mapping[Kind, int] = {}
+        if plan.rule is not None and not idle:
+            try:
+                cost = with_complex(plan.name, plan.rule(args, kwargs, out), inputs, _results(out))
+            except NoRule:
+                status = "unknown"
+        if idle or (status == "counted" and not cost):
             status = "free"
         return OperatorCall(
             plan.name,
@@ -339,11 +364,29 @@ class _AboveAutograd(TorchFunctionMode):
             self.recorder.exit()
 
 
+class GraphNeeded(RuntimeError):
+    """A forward takes gradients, and runs without a graph."""
+
+
+class GraphWhereAsked(TorchFunctionMode):
+    """Dispatch below autograd but where the model turns gradients on, which makes its graph."""
+
+    def __torch_function__(
+        self, func: Any, types: Any, args: Sequence[Any] = (), kwargs: Any = None
+    ) -> Any:
+        with nullcontext() if torch.is_grad_enabled() else below_autograd():
+            return func(*args, **(kwargs or {}))
+
+
 def _tensors(values: Sequence[Any]) -> list[Tensor]:
     """The tensors among an operator's arguments or results, lists looked into."""
     found: list[Tensor] = []
     for value in values:
         if isinstance(value, Tensor):
+            if value.is_nested:
+                raise MeasurementError(
+                    "nested tensors cannot be counted; pad them: torch.nested.to_padded_tensor()."
+                )
             found.append(value)
         elif isinstance(value, (list, tuple)):
             found.extend(item for item in value if isinstance(item, Tensor))
@@ -356,6 +399,8 @@ def _results(out: Any) -> list[Tensor]:
 
 def _moved(tensor: Tensor) -> int:
     """Bytes of a tensor's elements; an expanded dimension is stored, and moved, once."""
+    if tensor.layout != torch.strided:
+        return values_of(tensor).numel() * tensor.element_size()
     elements = 1
     for size, stride in zip(tensor.shape, tensor.stride(), strict=True):
         if stride or size == 0:

@@ -28,8 +28,8 @@ from ...process import ask
 from ...run import as_written, unchanged
 from ...setting import MULTIPLY_ADDS, Kind, Setting
 from ..conventions import CONVENTIONS, Convention
-from ..count import Count, below_autograd, count_anywhere
-from ..recorder import ModuleTracker, OperatorCall, Recorder
+from ..count import Count, count_anywhere
+from ..recorder import ModuleTracker, OperatorCall, Recorder, below_autograd
 from ..records import Chain, ChainTerm, ExplainRow, PeerRow, PeerTerm
 from .adapters import PEERS, Amount, Peer, PeerAnswer, PeerJob, Tally
 from .solve import EquationRow, solve
