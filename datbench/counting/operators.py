@@ -18,7 +18,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from ..setting import Kind
 from .rules import RULES, Cost, Rule, first
-from .shapes import is_plain_inplace, predict
+from .shapes import fits_in_place, is_inplace, predict
 
 Status = Literal["counted", "free", "unknown", "composite"]
 
@@ -121,7 +121,7 @@ def _make_plan(operator: Any) -> OperatorPlan:
         is_view=status == "free"
         and (operator.is_view or name in _MOVES_NOTHING or torch.Tag.inplace_view in operator.tags),
         overload=_full_name(operator),
-        is_inplace=is_plain_inplace(operator),
+        is_inplace=is_inplace(operator),
     )
 
 
@@ -180,13 +180,13 @@ def execute(
     operator: Any, plan: OperatorPlan, args: Sequence[Any], kwargs: Mapping[str, Any]
 ) -> Any:
     """The operator's result: from shapes alone on meta where that is enough, else by running it."""
-    if plan.is_inplace:
-        if isinstance(args[0], Tensor) and args[0].is_meta:
-            return args[0]
-    elif not plan.is_view:
+    if not plan.is_view:
         predicted = predict(plan.overload, args, kwargs)
         if predicted is not None:
             return predicted
+        x = args[0] if plan.is_inplace else None
+        if isinstance(x, Tensor) and x.is_meta and fits_in_place(operator, args, kwargs):
+            return x
     return operator(*args, **kwargs)
 
 
