@@ -138,30 +138,29 @@ def _classify(operator: OpOverload, name: str) -> tuple[Status, Rule | None]:
         return "counted", rule
     if name in _FREE or base in _FREE or name.startswith(_FREE_PREFIXES):
         return "free", None
-    if torch.Tag.inplace_view in operator.tags or _is_view(name.removesuffix("_copy"), name):
+    if torch.Tag.inplace_view in operator.tags:
         return "free", None
-    if torch.Tag.pointwise in operator.tags or _is_pointwise(base, name):
+    if name.endswith("_copy") and any(v.is_view for v in _overloads(name.removesuffix("_copy"))):
+        return "free", None
+    if torch.Tag.pointwise in operator.tags:
         return "counted", _pointwise
     if name.startswith("aten::_foreach_"):
         return "counted", _each
     # Before views: `reshape`, `contiguous` and `to` say that they may alias, and may copy.
     if _is_composite(operator):
         return "composite", None
-    return ("free" if operator.is_view else "unknown"), None
+    if operator.is_view:
+        return "free", None
+    # Torch tags some overloads alone, and few that work in place.
+    if any(torch.Tag.pointwise in form.tags for form in _overloads(base)):
+        return "counted", _pointwise
+    return "unknown", None
 
 
-def _overloads(name: str, unlike: str) -> list[OpOverload]:
-    """The overloads of another operator of torch, if there is one."""
-    packet = getattr(torch.ops.aten, name.removeprefix("aten::"), None) if name != unlike else None
+def _overloads(name: str) -> list[OpOverload]:
+    """Every overload of an operator of torch, if there is one of this name."""
+    packet = getattr(torch.ops.aten, name.removeprefix("aten::"), None)
     return [getattr(packet, each) for each in packet.overloads()] if packet is not None else []
-
-
-def _is_view(name: str, unlike: str) -> bool:
-    return any(overload.is_view for overload in _overloads(name, unlike))
-
-
-def _is_pointwise(name: str, unlike: str) -> bool:
-    return any(torch.Tag.pointwise in overload.tags for overload in _overloads(name, unlike))
 
 
 _DROPOUTS = ("aten::dropout", "aten::feature_dropout", "aten::alpha_dropout")

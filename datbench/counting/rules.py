@@ -214,6 +214,12 @@ def _sampled_addmm(args: Sequence[Any], kwargs: Mapping[str, Any], out: Any) -> 
     return {Kind.MATMUL: stored * args[1].shape[-1], Kind.ELEMENTWISE: stored}
 
 
+@_aten("_sparse_mm_reduce_impl_backward", "a product for each gradient that is computed. Ours")
+def _sparse_mm_backward(args: Sequence[Any], kwargs: Mapping[str, Any], out: Any) -> Cost:
+    terms = values_of(args[0]).numel() * args[1].shape[-1]
+    return {Kind.MATMUL: terms * sum(map(bool, args[5]))}
+
+
 @_aten("affine_grid_generator cudnn_affine_grid_generator", "a product for each point. Ours")
 def _affine_grid(args: Sequence[Any], kwargs: Mapping[str, Any], out: Any) -> Cost:
     return {Kind.MATMUL: out.numel() * args[0].shape[-1]}  # (B, H, W, 2) of theta (B, 2, 3)
@@ -476,7 +482,7 @@ _aten(
     sum mean var std var_mean std_mean amax amin aminmax max min argmax argmin prod norm
     linalg_vector_norm cumsum cumprod logsumexp logcumsumexp any all count_nonzero
     nansum nanmean topk sort argsort median nanmedian mode kthvalue cummax cummin
-    bincount histc unique2 _unique2 trace segment_reduce native_norm linalg__powsum allclose
+    bincount histc unique2 _unique _unique2 trace segment_reduce native_norm linalg__powsum allclose
     hash_tensor histogram _histogramdd_bin_edges _histogramdd_from_bin_cts
     _histogramdd_from_bin_tensors _aminmax _is_all_true _is_any_true _sparse_sum _sparse_csr_sum
     _sparse_csr_prod

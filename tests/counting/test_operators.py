@@ -223,6 +223,9 @@ WITHOUT = {
 }
 """Orthogonal factors and what iterates: their cost depends on the method, or on values."""
 
+MADE_OF_OTHERS = "torch_nn::_linear_cross_entropy_batch_chunked"
+"""Computes the gradients in its forward: a count of both would leave them out."""
+
 
 @pytest.mark.slow
 @pytest.mark.filterwarnings("ignore")
@@ -248,7 +251,8 @@ def test_all_other_operators_of_torch_have_a_cost(
                 for name in _unknown(count) if count is not None else ():
                     unknown.setdefault(name, set()).add(operator.name)
     assert counted > 1500
-    assert set(unknown) <= WITHOUT, unknown
+    left = {name for name in unknown if not name.startswith(MADE_OF_OTHERS)}
+    assert left <= WITHOUT, unknown
 
 
 def _counted(form: Callable[..., Any], given: Any, backward: bool) -> Any:
