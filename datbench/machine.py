@@ -194,7 +194,7 @@ def check_present(name: str) -> None:
 # devices that CUDA_VISIBLE_DEVICES shows it, NVML counts them all.
 
 
-REMEDY = "pip install 'datbench[gpu]'"
+REMEDY = "pip install nvidia-ml-py"
 
 
 @dataclass(frozen=True)

@@ -691,8 +691,7 @@ def to_parquet(rows: Sequence[Mapping[str, Any]]) -> bytes:
         frame.to_parquet(written, index=False)
     except ImportError as error:
         raise LibraryError(
-            "Parquet is written by pyarrow, which is not installed: "
-            "pip install 'datbench[parquet]'."
+            "Parquet is written by pyarrow, which is not installed: pip install pyarrow."
         ) from error
     return written.getvalue()
 

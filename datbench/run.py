@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import os
 import sys
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext, redirect_stdout
-from dataclasses import replace
+from dataclasses import is_dataclass, replace
+from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
 import torch
@@ -93,8 +95,23 @@ def make_image(setting: Setting, fill: Literal["zeros", "normal"] = "zeros") -> 
 
 
 def tensors_in(outputs: object) -> list[Tensor]:
-    """Every tensor in what a model returned."""
-    return [leaf for leaf in tree_leaves(outputs) if isinstance(leaf, Tensor)]
+    """Every tensor in what a model returned: in containers of any depth, and in dataclasses."""
+    found = []
+    for leaf in tree_leaves(outputs):
+        if isinstance(leaf, Tensor):
+            found.append(leaf)
+        elif isinstance(leaf, SimpleNamespace) or (
+            is_dataclass(leaf) and not isinstance(leaf, type)
+        ):
+            found += tensors_in(list(vars(leaf).values()))
+    return found
+
+
+def values_of(tensor: Tensor) -> Tensor:
+    """The elements that a sparse tensor stores; any other tensor itself."""
+    if tensor.layout == torch.strided:
+        return tensor
+    return tensor._values() if tensor.layout == torch.sparse_coo else tensor.values()
 
 
 def losses_of(outputs: object, remedy: str = "use --mode inference") -> list[Tensor]:
@@ -275,7 +292,7 @@ def unchanged(model: nn.Module, *inputs: Any) -> Iterator[None]:
             module.training = training
         with torch.no_grad():
             for buffer, saved in buffers:
-                if not torch.equal(buffer, saved):
+                if not torch.equal(values_of(buffer), values_of(saved)):
                     buffer.copy_(saved)
 
 
@@ -286,8 +303,11 @@ def as_written() -> Iterator[None]:
     """
     fast_path = torch.backends.mha.get_fastpath_enabled()
     torch.backends.mha.set_fastpath_enabled(False)
-    # Costs nothing where none was ever compiled.
+    # Costs nothing where none was ever compiled. Functions that compile themselves when they are
+    # called, as flex_attention and torch.cond do, then ask the environment.
     compiled = "torch._dynamo" in sys.modules
+    asked = os.environ.get("TORCHDYNAMO_DISABLE")
+    os.environ["TORCHDYNAMO_DISABLE"] = "1"
     try:
         with (
             warnings.catch_warnings(),
@@ -300,6 +320,9 @@ def as_written() -> Iterator[None]:
             yield
     finally:
         torch.backends.mha.set_fastpath_enabled(fast_path)
+        del os.environ["TORCHDYNAMO_DISABLE"]
+        if asked is not None:
+            os.environ["TORCHDYNAMO_DISABLE"] = asked
 
 
 def synchronize(device: torch.device) -> None:

@@ -154,6 +154,8 @@ class Kind(str, Enum):
     ELEMENTWISE = "elementwise"  # output elements
     REDUCTION = "reduction"  # input elements
     FFT = "fft"  # real additions and multiplications, 5 N log2 N
+    COMPLEX_PRODUCT = "complex_product"  # real multiply-adds of complex ones beyond one each
+    COMPLEX = "complex"  # real operations of other complex arithmetic beyond one each
 
     def __str__(self) -> str:
         return self.value

@@ -9,7 +9,6 @@ from __future__ import annotations
 import copy
 from collections import Counter
 from collections.abc import Collection, Iterable, Mapping
-from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -119,13 +118,7 @@ def flops(
     from .counting.count import count
 
     rules = find(convention)
-    named: AbstractContextManager[Any] = nullcontext()
-    if kwargs:  # the model takes them whenever it is called
-        named = model.register_forward_pre_hook(
-            lambda module, args, given: (args, {**given, **kwargs}), with_kwargs=True
-        )
-    with named:
-        found = count(model, *inputs, backward=backward)
+    found = count(model, *inputs, backward=backward, kwargs=kwargs)
     first: dict[int, str] = {}
     shared = {}
     for path, module in model.named_modules(remove_duplicate=False):
@@ -157,12 +150,18 @@ class Memory:
         return amounts[category]
 
 
-def memory(model: nn.Module, *inputs: Any, mode: MemoryMode = "forward") -> Memory:
+def memory(
+    model: nn.Module,
+    *inputs: Any,
+    mode: MemoryMode = "forward",
+    kwargs: Mapping[str, Any] | None = None,
+) -> Memory:
     """Simulate one run of a copy of the model on meta: nothing is computed or allocated.
 
     Args:
         mode: inference, forward (with what autograd keeps), train (with the backward) or step
             (with AdamW's).
+        kwargs: what its forward takes by name.
 
     Raises:
         UsageError: there is no such mode.
@@ -175,8 +174,17 @@ def memory(model: nn.Module, *inputs: Any, mode: MemoryMode = "forward") -> Memo
 
     if mode not in MEMORY_MODES:
         raise UnknownNameError.among("mode", mode, MEMORY_MODES)
-    given = tree_map_only(Tensor, lambda tensor: tensor.to("meta"), inputs)
-    trace = simulate(_on_meta(model), *given, mode=mode, recipe=PLAIN)
+    given, named = tree_map_only(
+        Tensor, lambda tensor: tensor.to("meta"), (inputs, dict(kwargs or {}))
+    )
+    copied = _on_meta(model)
+    if named:  # they count as inputs, and reach the forward by their names
+        first = len(given)
+        copied.register_forward_pre_hook(
+            lambda module, args, none: (args[:first], dict(zip(named, args[first:], strict=True))),
+            with_kwargs=True,
+        )
+    trace = simulate(copied, *given, *named.values(), mode=mode, recipe=PLAIN)
     lines = ledger(trace, mode)
     kept = next(line.amount for line in lines if line.category == "kept")
     peak = trace.peak

@@ -196,6 +196,10 @@ class WithAPlainTensor(nn.Module):
         return x * self.scale
 
 
+def test_memory_takes_named_arguments() -> None:
+    assert memory(net(), kwargs={"input": X}) == memory(net(), X)
+
+
 def test_memory_of_a_plain_tensor() -> None:
     model = WithAPlainTensor()
     found = memory(model, torch.zeros(2, 3), mode="inference")

@@ -73,3 +73,17 @@ def test_links_between_documents_exist() -> None:
 
 def test_versions_agree() -> None:
     assert f"## {datbench.__version__}" in (ROOT / "CHANGELOG.md").read_text()
+
+
+def test_remedies_name_packages_of_the_index() -> None:
+    """datbench itself is not on the index: `pip install 'datbench[timm]'` helps nobody."""
+    known = set(re.findall(r'"([a-z][a-z-]*)[^"]*"', (ROOT / "pyproject.toml").read_text()))
+    said = set()
+    for path in [*(ROOT / "datbench").rglob("*.py"), *(ROOT / "docs").glob("*.md")]:
+        for words in re.findall(
+            r"pip install\s+([^.`,;{}\n]*[^.`,;{}\n\"'])", path.read_text("utf-8")
+        ):
+            named = [word.strip("\"'") for word in words.split() if not word.startswith("--")]
+            assert known.issuperset(named), f"{path.name}: {named}"
+            said.update(named)
+    assert {"timm", "torchvision", "pillow", "vl-convert-python", "nvidia-ml-py"} <= said

@@ -20,17 +20,17 @@ def tables(rows: Sequence[ComparisonRow], alarms: FalseAlarms | None = None) -> 
     """The comparisons; then what A against itself gave."""
     alike = all(side_name(row, "a") == side_name(row, "b") for row in rows)
     columns = (
-        Column("a", "model" if alike else "A", value=lambda row: side_name(row, "a")),
-        Column("b", "B", value=lambda row: side_name(row, "b"), hidden=alike),
-        Column("rate_a", "A, images/s", units.rate),
-        Column("rate_b", "B, images/s", units.rate),
+        Column("a", "model" if alike else "A", value=lambda row: side_name(row, "a"), label=True),
+        Column("b", "B", value=lambda row: side_name(row, "b"), hidden=alike, label=True),
+        Column("rate_a", "A, images/s", units.rate, when="wide"),
+        Column("rate_b", "B, images/s", units.rate, when="wide"),
         Column("ratio", "B/A", _ratio, "decision.ratio"),
         Column("low", "from", _ratio, lambda row: _if_covered(row, row.decision.low)),
         Column("high", "to", _ratio, lambda row: _if_covered(row, row.decision.high)),
         Column(
             "coverage", "coverage", value=lambda row: row.decision.coverage or None, hidden=True
         ),
-        Column("processes", "processes", units.integer, "decision.processes"),
+        Column("processes", "processes", units.integer, "decision.processes", when="widest"),
         Column("verdict", "verdict", value="decision.verdict"),
         Column("needed", "needed", units.integer, "decision.needed", hidden=True),
         Column("reason", "reason", value="decision.reason", hidden=True),
@@ -132,8 +132,8 @@ def alarms_table(found: FalseAlarms) -> Table:
 
     columns = (
         Column("comparisons", "comparisons", units.integer, lambda alarms: len(alarms.decisions)),
-        Column("independent", "of them independent", units.integer),
-        Column("processes", "processes", units.integer),
+        Column("independent", "of them independent", units.integer, when="wide"),
+        Column("processes", "processes", units.integer, when="wide"),
         *map(number, ("faster", "slower", "same", "ambiguous")),
         Column("spread", "spread of processes", short_percent),
         Column("width", "half-width", short_percent),

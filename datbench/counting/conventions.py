@@ -12,7 +12,8 @@ mmdet      MAC    mmcv 1.x `flops_counter.py`: hooks on modules, by exact class;
                   with their bias, linear layers without, norms twice, activations of the ReLU
                   family, pooling and nn.Upsample. No product outside such a module.
 strict     FLOP   everything that ran: two for a multiply-add, one for each bias, each
-                  elementwise result and each reduced element, 5 for a softmax, 8 for a norm.
+                  elementwise result and each reduced element, 5 for a softmax, 8 for a norm;
+                  complex arithmetic in real operations: 8 for a multiply-add, 6 for a product.
 =========  =====  =============================================================================
 """
 
@@ -73,6 +74,7 @@ _STRICT: dict[Kind, int] = (
         Kind.UPSAMPLE_NEAREST: 0,
         Kind.UPSAMPLE_OTHER: 8,
         Kind.SOFTMAX: 5,
+        Kind.COMPLEX_PRODUCT: 2,
     }
 )
 

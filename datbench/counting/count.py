@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Mapping
-from contextlib import AbstractContextManager, ExitStack
+from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
@@ -24,20 +24,16 @@ from ..run import (
     ones_like,
     reported,
     run_backward,
+    tensors_in,
     unchanged,
+    values_of,
 )
-from ..setting import MULTIPLY_ADDS, Setting
+from ..setting import MULTIPLY_ADDS, Kind, Setting
 from .conventions import Convention
 from .operators import ShapesOnly
-from .recorder import ModuleTracker, OperatorCall, Recorder
+from .outside import OutsideWork, functions_run_by
+from .recorder import GraphWhereAsked, ModuleTracker, OperatorCall, Recorder, below_autograd
 from .records import CountRow, GroupRow, ParameterRow, PartRow
-
-
-def below_autograd() -> AbstractContextManager[Any]:
-    """Dispatch below autograd, where composite operators arrive whole."""
-    guard: AbstractContextManager[Any] = torch._C._AutoDispatchBelowAutograd()
-    return guard
-
 
 # From a module's path to the stage of the network that it belongs to.
 
@@ -101,12 +97,12 @@ class Count:
         )
 
     def multiply_adds(self) -> int:
-        """Multiply-adds alone, whatever the convention."""
+        """Real multiply-adds alone, whatever the convention; a complex one is four."""
         return sum(
             amount
             for call in self.calls
             for kind, amount in call.cost.items()
-            if kind in MULTIPLY_ADDS
+            if kind in MULTIPLY_ADDS or kind is Kind.COMPLEX_PRODUCT
         )
 
     def by_operator(self, convention: Convention) -> list[Group]:
@@ -161,7 +157,12 @@ class Count:
         return [Group(name, *row) for name, row in sums.items()]
 
 
-def count(model: nn.Module, *inputs: Any, backward: bool = False) -> Count:
+def count(
+    model: nn.Module,
+    *inputs: Any,
+    backward: bool = False,
+    kwargs: Mapping[str, Any] | None = None,
+) -> Count:
     """Count one run of `model` on `inputs`, on whatever device they are.
 
     The model is run in the mode that it is in, and is unchanged afterwards: its hooks, gradients,
@@ -170,31 +171,51 @@ def count(model: nn.Module, *inputs: Any, backward: bool = False) -> Count:
     Args:
         inputs: what the model's forward takes; tensors on meta cost nothing.
         backward: count the backward of the sum of all floating outputs too.
+        kwargs: what its forward takes by name.
 
     Raises:
-        MeasurementError: nothing that the model returns has a gradient, though one was asked for.
+        MeasurementError: nothing that the model returns has a gradient, though one was asked for;
+            or it computes with nested tensors.
     """
+    given = dict(kwargs or {})
+    wanted = [p for p in (*model.parameters(), *tensors_in((inputs, given))) if p.requires_grad]
     with ExitStack() as stack:
         tracker = stack.enter_context(ModuleTracker(model))
-        stack.enter_context(unchanged(model, *inputs))
+        stack.enter_context(unchanged(model, inputs, given))
         stack.enter_context(as_written())
-        recorder = Recorder(tracker)
+        recorder = Recorder(tracker, _outside(model, (inputs, given)))
         stack.enter_context(observing(recorder))
-        with torch.no_grad(), below_autograd(), recorder:
-            model(*inputs)
+        stack.enter_context(functions_run_by(recorder.function))
+        try:
+            with torch.no_grad(), below_autograd(), recorder:
+                recorder.returned(model(*inputs, **given))
+        except RuntimeError as error:
+            if "require grad" not in str(error):
+                raise
+            # It takes gradients in its forward, which needs a graph where it asks for one.
+            recorder.calls.clear()
+            recorder.below = False
+            with torch.no_grad(), GraphWhereAsked(), recorder:
+                recorder.returned(model(*inputs, **given))
         if backward:
-            _count_backward(model, inputs, recorder)
+            _count_backward(lambda: model(*inputs, **given), wanted, recorder)
     paths = {call.module for call in recorder.calls}
     return Count(tuple(recorder.calls), {path: stage_of(model, path) for path in paths})
 
 
-def _count_backward(model: nn.Module, inputs: tuple[Any, ...], recorder: Recorder) -> None:
+def _outside(model: nn.Module, inputs: object) -> OutsideWork:
+    """What finds work outside the dispatcher, knowing every tensor that is there already."""
+    if all(tensor.is_meta for tensor in tensors_in(inputs)):
+        return OutsideWork()
+    kept = [value for module in model.modules() for value in vars(module).values()]
+    return OutsideWork(tensors_in((kept, inputs)), values=True)
+
+
+def _count_backward(forward: Callable[[], Any], wanted: list[Tensor], recorder: Recorder) -> None:
     """Run the forward once more to make a graph, then record its backward."""
-    wanted: list[Tensor] = [p for p in model.parameters() if p.requires_grad]
-    wanted += [x for x in inputs if isinstance(x, Tensor) and x.requires_grad]
     before = len(recorder.calls)
     try:
-        losses = _losses(model, inputs, recorder)
+        losses = _losses(forward, recorder)
         # autograd.grad, not backward(): it touches no .grad and fires no hook of a parameter.
         with recorder:
             torch.autograd.grad(losses, wanted, ones_like(losses), allow_unused=True)
@@ -203,16 +224,16 @@ def _count_backward(model: nn.Module, inputs: tuple[Any, ...], recorder: Recorde
             raise
         # Re-entrant checkpointing allows backward() alone.
         del recorder.calls[before:]
-        losses = _losses(model, inputs, recorder)
+        losses = _losses(forward, recorder)
         with recorder:
             run_backward(losses)
 
 
-def _losses(model: nn.Module, inputs: tuple[Any, ...], recorder: Recorder) -> list[Tensor]:
+def _losses(forward: Callable[[], Any], recorder: Recorder) -> list[Tensor]:
     """Every output with a gradient, from a forward whose graph the recorder knows."""
     recorder.phase = "forward"
     with torch.enable_grad(), recorder.linking(), recorder:
-        outputs = model(*inputs)
+        outputs = forward()
     recorder.phase = "backward"
     return losses_of(outputs, "count its forward alone")
 
@@ -287,7 +308,7 @@ def parameters_by(model: nn.Module, place: Place) -> dict[str, ParameterRow]:
     for kind, name, tensor in tensors:
         stage = stage_of(model, name.rpartition(".")[0])
         where = {"total": "total", "part": stage.partition(".")[0], "stage": stage}[place]
-        sums.setdefault(where, Counter())[kind] += tensor.numel()
+        sums.setdefault(where, Counter())[kind] += values_of(tensor.detach()).numel()
     return {
         where: ParameterRow(found["params"], found["frozen"], found["buffers"])
         for where, found in sums.items()

@@ -7,18 +7,18 @@ bytes. *Unknown*: neither; it is named in the result and never taken for zero in
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
 import torch
 from torch import Tensor
-from torch._ops import OpOverload
+from torch._ops import HigherOrderOperator, OpOverload
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from ..setting import Kind
 from .rules import RULES, Cost, Rule, first
-from .shapes import is_plain_inplace, predict
+from .shapes import fits_in_place, is_inplace, predict
 
 Status = Literal["counted", "free", "unknown", "composite"]
 
@@ -42,8 +42,18 @@ _FREE = frozenset(
     take_along_dim tril tril_ tril_indices triu triu_ triu_indices unbind_copy
     unsafe_chunk unsafe_split unsafe_split_with_sizes unique_consecutive unique_dim view_copy
     zero zero_ zeros zeros_like
-    value_selecting_reduction_backward _unsafe_index _unsafe_masked_index
-    reflection_pad2d_backward replication_pad2d_backward diagonal_backward
+    value_selecting_reduction_backward _unsafe_index _unsafe_masked_index masked_scatter_backward
+    reflection_pad1d_backward reflection_pad2d_backward reflection_pad3d_backward
+    replication_pad1d_backward replication_pad2d_backward replication_pad3d_backward
+    diagonal_backward max_unpool2d max_unpool3d lu_unpack complex as_strided_scatter _chunk_cat
+    _pack_padded_sequence _efficientzerotensor _fused_sdp_choice _functional_assert_async
+    _linalg_check_errors _use_cudnn_ctc_loss range bartlett_window blackman_window hamming_window
+    kaiser_window fft_fftfreq fft_rfftfreq is_coalesced is_set_to dense_dim sparse_dim _nnz
+    _dimI _dimV _coalesced _indices _values _to_sparse _to_sparse_csr _to_sparse_csc
+    _to_sparse_bsr _to_sparse_bsc _to_dense _convert_indices_from_coo_to_csr sparse_mask
+    _convert_indices_from_csr_to_coo _validate_compressed_sparse_indices _spdiags
+    _sparse_coo_tensor_with_dims_and_tensors sparse_coo_tensor sparse_compressed_tensor
+    _sparse_compressed_tensor_unsafe int_repr q_scale q_zero_point qscheme
     """.split()
 )
 
@@ -81,6 +91,10 @@ def _pointwise(args: Sequence[Any], kwargs: Mapping[str, Any], out: Any) -> Cost
     return {Kind.ELEMENTWISE: first(out).numel()}
 
 
+def _each(args: Sequence[Any], kwargs: Mapping[str, Any], out: Any) -> Cost:
+    return {Kind.ELEMENTWISE: sum(tensor.numel() for tensor in args[0])}
+
+
 _plans: dict[Any, OperatorPlan] = {}
 
 
@@ -97,34 +111,56 @@ def plan_of(operator: Any) -> OperatorPlan:
 
 def _make_plan(operator: Any) -> OperatorPlan:
     if not isinstance(operator, OpOverload):
-        name = f"higher_order::{operator}"
-        return OperatorPlan(name, "counted" if name in RULES else "unknown", RULES.get(name))
+        return plan_of_name(f"higher_order::{operator}")
     name = operator._schema.name
     status, rule = _classify(operator, name)
     return OperatorPlan(
         name,
         status,
         rule,
-        is_view=status == "free" and (operator.is_view or name in _MOVES_NOTHING),
+        is_view=status == "free"
+        and (operator.is_view or name in _MOVES_NOTHING or torch.Tag.inplace_view in operator.tags),
         overload=_full_name(operator),
-        is_inplace=is_plain_inplace(operator),
+        is_inplace=is_inplace(operator),
     )
 
 
+def plan_of_name(name: str) -> OperatorPlan:
+    """The plan for what is no operator of torch's dispatcher: counted if it has a rule."""
+    return OperatorPlan(name, "counted" if name in RULES else "unknown", RULES.get(name))
+
+
 def _classify(operator: OpOverload, name: str) -> tuple[Status, Rule | None]:
-    # An in-place or out= form costs what the plain form costs.
+    # An in-place or out= form costs what the plain form costs; a copy of a view, nothing.
     base = name[:-1] if name.endswith("_") and not name.endswith("__") else name
     rule = RULES.get(name) or RULES.get(base)
     if rule is not None:
         return "counted", rule
     if name in _FREE or base in _FREE or name.startswith(_FREE_PREFIXES):
         return "free", None
+    if torch.Tag.inplace_view in operator.tags:
+        return "free", None
+    if name.endswith("_copy") and any(v.is_view for v in _overloads(name.removesuffix("_copy"))):
+        return "free", None
     if torch.Tag.pointwise in operator.tags:
         return "counted", _pointwise
+    if name.startswith("aten::_foreach_"):
+        return "counted", _each
     # Before views: `reshape`, `contiguous` and `to` say that they may alias, and may copy.
     if _is_composite(operator):
         return "composite", None
-    return ("free" if operator.is_view else "unknown"), None
+    if operator.is_view:
+        return "free", None
+    # Torch tags some overloads alone, and few that work in place.
+    if any(torch.Tag.pointwise in form.tags for form in _overloads(base)):
+        return "counted", _pointwise
+    return "unknown", None
+
+
+def _overloads(name: str) -> list[OpOverload]:
+    """Every overload of an operator of torch, if there is one of this name."""
+    packet = getattr(torch.ops.aten, name.removeprefix("aten::"), None)
+    return [getattr(packet, each) for each in packet.overloads()] if packet is not None else []
 
 
 _DROPOUTS = ("aten::dropout", "aten::feature_dropout", "aten::alpha_dropout")
@@ -143,13 +179,13 @@ def execute(
     operator: Any, plan: OperatorPlan, args: Sequence[Any], kwargs: Mapping[str, Any]
 ) -> Any:
     """The operator's result: from shapes alone on meta where that is enough, else by running it."""
-    if plan.is_inplace:
-        if isinstance(args[0], Tensor) and args[0].is_meta:
-            return args[0]
-    elif not plan.is_view:
+    if not plan.is_view:
         predicted = predict(plan.overload, args, kwargs)
         if predicted is not None:
             return predicted
+        x = args[0] if plan.is_inplace else None
+        if isinstance(x, Tensor) and x.is_meta and fits_in_place(operator, args, kwargs):
+            return x
     return operator(*args, **kwargs)
 
 
@@ -199,7 +235,17 @@ class EagerMode(_Mode):
                 out = func.decompose(*args, **kwargs)
             if out is not NotImplemented:
                 return out
+        if isinstance(func, HigherOrderOperator) and plan.rule is None and any(map(callable, args)):
+            # Control flow: it runs functions that it is given, and they are what it costs.
+            return func(*(self._entered(a) if callable(a) else a for a in args), **kwargs)
         return self.dispatched(func, plan, args, kwargs)
+
+    def _entered(self, function: Callable[..., Any]) -> Callable[..., Any]:
+        def run(*args: Any, **kwargs: Any) -> Any:
+            with self:
+                return function(*args, **kwargs)
+
+        return run
 
     def dispatched(
         self, func: Any, plan: OperatorPlan, args: Sequence[Any], kwargs: Mapping[str, Any]

@@ -9,18 +9,39 @@ its graph node by the node's sequence number.
 from __future__ import annotations
 
 import bisect
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from typing import Any, Generic, Literal, TypeVar
 
 import torch
 from torch import Tensor, nn
+from torch._ops import HigherOrderOperator
+from torch.autograd.function import FunctionCtx
 from torch.nn.modules.module import register_module_forward_hook, register_module_forward_pre_hook
+from torch.overrides import TorchFunctionMode
 
+from ..errors import MeasurementError
 from ..models.declared import Declaration
+from ..run import tensors_in, values_of
 from ..setting import Kind
-from .operators import READS_WHAT_IT_WRITES, EagerMode, OperatorPlan, execute, returns_its_input
+from .operators import (
+    READS_WHAT_IT_WRITES,
+    EagerMode,
+    OperatorPlan,
+    execute,
+    plan_of_name,
+    returns_its_input,
+)
+from .outside import OutsideWork
+from .rules import RECURRENT, NoRule, recurrent_backward, with_complex
+
+
+def below_autograd() -> AbstractContextManager[Any]:
+    """Dispatch below autograd, where composite operators arrive whole."""
+    guard: AbstractContextManager[Any] = torch._C._AutoDispatchBelowAutograd()
+    return guard
+
 
 # Which module is running: paths and classes, through torch's global hooks.
 #
@@ -136,12 +157,14 @@ class _Owner:
 class Recorder(EagerMode):
     """Records operator calls, or (with `recording` off) only who makes autograd nodes."""
 
-    def __init__(self, tracker: ModuleTracker) -> None:
+    def __init__(self, tracker: ModuleTracker, outside: OutsideWork | None = None) -> None:
         super().__init__()
         self.calls: list[OperatorCall] = []
         self.tracker = tracker
+        self.outside = outside or OutsideWork()
         self.phase: Phase = "forward"
         self.recording = True
+        self.below = True  # dispatch is below autograd: no operator adds to a graph
         self._declarations: list[Declaration] = []
         self._owners: NodeOwners[_Owner] = NodeOwners()
         self._seen_backward: set[int] = set()
@@ -152,7 +175,7 @@ class Recorder(EagerMode):
         """Take the declared cost; what runs until `exit` is its inside."""
         if self.recording and not self._declarations:
             module, module_type = self.tracker.current
-            self._record_declared(declaration, module, module_type, times=1)
+            self._record_declared(declaration, module, module_type)
         self._declarations.append(declaration)
 
     def exit(self) -> None:
@@ -160,8 +183,12 @@ class Recorder(EagerMode):
         self._declarations.pop()
 
     def _record_declared(
-        self, declaration: Declaration, module: str, module_type: str, times: int
+        self, declaration: Declaration, module: str, module_type: str, backward: bool = False
     ) -> None:
+        times, cost = 1, declaration.cost
+        if backward:
+            times = 2  # two gradients for each product
+            cost = declaration.backward or {kind: 2 * amount for kind, amount in cost.items()}
         self.calls.append(
             OperatorCall(
                 declaration.operator,
@@ -169,7 +196,7 @@ class Recorder(EagerMode):
                 module_type,
                 self.phase,
                 "counted",
-                {kind: times * amount for kind, amount in declaration.cost.items()},
+                cost,
                 times * declaration.bytes_read,
                 times * declaration.bytes_written,
                 (),
@@ -181,7 +208,8 @@ class Recorder(EagerMode):
         """Record nothing, but remember which module makes which autograd node."""
         self.recording = False
         try:
-            yield
+            with _AboveAutograd(self):
+                yield
         finally:
             self.recording = True
 
@@ -194,11 +222,16 @@ class Recorder(EagerMode):
         if not self.recording:
             inside = self._declarations[0] if self._declarations else None
             self._owners.made_by(_Owner(*self.tracker.current, inside))
-            return func(*args, **kwargs)
+            out = func(*args, **kwargs)
+            if self.outside.running:
+                self.outside.ran(plan.name, _tensors(args), _results(out), plan.is_view)
+            return out
         if self.phase == "forward":
             if self._declarations:
                 return execute(func, plan, args, kwargs)
             module, module_type = self.tracker.current
+            if self.below and torch.is_grad_enabled():
+                self._check_graph(args)
         else:
             owner = self._backward_owner()
             if owner is not None and owner.declaration is not None:
@@ -208,8 +241,46 @@ class Recorder(EagerMode):
         inputs = _tensors(args)
         forward = self.phase == "forward"
         out = execute(func, plan, args, kwargs) if forward else func(*args, **kwargs)
+        if self.outside.ran(plan.name, inputs, _results(out), plan.is_view):
+            self._record_outside(module_type, module, module_type)
         self.calls.append(self._call(plan, module, module_type, args, kwargs, out, inputs))
         return out
+
+    def _check_graph(self, args: Sequence[Any]) -> None:
+        """
+        Raises:
+            GraphNeeded: the model turned gradients on, for a tensor that it made.
+        """
+        if any(t.requires_grad and not isinstance(t, nn.Parameter) for t in _tensors(args)):
+            raise GraphNeeded("the forward does not require grad")
+
+    # Work that no dispatcher sees: see `datbench.counting.outside`.
+
+    def function(self, name: str, args: Sequence[Any], call: Callable[[], Any]) -> Any:
+        """Run an autograd.Function's forward or backward; name it if it computes elsewhere."""
+        if self._declarations:
+            return call()
+        out, hidden = self.outside.function(args, call)
+        if hidden and self.recording:
+            owner = self._backward_owner() if self.phase == "backward" else None
+            where = (owner.module, owner.module_type) if owner else self.tracker.current
+            self._record_outside(name, *where, args, out)
+        return out
+
+    def returned(self, outputs: Any) -> None:
+        """The model's forward has ended: what it returns may have been filled elsewhere."""
+        # A model that only allocates is left alone.
+        if self.outside.appeared(tensors_in(outputs)) and any(call.cost for call in self.calls):
+            self._record_outside(self.tracker.current[1], *self.tracker.current)
+
+    def _record_outside(
+        self, what: str, module: str, module_type: str, args: Sequence[Any] = (), out: Any = None
+    ) -> None:
+        # The name that torch's traces, and so fvcore, give to it. A rule of the user's gets the
+        # arguments of `apply`, as that of an operator does.
+        plan = plan_of_name(f"prim::PythonOp.{what}")
+        args = args[1:] if args and isinstance(args[0], FunctionCtx) else args
+        self.calls.append(self._call(plan, module, module_type, args, {}, out, _tensors(args)))
 
     def _call(
         self,
@@ -225,15 +296,19 @@ class Recorder(EagerMode):
         read = written = 0
         idle = returns_its_input(plan, args, kwargs)
         if not (plan.is_view or idle):
-            outputs = _tensors(out if isinstance(out, (tuple, list)) else (out,))
-            written = sum(map(_moved, outputs))
+            written = sum(map(_moved, _results(out)))
             if plan.name in READS_WHAT_IT_WRITES:
                 read = written + sum(map(_moved, inputs[1:]))
             else:
                 read = sum(map(_moved, inputs))
-        cost = plan.rule(args, kwargs, out) if plan.rule is not None and not idle else {}
         status: Recorded = "unknown" if plan.status == "composite" else plan.status
-        if idle:
+        cost: Mapping[Kind, int] = {}
+        if plan.rule is not None and not idle:
+            try:
+                cost = with_complex(plan.name, plan.rule(args, kwargs, out), inputs, _results(out))
+            except NoRule:
+                status = "unknown"
+        if idle or (status == "counted" and not cost):
             status = "free"
         return OperatorCall(
             plan.name,
@@ -256,12 +331,51 @@ class Recorder(EagerMode):
         return self._owners.current()
 
     def _declared_backward(self, owner: _Owner) -> None:
-        """The backward of a declared operator, once: two gradients for each product."""
+        """The backward of a declared operator, once."""
         declaration = owner.declaration
         assert declaration is not None
         if id(declaration) not in self._seen_backward:
             self._seen_backward.add(id(declaration))
-            self._record_declared(declaration, owner.module, owner.module_type, times=2)
+            self._record_declared(declaration, owner.module, owner.module_type, backward=True)
+
+
+class _AboveAutograd(TorchFunctionMode):
+    """What makes another graph on each device, or for a compiler alone, makes one graph here."""
+
+    def __init__(self, recorder: Recorder) -> None:
+        super().__init__()
+        self.recorder = recorder
+
+    def __torch_function__(
+        self, func: Any, types: Any, args: Sequence[Any] = (), kwargs: Any = None
+    ) -> Any:
+        kwargs = kwargs or {}
+        if isinstance(func, HigherOrderOperator) and str(func) == "cond":
+            taken, otherwise, operands = args[1:4]  # torch would trace both
+            return (taken if args[0] else otherwise)(*operands)
+        if func not in RECURRENT:
+            return func(*args, **kwargs)
+        read = sum(map(_moved, tensors_in(args)))
+        cost = recurrent_backward(args)
+        self.recorder.enter(Declaration(f"aten::{func.__name__}", {}, read, 0, backward=cost))
+        try:
+            return func(*args, **kwargs)
+        finally:
+            self.recorder.exit()
+
+
+class GraphNeeded(RuntimeError):
+    """A forward takes gradients, and runs without a graph."""
+
+
+class GraphWhereAsked(TorchFunctionMode):
+    """Dispatch below autograd but where the model turns gradients on, which makes its graph."""
+
+    def __torch_function__(
+        self, func: Any, types: Any, args: Sequence[Any] = (), kwargs: Any = None
+    ) -> Any:
+        with nullcontext() if torch.is_grad_enabled() else below_autograd():
+            return func(*args, **(kwargs or {}))
 
 
 def _tensors(values: Sequence[Any]) -> list[Tensor]:
@@ -269,14 +383,24 @@ def _tensors(values: Sequence[Any]) -> list[Tensor]:
     found: list[Tensor] = []
     for value in values:
         if isinstance(value, Tensor):
+            if value.is_nested:
+                raise MeasurementError(
+                    "nested tensors cannot be counted; pad them: torch.nested.to_padded_tensor()."
+                )
             found.append(value)
         elif isinstance(value, (list, tuple)):
             found.extend(item for item in value if isinstance(item, Tensor))
     return found
 
 
+def _results(out: Any) -> list[Tensor]:
+    return _tensors(out if isinstance(out, (tuple, list)) else (out,))
+
+
 def _moved(tensor: Tensor) -> int:
     """Bytes of a tensor's elements; an expanded dimension is stored, and moved, once."""
+    if tensor.layout != torch.strided:
+        return values_of(tensor).numel() * tensor.element_size()
     elements = 1
     for size, stride in zip(tensor.shape, tensor.stride(), strict=True):
         if stride or size == 0:

@@ -10,9 +10,11 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+import torch
 from torch import Tensor
 
-from ..setting import Kind
+from ..run import values_of
+from ..setting import MULTIPLY_ADDS, Kind
 
 Cost = Mapping[Kind, int]
 
@@ -58,6 +60,10 @@ def _aten(names: str, about: str) -> Callable[[Rule], Rule]:
     return register_rule(*(f"aten::{name}" for name in names.split()), about=about)
 
 
+class NoRule(Exception):
+    """An operator has a rule, but not for these arguments: it is unknown."""
+
+
 def first(out: Any) -> Tensor:
     """The (first) tensor of an operator's result."""
     tensor: Tensor = out[0] if isinstance(out, (tuple, list)) else out
@@ -71,15 +77,17 @@ def argument(
     return args[index] if len(args) > index else kwargs.get(name, default)
 
 
+_ABOUT_TWICE = "twice the forward. Ours: no published counter has a rule"
+
 # Rules whose amount is a tensor's size.
 
 
 def _input(kind: Kind, index: int = 0, times: int = 1) -> Rule:
-    return lambda args, kwargs, out: {kind: times * args[index].numel()}
+    return lambda args, kwargs, out: {kind: times * values_of(args[index]).numel()}
 
 
 def _output(kind: Kind) -> Rule:
-    return lambda args, kwargs, out: {kind: first(out).numel()}
+    return lambda args, kwargs, out: {kind: values_of(first(out)).numel()}
 
 
 # Convolution: one multiply-add for each weight that meets an input, groups respected.
@@ -146,23 +154,45 @@ def _columns(x: Tensor, weight: Tensor, out: Tensor) -> int:
     "fvcore `linear_flop_jit`, torch `addmm_flop`, mmcv `linear_flops_counter_hook`",
 )
 def _linear(args: Sequence[Any], kwargs: Mapping[str, Any], out: Any) -> Cost:
-    cost = {Kind.LINEAR: out.numel() * args[1].shape[-1]}
+    sparse = args[1].layout != torch.strided
+    rows = math.prod(args[0].shape[:-1])
+    terms = rows * values_of(args[1]).numel() if sparse else out.numel() * args[1].shape[-1]
+    cost = {Kind.LINEAR: terms}
     if argument(args, kwargs, 2, "bias") is not None:
         cost[Kind.LINEAR_BIAS] = out.numel()
     return cost
 
 
 @_aten(
-    "mm bmm matmul mv dot vdot inner",
+    "mm bmm matmul mv dot vdot inner _int_mm _scaled_mm _scaled_mm_v2 _weight_int8pack_mm "
+    "_sparse_mm_reduce_impl",
     "output elements x terms of each sum. "
     "fvcore `matmul_flop_jit`, `bmm_flop_jit`; torch `mm_flop`, `bmm_flop`",
 )
 def _matmul(args: Sequence[Any], kwargs: Mapping[str, Any], out: Any) -> Cost:
-    return {Kind.MATMUL: out.numel() * args[0].shape[-1]}
+    return {Kind.MATMUL: _product(args[0], args[1], out)}
+
+
+def _product(left: Tensor, right: Tensor, out: Tensor) -> int:
+    """Terms of all sums of `left` @ `right`; those that a sparse matrix stores, if one is sparse.
+
+    Raises:
+        NoRule: both are sparse; which elements meet depends on where they are.
+    """
+    sparse = [t.layout != torch.strided for t in (left, right)]
+    if all(sparse):
+        raise NoRule
+    if any(sparse):
+        dense = left if sparse[1] else right  # (M, K) or (K, N), or a vector
+        lines = math.prod(dense.shape[:-1] if sparse[1] else dense.shape[1:])
+        return values_of(right if sparse[1] else left).numel() * lines
+    if left.ndim == 0 or right.ndim == 0:  # `inner` takes numbers
+        return out.numel()
+    return out.numel() * left.shape[-1]
 
 
 @_aten(
-    "addmm baddbmm addmv addbmm",
+    "addmm baddbmm addmv addbmm _sparse_addmm sspaddmm _addmm_activation",
     "the product as a matrix product, the sum apart. "
     "fvcore `addmm_flop_jit`, torch `addmm_flop`, `baddbmm_flop`",
 )
@@ -170,7 +200,43 @@ def _add_matmul(args: Sequence[Any], kwargs: Mapping[str, Any], out: Any) -> Cos
     """The product of the second and third argument, added to the first; addbmm sums a batch."""
     left, right = args[1], args[2]
     columns = right.shape[-1] if right.ndim > 1 else 1
+    if left.layout != torch.strided or right.layout != torch.strided:
+        return {
+            Kind.MATMUL: _product(left, right, out),
+            Kind.ELEMENTWISE: values_of(out).numel(),
+        }
     return {Kind.MATMUL: left.numel() * columns, Kind.ELEMENTWISE: out.numel()}
+
+
+@_aten("sparse_sampled_addmm", "a product of the terms of each stored element. Ours")
+def _sampled_addmm(args: Sequence[Any], kwargs: Mapping[str, Any], out: Any) -> Cost:
+    stored = values_of(args[0]).numel()
+    return {Kind.MATMUL: stored * args[1].shape[-1], Kind.ELEMENTWISE: stored}
+
+
+@_aten("_sparse_mm_reduce_impl_backward", "a product for each gradient that is computed. Ours")
+def _sparse_mm_backward(args: Sequence[Any], kwargs: Mapping[str, Any], out: Any) -> Cost:
+    terms = values_of(args[0]).numel() * args[1].shape[-1]
+    return {Kind.MATMUL: terms * sum(map(bool, args[5]))}
+
+
+@_aten("affine_grid_generator cudnn_affine_grid_generator", "a product for each point. Ours")
+def _affine_grid(args: Sequence[Any], kwargs: Mapping[str, Any], out: Any) -> Cost:
+    return {Kind.MATMUL: out.numel() * args[0].shape[-1]}  # (B, H, W, 2) of theta (B, 2, 3)
+
+
+@_aten("conv_tbc", _ABOUT_CONV)
+def _conv_tbc(args: Sequence[Any], kwargs: Mapping[str, Any], out: Any) -> Cost:
+    macs = out.numel() * math.prod(args[1].shape[:2])  # weight (k, C_in, C_out)
+    return {Kind.CONV: macs, Kind.CONV_BIAS: out.numel()}
+
+
+@_aten("_grouped_mm", "a product for each row of a group. Ours")
+def _grouped_mm(args: Sequence[Any], kwargs: Mapping[str, Any], out: Any) -> Cost:
+    left, right = args[:2]  # the groups cut the rows, the columns or the terms
+    if left.ndim > right.ndim:
+        return {Kind.MATMUL: right.numel() * left.shape[-2]}
+    return {Kind.MATMUL: left.numel() * right.shape[-1]}
 
 
 @_aten("bilinear _trilinear", "one multiply-add for each weight and sample. Ours")
@@ -184,13 +250,26 @@ def _bilinear(args: Sequence[Any], kwargs: Mapping[str, Any], out: Any) -> Cost:
     return {Kind.MATMUL: max(t.numel() for t in args[:3]) * out.shape[0]}
 
 
-@_aten(
-    "_cdist_forward _euclidean_dist",
-    "a difference, a power and a sum for each coordinate of each pair. Ours",
-)
-def _cdist(args: Sequence[Any], kwargs: Mapping[str, Any], out: Any) -> Cost:
-    return {Kind.ELEMENTWISE: 3 * out.numel() * args[0].shape[-1]}
+# Distances: a difference, a power and a sum for each coordinate of each pair.
 
+_ABOUT_DISTANCE = "a difference, a power and a sum for each coordinate of each pair. Ours"
+
+
+def _distances(pairs: Callable[[Sequence[Any], Any], int], of: int, times: int = 3) -> Rule:
+    """Pairs, told from arguments and result, of points that are rows of the argument `of`."""
+    return lambda args, kwargs, out: {
+        Kind.ELEMENTWISE: times * pairs(args, out) * args[of].shape[-1]
+    }
+
+
+_aten("_cdist_forward _euclidean_dist _pdist_forward", _ABOUT_DISTANCE)(
+    _distances(lambda args, out: out.numel(), 0)
+)
+_aten("_cdist_backward", _ABOUT_TWICE)(_distances(lambda args, out: args[4].numel(), 1, times=6))
+_aten("_pdist_backward", _ABOUT_TWICE)(_distances(lambda args, out: args[3].numel(), 1, times=6))
+_aten("dist", _ABOUT_DISTANCE)(
+    lambda args, kwargs, out: {Kind.ELEMENTWISE: 3 * max(t.numel() for t in args[:2])}
+)
 
 # Attention as one operator: two products, the scale of the queries, the mask, a softmax.
 
@@ -233,6 +312,17 @@ def _attention_forward(args: Sequence[Any], kwargs: Mapping[str, Any], out: Any)
     return attention_cost(pairs, q.shape[-1], v.shape[-1], q.numel(), False)
 
 
+_ABOUT_FLEX = "the same; masks leave no product out. torch `sdpa_flop`, which PyTorch gives to it"
+
+
+@register_rule("higher_order::flex_attention", about=_ABOUT_FLEX)
+def _flex_attention(args: Sequence[Any], kwargs: Mapping[str, Any], out: Any) -> Cost:
+    q, k, v, score_mod = args[:4]  # (B, M, N, d), (B, M', Ns, d), (B, M', Ns, dv)
+    pairs = q.shape[0] * q.shape[1] * q.shape[2] * k.shape[2]
+    scored = getattr(score_mod, "__name__", "") != "_identity"
+    return attention_cost(pairs, q.shape[-1], v.shape[-1], q.numel(), scored)
+
+
 # Recurrent layers as one operator: every weight matrix meets every step of every sequence.
 
 
@@ -241,15 +331,49 @@ def _attention_forward(args: Sequence[Any], kwargs: Mapping[str, Any], out: Any)
     "every weight matrix meets every step of every sequence. Ours: fvcore skips it",
 )
 def _recurrent(args: Sequence[Any], kwargs: Mapping[str, Any], out: Any) -> Cost:
-    x = args[0]
-    # lstm.data takes batch sizes second and its weights fourth; the others third.
-    weights = next(
-        a for a in args[2:] if isinstance(a, (list, tuple)) and a and isinstance(a[0], Tensor)
-    )
-    steps = math.prod(x.shape[:-1])
-    macs = sum(w.numel() for w in weights if w.ndim == 2) * steps
-    gates = sum(w.shape[0] for w in weights if w.ndim == 2) * steps
+    steps, weights = _steps(args[0]), _weights(args)[1]
+    macs = sum(w.numel() for w in weights) * steps
+    gates = sum(w.shape[0] for w in weights) * steps
     return {Kind.RECURRENT: macs, Kind.ELEMENTWISE: gates}
+
+
+RECURRENT = (torch.lstm, torch.gru, torch.rnn_tanh, torch.rnn_relu)
+
+
+def _steps(x: Tensor) -> int:
+    """Steps of all sequences; packed sequences are (steps, C), others (T, B, C) or (B, T, C)."""
+    return math.prod(x.shape[:-1])
+
+
+def _weights(args: Sequence[Any]) -> tuple[int, list[Tensor]]:
+    """The weight matrices, and where their list stands: it is the last list of tensors."""
+    lists = [i for i, a in enumerate(args) if isinstance(a, (list, tuple)) and len(a)]
+    at = [i for i in lists if isinstance(args[i][0], Tensor)][-1]
+    return at, [w for w in args[at] if w.ndim == 2]
+
+
+def recurrent_backward(args: Sequence[Any]) -> Cost:
+    """The backward of these operators, which each device does in operators of its own.
+
+    Each weight matrix meets every step once for its own gradient and once for that of what it
+    multiplies, save what needs none: images, and states that begin at zero. Twice the gates.
+    """
+    x, (at, weights) = args[0], _weights(args)
+    state = args[at - 1] if isinstance(args[at - 1], Tensor) else args[at - 1][0]  # (L, B, H)
+    layers, both = args[at + 2], 1 + bool(args[at + 5])
+    each = len(weights) // (layers * both)  # of the input, the state, and its projection
+    macs = 0
+    for i, weight in enumerate(weights):
+        steps = _steps(x)
+        wanted = steps if weight.requires_grad else 0
+        if i % each == 0:
+            wanted += steps if x.requires_grad or i >= each * both else 0
+        else:
+            first = i % each == 1 and not state.requires_grad
+            wanted += steps - (state.shape[-2] if first else 0)
+        macs += weight.numel() * wanted
+    gates = sum(w.shape[0] for w in weights) * _steps(x)
+    return {Kind.RECURRENT: macs, Kind.ELEMENTWISE: 2 * gates}
 
 
 @_aten("mkldnn_rnn_layer", "the same, one layer of the CPU's kernel. Ours")
@@ -323,6 +447,7 @@ _aten(
     upsample_bicubic2d upsample_linear1d upsample_trilinear3d upsample_nearest1d
     upsample_nearest3d _upsample_nearest_exact1d _upsample_nearest_exact2d
     _upsample_nearest_exact3d _upsample_bilinear2d_aa _upsample_bicubic2d_aa
+    _upsample_lanczos2d_aa
     """,
     "output elements. mmcv `upsample_flops_counter_hook`; fvcore skips it",
 )(_output(Kind.UPSAMPLE_OTHER))
@@ -346,29 +471,160 @@ _aten(
 
 _ABOUT_INPUT = "input elements. Ours: the other counters skip it"
 
-_aten("softmax _softmax log_softmax _log_softmax _safe_softmax", _ABOUT_INPUT)(_input(Kind.SOFTMAX))
+_aten(
+    "softmax _softmax log_softmax _log_softmax _safe_softmax _masked_softmax _sparse_softmax "
+    "_sparse_log_softmax",
+    _ABOUT_INPUT,
+)(_input(Kind.SOFTMAX))
 
 _aten(
     """
     sum mean var std var_mean std_mean amax amin aminmax max min argmax argmin prod norm
     linalg_vector_norm cumsum cumprod logsumexp logcumsumexp any all count_nonzero
     nansum nanmean topk sort argsort median nanmedian mode kthvalue cummax cummin
-    bincount histc unique2 _unique2 trace segment_reduce
+    bincount histc unique2 _unique _unique2 trace segment_reduce native_norm linalg__powsum allclose
+    hash_tensor histogram _histogramdd_bin_edges _histogramdd_from_bin_cts
+    _histogramdd_from_bin_tensors _aminmax _is_all_true _is_any_true _sparse_sum _sparse_csr_sum
+    _sparse_csr_prod
     """,
     _ABOUT_INPUT,
 )(_input(Kind.REDUCTION))
 
 _aten(
     """
-    dropout native_dropout bernoulli bernoulli_ index_add index_add_ scatter_add
-    scatter_add_ scatter_reduce embedding_bag _embedding_bag glu prelu _prelu_kernel
-    rrelu_with_noise rrelu gelu gelu_ celu celu_ addr _thnn_fused_lstm_cell
-    _thnn_fused_gru_cell uniform_ normal_ random_ exponential_ im2col col2im renorm
-    cross linalg_cross binary_cross_entropy mse_loss nll_loss_forward smooth_l1_loss
-    cosine_similarity
+    dropout native_dropout bernoulli glu prelu _prelu_kernel
+    rrelu_with_noise rrelu gelu celu hardswish log_sigmoid_forward floor_divide rsub
+    addr _thnn_fused_lstm_cell _thnn_fused_gru_cell uniform normal random exponential cauchy
+    log_normal geometric poisson binomial im2col col2im renorm embedding_renorm cross linalg_cross
+    isin polar _conj_physical _coalesce quantize_per_tensor quantize_per_channel
+    quantize_per_tensor_dynamic dequantize fake_quantize_per_tensor_affine_cachemask
+    fake_quantize_per_channel_affine_cachemask
     """,
     "output elements. Ours; mmcv counts the ReLU family by `relu_flops_counter_hook`",
 )(_output(Kind.ELEMENTWISE))
+
+# A reduction or a search inside one operator.
+
+_ABOUT_ROWS = "elements that are added up. Ours: the other counters skip it"
+
+_aten("index_add index_reduce", _ABOUT_ROWS)(_input(Kind.REDUCTION, 3))
+_aten("scatter_add scatter_reduce", _ABOUT_ROWS)(_input(Kind.REDUCTION, 2))
+_aten("embedding_dense_backward", _ABOUT_ROWS)(_input(Kind.REDUCTION))
+
+
+@_aten("scatter", _ABOUT_ROWS)
+def _scatter(args: Sequence[Any], kwargs: Mapping[str, Any], out: Any) -> Cost:
+    if argument(args, kwargs, 4, "reduce") is None:
+        return {}  # it writes, and computes nothing
+    return {Kind.REDUCTION: args[2].numel()}
+
+
+@_aten("index_put _index_put_impl _unsafe_index_put", _ABOUT_ROWS)
+def _index_put(args: Sequence[Any], kwargs: Mapping[str, Any], out: Any) -> Cost:
+    if not argument(args, kwargs, 3, "accumulate", False):
+        return {}  # it writes, and computes nothing
+    return {Kind.REDUCTION: args[2].numel()}
+
+
+_aten("_unsafe_masked_index_put_accumulate", _ABOUT_ROWS)(_input(Kind.REDUCTION, 3))
+
+
+@_aten("embedding_bag _embedding_bag _embedding_bag_forward_only", _ABOUT_ROWS)
+def _embedding_bag(args: Sequence[Any], kwargs: Mapping[str, Any], out: Any) -> Cost:
+    rows = args[1].numel() * args[0].shape[-1]
+    weighted = argument(args, kwargs, 6, "per_sample_weights") is not None
+    return {Kind.REDUCTION: rows, Kind.ELEMENTWISE: rows if weighted else 0}
+
+
+@_aten(
+    "_embedding_bag_backward _embedding_bag_dense_backward "
+    "_embedding_bag_per_sample_weights_backward",
+    _ABOUT_ROWS,
+)
+def _embedding_bag_backward(args: Sequence[Any], kwargs: Mapping[str, Any], out: Any) -> Cost:
+    grad, indices = args[0], next(t for t in args[1:] if not t.is_floating_point())
+    return {Kind.REDUCTION: indices.numel() * grad.shape[-1]}
+
+
+def _search(edges: int) -> Rule:
+    def rule(args: Sequence[Any], kwargs: Mapping[str, Any], out: Any) -> Cost:
+        steps = math.ceil(math.log2(args[edges].shape[-1] + 1))
+        return {Kind.ELEMENTWISE: out.numel() * steps}
+
+    return rule
+
+
+_ABOUT_SEARCH = "one comparison for each step of a binary search. Ours"
+
+_aten("bucketize", _ABOUT_SEARCH)(_search(edges=1))
+_aten("searchsorted", _ABOUT_SEARCH)(_search(edges=0))
+
+
+@_aten(
+    """
+    mse_loss smooth_l1_loss huber_loss binary_cross_entropy binary_cross_entropy_with_logits
+    soft_margin_loss multi_margin_loss multilabel_margin_loss_forward
+    """,
+    "input elements, and once more where they are added up. Ours: the other counters skip it",
+)
+def _loss(args: Sequence[Any], kwargs: Mapping[str, Any], out: Any) -> Cost:
+    elements = args[0].numel()
+    return {Kind.ELEMENTWISE: elements, Kind.REDUCTION: elements if first(out).ndim == 0 else 0}
+
+
+_aten("nll_loss_forward nll_loss2d_forward", "elements of the target. Ours")(
+    _input(Kind.REDUCTION, 1)
+)
+_aten("nll_loss_backward nll_loss2d_backward", "elements of the target. Ours")(
+    _input(Kind.ELEMENTWISE, 2)
+)
+
+
+@_aten("_ctc_loss", "elements of the table of log-probabilities, (B, T, 2 S + 1). Ours")
+def _ctc_loss(args: Sequence[Any], kwargs: Mapping[str, Any], out: Any) -> Cost:
+    return {Kind.REDUCTION: out[1].numel()}
+
+
+_aten("_ctc_loss_backward", _ABOUT_TWICE)(_input(Kind.REDUCTION, 6, times=2))
+
+
+@_aten("_weight_norm_interface", "the weight's norm and its scaling. Ours")
+def _weight_norm(args: Sequence[Any], kwargs: Mapping[str, Any], out: Any) -> Cost:
+    return {Kind.REDUCTION: args[0].numel(), Kind.ELEMENTWISE: args[0].numel()}
+
+
+_aten("_weight_norm_interface_backward", _ABOUT_TWICE)(_input(Kind.ELEMENTWISE, 1, times=4))
+
+# Direct methods of linear algebra, by the leading terms of LAPACK Working Note 41. A matrix has m
+# rows and n columns, and there are k right-hand sides. Orthogonal factors and what iterates have no
+# rule.
+
+
+def _lapack(cost: Callable[[int, int, int], float], of: int = 0, right: int | None = None) -> Rule:
+    def rule(args: Sequence[Any], kwargs: Mapping[str, Any], out: Any) -> Cost:
+        *batch, m, n = args[of].shape
+        matrices = math.prod(batch)
+        k = args[right].numel() // max(matrices * n, 1) if right is not None else 0
+        return {Kind.ELEMENTWISE: round(matrices * cost(max(m, n), min(m, n), k))}
+
+    return rule
+
+
+_ABOUT_LAPACK = "real operations, by LAPACK Working Note 41. Ours: the other counters skip it"
+
+for names, rule in (
+    ("linalg_cholesky_ex", _lapack(lambda m, n, k: n**3 / 3)),
+    ("linalg_lu_factor_ex linalg_lu", _lapack(lambda m, n, k: n**2 * (m - n / 3))),
+    ("_linalg_det _linalg_slogdet linalg_ldl_factor_ex", _lapack(lambda m, n, k: 2 * n**3 / 3)),
+    ("linalg_inv_ex", _lapack(lambda m, n, k: 2 * n**3)),
+    ("cholesky_inverse", _lapack(lambda m, n, k: 2 * n**3 / 3)),
+    ("_linalg_solve_ex", _lapack(lambda m, n, k: 2 * n**3 / 3 + 2 * n**2 * k, right=1)),
+    ("linalg_solve_triangular", _lapack(lambda m, n, k: n**2 * k, right=1)),
+    ("triangular_solve", _lapack(lambda m, n, k: n**2 * k, of=1, right=0)),
+    ("cholesky_solve", _lapack(lambda m, n, k: 2 * n**2 * k, of=1, right=0)),
+    ("linalg_lu_solve linalg_ldl_solve", _lapack(lambda m, n, k: 2 * n**2 * k, right=2)),
+):
+    _aten(names, _ABOUT_LAPACK)(rule)
 
 
 @_aten(
@@ -390,8 +646,6 @@ def _fft(args: Sequence[Any], kwargs: Mapping[str, Any], out: Any) -> Cost:
 #
 # No published counter has rules for the backward of normalisation, sampling and pooling; here each
 # costs twice its forward, as a product that computes two gradients does.
-
-_ABOUT_TWICE = "twice the forward. Ours: no published counter has a rule"
 
 
 @_aten(
@@ -460,17 +714,22 @@ _TWICE = (
     (
         Kind.UPSAMPLE_OTHER,
         0,
-        "upsample_bicubic2d_backward upsample_linear1d_backward "
-        "_upsample_bilinear2d_aa_backward _upsample_bicubic2d_aa_backward",
+        "upsample_bicubic2d_backward upsample_linear1d_backward upsample_trilinear3d_backward "
+        "upsample_nearest1d_backward upsample_nearest3d_backward "
+        "_upsample_nearest_exact1d_backward _upsample_nearest_exact2d_backward "
+        "_upsample_nearest_exact3d_backward _upsample_bilinear2d_aa_backward "
+        "_upsample_bicubic2d_aa_backward _upsample_lanczos2d_aa_backward",
     ),
     (Kind.ADAPTIVE_POOL2D, 1, "_adaptive_avg_pool2d_backward"),
     (
         Kind.POOL,
         1,
-        "avg_pool2d_backward max_pool2d_with_indices_backward _adaptive_avg_pool3d_backward "
-        "adaptive_max_pool2d_backward",
+        "avg_pool2d_backward avg_pool3d_backward max_pool2d_with_indices_backward "
+        "max_pool3d_with_indices_backward _adaptive_avg_pool3d_backward "
+        "adaptive_max_pool2d_backward adaptive_max_pool3d_backward "
+        "fractional_max_pool2d_backward fractional_max_pool3d_backward",
     ),
-    (Kind.SOFTMAX, 0, "_softmax_backward_data _log_softmax_backward_data"),
+    (Kind.SOFTMAX, 0, "_softmax_backward_data _log_softmax_backward_data _masked_softmax_backward"),
 )
 
 for kind, index, names in _TWICE:
@@ -478,9 +737,38 @@ for kind, index, names in _TWICE:
 
 _aten(
     """
-    embedding_dense_backward index_put index_put_ _index_put_impl_ native_dropout_backward
-    _prelu_kernel_backward glu_backward _thnn_fused_lstm_cell_backward_impl
-    _thnn_differentiable_lstm_cell_backward _thnn_fused_gru_cell_backward unfold_backward
+    native_dropout_backward _prelu_kernel_backward glu_backward gelu_backward hardtanh_backward
+    hardswish_backward hardsigmoid_backward leaky_relu_backward elu_backward softplus_backward
+    softshrink_backward hardshrink_backward rrelu_with_noise_backward log_sigmoid_backward
+    mse_loss_backward smooth_l1_loss_backward huber_loss_backward binary_cross_entropy_backward
+    soft_margin_loss_backward multi_margin_loss_backward multilabel_margin_loss_backward
+    _thnn_fused_lstm_cell_backward_impl _thnn_differentiable_lstm_cell_backward
+    _thnn_fused_gru_cell_backward unfold_backward _segment_reduce_backward
     """,
     "output elements. Ours: the other counters skip it",
 )(_output(Kind.ELEMENTWISE))
+
+# Complex arithmetic, in real operations. A product of two complex numbers is 4 products and 2
+# sums (6), a quotient 11; a multiply-add is 4 real ones, also in a convolution. Other elementwise
+# results are two real ones. A real operand, or a real result, takes part once.
+
+_COMPLEX = {"mul": 6, "square": 6, "prod": 6, "cumprod": 6, "addcmul": 8, "addr": 8, "div": 11}
+_COMPLEX |= {"reciprocal": 6, "addcdiv": 13, "abs": 4, "exp": 5, "polar": 4}
+_COMPLEX_OPERATIONS = {f"aten::{name}": operations for name, operations in _COMPLEX.items()}
+
+_ONE_EACH = (Kind.ELEMENTWISE, Kind.REDUCTION, Kind.CONV_BIAS, Kind.LINEAR_BIAS)
+
+
+def with_complex(name: str, cost: Cost, inputs: Sequence[Tensor], out: Sequence[Tensor]) -> Cost:
+    """The cost of an operator on complex tensors: what it takes beyond one on real tensors."""
+    given = [tensor.is_complex() for tensor in inputs]
+    if not cost or Kind.FFT in cost or not (any(given) or any(t.is_complex() for t in out)):
+        return cost
+    macs = sum(amount for kind, amount in cost.items() if kind in MULTIPLY_ADDS)
+    base = name.removesuffix("_")
+    operations = _COMPLEX_OPERATIONS.get(base, 2)
+    if base in ("aten::mul", "aten::div") and sum(given) < 2:
+        operations = 2  # with a real tensor, or a number
+    other = sum(amount for kind, amount in cost.items() if kind in _ONE_EACH)
+    extra = {Kind.COMPLEX_PRODUCT: 3 * macs, Kind.COMPLEX: (operations - 1) * other}
+    return {**cost, **{kind: amount for kind, amount in extra.items() if amount}}

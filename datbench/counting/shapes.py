@@ -2,18 +2,22 @@
 
 Torch's own meta kernels give the same answers, but many are Python reference code, the first of
 which loads the compiler's stack: more time and memory than the rest of a count. A rule here
-answers for the plain case and returns None for any other, which torch then answers. Shapes,
-strides and dtypes are tested against real CPU kernels, operator by operator.
+answers for the plain case and returns None for any other, which torch then answers or refuses:
+operands that do not fit are never answered. Shapes, strides, dtypes and what is refused are tested
+against real CPU kernels, operator by operator.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from functools import cache
 from itertools import pairwise
 from typing import Any
 
 import torch
 from torch import Tensor
+
+from .misfits import apart, broadcast, castable, check, written
 
 ShapeRule = Callable[..., Any]
 """Called with the operator's own arguments."""
@@ -42,12 +46,16 @@ shape_rule = rules_of(SHAPES)
 
 
 def predict(name: str, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Tensor | None:
-    """The result of operator `name` on meta tensors, or None if torch must be asked."""
-    rule = SHAPES.get(name)
-    if rule is None or not args or not _all_meta(args):
+    """The result of operator `name` on meta tensors, or None if torch must be asked.
+
+    Raises:
+        RuntimeError, IndexError: what torch's CPU kernel raises for these operands.
+    """
+    if not args or not _all_meta(args):
         return None
-    found: Tensor | None = rule(*args, **kwargs)
-    return found
+    check(name, args, kwargs)
+    rule = SHAPES.get(name)
+    return None if rule is None else rule(*args, **kwargs)
 
 
 def _all_meta(args: Sequence[Any]) -> bool:
@@ -73,13 +81,6 @@ def contiguous(shape: Sequence[int], dtype: torch.dtype) -> Tensor:
 def channels_last(shape: Sequence[int], dtype: torch.dtype) -> Tensor:
     """(N, C, H, W) with the channels fastest."""
     return torch.empty(tuple(shape), dtype=dtype, device=META, memory_format=torch.channels_last)
-
-
-def broadcast(*shapes: Sequence[int]) -> tuple[int, ...]:
-    """`torch.broadcast_shapes` for shapes that do broadcast; torch's own loads sympy."""
-    rank = max(map(len, shapes))
-    padded = [(1,) * (rank - len(shape)) + tuple(shape) for shape in shapes]
-    return tuple(max(sizes) if 0 not in sizes else 0 for sizes in zip(*padded, strict=True))
 
 
 def elementwise(dtype: torch.dtype, *operands: Tensor) -> Tensor:
@@ -135,13 +136,18 @@ def _compare(strides: list[list[int]], shape: Sequence[int], one: int, two: int)
 # Elementwise
 
 
+_ODD = (torch.bool, torch.complex64, torch.complex128)
+"""Types that some operators refuse."""
+
+
 def _binary(compares: bool = False, divides: bool = False) -> ShapeRule:
     def rule(a: Any, b: Any, **options: Any) -> Tensor | None:
         if not isinstance(a, Tensor):
             return None
-        dtype = torch.bool if compares else torch.result_type(a, b)
-        if divides and not dtype.is_floating_point:
+        dtype = torch.result_type(a, b)
+        if dtype in _ODD or (not dtype.is_floating_point and (divides or options)):
             return None
+        dtype = torch.bool if compares else dtype
         return elementwise(dtype, *((a, b) if isinstance(b, Tensor) else (a,)))
 
     return rule
@@ -161,13 +167,20 @@ shape_rule(
 
 
 @shape_rule(*"gelu tanh relu sigmoid silu exp hardswish neg sin cos abs clamp".split())
-def _unary(x: Tensor, *bounds: Any, **options: Any) -> Tensor | None:
-    return elementwise(x.dtype, x) if x.is_floating_point() else None
+def _unary(x: Tensor, *bounds: Any, approximate: str = "none") -> Tensor | None:
+    plain = x.is_floating_point() and (not bounds or any(bound is not None for bound in bounds))
+    return elementwise(x.dtype, x) if plain and approximate in ("none", "tanh") else None
 
 
 @shape_rule("flip")
-def _flip(x: Tensor, dims: Sequence[int]) -> Tensor:
-    return elementwise(x.dtype, x)
+def _flip(x: Tensor, dims: Sequence[int]) -> Tensor | None:
+    return elementwise(x.dtype, x) if are_dims(dims, x) else None
+
+
+def are_dims(dims: Sequence[int], x: Tensor) -> bool:
+    """Whether `x` has these dimensions, each named once."""
+    inside = all(-x.ndim <= dim < x.ndim for dim in dims)
+    return inside and len({dim % x.ndim for dim in dims}) == len(dims)
 
 
 @shape_rule("_to_copy")
@@ -177,8 +190,9 @@ def _to_copy(x: Tensor, *, dtype: torch.dtype | None = None, **options: Any) -> 
 
 
 @shape_rule("softmax.int")
-def _softmax(x: Tensor, dim: int, dtype: torch.dtype | None = None) -> Tensor:
-    return contiguous(x.shape, dtype or x.dtype)
+def _softmax(x: Tensor, dim: int, dtype: torch.dtype | None = None) -> Tensor | None:
+    made = dtype or x.dtype
+    return contiguous(x.shape, made) if made.is_floating_point else None
 
 
 # Products
@@ -186,14 +200,19 @@ def _softmax(x: Tensor, dim: int, dtype: torch.dtype | None = None) -> Tensor:
 
 @shape_rule("linear")
 def _linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor | None:
-    if weight.ndim != 2 or x.ndim < 2 or x.shape[-1] != weight.shape[1] or x.dtype != weight.dtype:
+    if weight.ndim != 2 or x.ndim < 2 or not same_dtype(x, weight, bias):
         return None
     return contiguous((*x.shape[:-1], weight.shape[0]), x.dtype)
 
 
+def same_dtype(*operands: Tensor | None) -> bool:
+    """Whether all that are given have one dtype."""
+    return len({operand.dtype for operand in operands if operand is not None}) == 1
+
+
 @shape_rule("matmul")
 def _matmul(a: Tensor, b: Tensor) -> Tensor | None:
-    if a.ndim < 3 or b.ndim < 3 or a.shape[-1] != b.shape[-2] or a.dtype != b.dtype:
+    if a.ndim < 3 or b.ndim < 3 or a.shape[-1] != b.shape[-2] or not same_dtype(a, b):
         return None
     batch = broadcast(a.shape[:-2], b.shape[:-2])
     return contiguous((*batch, a.shape[-2], b.shape[-1]), a.dtype)
@@ -205,18 +224,32 @@ def _sdpa(
     k: Tensor,
     v: Tensor,
     attn_mask: Tensor | None = None,
-    *rest: Any,
+    dropout_p: float = 0.0,
+    is_causal: bool = False,
     enable_gqa: bool = False,
     **options: Any,
 ) -> Tensor | None:
-    """As the fused kernels lay their result out; torch's plain one leaves it contiguous."""
-    if enable_gqa or q.shape[:-2] != k.shape[:-2] or q.ndim != 4:
+    """As the CPU's fused kernel lays its result out: like `q`."""
+    if enable_gqa or not attends(q, k, v) or q.shape[-1] != v.shape[-1]:
         return None
-    if attn_mask is not None and attn_mask.ndim not in (2, 4):
-        return None
-    # The CPU's fused kernel writes (B, N, M, d) and returns it transposed.
-    b, m, n, _ = q.shape
-    return contiguous((b, n, m, v.shape[-1]), q.dtype).transpose(1, 2)
+    if attn_mask is not None:
+        whole = (*q.shape[:-1], k.shape[-2])
+        fits = attn_mask.ndim in (2, 4) and attn_mask.dtype in (torch.bool, q.dtype)
+        if is_causal or not fits or broadcast(whole, attn_mask.shape) != whole:
+            return None
+    return elementwise(q.dtype, q)
+
+
+def attends(q: Tensor, k: Tensor, v: Tensor) -> bool:
+    """Whether these are (B, M, N, d), (B, M, S, d) and (B, M, S, e), in rows."""
+    return (
+        q.ndim == k.ndim == v.ndim == 4
+        and q.shape[:-2] == k.shape[:-2] == v.shape[:-2]
+        and q.shape[-1] == k.shape[-1]
+        and all(x.stride(-1) == 1 for x in (q, k, v))
+        and k.shape[-2] == v.shape[-2]
+        and same_dtype(q, k, v)
+    )
 
 
 @shape_rule("conv2d")
@@ -229,14 +262,14 @@ def _conv2d(
     dilation: Sequence[int] = (1, 1),
     groups: int = 1,
 ) -> Tensor | None:
-    if x.ndim != 4 or x.shape[1] != weight.shape[1] * groups or x.dtype != weight.dtype:
+    if x.ndim != 4 or not same_dtype(x, weight, bias):
         return None
     steps = (list(option) * (2 // len(option)) for option in (stride, padding, dilation))
     size = [
         (length + 2 * p - d * (kernel - 1) - 1) // s + 1
         for length, kernel, s, p, d in zip(x.shape[2:], weight.shape[2:], *steps, strict=True)
     ]
-    if min(size) < 1:
+    if min(size) < 1 or 0 in weight.shape:
         return None
     shape = (x.shape[0], weight.shape[0], *size)
     # An ambiguous layout (one channel or one pixel) is left to torch.
@@ -251,20 +284,31 @@ def _conv2d(
 
 
 @shape_rule("layer_norm")
-def _layer_norm(x: Tensor, *rest: Any, **options: Any) -> Tensor:
-    return contiguous(x.shape, x.dtype)
+def _layer_norm(
+    x: Tensor,
+    shape: Sequence[int],
+    weight: Tensor | None = None,
+    bias: Tensor | None = None,
+    *rest: Any,
+) -> Tensor | None:
+    normalised = tuple(shape)
+    fits = normalised and normalised == x.shape[-len(normalised) :]
+    if not fits or any(t is not None and t.shape != normalised for t in (weight, bias)):
+        return None
+    plain = x.is_floating_point() and same_dtype(x, weight, bias)
+    return contiguous(x.shape, x.dtype) if plain else None
 
 
 @shape_rule("grid_sampler")
 def _grid_sampler(x: Tensor, grid: Tensor, *modes: Any) -> Tensor | None:
-    if x.ndim != 4 or x.dtype != grid.dtype:
+    if x.ndim != 4 or 0 in x.shape[1:]:
         return None
-    return contiguous((*x.shape[:2], *grid.shape[1:3]), x.dtype)
+    return contiguous((*x.shape[:2], *grid.shape[1:3]), x.dtype)  # (N, C, H, W)
 
 
 @shape_rule("adaptive_avg_pool2d")
 def _adaptive_avg_pool2d(x: Tensor, size: Sequence[int]) -> Tensor | None:
-    if x.ndim != 4 or list(size) != [1, 1]:
+    if x.ndim != 4 or list(size) != [1, 1] or 0 in x.shape[1:]:
         return None
     shape = (*x.shape[:2], 1, 1)
     if x.is_contiguous():
@@ -283,6 +327,8 @@ def _reduce(
     dtype: torch.dtype | None = None,
 ) -> Tensor | None:
     if not x.is_contiguous() or dtype or not dim or not x.is_floating_point():
+        return None
+    if not are_dims(dim, x) or 0 in x.shape:
         return None
     dropped = {d % x.ndim for d in dim}
     sizes = [1 if i in dropped else n for i, n in enumerate(x.shape) if keepdim or i not in dropped]
@@ -311,21 +357,26 @@ def _make_contiguous(
 
 
 @shape_rule("roll")
-def _roll(x: Tensor, *rest: Any, **options: Any) -> Tensor | None:
-    return contiguous(x.shape, x.dtype) if x.is_contiguous() else None
+def _roll(x: Tensor, shifts: Sequence[int], dims: Sequence[int] = ()) -> Tensor | None:
+    aligned = len(shifts) == (len(dims) or 1) and all(-x.ndim <= dim < x.ndim for dim in dims)
+    return contiguous(x.shape, x.dtype) if aligned and x.is_contiguous() else None
 
 
 @shape_rule("stack")
 def _stack(tensors: Sequence[Tensor], dim: int = 0) -> Tensor | None:
-    shape = list(tensors[0].shape)
-    shape.insert(dim % (len(shape) + 1), len(tensors))
-    same = all(part.dtype == tensors[0].dtype for part in tensors)
-    return contiguous(shape, tensors[0].dtype) if same else None
+    shape, rank = list(tensors[0].shape), tensors[0].ndim + 1
+    same = same_dtype(*tensors) and all(part.shape == tensors[0].shape for part in tensors)
+    if not same or not -rank <= dim < rank:
+        return None
+    shape.insert(dim % rank, len(tensors))
+    return contiguous(shape, tensors[0].dtype)
 
 
 @shape_rule("repeat")
-def _repeat(x: Tensor, times: Sequence[int]) -> Tensor:
+def _repeat(x: Tensor, times: Sequence[int]) -> Tensor | None:
     lead = len(times) - x.ndim
+    if lead < 0 or any(n < 0 for n in times):
+        return None
     shape = [n * (x.shape[i - lead] if i >= lead else 1) for i, n in enumerate(times)]
     return contiguous(shape, x.dtype)
 
@@ -337,6 +388,8 @@ def _pad(
     # A channels-last map keeps its format, which torch had better decide.
     maybe_last = x.ndim in (4, 5) and x.stride(1) == 1
     if mode != "constant" or maybe_last or any(a < 0 for a in pad):
+        return None
+    if len(pad) % 2 or len(pad) > 2 * x.ndim:
         return None
     shape = list(x.shape)
     for i in range(len(pad) // 2):
@@ -350,7 +403,9 @@ def _index(x: Tensor, indices: Sequence[Tensor | None]) -> Tensor | None:
     at = [i for i, index in enumerate(indices) if index is not None]
     falling = all(one > two for one, two in pairwise(x.stride()))
     index = indices[at[0]] if len(at) == 1 else None
-    if index is None or index.dtype != torch.int64 or not falling:
+    if index is None or index.dtype != torch.int64 or not index.is_contiguous():
+        return None
+    if not falling or len(indices) > x.ndim:
         return None
     return contiguous((*x.shape[: at[0]], *index.shape, *x.shape[at[0] + 1 :]), x.dtype)
 
@@ -364,9 +419,9 @@ def _arange(
 ) -> Tensor | None:
     """Whole numbers with step 1 on meta."""
     start, end = (0, bounds[0]) if len(bounds) == 1 else bounds[:2]
-    if device != META or not isinstance(start, int) or not isinstance(end, int):
+    if device != META or type(start) is not int or type(end) is not int or end < start:
         return None
-    return contiguous((max(end - start, 0),), dtype or torch.int64)
+    return contiguous((end - start,), dtype or torch.int64)
 
 
 @shape_rule("zeros")
@@ -384,8 +439,30 @@ def _zeros(
     return contiguous(size, dtype or torch.get_default_dtype())
 
 
-def is_plain_inplace(operator: Any) -> bool:
-    """Whether an operator writes into its first argument and changes no shape."""
+# In place
+
+
+_FILLS = frozenset({"aten::copy_", "aten::fill_", "aten::zero_"})
+"""They take any dtype."""
+
+_UNTAGGED = _FILLS | {"aten::hardswish_"}
+"""They write each element; torch does not tag them."""
+
+_ARITHMETIC = frozenset(f"aten::{name}_" for name in ("add", "sub", "mul", "addcmul"))
+"""They leave whole numbers whole, and take no fractions into them."""
+
+
+_REPEATS = frozenset(
+    f"aten::{name}_"
+    for name in """
+    addbmm addmv baddbmm fill index_fill _index_put_impl index_put masked_fill renorm tril triu zero
+    """.split()
+)
+"""They write into expanded tensors too, each element several times."""
+
+
+def is_inplace(operator: Any) -> bool:
+    """Whether an operator writes into its first argument, and changes no shape."""
     schema = operator._schema
     return (
         schema.name.endswith("_")
@@ -397,3 +474,46 @@ def is_plain_inplace(operator: Any) -> bool:
         and schema.arguments[0].alias_info is not None
         and schema.arguments[0].alias_info.is_write
     )
+
+
+@cache
+def _writes_each(operator: Any) -> bool:
+    """Whether an in-place operator takes whatever broadcasts to its first argument.
+
+    Some in-place forms lack the tag that their plain forms have.
+    """
+    name: str = operator._schema.name
+    plain = getattr(torch.ops.aten, name.removeprefix("aten::")[:-1], None)
+    overloads = () if plain is None else plain.overloads()
+    forms = [operator, *(getattr(plain, overload) for overload in overloads)]
+    wanted = {torch.Tag.pointwise, torch.Tag.nondeterministic_seeded}
+    return name in _UNTAGGED or any(wanted & set(form.tags) for form in forms)
+
+
+def fits_in_place(operator: Any, args: Sequence[Any], kwargs: Mapping[str, Any]) -> bool:
+    """Whether an in-place operator may write into its first argument; torch knows if not.
+
+    Operators of other libraries are trusted: they check their operands when they run.
+
+    Raises:
+        RuntimeError: the operands do not fit it.
+    """
+    name: str = operator._schema.name
+    x, *operands = [*args, *kwargs.values()]
+    if not name.startswith("aten::"):
+        return True
+    tensors = [operand for operand in operands if isinstance(operand, Tensor)]
+    if name not in _REPEATS:
+        apart(x)
+    if not _writes_each(operator):
+        return False
+    types = (x.dtype, torch.bool) if name == "aten::masked_fill_" else (x.dtype,)
+    if name in _ARITHMETIC and not x.is_floating_point():
+        castable(x, operands)
+    elif name not in _FILLS and not (
+        x.is_floating_point() and all(t.dtype in types for t in tensors)
+    ):
+        return False
+    if tensors:
+        written(x, *tensors)
+    return True

@@ -21,8 +21,8 @@ By = Literal["part", "stage", "operator", "module"]
 _PARAMS = Column("params", "params (M)", units.mega)
 
 _MOVED = (
-    Column("bytes_read", "read", units.size),
-    Column("bytes_written", "written", units.size),
+    Column("bytes_read", "read", units.size, when="wide"),
+    Column("bytes_written", "written", units.size, when="wide"),
 )
 
 
@@ -98,12 +98,12 @@ def _breakdown(row: CountRow, by: By, depth: int | None) -> Table:
     columns = [
         *fixed(_setting_columns([row]), row),
         Column(by, by, value=lambda group: _short(group.name)),
-        Column("calls", "calls", units.integer),
+        Column("calls", "calls", units.integer, when="widest"),
         _amount(row),
         Column("share", "share", units.percent),
         *([replace(_PARAMS, value=lambda group: params.get(group.name))] if staged else []),
         *_MOVED,
-        Column("intensity", f"{row.unit}/byte", units.ratio),
+        Column("intensity", f"{row.unit}/byte", units.ratio, when="wide"),
     ]
     return Table.of(
         columns, [*groups, *(_summed(groups, lambda _: "total", ["total"]) if staged else [])]
@@ -271,8 +271,8 @@ def _sum_table(chain: Chain) -> Table:
         Column("difference", f"G{chain.unit}s", _giga),
         Column("each", "for each", lambda value: f"{value:+,g}", each),
         Column("amount", "of", units.integer),
-        Column("kind", "kind", value=lambda line: line.get("kind", "")),
-        Column("calls", "calls", units.integer),
+        Column("kind", "kind", value=lambda line: line.get("kind", ""), when="wide"),
+        Column("calls", "calls", units.integer, when="wide"),
     )
     unit = "MACs" if chain.unit == "MAC" else "FLOPs, two for each MAC"
     return Table.of(columns, _sum_lines(chain), f"In {unit}: {sentence(chain)}")
@@ -281,7 +281,7 @@ def _sum_table(chain: Chain) -> Table:
 def _peer_tables(row: ExplainRow, peers: Sequence[PeerRow]) -> list[Table]:
     columns = (
         Column("counter", "counter", value="name"),
-        Column("version", "version"),
+        Column("version", "version", when="wide"),
         Column(
             "amount",
             "its figure",
@@ -289,9 +289,9 @@ def _peer_tables(row: ExplainRow, peers: Sequence[PeerRow]) -> list[Table]:
         ),
         Column("macs", "GMACs", units.giga),
         Column("difference", "less ours", _signed_giga),
-        Column("seconds", "seconds", lambda value: f"{value:.2f}"),
-        Column("peak_bytes", "peak memory", units.size),
-        Column("extra_bytes", "by counting", units.size),
+        Column("seconds", "seconds", lambda value: f"{value:.2f}", when="wide"),
+        Column("peak_bytes", "peak memory", units.size, when="widest"),
+        Column("extra_bytes", "by counting", units.size, when="widest"),
     )
     title = f"Other counters, one call in a fresh process each; ours: {units.giga(row.macs)} GMACs"
     missing = [f"{peer.name}: {peer.reason}." for peer in peers if peer.reason]
@@ -315,11 +315,11 @@ def _peer_tables(row: ExplainRow, peers: Sequence[PeerRow]) -> list[Table]:
 
 def _terms_table(terms: Sequence[tuple[PeerRow, PeerTerm]]) -> Table:
     columns = (
-        Column("counter", "counter", value=lambda pair: pair[0].name),
-        Column("what", "what", value=lambda pair: what(pair[1])),
+        Column("counter", "counter", value=lambda pair: pair[0].name, label=True),
+        Column("what", "what", value=lambda pair: what(pair[1]), label=True),
         Column("difference", "GMACs", _signed_giga, lambda pair: pair[1].difference),
         Column("rule", "how the counter differs", value=lambda pair: rule(pair[1])),
-        Column("amount", "of", units.integer, lambda pair: pair[1].amount),
+        Column("amount", "of", units.integer, lambda pair: pair[1].amount, when="wide"),
     )
     title = "What makes each difference: the terms of a counter add up to it exactly"
     return Table.of(columns, terms, title)

@@ -68,17 +68,17 @@ def _overview(modules: Sequence[ModuleTerms], title: str, alone: bool) -> Table:
     alike = _alike(modules)
     several = len({m.model for m in modules}) > 1
     columns = (
-        Column("model", "module" if alone else "model", hidden=not several),
-        Column("resolution", "input", hidden=alone),
-        Column("stage", "stage", units.integer, hidden=alone),
-        Column("kind", "attention", hidden=alone),
-        Column("modules", "modules", units.integer, lambda m: alike[m], hidden=alone),
-        Column("map", "map", value=lambda m: f"{m.sizes.height}x{m.sizes.width}"),
-        Column("keys", "Ns", units.integer, "sizes.keys"),
-        Column("dim", "C", units.integer, "sizes.dim"),
-        Column("heads", "M", units.integer, "sizes.heads"),
-        Column("kernel", "k", units.integer, "sizes.kernel"),
-        Column("stride", "r", units.integer, "sizes.stride"),
+        Column("model", "module" if alone else "model", hidden=not several, label=True),
+        Column("resolution", "input", hidden=alone, label=True),
+        Column("stage", "stage", units.integer, hidden=alone, label=True),
+        Column("kind", "attention", hidden=alone, label=True),
+        Column("modules", "modules", units.integer, lambda m: alike[m], hidden=alone, when="wide"),
+        Column("map", "map", value=lambda m: f"{m.sizes.height}x{m.sizes.width}", when="wide"),
+        Column("keys", "Ns", units.integer, "sizes.keys", when="wide"),
+        Column("dim", "C", units.integer, "sizes.dim", when="widest"),
+        Column("heads", "M", units.integer, "sizes.heads", when="widest"),
+        Column("kernel", "k", units.integer, "sizes.kernel", when="widest"),
+        Column("stride", "r", units.integer, "sizes.stride", when="wide"),
         Column(
             "holds",
             "identity",
@@ -108,8 +108,8 @@ def _terms(module: ModuleTerms, number: int) -> Table:
     place = ("model", "resolution", "stage", "module")
     columns = (
         *fixed([Column(name, name) for name in place], module),
-        Column("term", "term", value="name"),
-        Column("expression", "expression"),
+        Column("term", "term", value="name", label=True),
+        Column("expression", "expression", when="wide"),
         Column("formula", "formula", units.integer),
         Column("counted", "counted", units.integer),
         Column("residual", "residual", units.integer),
@@ -187,7 +187,7 @@ CERTAIN = 0.95
 
 
 def measured_tables(measurements: Measurements) -> list[Table]:
-    """The points, then what follows from them; the answers in words stand last."""
+    """The points, then what follows from them, each with its answer in words."""
     found = [_points(measurements)]
     if measurements.exponents:
         found.append(_exponents(measurements))
@@ -195,21 +195,16 @@ def measured_tables(measurements: Measurements) -> list[Table]:
         found.append(_ratios(measurements))
     profiled = [point for point in measurements.points if point.shares]
     if profiled:
-        found += [_parts(profiled), _groups(profiled)]
-    found[-1] = replace(found[-1], notes=(*found[-1].notes, *answers(measurements)))
+        found += [_parts(profiled), _groups(profiled, _slower(measurements))]
     return found
 
 
-def answers(of: Measurements) -> list[str]:
-    """Whether r = 1 costs what global attention costs, and why DAT is slower than its MACs say."""
-    found = []
-    if of.ratios:
-        found.append(_same_cost(of.ratios))
-    if of.left_out:
-        slower = [r for r in of.ratios if r.side == of.left_out[-1].side]
-        shown = any(r.low is not None and r.low > 1 for r in slower)
-        found.append(_why(of.left_out[-1], shown))
-    return found
+def _slower(of: Measurements) -> list[str]:
+    """Why DAT is slower than its MACs say."""
+    if not of.left_out:
+        return []
+    slower = [r for r in of.ratios if r.side == of.left_out[-1].side]
+    return [_why(of.left_out[-1], any(r.low is not None and r.low > 1 for r in slower))]
 
 
 def _same_cost(ratios: Sequence[CostRatio]) -> str:
@@ -268,23 +263,27 @@ def _points(of: Measurements) -> Table:
                 ("stride", "r"),
             )
         ),
-        Column("keys", "Ns", units.integer),
-        Column("formula", "formula", macs),
+        Column("keys", "Ns", units.integer, when="wide"),
+        Column("formula", "formula", macs, when="wide"),
         Column("macs", "counted", macs),
-        Column("bytes", "bytes", units.size),
+        Column("bytes", "bytes", units.size, when="wide"),
         Column("median", "median", units.seconds, "timing.median"),
         Column("low", "95 % from", units.seconds, bound("low")),
         Column("high", "to", units.seconds, bound("high")),
         Column("coverage", "coverage", value="timing.coverage", hidden=True),
-        Column("samples", "samples", units.integer, lambda p: p.timing and len(p.timing.samples)),
+        Column(
+            *("samples", "samples", units.integer),
+            lambda p: p.timing and len(p.timing.samples),
+            when="widest",
+        ),
         Column("warmup", "warm-up", value=lambda p: p.timing and len(p.timing.warmup), hidden=True),
         Column("calls", "calls a sample", value="timing.calls", hidden=True),
         Column("stopped", "ended by", value="timing.stopped", hidden=True),
         Column("mac_rate", "MAC/s", hidden=True),
-        Column("mac_fraction", "of product", percent),
+        Column("mac_fraction", "of product", percent, when="wide"),
         Column("byte_rate", "bytes/s", hidden=True),
-        Column("byte_fraction", "of copy", percent),
-        Column("peak_bytes", "peak", units.size, hidden=not _has_peaks(of)),
+        Column("byte_fraction", "of copy", percent, when="wide"),
+        Column("peak_bytes", "peak", units.size, hidden=not _has_peaks(of), when="wide"),
         Column("reason", "reason", hidden=True),
     )
     threads = of.ceilings.threads if of.ceilings else None
@@ -337,7 +336,10 @@ def _exponents(of: Measurements) -> Table:
         Column("over", "size", hidden=True),
         Column("held", "held"),
         Column("points", "points", units.integer),
-        *(Column(column, title, units.ratio) for column, title in figures),
+        *(
+            Column(n, t, units.ratio, when="widest" if n == "bytes" else "always")
+            for n, t in figures
+        ),
     )
     note = (
         "Least squares of logarithms over the same points; where a cost is a sum of powers, the "
@@ -357,7 +359,8 @@ def _ratios(of: Measurements) -> Table:
         Column("bytes", "bytes", factor),
         Column("memory", "memory", factor, hidden=not _has_peaks(of)),
     )
-    return Table.of(columns, of.ratios, "DMHA at r = 1 over global attention, how many times")
+    title = "DMHA at r = 1 over global attention, how many times"
+    return Table.of(columns, of.ratios, title, [_same_cost(of.ratios)])
 
 
 def _parts(profiled: Sequence[MeasuredModule]) -> Table:
@@ -376,7 +379,7 @@ def _parts(profiled: Sequence[MeasuredModule]) -> Table:
     return Table.of(columns, point.shares, f"{point.name}: where its time goes", [note])
 
 
-def _groups(profiled: Sequence[MeasuredModule]) -> Table:
+def _groups(profiled: Sequence[MeasuredModule], answer: Sequence[str]) -> Table:
     """Every module on the largest map, and DMHA and SRA at every stride."""
 
     def total(group: ShareGroup, field: str = "share") -> Callable[[MeasuredModule], float]:
@@ -395,7 +398,7 @@ def _groups(profiled: Sequence[MeasuredModule]) -> Table:
         columns,
         [point for point in profiled if point.height in sides],
         "Shares of the time, by what the formula says of the work",
-        ["No MACs: softmax, elementwise operators, copies, views and dispatch."],
+        [*answer, "No MACs: softmax, elementwise operators, copies, views and dispatch."],
     )
 
 

@@ -23,11 +23,14 @@ _STYLES = {
 }
 
 _PLACE = (
-    Column("model", "model"),
-    Column("resolution", "input", value="setting.resolution"),
-    Column("what", "what"),
+    Column("model", "model", label=True),
+    Column("resolution", "input", value="setting.resolution", label=True),
+    Column("what", "what", label=True),
     Column(
-        "detail", "of", value=lambda row: row.detail if isinstance(row, GateRow) else detail_of(row)
+        "detail",
+        "of",
+        value=lambda row: row.detail if isinstance(row, GateRow) else detail_of(row),
+        label=True,
     ),
 )
 """Which row it is: of a gate, or of a baseline."""
@@ -103,8 +106,13 @@ def _headline(row: GateRow) -> str | None:
 
 def _changes(row: GateRow) -> Table:
     columns = (
-        Column("place", "module and operator", value=lambda each: _short(each.place) or "(whole)"),
-        Column("quantity", "figure"),
+        Column(
+            "place",
+            "module and operator",
+            value=lambda each: _short(each.place) or "(whole)",
+            label=True,
+        ),
+        Column("quantity", "figure", label=True),
         Column("before", "was", value=lambda each: _said(each.before)),
         Column("after", "is", value=lambda each: _said(each.after)),
         Column("difference", "difference", value=_difference),

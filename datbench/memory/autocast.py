@@ -20,6 +20,8 @@ from torch import Tensor
 from torch._ops import OpOverload
 from torch.overrides import TorchFunctionMode
 
+from ..counting.shapes import attends
+
 _NAME = "AutocastPrivateUse1"
 
 # What each operator that is registered for CUDA's autocast does (ATen's autocast_mode.h). Those
@@ -223,7 +225,10 @@ def _attention(
     scale: float | None = None,
     enable_gqa: bool = False,
 ) -> Any:
-    if enable_gqa or not _has_kernel(query, key, value):
+    odd = attn_mask is not None and (
+        is_causal or attn_mask.dtype not in (torch.bool, query.dtype) or attn_mask.ndim > 4
+    )
+    if enable_gqa or odd or not _has_kernel(query, key, value):
         return F.scaled_dot_product_attention(
             query, key, value, attn_mask, dropout_p, is_causal, scale=scale, enable_gqa=enable_gqa
         )
@@ -239,10 +244,8 @@ def _has_kernel(query: Tensor, key: Tensor, value: Tensor) -> bool:
     """Whether the kernel takes them: else CUDA falls back too (ATen's `cuda/sdp_utils.cpp`)."""
     return (
         query.is_meta
-        and query.ndim == 4
-        and query.shape[:2] == key.shape[:2]
+        and attends(query, key, value)
         and query.dtype in (torch.float32, torch.bfloat16, torch.float16)
-        and all(x.stride(-1) == 1 for x in (query, key, value))
         # Rows of 16 bytes, as its matrix products load them.
         and all(x.shape[-1] * x.element_size() % 16 == 0 for x in (query, value))
     )

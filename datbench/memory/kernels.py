@@ -2,7 +2,7 @@
 
 Torch's own meta kernels for these are Python code that loads the compiler, and some lay their
 results out as no real kernel does. A rule answers for the plain case and returns None for any
-other, which torch then answers. Rules and scratch are tested against torch's profiler.
+other, which torch then answers or refuses. Rules and scratch are tested against torch's profiler.
 """
 
 from __future__ import annotations
@@ -13,7 +13,15 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ..counting.shapes import channels_last, contiguous, elementwise, predict, rules_of
+from ..counting.misfits import check
+from ..counting.shapes import (
+    are_dims,
+    channels_last,
+    contiguous,
+    elementwise,
+    predict,
+    rules_of,
+)
 
 KERNELS: dict[str, Callable[..., Any]] = {}
 """Rule by operator name with overload; called with the operator's own arguments."""
@@ -22,10 +30,15 @@ kernel = rules_of(KERNELS)
 
 
 def result(name: str, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Any:
-    """What operator `name` returns for meta tensors; None if torch must be asked."""
+    """What operator `name` returns for meta tensors; None if torch must be asked.
+
+    Raises:
+        RuntimeError, IndexError: what torch's CPU kernel raises for these operands.
+    """
     rule = KERNELS.get(name)
     if rule is None or not all(x.is_meta for x in args if isinstance(x, Tensor)):
         return None
+    check(name, args, kwargs)
     return rule(*args, **kwargs)
 
 
@@ -45,12 +58,16 @@ def _wanted(gradients: _Gradients, wanted: Sequence[bool]) -> _Gradients:
 
 
 @kernel("mm", "bmm")
-def _mm(a: Tensor, b: Tensor) -> Tensor:
+def _mm(a: Tensor, b: Tensor) -> Tensor | None:
+    if a.shape[:-2] != b.shape[:-2] or a.shape[-1] != b.shape[-2]:
+        return None
     return contiguous((*a.shape[:-1], b.shape[-1]), a.dtype)
 
 
 @kernel("addmm")
-def _addmm(bias: Tensor, a: Tensor, b: Tensor, **scales: Any) -> Tensor:
+def _addmm(bias: Tensor, a: Tensor, b: Tensor, **scales: Any) -> Tensor | None:
+    if a.shape[1] != b.shape[0]:
+        return None
     return contiguous((a.shape[0], b.shape[1]), a.dtype)
 
 
@@ -96,7 +113,9 @@ def _statistics(x: Tensor) -> torch.dtype:
 @kernel("native_layer_norm")
 def _layer_norm(
     x: Tensor, shape: Sequence[int], weight: Tensor | None, bias: Tensor | None, eps: float
-) -> tuple[Tensor, Tensor, Tensor]:
+) -> tuple[Tensor, Tensor, Tensor] | None:
+    if predict("aten::layer_norm", (x, shape, weight, bias), {}) is None:
+        return None
     rows = (*x.shape[: x.ndim - len(shape)], *(1,) * len(shape))
     return _like(x), contiguous(rows, _statistics(x)), contiguous(rows, _statistics(x))
 
@@ -128,7 +147,9 @@ def _scaled(x: Tensor, factor: float) -> Tensor | None:
 
 
 @kernel("where.self")
-def _where(condition: Tensor, a: Tensor, b: Tensor) -> Tensor:
+def _where(condition: Tensor, a: Tensor, b: Tensor) -> Tensor | None:
+    if condition.dtype != torch.bool:
+        return None
     return elementwise(torch.result_type(a, b), condition, a, b)
 
 
@@ -136,10 +157,10 @@ def _where(condition: Tensor, a: Tensor, b: Tensor) -> Tensor:
 def _index(x: Tensor, indices: Sequence[Tensor | None]) -> Tensor | None:
     """One index tensor, after any number of whole dimensions."""
     at = [i for i, index in enumerate(indices) if index is not None]
-    if len(at) != 1 or not x.is_contiguous():
+    if len(at) != 1 or len(indices) > x.ndim or not x.is_contiguous():
         return None
     index = indices[at[0]]
-    if index is None or index.dtype != torch.int64:
+    if index is None or index.dtype != torch.int64 or not index.is_contiguous():
         return None
     return contiguous((*x.shape[: at[0]], *index.shape, *x.shape[at[0] + 1 :]), x.dtype)
 
@@ -156,7 +177,9 @@ def _mean(
     x: Tensor, dims: Sequence[int], keep: bool = False, *, dtype: torch.dtype | None = None
 ) -> Tensor | None:
     """Of whole maps, as pooling to one pixel takes it."""
-    if x.ndim != 4 or {dim % 4 for dim in dims} != {2, 3} or dtype is not None:
+    if x.ndim != 4 or not are_dims(dims, x) or {dim % 4 for dim in dims} != {2, 3}:
+        return None
+    if dtype is not None or not x.is_floating_point():
         return None
     return contiguous((*x.shape[:2], *((1, 1) if keep else ())), x.dtype)
 
@@ -166,7 +189,7 @@ def _mean(
 
 @kernel("grid_sampler_2d")
 def _grid_sampler(x: Tensor, grid: Tensor, *modes: Any) -> Tensor | None:
-    return contiguous((*x.shape[:2], *grid.shape[1:3]), x.dtype)
+    return predict("aten::grid_sampler", (x, grid), {})
 
 
 @kernel("grid_sampler_2d_backward")

@@ -113,7 +113,8 @@ def _runs_table(
         # `optimizer` is the name of a fact.
         name = "optimizer_state" if part == "optimizer" else part
         hidden = all(amount(row) is None for row in rows)
-        columns.append(Column(name, LABELS[part], units.size, amount, hidden))
+        when: Any = "wide" if part in ("parameters", "kept") else "widest"
+        columns.append(Column(name, LABELS[part], units.size, amount, hidden, when=when))
     title = f"{title}; {describe(rows[0], *varying(rows))}"
     return Table.of([*columns, *after], rows, title, notes)
 
@@ -215,8 +216,8 @@ def _parts_table(
     nothing_kept = row.line("kept").amount is None
     columns = (
         *fixed(fact_columns([row], _SIMULATED), row),
-        *(Column(place, place, value=name_of(place)) for place in places),
-        Column("tensors", "tensors", units.integer, hidden=nothing_kept),
+        *(Column(place, place, value=name_of(place), label=True) for place in places),
+        Column("tensors", "tensors", units.integer, hidden=nothing_kept, when="wide"),
         Column("kept", "kept for backward", units.size, hidden=nothing_kept),
         Column("at_peak", "at the peak", units.size),
     )
@@ -227,17 +228,19 @@ def many_models(rows: Sequence[MemoryRow]) -> Table:
     """One row a model and setting."""
     numbers = runs([str(facts(row)) for row in rows])
     each = iter(numbers)  # the same row may stand there twice
-    number = Column("run", "run", units.integer, lambda _: next(each))
+    number = Column("run", "run", units.integer, lambda _: next(each), label=True)
     verified = any(row.measured is not None for row in rows)
     backward = any(row.mode in WITH_BACKWARD for row in rows)
     after = (
-        Column("after_forward", "after forward", units.size),
-        Column("at_end", "at the end", units.size, hidden=not backward),
+        Column("after_forward", "after forward", units.size, when="wide"),
+        Column("at_end", "at the end", units.size, hidden=not backward, when="wide"),
         Column("peak", "peak", units.size, "peak.amount"),
         Column("measured_peak", "measured", units.size, "measured.peak", not verified),
         Column("difference", "difference", _difference, "measured.difference", not verified),
-        Column("peak_operator", "peak in", value=lambda row: _short(row.peak.operator)),
-        Column("peak_module", "of", value=lambda row: row.peak.module or "(model)"),
+        Column(
+            "peak_operator", "peak in", value=lambda row: _short(row.peak.operator), when="widest"
+        ),
+        Column("peak_module", "of", value=lambda row: row.peak.module or "(model)", when="widest"),
         Column("peak_phase", "phase", value="peak.phase", hidden=True),
     )
     notes = ["Of temporaries the most at any one time."]
@@ -260,14 +263,14 @@ def many_models(rows: Sequence[MemoryRow]) -> Table:
 def _replays_table(rows: Sequence[MemoryRow]) -> Table:
     """PyTorch's caching allocator, with its usual segments and with expandable ones."""
     columns = (
-        Column("run", "run", hidden=len(rows) == 1),
-        Column("expandable", "segments"),
+        Column("run", "run", hidden=len(rows) == 1, label=True),
+        Column("expandable", "segments", label=True),
         Column("requested_peak", "tensors", units.size),
         Column("allocated_peak", "allocated", units.size),
         Column("reserved_peak", "reserved", units.size),
         Column("slack", "slack", units.size),
-        Column("segments", "number", units.integer),
-        Column("context", "context and libraries", units.size),
+        Column("segments", "number", units.integer, when="wide"),
+        Column("context", "context and libraries", units.size, when="wide"),
     )
     lines = [
         {
@@ -296,11 +299,11 @@ def largest_tables(rows: Sequence[LargestBatch | Confirmed]) -> list[Table]:
 def _largest_table(found: Sequence[LargestBatch]) -> Table:
     columns = (
         *fact_columns(found, ("model", "resolution", "mode"), FACTS),
-        Column("gpu", "GPU"),
+        Column("gpu", "GPU", when="wide"),
         Column("capacity", "memory", units.size),
         Column("batch", "largest batch", units.integer),
         Column("reserved", "reserved", units.size),
-        Column("reserved_next", "one more, no limit", units.size),
+        Column("reserved_next", "one more, no limit", units.size, when="widest"),
         Column("reason", "why", value=lambda row: row.reason or _end(row)),
     )
     notes = dict.fromkeys(row.assumption for row in found)

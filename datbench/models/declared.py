@@ -24,6 +24,7 @@ class Declaration:
     cost: Mapping[Kind, int]
     bytes_read: int
     bytes_written: int
+    backward: Mapping[Kind, int] | None = None  # what its backward costs; twice `cost` where None
 
 
 class Observer(Protocol):

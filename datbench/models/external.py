@@ -112,7 +112,7 @@ class FactorySpec:
             found: Any = importlib.import_module(self.module)
         except ModuleNotFoundError as error:
             if error.name and (self.module + ".").startswith(error.name + "."):
-                raise UsageError(
+                raise UnknownNameError(
                     f"{self.name}: there is no module {error.name!r} in this environment or in "
                     "the current directory."
                 ) from error

@@ -42,7 +42,7 @@ def load_timm() -> Any:
         import timm
     except ModuleNotFoundError as error:
         raise LibraryError(
-            f"this needs timm, and {error.name} is not installed: pip install 'datbench[timm]'."
+            f"this needs timm, and {error.name} is not installed: pip install timm torchvision."
         ) from error
     except Exception as error:  # a torchvision of another torch fails in several ways
         raise LibraryError(

@@ -105,7 +105,7 @@ def transformers_spec(text: str) -> TransformersSpec:
 
 def _load(name: str) -> Any:
     """A class of transformers'."""
-    remedy = "pip install 'datbench[transformers]'"
+    remedy = "pip install transformers"
     try:
         return getattr(importlib.import_module("transformers"), name)
     except ModuleNotFoundError as error:

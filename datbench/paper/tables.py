@@ -15,7 +15,7 @@ from typing_extensions import NotRequired, Required, TypedDict
 
 from ..errors import UnknownNameError, UsageError
 from ..files import read_text
-from ..models.detectors.heads import HEADS
+from ..models.detectors.heads import HEADS, split
 from ..records import check_keys, check_name, read_as
 from ..setting import Bounds, Positive, Resolution
 from .records import Verdict
@@ -400,6 +400,9 @@ def _build(path: Path, where: str, entry: _BuildEntry) -> Build:
     model, res = entry["model"], entry.get("res")
     if model.startswith("config:"):  # its path is relative to the table's file, as people expect
         model = f"config:{path.parent / Path(model.removeprefix('config:')).expanduser()}"
+        file = Path((split(model) or (model,))[0].removeprefix("config:"))
+        if not file.is_file():
+            _fail(f"{where}: model", f"there is no file {file}")
     if "with" in entry:
         check_name("head", entry["with"], HEADS, f"{where}: with")
     try:

@@ -7,11 +7,12 @@ from dataclasses import dataclass, replace
 from decimal import Decimal
 
 from .. import units
-from ..errors import CheckFailed, DatbenchError, MissingError, UsageError
+from ..errors import CheckFailed, DatbenchError, MissingError, UnknownNameError, UsageError
 from .records import Cell, Comparison, Evidence, Heading, Line, Ratio, Score, Verdict
 from .tables import (
     ALONE,
     CARRIED,
+    FILES,
     HOOKS_AND_PRODUCTS,
     READINGS,
     WITHOUT_RESIZING,
@@ -47,9 +48,7 @@ class CellPlace:
         return self.table.label(self.row)
 
     def __str__(self) -> str:
-        table = self.table
-        title = f"Table {table.table}" if table.table.isdigit() else table.title or table.table
-        return f"{title} ({self.label})"
+        return f"{self.table.source} ({self.label})"
 
     def others(self) -> Iterator[CellPlace]:
         """The figures of this column whose rows have the same configuration of those tried."""
@@ -412,6 +411,11 @@ def _cell(place: CellPlace, tables: Sequence[TableData], workshop: Workshop) -> 
             by_rules = readings(row.builds[i], place, workshop)
             evidence.insert(0, evidence.pop(i))
     except DatbenchError as error:
+        if isinstance(error, UnknownNameError) and place.table.table not in FILES:
+            # A name misspelt in a user's file; the papers' rows may be of a newer timm.
+            raise UsageError(
+                f"{place.table.path}: row {row.number} ({place.label}): {error}"
+            ) from error
         return replace(blank, reason=f"not computed: {error}", failed=True)
     return replace(
         blank,
@@ -460,6 +464,9 @@ def compare_tables(tables: Iterable[TableData], device: str | None = None) -> li
 
     Args:
         device: where printed memory is measured besides being simulated.
+
+    Raises:
+        UsageError: a row of a user's table names a model that does not exist.
     """
     workshop, known = Workshop(device), paper_tables()
     return [

@@ -36,12 +36,22 @@ def comparison_table(comparison: Comparison) -> Table:
         name, unit, text = heading.name, heading.unit, _prefixed(heading.unit)
         if heading.quantity == "memory":
             unit, text = "GiB", units.gib
-        columns.append(Column(name, heading.title, value=f"prints.{name}"))
-        if any(cell.evidence or cell.failed for cell in comparison.column(name)):
+        cells = comparison.column(name)
+        computed = any(cell.evidence or cell.failed for cell in cells)
+        label = heading.quantity is None
+        printed = Column(name, heading.title, value=f"prints.{name}", label=label)
+        columns.append(printed if computed or label else replace(printed, when="asked"))
+        if computed:
             title = f"computed ({unit})" if unit else "computed"
             columns += [
-                Column(f"{name}_computed", title, text, f"cells.{name}.amount"),
-                Column(f"{name}_verdict", "verdict", value=_verdict_in(name), style=_style),
+                Column(f"{name}_computed", title, text, f"cells.{name}.amount", when="widest"),
+                Column(
+                    *(f"{name}_verdict", "verdict"),
+                    value=_verdict_in(name),
+                    style=_style,
+                    # Where all agree, the title says it.
+                    when="wide" if all(c.verdict == "agrees" for c in cells) else "always",
+                ),
             ]
     table = f"Table {comparison.table}" if comparison.table.isdigit() else comparison.table
     title = f"{table}: {comparison.title}" if comparison.title else table
@@ -139,7 +149,11 @@ def _memory_table(heading: Heading, cells: Sequence[Cell]) -> Table:
     columns = (
         Column("row", "row"),
         Column("printed", "printed"),
-        *(Column(rule, f"{rule} (GiB)", units.gib, f"amounts.{rule}") for rule in rules),
+        *(Column(rule, f"{rule} (GiB)", units.gib, f"amounts.{rule}") for rule in rules[:1]),
+        *(
+            Column(rule, f"{rule} (GiB)", units.gib, f"amounts.{rule}", when="widest")
+            for rule in rules[1:]
+        ),
         Column("printed_ratio", "printed / last", units.ratio, printed),
         Column("ratio", f"{rules[1]} / last", units.ratio, ratio),
     )
@@ -153,8 +167,11 @@ def _rules_table(heading: Heading, cells: Sequence[Cell]) -> Table:
         Column("row", "row"),
         Column("printed", "printed"),
         *(
-            Column(rule, f"{rule} ({unit})", _prefixed(unit), f"totals.{rule}")
-            for rule in cells[0].totals
+            Column(
+                *(rule, f"{rule} ({unit})", _prefixed(unit), f"totals.{rule}"),
+                when="wide" if number else "always",
+            )
+            for number, rule in enumerate(cells[0].totals)
         ),
         Column("follows", "the print follows", value=_follows),
     )
@@ -180,9 +197,9 @@ def _quotient_table(comparison: Comparison) -> Table:
         Column("printed", "printed", value=lambda r: f"{r.printed}x"),
         Column("of_prints", "of the prints", "{:.3f}".format),
         Column("computed", "computed", "{:.3f}".format),
-        Column("rule", "of"),
+        Column("rule", "of", when="wide"),
         Column("verdict", "verdict", value=_said, style=_style),
-        Column("reason", "difference"),
+        Column("reason", "difference", when="wide"),
     )
     return Table.of(columns, comparison.ratios, "Quotients")
 

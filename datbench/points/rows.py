@@ -179,7 +179,7 @@ class _Canvas:
 # An image from a file: upright, in eight bits, red, green and blue. Pillow reads it.
 
 
-REMEDY = "reading images needs Pillow: pip install 'datbench[plots]'."
+REMEDY = "reading images needs Pillow: pip install pillow."
 
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 """ImageNet's channels, from 0 to 1: every published model of these takes its input so."""

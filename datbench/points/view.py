@@ -52,7 +52,9 @@ def title(row: PointsRow) -> str:
     return f"{row.model} at {row.setting.resolution}, {weights}: {_LEAD[row.style]}"
 
 
-_PLACE = tuple(Column(name, name, units.integer) for name in ("stage", "block", "group", "head"))
+_PLACE = tuple(
+    Column(name, name, units.integer, label=True) for name in ("stage", "block", "group", "head")
+)
 
 
 def tables(row: PointsRow, one: bool = False) -> list[Table]:
@@ -86,7 +88,7 @@ def _summary(row: PointsRow) -> Table:
         *_PLACE,
         Column("points", "points", units.integer),
         *(
-            Column(name, f"{name} (pixels)", lambda value: f"{value:.1f}")
+            Column(name, f"{name} (px)", lambda value: f"{value:.1f}", when="wide")
             for name in ("left", "right", "top", "bottom")
         ),
         Column("weight", "weight", lambda value: f"{value:.4f}"),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Literal
 
 from .. import units
@@ -155,11 +156,19 @@ _BOUND: dict[Bound, str] = {
 }
 
 
+_COLUMNS = (
+    "Time, MACs and bytes as shares; gap, the share of the time over that of the MACs; product and "
+    "copy, of the ceilings' rates; bound, the ceiling of which half is reached."
+)
+
+
 def tables(
     row: ProfileRow, by: Sequence[By], depth: int | None = None, top: int | None = None
 ) -> list[Table]:
-    """The answer, then one table for each breakdown."""
-    return [answer(row), *(parts_table(row, one, depth, top) for one in by)]
+    """The answer, then one table for each breakdown; the first says what its columns are."""
+    found = [parts_table(row, one, depth, top) for one in by]
+    found[:1] = [replace(table, notes=(*table.notes, _COLUMNS)) for table in found[:1]]
+    return [answer(row), *found]
 
 
 def parts(row: ProfileRow, by: By, depth: int | None = None) -> tuple[ProfilePart, ...]:
@@ -266,10 +275,6 @@ def _notes(row: ProfileRow) -> list[str]:
         f"{units.size(limits.copied)}: the fastest sample of each{_scatter(limits)}. What passes "
         f"one by {100 * (ABOVE - 1):.0f} % is not held up by it (a cache, or a low ceiling).",
     ]
-    found.append(
-        "Below: time, MACs and bytes as shares; gap, the share of the time over that of the MACs; "
-        "product and copy, of the ceilings' rates; bound, the ceiling of which half is reached."
-    )
     if row.overhead < 0:
         found.append(
             "It was faster under the profiler than without: the machine is busy elsewhere, and "
@@ -311,16 +316,16 @@ def parts_table(row: ProfileRow, by: By, depth: int | None = None, top: int | No
     columns = (
         *fixed([Column("model", "model")], row),
         Column(by, by, value=lambda part: short(part.name)),
-        Column("calls", "calls", units.integer, hidden=by == "module"),
+        Column("calls", "calls", units.integer, hidden=by == "module", when="widest"),
         Column("seconds", "time", units.seconds),
         Column("share", "time", percent),
         Column("mac_share", "MACs", percent),
-        Column("byte_share", "bytes", percent),
+        Column("byte_share", "bytes", percent, when="wide"),
         Column("gap", "gap", units.ratio),
-        Column("mac_fraction", "product", percent),
-        Column("byte_fraction", "copy", percent),
+        Column("mac_fraction", "product", percent, when="wide"),
+        Column("byte_fraction", "copy", percent, when="wide"),
         Column("bound", "bound"),
-        Column("intensity", "MAC/B", units.ratio),
+        Column("intensity", "MAC/B", units.ratio, when="widest"),
         Column("macs", "MACs", hidden=True),
         Column("bytes", "bytes", hidden=True),
         Column("ideal", "at the ceilings", hidden=True),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, TypeAlias
+from typing import Any, Literal, TypeAlias
 
 from .. import units
 from ..setting import facts, varying
@@ -22,6 +22,10 @@ class Column:
     text: Callable[[Any], str] | None = None  # from value to text; a missing value is a dash
     value: str | Callable[[Any], Any] | None = None  # a field's path; default: the column's name
     hidden: bool = False  # for machines only: people read it in the title
+    label: bool = False  # it tells rows apart: a table in pieces has it in each; default: the first
+    # When a terminal shows it. ``wide``: where there is room; ``widest``: is left out before those;
+    # ``asked``: only where everything was asked for.
+    when: Literal["always", "wide", "widest", "asked"] = "always"
     style: Callable[[str], str] | None = None  # how a terminal draws a text; colour adds no meaning
 
     def of(self, record: Any) -> Value:
@@ -123,6 +127,7 @@ def fact_columns(
             units.integer if name in numbers else None,
             reader(name),
             hidden=name not in seen,
+            label=True,
         )
         for name in names
     ]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import re
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, TypeAlias
@@ -20,8 +21,11 @@ Cells: TypeAlias = tuple[Column, list[str]]
 _GAP = 2
 """Spaces between two columns of a terminal's table."""
 
-_PROSE = 24
+_PROSE = 16
 """A column of words is folded to no less than this many columns of the terminal."""
+
+NOTE_LINES = 5
+"""Lines of notes under a table in a terminal, where not all were asked for."""
 
 _MARKDOWN = re.compile(
     r"[*`~]|\\(?=[!-/:-@\[-`{-~])|_(?![^\W_])|(?<![^\W_])_|(?<=\])[(\[]|^#(?=#* )"
@@ -137,7 +141,12 @@ def _escape(text: str) -> str:
 
 
 def print_tables(tables: Sequence[Table], console: Console, everything: bool = False) -> None:
-    """Draw tables on a terminal, or as plain text where there is none."""
+    """Draw tables on a terminal, or as plain text where there is none.
+
+    Args:
+        everything: all notes and all columns. Default: `NOTE_LINES` lines of notes for each
+            table, and no spare column where without it the table need not come in parts.
+    """
     from rich.text import Text
 
     for number, table in enumerate(tables):
@@ -145,49 +154,132 @@ def print_tables(tables: Sequence[Table], console: Console, everything: bool = F
             console.print()
         if table.title:
             console.print(Text(printable(table.title), style="bold"))
-        for part, columns in enumerate(_parts(table, console.width)):
+        columns, left_out = _chosen(table, console.width, everything)
+        for part, some in enumerate(_parts(columns, console.width)):
             if part:
                 console.print()
-            console.print(_drawn(columns))
-        for note in table.notes:
-            console.print(Text(printable(note), style="dim"))
+            console.print(_drawn(some, console.width))
+        for line in _note_lines(table.notes, left_out, console, everything):
+            console.print(line)
 
 
-def _parts(table: Table, width: int) -> list[list[Cells]]:
-    """The columns in as many parts as the width asks for, each led by the first column.
+def _chosen(table: Table, width: int, everything: bool) -> tuple[list[Cells], str]:
+    """The columns that are drawn, and in a line which are not."""
+    rows = table.shown()
+    columns = [(c, [row[i] for row in rows]) for i, c in enumerate(table.visible())]
+    if everything:
+        return columns, ""
+    whole = [cells for cells in columns if cells[0].when != "asked"]
+    spare = [[c for c in reversed(whole) if c[0].when == when] for when in ("widest", "wide")]
+    chosen = list(whole)
+    for cells in itertools.chain(*spare):
+        if _needed(chosen) > width:
+            chosen.remove(cells)
+    if _needed(chosen) > width:  # it comes in parts anyhow
+        chosen = whole
+    missing = [cells[0] for cells in columns if cells not in chosen]
+    where = "" if any(column.when == "asked" for column in missing) else " at this width"
+    titles = list(dict.fromkeys(column.title for column in missing))
+    return chosen, _left_out(titles, where, width) if titles else ""
+
+
+def _left_out(titles: Sequence[str], where: str, width: int) -> str:
+    """A line that names columns, the last ones by their number where it would be too long."""
+    for named in range(len(titles), -1, -1):
+        more = [f"{len(titles) - named} more"] if named < len(titles) else []
+        line = f"not shown{where}: {', '.join([*titles[:named], *more])}; --notes shows them"
+        if len(line) <= width:
+            break
+    return line
+
+
+def _note_lines(
+    notes: Sequence[str], left_out: str, console: Console, everything: bool
+) -> list[RichText]:
+    """Notes as wide as the console: a few lines, of which the last says how many notes are left."""
+    from rich.text import Text
+
+    def wrapped(note: str) -> list[RichText]:
+        return list(Text(printable(note), style="dim").wrap(console, console.width))
+
+    head = wrapped(left_out) if left_out else []
+    found = [wrapped(note) for note in notes]
+    if everything or len(head) + sum(map(len, found)) <= NOTE_LINES:
+        return [*head, *(line for lines in found for line in lines)]
+    room = NOTE_LINES - 1 - len(head)
+    shown = 0
+    while sum(map(len, found[: shown + 1])) <= room:
+        shown += 1
+    # The first note matters most: it begins here even where it is too long.
+    lines = [line for lines in found[:shown] for line in lines] or found[0][:room]
+    left = len(found) - shown
+    more = f"... {left} more notes; --notes shows them"
+    return [*head, *lines, *wrapped(more if left > 1 else "... 1 more note; --notes shows it")]
+
+
+def _needed(columns: Sequence[Cells]) -> int:
+    """The width below which columns do not stand beside each other."""
+    return sum(map(_least, columns)) + _GAP * (len(columns) - 1)
+
+
+def _parts(columns: list[Cells], width: int) -> list[list[Cells]]:
+    """The columns in as many parts as the width asks for, each led by those that tell rows apart.
 
     No number and no name is ever cut: where a table is too wide, it goes on below.
     """
-    rows = table.shown()
-    first, *others = [(c, [row[i] for row in rows]) for i, c in enumerate(table.visible())]
-    parts, used = [[first]], _natural(first)
-    for column in others:
-        needed = _GAP + _least(column)
-        if used + needed > width and len(parts[-1]) > 1:
-            parts.append([first])
-            used = _natural(first)
-        parts[-1].append(column)
-        used += needed
+    if _needed(columns) <= width:
+        return [columns]
+    labels = [cells for cells in columns if cells[0].label] or columns[:1]
+    parts = [labels]
+    for cells in columns:
+        if cells in labels:
+            continue
+        if _needed([*parts[-1], cells]) > width and len(parts[-1]) > len(labels):
+            parts.append(labels)
+        parts[-1] = [*parts[-1], cells]
     return parts
+
+
+def _length(text: str) -> int:
+    from rich.cells import cell_len
+
+    return cell_len(text)
 
 
 def _natural(cells: Cells) -> int:
     """The width of a column of which nothing is folded."""
-    from rich.cells import cell_len
+    return max(map(_length, (cells[0].title, *cells[1])))
 
-    column, texts = cells
-    return max(map(cell_len, (column.title, *texts)))
+
+def _unfolded(cells: Cells) -> int:
+    """The width below which more than the heading is folded."""
+    return max(map(_length, (*cells[0].title.split(), *cells[1])), default=1)
 
 
 def _least(cells: Cells) -> int:
     """The width below which a column is not folded: whole numbers, whole words."""
-    from rich.cells import cell_len
-
     column, texts = cells
     if column.is_number:
-        return _natural(cells)
+        return _unfolded(cells)
     words = [word for text in (column.title, *texts) for word in text.split()]
-    return min(_natural(cells), max([_PROSE, *map(cell_len, words)]))
+    return min(_unfolded(cells), max([_PROSE, *map(_length, words)]))
+
+
+def _widths(columns: Sequence[Cells], width: int) -> list[int]:
+    """The columns' widths: headings are folded first, then words, the widest column first.
+
+    Where one part of a table is still too wide, its words and numbers are broken.
+    """
+    widths = list(map(_natural, columns))
+    room = width - _GAP * (len(columns) - 1)
+    floors = (list(map(_unfolded, columns)), list(map(_least, columns)), [1] * len(columns))
+    for floor in floors:
+        while sum(widths) > room:
+            able = [n for n, each in enumerate(widths) if each > floor[n]]
+            if not able:
+                break
+            widths[max(able, key=widths.__getitem__)] -= 1
+    return widths
 
 
 def _styled(cells: Cells, text: str) -> RichText:
@@ -197,20 +289,18 @@ def _styled(cells: Cells, text: str) -> RichText:
     return Text(text, style=style(text) if style else "")
 
 
-def _drawn(columns: Sequence[Cells]) -> RichTable:
+def _drawn(columns: Sequence[Cells], width: int) -> RichTable:
     from rich import box
     from rich.table import Table as RichTable
     from rich.text import Text
 
     drawn = RichTable(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False, show_edge=False)
-    for number, cells in enumerate(columns):
-        column = cells[0]
+    for (column, _), wide in zip(columns, _widths(columns, width), strict=True):
         drawn.add_column(
             Text(column.title),
             justify="right" if column.is_number else "left",
             overflow="fold",
-            no_wrap=column.is_number or number == 0,
-            min_width=_least(cells) if number else None,
+            width=wide,
         )
     for row in zip(*(texts for _, texts in columns), strict=True):
         drawn.add_row(*map(_styled, columns, row))

@@ -604,6 +604,6 @@ def _library() -> ModuleType:
         import vl_convert
     except ImportError as error:
         raise LibraryError(
-            "drawing files needs vl-convert: pip install 'datbench[plots]'."
+            "drawing files needs vl-convert: pip install vl-convert-python."
         ) from error
     return vl_convert

@@ -239,7 +239,7 @@ def memory(rows: Rows) -> Section | None:
         missing.append(
             Missing(
                 "memory measured on a GPU",
-                "datbench memory dat_t --batch 64 --device cuda --out memory.json",
+                "datbench memory measure dat_t --batch 64 --device cuda --out memory.json",
             )
         )
     if not entries:

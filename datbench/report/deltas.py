@@ -51,10 +51,10 @@ def change(delta: Delta) -> str:
 def delta_table(deltas: Sequence[Delta], title: str) -> Table:
     """One row a figure."""
     columns = (
-        Column("model", "model"),
-        Column("resolution", "input"),
-        Column("what", "what"),
-        Column("detail", "of"),
+        Column("model", "model", label=True),
+        Column("resolution", "input", label=True),
+        Column("what", "what", label=True),
+        Column("detail", "of", label=True),
         Column("before", "baseline", units.figure),
         Column("now", "now", units.figure),
         Column("change", "change", value=change),

@@ -103,11 +103,13 @@ def many(rows: Sequence[ThroughputRow]) -> Table:
     """One line a row."""
 
     def optional(name: str, title: str, text: Callable[[float], str]) -> Column:
-        return Column(name, title, text, hidden=all(getattr(row, name) is None for row in rows))
+        hidden = all(getattr(row, name) is None for row in rows)
+        return Column(name, title, text, hidden=hidden, when="wide")
 
     def if_sure(name: str) -> Callable[[ThroughputRow], Any]:
         return lambda row: getattr(row, name) if _sure(row) else None
 
+    measured = all(row.outcome == "measured" for row in rows)
     told = "model resolution batch dtype device attention mode compile channels_last flush gpus"
     further = "outcome low high coverage interval_of spread warmup asked requested_batch"
     columns = (
@@ -115,14 +117,14 @@ def many(rows: Sequence[ThroughputRow]) -> Table:
         Column("images_per_second", "images/s", rate),
         Column("images_low", "95 % from", rate, if_sure("images_low")),
         Column("images_high", "to", rate, if_sure("images_high")),
-        Column("seconds", "median", units.seconds),
+        Column("seconds", "median", units.seconds, when="wide"),
         *(_latency(rows, number) for number in PERCENTS[1:]),
-        Column("samples", "samples", units.integer),
-        Column("mac_rate", "MAC/s", lambda value: units.amount(value, digits=1)),
+        Column("samples", "samples", units.integer, when="widest"),
+        Column("mac_rate", "MAC/s", lambda value: units.amount(value, digits=1), when="wide"),
         optional("mac_fraction", "of matmul", percent),
         optional("byte_fraction", "of copy", percent),
         optional("energy", "J/image", _joules),
-        Column("ended", "ended", value=_ended),
+        Column("ended", "ended", value=_ended, when="widest" if measured else "always"),
         *(Column(name, name, hidden=True) for name in further.split()),
         *fact_columns(rows, ["threads"]),
         *(Column(name, name, hidden=True) for name in ("macs", "bytes", "byte_rate", "reason")),
@@ -138,7 +140,7 @@ def _latency(rows: Sequence[ThroughputRow], number: int) -> Column:
         return next((each.seconds for each in row.latency if each.percent == number), None)
 
     hidden = number == 90 or all(read(row) is None for row in rows)
-    return Column(f"p{number}", f"p{number}", units.seconds, read, hidden)
+    return Column(f"p{number}", f"p{number}", units.seconds, read, hidden, when="wide")
 
 
 def _ended(row: ThroughputRow) -> str:
@@ -154,17 +156,20 @@ def _protocols(rows: Sequence[ThroughputRow]) -> Table:
         return lambda pair: getattr(pair["timing"], name) if _sure(pair["timing"]) else None
 
     columns = (
-        Column("model", "model", None, "row.model"),
-        Column("batch", "batch", units.integer, "timing.batch"),
-        Column("protocol", "protocol", None, "timing.protocol"),
-        Column("warmup", "warm-up", units.integer, "timing.warmup"),
-        Column("calls", "calls", units.integer, "timing.calls"),
+        Column("model", "model", None, "row.model", label=True),
+        Column("batch", "batch", units.integer, "timing.batch", label=True),
+        Column("protocol", "protocol", None, "timing.protocol", label=True),
+        Column("warmup", "warm-up", units.integer, "timing.warmup", when="widest"),
+        Column("calls", "calls", units.integer, "timing.calls", when="widest"),
         Column("images_per_second", "images/s", rate, "timing.images_per_second"),
         Column("rigorous", "as above", rate, "row.images_per_second"),
         Column("difference", "by the protocol", signed_percent, "timing.difference"),
         Column("difference_low", "95 % from", signed_percent, bound("low"), not several),
         Column("difference_high", "to", signed_percent, bound("high"), not several),
-        Column("processes", "processes", units.integer, "timing.processes", not several),
+        Column(
+            *("processes", "processes", units.integer, "timing.processes", not several),
+            when="widest",
+        ),
     )
     note = (
         "Fixed warm-up, fixed calls, their mean: the same model in the same process, after it was "

@@ -248,7 +248,7 @@ def test_a_picture_says_that_it_is_not_to_scale(
 def test_without_pillow(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "PIL", None)
     said = run("points", "dat_t", "shapes.png", *QUICK).complaint(5)
-    assert said == "reading images needs Pillow: pip install 'datbench[plots]'."
+    assert said == "reading images needs Pillow: pip install pillow."
 
 
 def test_a_factory_of_the_user_brings_its_own_weights(

@@ -36,14 +36,15 @@ def test_eighty_columns_are_enough(run: Run, monkeypatch: pytest.MonkeyPatch, co
     monkeypatch.setenv("COLUMNS", "80")
     text = run(*COMMANDS[command]).text
     assert max(map(len, text.splitlines())) <= 80
-    # Numbers and names whole and on their lines: only prose is folded.
+    # Numbers and names whole and on their lines: only prose is folded, and notes are left out.
+    wide, text = (re.sub(r"(?s)\nStem .*", "", shown) for shown in (wide, text))
     numbers = r"(?<![\w.])\d[\d,.]*(?: [KMGT]iB)?(?![\w.])"
     assert sorted(re.findall(numbers, text)) == sorted(re.findall(numbers, wide))
     assert set(re.findall(r"\w*_\w+", text)) == set(re.findall(r"\w*_\w+", wide))
     assert len(re.findall("─+", text)) == len(re.findall("─+", wide))  # no table goes on below
 
 
-@pytest.mark.parametrize("columns", ["1", "20", "40", "60"])
+@pytest.mark.parametrize("columns", ["1", "20", "60"])
 def test_a_narrow_terminal_gets_a_table_in_parts(
     run: Run, monkeypatch: pytest.MonkeyPatch, columns: str
 ) -> None:
@@ -54,11 +55,16 @@ def test_a_narrow_terminal_gets_a_table_in_parts(
     )
     monkeypatch.setenv("COLUMNS", columns)
     text = run("flops", "dat_t", "--by", "stage").text
-    if int(columns) >= 20:  # the widest pair of columns
-        assert max(map(len, text.splitlines())) <= int(columns)
-        assert len([line for line in text.splitlines() if line.startswith("stages.3 ")]) > 1
-        assert len(total) == 8
+    lines = text.splitlines()
+    assert len(total) == 8
+    if columns == "20":  # the widest pair of columns
+        assert max(map(len, lines)) <= 20
+        assert len([line for line in lines if line.startswith("stages.3 ")]) > 1
         assert all(cell in text for cell in total)
+    if columns == "60":  # fewer columns need no parts
+        assert max(map(len, lines)) <= 60
+        assert len([line for line in lines if line.startswith("stages.3 ")]) == 1
+        assert "not shown at this width: calls, MAC/byte; --notes shows them" in lines
 
 
 cells = st.text("abc_019.", min_size=1, max_size=30)
@@ -87,6 +93,58 @@ def test_no_number_and_no_name_is_ever_cut(
     printed = " ".join(lines).split()
     for name, number, prose, other in rows:
         assert {name, units.integer(number), prose, units.integer(other)} <= set(printed)
+
+
+LABEL = Column("model", "model", label=True)
+STAGE = Column("stage", "stage", units.integer, label=True)
+
+
+def _printed(table: Table, width: int, everything: bool = False) -> list[str]:
+    stream = io.StringIO()
+    print_tables([table], Console(file=stream, width=width), everything)
+    return [line.rstrip() for line in stream.getvalue().splitlines()]
+
+
+@pytest.mark.parametrize(
+    ("notes", "shown"),
+    [
+        (["a b"] * 5, ["a b"] * 5),
+        (["a b"] * 6, ["a b"] * 4 + ["... 2 more notes; --notes shows them"]),
+        # Whole notes alone, but of the first what there is room for.
+        (["a", "b " * 80, "c"], ["a", "... 2 more notes; --notes shows them"]),
+        (["word " * 60], ["word " * 8] * 4 + ["... 1 more note; --notes shows it"]),
+    ],
+)
+def test_five_lines_of_notes(notes: list[str], shown: list[str]) -> None:
+    table = Table((LABEL,), (("x",),), notes=tuple(notes))
+    assert _printed(table, 40)[3:] == [line.rstrip() for line in shown]
+    everything = _printed(table, 40, everything=True)[3:]
+    assert " ".join(everything).split() == " ".join(notes).split()
+
+
+def test_spare_columns_go_before_a_table_comes_in_parts() -> None:
+    columns = (
+        *(LABEL, STAGE),
+        Column("a", "first", units.integer, when="wide"),
+        Column("b", "second", units.integer, when="widest"),
+        Column("c", "third", units.integer),
+        Column("d", "fourth", units.integer),
+        Column("e", "published", units.integer, when="asked"),
+    )
+    table = Table(columns, (("net", 3, *[10**9] * 5),), notes=("one", "two", "three", "four"))
+    asked = "published; --notes shows them"
+    for width, missing in ((72, ""), (71, "second, "), (56, "first, second, ")):
+        shown = _printed(table, width)
+        assert f"not shown: {missing}{asked}" in shown
+        assert sum(line.startswith("net") for line in shown) == 1
+        assert len(shown) == 3 + 5  # the line is one of the five
+    # Where it comes in parts anyhow, nothing more is left out, and every part names its rows.
+    parts = [line for line in _printed(table, 41) if line.startswith("net")]
+    assert len(parts) == 4
+    assert {tuple(line.split()[:2]) for line in parts} == {("net", "3")}
+    every = _printed(table, 72, everything=True)
+    assert not any("not shown" in line for line in every)
+    assert sum(line.startswith("net") for line in every) == 2
 
 
 def test_notes_and_titles_have_the_words_of_the_unit(run: Run) -> None:

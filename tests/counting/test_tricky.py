@@ -1,6 +1,11 @@
 """Operators that counters are known to drop: none counts as zero in silence."""
 
+import importlib
+import subprocess
+import sys
 from collections.abc import Callable
+from dataclasses import dataclass
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -8,10 +13,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
+from torch.utils.flop_counter import FlopCounterMode
 
 import datbench
 from datbench.counting.conventions import CONVENTIONS
 from datbench.counting.count import Count
+from datbench.run import tensors_in
 from datbench.setting import Kind
 
 TORCH = CONVENTIONS["torch"]
@@ -153,6 +160,152 @@ def test_recurrent(module: nn.Module, shape: tuple[int, ...], macs: int, device:
     module.to_empty(device="cpu")
     assert count.multiply_adds() == macs
     assert count.with_status("unknown", FVCORE) == []
+
+
+class Packed(nn.Module):
+    """Sequences of 3 and 2 steps."""
+
+    def __init__(self, recurrent: nn.Module) -> None:
+        super().__init__()
+        self.recurrent = recurrent
+
+    def forward(self, x: Tensor) -> Tensor:
+        packed = nn.utils.rnn.pack_padded_sequence(x, torch.tensor([3, 2]))
+        return nn.utils.rnn.pad_packed_sequence(self.recurrent(packed)[0])[0]
+
+
+@pytest.mark.parametrize(
+    ("recurrent", "gates"), [(nn.LSTM, 4), (nn.GRU, 3), (nn.RNN, 1)], ids=["lstm", "gru", "rnn"]
+)
+def test_packed_sequences(recurrent: type[nn.Module], gates: int) -> None:
+    """Steps x gates x H x (C + H), by DeepSpeed's flops profiler (its issue 1268)."""
+    count = datbench.count(Packed(recurrent(4, 5)), torch.zeros(3, 2, 4))
+    assert count.multiply_adds() == 5 * gates * 5 * (4 + 5)
+    assert count.with_status("unknown", FVCORE) == []
+
+
+@pytest.mark.filterwarnings("ignore:LSTM with projections:UserWarning")
+@pytest.mark.parametrize("options", [{}, {"bidirectional": True, "num_layers": 2}, {"bias": False}])
+@pytest.mark.parametrize("recurrent", [nn.LSTM, nn.GRU, nn.RNN])
+def test_the_backward_of_recurrent_layers(
+    recurrent: type[nn.Module], options: dict[str, Any]
+) -> None:
+    """Devices agree, and torch's counter on meta, which sees each cell's products."""
+    totals = set()
+    for device in ("cpu", "meta"):
+        model = nn.Sequential(nn.Linear(3, 4), recurrent(4, 5, **options)).to(device)
+        x = torch.zeros(7, 2, 3, device=device)
+        count = datbench.count(model, x, backward=True)
+        totals.add((count.total(TORCH), count.total(CONVENTIONS["strict"])))
+    assert len(totals) == 1
+    with FlopCounterMode(display=False) as counter:
+        sum(out.sum() for out in tensors_in(model(x))).backward()
+    assert count.total(TORCH) == counter.get_total_flops()
+
+
+FLEX = """
+import datbench, torch
+from torch import nn
+from torch.nn.attention.flex_attention import flex_attention
+
+class Model(nn.Module):
+    def forward(self, x):
+        x = torch.cond(x.sum() > 0, lambda y: y, lambda y: y @ y.mT @ y, (x,))
+        return flex_attention(x, x, x)
+
+count = datbench.count(Model(), torch.zeros(1, 2, 128, 16))
+assert not [call for call in count.calls if call.status == "unknown"]
+print(count.multiply_adds())
+"""
+
+FLEX_MACS = 2 * 2 * 2 * 128 * 128 * 16
+"""Two products in the branch that is taken, and two in flex_attention, to which torch gives the
+formula of `sdpa_flop`; 2 heads.
+"""
+
+
+def test_flex_attention_and_cond_in_a_fresh_process() -> None:
+    command = [sys.executable, "-W", "ignore", "-c", FLEX]
+    ran = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert ran.stdout.split() == [str(FLEX_MACS)], ran.stderr
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_flex_attention_and_cond_where_the_compiler_is_loaded(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    importlib.import_module("torch._dynamo")
+    exec(FLEX, {})
+    assert capsys.readouterr().out.split() == [str(FLEX_MACS)]
+
+
+def test_the_backward_of_a_branch() -> None:
+    def run(x: Tensor, weight: Tensor) -> Tensor:
+        return torch.cond(x.sum() > 0, lambda y: y, lambda y: y @ weight, (x,))
+
+    count = datbench.count(
+        Call(run), torch.zeros(3, 4), torch.ones(4, 5).requires_grad_(), backward=True
+    )
+    assert count.multiply_adds() == 2 * 3 * 4 * 5
+
+
+def _energy(layer: nn.Module, x: Tensor) -> Tensor:
+    with torch.enable_grad():
+        x = x.detach().requires_grad_()
+        (gradient,) = torch.autograd.grad(F.silu(layer(x)).sum(), x)
+    return gradient
+
+
+def _filled(layer: nn.Module, x: Tensor) -> Tensor:
+    with torch.enable_grad():
+        x = x.detach().requires_grad_()
+        F.silu(layer(x)).sum().backward(inputs=[x])
+    assert x.grad is not None
+    return x.grad
+
+
+def _vjp(layer: nn.Module, x: Tensor) -> Tensor:
+    run, ones = lambda y: F.silu(layer(y)), torch.ones(3, 16, device=x.device)
+    return torch.autograd.functional.vjp(run, x, ones)[1]
+
+
+def _func(layer: nn.Module, x: Tensor) -> Tensor:
+    return torch.func.grad(lambda y: F.silu(layer(y)).sum())(x)
+
+
+@pytest.mark.parametrize("device", ["cpu", "meta"])
+@pytest.mark.parametrize("gradient", [_energy, _filled, _vjp, _func])
+def test_a_gradient_inside_the_forward(
+    gradient: Callable[[nn.Module, Tensor], Tensor], device: str
+) -> None:
+    model = Call(lambda x: gradient(model.layer, x))
+    model.layer = nn.Linear(8, 16, bias=False, device=device)
+    count = datbench.count(model, torch.zeros(3, 8, device=device))
+    assert count.multiply_adds() == 2 * 3 * 8 * 16  # its forward, and the input's gradient
+
+
+@dataclass
+class Found:
+    maps: list[Tensor]
+    classes: Any = None
+
+
+@pytest.mark.parametrize("name", ["x", 0, None])
+@pytest.mark.parametrize(
+    "wrap",
+    [lambda y: {"y": y}, lambda y: Found([y]), lambda y: (1, Found([], SimpleNamespace(y=y)))],
+    ids=["dict", "dataclass", "inside others"],
+)
+def test_inputs_and_outputs_in_containers(name: Any, wrap: Callable[[Tensor], Any]) -> None:
+    """The gradients of the weight and of the input, wherever they stand."""
+    x = torch.zeros(3, 8, requires_grad=True)
+    given = {"x": {"x": x}, 0: [x], None: x}[name]
+    model = Call(lambda value: wrap(model.layer(value if name is None else value[name])))
+    model.layer = nn.Linear(8, 16, bias=False)
+    by_name = {"kwargs": {"value": given}} if name is None else {}
+    model.forward = lambda value: model.function(value)
+    count = datbench.count(model, *([] if by_name else [given]), backward=True, **by_name)
+    assert count.multiply_adds() == 3 * 3 * 8 * 16
 
 
 def _attention_macs(n: int, e: int) -> int:

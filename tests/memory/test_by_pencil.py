@@ -221,7 +221,7 @@ def test_what_cannot_be_simulated() -> None:
         simulate(nn.Linear(2, 2), torch.zeros(1, 2))
     with pytest.raises(MeasurementError, match="no gradient; use --mode inference"):
         simulate(nn.Identity(), image(1, 2), mode="forward")
-    with pytest.raises(UsageError, match="mode train makes no optimizer's step"):
+    with pytest.raises(UsageError, match="mode backward makes no optimizer's step"):
         simulate(mlp(), image(8, 16), mode="backward", recipe=Recipe("adamw"))
     with pytest.raises(MeasurementError, match="no gradient"):
         simulate(nn.Identity(), image(8, 16), mode="step")

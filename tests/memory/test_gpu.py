@@ -289,7 +289,7 @@ def test_nvml_may_have_no_figure(
     found = row(does("nothing"), FakeCuda())
     context = found.line("context")
     assert found.outcome == "measured"
-    assert context.reason == "nvidia-ml-py is not installed; pip install 'datbench[gpu]'"
+    assert context.reason == "nvidia-ml-py is not installed; pip install nvidia-ml-py"
     assert found.others is None
 
 
@@ -591,7 +591,7 @@ def test_without_the_library(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "pynvml", None)  # as if it was not installed
     missing = process_memory(PLACE, MINE)
     assert missing.amount is None
-    assert missing.reason == "nvidia-ml-py is not installed; pip install 'datbench[gpu]'"
+    assert missing.reason == "nvidia-ml-py is not installed; pip install nvidia-ml-py"
     monkeypatch.setitem(sys.modules, "pynvml", SimpleNamespace(nvmlInit=None))
     assert "not nvidia-ml-py's" in (process_memory(PLACE, MINE).reason or "")
 

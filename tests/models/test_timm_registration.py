@@ -113,7 +113,7 @@ def test_without_timm_everything_else_works() -> None:
         "print('dat_t' in datbench.list_models())"
     )
     assert _printed(code, "-W", "error") == (
-        "this needs timm, and timm is not installed: pip install 'datbench[timm]'.\nTrue"
+        "this needs timm, and timm is not installed: pip install timm torchvision.\nTrue"
     )
 
 

@@ -227,10 +227,13 @@ def test_what_editors_do_to_a_file(tmp_path: Path) -> None:
 
 
 def test_a_configuration_is_beside_its_table(tmp_path: Path) -> None:
-    text = GOOD.replace('model = "dat_s", res = "224"', 'model = "config:sub/mine.yaml"')
-    build = _read(tmp_path, text).rows[0].build
-    assert build is not None
-    assert build.model == f"config:{tmp_path / 'sub/mine.yaml'}"
+    (tmp_path / "sub").mkdir()
+    (tmp_path / "sub/mine.yaml").touch()
+    for name in ("config:sub/mine.yaml", "config:sub/mine.yaml+retinanet"):
+        text = GOOD.replace('model = "dat_s", res = "224"', f'model = "{name}"')
+        build = _read(tmp_path, text).rows[0].build
+        assert build is not None
+        assert build.model == name.replace("sub", f"{tmp_path}/sub")
 
 
 def test_rows_with_the_same_label_are_told_apart(tmp_path: Path) -> None:

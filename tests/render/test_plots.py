@@ -118,7 +118,7 @@ def test_every_process_draws_the_same_bytes(
 
 def test_without_vl_convert_the_remedy_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "vl_convert", None)
-    with pytest.raises(LibraryError, match=r"pip install 'datbench\[plots\]'"):
+    with pytest.raises(LibraryError, match=r"pip install vl-convert-python"):
         to_bytes([FIGURE], ".svg")
     assert "global" in to_terminal(FIGURE)  # which needs no library
 

@@ -28,8 +28,8 @@ from ...process import ask
 from ...run import as_written, unchanged
 from ...setting import MULTIPLY_ADDS, Kind, Setting
 from ..conventions import CONVENTIONS, Convention
-from ..count import Count, below_autograd, count_anywhere
-from ..recorder import ModuleTracker, OperatorCall, Recorder
+from ..count import Count, count_anywhere
+from ..recorder import ModuleTracker, OperatorCall, Recorder, below_autograd
 from ..records import Chain, ChainTerm, ExplainRow, PeerRow, PeerTerm
 from .adapters import PEERS, Amount, Peer, PeerAnswer, PeerJob, Tally
 from .solve import EquationRow, solve
@@ -90,7 +90,7 @@ class _Open(Recorder):
     def enter(self, declaration: Declaration) -> None:
         """Take the declared cost, once for the outermost."""
         if not self._names:
-            self._record_declared(declaration, *self.tracker.current, times=1)
+            self._record_declared(declaration, *self.tracker.current)
         self._names.append(declaration.operator)
 
     def exit(self) -> None:

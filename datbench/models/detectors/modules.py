@@ -32,10 +32,18 @@ def tower() -> nn.Sequential:
     return nn.Sequential(*(nn.Sequential(conv, nn.ReLU(inplace=True)) for conv in convs))
 
 
+class SyncBatchNorm(nn.BatchNorm2d):
+    """Batch normalisation where the published configurations have `norm_cfg = dict(type="SyncBN")`.
+
+    One process synchronises nothing, and torch's own class asks for CUDA in training. The name
+    matters: mmcv's hooks (1.3 and 1.4) ask for a module's exact class, and have none for SyncBN.
+    """
+
+
 def conv_norm_relu(dim_in: int, dim_out: int, kernel: int = 3) -> nn.Sequential:
-    """A convolution with batch normalisation (published: synchronised) and a ReLU."""
+    """A convolution with synchronised batch normalisation and a ReLU."""
     conv = nn.Conv2d(dim_in, dim_out, kernel, padding=kernel // 2, bias=False)
-    return nn.Sequential(conv, nn.BatchNorm2d(dim_out), nn.ReLU(inplace=True))
+    return nn.Sequential(conv, SyncBatchNorm(dim_out), nn.ReLU(inplace=True))
 
 
 def bilinear(x: Tensor, like: Tensor) -> Tensor:

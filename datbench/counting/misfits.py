@@ -1,0 +1,576 @@
+"""What torch's CPU kernels refuse, in their words, where a count on meta would let it pass.
+
+A model that cannot run must not be counted. The rules in `shapes` answer only where the operands
+fit. Torch's own meta kernels, which answer elsewhere, check less than its CPU kernels: what they
+miss is checked here. Found, and tested, by running changed operands on both.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+MISFITS: dict[str, Callable[..., None]] = {}
+"""Check by operator name with overload; called with the operator's own arguments, all on meta."""
+
+
+def check(name: str, args: Sequence[Any], kwargs: Mapping[str, Any]) -> None:
+    """Refuse operands of operator `name` that its CPU kernel refuses.
+
+    Raises:
+        RuntimeError, IndexError: what torch raises.
+    """
+    found = MISFITS.get(name)
+    if found is not None:
+        found(*args, **kwargs)
+
+
+def _checks(*operators: str) -> Callable[[Callable[..., None]], Callable[..., None]]:
+    def decorate(found: Callable[..., None]) -> Callable[..., None]:
+        MISFITS.update(dict.fromkeys((f"aten::{name}" for name in operators), found))
+        return found
+
+    return decorate
+
+
+def require(fits: bool, sentence: str, error: type[Exception] = RuntimeError) -> None:
+    """Raise what torch raises, unless the operands fit."""
+    if not fits:
+        raise error(sentence)
+
+
+# Sizes that operands share.
+
+
+def broadcast(*shapes: Sequence[int]) -> tuple[int, ...]:
+    """The shape that these broadcast to; `torch.broadcast_shapes` loads sympy.
+
+    Raises:
+        RuntimeError: they do not.
+    """
+    whole = tuple(shapes[0])
+    for shape in shapes[1:]:
+        if tuple(shape) == whole:
+            continue
+        rank = max(len(whole), len(shape))
+        a, b = ((1,) * (rank - len(sizes)) + tuple(sizes) for sizes in (whole, shape))
+        for dim in reversed(range(rank)):
+            if a[dim] != b[dim] and 1 not in (a[dim], b[dim]):
+                raise RuntimeError(
+                    f"The size of tensor a ({a[dim]}) must match the size of tensor b ({b[dim]}) "
+                    f"at non-singleton dimension {dim}"
+                )
+        whole = tuple(two if one == 1 else one for one, two in zip(a, b, strict=True))
+    return whole
+
+
+def written(x: Tensor, *operands: Tensor) -> None:
+    """Refuse operands that would make `x` larger."""
+    whole = broadcast(x.shape, *(operand.shape for operand in operands))
+    require(
+        whole == x.shape,
+        f"output with shape {list(x.shape)} doesn't match the broadcast shape {list(whole)}",
+    )
+
+
+def apart(x: Tensor) -> None:
+    """Refuse to write into elements that share their memory, those of an expanded tensor."""
+    require(
+        all(stride or size < 2 for size, stride in zip(x.shape, x.stride(), strict=True)),
+        "unsupported operation: more than one element of the written-to tensor refers to a single "
+        "memory location. Please clone() the tensor before performing the operation.",
+    )
+
+
+def castable(x: Tensor, operands: Sequence[Any]) -> None:
+    """Refuse operands whose type does not fit into that of `x`: fractions into whole numbers."""
+    for operand in operands:
+        made = torch.result_type(x, operand)
+        require(
+            torch.can_cast(made, x.dtype),
+            f"result type {made} can't be cast to the desired output type {x.dtype}",
+        )
+
+
+def _same_dtype(*operands: Tensor | None) -> None:
+    types = {operand.dtype for operand in operands if operand is not None}
+    require(len(types) < 2, f"expected the same dtype, but got {' and '.join(map(str, types))}")
+
+
+def _is_index(index: Tensor) -> None:
+    require(
+        index.dtype in (torch.int64, torch.int32),
+        f"Expected dtype int32 or int64 for index, but got {index.dtype}",
+        IndexError,
+    )
+
+
+@_checks("gelu", "silu", "hardswish", "hardswish_", "gelu_", "silu_", "adaptive_avg_pool2d")
+def _floating(x: Tensor, *rest: Any, **options: Any) -> None:
+    require(
+        x.is_floating_point(), f"the operator is not implemented for {x.dtype}", NotImplementedError
+    )
+
+
+def _expands(shape: Sequence[int], to: Sequence[int]) -> None:
+    fits = len(shape) <= len(to) and all(
+        one in (1, two) for one, two in zip(reversed(shape), reversed(to), strict=False)
+    )
+    require(fits, f"The expanded size {list(to)} must match the existing size {list(shape)}")
+
+
+def dimension(dim: int, rank: int) -> int:
+    """A dimension from the front.
+
+    Raises:
+        IndexError: a tensor of this rank does not have it.
+    """
+    rank = max(rank, 1)
+    require(
+        -rank <= dim < rank,
+        f"Dimension out of range (expected to be in range of [{-rank}, {rank - 1}], but got {dim})",
+        IndexError,
+    )
+    return dim % rank
+
+
+@_checks("softmax.int")
+def _softmax(x: Tensor, dim: int, dtype: torch.dtype | None = None) -> None:
+    dimension(dim, x.ndim)
+    _floating(x if dtype is None else torch.empty(0, dtype=dtype))
+
+
+@_checks("_softmax", "_log_softmax")
+def _softmax_kernel(x: Tensor, dim: int, to_float: bool) -> None:
+    _softmax(x, dim)
+
+
+@_checks("sort", "argsort")
+def _dim(x: Tensor, dim: int = -1, descending: bool = False) -> None:
+    dimension(dim, x.ndim)
+
+
+@_checks("sort.stable", "argsort.stable")
+def _stable_dim(x: Tensor, *, dim: int = -1, **options: Any) -> None:
+    dimension(dim, x.ndim)
+
+
+# Products
+
+
+@_checks("matmul")
+def _matmul(a: Tensor, b: Tensor) -> None:
+    _same_dtype(a, b)
+
+
+@_checks("mm")
+def _mm(a: Tensor, b: Tensor) -> None:
+    _same_dtype(a, b)
+    require(a.ndim == b.ndim == 2, "self and mat2 must be matrices")
+
+
+@_checks("bmm")
+def _bmm(a: Tensor, b: Tensor) -> None:
+    _same_dtype(a, b)
+    require(a.ndim == b.ndim == 3, "batch1 and batch2 must be 3D tensors")
+
+
+def _multiplied(a: Tensor, b: Tensor) -> None:
+    """Rows by a matrix."""
+    require(
+        a.shape[-1] == b.shape[0],
+        f"mat1 and mat2 shapes cannot be multiplied ({a.numel() // max(a.shape[-1], 1)}x"
+        f"{a.shape[-1]} and {b.shape[0]}x{b.shape[1]})",
+    )
+
+
+@_checks("linear")
+def _linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> None:
+    _same_dtype(x, weight, bias)
+    if x.ndim < 1 or weight.ndim != 2:
+        return
+    _multiplied(x, weight.t())
+    if bias is not None:
+        _expands(bias.shape, (*x.shape[:-1], weight.shape[0]))
+
+
+@_checks("addmm", "addmv", "addr")
+def _add_product(x: Tensor, a: Tensor, b: Tensor, **scales: Any) -> None:
+    """`x` expands to the product of (n, k) and (k, m), of (n, k) and (k,), or of (n,) and (m,)."""
+    if a.ndim > 1:
+        _same_dtype(x, a, b)
+    _expands(x.shape, a.shape[:1] + (b.shape if a.ndim == 1 else b.shape[1:]))
+
+
+@_checks("addmm_", "addmv_", "addr_")
+def _add_product_in_place(x: Tensor, a: Tensor, b: Tensor, **scales: Any) -> None:
+    if a.ndim > 1:
+        _same_dtype(x, a, b)
+    product = a.shape[:1] + (b.shape if a.ndim == 1 else b.shape[1:])
+    sizes = f"{list(x.shape)} and output tensor size {list(product)}"
+    require(x.shape == product, f"Bad in-place call: input tensor size {sizes} should match")
+
+
+# Convolutions
+
+
+def _convolution(
+    x: Tensor,
+    weight: Tensor,
+    bias: Tensor | None = None,
+    stride: Sequence[int] = (1,),
+    padding: Sequence[int] = (0,),
+    dilation: Sequence[int] = (1,),
+    transposed: bool = False,
+    output_padding: Sequence[int] = (0,),
+    groups: int = 1,
+) -> None:
+    sizes, given, rank = list(weight.shape), list(x.shape), weight.ndim
+    _same_dtype(x, weight)
+    require(groups > 0, "non-positive groups is not supported")
+    require(min(stride) > 0, "non-positive stride is not supported")
+    require(min(dilation) > 0, "dilation should be greater than zero")
+    require(min(padding) >= 0, "negative padding is not supported")
+    require(min(output_padding) >= 0, "negative output_padding is not supported")
+    require(
+        rank == x.ndim,
+        f"Expected {rank}-dimensional input for {rank}-dimensional weight {sizes}, "
+        f"but got {x.ndim}-dimensional input of size {given} instead",
+    )
+    require(
+        sizes[0] >= groups and sizes[0] % groups == 0,
+        f"Given groups={groups}, expected weight to be divisible by {groups} at dimension 0, "
+        f"but got weight of size {sizes} instead",
+    )
+    channels = sizes[0] if transposed else sizes[1] * groups
+    how = "transposed=1" if transposed else f"groups={groups}"
+    require(
+        given[1] == channels,
+        f"Given {how}, weight of size {sizes}, expected input{given} to have {channels} channels, "
+        f"but got {given[1]} channels instead",
+    )
+    made = sizes[1] * groups if transposed else sizes[0]
+    require(
+        bias is None or bias.shape == (made,),
+        f"Given {how}, weight of size {sizes}, expected bias to be 1-dimensional with {made} "
+        f"elements, but got bias of size {[] if bias is None else list(bias.shape)} instead",
+    )
+    if transposed:
+        _fits_transposed(x, weight, stride, padding, dilation, output_padding)
+
+
+def _fits_transposed(x: Tensor, weight: Tensor, *options: Sequence[int]) -> None:
+    each = [list(option) * (weight.ndim - 2 if len(option) == 1 else 1) for option in options]
+    made = []
+    for size, kernel, step, pad, gap, extra in zip(
+        x.shape[2:], weight.shape[2:], *each, strict=True
+    ):
+        require(
+            extra < max(step, gap),
+            f"output padding must be smaller than either stride or dilation, but got {extra}",
+        )
+        made.append((size - 1) * step - 2 * pad + gap * (kernel - 1) + extra + 1)
+    require(
+        min(made) > 0,
+        f"Given input size per channel: {list(x.shape[2:])}. Calculated output size per channel: "
+        f"{made}. Output size is too small",
+    )
+
+
+@_checks("convolution")
+def _any_convolution(x: Tensor, weight: Tensor, *rest: Any) -> None:
+    _convolution(x, weight, *rest)
+
+
+def _batched(x: Tensor, weight: Tensor) -> Tensor:
+    """With a batch of one where there is none."""
+    return x[None] if x.ndim == weight.ndim - 1 else x
+
+
+@_checks("conv1d", "conv2d", "conv3d")
+def _conv(
+    x: Tensor,
+    weight: Tensor,
+    bias: Tensor | None = None,
+    stride: Sequence[int] = (1,),
+    padding: Sequence[int] = (0,),
+    dilation: Sequence[int] = (1,),
+    groups: int = 1,
+) -> None:
+    _same_dtype(x, weight, bias)
+    _convolution(_batched(x, weight), weight, bias, stride, padding, dilation, groups=groups)
+
+
+@_checks("conv1d.padding", "conv2d.padding", "conv3d.padding")
+def _conv_padded(
+    x: Tensor,
+    weight: Tensor,
+    bias: Tensor | None = None,
+    stride: Sequence[int] = (1,),
+    padding: str = "valid",
+    dilation: Sequence[int] = (1,),
+    groups: int = 1,
+) -> None:
+    _convolution(_batched(x, weight), weight, bias, stride, (0,), dilation, groups=groups)
+
+
+@_checks("conv_transpose1d", "conv_transpose2d.input", "conv_transpose3d.input")
+def _conv_transpose(
+    x: Tensor,
+    weight: Tensor,
+    bias: Tensor | None = None,
+    stride: Sequence[int] = (1,),
+    padding: Sequence[int] = (0,),
+    output_padding: Sequence[int] = (0,),
+    groups: int = 1,
+    dilation: Sequence[int] = (1,),
+) -> None:
+    x = _batched(x, weight)
+    _convolution(x, weight, bias, stride, padding, dilation, True, output_padding, groups)
+
+
+# Indexing and scattering
+
+
+@_checks("index_select")
+def _index_select(x: Tensor, dim: int, index: Tensor) -> None:
+    dimension(dim, x.ndim)
+    _is_index(index)
+    require(index.ndim < 2, "index_select(): Index is supposed to be a vector", IndexError)
+    require(
+        x.ndim > 0 or index.numel() == 1,
+        f"index_select(): Index to scalar can have only 1 value, got {index.numel()} value(s)",
+    )
+
+
+@_checks("index_add", "index_add_", "index_reduce", "index_reduce_")
+def _index_add(
+    x: Tensor, dim: int, index: Tensor, source: Tensor, *rest: Any, **options: Any
+) -> None:
+    at = dimension(dim, x.ndim)
+    _is_index(index)
+    _same_dtype(x, source)
+    require(index.ndim < 2, "index_add_(): Index is supposed to be a vector", IndexError)
+    found, wanted = list(source.shape), list(x.shape)
+    require(
+        len(found) == len(wanted)
+        and found[:at] + found[at + 1 :] == wanted[:at] + wanted[at + 1 :],
+        "source tensor shape must match self tensor shape, excluding the specified dimension. "
+        f"Got self.shape = {list(x.shape)} source.shape = {list(source.shape)}",
+    )
+    require(
+        index.numel() == (found[at] if found else 1),
+        f"Number of indices ({index.numel()}) should be equal to source.size(dim): "
+        f"({(found or [1])[at]}), for dim: {at}",
+    )
+
+
+@_checks("index_put", "index_put_", "_index_put_impl_")
+def _index_put(
+    x: Tensor, indices: Sequence[Tensor | None], values: Tensor, *rest: Any, **options: Any
+) -> None:
+    _same_dtype(x, values)
+    at = 0
+    for index in indices:
+        if index is not None and index.dtype in (torch.bool, torch.uint8):
+            for dim, size in enumerate(index.shape, at):
+                require(
+                    dim < x.ndim and size == x.shape[dim],
+                    f"The shape of the mask {list(index.shape)} at index {dim - at} does not match "
+                    f"the shape of the indexed tensor {list(x.shape)} at index {dim}",
+                    IndexError,
+                )
+            at += index.ndim
+        else:
+            at += 1
+    if at == len(indices) <= x.ndim:  # a mask's elements are not known
+        _expands(values.shape, torch.ops.aten.index.Tensor(x, indices).shape)
+
+
+@_checks("put", "put_")
+def _put(x: Tensor, index: Tensor, source: Tensor, accumulate: bool = False) -> None:
+    _is_index(index)
+    _same_dtype(x, source)
+    require(
+        index.numel() == source.numel(),
+        "put_(): Expected source and index to have the same number of elements, but got "
+        f"source.numel() = {source.numel()}, index.numel() = {index.numel()}",
+        IndexError,
+    )
+
+
+@_checks("masked_scatter", "masked_fill.Scalar")
+def _masked(x: Tensor, mask: Tensor, source: Any) -> None:
+    require(mask.dtype == torch.bool, f"expected a boolean mask, but got {mask.dtype}")
+    broadcast(x.shape, mask.shape)
+
+
+@_checks("masked_scatter_", "masked_fill_.Scalar")
+def _masked_in_place(x: Tensor, mask: Tensor, source: Any) -> None:
+    _masked(x, mask, source)
+    written(x, mask)
+
+
+@_checks("masked_fill.Tensor", "masked_fill_.Tensor")
+def _masked_fill(x: Tensor, mask: Tensor, value: Tensor) -> None:
+    _masked(x, mask, value)
+    require(
+        value.ndim == 0,
+        "masked_fill only supports a 0-dimensional value tensor, but got tensor with "
+        f"{value.ndim} dimension(s).",
+    )
+
+
+@_checks("index_copy_")
+def _index_copy(x: Tensor, dim: int, index: Tensor, source: Tensor) -> None:
+    _is_index(index)
+    _same_dtype(x, source)
+
+
+@_checks("index_fill_.int_Scalar")
+def _index_fill(x: Tensor, dim: int, index: Tensor, value: Any) -> None:
+    dimension(dim, x.ndim)
+    _is_index(index)
+
+
+def _slice_is(part: Tensor, source: Tensor) -> None:
+    require(
+        part.shape == source.shape,
+        "expected src to have a size equal to the slice of self. "
+        f"src size = {list(source.shape)}, slice size = {list(part.shape)}",
+    )
+
+
+@_checks("slice_scatter")
+def _slice_scatter(
+    x: Tensor,
+    source: Tensor,
+    dim: int = 0,
+    start: int | None = None,
+    end: int | None = None,
+    step: int = 1,
+) -> None:
+    _slice_is(torch.ops.aten.slice.Tensor(x, dim, start, end, step), source)
+
+
+@_checks("select_scatter")
+def _select_scatter(x: Tensor, source: Tensor, dim: int, index: int) -> None:
+    _slice_is(x.select(dim, index), source)
+
+
+@_checks("diagonal_scatter")
+def _diagonal_scatter(
+    x: Tensor, source: Tensor, offset: int = 0, dim1: int = 0, dim2: int = 1
+) -> None:
+    _slice_is(x.diagonal(offset, dim1, dim2), source)
+
+
+# Losses, norms, resizing
+
+
+@_checks("nll_loss2d_forward")
+def _nll_loss(x: Tensor, target: Tensor, weight: Tensor | None, *rest: Any) -> None:
+    require(
+        x.ndim == 4 and target.shape == (x.shape[0], *x.shape[2:]),
+        f"size mismatch (got input: {list(x.shape)} , target: {list(target.shape)}",
+    )
+    require(
+        weight is None or weight.numel() == x.shape[1],
+        "weight tensor should be defined either for all or no classes",
+    )
+
+
+def _upsample(rank: int) -> Callable[..., None]:
+    def found(x: Tensor, size: Sequence[int], *rest: Any) -> None:
+        require(
+            x.ndim == rank,
+            f"It is expected input_size equals to {rank}, but got size {x.ndim}",
+        )
+        require(
+            min(size) > 0 and 0 not in x.shape[2:],
+            f"Input and output sizes should be greater than 0, but got input {list(x.shape[2:])} "
+            f"output {list(size)}",
+        )
+        _floating(x)
+
+    return found
+
+
+_checks("upsample_linear1d")(_upsample(3))
+
+_checks("upsample_bilinear2d", "upsample_bicubic2d")(_upsample(4))
+
+_checks("upsample_trilinear3d")(_upsample(5))
+
+
+@_checks("soft_margin_loss")
+def _soft_margin_loss(x: Tensor, target: Tensor, *rest: Any) -> None:
+    written(torch.empty_like(x), target)
+
+
+@_checks("binary_cross_entropy_with_logits")
+def _with_logits(x: Tensor, target: Tensor, weight: Tensor | None = None, *rest: Any) -> None:
+    """Its sum is made in a tensor like the target."""
+    written(torch.empty_like(target), x, *(() if weight is None else (weight,)))
+
+
+@_checks("bucketize.Tensor")
+def _bucketize(x: Tensor, boundaries: Tensor, **options: Any) -> None:
+    require(
+        boundaries.ndim == 1,
+        f"boundaries tensor must be 1 dimension, but got dim({boundaries.ndim})",
+    )
+
+
+@_checks("layer_norm", "native_layer_norm")
+def _layer_norm(
+    x: Tensor,
+    shape: Sequence[int],
+    weight: Tensor | None = None,
+    bias: Tensor | None = None,
+    *rest: Any,
+) -> None:
+    """Half precision may have float32 weights."""
+    given = [t for t in (weight, bias) if t is not None]
+    if x.dtype in (torch.float16, torch.bfloat16):
+        given = [t for t in given if t.dtype != torch.float32]
+    _same_dtype(x, *given)
+    _floating(x)
+
+
+@_checks("grid_sampler", "grid_sampler_2d")
+def _grid_sampler(x: Tensor, grid: Tensor, *modes: Any) -> None:
+    _same_dtype(x, grid)
+    _floating(x)
+    sizes = f"but got input with sizes {list(x.shape)} and grid with sizes {list(grid.shape)}"
+    require(
+        x.ndim == grid.ndim,
+        f"grid_sampler(): expected {x.ndim}D input and grid with same number of dimensions, "
+        + sizes,
+    )
+    require(
+        x.shape[:1] == grid.shape[:1],
+        f"grid_sampler(): expected grid and input to have same batch size, {sizes}",
+    )
+    require(
+        grid.shape[-1:] == (x.ndim - 2,),
+        f"grid_sampler(): expected grid to have size {x.ndim - 2} in last dimension, {sizes}",
+    )
+
+
+@_checks("scaled_dot_product_attention")
+def _attention(
+    q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None = None, *rest: Any, **options: Any
+) -> None:
+    _same_dtype(q, k, v)
+    if mask is not None:
+        dimension(-2, mask.ndim)
+        whole = broadcast((q.shape[-2], k.shape[-2]), mask.shape[-2:])
+        require(
+            whole == (q.shape[-2], k.shape[-2]),
+            f"output with shape {[*q.shape[:-1], k.shape[-2]]} doesn't match the broadcast shape "
+            f"{[*q.shape[:-2], *whole]}",
+        )

@@ -1,0 +1,272 @@
+"""A model that cannot run is not counted: meta refuses what torch's CPU kernels refuse.
+
+Each operator that is answered or checked from shapes is called as it should be, and then with
+sizes, ranks, dtypes, layouts and numbers changed, on the CPU and on meta.
+"""
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import pytest
+import torch
+from hypothesis import assume, given, settings
+from hypothesis import strategies as st
+from torch import Tensor
+from torch.utils._pytree import tree_flatten, tree_map_only, tree_unflatten
+
+from datbench.counting.count import below_autograd
+from datbench.counting.misfits import MISFITS
+from datbench.counting.operators import EagerMode
+from datbench.counting.shapes import SHAPES, predict
+from datbench.memory.kernels import KERNELS, result
+
+Call = tuple[Any, ...]
+
+
+def f(*shape: int) -> Tensor:
+    return torch.rand(shape)
+
+
+def whole(*shape: int) -> Tensor:
+    return torch.zeros(shape, dtype=torch.int64)
+
+
+def mask(*shape: int) -> Tensor:
+    return torch.zeros(shape, dtype=torch.bool)
+
+
+PAIR = (f(2, 3, 4), f(3, 1))
+CONV = (f(2, 4, 7, 6), f(6, 2, 3, 3), f(6), [2, 1], [1, 1], [1, 2], 2)
+UP = (f(2, 4, 3, 4), f(4, 3, 2, 3), f(6), [2, 2], [1, 0], [0, 1], 2, [1, 1])
+MASKED = (f(2, 3, 4), mask(3, 4))
+CALLS: dict[str, Call] = {
+    **dict.fromkeys(("add.Tensor", "sub.Tensor", "mul.Tensor", "div.Tensor"), PAIR),
+    **dict.fromkeys((f"{n}.Tensor" for n in "ge gt le lt eq ne".split()), PAIR),
+    **dict.fromkeys((f"{n}.Scalar" for n in "ge gt le lt eq ne".split()), (f(2, 3), 1)),
+    **dict.fromkeys(
+        "gelu tanh relu sigmoid silu exp hardswish neg sin cos abs".split(), (f(2, 3, 4),)
+    ),
+    "clamp": (f(2, 3), 0, 1),
+    "flip": (f(2, 3, 4), [0, 2]),
+    "_to_copy": (f(2, 3, 4),),
+    "softmax.int": (f(2, 3, 4), 1),
+    "linear": (f(2, 3, 4), f(5, 4), f(5)),
+    "matmul": (f(2, 3, 4, 5), f(3, 5, 2)),
+    "scaled_dot_product_attention": (f(2, 3, 4, 8), f(2, 3, 5, 8), f(2, 3, 5, 8), f(4, 5)),
+    "conv2d": CONV,
+    "layer_norm": (f(2, 3, 4), [3, 4], f(3, 4), f(3, 4)),
+    "grid_sampler": (f(2, 3, 5, 6), f(2, 4, 3, 2), False, False, False),
+    "adaptive_avg_pool2d": (f(2, 3, 4, 5), [1, 1]),
+    "sum.dim_IntList": (f(2, 3, 4), [0, 2], True),
+    "amax": (f(2, 3, 4), [1]),
+    "clone": (f(2, 3, 4),),
+    "contiguous": (f(2, 3, 4),),
+    "roll": (f(2, 3, 4), [1, 2], [0, 1]),
+    "stack": ([f(2, 3), f(2, 3)], 1),
+    "repeat": (f(2, 3), [2, 1, 3]),
+    "pad": (f(2, 3, 4), [1, 2, 0, 1]),
+    "index.Tensor": (f(4, 3), [None, whole(2, 5)]),
+    # Checked alone. True and False stand for numbers that have few values.
+    "_softmax": (f(2, 3, 4), 1, False),
+    "_log_softmax": (f(2, 3, 4), 1, False),
+    "sort": (f(2, 3, 4), 1),
+    "argsort": (f(2, 3, 4), 1),
+    **dict.fromkeys(("sort.stable", "argsort.stable"), (f(2, 3, 4), {"stable": True, "dim": 1})),
+    "addmm": (f(3, 4), f(3, 5), f(5, 4)),
+    "addmv": (f(3), f(3, 5), f(5)),
+    "addr": (f(3, 4), f(3), f(4)),
+    "addmm_": (f(3, 4), f(3, 5), f(5, 4)),
+    "addmv_": (f(3), f(3, 5), f(5)),
+    "addr_": (f(3, 4), f(3), f(4)),
+    "convolution": (*CONV[:-1], False, [0, 0], 2),
+    "conv1d": (f(2, 4, 7), f(6, 2, 3), f(6), [2], [1], [1], 2),
+    "conv3d": (f(1, 2, 4, 5, 4), f(3, 2, 3, 2, 2), f(3), [1, 2, 1], [1, 0, 0]),
+    "conv1d.padding": (f(2, 4, 7), f(6, 2, 3), f(6), [1], "same", [2], 2),
+    "conv2d.padding": (*CONV[:3], [1, 1], "same", [1, 2], 2),
+    "conv3d.padding": (f(1, 2, 4, 5, 4), f(3, 2, 3, 1, 3), f(3), [1, 1, 1], "same"),
+    "conv_transpose1d": (f(2, 4, 3), f(4, 3, 2), f(6), [2], [1], [1], 2),
+    "conv_transpose2d.input": UP,
+    "conv_transpose3d.input": (f(1, 2, 3, 3, 2), f(2, 3, 2, 2, 2), f(3), [2, 2, 2]),
+    "index_select": (f(3, 4), 1, whole(2)),
+    **dict.fromkeys(("index_add", "index_add_"), (f(3, 4), 1, whole(2), f(3, 2))),
+    **dict.fromkeys(("index_reduce", "index_reduce_"), (f(3, 4), 1, whole(2), f(3, 2), "amax")),
+    **dict.fromkeys(
+        ("index_put", "index_put_", "_index_put_impl_"), (f(3, 4, 2), [None, whole(5)], f(5, 2))
+    ),
+    **dict.fromkeys(("put", "put_"), (f(3, 4), whole(5), f(5))),
+    **dict.fromkeys(("masked_fill.Scalar", "masked_fill_.Scalar"), (*MASKED, 1.0)),
+    **dict.fromkeys(("masked_fill.Tensor", "masked_fill_.Tensor"), (*MASKED, f())),
+    **dict.fromkeys(("masked_scatter", "masked_scatter_"), (*MASKED, f(2, 3, 4))),
+    "slice_scatter": (f(3, 6), f(3, 2), 1, 1, 5, 2),
+    "select_scatter": (f(3, 4), f(3), 1, 2),
+    "diagonal_scatter": (f(3, 4), f(3), 1),
+    "bucketize.Tensor": (f(2, 3), f(4)),
+    "nll_loss2d_forward": (f(2, 3, 4, 5), whole(2, 4, 5), None, True, -100),
+    "soft_margin_loss": (f(2, 3), f(2, 3)),
+    "binary_cross_entropy_with_logits": (f(2, 3), f(2, 3), f(3)),
+    "upsample_linear1d": (f(2, 3, 4), [6], False),
+    "upsample_bilinear2d": (f(2, 3, 4, 5), [6, 3], False),
+    "upsample_bicubic2d": (f(2, 3, 4, 5), [6, 3], False),
+    "upsample_trilinear3d": (f(1, 2, 3, 4, 2), [4, 3, 5], False),
+    # In place.
+    **dict.fromkeys(("add_.Tensor", "mul_.Tensor", "div_.Tensor", "sub_.Tensor"), PAIR),
+    **dict.fromkeys("relu_ gelu_ hardswish_ zero_ sigmoid_ silu_ tril_".split(), (f(2, 3, 4),)),
+    "copy_": PAIR,
+    "lerp_.Tensor": (*PAIR, f(4)),
+    "addcmul_": (*PAIR, f(4)),
+    "clamp_min_.Tensor": PAIR,
+    "lt_.Tensor": PAIR,
+    "cumsum_": (f(2, 3, 4), 1),
+    "index_copy_": (f(3, 4), 1, whole(2), f(3, 2)),
+    "index_fill_.int_Scalar": (f(3, 4), 1, whole(2), 1.0),
+    "scatter_.src": (f(3, 4), 1, whole(3, 2), f(3, 2)),
+    "scatter_add_": (f(3, 4), 1, whole(3, 2), f(3, 2)),
+    "baddbmm_": (f(2, 3, 4), f(2, 3, 5), f(2, 5, 4)),
+    # Under autograd.
+    "mm": (f(3, 5), f(5, 4)),
+    "bmm": (f(2, 3, 5), f(2, 5, 4)),
+    "native_layer_norm": (f(2, 3, 4), [4], f(4), f(4), 1e-5),
+    "div.Scalar": (f(2, 3), 2.0),
+    "mul.Scalar": (f(2, 3), 2.0),
+    "where.self": (mask(3, 1), *PAIR),
+    "ones_like": (f(2, 3),),
+    "mean.dim": (f(2, 3, 4, 5), [2, 3]),
+    "grid_sampler_2d": (f(2, 3, 5, 6), f(2, 4, 3, 2), False, False, False),
+}
+
+ANSWERED = {name.removeprefix("aten::") for name in SHAPES}
+
+LOSSES = {"nll_loss2d_forward", "soft_margin_loss", "binary_cross_entropy_with_logits"}
+"""Their dtypes are left to torch."""
+
+ELSEWHERE = {"zeros", "arange", "arange.start"}
+"""They take no tensor."""
+
+
+def test_every_operator_with_a_rule_is_tried() -> None:
+    after_a_forward = {n for n in KERNELS if "backward" in n or "efficient_attention" in n}
+    ruled = {*SHAPES, *MISFITS, *(KERNELS.keys() - after_a_forward)}
+    missing = {name.removeprefix("aten::") for name in ruled} - CALLS.keys() - ELSEWHERE
+    assert not missing
+
+
+SIZES = st.integers(1, 5)
+
+
+def _shape(draw: st.DrawFn, shape: Sequence[int]) -> list[int]:
+    """Another size, a dimension less or more."""
+    new = list(shape)
+    at = draw(st.integers(0, len(new)))
+    how = draw(st.sampled_from(["size", "size", "less", "more"]))
+    if how == "more" or not new:
+        new.insert(at, draw(SIZES))
+    elif how == "less":
+        del new[at % len(new)]
+    else:
+        new[at % len(new)] = draw(SIZES)
+    return new
+
+
+@st.composite
+def changed(draw: st.DrawFn, name: str) -> Call:
+    """The operator's call with up to two of its tensors and numbers changed."""
+    leaves, spec = tree_flatten(CALLS[name])
+    kinds = ["shape", "shape", "layout", "expanded"]
+    typed = 0 if name in LOSSES else 2
+    for _ in range(draw(st.integers(0, 2))):
+        at = draw(st.integers(0, len(leaves) - 1))
+        leaf = leaves[at]
+        if isinstance(leaf, Tensor):
+            how = draw(st.sampled_from(kinds if at >= typed else [*kinds, "dtype"]))
+            if how == "shape":
+                make = torch.rand if leaf.is_floating_point() else torch.zeros
+                leaves[at] = make(_shape(draw, leaf.shape)).to(leaf.dtype)
+            elif how == "layout":
+                order = draw(st.permutations(range(leaf.ndim)))
+                new = leaf.permute(order).clone(memory_format=torch.contiguous_format)
+                leaves[at] = new.permute([order.index(dim) for dim in range(leaf.ndim)])
+            elif how == "expanded":
+                leaves[at] = leaf[:1].expand(leaf.shape) if leaf.ndim else leaf
+            else:
+                leaves[at] = leaf.to(draw(st.sampled_from([torch.float64, torch.int64])))
+            if leaves[at].dtype == torch.int64:
+                leaves[at] = leaves[at] * 0
+        elif type(leaf) is int:
+            leaves[at] = draw(st.integers(-4, 6))
+    return tuple(tree_unflatten(leaves, spec))
+
+
+def _copy(x: Tensor) -> Tensor:
+    """With its strides, an expanded one's too."""
+    return x.clone() if x.is_contiguous() else x
+
+
+def _on_meta(x: Tensor) -> Tensor:
+    return torch.empty_strided(x.shape, x.stride(), dtype=x.dtype, device="meta")
+
+
+def _described(out: Any) -> list[tuple[Any, ...]]:
+    tensors = [leaf for leaf in tree_flatten(out)[0] if isinstance(leaf, Tensor)]
+    return [(t.dtype, tuple(t.shape)) for t in tensors]
+
+
+def _strides(out: Any) -> list[int]:
+    """Those that mean something."""
+    pairs = zip(out.shape, out.stride(), strict=True)
+    return [stride for size, stride in pairs if size > 1]
+
+
+def _run(name: str, call: Call) -> Any:
+    """Run an operator; what it takes by name stands last, as a dict."""
+    base, _, overload = name.partition(".")
+    operator = getattr(getattr(torch.ops.aten, base), overload or "default")
+    options = call[-1] if isinstance(call[-1], dict) else {}
+    with torch.no_grad():
+        return operator(*call[: len(call) - bool(options)], **options)
+
+
+def counted(name: str, call: Call) -> Any:
+    """As a count runs it."""
+    with below_autograd(), EagerMode():
+        return _run(name, call)
+
+
+def simulated(name: str, call: Call) -> Any:
+    """As a simulation of memory runs it."""
+    with torch.no_grad():
+        found = result(f"aten::{name}", call, {})
+    return counted(name, call) if found is None else found
+
+
+@pytest.mark.parametrize(
+    ("run", "name"),
+    [
+        *((counted, name) for name in sorted(CALLS)),
+        *((simulated, name) for name in sorted(CALLS) if f"aten::{name}" in KERNELS),
+    ],
+)
+def test_fits_and_misfits(name: str, run: Callable[[str, Call], Any]) -> None:
+    outcomes = set()
+
+    @settings(max_examples=25, deadline=None, derandomize=True, database=None)
+    @given(changed(name))
+    def compared(call: Call) -> None:
+        on_meta, on_cpu = (tree_map_only(Tensor, make, call) for make in (_on_meta, _copy))
+        try:
+            real = _run(name, on_cpu)
+        except (RuntimeError, IndexError):
+            outcomes.add("refused")
+            with pytest.raises((RuntimeError, IndexError)):
+                run(name, on_meta)
+            return
+        outcomes.add("run")
+        # An empty result: some kernels refuse to make it.
+        assume(all(0 not in shape for _, shape in _described(real)))
+        found = run(name, on_meta)
+        assert _described(found) == _described(real)
+        if name in ANSWERED and predict(f"aten::{name}", on_meta, {}) is not None:
+            assert _strides(found) == _strides(real)
+
+    compared()
+    several = sum(isinstance(leaf, Tensor) for leaf in tree_flatten(CALLS[name])[0]) > 1
+    assert outcomes >= ({"run", "refused"} if several else {"run"})
