@@ -87,7 +87,9 @@ def test_options_are_few_and_one_name_means_one_thing(helps: Helps) -> None:
     assert 20 < len(meanings) <= 60
 
 
-@pytest.mark.parametrize("path", [*sorted(DOCS.rglob("*.md")), ROOT / "README.md"], ids=str)
+@pytest.mark.parametrize(
+    "path", [*sorted(DOCS.rglob("*.md")), ROOT / "README.md"], ids=lambda p: p.name
+)
 def test_every_command_that_is_shown_exists(path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """Its options and arguments too, also of commands that take too long to be run in a test."""
     from datbench.cli.main import main
