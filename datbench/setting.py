@@ -262,7 +262,7 @@ def mode_of(name: str | None, known: Sequence[Name], default: Name) -> Name:
         UnknownNameError: it is none of those that this command has.
     """
     if name in OLD_MODES:
-        raise UsageError(f"--mode {name} is now called {OLD_MODES[name]}.")
+        raise UsageError(f"the mode {name} is now called {OLD_MODES[name]}.")
     return default if name is None else one_of("mode", name, known)
 
 

@@ -13,9 +13,9 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from . import units
-from .errors import UnknownNameError, UsageError
+from .errors import UsageError
 from .memory.records import Category, LedgerLine
-from .setting import MEMORY_MODES, PLAIN, MemoryMode
+from .setting import MEMORY_MODES, PLAIN, MemoryMode, mode_of
 
 if TYPE_CHECKING:
     from torch import nn
@@ -159,8 +159,8 @@ def memory(
     """Simulate one run of a copy of the model on meta: nothing is computed or allocated.
 
     Args:
-        mode: inference, forward (with what autograd keeps), train (with the backward) or step
-            (with AdamW's).
+        mode: inference, forward (with what autograd keeps), backward (with the backward too) or
+            step (with AdamW's).
         kwargs: what its forward takes by name.
 
     Raises:
@@ -172,8 +172,7 @@ def memory(
 
     from .memory.simulation import ledger, simulate
 
-    if mode not in MEMORY_MODES:
-        raise UnknownNameError.among("mode", mode, MEMORY_MODES)
+    mode = mode_of(mode, MEMORY_MODES, "forward")
     given, named = tree_map_only(
         Tensor, lambda tensor: tensor.to("meta"), (inputs, dict(kwargs or {}))
     )

@@ -150,7 +150,7 @@ is checked by its type, a field that is not below is refused, and so are a key t
 one object, numbers that are not finite or have more than 30 digits. `datbench results validate
 FILE` lists what is wrong, with the row and the path of the field.
 
-A row of a file that was merged from several environments (`results merge --mixed`) has
+A row of a file that was merged from several environments (`results merge --across-machines`) has
 `measured_in` besides its own fields: the environment of that row. In CSV and Parquet
 (`results convert`) nested fields stand under dotted names such as `setting.width`, and lists are
 JSON text.

@@ -2,11 +2,13 @@
 
 import html
 import importlib.util
+import json
 import re
 import shlex
 import sys
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
 import pytest
 
@@ -85,7 +87,9 @@ def test_options_are_few_and_one_name_means_one_thing(helps: Helps) -> None:
     assert 20 < len(meanings) <= 60
 
 
-@pytest.mark.parametrize("path", [*sorted(DOCS.rglob("*.md")), ROOT / "README.md"], ids=str)
+@pytest.mark.parametrize(
+    "path", [*sorted(DOCS.rglob("*.md")), ROOT / "README.md"], ids=lambda p: p.name
+)
 def test_every_command_that_is_shown_exists(path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """Its options and arguments too, also of commands that take too long to be run in a test."""
     from datbench.cli.main import main
@@ -96,6 +100,34 @@ def test_every_command_that_is_shown_exists(path: Path, capsys: pytest.CaptureFi
     for line in dict.fromkeys(shown):
         assert main([*shlex.split(line, comments=True), "--help"]) == 0, line
         assert "Usage" in capsys.readouterr().out, line
+
+
+@pytest.mark.parametrize("command", ["flops", "memory", "eq10", "explain"])
+def test_the_json_that_is_written_has_the_fields_of_the_page(
+    command: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Every object of a real document, down to the innermost; links say what stands in a field."""
+    from datbench.cli.main import main
+
+    sections = {}
+    text = (DOCS / "results.md").read_text(encoding="utf-8")
+    for title, body in re.findall(r"^##+ (.*)\n((?:(?!##).*\n)*)", text, re.MULTILINE):
+        rows = re.findall(r"^\| (`.*?`) \| (.*?) \|", body, re.MULTILINE)
+        fields = {name: kind for names, kind in rows for name in re.findall(r"`(\w+)`", names)}
+        sections[re.sub(r"[^\w-]", "", title.lower().replace(" ", "-"))] = fields
+
+    def check(value: Any, section: str) -> int:
+        if isinstance(value, list):
+            return sum(check(each, section) for each in value)
+        assert set(value) == set(sections[section]), section
+        links = {name: re.search(r"\(#(.*?)\)", kind) for name, kind in sections[section].items()}
+        return 1 + sum(
+            check(value[name], link[1]) for name, link in links.items() if link and value[name]
+        )
+
+    assert main([command, "dat_t", "--res", "64", "--format", "json"]) == 0
+    document = json.loads(capsys.readouterr().out)
+    assert check(document["rows"], document["kind"]) > 3
 
 
 def test_every_rule_says_whose_it_is() -> None:

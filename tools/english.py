@@ -13,7 +13,7 @@ ROOT = Path(__file__).parents[1]
 
 PATTERNS = {
     r"unless told": "Default: ...",
-    r"(?<!there) is no (?!longer\b|one\b|more than\b|less than\b)\w+": "is not a ...",
+    r"(?<!there) is no (?!longer\b|one\b|such\b|more than\b|less than\b)\w+": "is not a ...",
     r"(?:^|[.;:] )Of\b": "begin with the subject",
     r"^What [^.,:]* (?:is|are)\.?$": "say it",
     r"\bso many\b": "write the number, or: this many",

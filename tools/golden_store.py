@@ -363,7 +363,12 @@ def throughput(model: str, seconds: float) -> dict[str, Any]:
     process |= {"compiling": None, "ranks": [], "refused": {}, "turns": None, "processors": []}
     process |= {"restless": False}
     scattered = [{**process, "timing": timing(seconds * (1 + i / 1000))} for i in range(-4, 4)]
-    how: dict[str, Any] = {"mode": "inference", "threads": 1, "compile": False, "channels_last": False}
+    how: dict[str, Any] = {
+        "mode": "inference",
+        "threads": 1,
+        "compile": False,
+        "channels_last": False,
+    }
     row: dict[str, Any] = {
         "model": model,
         "setting": SETTING,

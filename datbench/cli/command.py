@@ -123,6 +123,18 @@ class Help:
             with formatter.section(title):
                 formatter.write_dl(records)
 
+    def collect_usage_pieces(self, ctx: Any) -> list[str]:
+        """Arguments as people write them: ``FILE...``, in brackets where they may be left out."""
+        command: Any = self
+        if isinstance(self, Group):
+            return list(super().collect_usage_pieces(ctx))  # type: ignore[misc]
+        pieces = ["[OPTIONS]"]
+        for parameter in command.get_params(ctx):
+            if parameter.param_type_name == "argument":
+                name = f"{parameter.metavar}{'...' if parameter.nargs == -1 else ''}"
+                pieces.append(name if parameter.required else f"[{name}]")
+        return pieces
+
     def format_epilog(self, ctx: Any, formatter: Any) -> None:
         """The lines as they are."""
         command: Any = self

@@ -9,7 +9,7 @@ from ..errors import CheckFailed, UsageError
 from ..machine import device_of
 from ..setting import ATTENTIONS, DTYPES, Resolution, one_of
 from . import options
-from .command import WHAT, argument, group, option
+from .command import argument, group
 from .output import Output
 
 PAPERS = [Resolution(224, 224), Resolution(1280, 800)]
@@ -70,16 +70,7 @@ def fit(
             "NAME=N,N",
         ),
     ] = None,
-    convention: Annotated[
-        str,
-        option(
-            WHAT,
-            "--convention NAME",
-            "How work is counted: fvcore, or torch for multiply-adds alone.",
-            default=True,
-            names=("fvcore", "torch"),
-        ),
-    ] = "fvcore",
+    convention: options.Convention = "fvcore",
     check: options.Check = False,
 ) -> None:
     """Recover the formula's coefficients from counts alone.

@@ -4,13 +4,23 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Annotated
 
-from ..counting.conventions import CONVENTIONS
 from ..counting.conventions import convention as find_convention
 from ..errors import CheckFailed, UsageError
 from ..machine import device_of
 from ..setting import mode_of
 from .command import RESULT, WHAT, option
-from .options import By, Depth, DeviceName, ModeName, Run, Timeout, breakdowns, only, seconds
+from .options import (
+    By,
+    Convention,
+    Depth,
+    DeviceName,
+    ModeName,
+    Run,
+    Timeout,
+    breakdowns,
+    only,
+    seconds,
+)
 from .output import Format, Output
 
 if TYPE_CHECKING:
@@ -24,17 +34,7 @@ def flops(
     output: Output,
     mode: ModeName = None,
     device: DeviceName = None,
-    convention: Annotated[
-        str,
-        option(
-            WHAT,
-            "--convention NAME",
-            "How work is counted: fvcore (MACs, as papers print them), mmdet (MACs by mmcv's "
-            "hooks), torch (FLOPs of products alone) or strict (FLOPs of all that runs).",
-            default=True,
-            names=CONVENTIONS,
-        ),
-    ] = "fvcore",
+    convention: Convention = "fvcore",
     by: By = None,
     depth: Depth = None,
     max_unknown: Annotated[

@@ -20,7 +20,7 @@ from ..setting import (
     one_of,
 )
 from .command import WHAT, group, option
-from .options import By, DeviceName, ModeName, Run, breakdowns, only
+from .options import By, DeviceName, ModeName, Run, Setup, breakdowns, only
 from .output import Output
 
 if TYPE_CHECKING:
@@ -62,7 +62,7 @@ class Iteration:
         ),
     ] = None
 
-    def checked(self, run: Run) -> tuple[MemoryMode, Recipe]:
+    def checked(self, run: Setup) -> tuple[MemoryMode, Recipe]:
         """The mode, and the recipe that it runs with.
 
         Raises:
@@ -172,7 +172,7 @@ def measure(
 
 
 def largest(
-    run: Run,
+    setup: Setup,
     iteration: Iteration,
     output: Output,
     memory: Annotated[
@@ -200,10 +200,8 @@ def largest(
     Examples:
     datbench memory largest dat_t --memory a100-40gb --mode step
     """
-    mode, recipe = iteration.checked(run)
-    if run.batch:
-        raise UsageError("memory largest finds the batch; leave out --batch.")
-    jobs = run.jobs()
+    mode, recipe = iteration.checked(setup)
+    jobs = setup.jobs()
     if memory is None:
         raise UsageError("say what it has to fit into, such as --memory 16GiB.")
     size, room = capacity(memory), bytes_of(context, "--context")

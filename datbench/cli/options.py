@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, TypeVar
 
+from ..counting.conventions import CONVENTIONS
 from ..errors import UsageError
 from ..models.comparison import COMPARISONS
 from ..models.dat import REGISTRY
@@ -125,6 +126,18 @@ ModeName = Annotated[
         "Default: inference; for memory forward, as the papers measure it; in a gate "
         "backward.",
         names=("inference", "forward", "backward", "step"),
+    ),
+]
+
+Convention = Annotated[
+    str,
+    option(
+        WHAT,
+        "--convention NAME",
+        "How work is counted: fvcore (MACs, as papers print them), mmdet (MACs by mmcv's hooks), "
+        "torch (FLOPs of products alone) or strict (FLOPs of all that runs).",
+        default=True,
+        names=CONVENTIONS,
     ),
 ]
 
@@ -287,10 +300,9 @@ class Inputs(Models):
 
 
 @dataclass(frozen=True)
-class Run(Inputs):
-    """What is run."""
+class Setup(Inputs):
+    """What is run, at a batch that the command finds."""
 
-    batch: Batches = None
     dtype: Dtype = "float32"
     attention: AttentionName = "eager"
     features: FeaturesFlag = False
@@ -315,6 +327,17 @@ class Run(Inputs):
             for spec, size in self.sized(sizes)
             for images in self.batches() or batches or [1]
         ]
+
+    def batches(self) -> list[int]:
+        """The batches of ``--batch``, each once; none where the option is not given."""
+        return []
+
+
+@dataclass(frozen=True)
+class Run(Setup):
+    """What is run."""
+
+    batch: Batches = None
 
     def batches(self) -> list[int]:
         """The batches of ``--batch``, each once; none where the option is not given."""

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 from ..errors import DatbenchError, MeasurementError, UsageError
 from ..records import rows_of
-from ..setting import MEMORY_MODES, WITH_BACKWARD, Resolution, mode_of, one_of
+from ..setting import MEMORY_MODES, WITH_BACKWARD, Name, Resolution, mode_of, one_of
 from .command import RESULT, group, option
 from .options import From, Inputs, ModeName, Run, Stage, only
 from .output import Destination, draw
@@ -23,21 +23,21 @@ SIDES = (224, 384, 512, 800, 1024)
 """Default sides of the squares that cost is drawn at."""
 
 
-def _of(*known: str) -> Any:
-    return option(
+Of = Annotated[
+    str | None,
+    option(
         RESULT,
         "--of NAME",
-        "What is drawn. accuracy: macs, params, or throughput (from files). cost: macs or "
-        "memory. roofline: stage, module or operator. icicle: macs, or time (from files). "
-        "Default: the first of these.",
-        names=known,
-    )
+        "What is drawn. accuracy: macs, params, or throughput (from files). cost: macs or memory. "
+        "roofline: stage, module or operator. icicle: macs, or time (from files). Default: the "
+        "first of these.",
+        names=("macs", "params", "throughput", "memory", "stage", "module", "operator", "time"),
+    ),
+]
 
 
-OfAccuracy = Annotated[str, _of("macs", "params", "throughput")]
-OfCost = Annotated[str, _of("macs", "memory")]
-OfRoofline = Annotated[str, _of("stage", "module", "operator")]
-OfIcicle = Annotated[str, _of("macs", "time")]
+def _of(kind: str, name: str | None, *known: Name) -> Name:
+    return one_of(f"--of of plot {kind}", name or known[0], known)
 
 
 def _either(inputs: Inputs, files: Sequence[Path] | None) -> bool:
@@ -76,14 +76,14 @@ def _drawn(where: Destination, make: Callable[[], Plot | Sequence[Plot] | None])
     draw(made if isinstance(made, Sequence) else [made], where)
 
 
-def accuracy(where: Destination, of: OfAccuracy = "macs", from_: From = None) -> None:
+def accuracy(where: Destination, of: Of = None, from_: From = None) -> None:
     """Draw the published accuracy against a cost; throughput comes from --from files.
 
     Examples:
     datbench plot accuracy --of params --out accuracy.svg
     datbench plot accuracy --of throughput --from times.json
     """
-    of = one_of("--of of plot accuracy", of, ("macs", "params", "throughput"))
+    of = _of("accuracy", of, "macs", "params", "throughput")
     if (of == "throughput") != bool(from_):
         raise UsageError(
             "--of throughput and --from FILE go together, the file from `datbench throughput "
@@ -113,14 +113,14 @@ def _own_input(model: str) -> Resolution | None:
 
 
 def cost(
-    run: Run, where: Destination, of: OfCost = "macs", from_: From = None, mode: ModeName = None
+    run: Run, where: Destination, of: Of = None, from_: From = None, mode: ModeName = None
 ) -> None:
     """Draw MACs or simulated memory against the input size.
 
     Examples:
     datbench plot cost dat_t datpp_t --of memory
     """
-    of = one_of("--of of plot cost", of, ("macs", "memory"))
+    of = _of("cost", of, "macs", "memory")
     told = mode_of(mode, MEMORY_MODES, "inference")
 
     def make() -> Plot:
@@ -226,15 +226,14 @@ def timeline(run: Run, where: Destination, mode: ModeName = None) -> None:
         _drawn(where, make)
 
 
-def roofline(where: Destination, from_: From = None, of: OfRoofline = "stage") -> None:
+def roofline(where: Destination, from_: From = None, of: Of = None) -> None:
     """Draw what the parts of a profile achieve, under the peaks of the machine.
 
     Examples:
     datbench profile dat_t --out dat_t.json
     datbench plot roofline --from dat_t.json --of operator
     """
-    ways: tuple[By, ...] = ("stage", "module", "operator")
-    by = one_of("--of of plot roofline", of, ways)
+    by: By = _of("roofline", of, "stage", "module", "operator")
 
     def make() -> Plot | None:
         from ..machine import place_of
@@ -253,14 +252,14 @@ def _one_profile(files: list[Path] | None, *kinds: str) -> tuple[Any, Mapping[st
     return only(rows_of(files, *kinds), "row", f"{files[0]} holds several rows")
 
 
-def icicle(run: Run, where: Destination, from_: From = None, of: OfIcicle = "macs") -> None:
+def icicle(run: Run, where: Destination, from_: From = None, of: Of = None) -> None:
     """Draw one model module inside module, by MACs or by the time of a profile.
 
     Examples:
     datbench plot icicle dat_t
     datbench plot icicle --from dat_t.json --of time
     """
-    of = one_of("--of of plot icicle", of, ("macs", "time"))
+    of = _of("icicle", of, "macs", "time")
 
     def make() -> Plot | None:
         from ..counting.view import icicle as of_counts

@@ -63,7 +63,10 @@ class CpuPeak:
     difference: float  # the simulated peak less this one, as a share of this one
 
 
-NO_CONTEXT = "measured on a GPU only: datbench memory measure --device cuda; cuBLAS's and cuDNN's workspaces too"
+NO_CONTEXT = (
+    "measured on a GPU only, workspaces of cuBLAS and cuDNN too: datbench memory measure "
+    "--device cuda"
+)
 """Why a simulation has no line for it."""
 
 
