@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import sys
 import warnings
 from collections.abc import Callable, Iterator
@@ -379,9 +380,28 @@ def _reason(error: BaseException, setting: Setting) -> str:
         return f"out of memory; use a smaller {smaller}."
     line = (str(error).splitlines() or [""])[0]
     reason = line if isinstance(error, _EXPECTED) and line else f"{type(error).__name__}: {line}"
-    if "meta tensors" in reason:
-        reason += "; the model's work depends on values: use --device cpu"
+    reason += _where(error)
+    if setting.device == "meta" and re.search(r"\bmeta\b", line, re.IGNORECASE):
+        reason += "; it takes tensors that have values: use --device cpu"
     return reason
+
+
+def _where(error: BaseException) -> str:
+    """The module whose forward raised it, with its class: `` (in stages.0.norm, LayerNorm)``."""
+    running: list[nn.Module] = []
+    trace = error.__traceback__
+    while trace is not None:
+        module = trace.tb_frame.f_locals.get("self")
+        if trace.tb_frame.f_code.co_name == "forward" and isinstance(module, nn.Module):
+            running.append(module)
+        trace = trace.tb_next
+    if not running:
+        return ""
+    paths = {id(module): path for path, module in running[0].named_modules()}
+    # A module that is made in a forward has no path; its caller has.
+    module = next(module for module in reversed(running) if id(module) in paths)
+    path, kind = paths[id(module)], type(module).__qualname__
+    return f" (in {path}, {kind})" if path else f" (in {kind})"
 
 
 def failure(error: BaseException, on_gpu: bool) -> tuple[Literal["out of memory", "failed"], str]:

@@ -533,11 +533,23 @@ def _layer_norm(
     bias: Tensor | None = None,
     *rest: Any,
 ) -> None:
-    """Half precision may have float32 weights."""
-    given = [t for t in (weight, bias) if t is not None]
-    if x.dtype in (torch.float16, torch.bfloat16):
-        given = [t for t in given if t.dtype != torch.float32]
-    _same_dtype(x, *given)
+    sizes = list(shape)
+    require(
+        bool(sizes) and sizes == list(x.shape[-len(sizes) :]),
+        f"Given normalized_shape={sizes}, expected input with shape [*, {str(sizes)[1:]}, "
+        f"but got input of size{list(x.shape)}",
+    )
+    for name, given in (("weight", weight), ("bias", bias)):
+        if given is None:
+            continue
+        require(
+            list(given.shape) == sizes,
+            f"Expected {name} to be of same shape as normalized_shape, but got {name} of shape "
+            f"{list(given.shape)} and normalized_shape = {sizes}",
+        )
+        # Half precision may have float32 weights.
+        if x.dtype not in (torch.float16, torch.bfloat16) or given.dtype != torch.float32:
+            _same_dtype(x, given)
     _floating(x)
 
 

@@ -190,9 +190,8 @@ def _to_copy(x: Tensor, *, dtype: torch.dtype | None = None, **options: Any) -> 
 
 
 @shape_rule("softmax.int")
-def _softmax(x: Tensor, dim: int, dtype: torch.dtype | None = None) -> Tensor | None:
-    made = dtype or x.dtype
-    return contiguous(x.shape, made) if made.is_floating_point else None
+def _softmax(x: Tensor, dim: int, dtype: torch.dtype | None = None) -> Tensor:
+    return contiguous(x.shape, dtype or x.dtype)
 
 
 # Products
@@ -200,19 +199,14 @@ def _softmax(x: Tensor, dim: int, dtype: torch.dtype | None = None) -> Tensor | 
 
 @shape_rule("linear")
 def _linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor | None:
-    if weight.ndim != 2 or x.ndim < 2 or not same_dtype(x, weight, bias):
+    if weight.ndim != 2 or x.ndim < 2:
         return None
     return contiguous((*x.shape[:-1], weight.shape[0]), x.dtype)
 
 
-def same_dtype(*operands: Tensor | None) -> bool:
-    """Whether all that are given have one dtype."""
-    return len({operand.dtype for operand in operands if operand is not None}) == 1
-
-
 @shape_rule("matmul")
 def _matmul(a: Tensor, b: Tensor) -> Tensor | None:
-    if a.ndim < 3 or b.ndim < 3 or a.shape[-1] != b.shape[-2] or not same_dtype(a, b):
+    if a.ndim < 3 or b.ndim < 3 or a.shape[-1] != b.shape[-2]:
         return None
     batch = broadcast(a.shape[:-2], b.shape[:-2])
     return contiguous((*batch, a.shape[-2], b.shape[-1]), a.dtype)
@@ -248,7 +242,7 @@ def attends(q: Tensor, k: Tensor, v: Tensor) -> bool:
         and q.shape[-1] == k.shape[-1]
         and all(x.stride(-1) == 1 for x in (q, k, v))
         and k.shape[-2] == v.shape[-2]
-        and same_dtype(q, k, v)
+        and q.dtype == k.dtype == v.dtype
     )
 
 
@@ -262,7 +256,7 @@ def _conv2d(
     dilation: Sequence[int] = (1, 1),
     groups: int = 1,
 ) -> Tensor | None:
-    if x.ndim != 4 or not same_dtype(x, weight, bias):
+    if x.ndim != 4:
         return None
     steps = (list(option) * (2 // len(option)) for option in (stride, padding, dilation))
     size = [
@@ -284,19 +278,8 @@ def _conv2d(
 
 
 @shape_rule("layer_norm")
-def _layer_norm(
-    x: Tensor,
-    shape: Sequence[int],
-    weight: Tensor | None = None,
-    bias: Tensor | None = None,
-    *rest: Any,
-) -> Tensor | None:
-    normalised = tuple(shape)
-    fits = normalised and normalised == x.shape[-len(normalised) :]
-    if not fits or any(t is not None and t.shape != normalised for t in (weight, bias)):
-        return None
-    plain = x.is_floating_point() and same_dtype(x, weight, bias)
-    return contiguous(x.shape, x.dtype) if plain else None
+def _layer_norm(x: Tensor, *rest: Any, **options: Any) -> Tensor:
+    return contiguous(x.shape, x.dtype)
 
 
 @shape_rule("grid_sampler")
@@ -365,7 +348,7 @@ def _roll(x: Tensor, shifts: Sequence[int], dims: Sequence[int] = ()) -> Tensor 
 @shape_rule("stack")
 def _stack(tensors: Sequence[Tensor], dim: int = 0) -> Tensor | None:
     shape, rank = list(tensors[0].shape), tensors[0].ndim + 1
-    same = same_dtype(*tensors) and all(part.shape == tensors[0].shape for part in tensors)
+    same = all(t.shape == tensors[0].shape and t.dtype == tensors[0].dtype for t in tensors)
     if not same or not -rank <= dim < rank:
         return None
     shape.insert(dim % rank, len(tensors))

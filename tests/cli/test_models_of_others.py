@@ -14,6 +14,25 @@ from torch import nn
 
 def net(width=8):
     return nn.Sequential(nn.Conv2d(3, width, 3, padding=1, bias=False), nn.ReLU())
+
+class Halves(nn.Module):
+    "Runs at even sizes."
+
+    def __init__(self):
+        super().__init__()
+        self.down, self.up = nn.Conv2d(3, 8, 3, 2, 1), nn.ConvTranspose2d(8, 3, 2, 2)
+
+    def forward(self, x):
+        x = x.clone()
+        x += self.up(self.down(x))
+        return x
+
+def widths():
+    return nn.Sequential(net(), nn.Sequential(nn.Flatten(2), nn.LayerNorm(16)))
+
+class Reads(nn.Module):
+    def forward(self, x):
+        return x * float(x.sum())
 """
 
 
@@ -87,3 +106,38 @@ def test_a_timm_model(run: Run) -> None:
     assert "layer4" in text
     assert "ResNet" in text
     assert "did you mean" in run("flops", "timm:resnet19").complaint()
+
+
+CANNOT_RUN = {
+    "Halves": "The size of tensor a (33) must match the size of tensor b (34) at non-singleton "
+    "dimension 3 (in Halves)",
+    "widths": "Given normalized_shape=[16], expected input with shape [*, 16], but got input of "
+    "size[1, 8, 1089] (in 1.1, LayerNorm)",
+}
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        "flops MODEL",
+        "flops MODEL --device cpu",
+        "memory MODEL --mode inference",
+        "memory MODEL --mode train",
+        "memory MODEL --largest 1GiB",
+        "explain MODEL",
+        "plot cost MODEL",
+        "plot memory MODEL",
+        "plot icicle MODEL",
+    ],
+)
+@pytest.mark.parametrize("name", CANNOT_RUN)
+def test_a_model_that_cannot_run_has_no_figure(run: Run, net: str, name: str, command: str) -> None:
+    model = net.replace(":net", f":{name}")
+    line = run(*command.replace("MODEL", model).split(), "--res", "33").complaint(5)
+    assert line.startswith(f"{model} at 33x33")
+    assert line.endswith(CANNOT_RUN[name])
+
+
+def test_what_needs_values_is_told_where_to_find_them(run: Run, net: str) -> None:
+    line = run("memory", net.replace(":net", ":Reads"), "--res", "32").complaint(5)
+    assert line.endswith("(in Reads); it takes tensors that have values: use --device cpu")

@@ -4,20 +4,24 @@ Each operator that is answered or checked from shapes is called as it should be,
 sizes, ranks, dtypes, layouts and numbers changed, on the CPU and on meta.
 """
 
+import copy
 from collections.abc import Callable, Sequence
 from typing import Any
 
 import pytest
 import torch
+import torch.nn.functional as F
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
-from torch import Tensor
+from torch import Tensor, nn
 from torch.utils._pytree import tree_flatten, tree_map_only, tree_unflatten
 
+import datbench
 from datbench.counting.count import below_autograd
 from datbench.counting.misfits import MISFITS
 from datbench.counting.operators import EagerMode
 from datbench.counting.shapes import SHAPES, predict
+from datbench.memory import simulate
 from datbench.memory.kernels import KERNELS, result
 
 Call = tuple[Any, ...]
@@ -270,3 +274,53 @@ def test_fits_and_misfits(name: str, run: Callable[[str, Call], Any]) -> None:
     compared()
     several = sum(isinstance(leaf, Tensor) for leaf in tree_flatten(CALLS[name])[0]) > 1
     assert outcomes >= ({"run", "refused"} if several else {"run"})
+
+
+# Whole models.
+
+
+class Model(nn.Module):
+    """A function of the image and of one parameter."""
+
+    def __init__(self, function: Callable[[Tensor, Tensor], Tensor], *shape: int) -> None:
+        super().__init__()
+        self.function = function
+        self.weight = nn.Parameter(torch.ones(shape))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.function(x, self.weight)
+
+
+MODELS = {  # for an image of (2, 4, 6, 6)
+    "position table": Model(lambda x, table: x.flatten(2) + table, 4, 49),
+    "mask": Model(lambda x, m: (x @ x).masked_fill(m == 0, -1e9), 7, 7),
+    "bias in place": Model(lambda x, bias: x.clone().add_(bias), 3, 2, 4, 6, 6),
+    "norm": Model(lambda x, w: F.layer_norm(x, w.shape, w), 8),
+    "batch norm": Model(lambda x, w: F.batch_norm(x, w, w, training=False), 8),
+    "group norm": Model(lambda x, w: F.group_norm(x, 2, w), 8),
+    "linear": Model(F.linear, 8, 5),
+    "batched product": Model(torch.matmul, 3, 4, 6, 6),
+    "attention": Model(lambda x, w: F.scaled_dot_product_attention(x, w, w), 2, 4, 6, 7),
+    "attention mask": Model(lambda x, w: F.scaled_dot_product_attention(x, x, x, w), 2, 4, 5, 6),
+    "stack": Model(lambda x, w: torch.stack([x, w]), 2, 4, 6, 5),
+    "concatenation": Model(lambda x, w: torch.cat([x, w], 1), 2, 4, 6, 5),
+    "copy": Model(lambda x, w: torch.empty_like(x).copy_(w), 5, 6),
+    "grid": Model(lambda x, w: F.grid_sample(x, w, align_corners=False), 2, 3, 3, 3),
+    "softmax": Model(lambda x, w: torch.softmax(x * w, 4), 1),
+    "transposed convolution": Model(F.conv_transpose2d, 5, 4, 2, 2),
+    "groups": Model(lambda x, w: F.conv2d(x, w, groups=2), 3, 2, 1, 1),
+    "rows": Model(lambda x, w: x.index_select(1, torch.zeros_like(w, dtype=torch.int64)), 2, 2),
+    "half precision": Model(lambda x, w: x @ w.half(), 6, 6),
+    "expanded": Model(lambda x, w: x[:, :1].expand(x.shape).relu_() * w, 1),
+}
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_models_that_cannot_run(name: str) -> None:
+    with pytest.raises((RuntimeError, IndexError)):
+        MODELS[name](torch.ones(2, 4, 6, 6))
+    model, image = copy.deepcopy(MODELS[name]).to("meta"), torch.empty(2, 4, 6, 6, device="meta")
+    with pytest.raises((RuntimeError, IndexError)):
+        datbench.count(model, image)
+    with pytest.raises((RuntimeError, IndexError)):
+        simulate(model, image, mode="inference")
