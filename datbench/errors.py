@@ -20,7 +20,10 @@ They are caught in one place, `datbench.cli.main`, which prints the message on s
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable
+import warnings
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
 
 
 class DatbenchError(Exception):
@@ -102,6 +105,32 @@ class LibraryError(DatbenchError):
 
 class MeasurementError(DatbenchError):
     """The model could not be built or run with this setting."""
+
+
+class DatbenchWarning(UserWarning):
+    """What the reader of a figure should know."""
+
+
+_listener: ContextVar[Callable[[str], None] | None] = ContextVar("_listener", default=None)
+
+
+@contextmanager
+def listening(listener: Callable[[str], None]) -> Iterator[None]:
+    """Give what `warn` says inside to `listener`, whatever filters a model's code has set."""
+    before = _listener.set(listener)
+    try:
+        yield
+    finally:
+        _listener.reset(before)
+
+
+def warn(text: str) -> None:
+    """Say one line: as a `DatbenchWarning`, or to whoever is `listening` (the program)."""
+    listener = _listener.get()
+    if listener is None:
+        warnings.warn(text, DatbenchWarning, stacklevel=4)
+    else:
+        listener(text)
 
 
 def one_line(error: BaseException) -> str:

@@ -2,45 +2,91 @@
 
 from __future__ import annotations
 
+import copy
+import inspect
 import os
+import random
 import re
 import sys
 import warnings
-from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager, nullcontext, redirect_stdout
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import (
+    AbstractContextManager,
+    ExitStack,
+    contextmanager,
+    nullcontext,
+    redirect_stdout,
+    suppress,
+)
+from contextvars import ContextVar
 from dataclasses import is_dataclass, replace
 from types import SimpleNamespace
-from typing import TYPE_CHECKING, Any, Literal, TypeAlias
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias, TypeVar
 
+import numpy
 import torch
 from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
 from torch.utils._pytree import tree_leaves
 
-from .errors import DatbenchError, MeasurementError, one_line
+from .errors import DatbenchError, MeasurementError, UsageError, first_line, one_line, warn
 from .machine import proc_bytes
+from .models.external import FactorySpec
 from .models.resolve import Spec, build, is_ours, resolve
-from .setting import WITH_BACKWARD, How, MemoryMode, Optimizer, Setting, TimeMode
+from .setting import DTYPES, WITH_BACKWARD, How, MemoryMode, Optimizer, Setting, TimeMode
 
 if TYPE_CHECKING:
     from torch.optim import Optimizer as TorchOptimizer
 
-# A model and its inputs.
+# The seed of weights and images.
 
 
 SEED = 0
-"""The seed of the images: every process sees the same."""
+"""Every process makes the same weights and images: what is counted is what is timed."""
+
+_seed: ContextVar[int | None] = ContextVar("_seed", default=None)
+
+
+@contextmanager
+def seeded(seed: int = SEED) -> Iterator[None]:
+    """Make all random values from a seed, and leave their sources as they were.
+
+    Inside another `seeded` the outer seed is taken again.
+    """
+    outer = _seed.get()
+    seed = seed if outer is None else outer
+    before = _seed.set(seed)
+    python, arrays = random.getstate(), numpy.random.get_state()
+    try:
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed)
+            random.seed(seed)
+            numpy.random.seed(seed)
+            yield
+    finally:
+        random.setstate(python)
+        numpy.random.set_state(arrays)
+        _seed.reset(before)
+
+
+# A model and its inputs.
 
 
 def build_model(
     model: str | Spec,
     setting: Setting,
     on_meta: Callable[[], AbstractContextManager[Any]] = nullcontext,
+    *,
+    training: bool = False,
+    late: bool = True,
 ) -> nn.Module:
-    """The model in evaluation mode, on the setting's device and in its dtype.
+    """The model on the setting's device and in its dtype.
 
     Args:
         on_meta: a context in which a model is built on meta.
+        training: in training mode, with the flag of each module as it was built; else all in
+            evaluation mode.
+        late: with the weights that a user's model makes in its first forward.
 
     Raises:
         UnknownNameError: no such model.
@@ -53,43 +99,163 @@ def build_model(
             reported(spec.name, setting, foreign),
             on_meta() if setting.device == "meta" else nullcontext(),
         ):
-            return _built(spec, setting)
+            module = _built(spec, setting, training, late)
     except MeasurementError:
         if setting.device != "meta" or not foreign:
             raise
-    # Others' models may read values while they are built, which meta tensors do not have.
-    with reported(spec.name, setting, foreign):
-        return _built(spec, replace(setting, device="cpu")).to("meta")
+        # Others' models may read values while they are built, which meta tensors do not have.
+        with reported(spec.name, setting, foreign):
+            module = _built(spec, replace(setting, device="cpu"), training, late).to("meta")
+    return module
 
 
-def _built(spec: Spec, setting: Setting) -> nn.Module:
-    module = build(
-        spec,
-        setting.resolution,
-        features=setting.features,
-        attention=setting.attention,
-        device=setting.device,
-    ).eval()
-    if any(is_lazy(parameter) for parameter in module.parameters()):
-        with torch.no_grad(), as_written():
-            module(make_image(replace(setting, dtype="float32")))  # lazy modules learn their sizes
+def _built(spec: Spec, setting: Setting, training: bool, late: bool) -> nn.Module:
+    with seeded():
+        module = build(
+            spec,
+            setting.resolution,
+            features=setting.features,
+            attention=setting.attention,
+            device=setting.device,
+        )
+        # A factory may return a training model with frozen norms, which keep their statistics.
+        if not (training and getattr(module, "training", False)):
+            with suppress(NotImplementedError):  # an exported program has one mode
+                module.train(training)
+        lazy = any(is_lazy(parameter) for parameter in module.parameters())
+        if lazy or (late and isinstance(spec, FactorySpec)):
+            _make_late_weights(module, setting, lazy)
     dtype: torch.dtype = getattr(torch, setting.dtype)
-    return module if dtype == torch.float32 else module.to(dtype)
+    return module if dtype in (torch.float32, own_dtype(module)) else module.to(dtype)
 
 
-def make_image(setting: Setting, fill: Literal["zeros", "normal"] = "zeros") -> Tensor:
-    """A batch of images, (B, 3, H, W); on meta without values.
+def _make_late_weights(module: nn.Module, setting: Setting, lazy: bool) -> None:
+    """Run a user's model once if its weights are made by its first forward.
+
+    Lazy modules learn their sizes, and layers made in `forward` become parameters of the model.
+    """
+    names = {name for name, _ in module.named_parameters()}
+    image = make_image(replace(setting, dtype="float32"), module)
+    with ExitStack() as stack, torch.no_grad(), as_written():
+        if lazy:
+            module(image)
+            return
+        undo = stack.enter_context(unchanged(module))
+        with suppress(Exception):  # it is run again, where that is told
+            module(image)
+        if names != {name for name, _ in module.named_parameters()}:
+            undo.pop_all()
+
+
+def constant_weights(module: nn.Module) -> Iterator[tuple[str, Tensor]]:
+    """Weights that are no parameters: packed by quantization, or constants of a frozen script."""
+    for path, each in module.named_modules():
+        if type(each).__module__.startswith("torch.ao.nn."):
+            for name in ("weight", "bias", "get_weight", "get_bias"):
+                method = getattr(each, name, None)
+                for tensor in tensors_in(method()) if inspect.ismethod(method) else []:
+                    yield f"{path}.{name}", tensor
+    if isinstance(module, torch.jit.ScriptModule) and not list(module.parameters()):
+        graph: Any = module.inlined_graph
+        values = [node.output().toIValue() for node in graph.findAllNodes("prim::Constant")]
+        for number, value in enumerate(values):
+            if isinstance(value, Tensor) and value.is_floating_point():
+                yield f"constant_{number}", value
+
+
+def check_visible(model: nn.Module) -> None:
+    """Refuse a model that computes where no dispatch mode sees it.
+
+    Raises:
+        UsageError: a script that `torch.jit.optimize_for_inference` has changed.
+    """
+    for module in model.modules():
+        if isinstance(module, torch.jit.ScriptModule):
+            graph: Any = module.inlined_graph
+            if "mkldnn_convolution" in str(graph):
+                raise UsageError(
+                    "torch.jit.optimize_for_inference hides this model's convolutions from torch's "
+                    "dispatcher: use the model as it is before."
+                )
+
+
+def sized(model: nn.Module, inputs: tuple[Any, ...], named: Mapping[str, Any]) -> nn.Module:
+    """The model, or a copy that ran once if lazy modules in it have no size yet."""
+    if not any(is_lazy(tensor) for tensor in (*model.parameters(), *model.buffers())):
+        return model
+    model = copy.deepcopy(model)
+    with torch.no_grad(), as_written():
+        model(*inputs, **named)
+    return model
+
+
+def own_dtype(module: nn.Module) -> torch.dtype:
+    """The type of the module's first floating-point parameter; float32 without any."""
+    dtypes = (p.dtype for p in module.parameters() if p.dtype.is_floating_point)
+    return next(dtypes, torch.float32)
+
+
+def as_built(module: nn.Module, setting: Setting) -> Setting:
+    """The setting that a model really has: with the CPU where it does not run on meta, and with the
+    dtype that its factory makes it in.
+    """
+    own = str(own_dtype(module)).removeprefix("torch.")
+    if setting.dtype == "float32" and own in DTYPES:
+        setting = replace(setting, dtype=own)
+    on_meta = all(tensor.is_meta for tensor in (*module.parameters(), *module.buffers()))
+    return setting if on_meta or setting.device != "meta" else replace(setting, device="cpu")
+
+
+def make_image(setting: Setting, module: nn.Module | None = None, number: int = 0) -> Tensor:
+    """A batch of images, (B, 3, H, W), normally distributed; on meta without values.
+
+    They are the same in every process: what is counted, measured and timed is one input.
 
     Args:
-        fill: zeros, or normally distributed values that are the same in every process.
+        module: the model that takes them, whose dtype they have.
+        number: of the batch; another one has other values.
     """
+    setting = setting if module is None else as_built(module, setting)
     size, dtype = setting.resolution, getattr(torch, setting.dtype)
     shape = (setting.batch, 3, size.height, size.width)
-    if fill == "normal":
-        drawn = torch.randn(shape, generator=torch.Generator().manual_seed(SEED))
-        return drawn.to(setting.device, dtype)
-    make = torch.empty if setting.device == "meta" else torch.zeros
-    return make(shape, dtype=dtype, device=setting.device)
+    if setting.device == "meta":
+        return torch.empty(shape, dtype=dtype, device="meta")
+    generator = torch.Generator().manual_seed((_seed.get() or SEED) + number)
+    return torch.randn(shape, generator=generator, device="cpu").to(setting.device, dtype)
+
+
+T = TypeVar("T")
+
+
+def with_values(name: str, on_meta: Callable[[], T], real: Callable[[], T]) -> T:
+    """What a run on meta gives; of a model that does not run there, with real values, and say so.
+
+    Raises:
+        Exception: what the run with real values raised.
+    """
+    try:
+        return on_meta()
+    except UsageError:
+        raise
+    except Exception as error:  # somebody else's code may raise anything
+        reason = first_line(error.__cause__ or error)
+    found = real()
+    warn(f"{name} does not run without values; it was run with real ones on the CPU ({reason}).")
+    return found
+
+
+def anywhere(spec: Spec, setting: Setting, work: Callable[[Setting], T]) -> T:
+    """`work` at a setting; on the CPU for a model of others that does not run on meta.
+
+    Every command that runs a model on meta does it through this.
+
+    Raises:
+        DatbenchError: it does not run.
+    """
+    if setting.device != "meta" or is_ours(spec):
+        return work(setting)
+    there = replace(setting, device="cpu")
+    return with_values(spec.name, lambda: work(setting), lambda: work(there))
 
 
 # One iteration, piece by piece.
@@ -222,8 +388,9 @@ def ready(model: str | Spec, setting: Setting, how: How) -> Runner:
     Raises:
         DatbenchError: the model could not be built, or there is nothing to train.
     """
-    module = build_model(model, setting).train(how.mode == "step")
-    image = make_image(setting, "normal")
+    training = how.mode == "step"
+    module = build_model(model, setting, training=training, late=training)
+    image = make_image(setting, module)
     if how.channels_last:
         to: Any = module.to  # torch does not type this form
         module = to(memory_format=torch.channels_last)
@@ -267,34 +434,71 @@ def optimizer_state(optimizer: TorchOptimizer) -> list[Tensor]:
 
 
 @contextmanager
-def unchanged(model: nn.Module, *inputs: Any) -> Iterator[None]:
-    """Restore the model and torch's random state afterwards.
+def unchanged(model: nn.Module, *inputs: Any) -> Iterator[ExitStack]:
+    """Restore the model and torch's random state afterwards; `pop_all()` of what is given keeps
+    the model as it has become.
 
-    Restored are the model's buffers and training flags, and the gradients of its parameters and of
+    Restored are the values of the model's buffers, all attributes of its modules (buffers that are
+    assigned, training flags, hooks, counters, lists), and the gradients of its parameters and of
     the inputs. Inside there are no gradients to begin with.
     """
-    buffers = [
-        (buffer, buffer.detach().clone())
-        for buffer in model.buffers()
-        if not (buffer.is_meta or is_lazy(buffer))
-    ]
-    modes = [(module, module.training) for module in model.modules()]
     leaves = [*model.parameters(), *(tensor for tensor in tensors_in(inputs) if tensor.is_leaf)]
     gradients = [(leaf, leaf.grad) for leaf in leaves]
-    for leaf in leaves:
-        leaf.grad = None
-    try:
-        with torch.random.fork_rng(devices=[]):
-            yield
-    finally:
-        for leaf, gradient in gradients:
-            leaf.grad = gradient
-        for module, training in modes:
-            module.training = training
-        with torch.no_grad():
-            for buffer, saved in buffers:
-                if not torch.equal(values_of(buffer), values_of(saved)):
-                    buffer.copy_(saved)
+    with torch.random.fork_rng(devices=[]), ExitStack() as undo:
+        for buffer in model.buffers():
+            if not (buffer.is_meta or is_lazy(buffer)):
+                undo.callback(_refill, buffer, buffer.detach().clone())
+        for parameter in model.parameters():
+            if not is_lazy(parameter):
+                undo.callback(_reassign, parameter, parameter.data)
+        for module in model.modules():
+            held = vars(module)
+            undo.callback(_put_back, [(held, dict(held)), *_contents(held.values())])
+        for leaf in leaves:
+            leaf.grad = None
+        try:
+            yield undo
+        finally:
+            for leaf, gradient in gradients:
+                leaf.grad = gradient
+
+
+def _refill(buffer: Tensor, saved: Tensor) -> None:
+    with torch.no_grad():
+        if not torch.equal(values_of(buffer), values_of(saved)):
+            buffer.copy_(saved)
+
+
+def _reassign(parameter: nn.Parameter, data: Tensor) -> None:
+    """Undo `parameter.data = ...`."""
+    if (parameter.data_ptr(), parameter.shape) != (data.data_ptr(), data.shape):
+        parameter.data = data
+
+
+def _contents(values: Iterable[Any]) -> Iterator[tuple[Any, Any]]:
+    """The containers among attributes, each with a plain copy."""
+    for value in values:
+        for kind in (dict, list, set):
+            if isinstance(value, kind):
+                yield value, kind(value)
+
+
+def _put_back(saved: list[tuple[Any, Any]]) -> None:
+    """Give containers what they held."""
+    for container, content in saved:
+        now, before = (list(c.items() if isinstance(c, dict) else c) for c in (container, content))
+        if len(now) == len(before) and all(map(_same, now, before)):
+            continue
+        container.clear()
+        container.extend(content) if isinstance(container, list) else container.update(content)
+
+
+def _same(a: Any, b: Any) -> bool:
+    """One object, or pairs of the same two."""
+    return a is b or (isinstance(a, tuple) and all(x is y for x, y in zip(a, b, strict=False)))
+
+
+_optimized: Any = torch.jit.optimized_execution  # type: ignore[attr-defined]
 
 
 @contextmanager
@@ -312,6 +516,7 @@ def as_written() -> Iterator[None]:
     try:
         with (
             warnings.catch_warnings(),
+            _optimized(False),  # fused operators of scripts reach no dispatcher
             torch.compiler.set_stance("force_eager") if compiled else nullcontext(),
         ):
             # A checkpointed module may run once without gradients.

@@ -158,6 +158,8 @@ def memory(
 ) -> Memory:
     """Simulate one run of a copy of the model on meta: nothing is computed or allocated.
 
+    A model that cannot be copied or needs real values is run itself, where it is, with a warning.
+
     Args:
         mode: inference, forward (with what autograd keeps), backward (with the backward too) or
             step (with AdamW's).
@@ -170,20 +172,27 @@ def memory(
     from torch import Tensor
     from torch.utils._pytree import tree_map_only
 
-    from .memory.simulation import ledger, simulate
+    from .memory.simulation import Trace, ledger, simulate
+    from .run import sized, with_values
 
     mode = mode_of(mode, MEMORY_MODES, "forward")
-    given, named = tree_map_only(
-        Tensor, lambda tensor: tensor.to("meta"), (inputs, dict(kwargs or {}))
-    )
-    copied = _on_meta(model)
-    if named:  # they count as inputs, and reach the forward by their names
-        first = len(given)
-        copied.register_forward_pre_hook(
+    given = dict(kwargs or {})
+    model = sized(model, inputs, given)
+
+    def followed(model: nn.Module, inputs: tuple[Any, ...], named: Mapping[str, Any]) -> Trace:
+        first = len(inputs)
+        # They count as inputs, and reach the forward by their names.
+        with model.register_forward_pre_hook(
             lambda module, args, none: (args[:first], dict(zip(named, args[first:], strict=True))),
             with_kwargs=True,
-        )
-    trace = simulate(copied, *given, *named.values(), mode=mode, recipe=PLAIN)
+        ):
+            return simulate(model, *inputs, *named.values(), mode=mode, recipe=PLAIN)
+
+    def on_meta() -> Trace:
+        there = tree_map_only(Tensor, lambda tensor: tensor.to("meta"), (inputs, given))
+        return followed(_on_meta(model), *there)
+
+    trace = with_values(type(model).__name__, on_meta, lambda: followed(model, inputs, given))
     lines = ledger(trace, mode)
     kept = next(line.amount for line in lines if line.category == "kept")
     peak = trace.peak

@@ -10,7 +10,7 @@ from typing import Annotated, Any
 
 import typer
 
-from ..errors import DatbenchError, in_a_line
+from ..errors import DatbenchError, in_a_line, listening
 from ..signals import as_interrupts
 from ..units import printable
 from ..version import __version__
@@ -106,7 +106,14 @@ def main(arguments: list[str] | None = None) -> int:
     given = sys.argv[1:] if arguments is None else arguments
     debug = "--debug" in given  # anywhere, also after the command
     arguments = [argument for argument in given if argument != "--debug"]
-    with as_interrupts() as pressed:
+    warned: set[str] = set()
+
+    def warn(text: str) -> None:
+        if text not in warned:
+            warned.add(text)
+            _complain(f"warning: {text}", 0)
+
+    with as_interrupts() as pressed, listening(warn):
         try:
             result = app(args=arguments, prog_name="datbench", standalone_mode=False)
         except _CLICK_ERROR as error:

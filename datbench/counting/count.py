@@ -5,25 +5,33 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Mapping
 from contextlib import ExitStack
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
+from torch.nn.parameter import is_lazy
 
-from ..errors import MeasurementError
+from .. import units
+from ..errors import UsageError, warn
 from ..models.declared import observing
 from ..models.detectors.dense import FourMaps
 from ..models.pyramid import PyramidBackbone
 from ..models.resolve import Spec, is_ours, resolve
 from ..run import (
+    anywhere,
+    as_built,
     as_written,
     build_model,
+    check_visible,
+    constant_weights,
     losses_of,
     make_image,
     ones_like,
     reported,
     run_backward,
+    seeded,
+    sized,
     tensors_in,
     unchanged,
     values_of,
@@ -177,7 +185,9 @@ def count(
         MeasurementError: nothing that the model returns has a gradient, though one was asked for;
             or it computes with nested tensors.
     """
+    check_visible(model)
     given = dict(kwargs or {})
+    model = sized(model, inputs, given)
     wanted = [p for p in (*model.parameters(), *tensors_in((inputs, given))) if p.requires_grad]
     with ExitStack() as stack:
         tracker = stack.enter_context(ModuleTracker(model))
@@ -238,14 +248,14 @@ def _losses(forward: Callable[[], Any], recorder: Recorder) -> list[Tensor]:
     return losses_of(outputs, "count its forward alone")
 
 
-def build_for_count(model: str | Spec, setting: Setting) -> nn.Module:
-    """The model in evaluation mode; on meta without the time that initialising takes.
+def build_for_count(model: str | Spec, setting: Setting, *, training: bool = False) -> nn.Module:
+    """The model, in evaluation mode by default; on meta without the time that initialising takes.
 
     Raises:
         UnknownNameError: no such model.
         MeasurementError: it cannot be built for this setting.
     """
-    return build_model(model, setting, on_meta=ShapesOnly)
+    return build_model(model, setting, on_meta=ShapesOnly, training=training)
 
 
 def count_model(model: str | Spec, setting: Setting) -> Count:
@@ -259,33 +269,44 @@ def count_model(model: str | Spec, setting: Setting) -> Count:
         UnknownNameError: no such model.
         MeasurementError: the device is not there, or the model does not run with this setting.
     """
-    spec = resolve(model) if isinstance(model, str) else model
-    return count_built(spec.name, build_for_count(spec, setting), setting)
+    return count_anywhere(resolve(model) if isinstance(model, str) else model, setting)[1]
 
 
 def count_anywhere(spec: Spec, setting: Setting) -> tuple[nn.Module, Count]:
     """Build and count a model; one of others that needs real values on meta, on the CPU instead.
 
+    Real values are the image that is timed. Whether the count depends on them is told by another.
+
     Raises:
         DatbenchError: it does not run.
     """
-    try:
+
+    def work(setting: Setting) -> tuple[nn.Module, Count]:
         module = build_for_count(spec, setting)
-        return module, count_built(spec.name, module, setting)
-    except MeasurementError:
-        if setting.device != "meta" or is_ours(spec):
-            raise
-    real = replace(setting, device="cpu")
-    module = build_for_count(spec, real)
-    return module, count_built(spec.name, module, real)
+        found = count_built(spec.name, module, setting)
+        if setting.device != "meta" and not is_ours(spec):
+            _compare_inputs(spec.name, found, count_built(spec.name, module, setting, 1))
+        return module, found
+
+    return anywhere(spec, setting, work)
 
 
-def count_built(name: str, module: nn.Module, setting: Setting) -> Count:
-    """Count a model that is built already, on an image of the setting's size."""
+def _compare_inputs(name: str, found: Count, other: Count) -> None:
+    if [call.cost for call in found.calls] != [call.cost for call in other.calls]:
+        macs, others = (units.integer(count.multiply_adds()) for count in (found, other))
+        warn(
+            f"{name}: the count depends on the input: {macs} multiply-adds on the image that is "
+            f"timed, which is meant, {others} on another one."
+        )
+
+
+def count_built(name: str, module: nn.Module, setting: Setting, number: int = 0) -> Count:
+    """Count a model that is built already, on a numbered image of the setting's size."""
     inner = module.backbone if isinstance(module, FourMaps) else module
     foreign = not isinstance(inner, PyramidBackbone)
-    with reported(name, setting, foreign):
-        return count(module, make_image(setting), backward=setting.backward)
+    with reported(name, setting, foreign), seeded():
+        image = make_image(setting, module, number)
+        return count(module, image, backward=setting.backward)
 
 
 # Numbers of parameters and buffers.
@@ -294,7 +315,13 @@ Place = Literal["total", "part", "stage"]
 
 
 def parameters(model: nn.Module) -> ParameterRow:
-    """Trainable and frozen parameters and buffers of `model`, shared tensors once."""
+    """Trainable and frozen parameters and buffers of `model`, shared tensors once.
+
+    Weights that quantization packed, and those that TorchScript froze into constants, are frozen.
+
+    Raises:
+        UsageError: a lazy module has not learned its size yet.
+    """
     return parameters_by(model, "total")["total"]
 
 
@@ -303,16 +330,30 @@ def parameters_by(model: nn.Module, place: Place) -> dict[str, ParameterRow]:
     sums: dict[str, Counter[str]] = {"total": Counter()} if place == "total" else {}
     tensors = [
         *(("params" if p.requires_grad else "frozen", n, p) for n, p in model.named_parameters()),
+        *(("frozen", name, weight) for name, weight in constant_weights(model)),
         *(("buffers", name, buffer) for name, buffer in model.named_buffers()),
     ]
+    for _, name, tensor in tensors:
+        if is_lazy(tensor):
+            raise UsageError(f"{name} has no size yet: run the model once on an input first.")
     for kind, name, tensor in tensors:
         stage = stage_of(model, name.rpartition(".")[0])
         where = {"total": "total", "part": stage.partition(".")[0], "stage": stage}[place]
         sums.setdefault(where, Counter())[kind] += values_of(tensor.detach()).numel()
+    if not any(kind != "buffers" for kind, *_ in tensors):
+        warn_of_none(model)
     return {
         where: ParameterRow(found["params"], found["frozen"], found["buffers"])
         for where, found in sums.items()
     }
+
+
+def warn_of_none(model: nn.Module) -> None:
+    """Say that no figure has weights of this model, whether or not it has some."""
+    warn(
+        f"{type(model).__name__} registers no parameters; weights that it keeps in a list or in "
+        "packed form would be in no figure."
+    )
 
 
 def parts(model: nn.Module) -> list[PartRow]:
@@ -342,10 +383,8 @@ def count_row(spec: Spec, setting: Setting, convention: Convention) -> CountRow:
     Raises:
         MeasurementError: it does not run with this setting.
     """
-    module = build_for_count(spec, setting)
-    return summarise(
-        spec.name, module, count_built(spec.name, module, setting), setting, convention
-    )
+    module, found = count_anywhere(spec, setting)
+    return summarise(spec.name, module, found, as_built(module, setting), convention)
 
 
 def summarise(

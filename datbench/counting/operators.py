@@ -57,7 +57,15 @@ _FREE = frozenset(
     """.split()
 )
 
-_FREE_PREFIXES = ("prim::", "profiler::", "prims::device_put", "aten::_assert", "aten::_nested_")
+_FREE_PREFIXES = (
+    "prim::",
+    "profiler::",
+    "prims::device_put",
+    "aten::_assert",
+    "aten::_nested_",
+    "quantized::cat",
+    "quantized::dropout",
+)
 
 _MOVES_NOTHING = frozenset(
     f"aten::{name}"

@@ -772,3 +772,76 @@ def with_complex(name: str, cost: Cost, inputs: Sequence[Tensor], out: Sequence[
     other = sum(amount for kind, amount in cost.items() if kind in _ONE_EACH)
     extra = {Kind.COMPLEX_PRODUCT: 3 * macs, Kind.COMPLEX: (operations - 1) * other}
     return {**cost, **{kind: amount for kind, amount in extra.items() if amount}}
+
+
+# Quantized operators: an integer multiply-add is one, as in float. Weights are packed objects.
+
+
+def _quantized(names: str, about: str) -> Callable[[Rule], Rule]:
+    """`register_rule` of these `quantized` operators, with blanks between their names."""
+    return register_rule(*(f"quantized::{name}" for name in names.split()), about=about)
+
+
+@_quantized(
+    "linear linear_relu linear_leaky_relu linear_tanh linear_dynamic linear_relu_dynamic "
+    "linear_dynamic_fp16 linear_relu_dynamic_fp16",
+    "as linear, of integers or half precision",
+)
+def _quantized_linear(args: Sequence[Any], kwargs: Mapping[str, Any], out: Tensor) -> Cost:
+    cost = {Kind.LINEAR: out.numel() * args[0].shape[-1]}
+    return cost if args[1].unpack()[1] is None else cost | {Kind.LINEAR_BIAS: out.numel()}
+
+
+def _quantized_conv(transposed: bool) -> Rule:
+    def rule(args: Sequence[Any], kwargs: Mapping[str, Any], out: Tensor) -> Cost:
+        packed = next(each for each in args if not isinstance(each, Tensor))
+        weight, bias = packed.unpack()
+        cost = {Kind.CONV: conv_macs(args[0], weight, out, transposed)}
+        return cost if bias is None else cost | {Kind.CONV_BIAS: out.numel()}
+
+    return rule
+
+
+_quantized(
+    "conv1d conv1d_relu conv1d_dynamic conv2d conv2d_relu conv2d_dynamic conv2d_add "
+    "conv2d_add_relu conv3d conv3d_relu conv3d_dynamic",
+    "as convolution, of integers",
+)(_quantized_conv(transposed=False))
+_quantized(
+    "conv_transpose1d conv_transpose1d_dynamic conv_transpose2d conv_transpose2d_dynamic "
+    "conv_transpose3d conv_transpose3d_dynamic",
+    "as transposed convolution, of integers",
+)(_quantized_conv(transposed=True))
+
+
+@_aten("quantized_lstm quantized_gru", "as the recurrence, of integers")
+def _quantized_recurrence(args: Sequence[Any], kwargs: Mapping[str, Any], out: Any) -> Cost:
+    x, state = args[0], out[1]  # state: (layers * directions, B, H)
+    width, directions = state.shape[-1], out[0].shape[-1] // state.shape[-1]
+    gates = 4 if len(out) == 3 else 3
+    tokens, layers = math.prod(x.shape[:-1]), state.shape[0] // directions
+    inputs = x.shape[-1] + (layers - 1) * directions * width
+    weights = directions * gates * width * (inputs + layers * width)
+    return {Kind.RECURRENT: tokens * weights}
+
+
+_quantized("matmul", "as matmul, of integers")(
+    lambda args, kwargs, out: {Kind.MATMUL: out.numel() * args[0].shape[-1]}
+)
+_quantized(
+    "batch_norm batch_norm1d batch_norm1d_relu batch_norm2d batch_norm2d_relu batch_norm3d "
+    "batch_norm3d_relu batch_norm_relu",
+    "as batch norm in evaluation",
+)(_output(Kind.NORM_FIXED))
+_quantized("layer_norm group_norm instance_norm", "as the norm in float")(_output(Kind.NORM))
+_quantized("softmax", "as softmax")(_output(Kind.SOFTMAX))
+_quantized("max_pool1d max_pool2d", "input elements")(_input(Kind.POOL))
+_quantized(
+    "add add_relu add_scalar add_scalar_relu mul mul_relu mul_scalar mul_scalar_relu clamp relu6 "
+    "hardswish sigmoid leaky_relu elu celu threshold prelu",
+    "output elements",
+)(_output(Kind.ELEMENTWISE))
+_aten(
+    "quantize_per_tensor quantize_per_tensor_dynamic quantize_per_channel dequantize",
+    "output elements",
+)(_output(Kind.ELEMENTWISE))

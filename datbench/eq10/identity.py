@@ -18,6 +18,7 @@ from ..errors import CheckFailed, UsageError
 from ..models.mixers.attention import Mixer
 from ..models.mixers.deformable import DeformableAttention
 from ..models.resolve import Spec
+from ..run import anywhere
 from ..setting import MULTIPLY_ADDS, Kind, Resolution, Setting
 from . import formulas
 from .formulas import Formula, evaluate, formula_of, names_of
@@ -54,7 +55,10 @@ def identities(spec: Spec, resolution: Resolution) -> list[ModuleTerms]:
         UsageError: the model has no module with a known formula.
         MeasurementError: it does not run at this resolution.
     """
-    setting = Setting(resolution)
+    return anywhere(spec, Setting(resolution), lambda setting: _identities(spec, setting))
+
+
+def _identities(spec: Spec, setting: Setting) -> list[ModuleTerms]:
     model = build_for_count(spec, setting)
     mixers = {path: m for path, m in model.named_modules() if isinstance(m, Mixer)}
     shapes: dict[str, list[Shape]] = {path: [] for path in mixers}
@@ -78,7 +82,7 @@ def identities(spec: Spec, resolution: Resolution) -> list[ModuleTerms]:
         if formula is not None:
             calls = [c for c in counted.calls if (c.module + ".").startswith(path + ".")]
             runs = sum(b for b, _, _ in shapes[path])
-            place = (spec.name, str(resolution), path)
+            place = (spec.name, str(setting.resolution), path)
             found.append(module_terms(place, mixer, formula, calls, runs))
     if not found:
         raise UsageError(

@@ -2,13 +2,9 @@
 
 from __future__ import annotations
 
-import random
 from collections import Counter
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import replace
 
-import numpy
 import torch
 from torch import nn
 
@@ -17,27 +13,13 @@ from ..counting.count import Count, count_anywhere, parameters
 from ..machine import environment
 from ..memory.simulation import memory_row
 from ..models.resolve import Spec, resolve
+from ..run import seeded
 from ..setting import PLAIN, How, MemoryMode, Recipe, Setting
 from .files import simulated, timed
 from .records import PHASES, Baseline, CountBaseline, MemoryBaseline, TimeBaseline, Work, fold
 
 SEEDS = (0, 1)
 """Rows are computed with the first; another tells whether they depend on it."""
-
-
-@contextmanager
-def seeded(seed: int) -> Iterator[None]:
-    """The same random values in every process; afterwards their sources are as they were."""
-    python, arrays = random.getstate(), numpy.random.get_state()
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
-        random.seed(seed)
-        numpy.random.seed(seed)
-        try:
-            yield
-        finally:
-            random.setstate(python)
-            numpy.random.set_state(arrays)
 
 
 def again(row: Baseline, seed: int = SEEDS[0]) -> Baseline:

@@ -400,8 +400,8 @@ def _measured(job: DeviceJob, here: OnGpu | OnCpu) -> tuple[GpuPeaks, tuple[Held
     mode, recipe = job.mode, job.recipe
     # The simulation runs without the fast path too.
     with as_written():
-        model = build_model(job.model, job.setting).train(mode != "inference")
-        image = make_image(job.setting)
+        model = build_model(job.model, job.setting, training=mode != "inference")
+        image = make_image(job.setting, model)
         here.built()
         with checkpointed(model, recipe.checkpointing):
             iterate(model, (image,), mode, _casting(job))  # what it returns dies here

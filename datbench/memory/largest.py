@@ -11,8 +11,9 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 from .. import units
-from ..errors import UsageError
+from ..errors import MeasurementError, UsageError
 from ..models.resolve import Spec
+from ..run import as_built
 from ..setting import MAX_BATCH, PLAIN, MemoryMode, Recipe, Setting
 from .allocator import replay
 from .device import TIMEOUT, measure_gpu
@@ -66,13 +67,26 @@ def largest_batch(
     check_budget("capacity", whole)
     check_budget("context", context)
 
-    def simulated(batch: int) -> Trace:
-        return simulate_model(spec, replace(setting, batch=batch), mode, recipe)[1]
+    there = replace(setting, device="meta")
 
-    search = _Search(trace_of or simulated, max(whole - context, 0), expandable)
-    batch = search.largest()
-    fits = search.simulated(batch) if batch else None
-    following = search.unlimited(batch + 1) if batch < MAX_BATCH else None
+    def simulated(batch: int) -> Trace:
+        nonlocal there
+        if there.device == "cpu" and batch > _CHECKED:
+            # It takes the memory that it is followed in; no large batch is run for that.
+            if tried.linear is None:
+                raise MeasurementError(
+                    f"{spec.name} needs real values, and its memory does not grow linearly with "
+                    "the batch; try batches with --batch, or on a GPU with --device cuda."
+                )
+            return tried.linear.at(batch)
+        module, trace = simulate_model(spec, replace(setting, batch=batch), mode, recipe)
+        there = as_built(module, setting)
+        return trace
+
+    tried = _Search(trace_of or simulated, max(whole - context, 0), expandable)
+    batch = tried.largest()
+    fits = tried.simulated(batch) if batch else None
+    following = tried.unlimited(batch + 1) if batch < MAX_BATCH else None
     return LargestBatch(
         model=spec.name,
         setting=replace(setting, batch=max(batch, 1)),
@@ -85,9 +99,9 @@ def largest_batch(
         batch=batch,
         reserved=fits.reserved_peak if fits else 0,
         reserved_next=following.reserved_peak if following else None,
-        out_of_memory=search.simulated(batch + 1).out_of_memory if following else None,
-        simulations=len(search.traces),
-        scaled=search.linear is not None,
+        out_of_memory=tried.simulated(batch + 1).out_of_memory if following else None,
+        simulations=len(tried.traces),
+        scaled=tried.linear is not None,
         assumption=(
             f"{units.size(context)} are taken for the CUDA context and libraries; workspaces of "
             "cuBLAS and cuDNN and other processes are not in the figure."

@@ -13,18 +13,23 @@ import torch
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from ..counting.count import build_for_count, stage_of
+from ..counting.count import build_for_count, stage_of, warn_of_none
 from ..counting.operators import EagerMode, OperatorPlan, execute
 from ..counting.recorder import ModuleTracker, NodeOwners
+from ..counting.shapes import META
 from ..errors import UsageError
 from ..models.pyramid import StageModule
 from ..models.resolve import Spec, is_ours, resolve
 from ..run import (
+    anywhere,
+    as_built,
     as_written,
+    check_visible,
     iterate,
     make_image,
     optimizer_state,
     reported,
+    seeded,
     stepped,
     tensors_in,
     unchanged,
@@ -204,11 +209,12 @@ class _Life:
 
 
 class StorageWatcher(EagerMode):
-    """Records the life of every storage on meta."""
+    """Records the life of every storage on a device: meta, or the CPU with real values."""
 
-    def __init__(self, tracker: ModuleTracker) -> None:
+    def __init__(self, tracker: ModuleTracker, device: torch.device = META) -> None:
         super().__init__()
         self.tracker = tracker
+        self.device = device
         self.phase: Phase = "before"
         self._lives: list[_Life] = []
         self._watched: dict[int, tuple[weakref.ref[Any], _Life]] = {}
@@ -252,8 +258,8 @@ class StorageWatcher(EagerMode):
 
     def _life(self, tensor: Tensor, operator: str, module: str) -> _Life | None:
         """The tensor's storage, born now if it was not known."""
-        if not tensor.is_meta:
-            return None  # a number's
+        if tensor.device != self.device or tensor.layout is not torch.strided:
+            return None  # a number's on meta; without a storage of its own
         storage = tensor.untyped_storage()
         key = storage._cdata
         known = self._watched.get(key)
@@ -309,17 +315,23 @@ def simulate(
 ) -> Trace:
     """Run `model`, which is on meta, on meta tensors, and follow every storage.
 
+    A model that needs real values may be on the CPU with its inputs, and takes the memory there.
+
     The model is run as it is (`train()` or `eval()`), and is unchanged afterwards. The backward
     starts from a gradient of ones for every floating output; there is no loss. Of full steps the
     second is followed: the first makes the optimizer's state.
 
     Raises:
-        UsageError: the model or an input is not on meta, or the mode has no use for the recipe.
+        UsageError: the model and its inputs are not all on meta or all on the CPU, or the mode has
+            no use for the recipe.
         MeasurementError: a training mode, and nothing that the model returns has a gradient.
     """
     recipe = recipe.of(mode)
+    check_visible(model)
     given = tensors_in(inputs)
-    if not all(t.is_meta for t in [*model.parameters(), *model.buffers(), *given]):
+    devices = {t.device for t in [*model.parameters(), *model.buffers(), *given]} or {META}
+    device = devices.pop()
+    if devices or device.type not in ("meta", "cpu"):
         raise UsageError("memory is simulated on meta: move the model and its inputs there.")
     with ExitStack() as stack:
         tracker = stack.enter_context(ModuleTracker(model))
@@ -332,10 +344,10 @@ def simulate(
         stack.enter_context(FusedAttention(None if casts is None else casts.lowered))
         optimizer = None
         if recipe.optimizer is not None:
-            with StorageWatcher(tracker) as first:
+            with StorageWatcher(tracker, device) as first:
                 _iterate(model, inputs, "backward", first, casts)
             optimizer = stepped(recipe.optimizer, model)
-        watcher = StorageWatcher(tracker)
+        watcher = StorageWatcher(tracker, device)
         watcher.mark(model.parameters(), "parameters")
         watcher.mark(model.buffers(), "buffers")
         watcher.mark(given, "inputs")
@@ -376,6 +388,8 @@ def simulate_model(
 ) -> tuple[nn.Module, Trace]:
     """Build a model on meta and simulate it on an image of the setting's size.
 
+    One of others that needs real values is followed on the CPU, where it takes the memory.
+
     Raises:
         UnknownNameError: no such model.
         UsageError: the recipe does not suit the mode, the dtype or the model.
@@ -384,9 +398,14 @@ def simulate_model(
     spec = resolve(model) if isinstance(model, str) else model
     if recipe.autocast is not None and setting.dtype != "float32":
         raise UsageError(f"autocast casts float32; a model in {setting.dtype} takes no autocast.")
-    module = build_for_count(spec, setting).train(mode != "inference")
-    with reported(spec.name, setting, not is_ours(spec)):
-        return module, simulate(module, make_image(setting), mode=mode, recipe=recipe)
+
+    def work(setting: Setting) -> tuple[nn.Module, Trace]:
+        module = build_for_count(spec, setting, training=mode != "inference")
+        with reported(spec.name, setting, not is_ours(spec)), seeded():
+            image = make_image(setting, module)
+            return module, simulate(module, image, mode=mode, recipe=recipe)
+
+    return anywhere(spec, setting, work)
 
 
 # From the life of every storage to a ledger.
@@ -412,9 +431,11 @@ def traced_row(
     """`memory_row`, with the run that it sums up."""
     recipe = recipe.of(mode)
     module, trace = simulate_model(spec, setting, mode, recipe)
+    if not trace.whole("parameters") and any(b.category not in _FIXED for b in trace.blocks):
+        warn_of_none(module)
     row = MemoryRow(
         model=spec.name,
-        setting=setting,
+        setting=as_built(module, setting),
         mode=mode,
         lines=ledger(trace, mode, recipe),
         after_forward=sum(trace.live(trace.forward_end).values()),

@@ -87,8 +87,8 @@ class Profiled:
 
 def work(job: VerifyJob) -> Profiled:
     """Do one run."""
-    model = build_model(job.model, job.setting).train(job.mode != "inference")
-    return profiled(model, make_image(job.setting), mode=job.mode, recipe=job.recipe)
+    model = build_model(job.model, job.setting, training=job.mode != "inference")
+    return profiled(model, make_image(job.setting, model), mode=job.mode, recipe=job.recipe)
 
 
 def profiled(model: nn.Module, *inputs: Any, mode: MemoryMode, recipe: Recipe = PLAIN) -> Profiled:

@@ -98,6 +98,8 @@ class FactorySpec:
             model = factory(**self.options)
         except (Exception, SystemExit) as error:  # somebody else's code may raise anything
             raise MeasurementError(f"{self.name} raised {named(error)}") from error
+        if type(model).__name__ == "ExportedProgram":
+            model = model.module()
         if not isinstance(model, nn.Module):
             raise UsageError(
                 f"{self.name} returns {type(model).__name__}, which is no torch.nn.Module."

@@ -17,7 +17,7 @@ from torch.profiler import ProfilerActivity, profile
 
 from .. import units
 from ..counting.conventions import CONVENTIONS
-from ..counting.count import count, count_model, stage_of
+from ..counting.count import build_for_count, count, count_built, stage_of
 from ..counting.recorder import ModuleTracker, OperatorCall, Recorder
 from ..errors import MeasurementError, UsageError
 from ..machine import check_device
@@ -174,7 +174,8 @@ def check_memory(spec: Spec, setting: Setting) -> None:
     largest = 2 * images
     if images <= free:
         with suppress(MeasurementError):  # some models of others do not run on meta
-            calls = count_model(spec, replace(setting, device="meta", backward=False)).calls
+            there = replace(setting, device="meta", backward=False)
+            calls = count_built(spec.name, build_for_count(spec, there), there).calls
             largest = max(call.bytes_read + call.bytes_written for call in calls)
     if largest > free:
         raise MeasurementError(

@@ -140,7 +140,7 @@ class _Made:
         fvcore = CONVENTIONS["fvcore"]
         counted = [count_row(spec, setting, fvcore) for setting in own]
         self.add("flops", counted)
-        plain = [row for row in counted if row.setting == Setting(row.setting.resolution)]
+        plain = [r for r, s in zip(counted, own, strict=True) if s == Setting(s.resolution)]
         there = {row.setting.resolution for row in plain}
         squares = [r for r in (Resolution(side, side) for side in others) if r not in there]
         curve = [count_row(spec, Setting(size), fvcore) for size in squares]

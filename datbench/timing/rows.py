@@ -12,6 +12,7 @@ from ..counting.conventions import CONVENTIONS
 from ..counting.count import count_anywhere
 from ..errors import DatbenchError
 from ..models.resolve import Spec
+from ..run import as_built
 from ..setting import How, Setting
 from .process import TIMEOUT, time_in_process
 from .records import (
@@ -414,9 +415,10 @@ def _count(job: _Job) -> _Work:
     batch = job.setting.batch
     there = replace(job.setting, device="meta", backward=job.how.mode == "step")
     try:
-        _, count = count_anywhere(job.spec, there)
+        module, count = count_anywhere(job.spec, there)
     except DatbenchError as error:
         return _Work(batch, reason=str(error).rstrip("."))
+    job.setting = replace(job.setting, dtype=as_built(module, job.setting).dtype)
     fvcore = CONVENTIONS["fvcore"]
     return _Work(
         batch,

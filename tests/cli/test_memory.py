@@ -338,9 +338,8 @@ def test_what_others_code_raises_is_one_line(
     monkeypatch.setattr(sys, "path", [str(tmp_path), *sys.path])
     monkeypatch.setattr(sys, "dont_write_bytecode", True)
     (tmp_path / "fails_in_memory.py").write_text(FAILING)
-    for name, words in (("Net", "ValueError: no way back"), ("Reads", "use --device cpu")):
-        line = run("memory", f"fails_in_memory:{name}", "--mode", "backward").complaint(5)
-        assert words in line
+    line = run("memory", "fails_in_memory:Net", "--mode", "backward").complaint(5)
+    assert "ValueError: no way back" in line
 
 
 def test_nothing_fits(run: Run) -> None:

@@ -72,7 +72,7 @@ class Pools(nn.Module):
         self.reads = reads
 
     def forward(self, x: Tensor) -> list[Tensor]:
-        assert not self.reads or x.mean().item() == 0
+        assert not self.reads or abs(x.mean().item()) < 1
         return [F.avg_pool2d(x, stride) for stride in (4, 8, 16, 32)]
 
 
@@ -80,7 +80,7 @@ class Reads(Plain):
     """It cannot run on meta."""
 
     def forward(self, x: Tensor) -> list[Tensor] | dict[str, Tensor]:
-        assert x.mean().item() == 0
+        assert abs(x.mean().item()) < 1
         return super().forward(x)
 
 
@@ -261,6 +261,7 @@ def test_trying_a_backbone_out_leaves_it_as_it_was() -> None:
         assert torch.equal(kept.state_dict()[name], weight)
 
 
+@pytest.mark.filterwarnings("ignore:.*without values:datbench.errors.DatbenchWarning")
 def test_a_backbone_without_parameters() -> None:
     """On meta where it can run there, and else where everything is made."""
     for name in ("Pools", "Pools,reads=True"):
@@ -300,6 +301,7 @@ def test_small_inputs_are_refused() -> None:
         _made("dat_t+retinanet")(torch.zeros(1, 3, 64, 63))
 
 
+@pytest.mark.filterwarnings("ignore:.*without values:datbench.errors.DatbenchWarning")
 @pytest.mark.parametrize("name", ["Plain", "Plain,as_mapping=True", "Reads"])
 def test_factories(name: str) -> None:
     """Channels are found out by a run; what reads values is made and counted on the CPU."""

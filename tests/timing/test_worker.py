@@ -65,14 +65,14 @@ def test_inference_is_in_inference_mode_and_evaluation() -> None:
     net = odd_models.Net(
         lambda x: seen.append((torch.is_inference_mode_enabled(), torch.is_grad_enabled()))
     ).eval()
-    run.Runner(net, (run.make_image(SETTING, "normal"),), "inference")()
+    run.Runner(net, (run.make_image(SETTING),), "inference")()
     assert seen == [(True, False)]
 
 
 def test_a_training_iteration_is_forward_backward_and_step() -> None:
     net = odd_models.plain().train()
     before = {name: p.detach().clone() for name, p in net.named_parameters()}
-    call = run.Runner(net, (run.make_image(SETTING, "normal"),), "step")
+    call = run.Runner(net, (run.make_image(SETTING),), "step")
     call()
     first = {name: p.grad for name, p in net.named_parameters()}
     call()
@@ -87,7 +87,7 @@ def test_a_training_iteration_is_forward_backward_and_step() -> None:
 
 
 def test_images_are_the_same_everywhere_and_not_zero() -> None:
-    one, other = (run.make_image(SETTING, "normal") for _ in range(2))
+    one, other = (run.make_image(SETTING) for _ in range(2))
     assert one.shape == (2, 3, 32, 32)
     assert torch.equal(one, other)
     assert 0.9 < one.std() < 1.1

@@ -271,7 +271,8 @@ def counted(job: PeerJob) -> PeerCount:
 
     from ...run import build_model, make_image
 
-    model, x = build_model(job.model, job.setting), make_image(job.setting)
+    model = build_model(job.model, job.setting)
+    x = make_image(job.setting, model)
     earlier = peak_resident()
     # Where the peak cannot be forgotten, a count that stays below it shows as nothing.
     held = resident() if forget_peak() else earlier

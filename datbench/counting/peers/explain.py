@@ -25,7 +25,7 @@ from torch.utils._pytree import tree_leaves
 from ...models.declared import Declaration, observing
 from ...models.resolve import Spec
 from ...process import ask
-from ...run import as_written, unchanged
+from ...run import as_built, as_written, make_image, unchanged
 from ...setting import MULTIPLY_ADDS, Kind, Setting
 from ..conventions import CONVENTIONS, Convention
 from ..count import Count, count_anywhere
@@ -485,9 +485,7 @@ def peer_row(
         version = metadata.version(peer.package)
     if find_spec(peer.module.partition(".")[0]) is None:  # nothing of it is run
         return _without(peer, version, f"not installed; pip install {peer.package}")
-    plain = Setting(
-        setting.resolution, device="cpu", attention=setting.attention, features=setting.features
-    )
+    plain = replace(setting, device="cpu", backward=False)
     reply = ask(WORKER, PeerJob(peer.name, model, plain), PeerAnswer, timeout)
     if reply.answer is None:
         ending = reply.ending
@@ -548,11 +546,11 @@ def explain_row(
         MeasurementError: the model does not run with this setting.
     """
     module, count = count_anywhere(spec, setting)
+    setting = as_built(module, setting)
     peers: tuple[PeerRow, ...] | None = None
     if timeout is not None:
-        resolution = setting.resolution
-        image = torch.zeros(1, 3, resolution.height, resolution.width, device=setting.device)
-        peers = peer_rows(spec.name, setting, observe(module, image), timeout, shown)
+        seen = observe(module, make_image(setting))
+        peers = peer_rows(spec.name, setting, seen, timeout, shown)
     return ExplainRow(
         model=spec.name,
         setting=setting,

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from typing import Any
+from weakref import WeakKeyDictionary
 
 from torch import Tensor, nn
 
@@ -34,6 +35,9 @@ PROPOSALS, MASKS = 1000, 100  # to each box head and mask head in mmdetection's 
 
 Channels = tuple[int, ...]
 
+# Not in the module: a count leaves that as it was.
+_shapes: WeakKeyDictionary[nn.Module, tuple[tuple[int, ...], ...]] = WeakKeyDictionary()
+
 
 class FourMaps(nn.Module):
     """A backbone whose maps are checked: (B, 3, H, W) -> four (B, C_i, H/s, W/s), s from 4 to 32.
@@ -49,7 +53,10 @@ class FourMaps(nn.Module):
     `shapes` are those of the maps of the last run, each (B, C, H, W).
     """
 
-    shapes: tuple[tuple[int, ...], ...] = ()
+    @property
+    def shapes(self) -> tuple[tuple[int, ...], ...]:
+        """Of the maps of the last run; none before."""
+        return _shapes.get(self, ())
 
     def __init__(
         self,
@@ -84,7 +91,7 @@ class FourMaps(nn.Module):
             )
         out = self.backbone(x)
         maps = checked(self.name, out, self.channels, x, is_channels_last(self.backbone))
-        self.shapes = tuple(tuple(m.shape) for m in maps)
+        _shapes[self] = tuple(tuple(m.shape) for m in maps)
         if self.norms is None:
             return maps
         last = [m.permute(0, 2, 3, 1) for m in maps]  # (B, H, W, C)

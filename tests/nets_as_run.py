@@ -1,0 +1,140 @@
+"""Models of a user that cannot be counted from shapes alone, or are not what they seem."""
+
+import torch
+from torch import Tensor, nn
+
+IMAGE = (1, 3, 32, 32)
+
+
+class Drops(nn.Module):
+    """Goes on with the columns of the map that are above 0: the work depends on values."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stem, self.deep = nn.Conv2d(3, 4, 4, 4), nn.Conv2d(4, 4, 3, padding=1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = self.stem(x)  # (B, 4, 8, 8)
+        return self.deep(y[..., y.mean((0, 1, 2)) > 0]).mean((2, 3))
+
+
+class Reads(nn.Module):
+    """Reads a value that changes nothing, and makes a tensor on the CPU."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(3, 4, 3, padding=1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.conv(x) + torch.linspace(0, 1, 32) * x.abs().max().item()
+
+
+class Grows(nn.Module):
+    """Makes its head in the first forward."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv, self.head = nn.Conv2d(3, 4, 3), None
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = self.conv(x).flatten(1)
+        if self.head is None:
+            self.head = nn.Linear(y.shape[1], 10, device=x.device)
+        return self.head(y)
+
+
+class Remembers(nn.Module):
+    """Changes everything that a module can hold."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.linear = nn.Linear(8, 8)
+        self.register_buffer("bank", torch.zeros(4, 8))
+        self.register_buffer("average", torch.zeros(8))
+        self.calls, self.seen, self.cache = 0, [], {}
+
+    def forward(self, x: Tensor) -> Tensor:
+        self.calls += 1
+        self.seen.append(x)
+        self.cache["x"] = x
+        self.bank[0] = 1
+        self.average = 0.9 * self.average + x.mean(0) + 1
+        self.linear.weight.data = self.linear.weight.data.clamp(-0.1, 0.1)
+        self.train(not self.training)
+        return self.linear(x)
+
+
+def plain() -> nn.Sequential:
+    return nn.Sequential(
+        nn.Conv2d(3, 4, 3, padding=1), nn.ReLU(), nn.Flatten(), nn.Linear(4 * 32 * 32, 5)
+    ).eval()
+
+
+MACS, WEIGHTS = 4 * 27 * 1024 + 5 * 4096, 4 * 27 + 4 + 5 * 4096 + 5
+"""Of `plain`, by pencil."""
+
+
+def half() -> nn.Module:
+    return plain().half()
+
+
+def traced() -> nn.Module:
+    return torch.jit.trace(plain(), torch.zeros(IMAGE))
+
+
+def scripted() -> nn.Module:
+    return torch.jit.script(plain())
+
+
+def frozen() -> nn.Module:
+    return torch.jit.freeze(scripted())
+
+
+def fused() -> nn.Module:
+    return torch.jit.optimize_for_inference(scripted())
+
+
+def exported() -> nn.Module:
+    return torch.export.export(plain(), (torch.zeros(IMAGE),)).module()
+
+
+def program() -> torch.export.ExportedProgram:
+    return torch.export.export(plain(), (torch.zeros(IMAGE),))
+
+
+def graph() -> nn.Module:
+    return torch.fx.symbolic_trace(plain())
+
+
+def quantized() -> nn.Module:
+    """By constants, without calibration: convolution and linear layer in int8."""
+    net = torch.ao.quantization.QuantWrapper(plain())
+    net.qconfig = torch.ao.quantization.get_default_qconfig("fbgemm")
+    torch.ao.quantization.prepare(net, inplace=True)
+    net(torch.randn(IMAGE))
+    return torch.ao.quantization.convert(net, inplace=True)
+
+
+def dynamic() -> nn.Module:
+    return torch.ao.quantization.quantize_dynamic(plain(), {nn.Linear})
+
+
+def listed() -> nn.Module:
+    """Weights that no module registers."""
+
+    class Listed(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.weights = [torch.zeros(4, 3, 3, 3)]
+
+        def forward(self, x: Tensor) -> Tensor:
+            return nn.functional.conv2d(x, self.weights[0])
+
+    return Listed()
+
+
+def tuned() -> nn.Module:
+    """In training, but for its norm."""
+    net = nn.Sequential(nn.Conv2d(3, 8, 3, padding=1), nn.BatchNorm2d(8), nn.ReLU())
+    net[1].eval()
+    return net
