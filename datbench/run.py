@@ -19,7 +19,7 @@ from contextlib import (
     suppress,
 )
 from contextvars import ContextVar
-from dataclasses import is_dataclass, replace
+from dataclasses import fields, is_dataclass, replace
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias, TypeVar
 
@@ -267,10 +267,10 @@ def tensors_in(outputs: object) -> list[Tensor]:
     for leaf in tree_leaves(outputs):
         if isinstance(leaf, Tensor):
             found.append(leaf)
-        elif isinstance(leaf, SimpleNamespace) or (
-            is_dataclass(leaf) and not isinstance(leaf, type)
-        ):
+        elif isinstance(leaf, SimpleNamespace):
             found += tensors_in(list(vars(leaf).values()))
+        elif is_dataclass(leaf) and not isinstance(leaf, type):  # it may have slots
+            found += tensors_in([getattr(leaf, each.name, None) for each in fields(leaf)])
     return found
 
 

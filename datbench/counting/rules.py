@@ -841,7 +841,3 @@ _quantized(
     "hardswish sigmoid leaky_relu elu celu threshold prelu",
     "output elements",
 )(_output(Kind.ELEMENTWISE))
-_aten(
-    "quantize_per_tensor quantize_per_tensor_dynamic quantize_per_channel dequantize",
-    "output elements",
-)(_output(Kind.ELEMENTWISE))
