@@ -52,9 +52,9 @@ def test_every_command_falls_back_to_the_cpu_in_one_line(
         (("explain", name), macs),
         (("plot", "cost", name), None),
         (("plot", "memory", name), None),
-        (("memory", name, "--mode", "train"), None),
-        (("memory", name, "--largest", "600MiB"), None),
-        (("report", "--models", name, "--tables", "none", "--no-html", "--out", "out"), None),
+        (("memory", name, "--mode", "backward"), None),
+        (("memory", "largest", name, "--memory", "600MiB"), None),
+        (("report", name, "--tables", "none", "--plots", "none", "--out", "out"), None),
     ):
         wanted = ("--format", "json") if figure else ()
         result = run(*command, "--res", "32", *wanted)
@@ -147,11 +147,11 @@ def test_a_model_in_half_precision_gets_its_images(run: Run) -> None:
 
 
 def test_each_module_keeps_its_training_flag() -> None:
-    flags = [m.training for m in ready(f"{NETS}:tuned", CPU, How("train")).model.modules()]
+    flags = [m.training for m in ready(f"{NETS}:tuned", CPU, How("step")).model.modules()]
     assert flags == [True, True, False, True]
     assert not any(m.training for m in ready(f"{NETS}:tuned", CPU, How()).model.modules())
     # A factory that returns a model for inference has it trained all the same.
-    assert all(m.training for m in ready(f"{NETS}:plain", CPU, How("train")).model.modules())
+    assert all(m.training for m in ready(f"{NETS}:plain", CPU, How("step")).model.modules())
 
 
 def test_lazy_modules_in_python() -> None:
@@ -176,7 +176,7 @@ class _Uncopied(nn.Module):
         return torch.relu(self.linear(x) + self.shifts[0]) * torch.ones(64, device=self.device)
 
 
-@pytest.mark.parametrize("mode", ["inference", "train", "step"])
+@pytest.mark.parametrize("mode", ["inference", "backward", "step"])
 def test_memory_of_a_model_that_stays_where_it_is(mode: str) -> None:
     model, x = _Uncopied(), torch.randn(50, 8)
     before = model.linear.weight.detach().clone()
