@@ -198,7 +198,7 @@ def test_bash_completes_commands_models_and_options() -> None:
     assert completed("datbench memory s") == ["simulate"]
     assert completed("datbench memory dat_s_") == ["dat_s_49_49"]
     assert completed("datbench memory largest dat_t+sem") == ["dat_t+semantic_fpn"]
-    assert completed("datbench plot icicle --of t") == ["time"]
+    assert completed("datbench plot icicle --of ti") == ["time"]
     assert completed("datbench table dat") == ["datpp"]
     assert completed("datbench flops dat_t --conv") == ["--convention"]
     assert completed("datbench flops dat_t --convention ") == ["fvcore", "torch", "mmdet", "strict"]
