@@ -28,7 +28,7 @@ def test_one_stage(run: Run) -> None:
 
 def test_models_stand_in_one_table(run: Run) -> None:
     names = ["dat_t_ddetr_196_49", "datpp_t", "dat_t_sra", "dat_t"]
-    text = run("eq10", *names, "--stage", "1").text
+    text = run("eq10", *names, "--stage", "1", "--notes").text
     table = text.partition("\n\n")[0]
     assert all(name in table for name in names)
     assert "NA: 4 HW C² + 2 s² HW C" in text
@@ -61,8 +61,8 @@ def test_kinds_of_attention_in_one_table(run: Run) -> None:
 
 
 def test_fit(run: Run) -> None:
-    text = run("eq10", "fit", "--check").text
-    assert "Ns C      11      2                      2  2 offset network + 5 LayerNorm" in text
+    text = " ".join(run("eq10", "fit", "--check").text.split())
+    assert "Ns C 11 2 2 2 offset network + 5 LayerNorm" in text
     assert "186 held-out modules are met exactly" in text
     (row,) = run("eq10", "fit", "--convention", "torch", "--format", "json").rows
     assert all(c["fitted"] == str(c["paper"]) for c in row["coefficients"])
