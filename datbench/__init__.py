@@ -19,6 +19,7 @@ _LAZY = {
     "parameters": "datbench.counting.count",
     "register_rule": "datbench.counting.rules",
     "register_timm": "datbench.models.timm",
+    "frame": "datbench.records",
     "Resolution": "datbench.setting",
     "Setting": "datbench.setting",
     "DatbenchError": "datbench.errors",
@@ -34,6 +35,7 @@ if TYPE_CHECKING:
     from datbench.models.dat import list_models as list_models
     from datbench.models.resolve import create_model as create_model
     from datbench.models.timm import register_timm as register_timm
+    from datbench.records import frame as frame
     from datbench.setting import Resolution as Resolution
     from datbench.setting import Setting as Setting
 

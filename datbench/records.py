@@ -22,6 +22,7 @@ from .files import read_text
 from .setting import Count, Setting
 
 if TYPE_CHECKING:
+    import pandas as pd
     from pydantic import TypeAdapter, ValidationError
 
 Document = dict[str, Any]
@@ -669,6 +670,24 @@ def _elements(row: Mapping[str, Any], name: str) -> list[dict[str, Any]]:
         }
         for element in value
     ]
+
+
+def frame(records: Path | ResultFile | Sequence[Any], each: str | None = None) -> pd.DataFrame:
+    """Records as a pandas data frame: one row a record, nested fields under dotted names.
+
+    Args:
+        records: the path of a result file, what `load` reads from it, or its rows.
+        each: a list or an object in the records, each element of which becomes a row.
+
+    Raises:
+        UsageError: the file cannot be read, or the records have no such list.
+    """
+    import pandas as pd
+
+    if isinstance(records, Path):
+        records = load(records)
+    rows = records.rows if isinstance(records, ResultFile) else records
+    return pd.DataFrame(flat_rows([plain(row) for row in rows], each))
 
 
 def to_parquet(rows: Sequence[Mapping[str, Any]]) -> bytes:

@@ -8,6 +8,9 @@ from typing import Any
 
 import pytest
 
+import datbench
+from datbench.records import load
+
 from .runner import Run
 
 MADE: dict[str, tuple[str, ...]] = {
@@ -91,6 +94,16 @@ def test_parquet_has_the_same_figures(run: Run) -> None:
     frame = pd.read_parquet("r.parquet")
     assert frame["amount"].tolist() == [row["amount"]]
     assert json.loads(frame["stages"][0]) == row["stages"]
+
+
+def test_a_data_frame_has_the_same_figures(run: Run) -> None:
+    rows = _flops(run, "r.json", "dat_t", "dat_s")["rows"]
+    found = datbench.frame(Path("r.json"))
+    assert found["amount"].tolist() == [row["amount"] for row in rows]
+    assert found["setting.width"].tolist() == [64, 64]
+    assert found["setting.backward"].tolist() == [False, False]
+    operators = datbench.frame(load(Path("r.json")).rows, "operators")
+    assert operators["operators.amount"].sum() == found["amount"].sum()
 
 
 def test_parquet_without_a_writer(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
