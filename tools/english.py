@@ -21,7 +21,7 @@ PATTERNS = {
     r"\bfrom (?:two|three|four|five|six|ten)(?: \w+)?(?: on\b|[,;.])": "with N or more",
     r"\bas (?:it|they) stands?\b": "unchanged",
     r"\bthe prints?\b": "the printed value",
-    r"\bpeers?\b": "third-party counters",
+    r"(?<!by\s)(?<!-)\bpeers?\b": "third-party counters",
     r"\bdoubts?\b": "warnings",
     r"\bceilings?\b": "machine peak, or roofline",
     r"\b(?:by|in) turns\b": "interleaved",

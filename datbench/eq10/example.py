@@ -34,7 +34,7 @@ def claims() -> list[Claim]:
             _NETWORK,
             example[formulas.OFFSETS],
             "5.08M",
-            f"the print is {slip:.2f} times this, a slipped decimal; its share of Eq. 10 is "
+            f"the printed value is {slip:.2f} times this, a slipped decimal; its share of Eq. 10 is "
             f"{_share(example)}, not 6.0 %",
         ),
         _claim(

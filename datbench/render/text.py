@@ -33,10 +33,10 @@ _MARKDOWN = re.compile(
 """What markdown may take for more than the character; an underscore inside a name is none."""
 
 _TEXT_WIDTH = 85
-"""Characters of a LaTeX article's line in its normal size."""
+"""Characters in a line of a LaTeX article, in the normal size."""
 
 _SMALL = 0.9
-"""Of the normal size's width, the width of ``\\small``."""
+"""The width of ``\\small``, as a part of the normal size's."""
 
 _LATEX = str.maketrans(
     {

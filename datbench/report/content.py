@@ -109,7 +109,7 @@ def sizes(rows: Rows) -> Section | None:
     return Section(
         "resolution",
         "Cost against resolution",
-        "What the same models cost at other sizes than the print's.",
+        "What the same models cost at other sizes than the printed one.",
         (chart,),
         (entry,),
     )
@@ -185,8 +185,8 @@ def _tables_lead(compared: Sequence[Comparison]) -> str:
     cells = [cell for comparison in compared for cell in comparison.cells()]
     others = [cell for cell in cells if not cell.evidence]
     said = (
-        f"{len(cells) - len(others)} of {len(cells)} printed figures stand beside a computed one, "
-        "with whether it rounds to the print; where it does not, a note says why."
+        f"{len(cells) - len(others)} of {len(cells)} printed values are compared with a computed "
+        "one: does it round to the printed value? Where it does not, a note says why."
     )
     if not others:
         return said
@@ -419,7 +419,7 @@ def _facts(rows: Rows) -> Iterator[Fact]:
     cells = [cell for comparison in compared for cell in comparison.cells() if cell.evidence]
     if cells:
         agree = sum(cell.verdict == "agrees" for cell in cells)
-        yield Fact(f"{agree} of {len(cells)}", "computed cells of the tables agree with the print")
+        yield Fact(f"{agree} of {len(cells)}", "computed cells of the tables agree with the paper")
     models = rows.of("flops")
     if models:
         names = {row.model for row in models}

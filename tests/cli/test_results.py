@@ -179,8 +179,8 @@ def test_kinds_are_not_merged(run: Run) -> None:
 
 BROKEN = {
     "empty": ("", "is empty"),
-    "truncated": ('{"format": "datbench", "ver', "is no complete JSON"),
-    "foreign": ('{"benchmarks": []}', "is no datbench result"),
+    "truncated": ('{"format": "datbench", "ver', "is not complete JSON"),
+    "foreign": ('{"benchmarks": []}', "is not a datbench result"),
     "version": ('{"format": "datbench", "version": "1"}', "version must be a whole number"),
     "twice": ('{"format": "datbench", "version": 1, "version": 1}', "'version' stands twice"),
     "negative": (

@@ -193,7 +193,7 @@ def test_damage_is_named(tmp_path: Path, change: Any, said: str) -> None:
 
 def test_files_that_cannot_be_read(tmp_path: Path) -> None:
     (tmp_path / "cut.json").write_text('{"machine_info": {}, "bench')
-    with pytest.raises(UsageError, match="no complete JSON"):
+    with pytest.raises(UsageError, match="not complete JSON"):
         read(tmp_path / "cut.json")
     with pytest.raises(UsageError, match="there is no file"):
         read(tmp_path / "none.json")
