@@ -334,9 +334,7 @@ def _unfit(value: Any, path: str, depth: int = 0) -> Iterator[Problem]:  # noqa:
             yield Problem(path, f"must be a finite number, not {value}")
     elif isinstance(value, int):
         if abs(value) > LARGEST:
-            yield Problem(
-                path, f"must be a number below {LARGEST:.0e}, not one with this many digits"
-            )
+            yield Problem(path, f"must be a number below {LARGEST:.0e}, and has too many digits")
     elif isinstance(value, str):
         if not value.isascii() and any("\ud800" <= letter <= "\udfff" for letter in value):
             yield Problem(path, "must be text that UTF-8 can write")

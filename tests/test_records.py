@@ -134,7 +134,7 @@ def row() -> dict[str, Any]:
         (
             ("params",),
             10**400,
-            "params: must be a number below 1e+30, not one with this many digits",
+            "params: must be a number below 1e+30, and has too many digits",
         ),
         (("stages", 0, "share"), 10**400, "stages[1].share: must be a number below 1e+30"),
         (("model",), "\ud800", "model: must be text that UTF-8 can write"),

@@ -23,7 +23,7 @@ PATTERNS = {
     r"\bthe prints?\b": "the printed value",
     r"(?<!by\s)(?<!-)\bpeers?\b": "third-party counters",
     r"\bdoubts?\b": "warnings",
-    r"\bceilings?\b": "machine peak, or roofline",
+    r"(?<!\s{8})\bceilings?\b": "machine peak, or roofline",
     r"\b(?:by|in) turns\b": "interleaved",
     r"\bshortage\b": "out of memory",
     r"\bkept for (?:the )?backward\b": "saved for backward",

@@ -140,7 +140,7 @@ def _innermost(below: Callable[[int], float], level: float, most: int) -> tuple[
 
 
 def decide_pairs(differences: Sequence[float], floor: float, level: float) -> Decision:
-    """Decide from log(seconds of B) - log(seconds of A) of processes that are neighbours in time."""
+    """Decide from log(seconds of B) - log(seconds of A) of processes next to each other in time."""
     few = fewest_pairs(level)
     if not differences:
         return _nothing(floor, level, few)

@@ -86,8 +86,8 @@ def test_a_difference_without_a_contradiction_is_no_error_of_the_print(tmp_path:
     assert cell.verdict == "differs"
     assert cell.difference == pytest.approx(0.0056, abs=1e-4)
     assert cell.reason == (
-        "15.7876G is computed, +0.0876G (+0.6 %); the printed value is this figure cut off, not rounded; "
-        "its multiply-adds alone, 15.7214G, would agree"
+        "15.7876G is computed, +0.0876G (+0.6 %); the printed value is this figure cut off, "
+        "not rounded; its multiply-adds alone, 15.7214G, would agree"
     )
 
 

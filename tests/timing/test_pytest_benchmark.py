@@ -168,7 +168,7 @@ def test_times_are_converted_to_it(tmp_path: Path, capsys: pytest.CaptureFixture
     [
         (lambda c: c.update(benchmarks=[]), "holds no benchmarks"),
         (lambda c: c.update(benchmarks={}), "benchmarks: must be a list, not an object"),
-        (lambda c: c.pop("machine_info"), "no result of pytest-benchmark"),
+        (lambda c: c.pop("machine_info"), "not a result of pytest-benchmark"),
         (lambda c: c["benchmarks"][0].pop("stats"), r"benchmarks\[1\]\.stats: is missing"),
         (lambda c: c["benchmarks"][0].pop("name"), r"benchmarks\[1\]\.name: is missing"),
         (
