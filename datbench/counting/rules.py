@@ -816,7 +816,7 @@ _quantized(
 )(_quantized_conv(transposed=True))
 
 
-@_aten("quantized_lstm quantized_gru", "as the recurrence, of integers")
+@_aten("quantized_lstm quantized_gru", "as the recurrence, of integers. Ours")
 def _quantized_recurrence(args: Sequence[Any], kwargs: Mapping[str, Any], out: Any) -> Cost:
     x, state = args[0], out[1]  # state: (layers * directions, B, H)
     width, directions = state.shape[-1], out[0].shape[-1] // state.shape[-1]
