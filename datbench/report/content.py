@@ -17,7 +17,7 @@ from ..paper import view as paper_view
 from ..paper.accuracy import charts as accuracy_charts
 from ..paper.records import VERDICTS, Comparison
 from ..profile import view as profile_view
-from ..records import document, parse
+from ..records import ENVIRONMENT, document, parse
 from ..render.table import Column, Table
 from ..render.text import markdown_words, to_csv, to_latex, to_markdown
 from ..render.vega import Chart
@@ -30,10 +30,13 @@ from .records import COMPUTED, Content, Delta, Entry, Fact, Missing, Rows, Secti
 # The sections of what is computed: models, their cost and terms, the papers' tables.
 
 
-def _entry(key: str, kind: str, rows: Sequence[Any]) -> Entry:
-    """Rows as the command shows them, and as its CSV has them."""
-    first, *further = kinds.tables(kind, rows)
-    return Entry(key, first, kinds.tables(kind, rows, one=True)[0], tuple(further))
+def _entry(
+    key: str, kind: str, rows: Sequence[Any], measured_in: Sequence[dict[str, Any]] = ()
+) -> Entry:
+    """Rows as the command shows them, and as its CSV has them; each with its machine if told."""
+    first, *further = kinds.placed(kind, rows, measured_in)
+    machines = kinds.placed(kind, rows, measured_in, one=True)[0]
+    return Entry(key, first, machines, tuple(further))
 
 
 def against(deltas: Sequence[Delta], baseline: str) -> Section:
@@ -149,13 +152,12 @@ _HOME = frozenset(
 def others(rows: Rows) -> Section | None:
     """Whatever else the files hold, as the commands that wrote it show it."""
     entries: list[Entry] = []
-    for source in rows.sources:
-        part = source.part
-        if part.kind in _HOME or not part.rows:
-            continue
+    shown = [s.part for s in rows.sources if s.part.kind not in _HOME and s.part.rows]
+    places = [row.get(ENVIRONMENT) or part.environment for part in shown for row in part.rows]
+    for part in shown:
         results = parse(document(part.kind, part.rows, part.environment), part.source)
-        first, *further = kinds.tables_of(results)
-        machines = kinds.tables_of(results, one=True)[0]
+        first, *further = kinds.tables_of(results, others=places)
+        machines = kinds.tables_of(results, one=True, others=places)[0]
         key = f"{part.kind}-{len(entries) + 1}"
         entries.append(Entry(key, first, machines, tuple(further)))
     if not entries:
@@ -234,7 +236,11 @@ def memory(rows: Rows) -> Section | None:
     measured = rows.of("memory-measured")
     missing = []
     if measured:
-        entries.append(_entry("memory-measured", "memory-measured", measured))
+        entries.append(
+            _entry(
+                "memory-measured", "memory-measured", measured, rows.environments("memory-measured")
+            )
+        )
     else:
         missing.append(
             Missing(
