@@ -141,7 +141,7 @@ def many_models(rows: Sequence[CountRow]) -> Table:
     columns = [
         *_setting_columns(rows),
         _amount(first),
-        _PARAMS,
+        replace(_PARAMS, when="wide"),
         *_MOVED,
         Column(
             "unknown",
