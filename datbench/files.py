@@ -45,9 +45,9 @@ def read_text(path: Path, most: int = LARGEST_FILE) -> str:
 
 
 def write_whole(path: Path, content: str | bytes) -> None:
-    """Write beside and rename, so that the file is whole or as it was.
+    """Write to a new file and rename it, so that the file is either whole or as it was.
 
-    A link keeps pointing where it does; a device or a pipe is written to as it stands.
+    A link keeps its target; a device or a pipe is written to directly.
 
     Raises:
         DatbenchError: the system refused, for example because the disk is full.

@@ -320,6 +320,21 @@ def short(value: Any) -> str:
 
 def place_of(environment: Mapping[str, Any]) -> str:
     """Where something was measured, in words: the processor or GPU, and the versions."""
+    return ", ".join(_place(environment)) or "unknown"
+
+
+def places_apart(environments: Sequence[Mapping[str, Any]]) -> list[str]:
+    """A place for each environment, in the words in which they differ."""
+    places = [_place(here) for here in environments]
+    if len(set(map(tuple, places))) < 2:  # as counts are made, which need no processor's name
+        also = ("python", "platform")
+        places = [[f"{n} {here[n]}" for n in also if here.get(n)] for here in environments]
+    shared = set.intersection(*map(set, places)) if places else set()
+    said = [", ".join(part for part in place if part not in shared) for place in places]
+    return [name or place_of(here) for name, here in zip(said, environments, strict=True)]
+
+
+def _place(environment: Mapping[str, Any]) -> list[str]:
     gpus = environment.get("gpus") or []
     names = list(dict.fromkeys(str(gpu.get("name")) for gpu in gpus if isinstance(gpu, Mapping)))
     parts = [*names]
@@ -329,7 +344,7 @@ def place_of(environment: Mapping[str, Any]) -> str:
     for package in ("torch", "cuda", "datbench"):
         if environment.get(package):
             parts.append(f"{package} {environment[package]}")
-    return ", ".join(parts) or "unknown"
+    return parts
 
 
 def same_place(one: Mapping[str, Any], other: Mapping[str, Any]) -> bool:

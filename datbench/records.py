@@ -26,17 +26,17 @@ if TYPE_CHECKING:
     from pydantic import TypeAdapter, ValidationError
 
 Document = dict[str, Any]
-"""What stands in a file, as JSON has it."""
+"""The content of a file, as JSON has it."""
 
 Environment: TypeAlias = dict[str, Any]
 """What `datbench.machine` says of a machine and its software: any fields."""
 
 VERSION = 3
-"""Of the files that are written.
+"""The version of the files that are written.
 
 1 (0.1.0): the first. 2: what rows of some kinds had beside their record's fields became fields
 (`allocator` and `context` of memory, `simulated_peak`, `order`, `false_alarms`, `verdicts` ...),
-and every field of a record is written, null where it says nothing.
+and every field of a record is written, null where it has no value.
 """
 
 
@@ -221,7 +221,7 @@ def parse_json(text: str, name: str) -> Any:
     except UsageError as error:
         raise UsageError(f"{name}: {error}") from None
     except (ValueError, RecursionError) as error:
-        raise UsageError(f"{name} is no complete JSON: {error}.") from error
+        raise UsageError(f"{name} is not complete JSON: {error}.") from error
 
 
 def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
@@ -335,7 +335,7 @@ def _unfit(value: Any, path: str, depth: int = 0) -> Iterator[Problem]:  # noqa:
             yield Problem(path, f"must be a finite number, not {value}")
     elif isinstance(value, int):
         if abs(value) > LARGEST:
-            yield Problem(path, f"must be a number below {LARGEST:.0e}, not one of so many digits")
+            yield Problem(path, f"must be a number below {LARGEST:.0e}, and has too many digits")
     elif isinstance(value, str):
         if not value.isascii() and any("\ud800" <= letter <= "\udfff" for letter in value):
             yield Problem(path, "must be text that UTF-8 can write")
@@ -503,13 +503,13 @@ def check_file(path: Path) -> FileCheck:
 def _current(given: Any, name: str) -> Document:
     """A document in the layout of this version; its rows are not checked yet."""
     if not isinstance(given, dict) or given.get("format") != "datbench":
-        raise UsageError(f"{name} is no datbench result.")
+        raise UsageError(f"{name} is not a datbench result.")
     content: Document = given
     version = content.get("version")
     if type(version) is not int:  # true is an int for Python
         raise UsageError(
-            f"{name}: version must be a whole number, not {said(version)}; this is no datbench "
-            "result."
+            f"{name}: version must be a whole number, not {said(version)}; this is not a "
+            "datbench result."
         )
     if version > VERSION:
         raise UsageError(
@@ -526,7 +526,7 @@ def _current(given: Any, name: str) -> Document:
         ("environment", dict, "an object"),
     ):
         if not isinstance(content.get(key), kind):
-            raise UsageError(f"{name}: {key} must be {what}; this is no datbench result.")
+            raise UsageError(f"{name}: {key} must be {what}; this is not a datbench result.")
     if content["kind"] not in RECORDS:
         raise UsageError(
             f"{name} holds {said(content['kind'])}, which this datbench does not know."

@@ -6,7 +6,6 @@ import copy
 import inspect
 import os
 import random
-import re
 import sys
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -585,10 +584,7 @@ def _reason(error: BaseException, setting: Setting) -> str:
         return f"out of memory; use a smaller {smaller}."
     line = (str(error).splitlines() or [""])[0]
     reason = line if isinstance(error, _EXPECTED) and line else f"{type(error).__name__}: {line}"
-    reason += _where(error)
-    if setting.device == "meta" and re.search(r"\bmeta\b", line, re.IGNORECASE):
-        reason += "; it takes tensors that have values: use --device cpu"
-    return reason
+    return reason + _where(error)
 
 
 def _where(error: BaseException) -> str:

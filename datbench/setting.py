@@ -297,7 +297,8 @@ _WORDS: dict[str, tuple[Callable[[Any], str], str]] = {
 
 def facts(row: Any) -> dict[str, Any]:
     """What a record's figures belong to: of `FACTS` those that the record, its setting, recipe or
-    `How` has. A record without a mode is a count: of a forward, or of a backward too.
+    `How` has. A record without a mode is a count: of a forward, or of a backward too. Attention is
+    None where datbench does not choose it.
     """
     parts = [getattr(row, name, None) for name in ("setting", "recipe", "how")]
     parts = [SimpleNamespace(**part) if isinstance(part, Mapping) else part for part in parts]
@@ -310,7 +311,18 @@ def facts(row: Any) -> dict[str, Any]:
             found[name] = getattr(holder, name)
     if "mode" in found:
         found.pop("backward", None)
+    if "attention" in found and not _controls_attention(found.get("model", "")):
+        found["attention"] = None
     return found
+
+
+def _controls_attention(model: str) -> bool:
+    """Whether datbench chooses how a model's attention is computed: of its own and of timm's.
+
+    What a factory or transformers returns has attention of its own.
+    """
+    origin, colon, _ = model.partition(":")
+    return not colon or origin in ("timm", "config")
 
 
 def _holds(name: str, value: object) -> bool:

@@ -48,7 +48,7 @@ class Flops:
 
     @property
     def total(self) -> int:
-        """Of everything that ran, in the convention's unit."""
+        """The amount of everything that ran, in the convention's unit."""
         return self.count.total(self.convention)
 
     def __int__(self) -> int:

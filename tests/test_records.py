@@ -131,7 +131,11 @@ def row() -> dict[str, Any]:
         (("setting", "attention"), "flash", "setting.attention: must be one of eager, sdpa"),
         (("news",), 1, "news: is not a known field"),
         (("params",), -1, "params: must not be negative, as -1 is"),
-        (("params",), 10**400, "params: must be a number below 1e+30, not one of so many digits"),
+        (
+            ("params",),
+            10**400,
+            "params: must be a number below 1e+30, and has too many digits",
+        ),
         (("stages", 0, "share"), 10**400, "stages[1].share: must be a number below 1e+30"),
         (("model",), "\ud800", "model: must be text that UTF-8 can write"),
     ],

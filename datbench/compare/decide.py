@@ -53,7 +53,7 @@ def shift(before: Sequence[float], after: Sequence[float], level: float) -> Inte
 
 
 def fewest_pairs(level: float) -> int:
-    """Pairs with which `paired` can reach the level."""
+    """Pairs with which `paired` can reach the confidence `level`."""
     return next(n for n in range(1, 100) if _signed_ranks(n, level)[1] >= level)
 
 
@@ -61,7 +61,7 @@ def check_plan(plan: RunPlan) -> None:
     """Refuse a plan that cannot give a verdict.
 
     Raises:
-        UsageError: its processes make no whole rounds, or are too few for its level.
+        UsageError: its processes make no whole rounds, or are too few for its confidence.
     """
     if plan.processes % 2:
         raise UsageError("two processes of each side make a round; write even numbers of them.")
@@ -74,7 +74,7 @@ def check_plan(plan: RunPlan) -> None:
 
 
 def fewest_samples(level: float) -> int:
-    """Samples of each set with which `shift` can reach the level."""
+    """Samples of each set with which `shift` can reach the confidence `level`."""
     return next(n for n in range(1, 100) if _rank_sums(n, n, level)[1] >= level)
 
 
@@ -132,7 +132,7 @@ def _sum(one: list[int], other: list[int]) -> list[int]:
 
 
 def _innermost(below: Callable[[int], float], level: float, most: int) -> tuple[int, float]:
-    """The highest rank whose two tails leave the level between them, and what they do leave."""
+    """The highest rank that has the confidence between its two tails, and the exact confidence."""
     rank = 0
     while rank + 1 < most // 2 and 1 - 2 * below(rank + 1) >= level:
         rank += 1
@@ -140,7 +140,7 @@ def _innermost(below: Callable[[int], float], level: float, most: int) -> tuple[
 
 
 def decide_pairs(differences: Sequence[float], floor: float, level: float) -> Decision:
-    """Of log(seconds of B) - log(seconds of A), process by process of neighbours in time."""
+    """Decide from log(seconds of B) - log(seconds of A) of processes next to each other in time."""
     few = fewest_pairs(level)
     if not differences:
         return _nothing(floor, level, few)
@@ -150,7 +150,7 @@ def decide_pairs(differences: Sequence[float], floor: float, level: float) -> De
 
 
 def decide_samples(a: Sequence[float], b: Sequence[float], floor: float, level: float) -> Decision:
-    """Of log(seconds) of processes that were not run by turns: two files."""
+    """Decide from log(seconds) of processes that were not interleaved: those of two files."""
     few = fewest_samples(level)
     if not a or not b:
         return _nothing(floor, level, few)

@@ -1,8 +1,8 @@
 """Result files of `datbench throughput` or pytest-benchmark, compared row by row.
 
-The processes of a file were not run by turns with the other's, so that nothing cancels what the
-machine did in between; the test is the rank sum of two separate sets. One process is one sample of
-the machine. pytest-benchmark runs one, so that the ratio is shown and a verdict takes more.
+The processes of two files were not interleaved, so that nothing cancels what the machine did in
+between; the test is the rank sum of two separate sets. One process is one sample of the machine.
+pytest-benchmark runs only one: the ratio is shown, but a verdict needs more.
 """
 
 from __future__ import annotations
@@ -24,16 +24,16 @@ from .records import ComparisonRow, Decision, SideName, TimedRun, side_by_side
 from .run import median_rate, rate
 
 SAMPLING = ("budget", "width")
-"""Of a `How`: how long it is sampled, not how it runs."""
+"""Fields of a `How` that say how long it is sampled, not how it runs."""
 
 KEPT = ("measured", "interrupted")
-"""Outcomes that leave the other processes of a row as good as they are."""
+"""Outcomes after which the other processes of a row are still valid."""
 
 SHORTEST, LONGEST = 1e-10, 1e7
 """Seconds that a call may take: a tenth of a nanosecond is less than a clock, 1e7 are months."""
 
 UNTURNED = (
-    "the processes of two files were not run by turns: a machine that was slower meanwhile looks "
+    "the processes of two files were not interleaved: a machine that was slower meanwhile looks "
     "like a slower model"
 )
 
@@ -54,7 +54,7 @@ class FileRow:
 
     @property
     def images(self) -> int:
-        """Of one call: a batch for each GPU that took part."""
+        """Images of one call: a batch for each GPU that took part."""
         return int(self.setting["batch"]) * int(self.how.get("gpus") or 1)
 
     @property
@@ -85,17 +85,17 @@ def read(path: Path) -> FileRows:
     """A result of `datbench throughput --format json`, with each row of one machine.
 
     Raises:
-        UsageError: it cannot be read, is no such result, or a row is damaged, cannot be, or does
-            not say of which one machine it is.
+        UsageError: the file cannot be read or is of another kind; a row is damaged, impossible, or
+            not of one machine.
     """
     return of_results(load(path), path)
 
 
 def of_results(results: ResultFile, path: Path) -> FileRows:
-    """The same of a file that was read already.
+    """The rows of a file that was read already.
 
     Raises:
-        UsageError: it is no such result, or a row cannot be, or is not of one machine.
+        UsageError: the file is of another kind; a row is impossible, or not of one machine.
     """
     if results.kind != "throughput":
         raise UsageError(

@@ -15,7 +15,7 @@ from ..setting import Count
 from ..timing.records import ComparedSide, ProcessTiming
 
 Verdict = Literal["same", "faster", "slower", "ambiguous", "missing", "failed"]
-"""Of B relative to A. Missing: one side has no such row. Failed: a process gave no figure."""
+"""B relative to A. Missing: one side lacks the row. Failed: a process gave no figure."""
 
 VERDICTS: tuple[Verdict, ...] = ("same", "faster", "slower", "ambiguous", "missing", "failed")
 
@@ -30,18 +30,18 @@ ERRORS: dict[str, type[DatbenchError]] = {
 SideName = Literal["A", "B"]
 
 FLOOR = 0.02
-"""Speeds whose ratio lies within 1 / (1 + floor) and 1 + floor are the same for all we care."""
+"""The threshold: speeds whose ratio lies within 1 / (1 + floor) and 1 + floor are the same."""
 
 LEVEL = 0.98
-"""Of the interval: one false regression, and one false improvement, in a hundred at most."""
+"""The interval's confidence: at most one false regression and improvement each in a hundred."""
 
 PROCESSES = 10
-"""Of each side, to begin with: five rounds."""
+"""The processes of each side to begin with: five rounds."""
 
 EXTENDED = 20
-"""Of each side, to which an ambiguous comparison is extended unless told otherwise.
+"""Default for the processes of each side to which an ambiguous comparison is extended.
 
-One process far out of line leaves ten of each side ambiguous; it does not leave twenty so.
+With one outlier, ten processes of each side stay ambiguous; twenty do not.
 """
 
 MOST = 200
@@ -67,7 +67,7 @@ class RunPlan:
         return tuple(found)
 
     def look_level(self) -> float:
-        """The level of one look, so that all of them together keep the plan's (Bonferroni)."""
+        """The confidence of one look; all looks together keep the plan's (Bonferroni)."""
         return 1 - (1 - self.level) / len(self.looks())
 
 

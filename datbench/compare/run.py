@@ -1,9 +1,9 @@
 """Pairs of processes, one of either side, and what they say.
 
-The processes of a pair run at once and take turns, or one after the other. Of each round of two
-pairs a coin decides whether it is ABBA or BAAB: which side of a pair begins. Within a round a
-linear drift cancels; the coin breaks what recurs with the rounds' own period. No round is thrown
-away to warm the machine up: its first pair is one of many to a test on ranks.
+The processes of a pair run at once and take turns, or one after the other. A coin decides for each
+round of two pairs whether it is ABBA or BAAB: which side of a pair begins. Within a round a linear
+drift cancels; the coin breaks what recurs with the period of the rounds. No round is thrown away
+as a warm-up: for a test on ranks its first pair is one of many.
 """
 
 from __future__ import annotations
@@ -107,7 +107,7 @@ def extend(
     images: dict[SideName, int],
     step: Step,
 ) -> bool:
-    """Run to so many processes, or to the first that fails; whether somebody interrupted it."""
+    """Run this many processes, or to the first that fails; True where somebody interrupted it."""
     begin, before = time.perf_counter(), len(runs)
     try:
         while len(runs) < processes:
@@ -139,13 +139,13 @@ def rate(timing: ProcessTiming, images: int) -> float | None:
 
 
 def median_rate(runs: Sequence[TimedRun], side: SideName) -> float | None:
-    """Of the processes that count; None where there is none."""
+    """The median rate of the processes that count; None where there is none."""
     rates = [run.rate for run in runs if run.side == side and run.rate is not None]
     return median(rates) if rates else None
 
 
 def decided(runs: Sequence[TimedRun], floor: float, level: float) -> Decision:
-    """The verdict of so many runs; of a process that failed, none."""
+    """The verdict of these runs; it is "failed" where a process failed."""
     wrong = [run for run in runs if run.rate is None and run.timing.outcome != "interrupted"]
     # One that waited for the other in vain is not the reason.
     failed = next(
@@ -177,7 +177,7 @@ FEW = 6
 
 
 def doubts(runs: Sequence[TimedRun]) -> tuple[str, ...]:
-    """What speaks against a comparison whose processes all ended well; each once."""
+    """Warnings about a comparison whose processes all ended well; each once."""
     return (*_of_the_processes(runs), *_of_the_sides(runs))
 
 
@@ -201,19 +201,19 @@ def _of_the_processes(runs: Sequence[TimedRun]) -> Iterator[str]:
     if drifted:
         most = max(drifted, key=abs)
         yield (
-            f"the level moved within {len(drifted)} of {of} processes, by up to {100 * most:+.0f} "
-            "%: their medians speak of no one level"
+            f"the time of a call drifted within {len(drifted)} of {of} processes, by up to "
+            f"{100 * most:+.0f} %: their medians stand for different times"
         )
 
 
 def _of_the_sides(runs: Sequence[TimedRun]) -> Iterator[str]:
-    """What one side did to the other, and in what they differ besides what was asked for."""
+    """Warnings: one side disturbed the other, or they differ in something not asked for."""
     a, b = ([run.timing for run in runs if run.side == side] for side in "AB")
     for side, timings in (("A", a), ("B", b)):
         if any(timing.restless for timing in timings):
             yield (
                 f"threads of {side} go on working in the other side's turns and may slow it down; "
-                "--one-at-a-time keeps the sides apart"
+                "use --one-at-a-time"
             )
     environments = ([each.environment for each in side if each.environment] for side in (a, b))
     yield from software(*environments)
@@ -231,18 +231,18 @@ def _of_the_sides(runs: Sequence[TimedRun]) -> Iterator[str]:
 
 
 FOUND = 0.8
-"""Of the comparisons that should see a difference, for it to be called visible."""
+"""The share of comparisons that must see a difference for it to be called visible."""
 
 
 def processes(plan: RunPlan, comparisons: int) -> int:
-    """How many it takes."""
+    """How many processes it takes."""
     return 2 * plan.processes + ROUND * (comparisons - 1)
 
 
 def false_alarms(
     pairs: Pairs, images: int, plan: RunPlan, comparisons: int, step: Step = quiet
 ) -> FalseAlarms:
-    """Compare A with itself so many times, as the plan's first look would.
+    """Compare A with itself this many times, as the plan's first look would.
 
     Ctrl-C, or a process that gives no figure, ends it early; what was finished is kept.
 
@@ -322,7 +322,7 @@ def compare_sides(
     itself: int = 0,
     step_of: Callable[[str], Step] = lambda what: quiet,
 ) -> tuple[ComparisonRow | None, FalseAlarms | None]:
-    """Run two sides by turns; before that A against itself, where it is asked for.
+    """Run two sides interleaved; before that, run A against itself where it is asked for.
 
     Args:
         b: None for A against itself alone.

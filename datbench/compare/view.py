@@ -65,9 +65,9 @@ def _notes(rows: Sequence[ComparisonRow]) -> list[str]:
     for row in rows:
         if row.interleaved:
             seed = "" if row.plan is None else f"; --seed {row.plan.seed}"
-            turns = ", each pair at once, by turns" if row.plan and row.plan.by_turns else ""
+            turns = ", each pair interleaved" if row.plan and row.plan.by_turns else ""
             notes.append(f"Processes in order: {order(row.runs)}{turns}{seed}.")
-        notes += [f"Note: {doubt}." for doubt in row.doubts]
+        notes += [f"Warning: {doubt}." for doubt in row.doubts]
     return list(dict.fromkeys(notes))
 
 
@@ -87,9 +87,9 @@ def sentence(found: Decision, interleaved: bool = True) -> str:
             f"{units.percent(found.coverage)}"
         )
     if found.verdict == "same":
-        return f"same: {interval}, within the floor of {floor}."
+        return f"same: {interval}, within the threshold of {floor}."
     if found.verdict in ("faster", "slower"):
-        return f"{_by(found)}; {interval}. The floor is {floor}."
+        return f"{_by(found)}; {interval}. The threshold is {floor}."
     why = f"{found.reason}; " if found.reason else ""
     said = f"{found.verdict}: {why}{interval}."
     return said if found.withdrawn else f"{said} {_settling(found, interleaved)}"
@@ -105,7 +105,7 @@ def brief(found: Decision, interleaved: bool = True) -> str:
         return "same."
     if found.withdrawn:
         return f"{found.verdict}: {found.reason}."
-    spread = "the interval neither stays within the floor nor leaves it"
+    spread = "the interval lies partly within the threshold and partly beyond"
     return f"{found.verdict}: {found.reason or spread}. {_settling(found, interleaved)}"
 
 

@@ -8,6 +8,7 @@ miss is checked here. Found, and tested, by running changed operands on both.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import Any
 
 import torch
@@ -79,7 +80,8 @@ def written(x: Tensor, *operands: Tensor) -> None:
 def apart(x: Tensor) -> None:
     """Refuse to write into elements that share their memory, those of an expanded tensor."""
     require(
-        all(stride or size < 2 for size, stride in zip(x.shape, x.stride(), strict=True)),
+        x.numel() == 0
+        or all(stride or size < 2 for size, stride in zip(x.shape, x.stride(), strict=True)),
         "unsupported operation: more than one element of the written-to tensor refers to a single "
         "memory location. Please clone() the tensor before performing the operation.",
     )
@@ -285,13 +287,17 @@ def _any_convolution(x: Tensor, weight: Tensor, *rest: Any) -> None:
     _convolution(x, weight, *rest)
 
 
-def _batched(x: Tensor, weight: Tensor) -> Tensor:
+def _batched(rank: int, x: Tensor, weight: Tensor) -> Tensor:
     """With a batch of one where there is none."""
-    return x[None] if x.ndim == weight.ndim - 1 else x
+    require(
+        weight.ndim == rank + 2,
+        f"Expected {rank + 2}-dimensional weight, but got weight of size {list(weight.shape)}",
+    )
+    return x[None] if x.ndim == rank + 1 else x
 
 
-@_checks("conv1d", "conv2d", "conv3d")
 def _conv(
+    rank: int,
     x: Tensor,
     weight: Tensor,
     bias: Tensor | None = None,
@@ -301,11 +307,11 @@ def _conv(
     groups: int = 1,
 ) -> None:
     _same_dtype(x, weight, bias)
-    _convolution(_batched(x, weight), weight, bias, stride, padding, dilation, groups=groups)
+    _convolution(_batched(rank, x, weight), weight, bias, stride, padding, dilation, groups=groups)
 
 
-@_checks("conv1d.padding", "conv2d.padding", "conv3d.padding")
 def _conv_padded(
+    rank: int,
     x: Tensor,
     weight: Tensor,
     bias: Tensor | None = None,
@@ -314,11 +320,11 @@ def _conv_padded(
     dilation: Sequence[int] = (1,),
     groups: int = 1,
 ) -> None:
-    _convolution(_batched(x, weight), weight, bias, stride, (0,), dilation, groups=groups)
+    _convolution(_batched(rank, x, weight), weight, bias, stride, (0,), dilation, groups=groups)
 
 
-@_checks("conv_transpose1d", "conv_transpose2d.input", "conv_transpose3d.input")
 def _conv_transpose(
+    rank: int,
     x: Tensor,
     weight: Tensor,
     bias: Tensor | None = None,
@@ -328,8 +334,14 @@ def _conv_transpose(
     groups: int = 1,
     dilation: Sequence[int] = (1,),
 ) -> None:
-    x = _batched(x, weight)
+    x = _batched(rank, x, weight)
     _convolution(x, weight, bias, stride, padding, dilation, True, output_padding, groups)
+
+
+for _rank, _transpose in enumerate(("1d", "2d.input", "3d.input"), 1):
+    _checks(f"conv{_rank}d")(partial(_conv, _rank))
+    _checks(f"conv{_rank}d.padding")(partial(_conv_padded, _rank))
+    _checks(f"conv_transpose{_transpose}")(partial(_conv_transpose, _rank))
 
 
 # Indexing and scattering
@@ -483,27 +495,30 @@ def _nll_loss(x: Tensor, target: Tensor, weight: Tensor | None, *rest: Any) -> N
     )
 
 
-def _upsample(rank: int) -> Callable[..., None]:
-    def found(x: Tensor, size: Sequence[int], *rest: Any) -> None:
-        require(
-            x.ndim == rank,
-            f"It is expected input_size equals to {rank}, but got size {x.ndim}",
-        )
-        require(
-            min(size) > 0 and 0 not in x.shape[2:],
-            f"Input and output sizes should be greater than 0, but got input {list(x.shape[2:])} "
-            f"output {list(size)}",
-        )
-        _floating(x)
-
-    return found
+def _upsample(rank: int, x: Tensor, size: Sequence[int], *rest: Any) -> None:
+    require(x.ndim == rank, f"It is expected input_size equals to {rank}, but got size {x.ndim}")
+    require(
+        min(size) > 0 and 0 not in x.shape[2:],
+        f"Input and output sizes should be greater than 0, but got input {list(x.shape[2:])} "
+        f"output {list(size)}",
+    )
+    _floating(x)
 
 
-_checks("upsample_linear1d")(_upsample(3))
+def _scaled(
+    rank: int,
+    x: Tensor,
+    size: Sequence[int] | None,
+    corners: bool,
+    scales: Sequence[float] | None,
+) -> None:
+    by_scale = [int(n * scale) for n, scale in zip(x.shape[2:], scales or (), strict=False)]
+    _upsample(rank, x, size or by_scale or (1,))
 
-_checks("upsample_bilinear2d", "upsample_bicubic2d")(_upsample(4))
 
-_checks("upsample_trilinear3d")(_upsample(5))
+for _rank, _names in enumerate(("linear1d", "bilinear2d bicubic2d", "trilinear3d"), 3):
+    _checks(*(f"upsample_{name}" for name in _names.split()))(partial(_upsample, _rank))
+    _checks(*(f"upsample_{name}.vec" for name in _names.split()))(partial(_scaled, _rank))
 
 
 @_checks("soft_margin_loss")

@@ -103,14 +103,20 @@ class NodeOwners(Generic[Owner]):
     def __init__(self) -> None:
         self._owners: dict[int, Owner] = {}
         self._sequence: list[int] = []
+        self._last: int | None = None
 
     def made_by(self, owner: Owner) -> None:
         """The operator that is being dispatched is this owner's.
 
-        Its node was made just before, so it has the last number given out. Later operators of the
-        same node find the number taken.
+        Its node was made just before, so it has the last number given out; some that work in place
+        made one more, for a copy of what they overwrite. Later operators of the same node find the
+        number taken.
         """
-        self._owners.setdefault(torch._C._autograd._get_sequence_nr() - 1, owner)
+        last = torch._C._autograd._get_sequence_nr() - 1
+        first = last if self._last is None else self._last + 1
+        for number in range(first, last + 1):
+            self._owners[number] = owner
+        self._last = max(last, first - 1)
 
     def current(self) -> Owner | None:
         """The owner of the node whose backward runs; of one that no dispatched operator made (a
@@ -220,8 +226,7 @@ class Recorder(EagerMode):
     ) -> Any:
         """Run it, and record what it cost."""
         if not self.recording:
-            inside = self._declarations[0] if self._declarations else None
-            self._owners.made_by(_Owner(*self.tracker.current, inside))
+            self._made_by_current()
             out = func(*args, **kwargs)
             if self.outside.running:
                 self.outside.ran(plan.name, _tensors(args), _results(out), plan.is_view)
@@ -258,6 +263,8 @@ class Recorder(EagerMode):
 
     def function(self, name: str, args: Sequence[Any], call: Callable[[], Any]) -> Any:
         """Run an autograd.Function's forward or backward; name it if it computes elsewhere."""
+        if not self.recording:
+            self._made_by_current()
         if self._declarations:
             return call()
         out, hidden = self.outside.function(args, call)
@@ -323,6 +330,10 @@ class Recorder(EagerMode):
         )
 
     # From autograd nodes to modules.
+
+    def _made_by_current(self) -> None:
+        inside = self._declarations[0] if self._declarations else None
+        self._owners.made_by(_Owner(*self.tracker.current, inside))
 
     def _backward_owner(self) -> _Owner | None:
         module, module_type = self.tracker.current

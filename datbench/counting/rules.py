@@ -179,13 +179,15 @@ def _product(left: Tensor, right: Tensor, out: Tensor) -> int:
     Raises:
         NoRule: both are sparse; which elements meet depends on where they are.
     """
-    sparse = [t.layout != torch.strided for t in (left, right)]
-    if all(sparse):
+    sparse = [t for t in (left, right) if t.layout != torch.strided]
+    if len(sparse) == 2:
         raise NoRule
-    if any(sparse):
-        dense = left if sparse[1] else right  # (M, K) or (K, N), or a vector
-        lines = math.prod(dense.shape[:-1] if sparse[1] else dense.shape[1:])
-        return values_of(right if sparse[1] else left).numel() * lines
+    if sparse:
+        # Each stored element meets every row (M, K), or column (K, N), of the other operand.
+        dense = right if sparse[0] is left else left
+        terms = dense.shape[-2 if dense is right and dense.ndim > 1 else -1]
+        batch = math.prod(sparse[0].shape[:-2])
+        return values_of(sparse[0]).numel() * dense.numel() // max(terms * batch, 1)
     if left.ndim == 0 or right.ndim == 0:  # `inner` takes numbers
         return out.numel()
     return out.numel() * left.shape[-1]
@@ -814,7 +816,7 @@ _quantized(
 )(_quantized_conv(transposed=True))
 
 
-@_aten("quantized_lstm quantized_gru", "as the recurrence, of integers")
+@_aten("quantized_lstm quantized_gru", "as the recurrence, of integers. Ours")
 def _quantized_recurrence(args: Sequence[Any], kwargs: Mapping[str, Any], out: Any) -> Cost:
     x, state = args[0], out[1]  # state: (layers * directions, B, H)
     width, directions = state.shape[-1], out[0].shape[-1] // state.shape[-1]

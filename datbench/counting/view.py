@@ -87,8 +87,10 @@ def _breakdown(row: CountRow, by: By, depth: int | None) -> Table:
     if by == "part":  # also those that only have parameters, such as UperNet's auxiliary head
         groups = _summed(row.stages, lambda stage: stage.partition(".")[0], part_params)
         groups = [g for g in groups if _costs(g) or part_params.get(g.name)]
-    elif by == "stage":
-        groups = [g for g in row.stages if _costs(g)]
+    elif by == "stage":  # also those that did not run, so that the parameters add up
+        idle = [name for name in row.stage_params if name not in {g.name for g in row.stages}]
+        groups = [*row.stages, *(GroupRow(name, 0, 0, 0.0, 0, 0, None) for name in idle)]
+        groups = [g for g in groups if _costs(g) or row.stage_params.get(g.name)]
     elif by == "operator":
         groups = [g for g in row.operators if g.amount]
     else:
@@ -139,7 +141,7 @@ def many_models(rows: Sequence[CountRow]) -> Table:
     columns = [
         *_setting_columns(rows),
         _amount(first),
-        _PARAMS,
+        replace(_PARAMS, when="wide"),
         *_MOVED,
         Column(
             "unknown",
@@ -166,7 +168,7 @@ def notes(rows: Sequence[CountRow]) -> tuple[str, ...]:
     unknown: Counter[str] = Counter()
     for row in rows:
         unknown.update(row.unknown)
-    return (*found, *_unknown_note(unknown, "the total"))
+    return (*_unknown_note(unknown, "the total"), *found)
 
 
 def _unknown_note(calls: Mapping[str, int], figure: str) -> tuple[str, ...]:
@@ -209,8 +211,8 @@ def explain_tables(row: ExplainRow, one: bool = False) -> list[Table]:
     found = [_figures(row.chains, title), *map(_sum_table, row.chains)]
     if row.peers is not None:
         found += _peer_tables(row, row.peers)
-    words = (*_WORDS, *_unknown_note(row.unknown, "every figure"))
-    found[-1] = replace(found[-1], notes=(*found[-1].notes, *words))
+    words = (*_unknown_note(row.unknown, "every figure"), *found[-1].notes, *_WORDS)
+    found[-1] = replace(found[-1], notes=words)
     return found
 
 

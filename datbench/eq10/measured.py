@@ -365,7 +365,7 @@ def _placed(
 
 
 _CEILINGS = 0.1
-"""The ceilings' part of the budget."""
+"""The machine peaks' part of the budget."""
 
 _PROFILED = 0.2
 """The profiler's part of a point's seconds."""
@@ -402,14 +402,14 @@ def measure(  # noqa: PLR0913 (a module and a grid, each by its sizes)
     budget: float = 45.0,
     step: Callable[[str], None] = lambda text: None,
 ) -> Measurements:
-    """Measure DMHA and its peers; by default of the sizes in DAT-T's third stage.
+    """Measure DMHA and other attention modules; by default with the sizes of DAT-T's stage 3.
 
     Where memory ends, the point says so. Ctrl-C ends the measuring and keeps the finished points.
 
     Args:
         sides: of square maps, at r = 1 (keys grow with the map; SRA reduces by `RATIO`).
         strides: r, on a map of side `side_for_strides` (default: the largest), for DMHA and SRA.
-        budget: seconds, shared by the ceilings and all points; a slow call may pass it.
+        budget: seconds, shared by the machine peaks and all points; a slow call may pass it.
         step: told what is being measured.
 
     Raises:
@@ -427,7 +427,7 @@ def measure(  # noqa: PLR0913 (a module and a grid, each by its sizes)
     limits: Ceilings | None = None
     interrupted = False
     try:
-        step("ceilings: matrix product and copy")
+        step("machine peak: matrix product and copy")
         limits = _ceilings(how, _CEILINGS * budget)
         waiting = [_counted(job, how) for job in jobs]
         # Seconds are shared by the bytes that a call moves, a fifth of them evenly.
@@ -462,7 +462,7 @@ def _ceilings(how: ModuleSetting, seconds: float) -> Ceilings:
         return ceilings(how.device, how.dtype, seconds)
     except (RuntimeError, MemoryError) as error:
         raise MeasurementError(
-            f"the machine's ceilings on {how.device}: {_first_line(error)}."
+            f"the machine peaks on {how.device}: {_first_line(error)}."
         ) from error
 
 

@@ -160,7 +160,7 @@ class MeasuredModule:
     timing: Timing | None = None
     mac_rate: float | None = None  # mac_rate, byte_rate: `macs` and `bytes` over the median time
     byte_rate: float | None = None
-    # mac_fraction, byte_fraction: of the ceilings; small maps may pass 1 in a cache
+    # mac_fraction, byte_fraction: of the machine peaks; above 1 where a small map is in a cache
     mac_fraction: float | None = None
     byte_fraction: float | None = None
     # allocated on a GPU while one call ran, weights and input among them

@@ -306,10 +306,10 @@ def _notes(of: Measurements) -> list[str]:
     if of.ceilings:
         product, copied = of.ceilings.macs, of.ceilings.bytes
         notes.append(
-            f"Ceilings: {units.amount(product, 'MAC/s', 1)} in a matrix product of side "
+            f"Machine peak: {units.amount(product, 'MAC/s', 1)} in a matrix product of side "
             f"{of.ceilings.side}, {units.size(copied)}/s in a copy that moves "
-            f"{units.size(of.ceilings.copied)}; above 100 % it was no ceiling (a small "
-            "map in a cache, a kernel that the product did not have)."
+            f"{units.size(of.ceilings.copied)}. Above 100 %: a small map is in a cache, or a "
+            "kernel is faster than that of the product."
         )
     timed = [point.timing for point in of.points if point.timing]
     short = sum(timing.stopped != "interval" for timing in timed)

@@ -92,8 +92,8 @@ def recomputed(row: Baseline) -> RowPair:
         changed = judged(row, now).verdict != "same"
         if changed and judged(now, baseline.again(row, baseline.SEEDS[1])).changes:
             raise MeasurementError(
-                f"{row.model}: what it computes depends on random values or weights, and is no "
-                "exact figure; fix its seeds or shapes"
+                f"{row.model}: what it computes depends on random values or weights, so that it "
+                "is not exact; fix its seeds or shapes"
             )
     except DatbenchError as error:
         return RowPair(row, error=error)
@@ -194,7 +194,7 @@ def _kept(pairs: Iterable[RowPair]) -> Iterator[Baseline]:
     """The rows that a new baseline has: those computed anew, and times that nobody measured.
 
     Raises:
-        DatbenchError: one could not be computed or measured, or its model is no more.
+        DatbenchError: a row could not be computed or measured, or its model does not exist.
     """
     for pair in pairs:
         row = pair.now

@@ -66,7 +66,7 @@ def read_baseline(path: Path, empty: bool = False) -> tuple[list[Baseline], dict
 
     Raises:
         MissingError: there is no such file.
-        UsageError: it is no baseline, is broken, or holds a row twice.
+        UsageError: the file is not a baseline, is broken, or holds a row twice.
     """
     if not path.exists():
         raise MissingError(
@@ -74,7 +74,7 @@ def read_baseline(path: Path, empty: bool = False) -> tuple[list[Baseline], dict
         )
     found = load(path)
     if found.kind != "baseline":
-        raise UsageError(f"{path} holds {found.kind!r} and is no baseline.")
+        raise UsageError(f"{path} holds {found.kind!r} and is not a baseline.")
     rows = _rows(found)
     if not rows and not empty:
         raise UsageError(f"{path} holds no row; add one: datbench gate update MODEL.")

@@ -24,8 +24,8 @@ def fold(entries: Mapping[str, V]) -> dict[str, V]:
     """Entries with equal values whose names differ in one number, as one.
 
     ``blocks.0.proj`` and ``blocks.2.proj`` become ``blocks.{0,2}.proj``, three in a row
-    ``blocks.{0-2}.proj``: so that a file of many blocks is short, and a difference is seen. Of the
-    numbers in a name it is the one, first, second or third, that leaves the fewest entries.
+    ``blocks.{0-2}.proj``: a file of many blocks is short, and a difference is seen. The number that
+    is folded is the first, second or third in the name, whichever leaves the fewest entries.
     """
     tried = [_folded_at(entries, position) for position in range(3)]
     return min(tried, key=len)
@@ -143,7 +143,7 @@ class CountBaseline:
             raise FieldError("totals: no convention is there.")
         for name, shape in unfold(self.tensors).items():
             if not _SHAPE.fullmatch(shape):
-                raise FieldError(f"tensors.{name}: {shape!r:.40} is no shape, such as 96x3x4x4.")
+                raise FieldError(f"tensors.{name}: {shape!r:.40} is not a shape such as 96x3x4x4.")
         unfold(self.operators)
 
 
@@ -234,12 +234,12 @@ _USUAL = (("dtype", "float32"), ("attention", "eager"))
 #
 # A row of a gate has one of these verdicts:
 #
-# - ``same``: nothing that the baseline holds has changed; of time, not by more than the floor;
+# - ``same``: nothing that the baseline holds has changed; times, not by more than the threshold;
 # - ``changed``: an exact figure has; `direction` says which way, `changes` says where;
-# - ``slower``, ``faster``: of time alone, see `datbench.compare.records`;
+# - ``slower``, ``faster``: for times only, see `datbench.compare.records`;
 # - ``missing``: it is in the baseline or in the results, and not in both;
-# - ``ambiguous``: of time alone: the processes do not settle it;
-# - ``failed``: it could not be counted, simulated or measured, which is no regression.
+# - ``ambiguous``: for times only: the processes do not settle it;
+# - ``failed``: it could not be counted, simulated or measured, which is not a regression.
 #
 # ================================  =========
 # what there is among the rows      exit code
@@ -255,7 +255,7 @@ _USUAL = (("dtype", "float32"), ("attention", "eager"))
 Verdict = Literal["same", "changed", "slower", "faster", "missing", "ambiguous", "failed"]
 
 Direction = Literal["", "fewer", "more", "fewer and more", "moved"]
-"""Of what changed: totals that fell, rose, both, or none: work has moved from place to place."""
+"""Whether totals fell, rose, or both; moved: totals are the same, work is in another place."""
 
 
 @dataclass(frozen=True)
@@ -294,7 +294,7 @@ def deciding(rows: Sequence[GateRow], allow_fewer: bool = False) -> list[GateRow
     """The rows whose exit code decides; none where all is well. See the module's table.
 
     Args:
-        allow_fewer: what only fell, in total and at every place, is no failure.
+        allow_fewer: what only fell, in total and at every place, is not a failure.
     """
     left = [row for row in rows if not (allow_fewer and only_fell(row))]
     for error in dict.fromkeys(ERRORS.values()):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 from .. import units
@@ -78,15 +79,15 @@ def _summary(rows: Sequence[GateRow], baseline: str, notes: Sequence[str]) -> Ta
 def _verdicts(rows: Sequence[GateRow], title: str = "") -> Table:
     """One line a row of the gate."""
 
-    def optional(name: str, title: str, text: Any = None, value: Any = None) -> Column:
-        column = Column(name, title, text, value)
-        return Column(name, title, text, value, hidden=not any(map(column.of, rows)))
+    def optional(name: str, title: str, text: Any, value: Any, when: Any = "always") -> Column:
+        column = Column(name, title, text, value, when=when)
+        return replace(column, hidden=not any(map(column.of, rows)))
 
     columns = (
         *_PLACE,
         Column("verdict", "verdict", style=lambda text: _STYLES.get(text, "")),
-        optional("direction", "direction", None, lambda row: row.direction or None),
-        optional("changes", "changes", units.integer, lambda row: len(row.changes)),
+        optional("direction", "direction", None, lambda row: row.direction or None, "wide"),
+        optional("changes", "changes", units.integer, lambda row: len(row.changes), "wide"),
         optional("headline", "most of all", None, _headline),
         optional("reason", "reason", None, lambda row: row.reason or None),
         *(Column(name, name, hidden=True) for name in ("ratio", "low", "high")),

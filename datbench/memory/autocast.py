@@ -21,6 +21,7 @@ from torch._ops import OpOverload
 from torch.overrides import TorchFunctionMode
 
 from ..counting.shapes import attends
+from .backwards import FUNCTIONS
 
 _NAME = "AutocastPrivateUse1"
 
@@ -186,7 +187,8 @@ ALIGNMENT = 16
 
 
 class FusedAttention(TorchFunctionMode):
-    """Sends `scaled_dot_product_attention` on meta tensors to the fused operator.
+    """Sends `scaled_dot_product_attention` on meta tensors to the fused operator, and functions
+    with another backward on real tensors to that one.
 
     Args:
         lowered: what autocast makes of an operand; as it is without.
@@ -209,6 +211,8 @@ class FusedAttention(TorchFunctionMode):
                 args = [self._lowered(x) for x in args]
                 kwargs = {name: self._lowered(x) for name, x in kwargs.items()}
             return _attention(*args, **kwargs)
+        if func in FUNCTIONS:
+            return FUNCTIONS[func](*args, **kwargs)
         if func in _ENTERED:
             with self:
                 return _unasked(func)(*args, **kwargs)

@@ -36,6 +36,7 @@ from ..run import (
 )
 from ..setting import PLAIN, WITH_BACKWARD, Checkpointing, MemoryMode, Recipe, Setting
 from .autocast import Autocast, FusedAttention
+from .backwards import sole_references, writes_into
 from .kernels import result, scratch
 from .records import CATEGORIES, Category, LedgerLine, MemoryPart, MemoryRow, Peak
 
@@ -289,7 +290,13 @@ class StorageWatcher(EagerMode):
     ) -> Any:
         """Follow the storages that it makes."""
         module = self._module()
-        out = result(plan.overload, args, kwargs)
+        out = None
+        if self.phase == "backward" and writes_into(plan.overload, args):
+            out = args[0]
+            if not out.is_meta:
+                getattr(out, plan.name.removeprefix("aten::") + "_")(*args[1:], **kwargs)
+        if out is None:
+            out = result(plan.overload, args, kwargs)
         if out is None:
             out = execute(func, plan, args, kwargs)
         for tensor in tensors_in(out):
@@ -333,6 +340,7 @@ def simulate(
     device = devices.pop()
     if devices or device.type not in ("meta", "cpu"):
         raise UsageError("memory is simulated on meta: move the model and its inputs there.")
+    sole_references()
     with ExitStack() as stack:
         tracker = stack.enter_context(ModuleTracker(model))
         stack.enter_context(unchanged(model))

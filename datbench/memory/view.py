@@ -302,7 +302,7 @@ def _largest_table(found: Sequence[LargestBatch]) -> Table:
         Column("gpu", "GPU", when="wide"),
         Column("capacity", "memory", units.size),
         Column("batch", "largest batch", units.integer),
-        Column("reserved", "reserved", units.size),
+        Column("reserved", "reserved", units.size, when="wide"),
         Column("reserved_next", "one more, no limit", units.size, when="widest"),
         Column("reason", "why", value=lambda row: row.reason or _end(row)),
     )

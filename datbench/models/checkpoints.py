@@ -36,7 +36,7 @@ def read_weights(path: str | Path) -> dict[str, Tensor]:
     """
     file = Path(path)
     if not file.is_file():
-        exists = "is a directory" if file.is_dir() else "is no file"
+        exists = "is a directory" if file.is_dir() else "is not a file"
         what = exists if file.exists() else "does not exist"
         raise CheckpointError(f"checkpoint {path} {what}.")
     read = _read_safetensors if file.suffix == ".safetensors" else _read_pickle
@@ -102,7 +102,7 @@ def _named_tensors(path: str | Path, content: object) -> dict[str, Tensor]:
             else:
                 continue
             raise CheckpointError(
-                f"{path}: {name} is no plain tensor ({kind}); save dense weights on the CPU."
+                f"{path}: {name} is not a plain tensor ({kind}); save dense weights on the CPU."
             )
         if named:
             return named

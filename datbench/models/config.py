@@ -85,7 +85,7 @@ class Stage:
 
     def __post_init__(self) -> None:
         if self.dim % self.heads:
-            raise ValueError(f"width {self.dim} is no multiple of {self.heads} heads")
+            raise ValueError(f"width {self.dim} is not a multiple of {self.heads} heads")
         for mixer in self.blocks:
             if isinstance(mixer, Deformable) and self.heads % mixer.groups:
                 raise ValueError(f"{self.heads} heads are no multiple of {mixer.groups} groups")

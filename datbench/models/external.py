@@ -92,7 +92,9 @@ class FactorySpec:
                 f"{self.name} is a model already; name the function or class that makes it."
             )
         if not callable(factory):
-            raise UsageError(f"{self.name} is no function or class but {type(factory).__name__}.")
+            raise UsageError(
+                f"{self.name} is not a function or class but of type {type(factory).__name__}."
+            )
         self._check_arguments(factory)
         try:
             model = factory(**self.options)
@@ -102,7 +104,7 @@ class FactorySpec:
             model = model.module()
         if not isinstance(model, nn.Module):
             raise UsageError(
-                f"{self.name} returns {type(model).__name__}, which is no torch.nn.Module."
+                f"{self.name} returns {type(model).__name__}, which is not a torch.nn.Module."
             )
         return model
 
@@ -184,7 +186,7 @@ def split_options(text: str, rest: str) -> tuple[str, dict[str, Any]]:
     for part in parts[1:]:
         key, equals, value = part.partition("=")
         if not equals or not key.strip().isidentifier():
-            raise UsageError(f"{text!r}: {part!r} is no option; write name=value.")
+            raise UsageError(f"{text!r}: {part!r} is not an option; write name=value.")
         options[key.strip()] = _literal(value.strip())
     return parts[0].strip(), options
 

@@ -343,7 +343,7 @@ class Configuration:
         """Stage `i`, from 0."""
         dim, heads = self.values.dims[i], self.values.heads[i]
         if dim % heads:
-            self.refuse_stage("heads", i, f"width {dim} is no multiple of {heads} heads")
+            self.refuse_stage("heads", i, f"width {dim} is not a multiple of {heads} heads")
         side = (self.values.img_size // 4) >> i  # of its map at the training size
         letters = self.values.stage_spec[i]
         made = {letter: _MIXERS[letter](self, i, side) for letter in sorted(set(letters))}

@@ -230,14 +230,14 @@ def measured(
     if not all(same_place(where, other) for _, other in drawn):
         raise UsageError("the rows were measured on several machines or versions; draw one.")
     notes = [
-        "Images a second of inference as measured, a model's fastest row, at the input of the "
-        "print; accuracy as printed.",
+        "Measured images a second of inference: a model's fastest row, at the input that the "
+        "table prints. Accuracy as printed.",
         f"{_said(settings[0])}; measured on {place_of(where)}.",
     ]
     if len(drawn) < len(rows):
         notes.append(
             f"Not drawn: {len(rows) - len(drawn)} of {len(rows)} rows (training, another input "
-            "than the print's, no head, no print, or nothing measured)."
+            "than the printed one, no head, no printed value, or nothing measured)."
         )
     return _with_rates(models, [row for row, _ in drawn]), notes
 
@@ -435,7 +435,7 @@ def _scatter(
         f"{len(models)} models by {label} and published ImageNet top-1 accuracy; the highest is "
         f"{best.name} with {best.top1} %.",
         f"Across: {label}, {known}. Up: accuracy as the papers print it; none was trained here. "
-        "A line joins DAT at one input. Of rows that print multiply-adds, parameters and top-1."
+        "A line joins DAT at one input. Drawn: rows that print multiply-adds, parameters and top-1."
         f"{left}",
         where,
         Table.of(columns, values),

@@ -25,7 +25,7 @@ if sys.version_info >= (3, 11):
 else:
     import tomli as tomllib
 
-# Figures as a paper prints them: ``4.6G``, ``28.32M``, ``1038``. The print has a last place.
+# Figures as a paper prints them: ``4.6G``, ``28.32M``, ``1038``.
 
 
 _SCALES = {"": 1, "K": 10**3, "M": 10**6, "G": 10**9, "T": 10**12, "P": 10**15}
@@ -39,23 +39,23 @@ class Printed:
 
     text: str  # as printed
     value: Decimal  # in units of one
-    step: Decimal  # one in the last printed place, in units of one
+    step: Decimal  # a one in the last printed place, in units of one
     prefix: str  # that the figure is in, printed or the column's
 
     @classmethod
     def parse(cls, text: str, unit: str = "", memory: bool = False) -> Printed:
-        """Read a figure; `unit` is the column's prefix for a print that has none.
+        """Read a figure; `unit` is the column's prefix, for a figure printed without one.
 
         Args:
             memory: bytes, with an optional B and prefixes of 2^10, as tools show a GPU's memory.
 
         Raises:
-            ValueError: it is no number with a prefix of K, M, G, T or P.
+            ValueError: it is not a number with a prefix of K, M, G, T or P.
         """
         match = _PRINTED.fullmatch(text)
         if match is None or (match[3] and not memory):
             raise ValueError(
-                f"{text!r} is no figure such as 4.6G or 28.32M (a number and a prefix)"
+                f"{text!r} is not a figure such as 4.6G or 28.32M (a number and a prefix)"
             )
         prefix = match[2] or unit
         scale = 1024 ** list(_SCALES).index(prefix) if memory else _SCALES[prefix]
@@ -66,31 +66,31 @@ class Printed:
 
     @property
     def low(self) -> Decimal:
-        """The least figure that rounds to the print."""
+        """The least figure that rounds to the printed value."""
         return self.value - self.step / 2
 
     @property
     def high(self) -> Decimal:
-        """The largest figure that rounds to the print."""
+        """The largest figure that rounds to the printed value."""
         return self.value + self.step / 2
 
     def agrees(self, amount: int) -> bool:
-        """Whether `amount`, rounded to the printed place, is the print; a tie may go either way."""
+        """Whether `amount` rounds to the printed value; a tie may go either way."""
         return self.low <= amount <= self.high
 
     def cuts_off(self, amount: int) -> bool:
-        """Whether the print is `amount` with its last digits cut off."""
+        """Whether the printed value is `amount` with its last digits cut off."""
         return self.value <= amount < self.value + self.step
 
     def is_rounded_twice(self, amount: int) -> bool:
-        """Whether the print is `amount` rounded to one place more, and that rounded again."""
+        """Whether `amount`, rounded to one place more and then again, is the printed value."""
         rounded = Decimal(amount)
         for step in (self.step / 10, self.step):
             rounded = (rounded / step).quantize(Decimal(1), ROUND_HALF_UP) * step
         return rounded == self.value
 
     def miss(self, amount: int) -> float | None:
-        """How far `amount` is from the print, relative to the print; None of a printed 0."""
+        """The relative difference of `amount` from the printed value; None where that is 0."""
         return float((amount - self.value) / self.value) if self.value else None
 
     def apart_from(self, other: Printed) -> bool:
@@ -297,7 +297,7 @@ def read_table(path: Path) -> TableData:
     try:
         content = tomllib.loads(read_text(path))
     except (ValueError, RecursionError) as error:  # numbers and nesting beyond Python's limits too
-        raise UsageError(f"{path} is no TOML: {error}.") from error
+        raise UsageError(f"{path} is not valid TOML: {error}.") from error
     return _table(path, content)
 
 

@@ -125,7 +125,7 @@ def memory_evidence(build: Build, batch: int, workshop: Workshop) -> list[Eviden
         held = workshop.hold(build, images)
         for amount, rule in (
             (held.after_forward, "after the forward"),
-            (held.kept, "kept for backward"),
+            (held.kept, "saved for backward"),
         ):
             found.append(Evidence(build.model, res, amount, "byte", f"{rule}, batch {images}"))
     for images in (batch, 2 * batch) if workshop.device is not None else ():
@@ -150,9 +150,9 @@ def judge_memory(printed: Printed, batch: int, evidence: list[Evidence]) -> tupl
     value = float(printed.value)
     return "not reproducible", (
         f"at batch {batch} {units.gib(after)} GiB are alive after the forward ({units.gib(kept)} "
-        f"kept for the backward) and the print is {value / after:.2f} times that; at batch "
+        f"saved for backward); the printed value is {value / after:.2f} times that. At batch "
         f"{2 * batch} it would be {units.gib(twice)}, {units.signed_percent(twice / value - 1)} "
-        "from the print"
+        "from the printed value"
     )
 
 
@@ -162,7 +162,7 @@ def judge_memory(printed: Printed, batch: int, evidence: list[Evidence]) -> tupl
 def contradictions(
     place: CellPlace, build: Build, amount: int, tables: Sequence[TableData], workshop: Workshop
 ) -> list[str]:
-    """Other prints of the same model that the computed figure rounds to, and this one does not."""
+    """Other printed values of the same model that the computed figure rounds to, unlike this."""
     alike = place.column.quantity, place.column.convention, place.row.counting
     found: dict[str, str] = {}
     for table in tables:
@@ -212,9 +212,9 @@ def hints(place: CellPlace, build: Build, amount: int, workshop: Workshop) -> li
         other = {"with frozen parameters and masks": sum(elements.values())}
     found = []
     if printed.cuts_off(amount):
-        found.append("the print is this figure cut off, not rounded")
+        found.append("the printed value is this figure cut off, not rounded")
     elif printed.is_rounded_twice(amount):
-        found.append("the print is this figure rounded twice")
+        found.append("the printed value is this figure rounded twice")
     for reading, value in other.items():
         if value != amount and printed.agrees(value):
             found.append(f"{reading}, {shown(place, value)}, would agree")
@@ -308,7 +308,7 @@ def compare(
     """Compute every cell of `table` that can be computed.
 
     Args:
-        others: tables in which a contradicting print of the same model is looked for.
+        others: tables that may print a contradicting value for the same model.
         step: called with each row's label before it is computed.
     """
     lines: list[Line] = []
@@ -338,7 +338,7 @@ def compare(
 
 
 def _score(column: ColumnData, table: TableData, lines: Sequence[Line]) -> Score:
-    """How many prints of known models each rule rounds to; the same print counts once."""
+    """How many printed values of known models each rule rounds to; equal values count once."""
     found = {
         (cell.evidence[0].model, cell.evidence[0].resolution, cell.printed): cell
         for row, line in zip(table.rows, lines, strict=True)
@@ -362,7 +362,7 @@ def _ratio(ratio: RatioData, table: TableData, workshop: Workshop) -> Ratio:
     )
     try:
         if column.batch is not None:
-            rule = f"kept for backward, batch {column.batch}"
+            rule = f"saved for backward, batch {column.batch}"
             one, other = (workshop.hold(row.build, column.batch).kept for row in rows if row.build)
         else:
             one, other = (
@@ -381,7 +381,7 @@ def _ratio(ratio: RatioData, table: TableData, workshop: Workshop) -> Ratio:
         computed=computed,
         rule=rule,
         verdict="agrees" if agrees else "differs",
-        reason=f"{change} from the quotient of the prints",
+        reason=f"{change} from the quotient of the printed values",
     )
 
 

@@ -157,7 +157,7 @@ def _memory_table(heading: Heading, cells: Sequence[Cell]) -> Table:
         Column("printed_ratio", "printed / last", units.ratio, printed),
         Column("ratio", f"{rules[1]} / last", units.ratio, ratio),
     )
-    return Table.of(columns, cells, f"{heading.title}: readings of the print")
+    return Table.of(columns, cells, f"{heading.title}: readings of the printed value")
 
 
 def _rules_table(heading: Heading, cells: Sequence[Cell]) -> Table:
@@ -173,10 +173,10 @@ def _rules_table(heading: Heading, cells: Sequence[Cell]) -> Table:
             )
             for number, rule in enumerate(cells[0].totals)
         ),
-        Column("follows", "the print follows", value=_follows),
+        Column("follows", "the printed value follows", value=_follows),
     )
     note = (
-        "The first rule is the column's own. A print follows every rule whose total rounds to it. "
+        "The first rule is the column's own. A value follows every rule whose total rounds to it. "
         "mmdet: mmcv's hooks on modules, which see no product of attention and no resizing."
     )
     return Table.of(columns, cells, f"{heading.title}: by whose rules", (note,))
@@ -195,7 +195,7 @@ def _quotient_table(comparison: Comparison) -> Table:
             value=lambda r: f"{titles[r.column]}: {r.row} over {r.over}",
         ),
         Column("printed", "printed", value=lambda r: f"{r.printed}x"),
-        Column("of_prints", "of the prints", "{:.3f}".format),
+        Column("of_prints", "of printed values", "{:.3f}".format),
         Column("computed", "computed", "{:.3f}".format),
         Column("rule", "of", when="wide"),
         Column("verdict", "verdict", value=_said, style=_style),
@@ -219,12 +219,12 @@ def score_tables(comparisons: Sequence[Comparison], rules: bool = False) -> list
     ]
     if not found:
         return []
-    titles = {name: "prints" if name == "cells" else name for name in found[0][1]}
+    titles = {name: "printed" if name == "cells" else name for name in found[0][1]}
     note = (
-        "Of rows whose configuration is known, a print that several rows repeat counted once. "
-        "Which counter a table was made with is inferred from this; no paper says."
+        "Only rows whose configuration is known; a value that several rows repeat counts once. "
+        "Which counter a table was made with is inferred from this; no paper says it."
     )
-    title = "Prints that the total by each rule rounds to"
+    title = "Printed values that the total by each rule rounds to"
     return [replace(_count_table(found, titles, title), notes=(note,))]
 
 
@@ -299,9 +299,12 @@ def _best_table(search: Search) -> Table:
         columns.append(Column(miss.row, f"{miss.row} ({miss.printed})", value=missed(i)))
     title = (
         f"{search.head}: {search.tried:,} configurations, each the same for every row; "
-        f"{search.reproducing} of them round to every print"
+        f"{search.reproducing} of them round to every printed value"
     )
-    note = "Computed in units of 1e9, and the difference from the print; least in the worst row."
+    note = (
+        "Computed in units of 1e9, and the difference from the printed value. First: the "
+        "configuration whose worst row differs least."
+    )
     return Table.of(
         (*columns, Column("worst", "worst", units.percent)), search.best, title, (note,)
     )

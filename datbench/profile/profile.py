@@ -1,4 +1,4 @@
-"""`profile_model`: the plain time, the ceilings, the counts and the profiler, in this process."""
+"""`profile_model`: plain time, machine peaks, counts and the profiler, all in this process."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ from .records import (
     summed,
 )
 
-# Groups of equal calls: time beside work, and beside the ceilings.
+# Groups of equal calls: time beside work, and beside the machine peaks.
 
 
 FVCORE = CONVENTIONS["fvcore"]
@@ -116,7 +116,7 @@ def _work(module: str, operator: str, calls: Sequence[OperatorCall]) -> Work:
 
 
 def answer(groups: Sequence[CallGroup], launch: float | None, waiting: float) -> ProfileAnswer:
-    """Shares of the time by what FLOPs say, and by ceiling.
+    """Shares of the time, by what FLOPs count and by the machine peak that limits an operator.
 
     Args:
         launch: seconds of an operator on a single element; None on a GPU.
@@ -238,7 +238,7 @@ def profile_model(
 
     Args:
         threads: of an operator on a CPU; default: torch's own number.
-        budget: seconds for ceilings, plain timing and profiler together; a slow call may pass it.
+        budget: seconds for machine peaks, plain timing and profiler; a slow call may pass it.
         step: told what is at work.
 
     Raises:
@@ -250,7 +250,7 @@ def profile_model(
     check_memory(spec, setting)
     device, dtype = torch.device(setting.device), getattr(torch, setting.dtype)
     with threads_set(threads):
-        step("ceilings: matrix product and copy")
+        step("machine peak: matrix product and copy")
         little = budget < _LITTLE and device.type == "cpu"
         sides, copied = (_SMALL, COPIED // 4) if little else (None, COPIED)
         limits = ceilings(device, dtype, _CEILINGS * budget, sides, copied)

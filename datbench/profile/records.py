@@ -13,19 +13,19 @@ from ..setting import Count, Setting, TimeMode
 from ..timing.records import Ceilings, Timing
 
 Bound = Literal["compute", "memory", "above", "neither"]
-"""Which ceiling an operator comes near: half of its rate or more. Or it passes one, which therefore
-does not hold it up; or it is near neither of them."""
+"""The machine peak that limits an operator, which reaches half of that rate or more. Above: it is
+faster than a peak, which therefore is not its limit. Neither: it reaches half of neither peak."""
 
 Work = Literal["counted", "uncounted", "moves", "dispatch"]
 """What FLOPs say of an operator: they count it; it computes and they do not; it moves bytes alone;
 it is a view, a wrapper around others, or autograd at work."""
 
 NEAR = 0.5
-"""A part of a ceiling's rate: at this or above, the ceiling holds an operator up."""
+"""A part of a machine peak: a peak limits the operators that reach this part of it or more."""
 
 ABOVE = 1.2
-"""A part of a ceiling's rate: beyond this the ceiling does not hold. The tensors stay in a
-cache, or the ceiling was measured too low."""
+"""A part of a machine peak: a peak does not limit an operator beyond this part of it. The tensors
+stay in a cache, or the peak was measured too low."""
 
 CERTAIN = 0.95
 """How likely an interval must hold the median for a difference of two times to be told."""
@@ -52,11 +52,11 @@ class ProfilePart:
     mac_share: float
     bytes: Count  # of the tensors that its operators take and make
     byte_share: float
-    # mac_fraction, byte_fraction: of the ceilings; None where nothing is counted or moved
+    # mac_fraction, byte_fraction: of the machine peaks; None where nothing is counted or moved
     mac_fraction: float | None
     byte_fraction: float | None
     intensity: float | None  # MACs for each byte; None where no byte moves
-    ideal: float  # at the ceilings, each group of equal calls at the one that holds it up
+    ideal: float  # at machine peak: each group of equal calls at the peak that limits it
     bound: Bound
     gap: float | None  # `share` over the share of the MACs; None where there are no MACs
 
@@ -97,7 +97,7 @@ class ProfileAnswer:
     uncounted: float
     moves: float
     dispatch: float
-    # compute, memory, neither, above: by the ceiling that its calls come near; together 1
+    # compute, memory, neither, above: by the machine peak that limits its calls; together 1
     compute: float
     memory: float
     neither: float
@@ -126,7 +126,7 @@ class ProfileRow:
     # is without it. Means something only where `between_certain`.
     between: float
     launch: float | None  # of an operator on a single element, profiler and all; None on a GPU
-    ideal: float  # at the ceilings, all parts one after another
+    ideal: float  # at machine peak, all parts one after another
     macs: Count
     bytes: Count
     matching: Matching  # of the forward; `reason` says why it is not by calls
@@ -147,7 +147,7 @@ class ProfileRow:
 
     @property
     def ceilings_bind(self) -> bool:
-        """Whether all operators together are slower than at the ceilings."""
+        """Whether all operators together are slower than at machine peak."""
         return self.ideal <= self.busy
 
 
@@ -161,7 +161,7 @@ def part_of(
     total: ProfileTotal,
     limits: Ceilings,
 ) -> ProfilePart:
-    """A part from its sums, beside the whole and the ceilings."""
+    """A part from its sums, compared with the whole and with the machine peaks."""
     share = seconds / total.seconds if total.seconds else 0.0
     mac_share = macs / total.macs if total.macs else 0.0
     timed = seconds > 0

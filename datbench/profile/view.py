@@ -16,7 +16,7 @@ from ..timing.records import Ceilings, Scatter
 from ..units import percent
 from .records import ABOVE, CERTAIN, Bound, CallGroup, ProfilePart, ProfileRow, Work, summed
 
-# The roofline of a profile, as a plot: what parts achieve, under the machine's two ceilings.
+# The roofline of a profile, as a plot: what parts achieve, under the two machine peaks.
 #
 # Williams, Waterman and Patterson, "Roofline: an insightful visual performance model for multicore
 # architectures" (2009). MACs stand for operations.
@@ -26,7 +26,7 @@ POINTS = 9
 """Parts that are drawn at most: the ones that take most time."""
 
 _STEPS = 60
-"""Points along the ceilings."""
+"""Points along the roofline."""
 
 
 def roofline(
@@ -47,8 +47,8 @@ def roofline(
     low, high = (math.log(x) for x in (min(*across, ridge) / 2, max(*across, ridge) * 2))
     steps = {math.exp(low + (high - low) * n / (_STEPS - 1)) for n in range(_STEPS)}
     along = tuple(sorted({*steps, ridge}))
-    ceiling = Series(
-        f"ceilings: {units.size(limits.bytes)}/s and {units.amount(limits.macs, 'MAC/s', 1)}",
+    roof = Series(
+        f"machine peak: {units.size(limits.bytes)}/s and {units.amount(limits.macs, 'MAC/s', 1)}",
         along,
         tuple(min(limits.macs, x * limits.bytes) / 1e9 for x in along),
         marked=False,
@@ -70,14 +70,14 @@ def roofline(
     notes = [note, f"{describe(row)}{'' if place is None else f'; measured on {place}'}."]
     if not row.ceilings_bind:
         notes.append(
-            f"The ceilings do not bind: the work takes {units.seconds(row.busy)}, at the ceilings "
-            f"{units.seconds(row.ideal)}."
+            f"The machine peak is not a bound here: the work takes {units.seconds(row.busy)}; at "
+            f"machine peak it would take {units.seconds(row.ideal)}."
         )
     return Figure(
-        f"{row.model} at {row.setting.resolution}: {what} under the ceilings",
+        f"{row.model} at {row.setting.resolution}: {what} under the roofline",
         "MACs for each byte",
         "GMAC/s",
-        (*points, ceiling),
+        (*points, roof),
         log_x=True,
         log_y=True,
         notes=tuple(notes),
@@ -151,14 +151,14 @@ _WORK: dict[Work, str] = {
 _BOUND: dict[Bound, str] = {
     "compute": "near the matrix product's rate",
     "memory": "near the copy's rate",
-    "above": "above a ceiling's rate",
+    "above": "faster than a machine peak",
     "neither": "near neither",
 }
 
 
 _COLUMNS = (
-    "Time, MACs and bytes as shares; gap, the share of the time over that of the MACs; product and "
-    "copy, of the ceilings' rates; bound, the ceiling of which half is reached."
+    "Time, MACs and bytes: shares of the whole. Gap: the share of the time over that of the MACs. "
+    "Product and copy: shares of the machine peaks. Bound: the peak of which half is reached."
 )
 
 
@@ -193,23 +193,23 @@ def sentence(row: ProfileRow) -> str:
     takes = f"{row.model} takes {units.seconds(row.timing.median)}"
     if row.ceilings_bind:
         slower = row.timing.median / row.ideal if row.ideal else 0.0
-        takes += f", {slower:.1f} times what its work takes at the machine's ceilings."
+        takes += f", {slower:.1f} times what its work takes at machine peak."
     else:
         takes += (
-            f"; its {place} take {units.seconds(row.busy)}, less than the ceilings allow "
-            f"({units.seconds(row.ideal)}), which cannot be trusted as bounds here: small maps "
-            "stay in caches, or the machine was busy while they were measured."
+            f"; its {place} take {units.seconds(row.busy)}, less than at machine peak "
+            f"({units.seconds(row.ideal)}). The machine peak is not a bound here: small maps "
+            "stay in caches, or the machine was busy while the peak was measured."
         )
-    above = f"{percent(found.above)} faster than a ceiling, " if found.above else ""
-    doubt = ""
+    above = f"{percent(found.above)} faster than a machine peak, " if found.above else ""
+    warning = ""
     if row.matching != "calls":
-        doubt = " Beware: the operators that ran are not those that were counted."
+        warning = " Warning: the operators that ran are not those that were counted."
     return (
         f"{takes} Of the time in {place}, {percent(found.counted)} goes "
         f"into what FLOPs count, {percent(found.uncounted)} into what computes and they leave "
         f"out, {percent(found.moves)} into copies, {percent(found.dispatch)} into views and "
         f"dispatch; {percent(found.memory)} is memory-bound, {percent(found.compute)} "
-        f"compute-bound, {above}{percent(found.neither)} neither. {_outside(row)}{doubt}"
+        f"compute-bound, {above}{percent(found.neither)} neither. {_outside(row)}{warning}"
     )
 
 
@@ -233,7 +233,7 @@ def _outside(row: ProfileRow) -> str:
 
 
 def answer(row: ProfileRow) -> Table:
-    """The time by what FLOPs say of an operator, and by the ceiling that it comes near."""
+    """The time, by what FLOPs count of an operator and by the machine peak that limits it."""
 
     def line(name: str, groups: Sequence[CallGroup]) -> dict[str, Value]:
         most = summed(groups, lambda group: short(group.operator), row.ceilings)[:4]
@@ -249,7 +249,7 @@ def answer(row: ProfileRow) -> Table:
         Column("part", "the operators' time"),
         Column("seconds", "time", units.seconds),
         Column("share", "share", percent),
-        Column("ideal", "at the ceilings", units.seconds),
+        Column("ideal", "at machine peak", units.seconds),
         Column("operators", "most of it"),
     )
     every = {"seconds": row.busy, "ideal": row.ideal, "operators": ""}
@@ -270,10 +270,11 @@ def _notes(row: ProfileRow) -> list[str]:
         f"Plain call: median {units.seconds(timing.median)}, samples: {len(timing.samples)}{sure}. "
         f"Under the profiler: {units.seconds(row.profiled)} "
         f"({units.signed_percent(row.overhead)}), runs: {row.runs}.",
-        f"Ceilings: {units.amount(limits.macs, 'MAC/s', 1)} in a matrix product of side "
+        f"Machine peak: {units.amount(limits.macs, 'MAC/s', 1)} in a matrix product of side "
         f"{limits.side}, {units.size(limits.bytes)}/s in a copy that moves "
-        f"{units.size(limits.copied)}: the fastest sample of each{_scatter(limits)}. What passes "
-        f"one by {100 * (ABOVE - 1):.0f} % is not held up by it (a cache, or a low ceiling).",
+        f"{units.size(limits.copied)}: the fastest sample of each{_scatter(limits)}. A peak "
+        f"does not limit an operator that is {100 * (ABOVE - 1):.0f} % faster: its tensors are in "
+        "a cache, or the peak was measured too low.",
     ]
     if row.overhead < 0:
         found.append(
@@ -293,7 +294,7 @@ def _notes(row: ProfileRow) -> list[str]:
 
 
 def _scatter(limits: Ceilings) -> str:
-    """What the ceilings' samples usually were, where that was kept."""
+    """The medians of the machine peaks' samples, where a file has them."""
 
     def usual(fastest: float, scatter: Scatter) -> str:
         if scatter.samples == 1:
@@ -328,7 +329,7 @@ def parts_table(row: ProfileRow, by: By, depth: int | None = None, top: int | No
         Column("intensity", "MAC/B", units.ratio, when="widest"),
         Column("macs", "MACs", hidden=True),
         Column("bytes", "bytes", hidden=True),
-        Column("ideal", "at the ceilings", hidden=True),
+        Column("ideal", "at machine peak", hidden=True),
     )
     notes = []
     if top is not None and len(every) > top:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal, TypeAlias
 
 from .. import units
@@ -63,6 +63,7 @@ class Table:
     rows: tuple[tuple[Value, ...], ...]
     title: str = ""
     notes: tuple[str, ...] = ()
+    records: tuple[Any, ...] = field(default=(), compare=False, repr=False)  # one a row, if any
 
     @classmethod
     def of(
@@ -73,9 +74,14 @@ class Table:
         notes: Iterable[str] = (),
     ) -> Table:
         """One row a record, each value as its column reads it."""
-        columns = tuple(columns)
+        columns, records = tuple(columns), tuple(records)
         rows = tuple(tuple(column.of(record) for column in columns) for record in records)
-        return cls(columns, rows, title, tuple(notes))
+        return cls(columns, rows, title, tuple(notes), records)
+
+    def and_column(self, column: Column, values: Iterable[Value]) -> Table:
+        """The same with one column more, and its value in each row."""
+        rows = tuple((*row, value) for row, value in zip(self.rows, values, strict=True))
+        return replace(self, columns=(*self.columns, column), rows=rows)
 
     def visible(self) -> list[Column]:
         """The columns that people see."""

@@ -33,10 +33,10 @@ _MARKDOWN = re.compile(
 """What markdown may take for more than the character; an underscore inside a name is none."""
 
 _TEXT_WIDTH = 85
-"""Characters of a LaTeX article's line in its normal size."""
+"""Characters in a line of a LaTeX article, in the normal size."""
 
 _SMALL = 0.9
-"""Of the normal size's width, the width of ``\\small``."""
+"""The width of ``\\small``, as a part of the normal size's."""
 
 _LATEX = str.maketrans(
     {
@@ -173,9 +173,9 @@ def _chosen(table: Table, width: int, everything: bool) -> tuple[list[Cells], st
     spare = [[c for c in reversed(whole) if c[0].when == when] for when in ("widest", "wide")]
     chosen = list(whole)
     for cells in itertools.chain(*spare):
-        if _needed(chosen) > width:
+        if not _fit(chosen, width):
             chosen.remove(cells)
-    if _needed(chosen) > width:  # it comes in parts anyhow
+    if not _fit(chosen, width):  # it comes in parts anyhow
         chosen = whole
     missing = [cells[0] for cells in columns if cells not in chosen]
     where = "" if any(column.when == "asked" for column in missing) else " at this width"
@@ -217,9 +217,9 @@ def _note_lines(
     return [*head, *lines, *wrapped(more if left > 1 else "... 1 more note; --notes shows it")]
 
 
-def _needed(columns: Sequence[Cells]) -> int:
-    """The width below which columns do not stand beside each other."""
-    return sum(map(_least, columns)) + _GAP * (len(columns) - 1)
+def _fit(columns: Sequence[Cells], width: int) -> bool:
+    """Whether columns can stand beside each other."""
+    return sum(_least(cells, width) for cells in columns) + _GAP * (len(columns) - 1) <= width
 
 
 def _parts(columns: list[Cells], width: int) -> list[list[Cells]]:
@@ -227,14 +227,14 @@ def _parts(columns: list[Cells], width: int) -> list[list[Cells]]:
 
     No number and no name is ever cut: where a table is too wide, it goes on below.
     """
-    if _needed(columns) <= width:
+    if _fit(columns, width):
         return [columns]
     labels = [cells for cells in columns if cells[0].label] or columns[:1]
     parts = [labels]
     for cells in columns:
         if cells in labels:
             continue
-        if _needed([*parts[-1], cells]) > width and len(parts[-1]) > len(labels):
+        if not _fit([*parts[-1], cells], width) and len(parts[-1]) > len(labels):
             parts.append(labels)
         parts[-1] = [*parts[-1], cells]
     return parts
@@ -256,13 +256,17 @@ def _unfolded(cells: Cells) -> int:
     return max(map(_length, (*cells[0].title.split(), *cells[1])), default=1)
 
 
-def _least(cells: Cells) -> int:
-    """The width below which a column is not folded: whole numbers, whole words."""
+def _least(cells: Cells, width: int) -> int:
+    """The width below which a column is not folded: whole numbers, whole words.
+
+    A word that takes more than three quarters of the terminal, such as a file's path, is broken.
+    """
     column, texts = cells
     if column.is_number:
         return _unfolded(cells)
     words = [word for text in (column.title, *texts) for word in text.split()]
-    return min(_unfolded(cells), max([_PROSE, *map(_length, words)]))
+    longest = min(max(map(_length, words), default=0), 3 * width // 4)
+    return min(_unfolded(cells), max(_PROSE, longest))
 
 
 def _widths(columns: Sequence[Cells], width: int) -> list[int]:
@@ -272,7 +276,11 @@ def _widths(columns: Sequence[Cells], width: int) -> list[int]:
     """
     widths = list(map(_natural, columns))
     room = width - _GAP * (len(columns) - 1)
-    floors = (list(map(_unfolded, columns)), list(map(_least, columns)), [1] * len(columns))
+    floors = (
+        list(map(_unfolded, columns)),
+        [_least(c, width) for c in columns],
+        [1] * len(columns),
+    )
     for floor in floors:
         while sum(widths) > room:
             able = [n for n, each in enumerate(widths) if each > floor[n]]

@@ -303,7 +303,7 @@ def _figures(figures: Mapping[str, Figure]) -> tuple[Spec, Table]:
 
 
 ROOM = 0.04
-"""Of an axis, beyond its first and its last value."""
+"""The part of an axis that lies before its first value, and after its last."""
 
 
 def _axis(name: str, label: str, values: Sequence[float], log: bool) -> Spec:
@@ -494,7 +494,7 @@ def _icicles(icicles: Mapping[str, Icicle]) -> tuple[Spec, Table]:
 
 
 INK = "#111111"
-"""Of words on a rectangle, whose colour is between `FULL` and `PALE` on light paper."""
+"""The colour of words on a rectangle, which is between `FULL` and `PALE` on light paper."""
 
 FULL, PALE = 0.8, 0.45
 

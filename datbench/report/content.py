@@ -17,7 +17,7 @@ from ..paper import view as paper_view
 from ..paper.accuracy import charts as accuracy_charts
 from ..paper.records import VERDICTS, Comparison
 from ..profile import view as profile_view
-from ..records import document, parse
+from ..records import ENVIRONMENT, document, parse
 from ..render.table import Column, Table
 from ..render.text import markdown_words, to_csv, to_latex, to_markdown
 from ..render.vega import Chart
@@ -30,10 +30,13 @@ from .records import COMPUTED, Content, Delta, Entry, Fact, Missing, Rows, Secti
 # The sections of what is computed: models, their cost and terms, the papers' tables.
 
 
-def _entry(key: str, kind: str, rows: Sequence[Any]) -> Entry:
-    """Rows as the command shows them, and as its CSV has them."""
-    first, *further = kinds.tables(kind, rows)
-    return Entry(key, first, kinds.tables(kind, rows, one=True)[0], tuple(further))
+def _entry(
+    key: str, kind: str, rows: Sequence[Any], measured_in: Sequence[dict[str, Any]] = ()
+) -> Entry:
+    """Rows as the command shows them, and as its CSV has them; each with its machine if told."""
+    first, *further = kinds.placed(kind, rows, measured_in)
+    machines = kinds.placed(kind, rows, measured_in, one=True)[0]
+    return Entry(key, first, machines, tuple(further))
 
 
 def against(deltas: Sequence[Delta], baseline: str) -> Section:
@@ -109,7 +112,7 @@ def sizes(rows: Rows) -> Section | None:
     return Section(
         "resolution",
         "Cost against resolution",
-        "What the same models cost at other sizes than the print's.",
+        "What the same models cost at other sizes than the printed one.",
         (chart,),
         (entry,),
     )
@@ -149,13 +152,12 @@ _HOME = frozenset(
 def others(rows: Rows) -> Section | None:
     """Whatever else the files hold, as the commands that wrote it show it."""
     entries: list[Entry] = []
-    for source in rows.sources:
-        part = source.part
-        if part.kind in _HOME or not part.rows:
-            continue
+    shown = [s.part for s in rows.sources if s.part.kind not in _HOME and s.part.rows]
+    places = [row.get(ENVIRONMENT) or part.environment for part in shown for row in part.rows]
+    for part in shown:
         results = parse(document(part.kind, part.rows, part.environment), part.source)
-        first, *further = kinds.tables_of(results)
-        machines = kinds.tables_of(results, one=True)[0]
+        first, *further = kinds.tables_of(results, others=places)
+        machines = kinds.tables_of(results, one=True, others=places)[0]
         key = f"{part.kind}-{len(entries) + 1}"
         entries.append(Entry(key, first, machines, tuple(further)))
     if not entries:
@@ -185,8 +187,8 @@ def _tables_lead(compared: Sequence[Comparison]) -> str:
     cells = [cell for comparison in compared for cell in comparison.cells()]
     others = [cell for cell in cells if not cell.evidence]
     said = (
-        f"{len(cells) - len(others)} of {len(cells)} printed figures stand beside a computed one, "
-        "with whether it rounds to the print; where it does not, a note says why."
+        f"{len(cells) - len(others)} of {len(cells)} printed values are compared with a computed "
+        "one: does it round to the printed value? Where it does not, a note says why."
     )
     if not others:
         return said
@@ -234,7 +236,11 @@ def memory(rows: Rows) -> Section | None:
     measured = rows.of("memory-measured")
     missing = []
     if measured:
-        entries.append(_entry("memory-measured", "memory-measured", measured))
+        entries.append(
+            _entry(
+                "memory-measured", "memory-measured", measured, rows.environments("memory-measured")
+            )
+        )
     else:
         missing.append(
             Missing(
@@ -419,7 +425,7 @@ def _facts(rows: Rows) -> Iterator[Fact]:
     cells = [cell for comparison in compared for cell in comparison.cells() if cell.evidence]
     if cells:
         agree = sum(cell.verdict == "agrees" for cell in cells)
-        yield Fact(f"{agree} of {len(cells)}", "computed cells of the tables agree with the print")
+        yield Fact(f"{agree} of {len(cells)}", "computed cells of the tables agree with the paper")
     models = rows.of("flops")
     if models:
         names = {row.model for row in models}

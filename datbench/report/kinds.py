@@ -4,33 +4,74 @@ from __future__ import annotations
 
 import importlib
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 from .. import units
 from ..errors import UsageError
-from ..records import ResultFile, document, flat, flat_rows, parse
+from ..machine import places_apart
+from ..records import Environment, ResultFile, document, flat, flat_rows, parse
 from ..render.table import Column, Table
 
 Rows = Sequence[Any]
+
+SINGLE = frozenset({"profile", "eq10-measured", "compare-aa", "explain", "points", "env"})
+"""Kinds of which every row has tables of its own."""
 
 REPORTED = ("figure", "pytest-benchmark")
 """Kinds of a report's parts that no command shows."""
 
 
-def tables_of(results: ResultFile, one: bool = False) -> list[Table]:
-    """The tables of a result file.
+def tables_of(
+    results: ResultFile, one: bool = False, others: Sequence[Environment] = ()
+) -> list[Table]:
+    """The tables of a result file; every row says whose machine it is of, where there are several.
 
     Args:
         one: the table comes first that a CSV file holds.
+        others: where further rows were measured that the reader sees beside these.
 
     Raises:
         UsageError: it holds no rows.
     """
     if not results.rows:
         raise UsageError(f"{results.name} holds no rows.")
-    if results.kind in VIEWS:
-        return tables(results.kind, results.rows, one)
-    return [plain_table(results.document()["rows"], short=not one, title=results.kind)]
+    if results.kind not in VIEWS:
+        return [plain_table(results.document()["rows"], short=not one, title=results.kind)]
+    return placed(results.kind, results.rows, results.measured_in, one, others)
+
+
+def placed(
+    kind: str,
+    rows: Rows,
+    measured_in: Sequence[Environment],
+    one: bool = False,
+    others: Sequence[Environment] = (),
+) -> list[Table]:
+    """The tables of rows of a kind, each row with its machine where there are several."""
+    where = places_apart([*measured_in, *others])
+    if len(set(where)) < 2:
+        return tables(kind, rows, one)
+    whose = dict(zip(map(id, rows), where[: len(rows)], strict=True))
+    found = []
+    for some in [[row] for row in rows] if kind in SINGLE else [rows]:
+        first, *further = tables(kind, some, one)
+        if kind in SINGLE:
+            notes = (f"Measured on {whose[id(some[0])]}.", *first.notes)
+            first = replace(first, notes=notes)
+        found += [_with_places(table, whose) for table in (first, *further)]
+    return found
+
+
+def _with_places(table: Table, whose: Mapping[int, str]) -> Table:
+    """The table with the machine of each row, where its rows are those of the file."""
+    names = []
+    for record in table.records:
+        row = record.get("row") if isinstance(record, Mapping) else record
+        names.append(whose.get(id(row)))
+    if not names or None in names:
+        return table
+    return table.and_column(Column("measured_on", "measured on", label=True), names)
 
 
 def tables(kind: str, rows: Rows, one: bool = False) -> list[Table]:

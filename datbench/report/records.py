@@ -145,6 +145,15 @@ class Rows:
             for value in source.values
         ]
 
+    def environments(self, kind: str) -> list[dict[str, Any]]:
+        """Where each row of a kind was measured, in the order of `of`."""
+        return [
+            plain.get(ENVIRONMENT) or source.part.environment
+            for source in self.sources
+            if source.part.kind == kind and not source.part.role
+            for plain in source.part.rows
+        ]
+
     def places(self, kind: str) -> list[tuple[str, list[Any]]]:
         """Rows of a kind by where they were measured: no plot mixes two places."""
         found: list[tuple[dict[str, Any], list[Any]]] = []

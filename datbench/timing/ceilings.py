@@ -1,7 +1,7 @@
 """What the machine does at best: one matrix product and one copy, in the same run.
 
-The fastest sample counts. What slows a sample down is the machine's other work and its clocks; a
-ceiling is what is left when there is none of it. How the samples scatter stands beside it.
+The fastest sample counts: other work on the machine and changing clocks slow samples down, and the
+machine peak is the rate without them. The scatter of the samples is recorded too.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ def ceilings(
     sides: tuple[int, ...] | None = None,
     copied: int = COPIED,
 ) -> Ceilings:
-    """Measure them with the threads that torch is set to.
+    """Measure the machine peaks with the threads that torch is set to.
 
     Args:
         budget: seconds; a third is the copy's, whose samples are long.

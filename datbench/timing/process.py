@@ -48,7 +48,7 @@ def time_in_process(
     Args:
         python: another interpreter than this one, with a datbench of its own.
         source: a checkout of the project to use instead of the installed one.
-        ceilings: measure the machine's after the model.
+        ceilings: measure the machine peaks after the model.
         protocols: published ones to follow after the model was timed.
 
     Raises:

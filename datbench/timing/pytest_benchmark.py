@@ -59,7 +59,7 @@ class BenchmarkFile:
     rows: tuple[Benchmark, ...]
     machine: Mapping[str, Any]
     commit: Mapping[str, Any]
-    date: str | None  # when it was written, as it stands there
+    date: str | None  # when it was written, unchanged from the file
     version: str | None
 
     def environment(self) -> dict[str, Any]:
@@ -120,19 +120,19 @@ def read(path: Path) -> BenchmarkFile:
     """A file that ``pytest --benchmark-json`` or ``--benchmark-save`` wrote.
 
     Raises:
-        UsageError: it cannot be read, is no such file, holds nothing, or a benchmark is damaged.
+        UsageError: the file cannot be read, is of another kind, is empty, or is damaged.
     """
     return from_document(read_json(path), path)
 
 
 def from_document(content: Any, path: Path) -> BenchmarkFile:
-    """The same from a document that was read already.
+    """Make a `BenchmarkFile` of a document that was read already.
 
     Raises:
-        UsageError: it is no such document, holds nothing, or a benchmark is damaged.
+        UsageError: the document is of another kind, is empty, or is damaged.
     """
     if not is_benchmark_file(content):
-        raise UsageError(f"{path} is no result of pytest-benchmark.")
+        raise UsageError(f"{path} is not a result of pytest-benchmark.")
     file: _File = read_as(_File, content, str(path), extra="ignore")
     if not file["benchmarks"]:
         raise UsageError(f"{path} holds no benchmarks.")
@@ -184,7 +184,7 @@ def document(
 
     Args:
         environment: what `datbench.machine.environment` says.
-        now: the time to write; the present unless told.
+        now: the time to write; default: the present.
     """
     return {
         "machine_info": _machine(environment),
@@ -224,7 +224,7 @@ def _machine(environment: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _samples(row: ThroughputRow) -> list[float]:
-    """Of all processes, in the order of time."""
+    """The samples of all processes, in the order of time."""
     timings = [process.timing for process in row.processes if process.timing is not None]
     return [sample for timing in timings for sample in timing.samples]
 

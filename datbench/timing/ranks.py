@@ -291,7 +291,7 @@ def time_on_gpus(
     The batch is each rank's. Images a second are `gpus` times the batch over the seconds.
 
     Args:
-        ceilings: measure those of rank 0 after the model, while the other ranks do nothing.
+        ceilings: rank 0 measures the machine peaks after the model, while the others do nothing.
 
     Raises:
         UsageError: there are fewer GPUs or cores, or the model cannot be run so on any.

@@ -1,6 +1,6 @@
 """How long models take, as plain values: one process's samples, and a row of several processes.
 
-All times are in seconds, all rates are a second's, all amounts of work are one call's.
+All times are in seconds, all rates are per second, all amounts of work are for one call.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from typing import Any, Literal
 
 from ..setting import Count, How, Positive, Setting
 
-# What was measured, as plain values: timings, ceilings, and attention modules over a grid.
+# What was measured, as plain values: timings and machine peaks.
 
 
 Stopped = Literal["interval", "budget", "samples", "timeout", "interrupted"]
@@ -43,7 +43,7 @@ class Timing:
 
 @dataclass(frozen=True)
 class Scatter:
-    """What a rate whose fastest sample is a ceiling usually was, a second's."""
+    """How the samples of a machine peak scatter, as rates per second. The fastest is the peak."""
 
     median: float  # of the samples
     low: float  # low, high: an interval that holds it, `coverage` says how likely
@@ -136,7 +136,7 @@ class ProcessTiming:
     # each rank's median, where several GPUs (or processes on a CPU) took part; a sample of `timing`
     # is the slowest rank's
     ranks: tuple[float, ...] = ()
-    # protocols, or ceilings, that were asked for and gave nothing, and why
+    # protocols, or machine peaks ("ceilings"), that were asked for and gave nothing, and why
     refused: Mapping[str, str] = field(default_factory=dict)
     # in which the samples were taken, where another process ran at once and took turns
     turns: int | None = None
@@ -210,13 +210,13 @@ class ThroughputRow:
     ceilings: Ceilings | None = None
     mac_rate: float | None = None
     byte_rate: float | None = None
-    mac_fraction: float | None = None  # mac_fraction, byte_fraction: of the ceilings
+    mac_fraction: float | None = None  # mac_fraction, byte_fraction: of the machine peaks
     byte_fraction: float | None = None
     energy: float | None = None  # joules an image; `energy_reason` where there is none
     energy_reason: str | None = None
     # each once, the medians of the processes that followed it
     protocols: tuple[ProtocolTiming, ...] = ()
-    doubts: tuple[str, ...] = ()  # what the figures do not show, in sentences
+    doubts: tuple[str, ...] = ()  # warnings: what the figures do not show, in sentences
 
     @property
     def threads(self) -> int | None:

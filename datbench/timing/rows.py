@@ -1,4 +1,4 @@
-"""Rows of figures: processes in turn, the batch that fits, the ceilings of the same run."""
+"""Rows of figures: processes in turn, the batch that fits, the machine peaks of the same run."""
 
 from __future__ import annotations
 
@@ -26,14 +26,14 @@ from .records import (
 )
 from .sample import Interval, median_interval
 
-# What a row's processes say together, and what they leave in doubt.
+# What a row's processes say together, and the warnings about it.
 
 
 CERTAIN = 0.95
 """Coverage that an interval is expected to have."""
 
 SCATTERS = 0.25
-"""How far a ceiling's fastest sample may lie above its median before that is told."""
+"""How far a machine peak's fastest sample may lie above its median without a warning."""
 
 _WHY = {
     "matrix product": " (another size or kernel is faster, or the machine was slower then)",
@@ -41,16 +41,16 @@ _WHY = {
 }
 
 
-def summed(row: ThroughputRow, shortage: str | None = None) -> ThroughputRow:
+def summed(row: ThroughputRow, halved: str | None = None) -> ThroughputRow:
     """A row with its processes, and all that follows from them.
 
     Args:
-        shortage: why a batch became smaller.
+        halved: why a batch became smaller.
     """
     timed = counted(row.processes)
     timings = [process.timing for process in timed if process.timing is not None]
     if not timings:
-        return replace(row, doubts=tuple(_of_the_row(row, shortage)))
+        return replace(row, doubts=tuple(_of_the_row(row, halved)))
     found = _interval(timings)
     images = row.setting.batch * row.gpus
     row = replace(
@@ -71,7 +71,7 @@ def summed(row: ThroughputRow, shortage: str | None = None) -> ThroughputRow:
         protocols=tuple(_protocols(timed)),
     )
     row = _with_energy(_rated(row), timed)
-    return replace(row, doubts=(*_of_the_row(row, shortage), *_of_the_samples(row, timed)))
+    return replace(row, doubts=(*_of_the_row(row, halved), *_of_the_samples(row, timed)))
 
 
 def _interval(timings: list[Timing]) -> Interval:
@@ -113,7 +113,7 @@ def _protocols(timed: list[ProcessTiming]) -> Iterator[ProtocolTiming]:
 
 
 def _rated(row: ThroughputRow) -> ThroughputRow:
-    """Add what is achieved a second on each device, and the part of its ceilings."""
+    """Add the rates that each device achieves, and the parts of its machine peaks."""
     if row.macs is None or row.bytes is None or not row.seconds:
         return row
     macs, moved = row.macs / row.seconds, row.bytes / row.seconds
@@ -141,12 +141,12 @@ def _with_energy(row: ThroughputRow, timed: list[ProcessTiming]) -> ThroughputRo
     return replace(row, energy_reason=reason or "no driver told of energy on this device")
 
 
-def _of_the_row(row: ThroughputRow, shortage: str | None) -> Iterator[str]:
+def _of_the_row(row: ThroughputRow, halved: str | None) -> Iterator[str]:
     """What happened to the processes."""
     if row.setting.batch != row.requested_batch:
         yield (
-            f"batch {row.requested_batch} was asked for and ran out of memory ({shortage}); "
-            f"{row.setting.batch} is half as much until it fitted"
+            f"batch {row.requested_batch} ran out of memory ({halved}); it was halved until it "
+            f"fitted, which is {row.setting.batch}"
         )
     if row.unknown:
         yield f"operators without a rule are not in the MACs: {', '.join(row.unknown)}"
@@ -203,8 +203,8 @@ def _of_the_samples(row: ThroughputRow, timed: list[ProcessTiming]) -> Iterator[
     if drifted:
         most = max(drifted, key=abs)
         yield (
-            f"the level moved by {100 * most:+.0f} % while it was timed "
-            f"({_of(len(drifted), timings)}): no interval speaks of one level"
+            f"the time of a call drifted by {100 * most:+.0f} % ({_of(len(drifted), timings)}): "
+            "the interval does not cover that"
         )
     throttled = [process.telemetry for process in timed if process.telemetry]
     reasons = dict.fromkeys(reason for seen in throttled for reason in seen.throttled)
@@ -218,7 +218,7 @@ def _of_the_samples(row: ThroughputRow, timed: list[ProcessTiming]) -> Iterator[
 
 
 def _of_the_ceilings(row: ThroughputRow) -> Iterator[str]:
-    """What makes a fraction of a ceiling worth less than it looks."""
+    """Why a fraction of a machine peak may be worth less than it looks."""
     limits = row.ceilings
     if limits is None:
         return
@@ -227,10 +227,10 @@ def _of_the_ceilings(row: ThroughputRow) -> Iterator[str]:
         ("copy", limits.bytes, limits.copy, row.byte_fraction),
     ):
         if fraction is not None and fraction > 1:
-            yield f"the model passes the {name}'s rate, which is no ceiling for it{_WHY[name]}"
+            yield f"the {name} is slower than the model and not a machine peak{_WHY[name]}"
         if scatter is not None and scatter.median * (1 + SCATTERS) < best:
             yield (
-                f"the ceilings scatter: the {name}'s fastest sample is "
+                f"the machine peaks scatter: the {name}'s fastest sample is "
                 f"{100 * (best / scatter.median - 1):.0f} % above its median"
             )
 
@@ -240,7 +240,7 @@ def _of(some: int, timings: list[Timing]) -> str:
 
 
 Key = tuple[str, str, int | None]
-"""What ceilings belong to: device, dtype, threads."""
+"""The machine peaks' device, dtype and threads."""
 
 
 class Timer(Protocol):
@@ -273,7 +273,7 @@ class _Job:
     setting: Setting
     how: How
     processes: list[ProcessTiming] = field(default_factory=list)
-    shortage: str | None = None
+    halved: str | None = None
     work: _Work | None = None
 
     @property
@@ -373,7 +373,7 @@ def _time(job: _Job, timer: Timer, limits: dict[Key, Ceilings], protocols: tuple
         batch = job.setting.batch
         if found.outcome != "out of memory" or batch == 1 or job.processes:
             break
-        job.shortage = found.reason
+        job.halved = found.reason
         job.setting = replace(job.setting, batch=batch // 2)
     job.processes.append(found)
     if found.outcome == "interrupted":
@@ -407,7 +407,7 @@ def _row(job: _Job, limits: Ceilings | None, asked: int, gpus: int) -> Throughpu
         unknown=work.unknown,
         ceilings=limits,
     )
-    return summed(row, job.shortage)
+    return summed(row, job.halved)
 
 
 def _count(job: _Job) -> _Work:

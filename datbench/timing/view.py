@@ -191,7 +191,7 @@ def notes(rows: Sequence[ThroughputRow]) -> Iterator[str]:
             whose.setdefault(doubt, []).append(_name(row))
     for doubt, names in whose.items():  # none named where all have it
         by = "" if len(names) == len(rows) else f" ({'; '.join(names)})"
-        yield f"Doubt{by}: {doubt}."
+        yield f"Warning{by}: {doubt}."
     yield from dict.fromkeys(
         f"{_name(row)}: no MACs: {row.counted}."
         for row in rows
@@ -203,7 +203,7 @@ def notes(rows: Sequence[ThroughputRow]) -> Iterator[str]:
 
 
 def _ceilings(limits: Ceilings) -> str:
-    """The fastest samples, and what they usually were."""
+    """The fastest samples and the medians."""
 
     def beside(scatter: Scatter | None, figure: Callable[[float], str]) -> str:
         return "" if scatter is None else f" (median {figure(scatter.median)})"
@@ -211,7 +211,7 @@ def _ceilings(limits: Ceilings) -> str:
     product = beside(limits.product, lambda rate: units.amount(rate, "MAC/s", 1))
     copy = beside(limits.copy, lambda rate: f"{units.size(rate)}/s")
     return (
-        f"Ceilings in {limits.dtype}, the fastest sample of each: "
+        f"Machine peak in {limits.dtype}, the fastest sample of each: "
         f"{units.amount(limits.macs, 'MAC/s', 1)}{product} in a matrix product of side "
         f"{limits.side}, {units.size(limits.bytes)}/s{copy} in a copy that moves "
         f"{units.size(limits.copied)}."
@@ -281,7 +281,7 @@ def charts(rows: Sequence[ThroughputRow], where: str) -> list[Chart]:
                         field("rate", "images/s", format=",.1f"),
                         words("interval", "95 % interval"),
                         words("setting"),
-                        words("doubts"),
+                        words("doubts", "warnings"),
                     ],
                 },
             },

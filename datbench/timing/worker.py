@@ -36,7 +36,7 @@ HALF = 0.45
 between turns."""
 
 CEILINGS = 0.3
-"""Seconds for the ceilings, relative to the budget."""
+"""Seconds for the machine peaks, relative to the budget."""
 
 CEILINGS_LEAST = 1.5
 """Seconds for them at least; with fewer, a cold call would be all there is."""
@@ -213,7 +213,7 @@ def _follow(
     from .protocols import misfit, protocol_named, run_protocol
 
     batch = job.setting.batch
-    # What the ceilings need is theirs.
+    # The time that the machine peaks need is left to them.
     end = time.time() + job.left - (_seconds(job.how) if job.ceilings else 0.0)
 
     def limited() -> object:
@@ -239,7 +239,7 @@ def _follow(
 
 
 def add_ceilings(job: TimingJob, found: dict[str, Any]) -> None:
-    """Measure the machine's ceilings with the threads that torch is set to, or say why not."""
+    """Measure the machine peaks with the threads that torch is set to, or say why not."""
     seconds = min(_seconds(job.how), job.left)
     if seconds < CEILINGS_LEAST / 2:
         found["refused"]["ceilings"] = LATE
@@ -253,7 +253,7 @@ def add_ceilings(job: TimingJob, found: dict[str, Any]) -> None:
 
 
 def _seconds(how: How) -> float:
-    """For the ceilings."""
+    """Seconds for the machine peaks."""
     return min(max(CEILINGS * how.budget, CEILINGS_LEAST), CEILINGS_MOST)
 
 

@@ -110,7 +110,7 @@ def test_a_path_that_holds_no_file(run: Run) -> None:
     assert show(run, "") == "checkpoint . is a directory."
     if hasattr(os, "mkfifo"):
         os.mkfifo("pipe.pth")
-        assert show(run, "pipe.pth") == "checkpoint pipe.pth is no file."
+        assert show(run, "pipe.pth") == "checkpoint pipe.pth is not a file."
 
 
 def test_of_a_deeper_model_the_first_differences_are_named(run: Run) -> None:

@@ -84,7 +84,7 @@ def test_a_row_in_one_file_only_is_missing(run: Run, write: Any) -> None:
     assert found.code == 3
     assert "missing in 2 of 3 rows; the first is dat_s, 224x224, batch 8, cpu: missing" in found.err
     assert found.out.count("missing: ") == 2
-    assert "were not run by turns" in found.out
+    assert "were not interleaved" in found.out
 
 
 def test_a_regression_counts_before_what_is_missing(run: Run, write: Any) -> None:
@@ -110,7 +110,7 @@ def test_different_machines_are_refused(run: Run, write: Any) -> None:
     refused = run("compare", "files", a, b).complaint(2)
     assert "different machines (processor One CPU and Another CPU)" in refused
     text = run("compare", "files", a, b, "--across-machines").text
-    assert "Note: the files are from different machines: processor One CPU" in text
+    assert "Warning: the files are from different machines: processor One CPU" in text
 
 
 def test_other_versions_on_one_machine_are_noted(run: Run, write: Any) -> None:
@@ -121,14 +121,14 @@ def test_other_versions_on_one_machine_are_noted(run: Run, write: Any) -> None:
         write("a", row(spread(1))),
         write("b", row(spread(1), environment=newer)),
     ).text
-    assert "Note: torch 2.8.0 for A, 2.9.0 for B." in text
+    assert "Warning: torch 2.8.0 for A, 2.9.0 for B." in text
 
 
 @pytest.mark.parametrize(
     ("change", "said"),
     [
-        (lambda text: text[: len(text) // 2], "is no complete JSON"),
-        (lambda text: text.replace('"datbench"', '"other"', 1), "is no datbench result"),
+        (lambda text: text[: len(text) // 2], "is not complete JSON"),
+        (lambda text: text.replace('"datbench"', '"other"', 1), "is not a datbench result"),
         (lambda text: text.replace('"version": 3', '"version": 99'), "Upgrade datbench"),
         (lambda text: dumps(document("flops", [], {})), "holds 'flops'"),
         (lambda text: text.replace('"median"', '"middle"'), "row 1: processes[1].timing.middle"),
@@ -142,7 +142,7 @@ def test_other_versions_on_one_machine_are_noted(run: Run, write: Any) -> None:
         (lambda text: text.replace('"gpus": 1', '"gpus": 0'), "gpus: must be a number from 1"),
         (lambda text: text.replace('"rows"', '"lines"'), "rows must be a list"),
         (lambda text: text.replace('"processor"', '"p"'), "does not say what machine"),
-        (lambda text: "\x00\x01", "is no complete JSON"),
+        (lambda text: "\x00\x01", "is not complete JSON"),
     ],
 )
 def test_damaged_files_are_refused(run: Run, write: Any, change: Any, said: str) -> None:
@@ -215,7 +215,7 @@ def test_machines_are_compared_row_by_row(run: Run, write: Any) -> None:
 def test_versions_that_differ_within_a_row_are_noted(run: Run, write: Any) -> None:
     a, b = write("a", row(spread(1))), write("b", row(spread(1)))
     text = run("compare", "files", a, mixed(b, HERE, {**HERE, "torch": "2.9.0"})).text
-    assert "Note: torch 2.8.0 for A, 2.8.0, 2.9.0 for B." in text
+    assert "Warning: torch 2.8.0 for A, 2.8.0, 2.9.0 for B." in text
 
 
 def test_speed_counts_every_gpu(run: Run, write: Any) -> None:

@@ -3,6 +3,7 @@
 import io
 import json
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pandas as pd
@@ -252,3 +253,23 @@ def test_unknown_operators_are_named_and_can_fail_the_run(
         "datbench: dat_t: 3 calls of operators without a rule, more than --max-unknown 2: "
         "mine::op.\n"
     )
+
+
+def test_parameters_of_modules_that_did_not_run_are_in_the_breakdown(run: Run) -> None:
+    Path("idle_net.py").write_text(
+        "import torch\nfrom torch import nn\n\n\nclass Net(nn.Module):\n"
+        "    def __init__(self):\n        super().__init__()\n"
+        "        self.stem, self.idle = nn.Conv2d(3, 800, 3), nn.Linear(700, 700)\n"
+        "        self.scale = nn.Parameter(torch.ones(90_000))\n\n"
+        "    def forward(self, x):\n        return self.stem(x)\n"
+    )
+    for model in ("idle_net:Net", "dat_t+upernet"):
+        for by in ("stage", "part"):
+            text = run("flops", model, "--res", "64", "--by", by, "--format", "md").text
+            rows = [line.strip("| ").split("|") for line in text.splitlines() if line[:1] == "|"]
+            params = [float(row[4]) for row in rows[2:] if row[4].strip() != "-"]
+            assert sum(params[:-1]) == pytest.approx(params[-1], abs=1e-3)
+            assert len(params) > 2
+    # datbench chooses the attention of its own models and of timm's, not a factory's.
+    assert "eager attention" not in run("flops", "idle_net:Net", "--res", "64").text
+    assert "eager attention" in text

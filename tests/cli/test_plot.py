@@ -218,7 +218,7 @@ def test_icicle_of_macs_and_of_time(run: Run, files: Path) -> None:
 
 def test_roofline(run: Run, files: Path) -> None:
     text = run("plot", "roofline", "--from", str(files / "profile.json")).text
-    assert "under the ceilings" in text
+    assert "under the roofline" in text
     assert "stages under" in text
     setting = "64x64, batch 1, float32, eager attention, inference, on cpu, 1 thread"
     assert setting in " ".join(text.split())
@@ -279,7 +279,7 @@ def test_an_icicle_is_the_same_every_time(run: Run, files: Path) -> None:
         (("memory", "dat_t", "--mode", "bakward"), "did you mean backward"),
         (("memory", "dat_t", "--out", "a.pdf"), ".png or .svg"),
         (("memory", "dat_t", "--out", "no/a.png"), "there is no directory"),
-        (("cost", "--from", "broken.json"), "no complete JSON"),
+        (("cost", "--from", "broken.json"), "not complete JSON"),
         (("memory", "--from", "damaged.json"), "row 1"),
     ],
 )

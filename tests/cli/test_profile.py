@@ -59,7 +59,7 @@ def test_the_answer_stands_on_top(run: Run, monkeypatch: pytest.MonkeyPatch) -> 
     assert max(map(len, lines)) <= 100
     assert lines[0].startswith("dat_t takes ")
     text = " ".join(" ".join(lines).split())
-    assert "times what its work takes at the machine's ceilings" in text
+    assert "times what its work takes at machine peak" in text
     assert "32x32, batch 1, float32, eager attention, inference, on cpu, 1 thread." in text
     assert "operator calls of the forward, in order." in text
     assert "stages.2" in text

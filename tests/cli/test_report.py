@@ -299,7 +299,7 @@ def test_a_report_of_nothing_is_none(run: Run, monkeypatch: pytest.MonkeyPatch) 
         (("--out", "out", "--res", "12y0"), "is not understood"),
         (("--out", "out", "--from", "none.json"), "there is no file"),
         (("--out", "out", "--from", "empty.json"), "is empty"),
-        (("--out", "out", "--from", "cut.json"), "no complete JSON"),
+        (("--out", "out", "--from", "cut.json"), "not complete JSON"),
         (("--out", "out", "--from", "foreign.json"), "no datbench result"),
         (("--out", "out", "--from", "newer.json"), "Upgrade"),
         (("--out", "out", "--from", "norows.json"), "holds no rows"),

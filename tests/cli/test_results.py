@@ -154,6 +154,13 @@ def test_two_environments_are_told_apart(run: Run) -> None:
     rows = _read("m.json")["rows"]
     assert [row["measured_in"]["torch"] for row in rows] == [a["environment"]["torch"], "0.4"]
     assert run("results", "validate", "m.json").text
+    shown = run("results", "show", "m.json").text.splitlines()
+    assert shown[1].endswith("measured on")
+    assert [line.rpartition("torch ")[2] for line in shown[3:5]] == [
+        a["environment"]["torch"],
+        "0.4",
+    ]
+    assert "measured on" not in run("results", "show", "a.json").text
     again = run("results", "merge", "m.json", "a.json", "--across-machines").text
     assert json.loads(again)["rows"] == rows
 
@@ -192,8 +199,8 @@ def test_kinds_are_not_merged(run: Run) -> None:
 
 BROKEN = {
     "empty": ("", "is empty"),
-    "truncated": ('{"format": "datbench", "ver', "is no complete JSON"),
-    "foreign": ('{"benchmarks": []}', "is no datbench result"),
+    "truncated": ('{"format": "datbench", "ver', "is not complete JSON"),
+    "foreign": ('{"benchmarks": []}', "is not a datbench result"),
     "version": ('{"format": "datbench", "version": "1"}', "version must be a whole number"),
     "twice": ('{"format": "datbench", "version": 1, "version": 1}', "'version' stands twice"),
     "negative": (

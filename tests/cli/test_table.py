@@ -51,10 +51,10 @@ def test_a_paper_table(run: Run) -> None:
     assert rows[2][:-3] == (
         "D-DETR 196 49 6.16G 6.1612 agrees 37.26M 37.2634 agrees 37.9GB 18.58 not".split()
     )
-    assert "2.6x      2.632     2.605  kept for backward, batch 64  agrees" in text
+    assert "2.6x      2.632              2.605     saved for backward, batch 64  agrees" in text
     assert "Acc." in text.partition("not shown: ")[2].partition("\n")[0]
     whole = run("table", "8", "--format", "md").text
-    assert "batch 128 it would be 37.01, -2.3 % from the print" in whole
+    assert "batch 128 it would be 37.01, -2.3 % from the printed value" in whole
     assert "The D-DETR rows print shift masks" in whole
     assert "accuracy comes from training" in whole
 
@@ -172,9 +172,9 @@ def test_rules_on_request(run: Run) -> None:
     assert "by whose rules" not in run("table", "8").text
     text = run("table", "8", "6", "--notes").text
     assert text.count("FLOPs: by whose rules") == 2
-    scores = text[text.index("Prints that the total by each rule rounds to") :]
+    scores = text[text.index("Printed values that the total by each rule rounds to") :]
     header, _, *lines = scores.splitlines()[1:6]
-    assert header.split()[:3] == ["table", "prints", "fvcore"]
+    assert header.split()[:3] == ["table", "printed", "fvcore"]
     assert [line.split()[:3] for line in lines] == [
         ["8", "5", "5"],
         ["6", "7", "7"],

@@ -1,4 +1,4 @@
-"""Processes by turns: their order, their pairs, and what becomes of those that fail."""
+"""Interleaved processes: their order, their pairs, and what becomes of those that fail."""
 
 import random
 import re
@@ -167,8 +167,8 @@ def test_doubts() -> None:
         "the GPU was throttled in 10 of 20 processes (power cap)",
         "10 of 20 processes took fewer than 6 samples; give a longer --budget",
         "the warm-up did not end in 10 of 20 processes; give a longer --budget",
-        "the level moved within 20 of 20 processes, by up to -7 %: their medians speak of no one "
-        "level",
+        "the time of a call drifted within 20 of 20 processes, by up to -7 %: their medians stand "
+        "for different times",
         "torch 2.6 for A, 2.7 for B",
     )
     assert set(order(found.runs).split()) <= {"ABBA", "BAAB"}

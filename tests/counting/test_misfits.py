@@ -112,6 +112,10 @@ CALLS: dict[str, Call] = {
     "upsample_bilinear2d": (f(2, 3, 4, 5), [6, 3], False),
     "upsample_bicubic2d": (f(2, 3, 4, 5), [6, 3], False),
     "upsample_trilinear3d": (f(1, 2, 3, 4, 2), [4, 3, 5], False),
+    "upsample_linear1d.vec": (f(2, 3, 4), None, False, [1.5]),
+    "upsample_bilinear2d.vec": (f(2, 3, 4, 5), None, False, [1.5, 0.5]),
+    "upsample_bicubic2d.vec": (f(2, 3, 4, 5), [6, 3], False, None),
+    "upsample_trilinear3d.vec": (f(1, 2, 3, 4, 2), None, False, [1.5, 0.5, 1.0]),
     # In place.
     **dict.fromkeys(("add_.Tensor", "mul_.Tensor", "div_.Tensor", "sub_.Tensor"), PAIR),
     **dict.fromkeys("relu_ gelu_ hardswish_ zero_ sigmoid_ silu_ tril_".split(), (f(2, 3, 4),)),

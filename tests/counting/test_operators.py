@@ -59,6 +59,8 @@ def test_every_activation_of_torch_costs_something(name: str, options: dict[str,
     products = 2 * 2 * 8 * 8  # of the linear layer; its input has no gradient
     for phase in ("forward", "backward"):
         assert count.total(STRICT, phase) >= products + 8, phase
+        own = [call for call in count.calls if call.module == "1" and call.phase == phase]
+        assert sum(STRICT.weigh(call.cost, "") for call in own) >= 8, phase
 
 
 # function, inputs, real operations under `strict` with their derivation
@@ -190,6 +192,13 @@ def test_sparse_operands_count_by_their_stored_elements(
     assert count.multiply_adds() == 50 * 8 * 4 + stored * 4
     assert _unknown(count) == []
     assert datbench.parameters(model).buffers == stored
+
+
+def test_a_batch_of_sparse_products() -> None:
+    sparse = torch.eye(5).expand(3, 5, 5).to_sparse()  # 15 stored elements
+    batch = datbench.count(Call(torch.bmm), sparse, torch.zeros(3, 5, 4))
+    assert batch.multiply_adds() == 15 * 4
+    assert _unknown(batch) == []
 
 
 def test_a_product_of_two_sparse_matrices_is_unknown() -> None:

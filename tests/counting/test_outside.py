@@ -117,6 +117,7 @@ def test_a_function_that_computes_elsewhere_is_named(
     for phase, names in named.items():
         calls = [c for c in count.calls if c.status == "unknown" and c.phase == phase]
         assert [call.operator for call in calls] == [f"prim::PythonOp.{name}" for name in names]
+        assert {call.module for call in calls} <= {""}  # not the linear layer's
 
 
 @pytest.mark.parametrize(

@@ -4,6 +4,7 @@ import logging
 import warnings
 from collections.abc import Callable
 from functools import partial
+from pathlib import Path
 
 import pytest
 import torch
@@ -12,6 +13,8 @@ from torch.utils.flop_counter import FlopCounterMode
 
 import datbench
 from datbench.counting.conventions import CONVENTIONS
+from datbench.counting.count import build_for_count, count_built
+from datbench.setting import Resolution, Setting
 
 timm = pytest.importorskip("timm", reason="needs datbench[timm]", exc_type=ImportError)
 fvcore_nn = pytest.importorskip("fvcore.nn", reason="needs datbench[peers]", exc_type=ImportError)
@@ -78,6 +81,20 @@ def _timm(name: str) -> nn.Module:
 def test_fvcore(make: Callable[[], nn.Module], size: tuple[int, int]) -> None:
     model, x = make().eval(), torch.randn(1, 3, *size)
     assert datbench.count(model, x).total(CONVENTIONS["fvcore"]) == _fvcore(model, x)
+
+
+GMACS = (Path(__file__).parents[1] / "golden" / "timm_infer_gmacs.csv").read_text().splitlines()
+PUBLISHED = [tuple(line.split(",")) for line in GMACS if not line.startswith(("#", "model,"))]
+
+
+@pytest.mark.parametrize(("name", "side", "params", "gmacs"), PUBLISHED)
+def test_what_timm_publishes(name: str, side: str, params: str, gmacs: str) -> None:
+    """MACs and parameters to the printed digits. The file says where they stand."""
+    setting = Setting(Resolution(int(side), int(side)))
+    model = build_for_count(f"timm:{name}", setting)
+    count = count_built(name, model, setting)
+    assert float(f"{count.total(CONVENTIONS['fvcore']) / 1e9:.2f}") == float(gmacs)
+    assert float(f"{datbench.parameters(model).params / 1e6:.2f}") == float(params)
 
 
 @pytest.mark.parametrize("name", ["dat_t", "datpp_t"])

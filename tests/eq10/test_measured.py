@@ -239,7 +239,7 @@ def test_an_interruption_keeps_the_finished_points(finished: int) -> None:
         ({"strides": (16, 2, 1)}, "stride 16 leaves no key on a map of side 8"),
         ({"sides": (1, 4, 8)}, "side 1: the smallest map"),
         ({"sides": (0, 4, 8)}, "numbers from 1"),
-        ({"heads": 3}, "16 is no multiple of 3 heads"),
+        ({"heads": 3}, "16 is not a multiple of 3 heads"),
         ({"groups": 3}, "4 heads are no multiple of 3 groups"),
         ({"batch": 0}, "batch 0"),
         ({"budget": 0.0}, "budget 0"),

@@ -183,7 +183,7 @@ def test_a_shape_that_shrank_may_pass(was: str, now: str, passes: bool) -> None:
         ({"tensors": {"9.{5-0}.w": "3"}}, "the numbers in braces do not ascend"),
         ({"tensors": {"{0,1}.w": "3", "1.w": "4"}}, "1.w stands there twice"),
         ({"tensors": {"{0-99999999999}.w": "3"}}, "stands for more than 100000 entries"),
-        ({"tensors": {"w": "wide"}}, "tensors.w: 'wide' is no shape"),
+        ({"tensors": {"w": "wide"}}, "tensors.w: 'wide' is not a shape"),
         (
             {"operators": {"a": {"forward": {"linear": -1}}}},
             "operators.a.forward.linear: must not be neg",

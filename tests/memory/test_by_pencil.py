@@ -218,7 +218,7 @@ def test_the_model_is_unchanged(optimizer: Optimizer) -> None:
 
 def test_what_cannot_be_simulated() -> None:
     with pytest.raises(UsageError, match="on meta"):
-        simulate(nn.Linear(2, 2), torch.zeros(1, 2))
+        simulate(nn.Linear(2, 2), image(1, 2))
     with pytest.raises(MeasurementError, match="no gradient; use --mode inference"):
         simulate(nn.Identity(), image(1, 2), mode="forward")
     with pytest.raises(UsageError, match="mode backward makes no optimizer's step"):

@@ -84,7 +84,7 @@ def test_regionvit_multiplies_what_its_paper_prints() -> None:
 
 @pytest.mark.parametrize(("name", "printed"), [("davit_huge", 334), ("davit_giant", 1038)])
 def test_the_setting_of_davit_h_and_g(name: str, printed: int) -> None:
-    """Overlapping down-sampling makes the print of both; plain down-sampling of neither."""
+    """Overlapping down-sampling makes both printed values; plain down-sampling makes neither."""
     pytest.importorskip("timm", reason="needs datbench[timm]", exc_type=ImportError)
     setting = Setting(Resolution(512, 512))
     products = {

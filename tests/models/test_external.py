@@ -129,9 +129,9 @@ def test_a_factory_that_reads_values_is_built_on_the_cpu(factories: str) -> None
         ("needs,width=1", UsageError, "needs arguments: depth, heads; write"),
         ("needs,width=1", UsageError, ":needs,width=1,depth=...,heads=...."),
         ("Net,wide=3", UsageError, "unexpected keyword argument 'wide'"),
-        ("number", UsageError, "returns int, which is no torch.nn.Module"),
+        ("number", UsageError, "returns int, which is not a torch.nn.Module"),
         ("made", UsageError, "is a model already; name the function or class that makes it"),
-        ("name", UsageError, "is no function or class but str"),
+        ("name", UsageError, "is not a function or class but of type str"),
         ("Nett", UnknownNameError, "unknown factory 'Nett'; did you mean Net or name?"),
         ("Net.tall", UnknownNameError, "unknown factory"),
         ("raises", MeasurementError, "raised KeyError: 'nothing here'"),
@@ -173,7 +173,7 @@ def test_what_a_model_prints_is_not_our_output(
         (":x", "write package.module:factory"),
         ("a b:c", "write package.module:factory"),
         ("a:b:c", "write package.module:factory"),
-        ("torch.nn:Linear,in_features", "'in_features' is no option; write name=value"),
+        ("torch.nn:Linear,in_features", "'in_features' is not an option; write name=value"),
     ],
 )
 def test_a_name_is_refused(name: str, words: str) -> None:

@@ -276,7 +276,7 @@ def test_stem_projection_is_drawn() -> None:
         (
             "dat_tiny",
             {"heads": [3, 5, 12, 24]},
-            "heads: stage 2: width 192 is no multiple of 5 heads.",
+            "heads: stage 2: width 192 is not a multiple of 5 heads.",
         ),
         ("dat_tiny", {"heads": [3, 0, 12, 24]}, "heads[2]: must be a number from 1, not 0."),
         ("dat_tiny", {"dims": [96, 192, 384, 512]}, "dims: stage 4: 512 is not twice 384."),

@@ -93,7 +93,7 @@ KNOWN = {
     ("9", "RegionViT-S"): (5.3603, 30.5866),
 }
 
-# Cells whose computed figure does not round to the print.
+# Cells whose computed figure does not round to the printed value.
 NOT_AGREEING = {
     ("2", "Swin-T, 224²", "params"): "wrong in print",  # 29M; Table 7 prints 28.29M
     ("2", "DAT-T, 224²", "params"): "wrong in print",  # 29M; Table 6 prints 28.32M
@@ -236,9 +236,9 @@ def test_memory_of_table_8(comparisons: dict[str, Comparison]) -> None:
         cell = line.cells["memory"]
         assert [e.rule for e in cell.evidence] == [
             "after the forward, batch 64",
-            "kept for backward, batch 64",
+            "saved for backward, batch 64",
             "after the forward, batch 128",
-            "kept for backward, batch 128",
+            "saved for backward, batch 128",
         ]
         amounts = [(e.amount or 0) / 2**30 for e in cell.evidence]
         printed = (cell.low + cell.high) / 2**31

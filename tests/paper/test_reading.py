@@ -62,7 +62,7 @@ def test_a_good_file(tmp_path: Path) -> None:
 
 
 BAD = {
-    "no TOML": (GOOD.replace("rows = [", "rows = ["[:-1]), "is no TOML: "),
+    "no TOML": (GOOD.replace("rows = [", "rows = ["[:-1]), "is not valid TOML: "),
     "not UTF-8": (b"\xff\xfe\x00", "is not UTF-8 text (byte 0)"),
     "empty": ("", "columns: is missing"),
     "no rows": (GOOD.replace("rows", "lines"), "unknown key 'lines'; did you mean"),
@@ -73,7 +73,7 @@ BAD = {
     ),
     "a figure with a comma": (
         GOOD.replace("9.0G", "9,0G"),
-        "row 1 (DAT-S), column flops: '9,0G' is no figure such as 4.6G",
+        "row 1 (DAT-S), column flops: '9,0G' is not a figure such as 4.6G",
     ),
     "a figure as a number": (
         GOOD.replace('"9.0G"', "9.0"),
@@ -193,7 +193,7 @@ BAD = {
     ),
     "a ratio without a figure": (
         GOOD + RATIO.replace("ROW", "DAT-S").replace('"2.6"', '"2,6"'),
-        "ratio 1: printed: '2,6' is no figure",
+        "ratio 1: printed: '2,6' is not a figure",
     ),
     "a stage that is a boolean": (
         GOOD.replace('res = "224"', "stage = true"),

@@ -1,4 +1,4 @@
-"""Verdicts follow from the figures: change the print, and the verdict changes."""
+"""Verdicts follow from the figures: change a printed value, and the verdict changes."""
 
 from collections.abc import Mapping
 from dataclasses import replace
@@ -86,8 +86,8 @@ def test_a_difference_without_a_contradiction_is_no_error_of_the_print(tmp_path:
     assert cell.verdict == "differs"
     assert cell.difference == pytest.approx(0.0056, abs=1e-4)
     assert cell.reason == (
-        "15.7876G is computed, +0.0876G (+0.6 %); the print is this figure cut off, not rounded; "
-        "its multiply-adds alone, 15.7214G, would agree"
+        "15.7876G is computed, +0.0876G (+0.6 %); the printed value is this figure cut off, "
+        "not rounded; its multiply-adds alone, 15.7214G, would agree"
     )
 
 
@@ -134,7 +134,7 @@ def test_one_choice_for_several_rows(tmp_path: Path) -> None:
 
 
 def test_what_is_tried_may_make_no_difference(tmp_path: Path) -> None:
-    """Strides change no parameter: the print differs, whichever was built."""
+    """Strides change no parameter: the printed value differs, whichever was built."""
     tried = 'tried = [{ model = "dat_t" }, { model = "dat_t_49_49" }]'
     rows = f"""
     {{ name = "a", params = "28.4M", {tried} }},
@@ -370,4 +370,4 @@ def test_rounding_twice() -> None:
     table = paper_table("2")
     rows = tuple(row for row in table.rows if row.values["method"] == "PVT-S")
     cell = compare(replace(table, rows=rows), [], WORKSHOP).lines[0]
-    assert cell.cells["params"].reason.endswith("the print is this figure rounded twice")
+    assert cell.cells["params"].reason.endswith("the printed value is this figure rounded twice")

@@ -138,12 +138,12 @@ def test_what_passes_between_operators_is_told_only_where_it_is_known(slow: Prof
 
 def test_ceilings_that_do_not_bind_are_said_first(slow: ProfileRow) -> None:
     first = sentence(replace(slow, ideal=slow.busy / 2))
-    assert "times what its work takes at the machine's ceilings." in first
+    assert "times what its work takes at machine peak." in first
     low = replace(slow, ideal=2 * slow.busy)
-    assert "cannot be trusted as bounds" in sentence(low).split(". ")[0]
+    assert "less than at machine peak" in sentence(low).split(". ")[0]
     assert "times what its work takes" not in sentence(low)
     figure = roofline(low, low.operators, "operators")
-    assert "The ceilings do not bind" in figure.notes[-1]
+    assert "The machine peak is not a bound" in figure.notes[-1]
 
 
 def test_the_ceilings_scatter_is_said(slow: ProfileRow) -> None:

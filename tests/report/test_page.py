@@ -30,7 +30,7 @@ def test_everything_is_drawn(visit: Open) -> None:
         "Memory over the run",
         f"Throughput; on {PLACE.format('Example')}",
         f"Throughput; on {PLACE.format('Other')}",
-        "dat_t at 224x224: operators under the ceilings",
+        "dat_t at 224x224: operators under the roofline",
         "Where the time goes: dat_t at 224x224",
     ]
     for figure in page.locator("figure").all():

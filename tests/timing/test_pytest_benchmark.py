@@ -168,7 +168,7 @@ def test_times_are_converted_to_it(tmp_path: Path, capsys: pytest.CaptureFixture
     [
         (lambda c: c.update(benchmarks=[]), "holds no benchmarks"),
         (lambda c: c.update(benchmarks={}), "benchmarks: must be a list, not an object"),
-        (lambda c: c.pop("machine_info"), "no result of pytest-benchmark"),
+        (lambda c: c.pop("machine_info"), "not a result of pytest-benchmark"),
         (lambda c: c["benchmarks"][0].pop("stats"), r"benchmarks\[1\]\.stats: is missing"),
         (lambda c: c["benchmarks"][0].pop("name"), r"benchmarks\[1\]\.name: is missing"),
         (
@@ -193,7 +193,7 @@ def test_damage_is_named(tmp_path: Path, change: Any, said: str) -> None:
 
 def test_files_that_cannot_be_read(tmp_path: Path) -> None:
     (tmp_path / "cut.json").write_text('{"machine_info": {}, "bench')
-    with pytest.raises(UsageError, match="no complete JSON"):
+    with pytest.raises(UsageError, match="not complete JSON"):
         read(tmp_path / "cut.json")
     with pytest.raises(UsageError, match="there is no file"):
         read(tmp_path / "none.json")

@@ -210,7 +210,7 @@ def test_rows_with_fewer_processes_than_asked_for_say_so() -> None:
 def test_a_wide_interval_and_an_unsettled_level_are_doubts() -> None:
     wide = replace(timing(width=0.5), settled=False, drift=0.1, stopped="budget")
     (row,) = rows(Processes(replace(measured(), timing=wide))).rows
-    for part in ("wider than 2 %", "warm-up did not end", "moved by +10 %"):
+    for part in ("wider than 2 %", "warm-up did not end", "drifted by +10 %"):
         assert any(part in doubt for doubt in row.doubts), part
     (row,) = rows(Processes(replace(measured(), timing=timing(samples=3)))).rows
     assert any("too few samples" in doubt for doubt in row.doubts)
@@ -249,11 +249,11 @@ def test_ceilings_that_scatter_or_are_passed_are_doubts() -> None:
         return "; ".join(row.doubts)
 
     narrow = Scatter(1.9e9, 1.8e9, 2e9, 0.95, 20)
-    assert "ceiling" not in doubts(replace(CEILINGS, product=narrow))
+    assert "peak" not in doubts(replace(CEILINGS, product=narrow))
     wide = Scatter(1e9, 0.9e9, 1.1e9, 0.95, 20)
     said = doubts(replace(CEILINGS, product=wide))
-    assert "the ceilings scatter: the matrix product's fastest sample is 100 % above" in said
-    assert "passes the copy's rate, which is no ceiling" in doubts(replace(CEILINGS, bytes=1.0))
+    assert "the machine peaks scatter: the matrix product's fastest sample is 100 % above" in said
+    assert "the copy is slower than the model" in doubts(replace(CEILINGS, bytes=1.0))
 
 
 def test_protocols_of_several_processes_are_their_medians() -> None:

@@ -55,7 +55,7 @@ class FourMaps(nn.Module):
 
     @property
     def shapes(self) -> tuple[tuple[int, ...], ...]:
-        """Of the maps of the last run; none before."""
+        """The shapes of the maps of the last run; none before."""
         return _shapes.get(self, ())
 
     def __init__(

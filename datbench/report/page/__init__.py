@@ -77,7 +77,7 @@ def _closed(script: str) -> str:
 
 
 def _inline(text: str) -> str:
-    """Words with code between backticks, and everything else as it stands."""
+    """Text as HTML: what is between backticks is code, everything else is unchanged."""
     from markupsafe import escape
 
     parts = text.split("`")
