@@ -687,7 +687,8 @@ def frame(records: Path | ResultFile | Sequence[Any], each: str | None = None) -
     if isinstance(records, Path):
         records = load(records)
     rows = records.rows if isinstance(records, ResultFile) else records
-    return pd.DataFrame(flat_rows([plain(row) for row in rows], each))
+    found: pd.DataFrame = pd.DataFrame(flat_rows([plain(row) for row in rows], each))
+    return found
 
 
 def to_parquet(rows: Sequence[Mapping[str, Any]]) -> bytes:

@@ -204,6 +204,13 @@ class Recipe:
         Raises:
             UsageError: the mode has no use for a part of it.
         """
+        for what, known in (
+            ("optimizer", OPTIMIZERS),
+            ("autocast", AUTOCASTS),
+            ("checkpointing", CHECKPOINTINGS),
+        ):
+            if (name := getattr(self, what)) is not None:
+                one_of(what, name, known)
         if mode == "step":
             return replace(self, optimizer=self.optimizer or "adamw")
         if self.optimizer is not None:

@@ -17,7 +17,6 @@ from ..setting import (
     MemoryMode,
     Recipe,
     mode_of,
-    one_of,
 )
 from .command import WHAT, group, option
 from .options import By, DeviceName, ModeName, Run, Setup, breakdowns, only
@@ -69,14 +68,7 @@ class Iteration:
             UsageError: these options do not go together.
         """
         mode = mode_of(self.mode, MEMORY_MODES, "forward")
-        given: list[Any] = [
-            None if name is None else one_of(what, name, known)
-            for what, name, known in (
-                ("optimizer", self.optimizer, OPTIMIZERS),
-                ("autocast", self.autocast, AUTOCASTS),
-                ("checkpointing", self.checkpointing, CHECKPOINTINGS),
-            )
-        ]
+        given: Any = (self.optimizer, self.autocast, self.checkpointing)
         if self.autocast is not None and run.dtype != "float32":
             raise UsageError(f"--autocast casts a float32 model; leave out --dtype {run.dtype}.")
         return mode, Recipe(*given).of(mode)

@@ -77,26 +77,10 @@ def params(models: Models, output: Output, by: By = None, features: FeaturesFlag
     place: Place = parts[0] if parts else "total"
     if parts:
         only(chosen, "model", "--by breaks down one model")
-    from ..counting.count import build_for_count, parameters_by
+    from ..counting.count import parameter_entries
     from ..counting.view import params_table
-    from ..records import ParamsEntry
-    from ..setting import Setting
 
-    rows = []
-    for spec in chosen:
-        module = build_for_count(spec, Setting(spec.resolution, features=features))
-        for name, row in (parameters_by(module, place) | parameters_by(module, "total")).items():
-            rows.append(
-                ParamsEntry(
-                    spec.name,
-                    row.params,
-                    row.frozen,
-                    row.buffers,
-                    stage=name if place == "stage" else None,
-                    part=name if place == "part" else None,
-                    features=features,
-                )
-            )
+    rows = [row for spec in chosen for row in parameter_entries(spec, place, features)]
     output.write([params_table(rows)], "params", rows)
 
 

@@ -7,7 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
-from ..errors import DatbenchError, MeasurementError, UsageError
+from ..errors import MeasurementError, UsageError
 from ..records import rows_of
 from ..setting import MEMORY_MODES, WITH_BACKWARD, Name, Resolution, mode_of, one_of
 from .command import RESULT, group, option
@@ -96,20 +96,10 @@ def accuracy(where: Destination, of: Of = None, from_: From = None) -> None:
 
         if of != "throughput":
             return scatter(printed(), of, "Both as the papers' tables print them.")
-        models, notes = measured(rows_of(from_, "throughput"), _own_input)
+        models, notes = measured(rows_of(from_, "throughput"))
         return scatter(models, of, *notes)
 
     _drawn(where, make)
-
-
-def _own_input(model: str) -> Resolution | None:
-    """The input of a model's published results; None where its library is not installed."""
-    from ..models.resolve import resolve
-
-    try:
-        return resolve(model).resolution
-    except DatbenchError:
-        return None
 
 
 def cost(

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import re
 import sys
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from ..errors import UsageError
-from ..points.records import Style
+from ..points.records import Style, number_of, pixel_of
 from .command import WHAT, argument, group, option
 from .options import Checkpoint, Inputs, Sizes, Stage, Top, complete_files, complete_models, only
 from .output import Format, Output
@@ -96,7 +95,7 @@ def groups(sampling: Sampling, output: Drawing, pixel: Pixel = None) -> None:
     Examples:
     datbench points groups dat_t cat.jpg --stage 3 --block 2 --out groups.png
     """
-    _points("groups", sampling, output, query=None if pixel is None else _pixel(pixel))
+    _points("groups", sampling, output, query=None if pixel is None else pixel_of(pixel))
 
 
 def query(
@@ -107,7 +106,7 @@ def query(
     Examples:
     datbench points query dat_t cat.jpg 112,80 --stage 3 --out query.png
     """
-    chosen = None if pixel is None else _pixel(pixel)
+    chosen = None if pixel is None else pixel_of(pixel)
     _points("query", sampling, output, head=_head(head), query=chosen, top=top)
 
 
@@ -116,7 +115,7 @@ def _points(style: Style, sampling: Sampling, output: Drawing, **more: Any) -> N
         raise UsageError("name the model and the image: datbench points MODEL IMAGE.")
     inputs = Inputs([sampling.model] if sampling.model else None, sampling.res)
     spec, size = inputs.one(), only([*inputs.sizes()] or [None], "size", "points takes one")
-    part = _number("group", sampling.group, "all")
+    part = number_of("group", sampling.group, "all")
     from ..points import view
     from ..points.rows import Selection, points_row
 
@@ -136,22 +135,7 @@ def _points(style: Style, sampling: Sampling, output: Drawing, **more: Any) -> N
 
 
 def _head(text: str) -> int | Literal["each"] | None:
-    return "each" if text == "each" else _number("head", text, "mean")
-
-
-def _pixel(text: str) -> tuple[float, float]:
-    match = re.fullmatch(r"\s*(-?\d{1,6}(?:\.\d*)?)\s*,\s*(-?\d{1,6}(?:\.\d*)?)\s*", text)
-    if match is None:
-        raise UsageError(f"the pixel {text!r} is not understood; write X,Y such as 112,80.")
-    return float(match[1]), float(match[2])
-
-
-def _number(name: str, text: str, every: str) -> int | None:
-    if text == every:
-        return None
-    if not re.fullmatch("[0-9]{1,4}", text) or int(text) < 1:
-        raise UsageError(f"--{name} {text!r}: write a number from 1, or {every}.")
-    return int(text)
+    return "each" if text == "each" else number_of("head", text, "mean")
 
 
 app = group(

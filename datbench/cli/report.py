@@ -70,6 +70,7 @@ def report(
     from concurrent.futures import ThreadPoolExecutor
 
     from ..files import append_summary
+    from ..machine import summary
     from ..render.vega import script as vega_script
     from ..report.build import check_directory, computed, given, wanted_again, write
     from ..report.content import compact, content
@@ -103,19 +104,13 @@ def report(
             )
         deltas = None if before is None else between(before, every)
         name = baseline.name if baseline else ""
-        made = content(every, TITLE, failed, deltas, name, _made())
+        here = "datbench {datbench}, torch {torch}, Python {python}".format(**summary())
+        made = content(every, TITLE, failed, deltas, name, f"Made with {here}.")
         write(folder, made, every, f".{plots}", script)
     append_summary(compact(made))
     for missing in failed:
         typer.echo(f"datbench: not in the report: {printable(missing.what)}.", err=True)
     typer.echo(f"{folder / ('report.html' if html else 'report.md')}")
-
-
-def _made() -> str:
-    from ..machine import summary
-
-    here = summary()
-    return f"Made with datbench {here['datbench']}, torch {here['torch']}, Python {here['python']}."
 
 
 def _specs(inputs: Inputs) -> list[Spec]:

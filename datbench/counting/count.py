@@ -18,6 +18,7 @@ from ..models.declared import observing
 from ..models.detectors.dense import FourMaps
 from ..models.pyramid import PyramidBackbone
 from ..models.resolve import Spec, is_ours, resolve
+from ..records import ParamsEntry
 from ..run import (
     anywhere,
     as_built,
@@ -435,3 +436,20 @@ def summarise(
         unknown=calls(count.with_status("unknown", convention)),
         stage_params={stage: row.params for stage, row in parameters_by(model, "stage").items()},
     )
+
+
+def parameter_entries(spec: Spec, place: Place, features: bool = False) -> list[ParamsEntry]:
+    """The elements of a model, part by part or stage by stage, and the whole of it at the end."""
+    module = build_for_count(spec, Setting(spec.resolution, features=features))
+    return [
+        ParamsEntry(
+            spec.name,
+            row.params,
+            row.frozen,
+            row.buffers,
+            stage=name if place == "stage" else None,
+            part=name if place == "part" else None,
+            features=features,
+        )
+        for name, row in (parameters_by(module, place) | parameters_by(module, "total")).items()
+    ]

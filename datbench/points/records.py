@@ -6,9 +6,11 @@ blocks, groups and heads are counted from 1.
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from typing import Literal
 
+from ..errors import UsageError
 from ..setting import Setting
 
 Style = Literal["propagated", "groups", "query"]
@@ -50,3 +52,20 @@ class PointsRow:
     top: int | None  # how many were kept of each block (of a query: of each block and head)
     # the heaviest first, within each block and head; as the grid runs without weights
     points: tuple[SamplingPoint, ...]
+
+
+def pixel_of(text: str) -> tuple[float, float]:
+    """The pixel ``X,Y``."""
+    match = re.fullmatch(r"\s*(-?\d{1,6}(?:\.\d*)?)\s*,\s*(-?\d{1,6}(?:\.\d*)?)\s*", text)
+    if match is None:
+        raise UsageError(f"the pixel {text!r} is not understood; write X,Y such as 112,80.")
+    return float(match[1]), float(match[2])
+
+
+def number_of(name: str, text: str, every: str) -> int | None:
+    """A number from 1; None for the word that stands for all."""
+    if text == every:
+        return None
+    if not re.fullmatch("[0-9]{1,4}", text) or int(text) < 1:
+        raise UsageError(f"--{name} {text!r}: write a number from 1, or {every}.")
+    return int(text)
