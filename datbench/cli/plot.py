@@ -91,12 +91,13 @@ def accuracy(where: Destination, of: Of = None, from_: From = None) -> None:
         )
 
     def make() -> Plot:
+        from ..models.resolve import own_input
         from ..paper.accuracy import accuracy as scatter
         from ..paper.accuracy import measured, printed
 
         if of != "throughput":
             return scatter(printed(), of, "Both as the papers' tables print them.")
-        models, notes = measured(rows_of(from_, "throughput"))
+        models, notes = measured(rows_of(from_, "throughput"), own_input)
         return scatter(models, of, *notes)
 
     _drawn(where, make)

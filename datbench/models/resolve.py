@@ -161,3 +161,11 @@ def build(
         return create_model(spec, features_only=features, attention=attention, device=device)
     with torch.device(device):
         return spec.build(resolution, features, attention)
+
+
+def own_input(model: str) -> Resolution | None:
+    """The input of a model's published results; None where its library is not installed."""
+    try:
+        return resolve(model).resolution
+    except DatbenchError:
+        return None

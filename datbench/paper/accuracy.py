@@ -8,9 +8,8 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from ..errors import DatbenchError, UsageError
+from ..errors import UsageError
 from ..machine import place_of, same_place
-from ..models.resolve import resolve
 from ..render.figure import MOST, Figure, Series
 from ..render.table import Column, Table
 from ..render.vega import SHAPES, Chart, Spec, bottom, field, spec, words
@@ -189,18 +188,14 @@ def _infers(row: ThroughputRow) -> bool:
     return row.how.mode == "inference" and not row.setting.features
 
 
-def _own_input(model: str) -> Resolution | None:
-    """The input of a model's published results; None where its library is not installed."""
-    try:
-        return resolve(model).resolution
-    except DatbenchError:
-        return None
-
-
 def measured(
     rows: Sequence[tuple[ThroughputRow, Mapping[str, Any]]],
+    own_input: Callable[[str], Resolution | None],
 ) -> tuple[list[RatedModel], list[str]]:
     """Models with the images a second of rows, each with its environment; and what to say of them.
+
+    Args:
+        own_input: a model's own input, which its accuracy belongs to where none is printed.
 
     Raises:
         UsageError: no row is of a printed model and input, or they are of several settings or
@@ -208,7 +203,7 @@ def measured(
     """
     timed = {row.model for row, _ in rows}
     models = [
-        replace(each, resolution=each.resolution or _own_input(each.model))
+        replace(each, resolution=each.resolution or own_input(each.model))
         for each in printed()
         if each.model in timed
     ]
