@@ -19,7 +19,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
 
-from ..errors import UnknownNameError, UsageError
+from ..errors import DatbenchError, UnknownNameError, UsageError
 from ..setting import Attention, Resolution
 from .comparison import COMPARISONS
 from .comparison.spec import ComparisonSpec
