@@ -95,7 +95,8 @@ def _notes(comparison: Comparison) -> list[str]:
         if cell.reason:
             reasons.setdefault(f"{cell.verdict}: {cell.reason}.", []).append(cell)
     notes = list(comparison.notes)
-    for reason, cells in reasons.items():
+    order = ("wrong in print", "not reproducible", "differs", "published only")
+    for reason, cells in sorted(reasons.items(), key=lambda pair: order.index(pair[1][0].verdict)):
         columns = list(dict.fromkeys(titles[cell.column] for cell in cells))
         rows = list(dict.fromkeys(cell.row for cell in cells))
         whole = len(cells) > 1 and len(rows) == len(comparison.lines)
