@@ -298,7 +298,7 @@ def test_what_is_confirmed() -> None:
     assert found.stopped is None
     assert found.certain
     table = to_markdown(largest_tables([found]))
-    assert "the largest batch that runs is 9 (64x64, float32, eager attention, full step" in table
+    assert "the largest batch that runs is 9 (64x64, float32, eager attention, step" in table
     assert "| 10 | out of memory | why 10" in " ".join(table.split())
     assert to_markdown(largest_tables([confirm(runs_to(0))])).startswith("### dat_t: no batch ran")
 

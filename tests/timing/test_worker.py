@@ -371,7 +371,7 @@ def test_a_process_with_patience_is_told_of_ctrl_c_and_answers(
         ("cpu", How(threads=0), "threads 0"),
         ("cpu", How(budget=0.0), "above 0"),
         ("cpu", How(width=float("inf")), "finite numbers above 0"),
-        ("cpu", How(mode="walk"), "choose one of infer, train"),  # type: ignore[arg-type]
+        ("cpu", How(mode="walk"), "choose one of inference, step"),  # type: ignore[arg-type]
     ],
 )
 def test_what_cannot_be_run_is_refused_before_a_process(device: str, how: How, part: str) -> None:
