@@ -17,6 +17,7 @@ from datbench.counting.conventions import CONVENTIONS
 from datbench.counting.count import count_row, parameters
 from datbench.errors import DatbenchWarning, MeasurementError, UsageError
 from datbench.memory.verify import profiled
+from datbench.models.mixers.grids import sample
 from datbench.models.resolve import resolve
 from datbench.run import make_image, ready
 from datbench.setting import How, Recipe, Resolution, Setting
@@ -202,3 +203,23 @@ def test_what_fails_on_both_is_told_once() -> None:
         testing.memory(model, torch.zeros(nets.IMAGE))
     with pytest.raises(MeasurementError, match="on cpu: "):
         datbench.count_model(f"{NETS}:plain", Setting(Resolution(64, 64)))
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_half_precision_samples_where_it_should(dtype: torch.dtype) -> None:
+    """On a CPU too, and on maps whose addresses half precision does not hold."""
+    maps = torch.rand(1, 24, 24, 64).permute(0, 3, 1, 2)  # channels last
+    points = (torch.rand(1, 50, 1, 2) * 2 - 1).to(dtype)
+    exact = sample(maps, points.float())
+    assert (sample(maps.to(dtype), points).float() - exact).abs().max() < 0.01
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_a_variant_in_half_precision_computes_what_it_does_in_full(dtype: torch.dtype) -> None:
+    model = datbench.create_model("dat_t").eval()
+    for parameter in model.parameters():
+        torch.nn.init.normal_(parameter, std=0.05)
+    image = torch.randn(1, 3, 224, 224)
+    with torch.no_grad():
+        exact, half = model(image), model.to(dtype)(image.to(dtype)).float()
+    assert (half - exact).abs().max() < 0.05 * exact.abs().max()

@@ -14,13 +14,13 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ...setting import Attention
 from ..config import SpatialReduction
 from ..layers import DropPath, MapConv, Mlp, check_sides, drop_rates, patches
 from ..mixers.attention import Mixer
+from ..mixers.grids import sample
 from ..mixers.spatial_reduction import SpatialReductionAttention
 from .tokens import EPS, embedding, resized
 
@@ -133,7 +133,7 @@ class DeformablePatch(nn.Module):
         b, h, w, k, _, _ = points.shape
         grid = points.reshape(b, h * w, k * k, 2)
         maps = x.permute(0, 3, 1, 2)  # (B, C, H, W)
-        sampled = F.grid_sample(maps, grid, mode="bilinear", align_corners=False)
+        sampled = sample(maps, grid, align_corners=False)
         return sampled.permute(0, 2, 3, 1).reshape(b, h, w, -1)  # from (B, C, h w, k k)
 
 

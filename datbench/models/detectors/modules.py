@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from ...errors import UsageError
 from ...setting import Kind
 from ..declared import Declaration, declared
+from ..mixers.grids import sample
 
 CLASSES = 80
 
@@ -216,7 +217,7 @@ def roi_align(x: Tensor, boxes: Sequence[Box], side: int, scale: float, points: 
         ys = places[:, :, None, 1].expand(n, along, along)
         grid = torch.stack((xs, ys), dim=-1).view(1, n * along, along, 2)
         grid = grid.to(x.dtype).expand(b, -1, -1, -1)
-        found = F.grid_sample(x, grid, padding_mode="border", align_corners=False)
+        found = sample(x, grid, align_corners=False, padding="border")
         found = F.avg_pool2d(found, points)  # (B, C, n side, side)
         return found.view(b, c, n, side, side).transpose(1, 2)
 

@@ -15,7 +15,7 @@ from ...errors import UsageError
 from ..config import Deformable
 from ..layers import Pointwise, depthwise
 from .attention import Mixer, attend
-from .grids import query_points, reference_points
+from .grids import query_points, reference_points, sample
 
 
 class SharedDepthwise(nn.Conv2d):
@@ -137,9 +137,7 @@ class DeformableAttention(Mixer):
         g = self.config.groups
         maps = x.view(b, h, w, g, c // g).permute(0, 3, 4, 1, 2)  # (B, G, C/G, H, W)
         grid = points.permute(0, 3, 1, 2, 4)  # (B, G, Hk, Wk, 2)
-        sampled = F.grid_sample(
-            maps.flatten(0, 1), grid.flatten(0, 1), mode="bilinear", align_corners=True
-        )  # (B G, C/G, Hk, Wk)
+        sampled = sample(maps.flatten(0, 1), grid.flatten(0, 1))  # (B G, C/G, Hk, Wk)
         sampled = sampled.view(b, c, -1)  # (B, C, Ns): channels of group 0 first
         return sampled.transpose(1, 2).contiguous()
 
@@ -200,5 +198,5 @@ class DeformableAttention(Mixer):
         displacement = displacement.permute(0, 2, 3, 1)  # (B G, HW, Ns, 2)
         table = self.bias_table.view(1, g, -1, span_y, span_x)  # (1, G, M/G, 2H-1, 2W-1)
         table = table.expand(b, -1, -1, -1, -1).flatten(0, 1)  # (B G, M/G, 2H-1, 2W-1)
-        bias = F.grid_sample(table, displacement, mode="bilinear", align_corners=True)
+        bias = sample(table, displacement)
         return bias.view(b, self.heads, h * w, hk * wk)

@@ -9,13 +9,12 @@ from __future__ import annotations
 import math
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ..config import DeformableDetr
 from ..layers import Pointwise
 from .attention import Mixer
-from .grids import reference_points
+from .grids import reference_points, sample
 
 
 class DeformableDetrAttention(Mixer):
@@ -56,9 +55,7 @@ class DeformableDetrAttention(Mixer):
         where = grid + self.offsets(x).view(b, h * w, m, points, 2)  # (B, HW, M, K, 2)
         where = where.transpose(1, 2).reshape(b * m, h * w, points, 2).flip(-1)  # as (x, y)
         value = self.value(x).view(b, h, w, m, d).permute(0, 3, 4, 1, 2)  # (B, M, d, H, W)
-        sampled = F.grid_sample(
-            value.flatten(0, 1), where, mode="bilinear", align_corners=True
-        )  # (B M, d, HW, K)
+        sampled = sample(value.flatten(0, 1), where)  # (B M, d, HW, K)
         y = (weights * sampled).sum(dim=-1)  # (B M, d, HW)
         y = y.view(b, c, h * w).transpose(1, 2).reshape(b, h, w, c)
         return self.out(y)

@@ -7,9 +7,26 @@ stored in its order: (x, y).
 from __future__ import annotations
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from ..config import CodeYear
+
+
+def sample(
+    maps: Tensor, points: Tensor, align_corners: bool = True, padding: str = "zeros"
+) -> Tensor:
+    """Maps (B, C, H, W) at points (B, h, w, 2), bilinear: (B, C, h, w).
+
+    In half precision on a CPU it is done in float32: torch's kernel computes addresses in the maps'
+    type there, which is too coarse for large maps and reads beside them (torch 2.14).
+    """
+    dtype = maps.dtype
+    half = maps.device.type == "cpu" and (dtype == torch.bfloat16 or dtype == torch.float16)
+    if half:
+        maps, points = maps.float(), points.float()
+    found = F.grid_sample(maps, points, "bilinear", padding, align_corners)
+    return found.to(dtype) if half else found
 
 
 def _axis(length: int, shift: float, span: float, like: Tensor) -> Tensor:
