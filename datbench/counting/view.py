@@ -62,16 +62,20 @@ def _amount(row: CountRow) -> Column:
     return Column("macs" if row.unit == "MAC" else "flops", f"G{row.unit}s", units.giga, "amount")
 
 
+def _sizes(row: CountRow) -> str:
+    """Trainable parameters; of a model without any, the frozen ones, packed weights among them."""
+    if row.frozen and not row.params:
+        return f"{units.amount(row.frozen)} frozen parameters"
+    return f"{units.amount(row.params)} parameters"
+
+
 def _one_model(row: CountRow, by: Sequence[By], depth: int | None) -> list[Table]:
     """A model's total in the title, then its breakdowns."""
     total = f"{units.amount(row.amount, row.unit)}s"
     if row.backward is not None:
         forward, backward = (units.amount(x, row.unit) for x in (row.forward, row.backward))
         total += f" ({forward}s forward, {backward}s backward)"
-    title = (
-        f"{row.model}: {total}, {units.amount(row.params)} parameters "
-        f"({row.convention} convention; {describe(row)})"
-    )
+    title = f"{row.model}: {total}, {_sizes(row)} ({row.convention} convention; {describe(row)})"
     found = [_breakdown(row, part, depth) for part in by]
     found[0] = replace(found[0], title=title)
     found[-1] = replace(found[-1], notes=notes([row]))
