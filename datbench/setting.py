@@ -236,7 +236,7 @@ class How:
     mode: TimeMode = "inference"
     # that an operator runs with on a CPU; None for as many as torch takes by itself
     threads: int | None = None
-    compile: bool = False  # through `torch.compile`; compiling is no part of any sample
+    compile: bool = False  # through `torch.compile`; compiling is not part of any sample
     channels_last: bool = False  # weights and images in the memory format of that name
     flush: bool = False  # evict the GPU's level-2 cache before every sample
     budget: float = 5.0  # seconds of one process's timing, its warm-up included

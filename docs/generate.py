@@ -251,6 +251,7 @@ def _type(hint: Any, used: list[type]) -> str:
 def _words(cls: Any) -> str:
     """``group row (counting)``; the room tells two classes of one name apart."""
     name = re.sub(r"(?<=[a-z0-9])(?=[A-Z])", " ", cls.__name__).lower()
+    name = name.replace("peer", "third-party").replace("ceilings", "machine peaks")
     room = cls.__module__.split(".")[1]
     return name if room in ("records", "setting") else f"{name} ({room})"
 

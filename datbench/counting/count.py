@@ -50,7 +50,7 @@ from .records import CountRow, GroupRow, ParameterRow, PartRow
 def stage_of(model: nn.Module, path: str) -> str:
     """The stage of a module: ``stages.2``, ``layers.0``, ``layer3``, ``stem``, ``head``.
 
-    Of a detector's backbone, with the norms that it lacks: ``backbone.stages.2``.
+    In a detector's backbone, with the norms that it lacks: ``backbone.stages.2``.
 
     The first component of the path, and the second if the first is a list of numbered parts
     whose own name carries no number (`stages.2`, but `layer3` stays whole).

@@ -134,7 +134,7 @@ def _make_plan(operator: Any) -> OperatorPlan:
 
 
 def plan_of_name(name: str) -> OperatorPlan:
-    """The plan for what is no operator of torch's dispatcher: counted if it has a rule."""
+    """The plan for work outside torch's dispatcher, by name: counted if it has a rule."""
     return OperatorPlan(name, "counted" if name in RULES else "unknown", RULES.get(name))
 
 

@@ -187,7 +187,7 @@ def _short(operator: str) -> str:
 # How conventions and counters differ on a model, as tables of terms.
 
 _SHOWN = 5e-5
-"""Of one giga: what four decimals show."""
+"""The part of one giga that four decimals show."""
 
 _PRODUCTS = frozenset(map(str, MULTIPLY_ADDS))
 

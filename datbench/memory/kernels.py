@@ -175,7 +175,7 @@ def _ones_like(x: Tensor, **options: Any) -> Tensor | None:
 def _mean(
     x: Tensor, dims: Sequence[int], keep: bool = False, *, dtype: torch.dtype | None = None
 ) -> Tensor | None:
-    """Of whole maps, as pooling to one pixel takes it."""
+    """The mean of whole maps, for pooling to one pixel."""
     if x.ndim != 4 or not are_dims(dims, x) or {dim % 4 for dim in dims} != {2, 3}:
         return None
     if dtype is not None or not x.is_floating_point():

@@ -274,7 +274,7 @@ def confirm_largest(
         limit: bytes that tensors may take of the GPU; None for all of it.
 
     Raises:
-        UsageError: the device is no GPU, or is not here.
+        UsageError: the device is not a GPU, or is not here.
     """
     if not setting.device.startswith("cuda"):
         raise UsageError(f"the largest batch is confirmed on cuda, not on {setting.device}.")

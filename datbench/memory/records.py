@@ -13,7 +13,7 @@ from ..setting import PLAIN, Count, MemoryMode, Recipe, Setting
 Category = Literal[
     "parameters", "buffers", "inputs", "kept", "outputs", "gradients", "optimizer", "temporary"
 ]
-"""What a storage is. The first of these that fits; `kept` is kept for the backward."""
+"""What a storage is: the first of these that fits; `kept` is saved for backward."""
 
 CATEGORIES: tuple[Category, ...] = get_args(Category)
 
@@ -38,7 +38,7 @@ class MemoryPart:
     stage: str | None
     module: str | None
     operator: str | None
-    tensors: Count  # how many storages of it are kept for the backward
+    tensors: Count  # how many storages of it are saved for backward
     kept: Count | None  # their bytes; None where nothing is kept
     at_peak: Count  # bytes made here that are alive when the total is largest
 

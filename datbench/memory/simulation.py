@@ -239,7 +239,7 @@ class StorageWatcher(EagerMode):
                 life.category = category
 
     def forward_ended(self, keeps: bool) -> None:
-        """What is alive and of no other category is kept for the backward, if `keeps`."""
+        """What is alive and in no other category is saved for backward, if `keeps`."""
         self._forward_end = self._time
         for life in self._lives:
             if keeps and life.died is None and life.category is None:
@@ -325,8 +325,8 @@ def simulate(
     A model that needs real values may be on the CPU with its inputs, and takes the memory there.
 
     The model is run as it is (`train()` or `eval()`), and is unchanged afterwards. The backward
-    starts from a gradient of ones for every floating output; there is no loss. Of full steps the
-    second is followed: the first makes the optimizer's state.
+    starts from a gradient of ones for every floating output; there is no loss. In the mode "step"
+    the second step is followed, since the first makes the optimizer's state.
 
     Raises:
         UsageError: the model and its inputs are not all on meta or all on the CPU, or the mode has

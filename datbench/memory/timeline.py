@@ -14,7 +14,7 @@ from .records import CATEGORIES, Category
 from .simulation import StorageBlock, Trace
 
 POINTS = 240
-"""Of a curve; more than a terminal has columns."""
+"""Points of a curve; more than a terminal has columns."""
 
 _SCALES = ((2**30, "GiB"), (2**20, "MiB"), (2**10, "KiB"), (1, "B"))
 
@@ -25,8 +25,8 @@ _SCALES = ((2**30, "GiB"), (2**20, "MiB"), (2**10, "KiB"), (1, "B"))
 def timeline(trace: Trace, title: str = "Memory over the run", points: int = POINTS) -> Figure:
     """Live bytes by category and in total, from when the run starts.
 
-    Of long runs only some times are drawn, with the peak of the total and of every category, the
-    end of the forward and the end of the run always among them.
+    For long runs only some times are drawn. These are always among them: the peak of the total and
+    of every category, the end of the forward and the end of the run.
     """
     start = max((block.born for block in trace.blocks if block.phase == "before"), default=0)
     curves = _curves(trace)

@@ -40,7 +40,7 @@ LABELS: dict[Category | Held, str] = {
     "parameters": "parameters",
     "buffers": "buffers",
     "inputs": "inputs",
-    "kept": "kept for backward",
+    "kept": "saved for backward",
     "outputs": "outputs",
     "gradients": "gradients",
     "optimizer": "optimizer state",
@@ -161,7 +161,7 @@ def _one_model(row: MemoryRow) -> Table:
     else:
         notes = ["Nothing was made."]
     if row.line("temporary").amount:
-        notes.append("Of temporaries the most at any one time, which need not be the peak.")
+        notes.append("Temporaries: the most at any one time, which need not be the peak.")
     absent = [f"{LABELS[line.category]}: {line.reason}" for line in row.lines if line.reason]
     if absent:
         notes.append(f"{'; '.join(absent)}.")
@@ -170,7 +170,7 @@ def _one_model(row: MemoryRow) -> Table:
         notes.append(_verdict(row.measured))
     total = f"peak {units.size(peak.amount)}"
     if kept is not None:
-        total += f", {units.size(kept)} kept for backward"
+        total += f", {units.size(kept)} saved for backward"
     title = f"{row.model}: {total} ({describe(row)})"
     return _ledger(lines, peak.amount, title, (*notes, _NOT_THERE))
 
@@ -196,7 +196,7 @@ def _largest(row: MemoryRow) -> Table:
     """The largest parts by stage and operator."""
     parts = row.parts_by("stage", "operator")[:LARGEST]
     kept = row.line("kept").amount is not None
-    title = f"The largest that are {'kept for backward' if kept else 'alive at the peak'}"
+    title = f"The largest that are {'saved for backward' if kept else 'alive at the peak'}"
     return _parts_table(row, parts, ("stage", "operator"), title)
 
 
@@ -218,7 +218,7 @@ def _parts_table(
         *fixed(fact_columns([row], _SIMULATED), row),
         *(Column(place, place, value=name_of(place), label=True) for place in places),
         Column("tensors", "tensors", units.integer, hidden=nothing_kept, when="wide"),
-        Column("kept", "kept for backward", units.size, hidden=nothing_kept),
+        Column("kept", "saved for backward", units.size, hidden=nothing_kept),
         Column("at_peak", "at the peak", units.size),
     )
     return Table.of(columns, parts, title)
@@ -243,7 +243,7 @@ def many_models(rows: Sequence[MemoryRow]) -> Table:
         Column("peak_module", "of", value=lambda row: row.peak.module or "(model)", when="widest"),
         Column("peak_phase", "phase", value="peak.phase", hidden=True),
     )
-    notes = ["Of temporaries the most at any one time."]
+    notes = ["Temporaries: the most at any one time."]
     if verified:
         notes.append("Measured: the CPU's peak, from torch's profiler.")
     return _runs_table(
@@ -334,8 +334,8 @@ def _confirmed_table(found: Confirmed) -> Table:
     if found.stopped is not None:
         batch = found.stopped.setting.batch
         notes.append(
-            f"Batch {batch} {found.stopped.outcome}: {found.stopped.reason}. That is no lack of "
-            "memory on the GPU, so it says nothing about the largest batch."
+            f"Batch {batch} {found.stopped.outcome}: {found.stopped.reason}. The GPU did not run "
+            "out of memory, so this says nothing about the largest batch."
         )
     first = found.row or found.stopped
     columns = (

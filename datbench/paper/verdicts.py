@@ -381,7 +381,7 @@ def _ratio(ratio: RatioData, table: TableData, workshop: Workshop) -> Ratio:
         computed=computed,
         rule=rule,
         verdict="agrees" if agrees else "differs",
-        reason=f"{change} from the quotient of the printed values",
+        reason=f"{change} from that of printed values",
     )
 
 

@@ -136,7 +136,7 @@ class ProcessTiming:
     # each rank's median, where several GPUs (or processes on a CPU) took part; a sample of `timing`
     # is the slowest rank's
     ranks: tuple[float, ...] = ()
-    # protocols, or machine peaks ("ceilings"), that were asked for and gave nothing, and why
+    # protocols, or `ceilings` (machine peaks), that were asked for and gave nothing, and why
     refused: Mapping[str, str] = field(default_factory=dict)
     # in which the samples were taken, where another process ran at once and took turns
     turns: int | None = None

@@ -23,18 +23,18 @@ def _line(text: str, start: str) -> str:
 
 def test_one_model_has_a_ledger(run: Run) -> None:
     text = run("memory", "dat_t", "--batch", "64").text
-    assert text.startswith("dat_t: peak 7.2 GiB, 7.1 GiB kept for backward (224x224, batch 64, ")
+    assert text.startswith("dat_t: peak 7.2 GiB, 7.1 GiB saved for backward (224x224, batch 64, ")
     assert "attention, forward)" in text.splitlines()[0]
-    assert _line(text, "kept for backward") == "kept for backward 7.1 GiB 7.1 GiB 97.9 %"
+    assert _line(text, "saved for backward") == "saved for backward 7.1 GiB 7.1 GiB 97.9 %"
     assert "gradients: no backward was run; optimizer state: no optimizer's step was made." in text
     assert "The peak is in the forward: addmm in head.linear." in text
-    assert "The largest that are kept for backward" in text
+    assert "The largest that are saved for backward" in text
     assert "stages.0  clone" in text
 
 
 def test_inference_keeps_nothing(run: Run) -> None:
     text = run("memory", "dat_t", "--mode", "inference").text
-    assert _line(text, "kept for backward") == "kept for backward - - -"
+    assert _line(text, "saved for backward") == "saved for backward - - -"
     assert "gradients are not recorded in inference" in text
     assert "The largest that are alive at the peak" in text
 
@@ -101,7 +101,7 @@ def test_features_and_formats(run: Run, tmp_path: Path) -> None:
     arguments = ("memory", "dat_b", "--res", "1280x800", "--features")
     assert "four feature maps, no head" in " ".join(run(*arguments).text.split())
     for suffix, words in (
-        ("md", "| kept for backward"),
+        ("md", "| saved for backward"),
         ("tex", "\\toprule"),
         ("json", '"memory"'),
     ):
@@ -211,7 +211,7 @@ def test_bad_input(run: Run, arguments: tuple[str, ...], words: str) -> None:
 def test_a_full_step(run: Run) -> None:
     arguments = ("memory", "dat_t", "--mode", "step", "--batch", "8")
     text = run(*arguments).text
-    assert text.startswith("dat_t: peak 1.2 GiB, 904.2 MiB kept for backward (224x224, batch 8, ")
+    assert text.startswith("dat_t: peak 1.2 GiB, 904.2 MiB saved for backward (224x224, batch 8, ")
     assert "step, adamw)" in text.splitlines()[0]
     assert _line(text, "optimizer state") == "optimizer state 216.1 MiB 216.1 MiB 17.1 %"
     assert "The peak is in the optimizer's step: _foreach_sqrt in (model)." in (

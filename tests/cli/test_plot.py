@@ -170,7 +170,7 @@ def test_cost_against_size(run: Run, files: Path) -> None:
 
 def test_memory_bars_and_timeline(run: Run, files: Path) -> None:
     bars = run("plot", "memory", "dat_t", *SMALL, "--res", "96").text
-    assert "kept for backward" in bars
+    assert "saved for backward" in bars
     assert re.search(r"dat_t, 64x64, batch 1, forward: \d+\.\d MiB", bars)
     assert run("plot", "memory", "--from", str(files / "memory.json")).text == bars
 

@@ -310,7 +310,7 @@ def test_a_crash_is_told_and_is_no_limit() -> None:
     assert not found.certain
     table = to_markdown(largest_tables([found]))
     assert "batch 8 ran; the search ended early" in table
-    assert "Batch 9 crashed: why 9. That is no lack of memory" in table
+    assert "Batch 9 crashed: why 9. The GPU did not run out of memory" in table
 
 
 @pytest.mark.gpu
