@@ -134,6 +134,7 @@ def test_what_no_dispatcher_sees_is_refused(run: Run) -> None:
 
 
 def test_no_parameters_are_not_zero_without_a_word(run: Run) -> None:
+    assert ", 20.597 K frozen parameters" in run("flops", f"{NETS}:quantized", "--res", "32").out
     for command in ("flops", "params", "memory"):
         size = () if command == "params" else ("--res", "32")
         mode = ("--mode", "inference") if command == "memory" else ()
