@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import secrets
 from dataclasses import replace
 from pathlib import Path
 from typing import Annotated
@@ -11,8 +10,6 @@ from typing import Annotated
 import typer
 
 from ..compare.records import FLOOR, LEVEL, PROCESSES, ComparisonRow, FalseAlarms, RunPlan
-from ..compare.sides import side
-from ..compare.view import check_alarms, check_rows
 from ..errors import UsageError
 from ..setting import How
 from ..timing.records import ComparedSide
@@ -111,8 +108,11 @@ def run(
     datbench compare dat_t@source=../before dat_t --threshold 3
     datbench compare dat_t --aa 20
     """
+    import secrets
+
     from ..compare import view
     from ..compare.decide import check_plan
+    from ..compare.sides import side
 
     if b is None and not aa:
         raise UsageError("name B too, or give --aa N to compare A with itself.")
@@ -161,12 +161,12 @@ def run(
         output.write(view.tables([row], alarms), "compare", [row], environment())
         if row.interrupted:
             raise KeyboardInterrupt
-        return check_rows([row])
+        return view.check_rows([row])
     assert alarms is not None
     if alarms.runs:
         itself = replace(alarms, a=one, plan=plan)
         output.write([view.alarms_table(alarms)], "compare-aa", [itself], environment())
-    return check_alarms(one.model, alarms)
+    return view.check_alarms(one.model, alarms)
 
 
 def files(
@@ -196,7 +196,7 @@ def files(
     # Files have the environments that they were measured in.
     rows = compare_files(a, b, floor, level, across_machines)
     output.write(view.tables(rows), "compare", rows)
-    check_rows(rows)
+    view.check_rows(rows)
 
 
 def _accepted(threshold: float, confidence: float) -> tuple[float, float]:

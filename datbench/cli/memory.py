@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 from ..errors import MeasurementError, UsageError
 from ..machine import device_of
-from ..memory.records import bytes_of, capacity, gpu_memory
 from ..setting import (
     AUTOCASTS,
     CHECKPOINTINGS,
@@ -196,6 +195,8 @@ def largest(
     jobs = setup.jobs()
     if memory is None:
         raise UsageError("say what it has to fit into, such as --memory 16GiB.")
+    from ..memory.records import bytes_of, capacity, gpu_memory
+
     size, room = capacity(memory), bytes_of(context, "--context")
     from .. import units
     from ..machine import check_present

@@ -7,8 +7,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
+from ..counting.conventions import CONVENTIONS
 from ..errors import MeasurementError, UsageError
-from ..records import rows_of
 from ..setting import MEMORY_MODES, WITH_BACKWARD, Name, Resolution, mode_of, one_of
 from .command import RESULT, group, option
 from .options import From, Inputs, ModeName, Run, Stage, only
@@ -47,12 +47,17 @@ def _either(inputs: Inputs, files: Sequence[Path] | None) -> bool:
     return bool(files)
 
 
+def _rows(files: Sequence[Path] | None, *kinds: str) -> list[Any]:
+    from ..records import rows_of
+
+    return [row for row, _ in rows_of(files, *kinds)]
+
+
 def _counted(jobs: Sequence[tuple[Any, Any]]) -> list[Any]:
-    from ..counting.conventions import convention
     from ..counting.count import count_row
     from ..render.terminal import progress
 
-    fvcore = convention("fvcore")
+    fvcore = CONVENTIONS["fvcore"]
     return [count_row(*job, fvcore) for job in progress(jobs, lambda job: job[0].name)]
 
 
@@ -97,6 +102,8 @@ def accuracy(where: Destination, of: Of = None, from_: From = None) -> None:
 
         if of != "throughput":
             return scatter(printed(), of, "Both as the papers' tables print them.")
+        from ..records import rows_of
+
         models, notes = measured(rows_of(from_, "throughput"), own_input)
         return scatter(models, of, *notes)
 
@@ -122,7 +129,7 @@ def cost(
 
         sizes = [Resolution(side, side) for side in SIDES]
         if _either(run, from_):
-            rows = [row for row, _ in rows_of(from_, "flops", "memory")]
+            rows = _rows(from_, "flops", "memory")
         elif of == "memory":
             rows = _simulated(run, told, sizes)
         else:
@@ -145,7 +152,7 @@ def eq10(inputs: Inputs, where: Destination, stage: Stage = None, from_: From = 
         from ..eq10.view import stacks
 
         if _either(inputs, from_):
-            return stacks([row for row, _ in rows_of(from_, "eq10")])
+            return stacks(_rows(from_, "eq10"))
         from ..eq10.identity import identities_of
         from ..render.terminal import progress
         from .eq10 import PAPERS
@@ -173,10 +180,7 @@ def memory(run: Run, where: Destination, from_: From = None, mode: ModeName = No
     def make() -> Plot:
         from ..memory.view import bars
 
-        if _either(run, from_):
-            rows = [row for row, _ in rows_of(from_, "memory")]
-        else:
-            rows = _simulated(run, told)
+        rows = _rows(from_, "memory") if _either(run, from_) else _simulated(run, told)
         names = [
             f"{row.model}, {row.setting.resolution}, batch {row.setting.batch}, {row.mode}"
             for row in rows
@@ -240,6 +244,8 @@ def roofline(where: Destination, from_: From = None, of: Of = None) -> None:
 def _one_profile(files: list[Path] | None, *kinds: str) -> tuple[Any, Mapping[str, Any]]:
     if not files:
         raise UsageError("name the file of `datbench profile MODEL --out FILE.json`: --from FILE.")
+    from ..records import rows_of
+
     return only(rows_of(files, *kinds), "row", f"{files[0]} holds several rows")
 
 

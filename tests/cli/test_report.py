@@ -305,7 +305,7 @@ def test_a_report_of_nothing_is_none(run: Run, monkeypatch: pytest.MonkeyPatch) 
         (("--out", "out", "--from", "norows.json"), "holds no rows"),
         (("--out", "out", "--from", "broken.json"), "broken.json, row 1"),
         (("--out", "out", "--baseline", "none.json"), "there is no file"),
-        (("--out", "out", "--no-html"), "--no-html is now --plots none."),
+        (("--out", "out", "--no-html"), "--no-html is now --plots svg or none."),
     ],
 )
 def test_bad_input(run: Run, arguments: tuple[str, ...], words: str) -> None:
