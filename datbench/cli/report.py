@@ -23,8 +23,6 @@ MAIN = ("dat_t", "dat_s", "dat_b", "datpp_t", "datpp_s", "datpp_b")
 
 NONE = "none"
 
-TITLE = "Benchmark report"
-
 PLOTS = ("svg", "png", NONE)
 
 
@@ -105,7 +103,7 @@ def report(
         deltas = None if before is None else between(before, every)
         name = baseline.name if baseline else ""
         here = "datbench {datbench}, torch {torch}, Python {python}".format(**summary())
-        made = content(every, TITLE, failed, deltas, name, f"Made with {here}.")
+        made = content(every, "Benchmark report", failed, deltas, name, f"Made with {here}.")
         write(folder, made, every, f".{plots}", script)
     append_summary(compact(made))
     for missing in failed:
