@@ -104,7 +104,7 @@ def test_options_of_a_side_count_before_the_common_ones(
     (tmp_path / "datbench" / "__init__.py").touch()
     b = f"dat_t@batch=4,attention=sdpa,channels-last,source={tmp_path}"
     common = ("--batch", "2", "--threads", "1", "--device", "cpu", "--res", "64")
-    found = run("compare", "dat_t", b, *common, "--budget", "1")
+    found = run("compare", "dat_t", b, *common, "--budget", "1", "--format", "md")
     assert found.code == 0  # the same seconds for twice the images: faster
     assert "dat_t, batch 2, eager attention, channels first, as installed" in found.out
     assert "dat_t, batch 4, sdpa attention, channels last, source" in found.out

@@ -55,7 +55,7 @@ def test_the_answer_stands_on_top(run: Run, monkeypatch: pytest.MonkeyPatch) -> 
     monkeypatch.setattr(
         profile, "ceilings", lambda *how: replace(ceilings(*how), macs=1e15, bytes=1e15)
     )
-    lines = run(*SMALL).text.splitlines()
+    lines = run(*SMALL, "--notes").text.splitlines()
     assert max(map(len, lines)) <= 100
     assert lines[0].startswith("dat_t takes ")
     text = " ".join(" ".join(lines).split())
