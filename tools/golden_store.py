@@ -43,17 +43,17 @@ FORMATS = ("table", "csv", "md", "json", "latex")
 COMMANDS = """
 version            | --version
 models             | models
-models-csv         | models dat_t --family ablation --format csv
+models-csv         | models ablation --format csv
 models-json        | models --out models.json
 show               | show datpp_t
 show-json          | show dat_t_ddetr_196_49 --out show.json
-show-config        | show --config dat_tiny.yaml
-show-head          | show dat_t --with mask_rcnn
+show-config        | show config:dat_tiny.yaml
+show-head          | show dat_t+mask_rcnn
 weights            | @weights
 show-checkpoint    | show dat_t --checkpoint weights.pth
 params             | params dat_t datpp_t net:small --out params.json
 params-stage       | params dat_t_ddetr_196_49 --by stage
-params-part        | params dat_t --with retinanet --by part --format csv
+params-part        | params dat_t+retinanet --by part --format csv
 flops              | flops dat_t dat_s datpp_t
 flops-sizes        | flops dat_t --res 64 --res 96x64 --batch 2 --format latex
 flops-one          | flops dat_t
@@ -63,10 +63,10 @@ flops-torch        | flops dat_t --convention torch --by stage --format md
 flops-strict       | flops dat_t --res 64 --convention strict --dtype bfloat16
 flops-mmdet        | flops dat_t+retinanet --res 320x256 --convention mmdet --by part,stage
 flops-timm         | flops timm:swin_tiny_patch4_window7_224 timm:davit_tiny
-flops-json         | flops dat_t --res 64 --backward --out flops.json
+flops-json         | flops dat_t --res 64 --mode backward --out flops.json
 flops-show         | results show flops.json --format FORMAT
 flops-other        | flops dat_t_no_bias dat_t --res 64 --out other.json
-flops-config       | flops --config dat_tiny.yaml --res 64 --attention sdpa --features
+flops-config       | flops config:dat_tiny.yaml --res 64 --attention sdpa --features
 flops-factory      | flops net:Net,width=16 --res 64 --by module
 flops-unknown      | flops net:odd --res 64 --by operator
 explain-json       | explain datpp_t --res 64 --out explain.json
@@ -74,59 +74,59 @@ explain-show       | results show explain.json --format FORMAT
 eq10               | eq10 --check
 eq10-json          | eq10 dat_t --res 64 --out eq10.json
 eq10-show          | results show eq10.json --format FORMAT
-eq10-kinds         | eq10 --kinds --res 224
-eq10-fit           | eq10 --fit --grid "height=7,14 width=7,14" --out fit.json
+eq10-kinds         | eq10 kinds --res 224
+eq10-fit           | eq10 fit height=7,14 width=7,14 --out fit.json
 eq10-fit-show      | results show fit.json
-eq10-paper         | eq10 --paper
+eq10-paper         | eq10 example
 memory             | memory dat_t --batch 64
 memory-step        | memory dat_t --res 64 --mode step --optimizer sgd-momentum --by stage,operator
-memory-autocast    | memory dat_t --res 64 --mode train --autocast bfloat16 --checkpointing block
+memory-autocast    | memory dat_t --res 64 --mode backward --autocast bfloat16 --checkpointing block
 memory-many        | memory dat_t datpp_t --res 64 --batch 1 --batch 2 --attention sdpa --format csv
 memory-json        | memory dat_t --res 64 --mode inference --out memory.json
 memory-show        | results show memory.json --format FORMAT
-memory-largest     | memory dat_t --res 64 --largest 4GiB --context 300MiB
-memory-timeline    | memory dat_t --res 64 --batch 8 --mode train --timeline
+memory-largest     | memory largest dat_t --res 64 --memory 4GiB --context 300MiB
+memory-timeline    | plot timeline dat_t --res 64 --batch 8 --mode backward
 table-all          | table all --check --out tables.json
 table-all-show     | results show tables.json --format FORMAT
 table-all-lines    | results convert tables.json --to csv --each lines
-table-7            | table 7 --rules
-table-mine         | table --file mine.toml
-table-mine-check   | table --file mine.toml --check
+table-7            | table 7 --notes
+table-mine         | table mine.toml
+table-mine-check   | table mine.toml --check
 throughput-show    | results show a.json --format FORMAT
 profile-show       | results show profile.json --format FORMAT
-compare-same       | compare a.json a.json
-compare-slower     | compare a.json b.json --out compare.json
+compare-same       | compare files a.json a.json
+compare-slower     | compare files a.json b.json --out compare.json
 compare-show       | results show compare.json --format FORMAT
-compare-missing    | compare a.json c.json --format csv
-compare-benchmark  | compare benchmark.json benchmark.json
-gate-new           | gate --baseline base.json --update net:small --res 64 --memory-batch 2
+compare-missing    | compare files a.json c.json --format csv
+compare-benchmark  | compare files benchmark.json benchmark.json
+gate-new           | gate update net:small --baseline base.json --res 64
 gate-same          | gate --baseline base.json --out gate.json
 gate-show          | results show gate.json
 gate-copies        | @copies
 gate-changed       | gate --baseline changed.json
 gate-fewer         | gate --baseline changed.json --allow-fewer --format md
-gate-more          | gate --baseline more.json --update a.json dat_t --res 64 --forward
-gate-times         | gate --baseline more.json a.json
-gate-missing       | gate --baseline base.json a.json
+gate-more          | gate update dat_t --baseline more.json --from a.json --res 64 --mode inference
+gate-times         | gate --baseline more.json --from a.json
+gate-missing       | gate --baseline base.json --from a.json
 gate-none          | gate --baseline none.json
 report             | report dat_t --tables 7 --res 64 --plots none --out first
 report-from        | report none --tables none --plots none --out second --from a.json \
  --from profile.json --from memory.json --from benchmark.json
 report-baseline    | report net:small net:broken --tables none --res 64 \
- --plots none --baseline changed.json --pr-comment comment.md --out third
+ --plots none --baseline changed.json --out third
 report-again       | report none --tables none --plots none --out last \
  --from first/report.json
 report-valid       | results validate first/report.json
 plot-accuracy      | plot accuracy --of params
 plot-throughput    | plot accuracy --of throughput --from a.json
-plot-timeline      | plot timeline dat_t --res 64 --mode train
+plot-timeline      | plot timeline dat_t --res 64 --mode backward
 plot-eq10          | plot eq10 --from eq10.json
 plot-icicle        | plot icicle dat_t --res 64
 plot-icicle-time   | plot icicle --of time --from profile.json
 plot-roofline      | plot roofline --of operator --from profile.json
-points-groups      | points datpp_t --image image.ppm --res 64 --figure 6 --out groups.json
-points-query       | points dat_t --image image.ppm --res 64 --query 9,5 --top 3 --format csv
-points-weights     | points dat_t --image image.ppm --res 64 --checkpoint weights.pth --figure 6
+points-groups      | points groups datpp_t image.ppm --res 64 --out groups.json
+points-query       | points query dat_t image.ppm 9,5 --res 64 --top 3 --format csv
+points-weights     | points groups dat_t image.ppm --res 64 --checkpoint weights.pth
 env-json           | env --format json
 results-merge      | results merge flops.json other.json --out merged.json
 results-merged     | results show merged.json
@@ -149,22 +149,22 @@ bad-null           | show dat_t --checkpoint /dev/null
 bad-null-out       | flops dat_t --res 64 --format json --out /dev/null
 bad-checkpoint     | show dat_t --checkpoint damaged.pth
 bad-other-model    | show datpp_t --checkpoint weights.pth
-bad-config         | show --config broken.yaml
+bad-config         | show config:broken.yaml
 bad-out            | models --out missing/x.json
 bad-json           | results show broken.json
 bad-cut            | results show cut.json
 bad-newer          | results show newer.json
 bad-missing        | results show missing.json
-bad-optimizer      | memory dat_t --mode train --optimizer sgd
-bad-fit            | eq10 --fit --plot
+bad-optimizer      | memory dat_t --mode backward --optimizer sgd
+bad-fit            | eq10 fit --check x=1
 bad-table          | table 12
-bad-toml           | table --file broken.toml
+bad-toml           | table broken.toml
 bad-throughput     | throughput dat_t --mode backward
-bad-compare        | compare a.json
-bad-compare-file   | compare flops.json a.json
+bad-compare        | compare files a.json
+bad-compare-file   | compare files flops.json a.json
 bad-plot           | plot pie dat_t
-bad-points         | points timm:davit_tiny --image image.ppm
-bad-image          | points dat_t --image missing.png
+bad-points         | points timm:davit_tiny image.ppm
+bad-image          | points dat_t missing.png
 bad-report         | report dat_t
 bad-gate           | gate
 api-forward        | @forward
@@ -492,7 +492,7 @@ def written(command: str) -> list[str]:
     text = CODE[command[1:]] if command.startswith("@") else command
     said = re.search(r"# writes: (.*)", text)
     found = re.findall(r"--(?:out|pr-comment) (\S+)", text) + (said[1].split() if said else [])
-    return found + (re.findall(r"--baseline (\S+)", text) if "--update" in text else [])
+    return found + (re.findall(r"--baseline (\S+)", text) if "gate update" in text else [])
 
 
 def awaited(command: str, earlier: dict[str, str]) -> list[str]:
