@@ -3,9 +3,9 @@
 ===================================================  =========
 the interval of B's speed over A's                   verdict
 ===================================================  =========
-does not reach the level: too few processes          ambiguous
-lies within the floor, 1 or not                      same
-lies beside 1, and the estimate beyond the floor     faster, slower
+misses the confidence: too few processes             ambiguous
+lies within the threshold, with 1 or not             same
+excludes 1, with the estimate beyond the threshold   faster, slower
 all else                                             ambiguous
 ===================================================  =========
 

@@ -299,8 +299,8 @@ def _width(decision: Decision) -> float:
 def _visible(decisions: tuple[Decision, ...], floor: float) -> float:
     """The relative difference that `FOUND` of the comparisons would have found, either way.
 
-    A difference moves estimate and interval by as much. It is found when the interval leaves 1 and
-    the estimate the floor.
+    A difference moves estimate and interval by as much. It is found when the interval excludes 1
+    and the estimate lies beyond the threshold.
     """
     limit = math.log1p(floor)
     takes = []

@@ -92,9 +92,7 @@ class FactorySpec:
                 f"{self.name} is a model already; name the function or class that makes it."
             )
         if not callable(factory):
-            raise UsageError(
-                f"{self.name} is not a function or class but of type {type(factory).__name__}."
-            )
+            raise UsageError(f"{self.name} is a {type(factory).__name__}, not a function or class.")
         self._check_arguments(factory)
         try:
             model = factory(**self.options)

@@ -302,10 +302,7 @@ def _best_table(search: Search) -> Table:
         f"{search.head}: {search.tried:,} configurations, each the same for every row; "
         f"{search.reproducing} of them round to every printed value"
     )
-    note = (
-        "Computed in units of 1e9, and the difference from the printed value. First: the "
-        "configuration whose worst row differs least."
-    )
+    note = "In units of 1e9, with the difference from the printed value; least in the worst row."
     return Table.of(
         (*columns, Column("worst", "worst", units.percent)), search.best, title, (note,)
     )

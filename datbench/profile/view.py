@@ -273,8 +273,7 @@ def _notes(row: ProfileRow) -> list[str]:
         f"Machine peak: {units.amount(limits.macs, 'MAC/s', 1)} in a matrix product of side "
         f"{limits.side}, {units.size(limits.bytes)}/s in a copy that moves "
         f"{units.size(limits.copied)}: the fastest sample of each{_scatter(limits)}. A peak "
-        f"does not limit an operator that is {100 * (ABOVE - 1):.0f} % faster: its tensors are in "
-        "a cache, or the peak was measured too low.",
+        f"does not limit what is {100 * (ABOVE - 1):.0f} % faster (a cache, or a low peak).",
     ]
     if row.overhead < 0:
         found.append(

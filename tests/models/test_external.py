@@ -131,7 +131,7 @@ def test_a_factory_that_reads_values_is_built_on_the_cpu(factories: str) -> None
         ("Net,wide=3", UsageError, "unexpected keyword argument 'wide'"),
         ("number", UsageError, "returns int, which is not a torch.nn.Module"),
         ("made", UsageError, "is a model already; name the function or class that makes it"),
-        ("name", UsageError, "is not a function or class but of type str"),
+        ("name", UsageError, "is a str, not a function or class"),
         ("Nett", UnknownNameError, "unknown factory 'Nett'; did you mean Net or name?"),
         ("Net.tall", UnknownNameError, "unknown factory"),
         ("raises", MeasurementError, "raised KeyError: 'nothing here'"),

@@ -192,7 +192,7 @@ def test_the_roofline_has_both_ceilings(slow: ProfileRow) -> None:
     rates = [y * 1e9 / x for x, y in zip(ceiling.x, ceiling.y, strict=True)]
     assert max(rates) == pytest.approx(slow.ceilings.bytes)
     assert roofline(slow, [p for p in slow.operators if not p.macs], "operators") is None
-    setting = "64x64, batch 1, float32, eager attention, inference, on cpu, 1 thread"
+    setting = "64x64, batch 1, float32, inference, on cpu, 1 thread"
     assert setting in figure.notes[1]
     placed = roofline(slow, slow.operators, "operators", "a machine, torch 9")
     assert placed.notes[1].endswith(f"{setting}; measured on a machine, torch 9.")
