@@ -31,8 +31,7 @@ def test_five_percent_are_found(name: str, plan: RunPlan) -> None:
     assert found["slower"] >= (0.6 if plan == BARS and name in HARD else 0.8) * COMPARISONS
 
 
-@pytest.mark.parametrize("plan", PLANS.values(), ids=PLANS)
-def test_the_printed_tables_are_what_comes_out(plan: RunPlan) -> None:
-    """One row of each table of the page, with as many comparisons as were printed."""
+def test_the_printed_table_is_what_comes_out() -> None:
+    """One row of the page's table, with as many comparisons as were printed."""
     name = "usual: levels scatter by 1.5 %"
-    assert line(name, PRINTED, plan) in PAGE.read_text(encoding="utf-8")
+    assert line(name, PRINTED, RunPlan()) in PAGE.read_text(encoding="utf-8")
