@@ -124,7 +124,7 @@ class OutsideWork:
 
     def _filled_elsewhere(self, tensor: Tensor) -> bool:
         if self._blank and tensor in self._blank:
-            return tensor.numel() > 0
+            return tensor.numel() > 0 and not tensor.is_meta  # nobody can fill that
         if not (self._values and tensor.is_cpu) or tensor in self._known:
             return False
         # Memory that torch did not allocate, such as an array of numpy.

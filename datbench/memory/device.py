@@ -400,7 +400,8 @@ def _measured(job: DeviceJob, here: OnGpu | OnCpu) -> tuple[GpuPeaks, tuple[Held
     mode, recipe = job.mode, job.recipe
     # The simulation runs without the fast path too.
     with as_written():
-        model = build_model(job.model, job.setting, training=mode != "inference")
+        # The run that warms up makes late weights, too.
+        model = build_model(job.model, job.setting, training=mode != "inference", late=False)
         image = make_image(job.setting, model)
         here.built()
         with checkpointed(model, recipe.checkpointing):

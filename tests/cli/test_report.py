@@ -300,7 +300,7 @@ def test_a_report_of_nothing_is_none(run: Run, monkeypatch: pytest.MonkeyPatch) 
         (("--out", "out", "--from", "none.json"), "there is no file"),
         (("--out", "out", "--from", "empty.json"), "is empty"),
         (("--out", "out", "--from", "cut.json"), "not complete JSON"),
-        (("--out", "out", "--from", "foreign.json"), "no datbench result"),
+        (("--out", "out", "--from", "foreign.json"), "not a datbench result"),
         (("--out", "out", "--from", "newer.json"), "Upgrade"),
         (("--out", "out", "--from", "norows.json"), "holds no rows"),
         (("--out", "out", "--from", "broken.json"), "broken.json, row 1"),

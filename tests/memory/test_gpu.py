@@ -410,7 +410,7 @@ def test_how_a_process_may_end(what: str, outcome: str, reason: str, models: Non
     assert found.reason in to_csv([table])
     assert to_markdown(measured_tables([found, found])).count(found.reason) == 1
     title, *rest = to_markdown(measured_tables([found])).splitlines()
-    said = "32x32, batch 2, float32, eager attention, inference, on cpu"
+    said = "32x32, batch 2, float32, inference, on cpu"
     assert f": {outcome} ({said})" in title
     assert found.reason in "".join(rest)
 
