@@ -114,6 +114,11 @@ class OutsideWork:
         self._blank = Storages()  # allocated, and not written by any operator yet
         self.running: list[Storages] = []  # what operators wrote inside each running Function
 
+    @property
+    def watching(self) -> bool:
+        """Whether anything can be filled elsewhere now: nobody fills tensors without values."""
+        return self._values or bool(self.running)
+
     def appeared(self, tensors: Iterable[Tensor]) -> bool:
         """Whether one of these has content that no operator wrote. It is told once."""
         found = [tensor for tensor in tensors if self._filled_elsewhere(tensor)]
@@ -124,7 +129,7 @@ class OutsideWork:
 
     def _filled_elsewhere(self, tensor: Tensor) -> bool:
         if self._blank and tensor in self._blank:
-            return tensor.numel() > 0 and not tensor.is_meta  # nobody can fill that
+            return tensor.numel() > 0 and not tensor.is_meta
         if not (self._values and tensor.is_cpu) or tensor in self._known:
             return False
         # Memory that torch did not allocate, such as an array of numpy.

@@ -228,7 +228,7 @@ class Recorder(EagerMode):
         if not self.recording:
             self._made_by_current()
             out = func(*args, **kwargs)
-            if self.outside.running:
+            if self.outside.watching:
                 self.outside.ran(plan.name, _tensors(args), _results(out), plan.is_view)
             return out
         if self.phase == "forward":
@@ -246,7 +246,8 @@ class Recorder(EagerMode):
         inputs = _tensors(args)
         forward = self.phase == "forward"
         out = execute(func, plan, args, kwargs) if forward else func(*args, **kwargs)
-        if self.outside.ran(plan.name, inputs, _results(out), plan.is_view):
+        outside = self.outside
+        if outside.watching and outside.ran(plan.name, inputs, _results(out), plan.is_view):
             self._record_outside(module_type, module, module_type)
         self.calls.append(self._call(plan, module, module_type, args, kwargs, out, inputs))
         return out
