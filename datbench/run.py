@@ -351,6 +351,7 @@ class Runner:
     ) -> None:
         self.model, self.inputs, self.mode = model, inputs, mode
         self._forward: Callable[..., object] = torch.compile(model) if compiled else model
+        self._without_gradients: Callable[[], Any] = torch.inference_mode
         self.optimizer: TorchOptimizer | None = None
         if mode == "step":
             trained = [p for p in model.parameters() if p.requires_grad]
@@ -369,8 +370,15 @@ class Runner:
     def run(self, named: Phase) -> None:
         """Run once, with the forward and the optimizer's work inside a context each."""
         if self.optimizer is None:
-            with torch.inference_mode(), named(FORWARD):
-                self._forward(*self.inputs)
+            try:
+                with self._without_gradients(), named(FORWARD):
+                    self._forward(*self.inputs)
+            except RuntimeError as error:
+                if "require grad" not in str(error) or self._without_gradients is nullcontext:
+                    raise
+                # It takes gradients in its forward, which need a graph.
+                self._without_gradients = nullcontext
+                self.run(named)
             return
         with named(STEP):
             self.optimizer.zero_grad(set_to_none=True)

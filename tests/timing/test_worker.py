@@ -69,6 +69,21 @@ def test_inference_is_in_inference_mode_and_evaluation() -> None:
     assert seen == [(True, False)]
 
 
+def test_a_forward_that_takes_gradients_is_timed_with_a_graph() -> None:
+    class Forces(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.energy = nn.Linear(32, 1)
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            x = x.detach().requires_grad_()
+            return torch.autograd.grad(self.energy(x).sum(), x)[0]
+
+    call = run.Runner(Forces(), (run.make_image(SETTING),), "inference")
+    call()
+    call()
+
+
 def test_a_training_iteration_is_forward_backward_and_step() -> None:
     net = odd_models.plain().train()
     before = {name: p.detach().clone() for name, p in net.named_parameters()}
