@@ -151,7 +151,7 @@ class Help:
                 found["Arguments"].append((name, parameter.help))
             elif record := parameter.get_help_record(ctx):
                 title = getattr(parameter, "rich_help_panel", None) or OTHER
-                found[title].append(record)
+                found[title].append((record[0], record[1].replace("\\[", "[")))  # old Typers' mark
         for name in command.list_commands(ctx) if isinstance(self, Group) else ():
             about = command.commands[name].get_short_help_str(200)
             found.setdefault("Commands", []).append((name, about))
