@@ -124,6 +124,10 @@ def listening(listener: Callable[[str], None]) -> Iterator[None]:
         _listener.reset(before)
 
 
+class Misfit:
+    """Beside an exception's class: no device runs this operator on these operands."""
+
+
 def warn(text: str) -> None:
     """Say one line: as a `DatbenchWarning`, or to whoever is `listening` (the program)."""
     listener = _listener.get()

@@ -581,14 +581,13 @@ def rows_of(files: Sequence[Path] | None, *kinds: str) -> list[tuple[Any, Mappin
     """Rows of the files, each with its environment; they are all of one kind.
 
     Raises:
-        UsageError: a file cannot be read, is broken, or holds what this plot cannot draw.
+        UsageError: a file cannot be read, is broken, or holds another kind.
     """
     read = [load(path) for path in files or ()]
     for content in read:
         if content.kind not in kinds:
             raise UsageError(
-                f"{content.name} holds {content.kind!r}; this plot is drawn from "
-                f"{' or '.join(kinds)}."
+                f"{content.name} holds {content.kind!r}; name a file of {' or '.join(kinds)}."
             )
         if not content.rows:
             raise UsageError(f"{content.name} holds no rows.")

@@ -8,7 +8,7 @@ import os
 import random
 import sys
 import warnings
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import (
     AbstractContextManager,
     ExitStack,
@@ -28,7 +28,7 @@ from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
 from torch.utils._pytree import tree_leaves
 
-from .errors import DatbenchError, MeasurementError, UsageError, first_line, one_line, warn
+from .errors import DatbenchError, MeasurementError, Misfit, UsageError, first_line, one_line, warn
 from .machine import proc_bytes
 from .models.external import FactorySpec
 from .models.resolve import Spec, build, is_ours, resolve
@@ -237,7 +237,10 @@ def with_values(name: str, on_meta: Callable[[], T], real: Callable[[], T]) -> T
     except UsageError:
         raise
     except Exception as error:  # somebody else's code may raise anything
-        reason = first_line(error.__cause__ or error)
+        cause = error.__cause__ or error
+        if isinstance(cause, Misfit):
+            raise
+        reason = first_line(cause)
     found = real()
     warn(f"{name} does not run without values; it was run with real ones on the CPU ({reason}).")
     return found
@@ -458,10 +461,9 @@ def unchanged(model: nn.Module, *inputs: Any) -> Iterator[ExitStack]:
         for parameter in model.parameters():
             if not is_lazy(parameter):
                 undo.callback(_reassign, parameter, parameter.data)
-        if any(not type(module).__module__.startswith(_PLAIN) for module in model.modules()):
-            for module in model.modules():
-                held = vars(module)
-                undo.callback(_put_back, [(held, dict(held)), *_contents(held.values())])
+        for module in model.modules():
+            held = vars(module)
+            undo.callback(_put_back, [*map(_held, (held, *filter(_is_container, held.values())))])
         for leaf in leaves:
             leaf.grad = None
         try:
@@ -469,10 +471,6 @@ def unchanged(model: nn.Module, *inputs: Any) -> Iterator[ExitStack]:
         finally:
             for leaf, gradient in gradients:
                 leaf.grad = gradient
-
-
-_PLAIN = ("torch.nn.modules.", "datbench.models.")
-"""Where modules' forwards assign no attributes: looking for them takes a tenth of a count."""
 
 
 def _refill(buffer: Tensor, saved: Tensor) -> None:
@@ -487,27 +485,29 @@ def _reassign(parameter: nn.Parameter, data: Tensor) -> None:
         parameter.data = data
 
 
-def _contents(values: Iterable[Any]) -> Iterator[tuple[Any, Any]]:
-    """The containers among attributes, each with a plain copy."""
-    for value in values:
-        for kind in (dict, list, set):
-            if isinstance(value, kind):
-                yield value, kind(value)
+def _is_container(value: object) -> bool:
+    return isinstance(value, (dict, list, set))
 
 
-def _put_back(saved: list[tuple[Any, Any]]) -> None:
+def _held(container: Any) -> tuple[Any, Any, list[int]]:
+    """A container with a plain copy, and the identities of what it holds."""
+    if not container:  # most of those that a module has
+        return container, (), []
+    kind = next(kind for kind in (dict, list, set) if isinstance(container, kind))
+    return container, kind(container), _identities(container)
+
+
+def _identities(container: Any) -> list[int]:
+    values = container.values() if isinstance(container, dict) else ()
+    return [*map(id, container), *map(id, values)]
+
+
+def _put_back(saved: list[tuple[Any, Any, list[int]]]) -> None:
     """Give containers what they held."""
-    for container, content in saved:
-        now, before = (list(c.items() if isinstance(c, dict) else c) for c in (container, content))
-        if len(now) == len(before) and all(map(_same, now, before)):
-            continue
-        container.clear()
-        container.extend(content) if isinstance(container, list) else container.update(content)
-
-
-def _same(a: Any, b: Any) -> bool:
-    """One object, or pairs of the same two."""
-    return a is b or (isinstance(a, tuple) and all(x is y for x, y in zip(a, b, strict=False)))
+    for container, content, identities in saved:
+        if (container or content) and _identities(container) != identities:
+            container.clear()
+            container.extend(content) if isinstance(container, list) else container.update(content)
 
 
 _optimized: Any = torch.jit.optimized_execution  # type: ignore[attr-defined]

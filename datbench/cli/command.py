@@ -107,6 +107,10 @@ def expanded(command: Callable[..., None]) -> Callable[..., None]:
     return run
 
 
+def _argument_name(parameter: Any) -> str:
+    return f"{parameter.metavar}{'...' if parameter.nargs == -1 else ''}"
+
+
 class Help:
     """Help in plain sections, and in panels on a terminal; its examples are lines of their own."""
 
@@ -131,7 +135,7 @@ class Help:
         pieces = ["[OPTIONS]"]
         for parameter in command.get_params(ctx):
             if parameter.param_type_name == "argument":
-                name = f"{parameter.metavar}{'...' if parameter.nargs == -1 else ''}"
+                name = _argument_name(parameter)
                 pieces.append(name if parameter.required else f"[{name}]")
         return pieces
 
@@ -147,8 +151,7 @@ class Help:
         found: dict[str, list[tuple[str, str]]] = {t: [] for t in ("Arguments", *SECTIONS)}
         for parameter in command.get_params(ctx):
             if parameter.param_type_name == "argument":
-                name = f"{parameter.metavar}{'...' if parameter.nargs == -1 else ''}"
-                found["Arguments"].append((name, parameter.help))
+                found["Arguments"].append((_argument_name(parameter), parameter.help))
             elif record := parameter.get_help_record(ctx):
                 title = getattr(parameter, "rich_help_panel", None) or OTHER
                 found[title].append((record[0], record[1].replace("\\[", "[")))  # old Typers' mark

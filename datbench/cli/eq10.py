@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Annotated, Any
 
+from ..counting.conventions import CONVENTIONS
 from ..errors import CheckFailed, UsageError
 from ..machine import device_of
 from ..setting import ATTENTIONS, DTYPES, Resolution, one_of
@@ -78,7 +79,6 @@ def fit(
     Examples:
     datbench eq10 fit height=7,14 dim=32,64 --check
     """
-    from ..counting.conventions import CONVENTIONS
     from ..eq10.fit import fit as fitted
     from ..eq10.fit import parse_grid
     from ..eq10.view import fit_table

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 from ..errors import MissingError, UsageError
 from ..files import append_summary, check_path
@@ -13,9 +13,6 @@ from ..setting import Setting, mode_of
 from . import options
 from .command import RESULT, WHAT, group, option
 from .output import Output
-
-if TYPE_CHECKING:
-    pass
 
 Again = Annotated[
     bool, option(WHAT, "--time", "Measure the times of the baseline again, in fresh processes.")

@@ -73,8 +73,8 @@ def params(models: Models, output: Output, by: By = None, features: FeaturesFlag
     datbench params dat_t+mask_rcnn --by part
     """
     chosen = models.specs()
-    parts = breakdowns(by, BY, single=True)
-    place: Place = parts[0] if parts else "total"
+    parts = breakdowns(by, BY, single=False)
+    place: Place = only(parts, "breakdown", "params takes one") if parts else "total"
     if parts:
         only(chosen, "model", "--by breaks down one model")
     from ..counting.count import parameter_entries

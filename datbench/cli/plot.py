@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 from ..counting.conventions import CONVENTIONS
 from ..errors import MeasurementError, UsageError
-from ..setting import MEMORY_MODES, WITH_BACKWARD, Name, Resolution, mode_of, one_of
+from ..setting import MEMORY_MODES, PLAIN, WITH_BACKWARD, Name, Resolution, mode_of, one_of
 from .command import RESULT, group, option
 from .options import From, Inputs, ModeName, Run, Stage, only
 from .output import Destination, draw
@@ -40,10 +40,10 @@ def _of(kind: str, name: str | None, *known: Name) -> Name:
     return one_of(f"--of of plot {kind}", name or known[0], known)
 
 
-def _either(inputs: Inputs, files: Sequence[Path] | None) -> bool:
-    """Whether rows come from files; these and models exclude each other."""
-    if files and (inputs.model or inputs.res):
-        raise UsageError("--from draws what is in the files; leave out models and --res.")
+def _either(inputs: Inputs, files: Sequence[Path] | None, *options: object) -> bool:
+    """Whether rows come from files; these exclude models and the `options` of how they run."""
+    if files and (inputs != type(inputs)() or any(option is not None for option in options)):
+        raise UsageError("--from draws what is in the files; leave out models and how they run.")
     return bool(files)
 
 
@@ -118,7 +118,7 @@ def cost(
     Examples:
     datbench plot cost dat_t datpp_t --of memory
     """
-    of = _of("cost", of, "macs", "memory")
+    drawn = _of("cost", of, "macs", "memory")
     told = mode_of(mode, MEMORY_MODES, "inference")
 
     def make() -> Plot:
@@ -128,9 +128,9 @@ def cost(
         from ..render.figure import MOST
 
         sizes = [Resolution(side, side) for side in SIDES]
-        if _either(run, from_):
-            rows = _rows(from_, "flops", "memory")
-        elif of == "memory":
+        if _either(run, from_, mode):
+            rows = _rows(from_, *({"macs": "flops"}.get(of, of) if of else "flops memory").split())
+        elif drawn == "memory":
             rows = _simulated(run, told, sizes)
         else:
             rows = _counted(run.jobs(backward=told in WITH_BACKWARD, sizes=sizes))
@@ -151,7 +151,7 @@ def eq10(inputs: Inputs, where: Destination, stage: Stage = None, from_: From = 
     def make() -> Plot | Sequence[Plot]:
         from ..eq10.view import stacks
 
-        if _either(inputs, from_):
+        if _either(inputs, from_, stage):
             return stacks(_rows(from_, "eq10"))
         from ..eq10.identity import identities_of
         from ..render.terminal import progress
@@ -180,7 +180,7 @@ def memory(run: Run, where: Destination, from_: From = None, mode: ModeName = No
     def make() -> Plot:
         from ..memory.view import bars
 
-        rows = _rows(from_, "memory") if _either(run, from_) else _simulated(run, told)
+        rows = _rows(from_, "memory") if _either(run, from_, mode) else _simulated(run, told)
         names = [
             f"{row.model}, {row.setting.resolution}, batch {row.setting.batch}, {row.mode}"
             for row in rows
@@ -203,7 +203,6 @@ def timeline(run: Run, where: Destination, mode: ModeName = None) -> None:
 
     def trace() -> Any:
         from ..memory.simulation import simulate_model
-        from ..setting import PLAIN
 
         return simulate_model(spec, setting, told, PLAIN)[1]
 

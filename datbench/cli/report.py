@@ -86,6 +86,8 @@ def report(
         )
     chosen_tables = _tables(tables)
     wanted, sizes = _specs(inputs), inputs.sizes() or None
+    if sizes and not wanted:
+        raise UsageError("--res is the size of models; name one.")
     sources = [source for path in from_ or () for source in given(path)]
     before = None if baseline is None else given(baseline)
     if not wanted and not chosen_tables and not sources:

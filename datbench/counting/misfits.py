@@ -14,6 +14,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from ..errors import Misfit
+
 MISFITS: dict[str, Callable[..., None]] = {}
 """Check by operator name with overload; called with the operator's own arguments, all on meta."""
 
@@ -37,10 +39,16 @@ def _checks(*operators: str) -> Callable[[Callable[..., None]], Callable[..., No
     return decorate
 
 
+_REFUSED: dict[type[Exception], type[Exception]] = {
+    kind: type(kind.__name__, (kind, Misfit), {})
+    for kind in (RuntimeError, IndexError, NotImplementedError)
+}
+
+
 def require(fits: bool, sentence: str, error: type[Exception] = RuntimeError) -> None:
-    """Raise what torch raises, unless the operands fit."""
+    """Raise what torch raises, as a `Misfit` too, unless the operands fit."""
     if not fits:
-        raise error(sentence)
+        raise _REFUSED[error](sentence)
 
 
 # Sizes that operands share.
@@ -59,11 +67,11 @@ def broadcast(*shapes: Sequence[int]) -> tuple[int, ...]:
         rank = max(len(whole), len(shape))
         a, b = ((1,) * (rank - len(sizes)) + tuple(sizes) for sizes in (whole, shape))
         for dim in reversed(range(rank)):
-            if a[dim] != b[dim] and 1 not in (a[dim], b[dim]):
-                raise RuntimeError(
-                    f"The size of tensor a ({a[dim]}) must match the size of tensor b ({b[dim]}) "
-                    f"at non-singleton dimension {dim}"
-                )
+            require(
+                a[dim] == b[dim] or 1 in (a[dim], b[dim]),
+                f"The size of tensor a ({a[dim]}) must match the size of tensor b ({b[dim]}) "
+                f"at non-singleton dimension {dim}",
+            )
         whole = tuple(two if one == 1 else one for one, two in zip(a, b, strict=True))
     return whole
 
@@ -302,25 +310,14 @@ def _conv(
     weight: Tensor,
     bias: Tensor | None = None,
     stride: Sequence[int] = (1,),
-    padding: Sequence[int] = (0,),
+    padding: Sequence[int] | str = (0,),
     dilation: Sequence[int] = (1,),
     groups: int = 1,
 ) -> None:
-    _same_dtype(x, weight, bias)
-    _convolution(_batched(rank, x, weight), weight, bias, stride, padding, dilation, groups=groups)
-
-
-def _conv_padded(
-    rank: int,
-    x: Tensor,
-    weight: Tensor,
-    bias: Tensor | None = None,
-    stride: Sequence[int] = (1,),
-    padding: str = "valid",
-    dilation: Sequence[int] = (1,),
-    groups: int = 1,
-) -> None:
-    _convolution(_batched(rank, x, weight), weight, bias, stride, (0,), dilation, groups=groups)
+    named = isinstance(padding, str)  # "same" and "valid" always fit, with a bias of any dtype
+    _same_dtype(x, weight, None if named else bias)
+    given = (0,) if isinstance(padding, str) else padding
+    _convolution(_batched(rank, x, weight), weight, bias, stride, given, dilation, groups=groups)
 
 
 def _conv_transpose(
@@ -339,8 +336,7 @@ def _conv_transpose(
 
 
 for _rank, _transpose in enumerate(("1d", "2d.input", "3d.input"), 1):
-    _checks(f"conv{_rank}d")(partial(_conv, _rank))
-    _checks(f"conv{_rank}d.padding")(partial(_conv_padded, _rank))
+    _checks(f"conv{_rank}d", f"conv{_rank}d.padding")(partial(_conv, _rank))
     _checks(f"conv_transpose{_transpose}")(partial(_conv_transpose, _rank))
 
 

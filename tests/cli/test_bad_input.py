@@ -78,6 +78,10 @@ WRONG: dict[str, tuple[tuple[str, ...], str]] = {
         "name only one",
     ),
     "breakdown of params of two": (("params", "dat_t", "dat_s", "--by", "stage"), "only one"),
+    "two breakdowns of params": (
+        ("params", "dat_t", "--by", "part,stage"),
+        "params takes one; name only one breakdown.",
+    ),
     "two breakdowns in one CSV": (
         ("flops", "dat_t", "--by", "stage,operator", "--format", "csv"),
         "choose one of --by stage, operator.",

@@ -201,6 +201,7 @@ def test_a_batch_of_sparse_products() -> None:
     assert _unknown(batch) == []
 
 
+@pytest.mark.filterwarnings("ignore:Sparse CSR tensor support is in beta")
 def test_a_product_of_two_sparse_matrices_is_unknown() -> None:
     count = datbench.count(Graph("coo", lambda a, x: (a @ a).to_dense()), torch.zeros(50, 8))
     assert _unknown(count) != []
