@@ -139,7 +139,7 @@ def test_a_factory_that_reads_values_is_built_on_the_cpu(factories: str) -> None
         ("QuitsLater", MeasurementError, "on cpu: SystemExit: 7"),
         ("TwoInputs", MeasurementError, "missing 1 required positional argument"),
         ("needs,width=1,depth=2", UsageError, "write factories_"),
-        ("fails_on_images", MeasurementError, "at 34x34, batch 1 on cpu: "),
+        ("fails_on_images", MeasurementError, "at 34x34 on meta: mat1 and mat2 "),
     ],
 )
 def test_a_factory_is_refused(factories: str, name: str, error: type, words: str) -> None:
