@@ -287,27 +287,36 @@ def checked(
         return None, _problems(error, value, place)
 
 
-def read_as(hint: Any, value: Any, name: str, extra: Extra = "forbid") -> Any:
+def read_as(hint: Any, value: Any, name: str, place: str = "", extra: Extra = "forbid") -> Any:
     """A plain value as a value of this type.
+
+    Args:
+        place: a path that stands before every field's.
 
     Raises:
         UsageError: it is not one; the message begins with `name`, and names the field.
     """
-    found, problems = checked(hint, value, extra=extra)
+    found, problems = checked(hint, value, place, extra)
     if problems:
         raise UsageError(f"{name}: {problems[0]}.")
     return found
 
 
 def check_keys(keys: Iterable[str], known: Iterable[str], name: str) -> None:
-    """Refuse a key that is not known, with the one that was probably meant.
+    """Refuse keys that are not known, each with the one that was probably meant.
 
     Raises:
-        UnknownNameError: there is one.
+        UnknownNameError: there are some.
     """
+    if unknown := unknown_keys(keys, known):
+        raise UnknownNameError(f"{name}: {' '.join(unknown)}")
+
+
+def unknown_keys(keys: Iterable[str], known: Iterable[str]) -> list[str]:
+    """A sentence about each key that is not known."""
     names = list(known)
-    for key in keys:
-        check_name("key", str(key)[:60], names, name)
+    unknown = [str(key)[:60] for key in keys if key not in names]
+    return [str(UnknownNameError.among("key", key, names)) for key in unknown]
 
 
 def check_name(what: str, given: str, known: Iterable[str], name: str) -> None:

@@ -6,7 +6,7 @@ name                           model
 ``dat_t``, ``ceit_s``          one of those that datbench builds (`datbench models`)
 ``timm:NAME[,option=value]``   one of timm's
 ``transformers:NAME[,...]``    a PVT or CvT of Hugging Face's transformers
-``config:FILE``                a published YAML configuration of the DAT repositories
+``config:FILE[,code=2022-01]`` a published configuration of the DAT repositories
 ``package.module:factory``     what a function or class of the user's returns
 ``BACKBONE+HEAD``              a detector or segmentor on any of these: ``dat_t+retinanet``
 =============================  ============================================================
@@ -16,18 +16,18 @@ from __future__ import annotations
 
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 from ..errors import DatbenchError, UnknownNameError, UsageError
+from ..records import check_keys
 from ..setting import Attention, Resolution
 from .comparison import COMPARISONS
 from .comparison.spec import ComparisonSpec
 from .dat import REGISTRY
 from .detectors.heads import JOINT, find, split
 from .detectors.spec import DetectorSpec, MapsSpec
-from .external import FactorySpec, TimmSpec, factory_spec, timm_spec
-from .spec import CONFIG, TIMM, TRANSFORMERS, ModelSpec
+from .external import FactorySpec, TimmSpec, factory_spec, split_options, timm_spec
+from .spec import CONFIG, TIMM, TRANSFORMERS, ModelSpec, split_config
 
 if TYPE_CHECKING:
     import torch
@@ -65,7 +65,11 @@ def resolve(name: str) -> Spec:
     if name.startswith(CONFIG):
         from .yaml import read_config
 
-        return read_config(Path(name[len(CONFIG) :]))
+        file, told = split_config(name)
+        _, options = split_options(name, told)
+        check_keys(options, ["code"], name)
+        code: Any = str(options["code"]) if options else None  # `read_config` checks it
+        return read_config(file, code)
     if ":" in name:
         return factory_spec(name)
     if name in REGISTRY.names():

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Generic, Protocol, TypeVar
 
 from ..errors import UnknownNameError
@@ -15,6 +17,17 @@ TIMM, TRANSFORMERS = "timm:", "transformers:"
 
 CONFIG = "config:"
 """Before the name of a published YAML file, which may be called anything."""
+
+
+def split_config(name: str) -> tuple[Path, str]:
+    """The file that ``config:FILE,option=value`` names, and ``,option=value``.
+
+    A file's name may have commas: the longest name of a file that is there counts.
+    """
+    file, options = name[len(CONFIG) :], ""
+    while not Path(file).is_file() and (option := re.search(r",\w+=[^,]*$", file)):
+        file, options = file[: option.start()], option.group() + options
+    return Path(file), options
 
 
 @dataclass(frozen=True)

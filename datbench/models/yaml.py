@@ -1,10 +1,13 @@
-"""The published YAML configurations (LeapLabTHU/DAT, `configs/`) as specs. Free of torch.
+"""The published configurations as specs. Free of torch.
 
-Both years share one layout, and most of the constructor's arguments. The code of 2023 is meant
+Those of LeapLabTHU/DAT (`configs/*.yaml`) are sections, of which ``MODEL.DAT`` holds the arguments
+of the constructor. Those of LeapLabTHU/DAT-Detection and DAT-Segmentation (`configs/dat/*.py`) hold
+them as the keys of ``model.backbone``; those keys may also stand in a YAML file.
+
+The constructors of all codes share most arguments, and their defaults. The code of 2023 is meant
 where a file has a key that only its constructor takes (`use_lpus`, `ksizes`, `nat_ksizes`,
-`layer_scale_values` and so on), or a neighbourhood block; else that of 2022, which has no key or
-letter of its own, so that no file can ask for both. Absent keys stand for the constructor's
-defaults, which are the same in both years.
+`layer_scale_values` and so on), or a neighbourhood block; else that of June 2022, which has no key
+or letter of its own. Only who asks for it gets that of January 2022.
 
 The published code ignores what it does not know; here that is refused, as is every setting that
 would change a figure and is not built.
@@ -16,13 +19,13 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
-from typing import Annotated, Any, NoReturn, TypeAlias, TypeVar
+from typing import Annotated, Any, Literal, NoReturn, TypeAlias, TypeVar, get_args
 
 from typing_extensions import Required, TypedDict
 
-from ..errors import LibraryError, UsageError
+from ..errors import LibraryError, UnknownNameError, UsageError
 from ..files import read_text
-from ..records import check_keys, read_as, said
+from ..records import check_keys, check_name, read_as, said, unknown_keys
 from ..setting import MAX_SIDE, MIN_SIDE, Bounds
 from .config import (
     CodeYear,
@@ -37,7 +40,12 @@ from .config import (
     Stem,
     Window,
 )
-from .spec import ModelSpec
+from .mmcv import read_mmcv
+from .spec import CONFIG, ModelSpec
+
+Code: TypeAlias = Literal["2022-01", "2022-06", "2023"]
+"""A published code: LeapLabTHU/DAT's commits 81c67ea and 42b489e (to which the weights of 2022
+belong), which differ in the offset network's kernels alone, and DAT++'s."""
 
 LARGEST_FILE = 1 << 20
 """Bytes; the published configurations have about a thousand."""
@@ -63,7 +71,7 @@ _NO = (False,) * 4
 
 @dataclass(frozen=True)
 class Arguments:
-    """``MODEL.DAT``: the arguments of the published constructor, with its defaults (models/dat.py).
+    """The arguments of the published constructors, with their defaults (dat.py of each repository).
 
     A stage's values are checked where one of its blocks reads them.
     """
@@ -91,27 +99,30 @@ class Arguments:
     no_offs: Four[bool] = _NO
     use_dwc_mlps: Four[bool] = _NO
     use_conv_patches: bool = False
-    ns_per_pts: Any = None  # never read
     # Of the code of 2023 alone.
     ksizes: Four[Unread] = (9, 7, 5, 3)
     nat_ksizes: Four[Unread] = (3, 3, 3, 3)
     layer_scale_values: Four[float] = (-1, -1, -1, -1)
     use_lpus: Four[bool] = _NO
     log_cpb: Four[bool] = _NO
-    # Of blocks that are not built here, or of the optimiser: any value will do.
-    heads_q: Any = None
-    ksize_qnas: Any = None
-    nqs: Any = None
-    qna_activation: Any = None
-    lower_lr_kvs: Any = None
+    use_cmt_mlps: Four[bool] = _NO
+    out_indices: tuple[int, ...] = (0, 1, 2, 3)  # of detection and segmentation
 
 
-ONLY_2023 = frozenset(
-    "ksizes nat_ksizes layer_scale_values use_lpus log_cpb heads_q ksize_qnas nqs qna_activation "
-    "lower_lr_kvs".split()
+ONLY_2023 = (
+    "ksizes nat_ksizes layer_scale_values use_lpus log_cpb use_cmt_mlps heads_q ksize_qnas nqs "
+    "qna_activation lower_lr_kvs local_orf local_kv_sizes offset_pes deform_groups".split()
 )
 
-# config.py of the repository; what is of no interest here may hold anything.
+# Those that are no field are of blocks that are not built here, of training, or never read by
+# the published code either: any value will do.
+KEYS = {
+    *Arguments.__dataclass_fields__,
+    *ONLY_2023,
+    *("ns_per_pts", "type", "use_checkpoint", "init_cfg", "pretrained"),
+}
+
+# Of a file of sections (config.py of the repository), what is read, and the keys that there are.
 
 
 class ModelSection(TypedDict, total=False):
@@ -120,24 +131,12 @@ class ModelSection(TypedDict, total=False):
     TYPE: str
     NAME: str
     DAT: Required[Arguments]
-    RESUME: Any
-    NUM_CLASSES: Any
-    DROP_RATE: Any
-    DROP_PATH_RATE: Any
-    LABEL_SMOOTHING: Any
-    PRETRAINED: Any
 
 
 class DataSection(TypedDict, total=False):
     """``DATA``."""
 
     IMG_SIZE: Annotated[int, Bounds(MIN_SIDE, MAX_SIDE)]
-    BATCH_SIZE: Any
-    DATA_PATH: Any
-    DATASET: Any
-    INTERPOLATION: Any
-    PIN_MEMORY: Any
-    NUM_WORKERS: Any
 
 
 class Sections(TypedDict, total=False):
@@ -145,26 +144,29 @@ class Sections(TypedDict, total=False):
 
     MODEL: Required[ModelSection]
     DATA: DataSection | None
-    BASE: Any
-    TRAIN: Any
-    AUG: Any
-    TEST: Any
-    AMP: Any
-    OUTPUT: Any
-    TAG: Any
-    SAVE_FREQ: Any
-    PRINT_FREQ: Any
-    SEED: Any
-    EVAL_MODE: Any
-    THROUGHPUT_MODE: Any
-    LOCAL_RANK: Any
 
 
-def read_config(path: Path) -> ModelSpec:
+SECTIONS = (
+    "MODEL DATA BASE TRAIN AUG TEST AMP OUTPUT TAG SAVE_FREQ PRINT_FREQ SEED EVAL_MODE "
+    "THROUGHPUT_MODE LOCAL_RANK".split()
+)
+
+MODEL_KEYS = (
+    "TYPE NAME DAT RESUME NUM_CLASSES DROP_RATE DROP_PATH_RATE LABEL_SMOOTHING PRETRAINED".split()
+)
+
+DATA_KEYS = "IMG_SIZE BATCH_SIZE DATA_PATH DATASET INTERPOLATION PIN_MEMORY NUM_WORKERS".split()
+
+
+def read_config(path: Path, code: Code | None = None) -> ModelSpec:
     """The model of a published configuration; its name, ``config:PATH``, resolves back to it.
 
     `evaluated_at` is ``DATA.IMG_SIZE`` where the file gives one that differs from the size that
     its bias tables are for.
+
+    Args:
+        code: the published code to follow. Default: 2023 where the file has a key or a block of
+            that code alone, else 2022-06.
 
     Raises:
         UsageError: the file cannot be read, or asks for what is not built here; the message names
@@ -172,43 +174,114 @@ def read_config(path: Path) -> ModelSpec:
         LibraryError: PyYAML is not installed.
     """
     content = _content(path)
-    model, data = content.get("MODEL"), content.get("DATA")
-    for keys, known, name in (
-        (content, Sections, "top level"),
-        (model, ModelSection, "MODEL"),
-        (data, DataSection, "DATA"),
-        (model.get("DAT") if isinstance(model, dict) else None, Arguments, "MODEL.DAT"),
-    ):
-        check_keys(keys if isinstance(keys, dict) else (), known.__annotations__, f"{path}: {name}")
-    if content.get("BASE") not in (None, "", [], [""]):
-        raise UsageError(
-            f"{path}: BASE: it names other files; write one file that holds everything."
-        )
-    sections: Sections = read_as(Sections, content, str(path))
-    section = sections["MODEL"]
-    if section.get("TYPE", "dat") != "dat":
-        raise UsageError(f"{path}: MODEL.TYPE: datbench reads models of type dat.")
-    config = Configuration(str(path), content["MODEL"]["DAT"], section["DAT"]).pyramid()
-    side = (sections.get("DATA") or {}).get("IMG_SIZE", config.image_size)
+    if len(list(islice(_values(content), MOST_VALUES + 1))) > MOST_VALUES:
+        raise UsageError(f"{path} holds more than {MOST_VALUES} values, aliases included.")
+    for key in ("BASE", "_base_"):
+        if content.get(key) not in (None, "", [], [""]):
+            told = "it names other files; write one file that holds everything"
+            raise UsageError(f"{path}: {key}: {told}.")
+    summary, side = path.stem, None
+    if (found := _backbone(path, content)) is not None:
+        place, given = found
+        values = _arguments(path, place, given)
+    else:
+        sections = _sections(path, content)
+        section, data = sections["MODEL"], sections.get("DATA") or {}
+        place, given, values = "MODEL.DAT", content["MODEL"]["DAT"], section["DAT"]
+        summary, side = section.get("NAME", summary), data.get("IMG_SIZE")
+    where = f"{path}: {place}." if place else f"{path}: "
+    config = Configuration(where, given, values, _code(where, given, values, code)).pyramid()
     return ModelSpec(
-        name=f"config:{path}",
+        name=f"{CONFIG}{path}" + (f",code={code}" if code else ""),
         config=config,
         family="config",
         source=str(path),
-        summary=section.get("NAME", path.stem),
+        summary=summary,
         evaluated_at=None if side == config.image_size else side,
     )
 
 
+def _backbone(path: Path, content: dict[str, Any]) -> tuple[str, Any] | None:
+    """Where the keys of a backbone stand, and they; None in a file of sections."""
+    model = content.get("model")
+    if "MODEL" in content:
+        return None
+    if isinstance(model, dict) and "backbone" in model:
+        return "model.backbone", model["backbone"]
+    if "backbone" in content:
+        return "backbone", content["backbone"]
+    if content.keys() & KEYS:
+        return "", content
+    raise UsageError(
+        f"{path} holds no DAT: its keys stand in MODEL.DAT, model.backbone or backbone, or alone."
+    )
+
+
+def _arguments(path: Path, place: str, given: Any) -> Arguments:
+    """The keys of a backbone, checked."""
+    if isinstance(given, dict):
+        kind = str(given.get("type", "DAT"))  # mmcv's names may have dots: mmdet.DAT
+        if not kind.rpartition(".")[2].upper().startswith("DAT"):
+            raise UsageError(f"{path}: {kind!r:.40} is a backbone of others; datbench reads DAT.")
+        check_keys(given, KEYS, f"{path}: {place or 'top level'}")
+    arguments: Arguments = read_as(Arguments, given, str(path), place, extra="ignore")
+    return arguments
+
+
+def _sections(path: Path, content: dict[str, Any]) -> Sections:
+    """A file of sections, checked."""
+    model, data = content.get("MODEL"), content.get("DATA")
+    arguments = model.get("DAT") if isinstance(model, dict) else None
+    unknown = [
+        f"{place}: {problem}"
+        for place, keys, known in (
+            ("top level", content, SECTIONS),
+            ("MODEL", model, MODEL_KEYS),
+            ("DATA", data, DATA_KEYS),
+            ("MODEL.DAT", arguments, KEYS),
+        )
+        for problem in unknown_keys(keys if isinstance(keys, dict) else (), known)
+    ]
+    if unknown:
+        raise UnknownNameError(f"{path}: {' '.join(unknown)}")
+    sections: Sections = read_as(Sections, content, str(path), extra="ignore")
+    if sections["MODEL"].get("TYPE", "dat") != "dat":
+        raise UsageError(f"{path}: MODEL.TYPE: datbench reads models of type dat.")
+    return sections
+
+
+def _code(where: str, given: Mapping[str, Any], values: Arguments, asked: Code | None) -> Code:
+    """The code that a file is for.
+
+    Raises:
+        UsageError: there is no such code, or the file has what only that of 2023 takes.
+    """
+    new = [key for key in given if key in ONLY_2023]
+    new += ["stage_spec"] * any("N" in stage for stage in values.stage_spec)
+    if asked is None:
+        return "2023" if new else "2022-06"
+    check_name("code", asked, get_args(Code), where.rstrip(":. "))
+    if new and asked != "2023":
+        raise UsageError(
+            f"{where}{new[0]}: only the code of 2023 takes it; leave out code={asked}."
+        )
+    return asked
+
+
 def _content(path: Path) -> dict[str, Any]:
-    """The sections of a YAML file."""
+    """What a YAML file holds, or mmcv's Python assigns."""
+    if path.suffix == ".py":
+        return read_mmcv(path, LARGEST_FILE)
     try:
         import yaml
     except ImportError as error:
         raise LibraryError(f"reading {path} needs PyYAML: pip install pyyaml.") from error
     text = read_text(path, LARGEST_FILE)
+    loader: Any = type("Loader", (yaml.SafeLoader,), {})
+    # What mmcv writes for a tuple.
+    loader.add_constructor("tag:yaml.org,2002:python/tuple", loader.construct_sequence)
     try:
-        content = yaml.safe_load(text)
+        content = yaml.load(text, loader)
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
         where = f"line {mark.line + 1}, column {mark.column + 1}: " if mark else ""
@@ -225,8 +298,6 @@ def _content(path: Path) -> dict[str, Any]:
         raise UsageError(f"{path} is empty; a configuration has a MODEL section.")
     if not isinstance(content, dict):
         raise UsageError(f"{path} holds {said(content)}, not the sections of a configuration.")
-    if len(list(islice(_values(content), MOST_VALUES + 1))) > MOST_VALUES:
-        raise UsageError(f"{path} holds more than {MOST_VALUES} values, aliases included.")
     return content
 
 
@@ -246,20 +317,20 @@ def _values(content: Any) -> Iterator[Any]:
 class Configuration:
     """The arguments of a file, which become a `Pyramid` where all of them are built here."""
 
-    file: str  # as the user named it
+    where: str  # the file as the user named it, and what stands before a key there
     given: Mapping[str, Any]  # the keys that it has
     values: Arguments
+    code: Code
 
     @property
     def year(self) -> CodeYear:
-        """Whose code the file is for."""
-        new = any(key in ONLY_2023 for key in self.given)
-        return 2023 if new or any("N" in stage for stage in self.values.stage_spec) else 2022
+        """That of the code."""
+        return 2023 if self.code == "2023" else 2022
 
     def refuse(self, key: str, problem: str) -> NoReturn:
         """Raise UsageError about `key`."""
         note = "" if key in self.given else f" ({key} is absent: this is its published default)"
-        raise UsageError(f"{self.file}: MODEL.DAT.{key}: {problem}{note}.")
+        raise UsageError(f"{self.where}{key}: {problem}{note}.")
 
     def refuse_stage(self, key: str, i: int, problem: str) -> NoReturn:
         """The same about stage `i`, from 0."""
@@ -318,6 +389,10 @@ class Configuration:
             self.refuse("drop_path_rate", "write a rate from 0 to below 1")
         if any(dat.log_cpb):
             self.refuse("log_cpb", "the continuous position bias is not built; write False")
+        if any(dat.use_cmt_mlps):
+            self.refuse("use_cmt_mlps", "the feed-forward of CMT is not built; write False")
+        if dat.out_indices not in ((0, 1, 2, 3), (1, 2, 3)):  # the second are RetinaNet's
+            self.refuse("out_indices", "write [0, 1, 2, 3]; RetinaNet takes the last three")
 
     def _check_letters(self) -> None:
         for i, letters in enumerate(self.values.stage_spec):
@@ -353,8 +428,11 @@ class Configuration:
 # The blocks, a letter for each.
 
 
-_KERNEL_2022 = {96: 9, 56: 9, 48: 7, 28: 7, 24: 5, 14: 5, 12: 3, 7: 3}
-"""The 2022 code chooses the offset network's kernel by the map's side, and knows no others."""
+_KERNELS_JUNE = (9, 7, 5, 3)
+"""The offset network's in each stage, whatever the map (models/dat_blocks.py, 42b489e)."""
+
+_KERNEL_JANUARY = {96: 9, 56: 9, 48: 7, 28: 7, 24: 5, 14: 5, 12: 3, 7: 3}
+"""The same by the map's side (models/dat_blocks.py, 81c67ea), which fails at any other side."""
 
 _NAT_KERNELS = (3, 5, 7, 9, 11, 13)
 """The sizes that the published neighbourhood attention takes."""
@@ -413,13 +491,15 @@ def _deformable(dat: Configuration, i: int, side: int) -> Mixer:
 
 
 def _kernel(dat: Configuration, i: int, side: int) -> int:
-    if dat.year == 2023:
+    if dat.code == "2023":
         return dat.value("ksizes", i, 1, _KERNEL)
-    if side not in _KERNEL_2022:
-        sides = ", ".join(str(known) for known in sorted(_KERNEL_2022))
-        problem = f"the 2022 code has no offset kernel for a map of side {side}, only for {sides}"
-        dat.refuse_stage("img_size", i, f"{problem}; write 224 or 384")
-    return _KERNEL_2022[side]
+    if dat.code == "2022-06":
+        return _KERNELS_JUNE[i]
+    if side not in _KERNEL_JANUARY:
+        sides = ", ".join(str(known) for known in sorted(_KERNEL_JANUARY))
+        problem = f"the code of January 2022 has no offset kernel for a map of side {side}"
+        dat.refuse_stage("img_size", i, f"{problem}, only for {sides}; leave out code=2022-01")
+    return _KERNEL_JANUARY[side]
 
 
 def _bias(dat: Arguments, i: int) -> PositionBias:

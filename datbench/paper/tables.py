@@ -16,6 +16,7 @@ from typing_extensions import NotRequired, Required, TypedDict
 from ..errors import UnknownNameError, UsageError
 from ..files import read_text
 from ..models.detectors.heads import HEADS, split
+from ..models.spec import split_config
 from ..records import check_keys, check_name, read_as
 from ..setting import Bounds, Positive, Resolution
 from .records import Verdict
@@ -400,7 +401,7 @@ def _build(path: Path, where: str, entry: _BuildEntry) -> Build:
     model, res = entry["model"], entry.get("res")
     if model.startswith("config:"):  # its path is relative to the table's file, as people expect
         model = f"config:{path.parent / Path(model.removeprefix('config:')).expanduser()}"
-        file = Path((split(model) or (model,))[0].removeprefix("config:"))
+        file, _ = split_config((split(model) or (model,))[0])
         if not file.is_file():
             _fail(f"{where}: model", f"there is no file {file}")
     if "with" in entry:

@@ -2,6 +2,7 @@
 
 import copy
 import math
+import re
 import subprocess
 import sys
 from dataclasses import replace
@@ -18,8 +19,9 @@ import datbench
 from datbench.errors import DatbenchError, LibraryError, UnknownNameError, UsageError
 from datbench.models.config import Deformable, Neighborhood, Pyramid, SpatialReduction, Window
 from datbench.models.dat import REGISTRY
+from datbench.models.resolve import resolve
 from datbench.models.spec import ModelSpec
-from datbench.models.yaml import read_config
+from datbench.models.yaml import Code, read_config
 
 yaml = pytest.importorskip("yaml", reason="needs PyYAML", exc_type=ImportError)
 
@@ -44,10 +46,10 @@ def _content(name: str) -> dict[str, Any]:
     return content
 
 
-def _read(tmp_path: Path, content: object) -> ModelSpec:
+def _read(tmp_path: Path, content: object, code: Code | None = None) -> ModelSpec:
     path = tmp_path / "model.yaml"
     path.write_text(yaml.safe_dump(content))
-    return read_config(path)
+    return read_config(path, code)
 
 
 def _changed(tmp_path: Path, name: str, **dat: object) -> Pyramid:
@@ -149,15 +151,277 @@ def test_the_year_decides_what_the_same_keys_mean(tmp_path: Path) -> None:
     assert _changed(tmp_path, "dat_tiny", **convolutions, stage_spec=spec).stem == "double"
 
 
-def test_the_2022_kernel_follows_the_map(tmp_path: Path) -> None:
-    """The code of that year looks at the side of the map, not at the stage."""
-    spec = [["D", "D"], ["L", "S"], ["L", "D"] * 3, ["L", "L"]]
-    dat = {"stage_spec": spec, "groups": [3, -1, 3, -1], "strides": [4, -1, 1, -1]}
-    dat |= {"offset_range_factor": [1.5, -1, 2, 2]}
-    first = _changed(tmp_path, "dat_tiny", img_size=112, **dat).stages[0].blocks[0]
-    assert first == Deformable(3, 7, 4, 1.5, "none")  # 28x28: 7, where a stage 1 of 56 has 9
-    with pytest.raises(UsageError, match=r"img_size: stage 1: .*no offset kernel.*side 64"):
-        _changed(tmp_path, "dat_tiny", img_size=256, **dat)
+def _sized(tmp_path: Path, size: int, window: int, code: Code | None = None) -> Pyramid:
+    """DAT-T at another image size and window."""
+    content = _content("dat_tiny")
+    content["MODEL"]["DAT"] |= {"img_size": size, "window_sizes": [window] * 4}
+    return _read(tmp_path, content, code).config
+
+
+def _built(config: Pyramid) -> torch.nn.Module:
+    return datbench.create_model(ModelSpec("x", config, "", "", ""), device="meta").eval()
+
+
+@pytest.mark.parametrize(
+    ("size", "window", "gmacs"),
+    [
+        (224, 7, 4.58894),
+        (384, 12, 14.69391),
+        (256, 8, 6.07836),
+        (512, 8, 26.31655),
+        (448, 7, 19.52899),
+    ],
+)
+def test_figures_of_the_code_of_june_2022(
+    tmp_path: Path, size: int, window: int, gmacs: float
+) -> None:
+    """What fvcore counts of the published code (LeapLabTHU/DAT, 42b489e)."""
+    from datbench.counting.conventions import CONVENTIONS
+
+    model = _built(_sized(tmp_path, size, window))
+    count = datbench.count(model, torch.empty(1, 3, size, size, device="meta"))
+    assert round(count.total(CONVENTIONS["fvcore"]) / 1e9, 5) == gmacs
+
+
+@pytest.mark.parametrize(("code", "params"), [(None, 28_415_234), ("2022-01", 28_426_498)])
+def test_parameters_of_both_codes_of_2022(tmp_path: Path, code: Code | None, params: int) -> None:
+    assert datbench.parameters(_built(_sized(tmp_path, 448, 7, code))).params == params
+
+
+@pytest.mark.parametrize(
+    ("size", "window", "january"),
+    [(224, 7, (5, 3)), (384, 12, (5, 3)), (448, 7, (7, 5)), (768, 12, (7, 5)), (896, 7, (9, 7))],
+)
+def test_offset_kernels_by_stage_or_by_map(
+    tmp_path: Path, size: int, window: int, january: tuple[int, int]
+) -> None:
+    def kernels(code: Code | None) -> tuple[int, ...]:
+        stages = _sized(tmp_path, size, window, code).stages[2:]
+        return tuple(stage.blocks[-1].kernel for stage in stages)  # type: ignore[union-attr]
+
+    assert kernels(None) == kernels("2022-06") == (5, 3)
+    assert kernels("2022-01") == january
+
+
+def test_sizes_that_the_code_of_january_2022_has_no_kernel_for(tmp_path: Path) -> None:
+    for size, side in ((256, 16), (320, 20), (512, 32)):
+        with pytest.raises(UsageError, match=rf"DAT\.img_size: stage 3: .*January.* side {side},"):
+            _sized(tmp_path, size, 8, "2022-01")
+
+
+def test_a_code_that_does_not_fit(tmp_path: Path) -> None:
+    year = _sized(tmp_path, 224, 7, "2023").stages[3].blocks[1].code  # type: ignore[union-attr]
+    assert year == 2023
+    with pytest.raises(UsageError, match=r"DAT.ksizes: only the code of 2023 .*=2022-06\.$"):
+        _read(tmp_path, _content("datpp_tiny"), "2022-06")
+    content = _content("dat_tiny")
+    content["MODEL"]["DAT"]["stage_spec"][0] = ["N", "N"]
+    with pytest.raises(UsageError, match=r"DAT.stage_spec: only the code of 2023"):
+        _read(tmp_path, content, "2022-01")
+
+
+@pytest.mark.parametrize("file", ["a.yaml", "a,b.yaml", "a,code=2022-01", "x,y=1/a.yaml"])
+def test_a_name_says_the_code(tmp_path: Path, file: str) -> None:
+    path = tmp_path / file
+    path.parent.mkdir(exist_ok=True)
+    content = _content("dat_tiny")
+    content["MODEL"]["DAT"]["img_size"] = 448
+    path.write_text(yaml.safe_dump(content))
+    for name, kernel in ((f"config:{path}", 5), (f"config:{path},code=2022-01", 7)):
+        spec = resolve(name)
+        assert isinstance(spec, ModelSpec)
+        assert spec.name == name
+        assert spec.config.stages[2].blocks[1].kernel == kernel  # type: ignore[union-attr]
+        assert resolve(f"{name}+retinanet").name == f"{name}+retinanet"
+    spec = resolve(f"config:{path},code=2023")
+    assert isinstance(spec, ModelSpec)
+    assert spec.config.stages[2].blocks[1].code == 2023  # type: ignore[union-attr]
+    for option, message in (
+        ("code=2022", "unknown code '2022'; did you mean 20"),
+        ("kode=2023", "unknown key 'kode'; did you mean code?"),
+    ):
+        with pytest.raises(UnknownNameError, match=re.escape(message)):
+            resolve(f"config:{path},{option}")
+
+
+# --- Detection and segmentation ------------------------------------------------------------------
+
+DENSE = """
+# As in DAT-Detection and DAT-Segmentation, configs/dat.
+pretrained = '<path-to-pretrained-model>'
+pair = ["N", "D"]
+
+model = dict(
+    backbone=dict(
+        type='DAT',
+        dim_stem=64,
+        dims=[64, 128, 256, 512],
+        depths=[2, 4, 18, 2],
+        stage_spec=[["N", "D"], pair * 2, ["N", "D"] * 9, ["D", "D"]],
+        heads=(2, 4, 8, 16),
+        groups=[1, 2, 4, 8],
+        use_pes=[True, True, True, True],
+        strides=[8, 4, 2, 1],
+        offset_range_factor=[-1, -1, -1, -1],
+        use_dwc_mlps=[True] * 4,
+        use_lpus=[True, True, True, True],
+        use_conv_patches=True,
+        ksizes=[9, 7, 5, 3],
+        nat_ksizes=[7, 7, 7, 7],
+        drop_path_rate=0.0,
+        init_cfg=dict(type='Pretrained', checkpoint=pretrained)
+    ),
+    neck=dict(in_channels=[64, 128, 256, 512])
+)
+data = dict(train=make(**model_free), iters=80000 // 2)
+"""
+
+
+def _dense(tmp_path: Path) -> dict[str, Any]:
+    """The keys of `DENSE`'s backbone, as somebody writes them into a YAML file."""
+    (tmp_path / "dense.py").write_text(DENSE)
+    names: dict[str, Any] = {}
+    exec(DENSE.partition("data =")[0], names)
+    backbone: dict[str, Any] = names["model"]["backbone"]
+    return backbone | {"heads": [2, 4, 8, 16]}
+
+
+DENSE_ALONE = {
+    "heads_q": [6, 12, 24, 48],
+    "local_orf": [-1] * 4,
+    "local_kv_sizes": [-1] * 4,
+    "offset_pes": [False] * 4,
+    "deform_groups": [0] * 4,
+    "use_cmt_mlps": [False] * 4,
+    "out_indices": [1, 2, 3],
+    "use_checkpoint": True,
+    "lower_lr_kvs": {},
+}
+"""Other keys of the published `configs/_base_/models`."""
+
+
+@pytest.mark.parametrize("place", ["", "backbone", "model.backbone"])
+def test_the_keys_of_a_dense_backbone(tmp_path: Path, place: str) -> None:
+    content = _dense(tmp_path) | DENSE_ALONE
+    for name in reversed(place.split(".") if place else []):
+        content = {name: content, "neck": {"type": "FPN"}}
+    spec = _read(tmp_path, content)
+    assert spec.config == REGISTRY.get("datpp_t").config
+    assert (spec.resolution.width, spec.summary) == (224, "model")  # the constructor's img_size
+    with pytest.raises(UsageError) as caught:
+        _read(tmp_path, _within(content, place, {"dims": 3, "heads": 0}))
+    assert f"model.yaml: {place + '.' if place else ''}dims: must be a list" in str(caught.value)
+
+
+def _within(content: dict[str, Any], place: str, change: dict[str, Any]) -> dict[str, Any]:
+    """`content` with some keys of its backbone changed."""
+    if not place:
+        return content | change
+    name, _, rest = place.partition(".")
+    return content | {name: _within(content[name], rest, change)}
+
+
+def test_a_dense_backbone_of_2022(tmp_path: Path) -> None:
+    backbone = _content("dat_tiny")["MODEL"]["DAT"] | {"type": "DAT", "init_cfg": None}
+    config = _read(tmp_path, {"backbone": backbone}).config
+    assert replace(config, drop_path=0.0) == REGISTRY.get("dat_t").config
+
+
+def test_tuples_as_mmcv_writes_them(tmp_path: Path) -> None:
+    backbone = {key: tuple(v) if key == "dims" else v for key, v in _dense(tmp_path).items()}
+    path = tmp_path / "model.yaml"
+    path.write_text(yaml.dump({"backbone": backbone}))
+    assert "python/tuple" in path.read_text()
+    assert read_config(path).config == REGISTRY.get("datpp_t").config
+
+
+def test_all_unknown_keys_are_named_at_once(tmp_path: Path) -> None:
+    content = _content("dat_tiny") | {"TRIAN": {}}
+    content["MODEL"] |= {"NAMES": "x"}
+    content["MODEL"]["DAT"] |= {"dim": 3, "foo": 4}
+    content["DATA"] |= {"SIZE": 3}
+    message = _refusal(tmp_path, yaml.safe_dump(content))
+    for place, key in (
+        ("top level", "TRIAN"),
+        ("MODEL", "NAMES"),
+        ("DATA", "SIZE"),
+        ("MODEL.DAT", "dim"),
+        ("MODEL.DAT", "foo"),
+    ):
+        assert f"{place}: unknown key {key!r}" in message
+    backbone = _dense(tmp_path) | {"norm_eval": True, "frozen_stages": 1}
+    message = _refusal(tmp_path, yaml.safe_dump({"model": {"backbone": backbone}}))
+    assert message.startswith("model.yaml: model.backbone: unknown key ")
+    assert "'norm_eval'" in message
+    assert "'frozen_stages'" in message
+
+
+def _read_python(tmp_path: Path, text: str) -> ModelSpec:
+    path = tmp_path / "configs" / "dat" / "mine.py"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(text)
+    return read_config(path)
+
+
+BASES = "_base_ = ['../_base_/model.py', '../_base_/default_runtime.py']\n"
+
+
+def test_a_python_configuration_is_read_and_not_run(tmp_path: Path) -> None:
+    spec = _read_python(tmp_path, f"import os\n{BASES}{DENSE}raise SystemExit\n")  # no base there
+    assert spec.config == REGISTRY.get("datpp_t").config
+    assert (spec.summary, spec.name[-7:]) == ("mine", "mine.py")
+    own = "model = dict(backbone=dict(drop_path_rate=0.5, ksizes=[9, 7, 7, 3]))"
+    base = tmp_path / "configs" / "_base_" / "model.py"
+    base.parent.mkdir()
+    base.write_text(DENSE)
+    config = _read_python(tmp_path, BASES + own).config
+    assert (config.drop_path, config.stem_dim, config.lpu) == (0.5, None, True)
+    assert config.stages[2].blocks[1].kernel == 7  # type: ignore[union-attr]
+    text = DENSE.replace("backbone=dict(", "backbone=dict(_delete_=True,").replace("64", "32")
+    with pytest.raises(UsageError, match="dims: stage 2: 128 is not twice 32"):
+        _read_python(tmp_path, BASES + text)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("", "mine.py holds no DAT: its keys stand in MODEL.DAT, model.backbone or backbone, or "),
+        ("model = Detector(3)", "mine.py holds no DAT: "),
+        ("model = (", "mine.py: line 1: '(' was never closed."),
+        ("model = dict()\0", "mine.py"),
+        (f"model = {'-' * 100_000}1", "mine.py cannot be read as Python ("),
+        (f"x = 1\n{DENSE}\nmodel.update(x=3)", "makes or changes the model by code, which is not"),
+        (f"{DENSE}\nmodel['backbone']['depths'] = 3", "makes or changes the model by code"),
+        (f"{DENSE}\n_base_ = '../dat/mine.py'", "mine.py has this file as a base itself."),
+        (
+            DENSE.replace('["N", "D"], pair', "spec(0), pair"),
+            "model.backbone.stage_spec[1]: must be a list, not 'spec(0)'.",
+        ),
+        (
+            DENSE.replace("model = ", "pair.append('D')\nmodel = "),
+            "model.backbone.stage_spec[2]: must be a list, not 'pair * 2'.",
+        ),
+        (DENSE.replace("'DAT'", "'ResNet'"), "'ResNet' is a backbone of others; datbench reads"),
+        (DENSE.replace("dims=", "dim="), "model.backbone: unknown key 'dim'; did you mean dims"),
+        (DENSE.replace("strides=", "out_indices=[3], strides="), "out_indices: write [0, 1, 2, 3]"),
+        (DENSE.replace("[True] * 4", "[True] * 10 ** 9"), "must be a list, not '[True] * 10 **"),
+        (
+            DENSE.replace("type", "use_cmt_mlps=[True] * 4, type", 1),
+            "use_cmt_mlps: the feed-forwar",
+        ),
+        (
+            "model = dict(backbone=dict(type='DAT'))",
+            "backbone.groups: stage 1: -1 lies outside 1 to 3 (groups is absent",
+        ),
+        ("model = dict(backbone=3)", "model.backbone: must be an object, not 3."),
+    ],
+    ids=lambda value: str(value)[:20],
+)
+def test_python_configurations_that_are_refused(tmp_path: Path, text: str, message: str) -> None:
+    with pytest.raises(UsageError, match=re.escape(message)) as caught:
+        _read_python(tmp_path, text)
+    assert str(caught.value).startswith(str(tmp_path))
+    assert "\n" not in str(caught.value)
 
 
 def test_offset_ranges(tmp_path: Path) -> None:
