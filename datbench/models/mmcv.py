@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from ..errors import UsageError
+from ..errors import UsageError, first_line
 from ..files import read_text
 
 MODEL = {"model", "backbone"}
@@ -33,10 +33,8 @@ def read_mmcv(path: Path, most: int, inside: tuple[Path, ...] = ()) -> dict[str,
     """
     try:
         names = _assigned(path, ast.parse(read_text(path, most)).body, most)
-    except SyntaxError as error:
-        raise UsageError(f"{path}: line {error.lineno}: {error.msg}.") from error
-    except (ValueError, RecursionError, MemoryError) as error:
-        raise UsageError(f"{path} cannot be read as Python ({type(error).__name__}).") from error
+    except (SyntaxError, ValueError, RecursionError, MemoryError) as error:
+        raise UsageError(f"{path} cannot be read as Python: {first_line(error)}.") from error
     inside = (*inside, path.resolve())
     bases = names.get("_base_", [])
     merged: dict[str, Any] = {}
@@ -77,6 +75,9 @@ def _value(node: ast.expr, names: Mapping[str, Any], most: int) -> Any:
             word.arg for word in words
         ):
             return {word.arg: _value(word.value, names, most) for word in words}
+        case ast.Dict() if all(isinstance(key, ast.Constant) for key in node.keys):
+            keys = [ast.literal_eval(key) for key in node.keys if key]
+            return {k: _value(v, names, most) for k, v in zip(keys, node.values, strict=True)}
         case ast.List(elts=elements) | ast.Tuple(elts=elements):
             return [_value(element, names, most) for element in elements]
         case ast.BinOp(left=left, op=ast.Mult(), right=ast.Constant(value=int() as times)):
@@ -85,7 +86,7 @@ def _value(node: ast.expr, names: Mapping[str, Any], most: int) -> Any:
                 return repeated * times
     try:
         return ast.literal_eval(node)
-    except ValueError:
+    except (ValueError, TypeError):
         return ast.unparse(node)
 
 

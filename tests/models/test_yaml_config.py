@@ -269,9 +269,9 @@ model = dict(
         ksizes=[9, 7, 5, 3],
         nat_ksizes=[7, 7, 7, 7],
         drop_path_rate=0.0,
-        init_cfg=dict(type='Pretrained', checkpoint=pretrained)
+        init_cfg={'type': 'Pretrained', 'checkpoint': pretrained, **{'x': {}}}
     ),
-    neck=dict(in_channels=[64, 128, 256, 512])
+    neck={'in_channels': [64, 128, 256, 512]}
 )
 data = dict(train=make(**model_free), iters=80000 // 2)
 """
@@ -387,9 +387,9 @@ def test_a_python_configuration_is_read_and_not_run(tmp_path: Path) -> None:
     [
         ("", "mine.py holds no DAT: its keys stand in MODEL.DAT, model.backbone or backbone, or "),
         ("model = Detector(3)", "mine.py holds no DAT: "),
-        ("model = (", "mine.py: line 1: '(' was never closed."),
-        ("model = dict()\0", "mine.py"),
-        (f"model = {'-' * 100_000}1", "mine.py cannot be read as Python ("),
+        ("model = (", "mine.py cannot be read as Python: '(' was never closed"),
+        ("model = dict()\0", "mine.py cannot be read as Python: source code string cannot contain"),
+        (f"model = {'-' * 100_000}1", "mine.py cannot be read as Python: "),
         (f"x = 1\n{DENSE}\nmodel.update(x=3)", "makes or changes the model by code, which is not"),
         (f"{DENSE}\nmodel['backbone']['depths'] = 3", "makes or changes the model by code"),
         (f"{DENSE}\n_base_ = '../dat/mine.py'", "mine.py has this file as a base itself."),
