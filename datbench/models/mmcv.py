@@ -1,8 +1,7 @@
 """Configurations of mmcv (mmdetection, mmsegmentation): Python files, read and never run. Free of
 torch.
 
-A file assigns dicts to names, over what the files in its ``_base_`` assign: dicts are merged key by
-key, unless one has ``_delete_``.
+A file assigns dicts to names, over what the files in its ``_base_`` assign.
 """
 
 from __future__ import annotations
@@ -19,31 +18,27 @@ MODEL = {"model", "backbone"}
 """The names that are looked for; the published files assign the first."""
 
 
-def read_mmcv(path: Path, most: int, inside: tuple[Path, ...] = ()) -> dict[str, Any]:
+def read_mmcv(path: Path, most: int) -> dict[str, Any]:
     """What a file, and those of its bases that are there, assign to the names in `MODEL`.
 
     What is not a literal stands as its source text.
 
     Args:
         most: bytes of a file, and elements of a list that is repeated.
-        inside: the files that this one is a base of.
 
     Raises:
         UsageError: the file cannot be read, or changes the model by code.
     """
+    merged: dict[str, Any] = {}
     try:
         names = _assigned(path, ast.parse(read_text(path, most)).body, most)
+        bases = names.get("_base_", [])
+        for base in bases if isinstance(bases, list) else [bases]:
+            file = (path.parent / str(base)).resolve()
+            if file.suffix == ".py" and file.is_file():
+                merged = _merged(merged, read_mmcv(file, most))
     except (SyntaxError, ValueError, RecursionError, MemoryError) as error:
         raise UsageError(f"{path} cannot be read as Python: {first_line(error)}.") from error
-    inside = (*inside, path.resolve())
-    bases = names.get("_base_", [])
-    merged: dict[str, Any] = {}
-    for base in bases if isinstance(bases, list) else [bases]:
-        file = (path.parent / str(base)).resolve()
-        if file in inside:
-            raise UsageError(f"{path}: _base_: {base} has this file as a base itself.")
-        if file.suffix == ".py" and file.is_file():
-            merged = _merged(merged, read_mmcv(file, most, inside))
     return _merged(merged, {name: names[name] for name in MODEL & names.keys()})
 
 
@@ -91,6 +86,7 @@ def _value(node: ast.expr, names: Mapping[str, Any], most: int) -> Any:
 
 
 def _merged(base: Any, over: Any) -> Any:
+    """Dicts key by key, unless one has mmcv's ``_delete_``."""
     if not isinstance(over, dict):
         return over
     kept = base if isinstance(base, dict) and not over.get("_delete_") else {}

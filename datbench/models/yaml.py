@@ -25,7 +25,7 @@ from typing_extensions import Required, TypedDict
 
 from ..errors import LibraryError, UnknownNameError, UsageError
 from ..files import read_text
-from ..records import check_keys, check_name, read_as, said, unknown_keys
+from ..records import check_name, read_as, said, unknown_keys
 from ..setting import MAX_SIDE, MIN_SIDE, Bounds
 from .config import (
     CodeYear,
@@ -122,13 +122,12 @@ KEYS = {
     *("ns_per_pts", "type", "use_checkpoint", "init_cfg", "pretrained"),
 }
 
-# Of a file of sections (config.py of the repository), what is read, and the keys that there are.
+# What is read of a file.
 
 
 class ModelSection(TypedDict, total=False):
     """``MODEL``."""
 
-    TYPE: str
     NAME: str
     DAT: Required[Arguments]
 
@@ -139,23 +138,32 @@ class DataSection(TypedDict, total=False):
     IMG_SIZE: Annotated[int, Bounds(MIN_SIDE, MAX_SIDE)]
 
 
+class DenseModel(TypedDict):
+    """``model``."""
+
+    backbone: Arguments
+
+
 class Sections(TypedDict, total=False):
-    """A whole file."""
+    """A whole file, of one of the three."""
 
-    MODEL: Required[ModelSection]
+    MODEL: ModelSection
     DATA: DataSection | None
+    model: DenseModel
+    backbone: Arguments
 
 
-SECTIONS = (
-    "MODEL DATA BASE TRAIN AUG TEST AMP OUTPUT TAG SAVE_FREQ PRINT_FREQ SEED EVAL_MODE "
-    "THROUGHPUT_MODE LOCAL_RANK".split()
-)
+PLACES = {"MODEL": "MODEL.DAT", "model": "model.backbone", "backbone": "backbone"}
+"""Where the arguments stand in a file that has this section."""
 
-MODEL_KEYS = (
-    "TYPE NAME DAT RESUME NUM_CLASSES DROP_RATE DROP_PATH_RATE LABEL_SMOOTHING PRETRAINED".split()
-)
-
-DATA_KEYS = "IMG_SIZE BATCH_SIZE DATA_PATH DATASET INTERPOLATION PIN_MEMORY NUM_WORKERS".split()
+SECTIONS = {
+    "": "MODEL DATA BASE TRAIN AUG TEST AMP OUTPUT TAG SAVE_FREQ PRINT_FREQ SEED EVAL_MODE "
+    "THROUGHPUT_MODE LOCAL_RANK".split(),
+    "MODEL": "TYPE NAME DAT RESUME NUM_CLASSES DROP_RATE DROP_PATH_RATE LABEL_SMOOTHING "
+    "PRETRAINED".split(),
+    "DATA": "IMG_SIZE BATCH_SIZE DATA_PATH DATASET INTERPOLATION PIN_MEMORY NUM_WORKERS".split(),
+}
+"""The other keys of a file with ``MODEL`` (config.py of the repository)."""
 
 
 def read_config(path: Path, code: Code | None = None) -> ModelSpec:
@@ -174,80 +182,51 @@ def read_config(path: Path, code: Code | None = None) -> ModelSpec:
         LibraryError: PyYAML is not installed.
     """
     content = _content(path)
-    if len(list(islice(_values(content), MOST_VALUES + 1))) > MOST_VALUES:
-        raise UsageError(f"{path} holds more than {MOST_VALUES} values, aliases included.")
-    for key in ("BASE", "_base_"):
-        if content.get(key) not in (None, "", [], [""]):
-            told = "it names other files; write one file that holds everything"
-            raise UsageError(f"{path}: {key}: {told}.")
-    summary, side = path.stem, None
-    if (found := _backbone(path, content)) is not None:
-        place, given = found
-        values = _arguments(path, place, given)
-    else:
-        sections = _sections(path, content)
-        section, data = sections["MODEL"], sections.get("DATA") or {}
-        place, given, values = "MODEL.DAT", content["MODEL"]["DAT"], section["DAT"]
-        summary, side = section.get("NAME", summary), data.get("IMG_SIZE")
-    where = f"{path}: {place}." if place else f"{path}: "
+    place = next((PLACES[name] for name in PLACES if name in content), "backbone")
+    sections = _sections(path, content, place)
+    given, values = _at(content, place), _at(sections, place)
+    section, data = sections.get("MODEL"), sections.get("DATA") or {}
+    where = f"{path}: {place}."
     config = Configuration(where, given, values, _code(where, given, values, code)).pyramid()
+    side = data.get("IMG_SIZE", config.image_size)
     return ModelSpec(
         name=f"{CONFIG}{path}" + (f",code={code}" if code else ""),
         config=config,
         family="config",
         source=str(path),
-        summary=summary,
+        summary=section.get("NAME", path.stem) if section else path.stem,
         evaluated_at=None if side == config.image_size else side,
     )
 
 
-def _backbone(path: Path, content: dict[str, Any]) -> tuple[str, Any] | None:
-    """Where the keys of a backbone stand, and they; None in a file of sections."""
-    model = content.get("model")
-    if "MODEL" in content:
-        return None
-    if isinstance(model, dict) and "backbone" in model:
-        return "model.backbone", model["backbone"]
-    if "backbone" in content:
-        return "backbone", content["backbone"]
-    if content.keys() & KEYS:
-        return "", content
-    raise UsageError(
-        f"{path} holds no DAT: its keys stand in MODEL.DAT, model.backbone or backbone, or alone."
-    )
-
-
-def _arguments(path: Path, place: str, given: Any) -> Arguments:
-    """The keys of a backbone, checked."""
-    if isinstance(given, dict):
-        kind = str(given.get("type", "DAT"))  # mmcv's names may have dots: mmdet.DAT
-        if not kind.rpartition(".")[2].upper().startswith("DAT"):
-            raise UsageError(f"{path}: {kind!r:.40} is a backbone of others; datbench reads DAT.")
-        check_keys(given, KEYS, f"{path}: {place or 'top level'}")
-    arguments: Arguments = read_as(Arguments, given, str(path), place, extra="ignore")
-    return arguments
-
-
-def _sections(path: Path, content: dict[str, Any]) -> Sections:
-    """A file of sections, checked."""
-    model, data = content.get("MODEL"), content.get("DATA")
-    arguments = model.get("DAT") if isinstance(model, dict) else None
+def _sections(path: Path, content: dict[str, Any], place: str) -> Sections:
+    """A file, checked, whose arguments stand in `place`."""
+    for key in ("BASE", "_base_"):
+        if content.get(key) not in (None, "", [], [""]):
+            told = "it names other files; write one file that holds everything"
+            raise UsageError(f"{path}: {key}: {told}.")
+    kind = "MODEL.TYPE" if place == "MODEL.DAT" else f"{place}.type"
+    # A name in mmcv's registry may have dots: mmdet.DAT.
+    if not str(_at(content, kind) or "dat").rpartition(".")[2].lower().startswith("dat"):
+        raise UsageError(f"{path}: {kind}: datbench reads models of type dat.")
+    known = {**(SECTIONS if place == "MODEL.DAT" else {}), place: KEYS}
     unknown = [
-        f"{place}: {problem}"
-        for place, keys, known in (
-            ("top level", content, SECTIONS),
-            ("MODEL", model, MODEL_KEYS),
-            ("DATA", data, DATA_KEYS),
-            ("MODEL.DAT", arguments, KEYS),
-        )
-        for problem in unknown_keys(keys if isinstance(keys, dict) else (), known)
+        f"{section or 'top level'}: {problem}"
+        for section, keys in known.items()
+        if isinstance(found := _at(content, section), dict)
+        for problem in unknown_keys(found, keys)
     ]
     if unknown:
         raise UnknownNameError(f"{path}: {' '.join(unknown)}")
     sections: Sections = read_as(Sections, content, str(path), extra="ignore")
-    if sections["MODEL"].get("TYPE", "dat") != "dat":
-        raise UsageError(f"{path}: MODEL.TYPE: datbench reads models of type dat.")
     return sections
+
+
+def _at(content: Any, place: str) -> Any:
+    """What stands in a place such as ``MODEL.DAT``; None if that is not there."""
+    for name in filter(None, place.split(".")):
+        content = content.get(name) if isinstance(content, dict) else None
+    return content
 
 
 def _code(where: str, given: Mapping[str, Any], values: Arguments, asked: Code | None) -> Code:
@@ -269,9 +248,19 @@ def _code(where: str, given: Mapping[str, Any], values: Arguments, asked: Code |
 
 
 def _content(path: Path) -> dict[str, Any]:
-    """What a YAML file holds, or mmcv's Python assigns."""
-    if path.suffix == ".py":
-        return read_mmcv(path, LARGEST_FILE)
+    """What a YAML file holds, or mmcv's Python assigns, with one of the sections in `PLACES`."""
+    content = read_mmcv(path, LARGEST_FILE) if path.suffix == ".py" else _yaml(path)
+    if len(list(islice(_values(content), MOST_VALUES + 1))) > MOST_VALUES:
+        raise UsageError(f"{path} holds more than {MOST_VALUES} values, aliases included.")
+    if not PLACES.keys() & content.keys():
+        if not KEYS & content.keys():
+            hint = "its keys stand in MODEL.DAT, model.backbone or backbone, or alone"
+            raise UsageError(f"{path} holds no DAT: {hint}.")
+        content = {"backbone": content}
+    return content
+
+
+def _yaml(path: Path) -> dict[str, Any]:
     try:
         import yaml
     except ImportError as error:

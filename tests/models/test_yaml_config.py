@@ -16,6 +16,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 import datbench
+from benchmarks.published_way.dat2022 import VARIANTS, build_dat2022
 from datbench.errors import DatbenchError, LibraryError, UnknownNameError, UsageError
 from datbench.models.config import Deformable, Neighborhood, Pyramid, SpatialReduction, Window
 from datbench.models.dat import REGISTRY
@@ -151,9 +152,11 @@ def test_the_year_decides_what_the_same_keys_mean(tmp_path: Path) -> None:
     assert _changed(tmp_path, "dat_tiny", **convolutions, stage_spec=spec).stem == "double"
 
 
-def _sized(tmp_path: Path, size: int, window: int, code: Code | None = None) -> Pyramid:
-    """DAT-T at another image size and window."""
-    content = _content("dat_tiny")
+def _sized(
+    tmp_path: Path, size: int, window: int, code: Code | None = None, file: str = "dat_tiny"
+) -> Pyramid:
+    """A configuration for another image size and window."""
+    content = _content(file)
     content["MODEL"]["DAT"] |= {"img_size": size, "window_sizes": [window] * 4}
     return _read(tmp_path, content, code).config
 
@@ -186,6 +189,19 @@ def test_figures_of_the_code_of_june_2022(
 @pytest.mark.parametrize(("code", "params"), [(None, 28_415_234), ("2022-01", 28_426_498)])
 def test_parameters_of_both_codes_of_2022(tmp_path: Path, code: Code | None, params: int) -> None:
     assert datbench.parameters(_built(_sized(tmp_path, 448, 7, code))).params == params
+
+
+@pytest.mark.parametrize(("file", "variant"), [("dat_small", "dat_s"), ("dat_base", "dat_b")])
+@pytest.mark.parametrize(("size", "window"), [(256, 8), (768, 12)])
+def test_larger_models_of_june_2022(
+    tmp_path: Path, file: str, variant: str, size: int, window: int
+) -> None:
+    """Against the published architecture as `benchmarks/published_way` writes it."""
+    with torch.device("meta"):
+        published = build_dat2022(replace(VARIANTS[variant], image_size=size, window=window))
+    expected = sum(parameter.numel() for parameter in published.parameters())
+    model = _built(_sized(tmp_path, size, window, file=file))
+    assert datbench.parameters(model).params == expected
 
 
 @pytest.mark.parametrize(
@@ -310,7 +326,7 @@ def test_the_keys_of_a_dense_backbone(tmp_path: Path, place: str) -> None:
     assert (spec.resolution.width, spec.summary) == (224, "model")  # the constructor's img_size
     with pytest.raises(UsageError) as caught:
         _read(tmp_path, _within(content, place, {"dims": 3, "heads": 0}))
-    assert f"model.yaml: {place + '.' if place else ''}dims: must be a list" in str(caught.value)
+    assert f"model.yaml: {place or 'backbone'}.dims: must be a list" in str(caught.value)
 
 
 def _within(content: dict[str, Any], place: str, change: dict[str, Any]) -> dict[str, Any]:
@@ -386,13 +402,13 @@ def test_a_python_configuration_is_read_and_not_run(tmp_path: Path) -> None:
     ("text", "message"),
     [
         ("", "mine.py holds no DAT: its keys stand in MODEL.DAT, model.backbone or backbone, or "),
-        ("model = Detector(3)", "mine.py holds no DAT: "),
+        ("model = Detector(3)", "mine.py: model: must be an object, not 'Detector(3)'."),
         ("model = (", "mine.py cannot be read as Python: '(' was never closed"),
         ("model = dict()\0", "mine.py cannot be read as Python: source code string cannot contain"),
         (f"model = {'-' * 100_000}1", "mine.py cannot be read as Python: "),
         (f"x = 1\n{DENSE}\nmodel.update(x=3)", "makes or changes the model by code, which is not"),
         (f"{DENSE}\nmodel['backbone']['depths'] = 3", "makes or changes the model by code"),
-        (f"{DENSE}\n_base_ = '../dat/mine.py'", "mine.py has this file as a base itself."),
+        ("_base_ = '../dat/mine.py'", "mine.py cannot be read as Python: maximum recursion depth"),
         (
             DENSE.replace('["N", "D"], pair', "spec(0), pair"),
             "model.backbone.stage_spec[1]: must be a list, not 'spec(0)'.",
@@ -401,7 +417,10 @@ def test_a_python_configuration_is_read_and_not_run(tmp_path: Path) -> None:
             DENSE.replace("model = ", "pair.append('D')\nmodel = "),
             "model.backbone.stage_spec[2]: must be a list, not 'pair * 2'.",
         ),
-        (DENSE.replace("'DAT'", "'ResNet'"), "'ResNet' is a backbone of others; datbench reads"),
+        (
+            DENSE.replace("'DAT'", "'ResNet'"),
+            "model.backbone.type: datbench reads models",
+        ),
         (DENSE.replace("dims=", "dim="), "model.backbone: unknown key 'dim'; did you mean dims"),
         (DENSE.replace("strides=", "out_indices=[3], strides="), "out_indices: write [0, 1, 2, 3]"),
         (DENSE.replace("[True] * 4", "[True] * 10 ** 9"), "must be a list, not '[True] * 10 **"),
@@ -839,12 +858,13 @@ def test_a_changed_configuration_is_read_or_refused_in_one_line(
     text=st.text(st.sampled_from("\t\n :[]{}&*!|>'\"%@#-?,01aé\x00\u2028"), max_size=6),
 )
 def test_a_changed_text_is_read_or_refused(tmp_path: Path, at: int, gone: int, text: str) -> None:
-    path = tmp_path / "model.yaml"
-    path.write_text(_TEXT[:at] + text + _TEXT[at + gone :], encoding="utf-8")
+    path, before = (tmp_path / "a.yaml", _TEXT) if at % 2 else (tmp_path / "a.py", DENSE)
+    path.write_text(before[:at] + text + before[at + gone :], encoding="utf-8")
     spec = _outcome(path)
     assert isinstance(spec, ModelSpec) or str(spec).startswith(str(path))
 
 
 _BASES = {name: _content(name) for name in ("dat_tiny", "datpp_tiny", "dat_t_ss_ld")}
+_BASES["dense"] = {"model": {"backbone": _content("datpp_tiny")["MODEL"]["DAT"]}}
 _TEXT = (CONFIGS / "dat_tiny.yaml").read_text()
 _BUILT: list[Pyramid] = []

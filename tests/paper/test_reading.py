@@ -229,7 +229,8 @@ def test_what_editors_do_to_a_file(tmp_path: Path) -> None:
 def test_a_configuration_is_beside_its_table(tmp_path: Path) -> None:
     (tmp_path / "sub").mkdir()
     (tmp_path / "sub/mine.yaml").touch()
-    for name in ("config:sub/mine.yaml", "config:sub/mine.yaml+retinanet"):
+    for tail in ("", "+retinanet", ",code=2022-01", ",code=2022-01+retinanet"):
+        name = f"config:sub/mine.yaml{tail}"
         text = GOOD.replace('model = "dat_s", res = "224"', f'model = "{name}"')
         build = _read(tmp_path, text).rows[0].build
         assert build is not None
