@@ -31,6 +31,7 @@ from torch.utils._pytree import tree_leaves
 from .errors import DatbenchError, MeasurementError, Misfit, UsageError, first_line, one_line, warn
 from .machine import proc_bytes
 from .models.external import FactorySpec
+from .models.layers import image_channels
 from .models.resolve import Spec, build, is_ours, resolve
 from .setting import DTYPES, WITH_BACKWARD, How, MemoryMode, Optimizer, Setting, TimeMode
 
@@ -206,17 +207,19 @@ def as_built(module: nn.Module, setting: Setting) -> Setting:
 
 
 def make_image(setting: Setting, module: nn.Module | None = None, number: int = 0) -> Tensor:
-    """A batch of images, (B, 3, H, W), normally distributed; on meta without values.
+    """A batch of images, (B, C, H, W), normally distributed; on meta without values.
 
     They are the same in every process: what is counted, measured and timed is one input.
 
     Args:
-        module: the model that takes them, whose dtype they have.
+        module: the model that takes them, whose dtype and channels they have.
         number: of the batch; another one has other values.
     """
-    setting = setting if module is None else as_built(module, setting)
+    channels = 3
+    if module is not None:
+        setting, channels = as_built(module, setting), image_channels(module)
     size, dtype = setting.resolution, getattr(torch, setting.dtype)
-    shape = (setting.batch, 3, size.height, size.width)
+    shape = (setting.batch, channels, size.height, size.width)
     if setting.device == "meta":
         return torch.empty(shape, dtype=dtype, device="meta")
     generator = torch.Generator().manual_seed((_seed.get() or SEED) + number)

@@ -47,8 +47,8 @@ from .records import CATEGORIES, Category, LedgerLine, MemoryPart, MemoryRow, Pe
 def checkpointed(model: nn.Module, how: Checkpointing | None) -> Iterator[None]:
     """The model with its blocks checkpointed inside; as it was afterwards.
 
-    Ours have each block checkpointed, without re-entering autograd. Others do what their own
-    `set_grad_checkpointing` does.
+    Ours have each block checkpointed, without re-entering autograd. Others, under a head too, do
+    what their own `set_grad_checkpointing` does.
 
     Raises:
         UsageError: others', and they cannot be checkpointed.
@@ -58,12 +58,19 @@ def checkpointed(model: nn.Module, how: Checkpointing | None) -> Iterator[None]:
         return
     ours = [module for module in model.modules() if isinstance(module, StageModule)]
     if not ours:
-        switch = _switch(model)
-        switch(True)
+        switches = _switches(model)
+        if not switches:
+            raise UsageError(
+                f"--checkpointing: {type(model).__qualname__} cannot be checkpointed: it has "
+                "neither blocks of ours nor a set_grad_checkpointing() that takes True."
+            )
+        for switch in switches:
+            switch(True)
         try:
             yield
         finally:
-            switch(False)
+            for switch in switches:
+                switch(False)
         return
     for stage in ours:
         # The blocks themselves are called, so that hooks see them run again.
@@ -84,25 +91,18 @@ def _each_checkpointed(blocks: nn.Sequential) -> Any:
     return forward
 
 
-def _switch(model: nn.Module) -> Any:
-    """The model's own way of turning it on and off, which it is known to take.
-
-    Raises:
-        UsageError: it has none.
-    """
-    own = getattr(model, "set_grad_checkpointing", None)
+def _switches(module: nn.Module) -> list[Callable[[bool], object]]:
+    """The module's own way of turning it on and off, which it is known to take; else its parts'."""
+    own: Any = getattr(module, "set_grad_checkpointing", None)
     try:
         if callable(own):
             own(False)
             own(True)
             own(False)
-            return own
+            return [own]
     except (AssertionError, NotImplementedError, TypeError):
         pass  # timm's models without checkpointing refuse to turn it on
-    raise UsageError(
-        f"--checkpointing: {type(model).__qualname__} cannot be checkpointed: it has neither "
-        "blocks of ours nor a set_grad_checkpointing() that takes True."
-    )
+    return [switch for part in module.children() for switch in _switches(part)]
 
 
 # The life of every storage of one run, as plain values. Free of torch.

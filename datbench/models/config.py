@@ -103,7 +103,8 @@ class Pyramid:
     lpu: bool = False  # a local perception unit (x + depthwise 3x3) before every block
     image_size: int = 224  # side of the training input; it fixes the size of bias tables
     expansion: int = 4
-    classes: int = 1000
+    in_chans: int = 3  # channels of the image
+    classes: int = 1000  # 0: no linear layer, the pooled features are returned
     drop_path: float = 0.0  # the last block's rate of stochastic depth (linear from 0), in training
     layer_scale: float | None = None  # initial value of a learnt scale on every branch
 

@@ -57,13 +57,13 @@ class TimmSpec:
         with _fused(timm, attention != "eager"):
             try:
                 model: nn.Module = timm.create_model(self.architecture, **options)
-            except (TypeError, ValueError, KeyError, AttributeError, AssertionError) as error:
+            except (TypeError, ValueError, LookupError, AttributeError, AssertionError) as error:
                 raise UsageError(f"{self.name}: timm does not build it: {named(error)}") from error
         # datbench's own models in timm's registry do not read timm's global.
         set_attention = getattr(model, "set_attention", None)
         if set_attention is not None and "attention" not in options:
             set_attention(attention)
-        return model
+        return _of_channels(model, options)
 
 
 @dataclass(frozen=True)
@@ -104,7 +104,7 @@ class FactorySpec:
             raise UsageError(
                 f"{self.name} returns {type(model).__name__}, which is not a torch.nn.Module."
             )
-        return model
+        return _of_channels(model, self.options)
 
     def _factory(self) -> Any:
         here = str(Path.cwd())
@@ -150,6 +150,13 @@ class FactorySpec:
             raise UsageError(
                 f"{self.name} needs arguments: {', '.join(needed)}; write {self.name}{wanted}."
             ) from error
+
+
+def _of_channels(model: nn.Module, options: Mapping[str, Any]) -> nn.Module:
+    """The model, saying in `in_chans` for images of how many channels it was asked for."""
+    if "in_chans" in options and not hasattr(model, "in_chans"):
+        model.in_chans = options["in_chans"]
+    return model
 
 
 def timm_spec(text: str) -> TimmSpec:

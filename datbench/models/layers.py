@@ -34,6 +34,12 @@ def drop_rates(last: float, depths: Sequence[int]) -> list[list[float]]:
     return [rates[sum(depths[:i]) : sum(depths[: i + 1])] for i in range(len(depths))]
 
 
+def image_channels(module: nn.Module) -> int:
+    """Channels of the images that a model takes: what it says in `in_chans`, or 3."""
+    channels = getattr(module, "in_chans", 3)
+    return channels if isinstance(channels, int) else 3
+
+
 class MapConv(nn.Conv2d):
     """A 2-D convolution on (B, H, W, C) maps, returning (B, H', W', C').
 
@@ -64,15 +70,15 @@ def patches(dim_in: int, dim: int, size: int, bias: bool = True) -> nn.Sequentia
     return nn.Sequential(MapConv(dim_in, dim, size, stride=size, bias=bias), nn.LayerNorm(dim))
 
 
-def make_stem(kind: Stem, dim: int) -> nn.Sequential:
-    """The patch embedding: (B, H, W, 3) -> (B, H/4, W/4, dim)."""
+def make_stem(kind: Stem, dim: int, in_chans: int = 3) -> nn.Sequential:
+    """The patch embedding: (B, H, W, in_chans) -> (B, H/4, W/4, dim)."""
     if kind == "patch":
-        return patches(3, dim, 4)
+        return patches(in_chans, dim, 4)
     if kind == "overlap":
-        return nn.Sequential(MapConv(3, dim, 7, stride=4, padding=3), nn.LayerNorm(dim))
+        return nn.Sequential(MapConv(in_chans, dim, 7, stride=4, padding=3), nn.LayerNorm(dim))
     half = dim // 2
     return nn.Sequential(
-        MapConv(3, half, 3, stride=2, padding=1),
+        MapConv(in_chans, half, 3, stride=2, padding=1),
         nn.LayerNorm(half),
         nn.GELU(),
         MapConv(half, dim, 3, stride=2, padding=1),

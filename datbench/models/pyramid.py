@@ -77,12 +77,12 @@ class StageModule(nn.Module):
 
 
 class Head(nn.Module):
-    """LN, global average pooling, linear: (B, H, W, C) -> (B, classes)."""
+    """LN, global average pooling, linear: (B, H, W, C) -> (B, classes); (B, C) for 0 classes."""
 
     def __init__(self, dim: int, classes: int) -> None:
         super().__init__()
         self.norm = nn.LayerNorm(dim)
-        self.linear: nn.Module = nn.Linear(dim, classes)
+        self.linear: nn.Module = nn.Linear(dim, classes) if classes else nn.Identity()
 
     def forward(self, x: Tensor) -> Tensor:
         x = self.norm(x).permute(0, 3, 1, 2)  # (B, C, H, W), a view
@@ -97,7 +97,7 @@ class PyramidBackbone(nn.Module):
             norm for each and no head.
         attention: how attention products are computed; see `datbench.setting.Attention`.
 
-    Input (B, 3, H, W), both sides at least 32. Returns logits (B, classes), or with `features`
+    Input (B, in_chans, H, W), both sides at least 32. Returns logits (B, classes), or with `features`
     a list of (B, C_i, H_i, W_i) for strides 4, 8, 16 and 32.
     """
 
@@ -106,7 +106,9 @@ class PyramidBackbone(nn.Module):
     ) -> None:
         super().__init__()
         self.config = config
-        self.stem = make_stem(config.stem, config.stem_dim or config.stages[0].dim)
+        self.in_chans = config.in_chans
+        stem_dim = config.stem_dim or config.stages[0].dim
+        self.stem = make_stem(config.stem, stem_dim, config.in_chans)
         rates = drop_rates(config.drop_path, [len(stage.blocks) for stage in config.stages])
         self.stages = nn.ModuleList(StageModule(config, i, some) for i, some in enumerate(rates))
         dims = [stage.dim for stage in config.stages]
@@ -121,7 +123,7 @@ class PyramidBackbone(nn.Module):
                 module.attention = attention
 
     def embed(self, x: Tensor) -> Tensor:
-        """The stem: (B, 3, H, W) -> (B, H/4, W/4, C)."""
+        """The stem: (B, in_chans, H, W) -> (B, H/4, W/4, C)."""
         check_sides(x)
         return self.stem(x.permute(0, 2, 3, 1))
 

@@ -4,6 +4,7 @@
 name                           model
 =============================  ============================================================
 ``dat_t``, ``ceit_s``          one of those that datbench builds (`datbench models`)
+``dat_t,num_classes=10,...``   the same with other options: `spec.Options`
 ``timm:NAME[,option=value]``   one of timm's
 ``transformers:NAME[,...]``    a PVT or CvT of Hugging Face's transformers
 ``config:FILE[,code=2022-01]`` a published configuration of the DAT repositories
@@ -15,19 +16,17 @@ name                           model
 from __future__ import annotations
 
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import replace
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 from ..errors import DatbenchError, UnknownNameError, UsageError
-from ..records import check_keys
 from ..setting import Attention, Resolution
 from .comparison import COMPARISONS
 from .comparison.spec import ComparisonSpec
 from .dat import REGISTRY
-from .detectors.heads import JOINT, find, split
+from .detectors.heads import HEADS, JOINT, find, split
 from .detectors.spec import DetectorSpec, MapsSpec
 from .external import FactorySpec, TimmSpec, factory_spec, split_options, timm_spec
-from .spec import CONFIG, TIMM, TRANSFORMERS, ModelSpec, split_config
+from .spec import CONFIG, TIMM, TRANSFORMERS, ModelSpec, split_config, variant
 
 if TYPE_CHECKING:
     import torch
@@ -56,6 +55,10 @@ def resolve(name: str) -> Spec:
         if isinstance(backbone, (DetectorSpec, MapsSpec)):
             raise UsageError(f"{name} has two heads; name one.")
         return DetectorSpec(backbone, head)
+    before, _, after = name.rpartition(JOINT)
+    head, _, late = after.partition(",")
+    if before and head in HEADS:
+        raise UsageError(f"{name}: options stand before the head: {before},{late}+{head}.")
     if name.startswith(TIMM):
         return timm_spec(name)
     if name.startswith(TRANSFORMERS):
@@ -67,18 +70,20 @@ def resolve(name: str) -> Spec:
 
         file, told = split_config(name)
         _, options = split_options(name, told)
-        check_keys(options, ["code"], name)
-        code: Any = str(options["code"]) if options else None  # `read_config` checks it
-        return read_config(file, code)
+        code: Any = str(options.pop("code")) if "code" in options else None
+        if "image_size" in options:
+            raise UsageError(f"{name}: image_size: the file says it; write its img_size.")
+        return variant(read_config(file, code), options, name)
     if ":" in name:
         return factory_spec(name)
-    if name in REGISTRY.names():
-        return REGISTRY.get(name)
-    if name in COMPARISONS.names():
-        return COMPARISONS.get(name)
+    architecture, chosen = split_options(name, name)
+    if architecture in REGISTRY.names():
+        return variant(REGISTRY.get(architecture), chosen, name)
+    if architecture in COMPARISONS.names():
+        return COMPARISONS.get(architecture).changed(chosen, name)
     raise UnknownNameError.among(
         "model",
-        name,
+        architecture,
         (*REGISTRY.names(), *COMPARISONS.names()),
         "`datbench models` lists them all; timm:NAME names one of timm's.",
     )
@@ -96,19 +101,24 @@ def create_model(
     features_only: bool = False,
     attention: Attention = "eager",
     num_classes: int | None = None,
+    in_chans: int | None = None,
     drop_path: float | None = None,
     layer_scale: float | None = None,
+    image_size: int | None = None,
     device: torch.device | str | None = None,
 ) -> PyramidBackbone:
     """Build a variant with freshly initialised weights.
 
     Args:
-        name: a registered name such as ``dat_t`` (see `datbench.list_models`), or a spec.
+        name: a registered name such as ``dat_t`` (see `datbench.list_models`), which may carry
+            options (``dat_t,num_classes=10``), or a spec.
         features_only: four normalised maps, strides 4 to 32, instead of logits.
         attention: ``eager`` (the published code's tensors) or ``sdpa`` (fused).
-        num_classes: width of the head. Default: 1000.
+        num_classes: width of the head; 0 for none, which gives pooled features. Default: 1000.
+        in_chans: channels of the image. Default: 3.
         drop_path: rate of the last block's stochastic depth, in training. Default: 0.
         layer_scale: initial LayerScale; the published models have none.
+        image_size: side of the image that bias tables are made for. Default: the published one.
         device: where to build; ``meta`` builds without memory. Default: torch's default device,
             also that of a ``with torch.device(...)`` around.
 
@@ -118,29 +128,31 @@ def create_model(
     Raises:
         UnknownNameError: there is no such variant, or the name is another paper's or library's
             model (`build` makes those).
+        UsageError: an option has no such value.
     """
     import torch
 
     from .pyramid import PyramidBackbone
 
-    if isinstance(name, ModelSpec):
-        spec = name
-    elif name in COMPARISONS.names() or any(mark in name for mark in (":", JOINT)):
+    spec = resolve(name) if isinstance(name, str) else name
+    if not isinstance(spec, ModelSpec):
         raise UnknownNameError(
             f"create_model builds what datbench.list_models() names, and {name} is none of them: "
             f"datbench.models.resolve.build(datbench.models.resolve.resolve({name!r}), "
             "datbench.Resolution(224, 224)) builds any model for an input."
         )
-    else:
-        spec = REGISTRY.get(name)
-    asked = {"classes": num_classes, "drop_path": drop_path, "layer_scale": layer_scale}
-    changes: dict[str, Any] = {key: value for key, value in asked.items() if value is not None}
+    asked = {
+        "num_classes": num_classes,
+        "in_chans": in_chans,
+        "drop_path": drop_path,
+        "layer_scale": layer_scale,
+        "image_size": image_size,
+    }
+    spec = variant(spec, {key: value for key, value in asked.items() if value is not None})
     # In torch 2.6 `get_default_device` does not see `with torch.device(...)`.
     where: AbstractContextManager[Any] = nullcontext() if device is None else torch.device(device)
     with where:
-        return PyramidBackbone(
-            replace(spec.config, **changes), features=features_only, attention=attention
-        )
+        return PyramidBackbone(spec.config, features=features_only, attention=attention)
 
 
 def build(

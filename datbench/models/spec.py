@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Generic, Protocol, TypeVar
+from typing import Annotated, Any, Generic, Protocol, TypeVar
 
-from ..errors import UnknownNameError
-from ..setting import Resolution
+from ..errors import UnknownNameError, UsageError
+from ..setting import MAX_SIDE, MIN_SIDE, Bounds, Resolution
 from .config import Pyramid
 
 TIMM, TRANSFORMERS = "timm:", "transformers:"
@@ -47,6 +47,46 @@ class ModelSpec:
         """The input that the published figures belong to."""
         side = self.evaluated_at or self.config.image_size
         return Resolution(side, side)
+
+
+@dataclass(frozen=True)
+class Options:
+    """What a name may change of a variant, ``dat_t,num_classes=10,in_chans=4``: see `Pyramid`."""
+
+    num_classes: Annotated[int, Bounds(0, 1 << 24)] = 1000
+    in_chans: Annotated[int, Bounds(1, 1 << 16)] = 3
+    drop_path: Annotated[float, Bounds(0)] = 0.0
+    layer_scale: float | None = None
+    image_size: Annotated[int, Bounds(MIN_SIDE, MAX_SIDE)] = 224
+
+
+def variant(spec: ModelSpec, options: Mapping[str, Any], name: str | None = None) -> ModelSpec:
+    """`spec` with other options, under another name if there is one.
+
+    Bias tables are made for `image_size`, which is the input then.
+
+    Raises:
+        UsageError: an option is unknown, or has no such value.
+    """
+    if not options:
+        return spec
+    from ..records import check_name, read_as
+
+    name = name or spec.name
+    for option in options:
+        check_name("option", option, Options.__annotations__, name)
+    read: Options = read_as(Options, dict(options), name)
+    if read.drop_path >= 1:
+        raise UsageError(f"{name}: drop_path: write a rate from 0 to below 1.")
+    changes = {_FIELDS.get(key, key): getattr(read, key) for key in options}
+    evaluated_at = None if "image_size" in options else spec.evaluated_at
+    return replace(
+        spec, name=name, config=replace(spec.config, **changes), evaluated_at=evaluated_at
+    )
+
+
+_FIELDS = {"num_classes": "classes"}
+"""Options that have another name in `Pyramid`."""
 
 
 class Named(Protocol):

@@ -22,7 +22,7 @@ from ..setting import ATTENTIONS, MIN_SIDE, Attention
 from .config import Pyramid
 from .dat import REGISTRY
 from .pyramid import Head, PyramidBackbone
-from .spec import ModelSpec
+from .spec import ModelSpec, variant
 
 __all__ = ["register_timm"]  # timm appends the names that it registers
 
@@ -111,6 +111,7 @@ def build(  # noqa: PLR0913 (what timm passes to a model)
     Args:
         cache_dir: not used, because nothing is downloaded.
         num_classes: width of the classifier; 0 for pooled features.
+        in_chans: channels of the image.
         img_size: only checked: any input of at least 32x32 runs, and bias tables keep the size
             that the variant was trained at.
         out_indices: with `features_only`, the stages (from 0, or from the end if negative) whose
@@ -131,42 +132,39 @@ def build(  # noqa: PLR0913 (what timm passes to a model)
     resolved: Any = resolve_pretrained_cfg(name, pretrained_cfg, overlay)
     cfg: dict[str, Any] = resolved.to_dict()
     channels = cfg["input_size"][0] if in_chans is None else in_chans
-    _check(name, channels, img_size, drop_rate, drop_path_rate, global_pool, attention)
+    _check(name, img_size, drop_rate, global_pool, attention)
     if out_indices is not None and not features_only:
         raise UsageError("out_indices chooses feature maps: pass features_only=True with it.")
-    config = replace(spec.config, drop_path=drop_path_rate)
+    classes = cfg["num_classes"] if num_classes is None else num_classes
+    options = {"num_classes": classes, "in_chans": channels, "drop_path": drop_path_rate}
+    spec = variant(spec, options)
     with nullcontext() if device is None else torch.device(device):
         model: Any
         if features_only:
-            model = TimmFeatures(config, out_indices, attention)
+            model = TimmFeatures(spec.config, out_indices, attention)
             cfg = {key: cfg[key] for key in cfg if key not in ("num_classes", "classifier")}
         else:
-            classes = cfg["num_classes"] if num_classes is None else num_classes
-            model = TimmClassifier(config, classes, attention)
+            model = TimmClassifier(spec.config, attention)
     model.pretrained_cfg = model.default_cfg = cfg  # the second is its older name
     model.pretrained_model_args = dict(pretrained_model_args or {})
     return model if dtype is None else model.to(dtype)
 
 
 class TimmClassifier(PyramidBackbone):
-    """A backbone with its head, (B, 3, H, W) -> (B, classes)."""
+    """A backbone with its head, (B, in_chans, H, W) -> (B, classes)."""
 
     head: Head
 
-    def __init__(self, config: Pyramid, num_classes: int, attention: Attention) -> None:
-        # Without classes, the linear layer is made for one and taken out again.
-        super().__init__(replace(config, classes=max(num_classes, 1)), attention=attention)
-        self.in_chans = 3
-        self.num_classes = num_classes
+    def __init__(self, config: Pyramid, attention: Attention) -> None:
+        super().__init__(config, attention=attention)
+        self.num_classes = config.classes
         self.num_features = self.head_hidden_size = config.stages[-1].dim
         self.drop_rate = 0.0
         self.global_pool = "avg"
         self.feature_info = _features(config)
-        if num_classes <= 0:
-            self.reset_classifier(num_classes)
 
     def forward_features(self, x: Tensor) -> Tensor:
-        """The last stage's normalised map: (B, 3, H, W) -> (B, C, H/32, W/32)."""
+        """The last stage's normalised map: (B, in_chans, H, W) -> (B, C, H/32, W/32)."""
         x = self.embed(x)
         for stage in self.stages:
             x = stage(x)
@@ -193,9 +191,9 @@ class TimmClassifier(PyramidBackbone):
             self.head.linear = nn.Linear(
                 self.num_features, num_classes, device=weight.device, dtype=weight.dtype
             )
-            self.config = replace(self.config, classes=num_classes)
         else:
             self.head.linear = nn.Identity()
+        self.config = replace(self.config, classes=num_classes)
         self.num_classes = num_classes
 
 
@@ -210,7 +208,6 @@ class TimmFeatures(PyramidBackbone):
         from timm.models._features import FeatureInfo
 
         super().__init__(config, features=True, attention=attention)
-        self.in_chans = 3
         self.out_indices = _stages(out_indices)
         self.feature_info = FeatureInfo(_features(config), self.out_indices)
 
@@ -228,20 +225,14 @@ class TimmFeatures(PyramidBackbone):
 
 def _check(
     name: str,
-    channels: int,
     img_size: int | Sequence[int] | None,
     drop_rate: float,
-    drop_path_rate: float,
     global_pool: str,
     attention: str,
 ) -> None:
     """Refuse what timm's own models may offer and these do not."""
-    if channels != 3:
-        raise UsageError(f"{name} takes images of 3 channels, not in_chans={channels}.")
     if drop_rate:
         raise UsageError(f"{name} has no dropout: leave drop_rate at 0; drop_path_rate is built.")
-    if not 0 <= drop_path_rate < 1:
-        raise UsageError(f"drop_path_rate {drop_path_rate}: write a rate from 0 to below 1.")
     if attention not in ATTENTIONS:
         raise UsageError(f"attention {attention!r}: choose one of {', '.join(ATTENTIONS)}.")
     _check_pool(global_pool)

@@ -69,11 +69,15 @@ class TransformersSpec:
         make = _load(f"{family}ForImageClassification")
         try:
             model = make(config)
+            made: nn.Module
             if family == "Cvt":
-                return CvtLogits(model, model.cvt.encoder.stages, model.layernorm)
-            if features:
-                return PvtMaps(model)
-            return PvtLogits(model, _stages(model), model.pvt.encoder.layer_norm)
+                made = CvtLogits(model, model.cvt.encoder.stages, model.layernorm)
+            elif features:
+                made = PvtMaps(model)
+            else:
+                made = PvtLogits(model, _stages(model), model.pvt.encoder.layer_norm)
+            made.in_chans = config.num_channels
+            return made
         except (TypeError, ValueError, ArithmeticError, LookupError) as error:
             raise self._refused(error) from error
 

@@ -16,6 +16,7 @@ from .. import units
 from ..counting.count import build_for_count
 from ..errors import LibraryError, MeasurementError, UsageError
 from ..models.checkpoints import load_checkpoint
+from ..models.layers import image_channels
 from ..models.mixers.deformable_detr import DeformableDetrAttention
 from ..models.pyramid import PyramidBackbone
 from ..models.resolve import Spec, build, is_ours
@@ -271,6 +272,8 @@ def points_row(
     """
     setting = Setting(resolution or spec.resolution, device="cpu")
     empty = backbone_of(build_for_count(spec, Setting(setting.resolution)), spec.name, wanted)
+    if (channels := image_channels(empty)) != 3:
+        raise UsageError(f"{spec.name} takes images of {channels} channels; a picture has 3.")
     image = read_image(path)
     if wanted.query is not None:
         x, y = wanted.query

@@ -273,10 +273,10 @@ def test_it_counts_the_same(timm: Any) -> None:
     ("options", "message"),
     [
         ({"pretrained": True}, "no weights of dat_t are hosted: .*datbench.load_checkpoint"),
-        ({"in_chans": 1}, "3 channels, not in_chans=1"),
+        ({"in_chans": 0}, "in_chans: must be a number from 1"),
         ({"drop_rate": 0.1}, "no dropout"),
         ({"drop_path_rate": 1.0}, "from 0 to below 1"),
-        ({"num_classes": -1}, "num_classes -1"),
+        ({"num_classes": -1}, "num_classes: must not be negative"),
         ({"attention": "flash"}, "choose one of eager, sdpa"),
         ({"global_pool": "max"}, "the head averages"),
         ({"img_size": 16}, "at least 32"),

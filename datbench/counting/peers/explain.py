@@ -549,7 +549,7 @@ def explain_row(
     setting = as_built(module, setting)
     peers: tuple[PeerRow, ...] | None = None
     if timeout is not None:
-        seen = observe(module, make_image(setting))
+        seen = observe(module, make_image(setting, module))
         peers = peer_rows(spec.name, setting, seen, timeout, shown)
     return ExplainRow(
         model=spec.name,

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
 from importlib import import_module
-from typing import TYPE_CHECKING, ClassVar, Protocol
+from typing import TYPE_CHECKING, Any, ClassVar, Protocol
 
-from ...errors import UsageError
+from ...errors import UnknownNameError, UsageError
 from ...setting import Attention, Resolution
 
 if TYPE_CHECKING:
@@ -33,13 +34,30 @@ class ComparisonSpec:
     source: str  # where it is published
     summary: str  # one line for `datbench models`
     evaluated_at: int = 224  # side of the input that its published figures belong to
+    classes: int = 1000
     family: ClassVar[str] = "comparison"
+
+    def changed(self, options: Mapping[str, Any], name: str) -> ComparisonSpec:
+        """The same with other options, of which there is one: ``num_classes``.
+
+        Raises:
+            UsageError: it has no such option, or the option no such value.
+        """
+        classes = options.get("num_classes", self.classes)
+        if unknown := sorted(options.keys() - {"num_classes"}):
+            raise UnknownNameError(
+                f"{name}: unknown option {unknown[0]!r}: of {self.name}, num_classes can be chosen."
+            )
+        if type(classes) is not int or classes < 1:
+            raise UsageError(f"{name}: num_classes: write a whole number from 1.")
+        return replace(self, name=name, classes=classes)
 
     @property
     def config(self) -> Architecture:
         """The architecture. It stands beside its module, which needs torch: both load here."""
         module, name = self.literal.split(".")
-        return getattr(import_module(f".{module}", __package__), name)
+        found: Any = getattr(import_module(f".{module}", __package__), name)
+        return replace(found, classes=self.classes)
 
     @property
     def resolution(self) -> Resolution:

@@ -13,6 +13,7 @@ from weakref import WeakKeyDictionary
 from torch import Tensor, nn
 
 from ...errors import UsageError
+from ..layers import image_channels
 from .heads import MIN_SIDE
 from .maps import checked, is_channels_last
 from .modules import (
@@ -69,6 +70,7 @@ class FourMaps(nn.Module):
         super().__init__()
         self.name = name
         self.channels = channels
+        self.in_chans = image_channels(backbone)
         self.backbone = backbone
         norms = (nn.LayerNorm(c) if i >= start else nn.Identity() for i, c in enumerate(channels))
         self.norms = nn.ModuleList(norms) if normed else None

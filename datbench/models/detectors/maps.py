@@ -13,6 +13,7 @@ from torch.nn.parameter import is_lazy
 from ...errors import DatbenchError, UsageError
 from ...setting import Resolution
 from ..comparison.regionvit import RegionVitModel
+from ..layers import image_channels
 from ..pyramid import PyramidBackbone
 
 STRIDES = (4, 8, 16, 32)
@@ -55,7 +56,7 @@ def _run(backbone: nn.Module, resolution: Resolution) -> tuple[Any, Tensor]:
     """What the backbone returns, and for which image: on meta, or where it lies if it cannot run
     there. The backbone is unchanged afterwards.
     """
-    size = (1, 3, resolution.height, resolution.width)
+    size = (1, image_channels(backbone), resolution.height, resolution.width)
     with torch.no_grad():
         try:
             image = torch.empty(size, device="meta")

@@ -85,6 +85,14 @@ class MapsSpec:
         if isinstance(spec, TimmSpec) and "out_indices" not in spec.options:
             # A ResNet has a map of stride 2 before the four.
             spec = replace(spec, options={**spec.options, "out_indices": (-4, -3, -2, -1)})
+            try:
+                return spec.build(resolution, True, attention)
+            except UsageError as error:
+                if "out of range" not in str(error.__cause__):
+                    raise
+                raise UsageError(
+                    f"{spec.name} has fewer than the four maps of strides 4 to 32 that a head needs."
+                ) from error
         return spec.build(resolution, True, attention)
 
 
