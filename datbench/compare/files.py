@@ -20,7 +20,7 @@ from ..records import ResultFile, load, parse, plain, read_json
 from ..timing.pytest_benchmark import Benchmark, from_document, is_benchmark_file
 from ..timing.records import ProcessTiming, ThroughputRow, TimeOutcome, Timing
 from .decide import decide_samples
-from .records import ComparisonRow, Decision, SideName, TimedRun, side_by_side
+from .records import ComparisonRow, Decision, SideName, TimedRun, Unit, side_by_side
 from .run import median_rate, rate
 
 SAMPLING = ("budget", "width")
@@ -51,11 +51,16 @@ class FileRow:
     outcome: TimeOutcome
     reason: str | None
     around: tuple[Mapping[str, Any], ...]  # what the file says that it was measured in
+    unit: Unit = "images/s"
 
     @property
     def images(self) -> int:
-        """Images of one call: a batch for each GPU that took part."""
-        return int(self.setting["batch"]) * int(self.how.get("gpus") or 1)
+        """Images of one call: a batch for each GPU that took part. One, if calls are counted."""
+        return (
+            1
+            if self.unit == "calls/s"
+            else int(self.setting["batch"]) * int(self.how.get("gpus") or 1)
+        )
 
     @property
     def environments(self) -> tuple[Mapping[str, Any], ...]:
@@ -175,6 +180,8 @@ def _read_any(path: Path) -> FileRows:
 
 
 def _benchmark(row: Benchmark, environment: Mapping[str, Any], where: str) -> FileRow:
+    # A benchmark of others counts calls, whatever its parameters are called.
+    unit: Unit = "images/s" if "images_per_second" in row.extra else "calls/s"
     batch, gpus = (
         value if isinstance(value := row.params.get(name), int) and value > 0 else 1
         for name in ("batch", "gpus")
@@ -197,6 +204,7 @@ def _benchmark(row: Benchmark, environment: Mapping[str, Any], where: str) -> Fi
         "measured",
         None,
         (environment,),
+        unit,
     )
 
 
@@ -276,6 +284,7 @@ def _compared(a: FileRow | None, b: FileRow | None, floor: float, level: float) 
         interleaved=False,
         doubts=(*doubts, UNTURNED),
         setting={"model": either.model, "setting": either.setting, "how": either.how},
+        unit=either.unit,
     )
 
 

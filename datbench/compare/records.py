@@ -29,6 +29,9 @@ ERRORS: dict[str, type[DatbenchError]] = {
 
 SideName = Literal["A", "B"]
 
+Unit = Literal["images/s", "calls/s"]
+"""What speed is counted in: calls where a benchmark file of others does not speak of images."""
+
 FLOOR = 0.02
 """The threshold: speeds whose ratio lies within 1 / (1 + floor) and 1 + floor are the same."""
 
@@ -151,7 +154,7 @@ class ComparisonRow:
     a: ComparedSide | str  # a, b: words for a row of a file; sides that were run
     b: ComparedSide | str
     decision: Decision
-    rate_a: float | None  # rate_a, rate_b: images a second, median over the processes
+    rate_a: float | None  # rate_a, rate_b: of `unit`, median over the processes
     rate_b: float | None
     runs: tuple[TimedRun, ...]  # in the order of time; of files, first A's and then B's
     interleaved: bool  # whether processes of the two sides alternated, so that drift cancels
@@ -161,6 +164,7 @@ class ComparisonRow:
     setting: dict[str, Any] = field(default_factory=dict)  # of a row of files
     order: str | None = None  # the sides in the order of time, where they were interleaved
     false_alarms: FalseAlarms | None = None  # A against itself, where it was asked for
+    unit: Unit = "images/s"
 
 
 def order(runs: Sequence[TimedRun]) -> str:

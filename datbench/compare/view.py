@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from typing import Any
 
 from .. import units
@@ -22,8 +23,7 @@ def tables(rows: Sequence[ComparisonRow], alarms: FalseAlarms | None = None) -> 
     columns = (
         Column("a", "model" if alike else "A", value=lambda row: side_name(row, "a"), label=True),
         Column("b", "B", value=lambda row: side_name(row, "b"), hidden=alike, label=True),
-        Column("rate_a", "A, images/s", units.rate, when="wide"),
-        Column("rate_b", "B, images/s", units.rate, when="wide"),
+        *_speeds(rows),
         Column("ratio", "B/A", _ratio, "decision.ratio"),
         Column("low", "from", _ratio, lambda row: _if_covered(row, row.decision.low)),
         Column("high", "to", _ratio, lambda row: _if_covered(row, row.decision.high)),
@@ -43,6 +43,24 @@ def tables(rows: Sequence[ComparisonRow], alarms: FalseAlarms | None = None) -> 
     title = f"B against A: {common.pop()}" if len(common) == 1 else "B against A"
     table = Table.of(columns, rows, title, _notes(rows))
     return [table, *([alarms_table(alarms)] if alarms is not None else ())]
+
+
+def _speeds(rows: Sequence[ComparisonRow]) -> Iterator[Column]:
+    """Each side's images a second; of benchmarks that count calls, the time of a call."""
+    used = {row.unit for row in rows}
+    for side in "ab" if "images/s" in used or not used else "":
+        said = f"{side.upper()}, images/s"
+        yield Column(f"rate_{side}", said, units.rate, partial(_speed, side, False), when="wide")
+    for side in "ab" if "calls/s" in used else "":
+        said = f"{side.upper()}, a call"
+        yield Column(f"call_{side}", said, units.seconds, partial(_speed, side, True), when="wide")
+
+
+def _speed(side: str, calls: bool, row: ComparisonRow) -> float | None:
+    rate: float | None = getattr(row, f"rate_{side}")
+    if rate is None or calls != (row.unit == "calls/s"):
+        return None
+    return 1 / rate if calls else rate
 
 
 def _if_covered(row: ComparisonRow, bound: float | None) -> float | None:

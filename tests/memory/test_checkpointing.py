@@ -88,3 +88,14 @@ def test_timms() -> None:
     assert simulate(model, IMAGE, mode="backward") == plain
     model.set_grad_checkpointing()
     assert simulate(model, IMAGE, mode="backward") == saving
+
+
+def test_timms_under_a_head() -> None:
+    """As much less is kept as in the backbone alone: the head is not checkpointed."""
+    pytest.importorskip("timm", reason="needs datbench[timm]", exc_type=ImportError)
+    saved = []
+    for name, features in (("timm:convnext_atto", True), ("timm:convnext_atto+retinanet", False)):
+        setting = Setting(Resolution(128, 128), features=features)
+        rows = [memory_row(resolve(name), setting, "backward", r) for r in (Recipe(), BLOCK)]
+        saved.append(rows[0].line("kept").amount - rows[1].line("kept").amount)
+    assert saved[0] == saved[1] > 0

@@ -1,5 +1,6 @@
 """pytest-benchmark's JSON: written as it writes it, read by it, and read back."""
 
+import csv
 import json
 import random
 import subprocess
@@ -134,6 +135,14 @@ def test_compare_matches_by_full_name(tmp_path: Path, capsys: pytest.CaptureFixt
     a = theirs(tmp_path / "a.json", test_a=0.25, test_b=0.5)
     b = theirs(tmp_path / "b.json", test_a=0.5, test_c=0.5)
     code, rows, _ = compare(capsys, a, b)
+    assert {row["unit"] for row in rows} == {"calls/s"}
+    main(["compare", "files", str(a), str(b), "--format", "csv"])
+    (line, *_) = csv.DictReader(capsys.readouterr().out.splitlines())
+    assert (float(line["call_a"]), float(line["call_b"])) == (0.25, 0.5)
+    assert "rate_a" not in line
+    main(["compare", "files", str(a), str(b), "--notes"])
+    shown = capsys.readouterr().out
+    assert "A, a call" in shown and "250 ms" in shown and "images/s" not in shown
     found = {row["a"]: (row["decision"]["verdict"], row["decision"]["ratio"]) for row in rows}
     assert code == 3
     assert found["test_x.py::test_a"] == ("ambiguous", pytest.approx(0.5))  # one process of each
