@@ -10,13 +10,13 @@ from .command import argument, complete, group
 from .options import Check, DeviceName, complete_files, only
 from .output import Output
 
-PAPERS = complete(*"123456789", "datpp", "davit", "davit_dense", "all")
+PAPERS = complete(*"123456789", "datpp", "davit", "davit_dense", "nat", "all")
 
 Tables = Annotated[
     list[str] | None,
     argument(
-        "1 to 9 of the DAT paper, datpp, davit, davit_dense, all, or a table of your own paper: a "
-        "TOML file.",
+        "1 to 9 of the DAT paper, datpp, davit, davit_dense, nat, all, or a table of your own "
+        "paper: a TOML file.",
         "TABLE",
         lambda incomplete: [*PAPERS(incomplete), *complete_files(incomplete)],
     ),

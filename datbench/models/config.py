@@ -65,8 +65,9 @@ class DeformableDetr:
 
 Mixer: TypeAlias = Window | Neighborhood | SpatialReduction | Deformable | DeformableDetr
 
-Stem: TypeAlias = Literal["patch", "overlap", "double"]
-"""conv 4x4 stride 4 | conv 7x7 stride 4 (DAT-T*) | two convs 3x3 stride 2 (DAT++)."""
+Stem: TypeAlias = Literal["patch", "overlap", "double", "convs"]
+"""conv 4x4 stride 4 | conv 7x7 stride 4 (DAT-T*) | two convs 3x3 stride 2, LayerNorm and GELU
+between (DAT++) | the two convs alone (NAT). A LayerNorm ends each."""
 
 Downsample: TypeAlias = Literal["patch", "overlap"]
 """conv 2x2 stride 2 | conv 3x3 stride 2."""

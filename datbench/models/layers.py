@@ -77,10 +77,10 @@ def make_stem(kind: Stem, dim: int, in_chans: int = 3) -> nn.Sequential:
     if kind == "overlap":
         return nn.Sequential(MapConv(in_chans, dim, 7, stride=4, padding=3), nn.LayerNorm(dim))
     half = dim // 2
+    between = (nn.LayerNorm(half), nn.GELU()) if kind == "double" else ()
     return nn.Sequential(
         MapConv(in_chans, half, 3, stride=2, padding=1),
-        nn.LayerNorm(half),
-        nn.GELU(),
+        *between,
         MapConv(half, dim, 3, stride=2, padding=1),
         nn.LayerNorm(dim),
     )

@@ -97,8 +97,8 @@ class PyramidBackbone(nn.Module):
             norm for each and no head.
         attention: how attention products are computed; see `datbench.setting.Attention`.
 
-    Input (B, in_chans, H, W), both sides at least 32. Returns logits (B, classes), or with `features`
-    a list of (B, C_i, H_i, W_i) for strides 4, 8, 16 and 32.
+    Input (B, in_chans, H, W), both sides at least 32. Returns logits (B, classes), or with
+    `features` a list of (B, C_i, H_i, W_i) for strides 4, 8, 16 and 32.
     """
 
     def __init__(

@@ -21,6 +21,7 @@ from torch import nn
 from ..counting.count import count
 from ..errors import MissingError
 from ..models.config import Deformable, Downsample, FeedForward, Mixer, Pyramid, Stage, Window
+from ..models.dat import REGISTRY
 from ..models.detectors.modules import DIM, FPN, AuxiliaryHead, SemanticFPNHead, UperHead
 from ..models.layers import make_downsample, make_stem
 from ..models.pyramid import Block
@@ -128,7 +129,7 @@ def _ranked(
 
 def _points(head: str, rows: Sequence[RowData]) -> Iterator[Point]:
     """The choices of every point in words, and what it gives for each row's backbone."""
-    bases = [resolve(row.tried[0].model).config for row in rows]
+    bases = [REGISTRY.get(row.tried[0].model).config for row in rows]
     for encoder in ENCODERS:
         backbones = [_backbone(_changed(base, encoder), encoder.resolution) for base in bases]
         for decoder in DECODERS[head]:

@@ -454,6 +454,7 @@ FILES = {
     "datpp": "datpp.toml",
     "davit": "davit.toml",
     "davit_dense": "davit_dense.toml",
+    "nat": "nat.toml",
 }
 """File by the table's name, in the order in which `datbench table all` prints them."""
 

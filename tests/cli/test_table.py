@@ -264,7 +264,7 @@ def test_tables_share_the_terminal_with_narrow_people(
     [
         (("table",), 2, "name a table: 1, 2, 3"),
         (("table", "10"), 2, "unknown table '10'; there are 1, 2, 3"),
-        (("table", "2b"), 2, "datpp, davit, davit_dense and all"),
+        (("table", "2b"), 2, "datpp, davit, davit_dense, nat and all"),
         (("table", "none.toml"), 2, "there is no file none.toml"),
         (("table", "./"), 2, "is a directory; name a file"),
         (("table", "8", "--out", "no/dir.md"), 2, "there is no directory"),

@@ -1,6 +1,5 @@
 """A variant with other options than the published ones, by name and in `create_model`."""
 
-import json
 import re
 from pathlib import Path
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 from ..spec import Registry
 from .spec import ComparisonSpec
 
-_PVT, _DPT = "PVT (ICCV 2021)", "DPT (ACM MM 2021)"
+_PVT, _DPT, _NAT = "PVT (ICCV 2021)", "DPT (ACM MM 2021)", "NAT (CVPR 2023)"
 
 COMPARISONS = Registry(
     (
@@ -24,6 +24,10 @@ COMPARISONS = Registry(
         ComparisonSpec(
             "glit_t", "glit.GLIT_T", "GLiT (ICCV 2021)", "GLiT-Tiny, searched, global and local"
         ),
+        ComparisonSpec("nat_mini", "nat.NAT_MINI", _NAT, "NAT-Mini, neighbourhood attention"),
+        ComparisonSpec("nat_t", "nat.NAT_T", _NAT, "NAT-Tiny, neighbourhood attention"),
+        ComparisonSpec("nat_s", "nat.NAT_S", _NAT, "NAT-Small, neighbourhood attention"),
+        ComparisonSpec("nat_b", "nat.NAT_B", _NAT, "NAT-Base, neighbourhood attention"),
         ComparisonSpec(
             "regionvit_s",
             "regionvit.REGIONVIT_S",

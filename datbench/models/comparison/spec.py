@@ -50,7 +50,7 @@ class ComparisonSpec:
             )
         if type(classes) is not int or classes < 1:
             raise UsageError(f"{name}: num_classes: write a whole number from 1.")
-        return replace(self, name=name, classes=classes)
+        return replace(self, name=name, classes=classes) if options else self
 
     @property
     def config(self) -> Architecture:

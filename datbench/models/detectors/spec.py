@@ -91,7 +91,8 @@ class MapsSpec:
                 if "out of range" not in str(error.__cause__):
                     raise
                 raise UsageError(
-                    f"{spec.name} has fewer than the four maps of strides 4 to 32 that a head needs."
+                    f"{self.backbone.name} has fewer than four maps of strides 4 to 32, which a "
+                    "head needs."
                 ) from error
         return spec.build(resolution, True, attention)
 

@@ -1,0 +1,51 @@
+"""NAT: neighbourhood attention in every block of a pyramid, with overlapping convolutions between.
+
+Source: "Neighborhood Attention Transformer" (CVPR 2023), Table 1, and its published code,
+SHI-Labs/Neighborhood-Attention-Transformer, `classification/nat.py`.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+from torch import nn
+
+from ...setting import Attention
+from ..config import Neighborhood, Pyramid, Stage
+from ..pyramid import PyramidBackbone
+
+
+@dataclass(frozen=True)
+class Nat(Pyramid):
+    """A NAT."""
+
+    has_maps: ClassVar[bool] = True
+
+    def make(self, features: bool, attention: Attention) -> nn.Module:
+        """The module; it takes any input."""
+        return PyramidBackbone(self, features, attention)
+
+
+def _nat(head: int, depth: int, expansion: int, layer_scale: float | None = None) -> Nat:
+    """Heads of 32 channels, `head` of them in stage 1; `depth` blocks in stage 3."""
+    first, second, third, fourth = (
+        Stage(32 * head * 2**i, head * 2**i, (Neighborhood(7),) * blocks)
+        for i, blocks in enumerate((3, 4, depth, 5))
+    )
+    return Nat(
+        (first, second, third, fourth),
+        stem="convs",
+        downsample="overlap",
+        expansion=expansion,
+        layer_scale=layer_scale,
+    )
+
+
+NAT_MINI = _nat(2, depth=6, expansion=3)
+
+NAT_T = _nat(2, depth=18, expansion=3)
+
+NAT_S = _nat(3, depth=18, expansion=2, layer_scale=1e-5)
+
+NAT_B = _nat(4, depth=18, expansion=2, layer_scale=1e-5)
