@@ -26,7 +26,7 @@ from .dat import REGISTRY
 from .detectors.heads import HEADS, JOINT, find, split
 from .detectors.spec import DetectorSpec, MapsSpec
 from .external import FactorySpec, TimmSpec, factory_spec, split_options, timm_spec
-from .spec import CONFIG, TIMM, TRANSFORMERS, ModelSpec, split_config, variant
+from .spec import CONFIG, TIMM, TRANSFORMERS, ModelSpec, Options, split_config, variant
 
 if TYPE_CHECKING:
     import torch
@@ -66,11 +66,14 @@ def resolve(name: str) -> Spec:
 
         return transformers_spec(name)
     if name.startswith(CONFIG):
+        from ..records import check_name
         from .yaml import read_config
 
         file, told = split_config(name)
         _, options = split_options(name, told)
         code: Any = str(options.pop("code")) if "code" in options else None
+        for option in options:
+            check_name("option", option, ["code", *Options.__annotations__], name)
         if "image_size" in options:
             raise UsageError(f"{name}: image_size: the file says it; write its img_size.")
         return variant(read_config(file, code), options, name)

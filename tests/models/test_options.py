@@ -16,6 +16,8 @@ from tests.cli.conftest import Run, run
 
 __all__ = ["run"]
 
+CONFIGS = Path(__file__).parent / "configs"
+
 DAT_T = 28_319_138  # parameters of the published model
 
 
@@ -74,6 +76,20 @@ def test_the_name_resolves_back_and_has_its_own_input() -> None:
     assert resolve(spec.name) == spec
     assert spec.resolution == datbench.Resolution(448, 448)
     assert resolve("datpp_b_384,num_classes=5").resolution == datbench.Resolution(384, 384)
+
+
+def test_a_configuration_takes_them_too() -> None:
+    name = f"config:{CONFIGS / 'dat_tiny.yaml'}"
+    spec = resolve(f"{name},num_classes=10,in_chans=4")
+    assert (spec.config.classes, spec.config.in_chans) == (10, 4)
+    assert resolve(spec.name) == spec
+    assert resolve(f"{name},code=2022-01,num_classes=10").config.classes == 10
+    for options, words in (
+        ("image_size=256", "write its img_size"),
+        ("classes=3", "unknown option 'classes'; did you mean num_classes"),
+    ):
+        with pytest.raises(DatbenchError, match=words):
+            resolve(f"{name},{options}")
 
 
 def test_a_comparison_model_takes_classes() -> None:

@@ -254,7 +254,7 @@ def test_a_name_says_the_code(tmp_path: Path, file: str) -> None:
     assert spec.config.stages[2].blocks[1].code == 2023  # type: ignore[union-attr]
     for option, message in (
         ("code=2022", "unknown code '2022'; did you mean 20"),
-        ("kode=2023", "unknown key 'kode'; did you mean code?"),
+        ("kode=2023", "unknown option 'kode'; did you mean code?"),
     ):
         with pytest.raises(UnknownNameError, match=re.escape(message)):
             resolve(f"config:{path},{option}")
