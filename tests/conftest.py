@@ -1,17 +1,17 @@
 """What every test shares."""
 
+import hashlib
 import os
+import pickle
 import signal
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from typing import Any
 
 import pytest
 import torch
 
-from datbench.models.external import FactorySpec
-from datbench.models.resolve import Spec
-from datbench.models.spec import CONFIG
+from datbench.models.spec import TIMM, TRANSFORMERS
 from datbench.paper import workshop
-from datbench.setting import Resolution
 
 
 @pytest.fixture(autouse=True, scope="session")
@@ -39,19 +39,31 @@ def _seeded() -> None:
 
 
 @pytest.fixture(autouse=True, scope="session")
-def _tables_are_computed_once() -> Iterator[None]:
-    """Many tests print all tables: their models, which never change, are counted once for all."""
-    made: dict[tuple[str, str], workshop.Made] = {}
-    make = workshop._make
+def _tables_are_computed_once(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """Many tests print all tables: their models, which never change, are counted once for all.
 
-    def remembered(spec: Spec, resolution: Resolution) -> workshop.Made:
-        if isinstance(spec, FactorySpec) or spec.name.startswith(CONFIG):  # their files change
-            return make(spec, resolution)
-        key = (spec.name, str(resolution))
-        if key not in made:
-            made[key] = make(spec, resolution)
-        return made[key]
+    All workers of one run share what each has counted and simulated.
+    """
+    folder = tmp_path_factory.getbasetemp()
+    if "PYTEST_XDIST_WORKER" in os.environ:
+        folder = folder.parent
 
-    workshop._make = remembered
-    yield
-    workshop._make = make
+    def once(make: Callable[..., Any]) -> Callable[..., Any]:
+        def remembered(what: Any, *rest: Any) -> Any:
+            name = what if isinstance(what, str) else what.name
+            if ":" in name and not name.startswith((TIMM, TRANSFORMERS)):  # their files change
+                return make(what, *rest)
+            key = hashlib.sha256(repr((make.__name__, name, rest)).encode()).hexdigest()
+            file = folder / f"{key}.pickle"
+            if not file.exists():
+                part = folder / f"{key}.{os.getpid()}"
+                part.write_bytes(pickle.dumps(make(what, *rest)))
+                part.replace(file)
+            return pickle.loads(file.read_bytes())
+
+        return remembered
+
+    with pytest.MonkeyPatch.context() as patch:
+        for name in ("_make", "_make_head", "_hold"):
+            patch.setattr(workshop, name, once(getattr(workshop, name)))
+        yield

@@ -14,13 +14,13 @@ from datbench.memory.verify import profiled
 from datbench.models.layers import ConvMlp, MapConv, Mlp
 from datbench.setting import (
     MEMORY_MODES,
-    OPTIMIZERS,
     PLAIN,
     Checkpointing,
     MemoryMode,
     Optimizer,
     Recipe,
 )
+from tests.nets import short
 
 # oneDNN's own bookkeeping for a convolution, some hundred bytes to some KiB, is not simulated.
 TOLERANCE = 0.02
@@ -113,11 +113,14 @@ def test_attention_in_inference(fused: bool) -> None:
 @pytest.mark.parametrize("mode", MEMORY_MODES)
 @pytest.mark.parametrize("name", ["dat_t", "datpp_t", "dat_t_ddetr_16_16"])
 def test_variants(name: str, mode: MemoryMode) -> None:
-    _agree(datbench.create_model(name), (2, 3, 96, 64), mode, at_end=1e-4)
+    """In narrow models oneDNN's work space for the weights' gradients is more than a few percent."""
+    model = datbench.create_model(name if mode == "backward" else short(name))
+    _agree(model, (2, 3, 96, 64), mode)
 
 
-@pytest.mark.parametrize("checkpointing", [None, "block"])
-@pytest.mark.parametrize("optimizer", OPTIMIZERS)
+@pytest.mark.parametrize(
+    ("optimizer", "checkpointing"), [("sgd", None), ("sgd-momentum", "block"), ("adamw", None)]
+)
 def test_full_steps(optimizer: Optimizer, checkpointing: Checkpointing | None) -> None:
     recipe = Recipe(optimizer, checkpointing=checkpointing)
     _agree(datbench.create_model("dat_t"), (2, 3, 96, 64), "step", recipe, at_end=1e-4)

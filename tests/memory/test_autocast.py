@@ -2,6 +2,7 @@
 
 import itertools
 from collections.abc import Callable
+from functools import partial
 
 import pytest
 import torch
@@ -17,9 +18,8 @@ from datbench.memory import autocast, simulate
 from datbench.memory.records import MemoryRow
 from datbench.memory.simulation import memory_row
 from datbench.memory.verify import profiled
-from datbench.models.resolve import resolve
 from datbench.setting import AUTOCASTS, Autocast, MemoryMode, Recipe
-from tests.nets import WEIGHTS, image, mlp
+from tests.nets import WEIGHTS, image, mlp, short
 
 Call = tuple[str, list[tuple[torch.dtype, tuple[int, ...]]]]
 
@@ -108,9 +108,10 @@ class _Sundry(nn.Module):
 SMALL = (2, 3, 64, 64)
 CASES: dict[str, tuple[Callable[[], nn.Module], tuple[int, ...]]] = {
     "sundry": (_Sundry, (2, 8)),
-    "dat_t": (lambda: datbench.create_model("dat_t"), SMALL),
-    "datpp_t": (lambda: datbench.create_model("datpp_t"), SMALL),
-    "dat_t_ddetr_16_16": (lambda: datbench.create_model("dat_t_ddetr_16_16"), SMALL),
+    **{
+        name: (partial(datbench.create_model, short(name)), SMALL)
+        for name in ("dat_t", "datpp_t", "dat_t_ddetr_16_16")
+    },
 }
 
 
@@ -173,7 +174,7 @@ def test_weights_are_cast_once_and_forgotten_with_the_forward() -> None:
 
 def _row(autocast: Autocast | None, mode: MemoryMode = "forward", **setting) -> MemoryRow:
     given = Setting(Resolution(224, 224), batch=8, **setting)
-    return memory_row(resolve("dat_t"), given, mode, Recipe(autocast=autocast))
+    return memory_row(short("dat_t"), given, mode, Recipe(autocast=autocast))
 
 
 def test_dat_keeps_about_half_of_what_products_and_activations_make() -> None:
@@ -207,7 +208,7 @@ def test_fused_attention_takes_low_precision() -> None:
 def test_a_block_that_runs_again_is_cast_again() -> None:
     setting = Setting(Resolution(64, 64), batch=2)
     row, plain = (
-        memory_row(resolve("dat_t"), setting, "backward", Recipe(None, "bfloat16", how))
+        memory_row(short("dat_t"), setting, "backward", Recipe(None, "bfloat16", how))
         for how in ("block", None)
     )
     assert (row.line("kept").amount or 0) < (plain.line("kept").amount or 0) / 3

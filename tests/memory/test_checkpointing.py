@@ -9,15 +9,15 @@ from datbench.errors import UsageError
 from datbench.memory import simulate
 from datbench.memory.records import MemoryRow
 from datbench.memory.simulation import Trace, checkpointed, memory_row
-from datbench.models.resolve import resolve
 from datbench.setting import Recipe
+from tests.nets import short
 
 BLOCK = Recipe(checkpointing="block")
 IMAGE = torch.empty(2, 3, 64, 64, device="meta")
 
 
 def _row(name: str, recipe: Recipe) -> MemoryRow:
-    return memory_row(resolve(name), Setting(Resolution(224, 224), batch=8), "backward", recipe)
+    return memory_row(short(name), Setting(Resolution(224, 224), batch=8), "backward", recipe)
 
 
 @pytest.mark.parametrize("name", ["dat_t", "datpp_t"])

@@ -23,6 +23,7 @@ from datbench.memory import device
 from datbench.memory.device import Cuda, GpuProcess, measure_gpu, process_memory
 from datbench.memory.records import GpuRow
 from datbench.memory.view import many_runs, measured_tables
+from datbench.process import Ending, Reply
 from datbench.records import document, dumps
 from datbench.render.text import to_csv, to_markdown
 from datbench.setting import MemoryMode, Recipe, Resolution, Setting
@@ -37,7 +38,7 @@ T = TypeVar("T")
 POSIX = pytest.mark.skipif(os.name != "posix", reason="signals and process groups are POSIX")
 
 MODELS = '''
-import os, signal, sys, time
+import time
 import torch
 from torch import nn
 
@@ -53,10 +54,6 @@ class Does(nn.Module):
 
     def forward(self, x):
         print("noise")
-        if self.what in ("SIGSEGV", "SIGKILL"):
-            os.kill(os.getpid(), signal.Signals[self.what])
-        if self.what == "exits":
-            os._exit(3)
         if self.what == "sleeps":
             time.sleep(60)
         if self.what == "raises":
@@ -392,16 +389,22 @@ def test_a_ledger_of_the_cpu() -> None:
 
 @POSIX
 @pytest.mark.parametrize(
-    ("what", "outcome", "reason"),
+    ("code", "outcome", "reason"),
     [
-        ("SIGSEGV", "crashed", "killed by signal 11 (SIGSEGV)"),
-        ("SIGKILL", "crashed", "probably for lack of the machine's own memory; try a smaller"),
-        ("exits", "crashed", "exit code 3"),
-        ("fills the machine", "out of memory", "memory"),
+        (-11, "crashed", "killed by signal 11 (SIGSEGV)"),
+        (-9, "crashed", "probably for lack of the machine's own memory; try a smaller"),
+        (3, "crashed", "exit code 3"),
+        (None, "out of memory", "memory"),
     ],
 )
-def test_how_a_process_may_end(what: str, outcome: str, reason: str, models: None) -> None:
-    found = measure_gpu(does(what), SETTING, "inference", timeout=120)
+def test_how_a_process_may_end(
+    code: int | None, outcome: str, reason: str, models: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def ends(worker: str, job: device.DeviceJob, *rest: Any) -> Reply[GpuRow]:
+        return Reply(device.work(job)) if code is None else Reply(None, Ending(code, ""))
+
+    monkeypatch.setattr(device, "ask", ends)
+    found = measure_gpu(does("fills the machine"), SETTING, "inference", timeout=120)
     assert found.outcome == outcome
     assert reason in found.reason
     assert "\n" not in found.reason

@@ -15,13 +15,14 @@ from datbench.memory.largest import BatchSearch, confirm_largest, largest_batch,
 from datbench.memory.records import CONTEXT, GPUS, Confirmed, GpuRow, LargestBatch, Outcome
 from datbench.memory.simulation import StorageBlock, Trace, simulate_model
 from datbench.memory.view import largest_tables
-from datbench.models.resolve import Spec, resolve
+from datbench.models.resolve import Spec
 from datbench.records import document, dumps
 from datbench.render.text import to_markdown
 from datbench.setting import MAX_BATCH, MemoryMode, Recipe, Resolution, Setting
+from tests.nets import short
 
 MIB, GIB = 2**20, 2**30
-SPEC, SMALL = resolve("dat_t"), Setting(Resolution(64, 96))
+SPEC, SMALL = short("dat_t"), Setting(Resolution(64, 96))
 
 
 def _trace_of(size: Callable[[int], int]) -> Callable[[int], Trace]:
@@ -43,7 +44,7 @@ def _largest(size: Callable[[int], int], room: int) -> LargestBatch:
     [("inference", False), ("forward", True), ("backward", False), ("backward", True)],
 )
 def test_it_fits_and_one_more_does_not(mode: MemoryMode, expandable: bool) -> None:
-    found = largest_batch(SPEC, SMALL, mode, 800 * MIB, 100 * MIB, expandable)
+    found = largest_batch(SPEC, SMALL, mode, 300 * MIB, 100 * MIB, expandable)
     assert found.batch > 5
     assert found.scaled
     assert found.simulations == 6  # 1, 2, 3, 5, the answer and the next
@@ -51,13 +52,13 @@ def test_it_fits_and_one_more_does_not(mode: MemoryMode, expandable: bool) -> No
 
     def run(batch: int, room: int | None) -> tuple[int, bool]:
         setting = Setting(SMALL.resolution, batch=batch)
-        replayed = replay(simulate_model("dat_t", setting, mode)[1], expandable, room)
+        replayed = replay(simulate_model(SPEC, setting, mode)[1], expandable, room)
         return replayed.reserved_peak, replayed.out_of_memory is None
 
-    assert run(found.batch, 700 * MIB) == (found.reserved, True)
-    assert not run(found.batch + 1, 700 * MIB)[1]
+    assert run(found.batch, 200 * MIB) == (found.reserved, True)
+    assert not run(found.batch + 1, 200 * MIB)[1]
     assert run(found.batch + 1, None)[0] == found.reserved_next
-    assert found.reserved <= 700 * MIB
+    assert found.reserved <= 200 * MIB
     assert found.out_of_memory.operator.startswith("aten::")
     assert found.reason is None
 
@@ -91,7 +92,7 @@ def test_what_training_adds_is_counted() -> None:
 )
 def test_scaling_is_simulating(name: str, mode: MemoryMode) -> None:
     def simulated(batch: int) -> Trace:
-        return simulate_model(name, Setting(SMALL.resolution, batch=batch), mode)[1]
+        return simulate_model(short(name), Setting(SMALL.resolution, batch=batch), mode)[1]
 
     line = linear(simulated)
     assert line is not None
@@ -120,10 +121,10 @@ def test_segments_by_pencil() -> None:
 
 
 def test_nothing_fits() -> None:
-    found = largest_batch(SPEC, SMALL, "backward", 600 * MIB)
+    found = largest_batch(SPEC, SMALL, "backward", 510 * MIB)
     assert (found.batch, found.reserved) == (0, 0)
     assert found.reason.startswith("one image needs ")
-    assert "100.0 MiB are there for it" in found.reason
+    assert "10.0 MiB are there for it" in found.reason
     assert found.out_of_memory is not None
     assert found.setting.batch == 1
     below = largest_batch(SPEC, SMALL, "backward", CONTEXT)
@@ -285,7 +286,7 @@ class Measure:
 
 def confirm(run: Runner, start: int = 8, setting: Setting = ON_GPU) -> Confirmed:
     measure = Measure(run)
-    found = confirm_largest(resolve("dat_t"), setting, "step", start, 60, measure=measure, limit=7)
+    found = confirm_largest(SPEC, setting, "step", start, 60, measure=measure, limit=7)
     assert set(measure.asked) == {("step", Recipe("adamw"), 60, 7)}
     assert found.limit == 7
     return found
@@ -318,7 +319,7 @@ def test_the_largest_batch_on_a_real_gpu() -> None:
     room = 3 << 30
     ballast = torch.empty(torch.cuda.mem_get_info()[0] - room, dtype=torch.uint8, device="cuda")
     setting = Setting(Resolution(224, 224), device="cuda")
-    found = confirm_largest(resolve("dat_t"), setting, "backward", 16, 120)
+    found = confirm_largest(SPEC, setting, "backward", 16, 120)
     del ballast
     assert found.certain, found.stopped
     assert found.refused == found.largest + 1
@@ -327,4 +328,4 @@ def test_the_largest_batch_on_a_real_gpu() -> None:
 
 def test_only_a_gpu_has_a_largest_batch() -> None:
     with pytest.raises(UsageError, match="on cuda, not on cpu"):
-        confirm_largest(resolve("dat_t"), replace(ON_GPU, device="cpu"), "backward", 8, 60)
+        confirm_largest(SPEC, replace(ON_GPU, device="cpu"), "backward", 8, 60)

@@ -17,6 +17,7 @@ from datbench.memory.records import MemoryRow
 from datbench.memory.simulation import memory_row
 from datbench.models.resolve import resolve
 from datbench.setting import MEMORY_MODES, MemoryMode
+from tests.nets import short
 
 NAMES = ["dat_t", "dat_t_49_49", "datpp_t", "dat_t_sra", "dat_t_ddetr_16_16"]
 SMALL = Resolution(64, 96)
@@ -25,7 +26,7 @@ SMALL = Resolution(64, 96)
 def _row(
     name: str, size: Resolution = SMALL, mode: MemoryMode = "forward", **setting: object
 ) -> MemoryRow:
-    return memory_row(resolve(name), Setting(size, **setting), mode)  # type: ignore[arg-type]
+    return memory_row(short(name), Setting(size, **setting), mode)  # type: ignore[arg-type]
 
 
 def _kept(name: str, batch: int, attention: str = "eager") -> int:
@@ -79,7 +80,8 @@ def test_precision_halves_what_is_kept() -> None:
 
 def test_fused_attention_keeps_no_weights_but_a_bias_of_their_size() -> None:
     def kept(name: str, attention: str) -> int:
-        row = _row(name, Resolution(224, 224), batch=8, attention=attention)
+        setting = Setting(Resolution(224, 224), batch=8, attention=attention)
+        row = memory_row(resolve(name), setting, "forward")
         return row.line("kept").amount or 0
 
     # One bias for all images; a bias for each.
@@ -103,7 +105,7 @@ def test_parts_sum_to_the_ledger(mode: MemoryMode) -> None:
 
 def test_the_backward_belongs_to_modules_of_the_forward() -> None:
     with torch.device("meta"):
-        model = datbench.create_model("datpp_t")
+        model = datbench.create_model(short("datpp_t"))
     names = {name for name, _ in model.named_modules()}
     trace = simulate(model, torch.empty(2, 3, 64, 64, device="meta"), mode="backward")
     backward = [block for block in trace.blocks if block.phase == "backward"]

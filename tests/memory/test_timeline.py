@@ -15,11 +15,12 @@ from datbench.memory.timeline import timeline, visualiser
 from datbench.render.figure import Figure
 from datbench.render.terminal import to_terminal
 from datbench.render.vega import to_bytes
+from tests.nets import short
 
 
 @pytest.fixture(scope="module")
 def trace() -> Trace:
-    return simulate_model("dat_t", Setting(Resolution(64, 96), batch=4), "backward")[1]
+    return simulate_model(short("dat_t"), Setting(Resolution(64, 96), batch=4), "backward")[1]
 
 
 SMALL = Trace(

@@ -267,19 +267,17 @@ def test_a_process_is_timed_with_its_own_threads_and_ceilings() -> None:
 
 @POSIX
 @pytest.mark.usefixtures("_at_the_root")
-def test_a_killed_process_and_one_that_leaves_are_crashes() -> None:
+def test_a_killed_process_is_a_crash() -> None:
     killed = timed("kills_itself")
     assert killed.outcome == "crashed"
     assert "SIGKILL" in killed.reason
     assert "smaller batch" in killed.reason
-    left = timed("exits")
-    assert (left.outcome, left.reason) == ("crashed", "exit code 3")
 
 
 @pytest.mark.usefixtures("_at_the_root")
 def test_a_process_that_takes_too_long_is_timed_out() -> None:
-    found = timed("sleeps", timeout=3.0)
-    assert (found.outcome, found.reason) == ("timed out", "did not finish in 3 s")
+    found = timed("sleeps", timeout=0.5)
+    assert (found.outcome, found.reason) == ("timed out", "did not finish in 0.5 s")
 
 
 def test_samples_outlive_what_comes_after_them(
