@@ -5,10 +5,12 @@ import os
 import pickle
 import signal
 from collections.abc import Callable, Iterator
+from functools import cache
 from typing import Any
 
 import pytest
 import torch
+import typer.main
 
 from datbench.models.spec import TIMM, TRANSFORMERS
 from datbench.paper import workshop
@@ -31,6 +33,14 @@ def _ctrl_c_interrupts() -> None:
 def pytest_runtest_setup(item: pytest.Item) -> None:
     if item.get_closest_marker("gpu") and not torch.cuda.is_available():
         pytest.skip("needs a CUDA device")
+
+
+@pytest.fixture(autouse=True, scope="session")
+def _commands_are_made_once() -> Iterator[None]:
+    """Typer makes the same commands anew for every call of the program, in some 60 ms."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(typer.main, "get_command", cache(typer.main.get_command))
+        yield
 
 
 @pytest.fixture(autouse=True)

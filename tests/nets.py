@@ -25,6 +25,13 @@ def image(*shape: int) -> Tensor:
     return torch.empty(shape, device="meta")
 
 
+def narrow(name: str) -> ModelSpec:
+    """A published model whose heads have four channels: the same blocks, heads and groups."""
+    spec = REGISTRY.get(name)
+    first, second, third, fourth = (replace(s, dim=4 * s.heads) for s in spec.config.stages)
+    return replace(spec, config=replace(spec.config, stages=(first, second, third, fourth)))
+
+
 def short(name: str) -> ModelSpec:
     """A published model with each sort of block once a stage, at a third or half of its width.
 

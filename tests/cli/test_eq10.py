@@ -64,7 +64,7 @@ def test_fit(run: Run) -> None:
     text = " ".join(run("eq10", "fit", "--check").text.split())
     assert "Ns C 11 2 2 2 offset network + 5 LayerNorm" in text
     assert "186 held-out modules are met exactly" in text
-    (row,) = run("eq10", "fit", "--convention", "torch", "--format", "json").rows
+    (row,) = run(*"eq10 fit height=7,14 width=7,14 --convention torch --format json".split()).rows
     assert all(c["fitted"] == str(c["paper"]) for c in row["coefficients"])
 
 

@@ -108,14 +108,29 @@ def _code(run: Run, *arguments: str, code: int) -> tuple[str, str]:
     return done.out, line
 
 
-def test_the_projects_own_variants_are_as_their_baseline_says(run: Run) -> None:
-    """CI's gate. If this fails, run `datbench gate --baseline baselines/variants.json`."""
-    path = ROOT / "baselines" / "variants.json"
-    done = run("gate", "--baseline", str(path), "--format", "csv")
+@pytest.mark.parametrize(
+    "names",
+    [
+        ("dat_t", "dat_t_ddetr_16_16"),
+        pytest.param(REGISTRY.names(), marks=pytest.mark.slow, id="all"),
+    ],
+)
+def test_the_projects_own_variants_are_as_their_baseline_says(
+    run: Run, names: tuple[str, ...]
+) -> None:
+    """If this fails, run `datbench gate --baseline baselines/variants.json`, as CI's gate does.
+
+    The forward of every variant is in a paper's table too.
+    """
+    baseline = json.loads((ROOT / "baselines" / "variants.json").read_text())
+    assert {row["model"] for row in baseline["rows"]} == set(REGISTRY.names())
+    baseline["rows"] = [row for row in baseline["rows"] if row["model"] in names]
+    Path("b.json").write_text(json.dumps(baseline))
+    done = run("gate", "--baseline", "b.json", "--format", "csv")
     rows = list(csv.DictReader(io.StringIO(done.out)))
-    assert {row["model"] for row in rows} == set(REGISTRY.names())
+    assert {row["model"] for row in rows} == set(names)
     moved = [row for row in rows if row["verdict"] != "same"]
-    written_with = json.loads(path.read_text())["environment"]["torch"]
+    written_with = baseline["environment"]["torch"]
     if public(torch.__version__) == public(written_with):
         assert moved == []
         assert done.code == 0
@@ -205,11 +220,11 @@ def test_random_work_that_changes_is_no_regression(
     assert "depends on random values or weights" in line
 
 
-def test_no_false_alarm_in_fifty_repetitions(baseline: str) -> None:
+def test_no_false_alarm(baseline: str) -> None:
     """Forward, backward and memory of a small model, and the forward of a large one."""
     spec = REGISTRY.get("dat_t_stages_4")
     rows = [*read_baseline(Path(baseline))[0], count_baseline(spec, Setting(spec.resolution))]
-    for _ in range(50):
+    for _ in range(10):
         assert [judged(row, again(row)).verdict for row in rows] == ["same"] * 3
 
 

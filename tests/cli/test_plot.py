@@ -29,7 +29,7 @@ def files(tmp_path_factory: pytest.TempPathFactory) -> Path:
         "one": ["flops", "dat_t", *SMALL],
         "memory": ["memory", "dat_t", *SMALL, "--res", "96"],
         "eq10": ["eq10", "dat_t", *SMALL],
-        "profile": ["profile", "dat_t", *SMALL, "--budget", "1", "--threads", "1"],
+        "profile": ["profile", "dat_t", *SMALL, "--budget", "0.3", "--threads", "1"],
     }
     for name, words in commands.items():
         assert main([*words, "--format", "json", "--out", str(folder / f"{name}.json")]) == 0
@@ -242,7 +242,10 @@ def test_roofline(run: Run, files: Path) -> None:
 )
 def test_files_are_written(run: Run, files: Path, words: tuple[str, ...]) -> None:
     words = tuple(str(files / w) if w.endswith(".json") else w for w in words)
-    for name, begins in (("a.png", b"\x89PNG"), ("a.svg", b"<svg")):
+    drawn = {"a.png": b"\x89PNG", "a.svg": b"<svg"}
+    if words[0] != "memory":  # a PNG is drawn from the SVG, in a second
+        del drawn["a.png"]
+    for name, begins in drawn.items():
         result = run("plot", *words, "--out", name)
         assert (result.code, result.out, result.err) == (0, "", "")
         data = Path(name).read_bytes()

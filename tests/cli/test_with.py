@@ -155,13 +155,13 @@ def test_bad_input(run: Run, arguments: tuple[str, ...], words: str) -> None:
 def test_the_search_as_csv(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     from datbench.paper import search
 
-    monkeypatch.setattr(search, "ENCODERS", search.ENCODERS[:2])
+    monkeypatch.setattr(search, "ENCODERS", search.ENCODERS[:1])
     rows = run("table", "search", "5", "--format", "csv").lines
     assert {row["head"] for row in rows} == {"semantic_fpn", "upernet"}
     assert len(rows) == 2 * (5 + 3) * 3
     assert {row["list"] for row in rows} == {"best", "nearest"}
     text = run("table", "search", "5").text
-    tried = 2 * len(search.DECODERS["semantic_fpn"])
+    tried = len(search.DECODERS["semantic_fpn"])
     assert f"semantic_fpn: {tried} configurations, each the same for every row; 0 of them" in text
 
 
