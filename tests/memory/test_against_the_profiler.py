@@ -113,7 +113,7 @@ def test_attention_in_inference(fused: bool) -> None:
 @pytest.mark.parametrize("mode", MEMORY_MODES)
 @pytest.mark.parametrize("name", ["dat_t", "datpp_t", "dat_t_ddetr_16_16"])
 def test_variants(name: str, mode: MemoryMode) -> None:
-    """In narrow models oneDNN's work space for the weights' gradients is more than a few percent."""
+    """oneDNN's work space for the weights' gradients is several percent of a narrow model's."""
     model = datbench.create_model(name if mode == "backward" else short(name))
     _agree(model, (2, 3, 96, 64), mode)
 
