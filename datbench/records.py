@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 from .errors import LibraryError, UnknownNameError, UsageError
 from .files import read_text
 from .setting import Count, Setting
+from .units import Brief
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -130,8 +131,8 @@ class ModelEntry:
     summary: str
 
 
-@dataclass(frozen=True)
-class ShowEntry:
+@dataclass(frozen=True, repr=False)
+class ShowEntry(Brief):
     """How a model is built."""
 
     model: str
@@ -153,8 +154,8 @@ class Problem:
         return f"{self.where}: {self.problem}" if self.where else self.problem
 
 
-@dataclass(frozen=True)
-class FileCheck:
+@dataclass(frozen=True, repr=False)
+class FileCheck(Brief):
     """A file and everything that is wrong with it."""
 
     file: str
@@ -446,8 +447,8 @@ def said(value: Any) -> str:
 # Reading result files.
 
 
-@dataclass(frozen=True)
-class ResultFile:
+@dataclass(frozen=True, repr=False)
+class ResultFile(Brief):
     """The records of a result file."""
 
     name: str  # of the file, for messages

@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from enum import Enum
 from types import SimpleNamespace
-from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeVar
+from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeAlias, TypeVar
 
 from .errors import FieldError, ResolutionError, UnknownNameError, UsageError
 
@@ -53,12 +53,21 @@ MAX_SIDE = 32768
 MAX_BATCH = 1 << 20
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, init=False)
 class Resolution:
-    """Input size in pixels. Written ``WIDTHxHEIGHT``, as COCO's 1280x800 is."""
+    """Input size in pixels. Written ``WIDTHxHEIGHT``, as COCO's 1280x800 is.
+
+    It is made from two numbers, ``Resolution(1280, 800)``, or from one value that says a size.
+    """
 
     width: int
     height: int
+
+    def __init__(self, width: Size, height: int | None = None) -> None:
+        sides = (width, height) if height is not None else _sides(width)
+        for name, side in zip(("width", "height"), sides, strict=True):
+            object.__setattr__(self, name, side)
+        self.__post_init__()
 
     def __post_init__(self) -> None:
         for side in (self.width, self.height):
@@ -75,24 +84,39 @@ class Resolution:
         Raises:
             ResolutionError: the text has another form, or a side is out of range.
         """
-        match = re.fullmatch(r"([0-9]{1,9})(?:[xX×]([0-9]{1,9}))?", text.strip())
-        if match is None:
-            raise ResolutionError(
-                f"resolution {text!r} is not understood; write WIDTHxHEIGHT such as 1280x800, "
-                "or one number for a square."
-            )
-        width = int(match[1])
-        return cls(width, int(match[2]) if match[2] else width)
+        return cls(text)
 
     def __str__(self) -> str:
         return f"{self.width}x{self.height}"
+
+
+Size: TypeAlias = "Resolution | str | int | Sequence[int]"
+"""What says a size: ``"1280x800"``, ``(1280, 800)``, a number for a square, or a resolution."""
+
+
+def _sides(size: Size) -> tuple[int, int]:
+    """Width and height."""
+    if isinstance(size, Resolution):
+        return size.width, size.height
+    if isinstance(size, int):
+        return size, size
+    if isinstance(size, str):
+        match = re.fullmatch(r"([0-9]{1,9})(?:[xX×]([0-9]{1,9}))?", size.strip())
+        if match is not None:
+            return int(match[1]), int(match[2] or match[1])
+    elif len(size) == 2 and all(isinstance(side, int) for side in size):
+        return size[0], size[1]
+    raise ResolutionError(
+        f"resolution {size!r} is not understood; write WIDTHxHEIGHT such as 1280x800, "
+        "or one number for a square."
+    )
 
 
 @dataclass(frozen=True)
 class Setting:
     """What a figure belongs to besides the model: the input and how the model is run.
 
-    A resolution of ``None`` means the size that the variant was trained at.
+    ``Setting("1280x800")`` and ``Setting((1280, 800))`` say the resolution too.
     """
 
     resolution: Resolution
@@ -104,6 +128,7 @@ class Setting:
     features: bool = False
 
     def __post_init__(self) -> None:
+        object.__setattr__(self, "resolution", Resolution(self.resolution))
         if not 1 <= self.batch <= MAX_BATCH:
             raise FieldError(f"batch {self.batch}: write a number from 1 to {MAX_BATCH}.")
         for value, known, what in (

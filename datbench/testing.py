@@ -16,6 +16,7 @@ from . import units
 from .errors import UsageError
 from .memory.records import Category, LedgerLine
 from .setting import MEMORY_MODES, PLAIN, MemoryMode, mode_of
+from .units import Brief
 
 if TYPE_CHECKING:
     from torch import nn
@@ -32,8 +33,8 @@ SHOWN = 8
 """Lines of each kind in a failure's message."""
 
 
-@dataclass(frozen=True)
-class Flops:
+@dataclass(frozen=True, repr=False)
+class Flops(Brief):
     """A count under one convention. `int(...)` of it is its total."""
 
     count: Count  # every operator call, unweighted
@@ -127,8 +128,8 @@ def flops(
     return Flops(found, rules, shared)
 
 
-@dataclass(frozen=True)
-class Memory:
+@dataclass(frozen=True, repr=False)
+class Memory(Brief):
     """What a run holds at once, simulated. All amounts are bytes."""
 
     peak: int  # the most that is alive at one time

@@ -6,6 +6,10 @@ printable here too.
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
+from dataclasses import fields
+from typing import Any
+
 _DECIMAL = ((1e15, "P"), (1e12, "T"), (1e9, "G"), (1e6, "M"), (1e3, "K"))
 
 _BINARY = ((2**40, "TiB"), (2**30, "GiB"), (2**20, "MiB"), (2**10, "KiB"))
@@ -129,3 +133,29 @@ def change(before: float, now: float) -> str:
 def factor(value: float) -> str:
     """``2.07``; with a third decimal where two would hide that it is not 1."""
     return f"{value:.3f}" if value < 1.1 else f"{value:.2f}"
+
+
+_LINE = 300
+"""Characters of a record's fields in its `repr`."""
+
+
+class Brief:
+    """A record whose `repr` is a line: of what it consists of, how much."""
+
+    def __repr__(self) -> str:
+        said = ""
+        every: Any = fields(self)  # type: ignore[arg-type]  # it is a dataclass
+        for each in every:
+            more = f"{', ' if said else ''}{each.name}={_in_short(getattr(self, each.name))}"
+            if len(said) + len(more) > _LINE:
+                said += ", ..."
+                break
+            said += more
+        return f"{type(self).__name__}({said})"
+
+
+def _in_short(value: Any) -> str:
+    if isinstance(value, (Mapping, Sequence)) and not isinstance(value, str) and value:
+        return f"<{len(value)} items>"
+    text = repr(value)
+    return text if len(text) <= _LINE // 2 else f"<{type(value).__name__}>"

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 from ..errors import MeasurementError, UsageError
 from ..machine import device_of
+from ..memory.records import GPUS
 from ..setting import (
     AUTOCASTS,
     CHECKPOINTINGS,
@@ -171,8 +172,8 @@ def largest(
         option(
             WHAT,
             "--memory MEMORY",
-            "What it has to fit into: an amount such as 16GiB, or a GPU: v100-16gb, v100-32gb, "
-            "rtx3090, rtx4090, a100-40gb, a100-80gb, h100-80gb or h200.",
+            f"What it has to fit into: an amount such as 16GiB, or a GPU: {', '.join(GPUS)}.",
+            names=tuple(GPUS),
         ),
     ] = None,
     context: Annotated[

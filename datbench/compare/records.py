@@ -13,6 +13,7 @@ from typing import Any, Literal, TypeVar
 from ..errors import AmbiguousError, CheckFailed, DatbenchError, MeasurementError, MissingError
 from ..setting import Count
 from ..timing.records import ComparedSide, ProcessTiming
+from ..units import Brief
 
 Verdict = Literal["same", "faster", "slower", "ambiguous", "missing", "failed"]
 """B relative to A. Missing: one side lacks the row. Failed: a process gave no figure."""
@@ -94,8 +95,8 @@ class Decision:
     withdrawn: Verdict | None = None
 
 
-@dataclass(frozen=True)
-class TimedRun:
+@dataclass(frozen=True, repr=False)
+class TimedRun(Brief):
     """One process of a comparison."""
 
     number: int  # from 0, in the order of time
@@ -106,8 +107,8 @@ class TimedRun:
     rate: float | None
 
 
-@dataclass(frozen=True)
-class FalseAlarms:
+@dataclass(frozen=True, repr=False)
+class FalseAlarms(Brief):
     """A against itself: what the set-up says where there is nothing to find."""
 
     asked: Count  # comparisons that were wanted
@@ -147,8 +148,8 @@ class FalseAlarms:
         return (rates[(3 * n) // 4] - rates[n // 4]) / 1.349 / median(rates) if n >= 4 else None
 
 
-@dataclass(frozen=True)
-class ComparisonRow:
+@dataclass(frozen=True, repr=False)
+class ComparisonRow(Brief):
     """A and B, and what was found."""
 
     a: ComparedSide | str  # a, b: words for a row of a file; sides that were run

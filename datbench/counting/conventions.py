@@ -119,12 +119,14 @@ CONVENTIONS: dict[str, Convention] = {
 }
 
 
-def convention(name: str) -> Convention:
-    """The convention called `name`.
+def convention(name: str | Convention) -> Convention:
+    """The convention called `name`; one of your own is itself.
 
     Raises:
         UnknownNameError: there is none.
     """
+    if isinstance(name, Convention):
+        return name
     if name not in CONVENTIONS:
         raise UnknownNameError.among("convention", name, CONVENTIONS)
     return CONVENTIONS[name]

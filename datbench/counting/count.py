@@ -38,7 +38,9 @@ from ..run import (
     values_of,
 )
 from ..setting import MULTIPLY_ADDS, Kind, Setting
+from ..units import Brief
 from .conventions import Convention
+from .conventions import convention as find_convention
 from .operators import ShapesOnly
 from .outside import OutsideWork, functions_run_by
 from .recorder import GraphWhereAsked, ModuleTracker, OperatorCall, Recorder, below_autograd
@@ -90,17 +92,21 @@ class Group:
         return self.amount / moved if moved else None
 
 
-@dataclass(frozen=True)
-class Count:
-    """Every operator call of one run of a model, unweighted."""
+@dataclass(frozen=True, repr=False)
+class Count(Brief):
+    """Every operator call of one run of a model, unweighted.
+
+    A convention is given by its name, such as ``fvcore``, or as one of your own.
+    """
 
     calls: tuple[OperatorCall, ...]  # in the order in which they ran
     stages: Mapping[str, str]  # stage of a module path
 
-    def total(self, convention: Convention, phase: str | None = None) -> int:
+    def total(self, convention: str | Convention = "fvcore", phase: str | None = None) -> int:
         """The whole cost in the convention's unit, of one phase or both."""
+        weights = find_convention(convention)
         return sum(
-            convention.weigh(call.cost, call.module_type)
+            weights.weigh(call.cost, call.module_type)
             for call in self.calls
             if call.cost and phase in (None, call.phase)
         )
@@ -114,16 +120,18 @@ class Count:
             if kind in MULTIPLY_ADDS or kind is Kind.COMPLEX_PRODUCT
         )
 
-    def by_operator(self, convention: Convention) -> list[Group]:
+    def by_operator(self, convention: str | Convention = "fvcore") -> list[Group]:
         """Sums by operator, largest first."""
         groups = self._grouped(convention, lambda call: call.operator)
         return sorted(groups, key=lambda group: -group.amount)
 
-    def by_stage(self, convention: Convention) -> list[Group]:
+    def by_stage(self, convention: str | Convention = "fvcore") -> list[Group]:
         """Sums by stage, in the order in which they ran."""
         return self._grouped(convention, lambda call: self.stages.get(call.module, "(model)"))
 
-    def by_module(self, convention: Convention, depth: int | None = None) -> list[Group]:
+    def by_module(
+        self, convention: str | Convention = "fvcore", depth: int | None = None
+    ) -> list[Group]:
         """Sums by module path, cut to `depth` components where given."""
 
         def key(call: OperatorCall) -> str:
@@ -132,18 +140,19 @@ class Count:
 
         return self._grouped(convention, key)
 
-    def ignored(self, convention: Convention) -> list[Group]:
+    def ignored(self, convention: str | Convention) -> list[Group]:
         """Counted operators to which the convention gives no weight, most calls first."""
+        weights = find_convention(convention)
         groups = self._grouped(
             convention,
             lambda call: call.operator,
             lambda call: (
-                call.status == "counted" and convention.weigh(call.cost, call.module_type) == 0
+                call.status == "counted" and weights.weigh(call.cost, call.module_type) == 0
             ),
         )
         return sorted(groups, key=lambda group: -group.calls)
 
-    def with_status(self, status: str, convention: Convention) -> list[Group]:
+    def with_status(self, status: str, convention: str | Convention) -> list[Group]:
         """Operators that are ``counted``, ``free`` or ``unknown``, with their calls."""
         return self._grouped(
             convention, lambda call: call.operator, lambda call: call.status == status
@@ -151,16 +160,17 @@ class Count:
 
     def _grouped(
         self,
-        convention: Convention,
+        convention: str | Convention,
         key: Callable[[OperatorCall], str],
         keep: Callable[[OperatorCall], bool] = lambda call: True,
     ) -> list[Group]:
+        weights = find_convention(convention)
         sums: dict[str, list[int]] = {}
         for call in self.calls:
             if keep(call):
                 row = sums.setdefault(key(call), [0, 0, 0, 0])
                 row[0] += 1
-                row[1] += convention.weigh(call.cost, call.module_type)
+                row[1] += weights.weigh(call.cost, call.module_type)
                 row[2] += call.bytes_read
                 row[3] += call.bytes_written
         return [Group(name, *row) for name, row in sums.items()]

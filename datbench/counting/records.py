@@ -12,6 +12,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from ..setting import Count, Setting
+from ..units import Brief
 
 
 @dataclass(frozen=True)
@@ -47,8 +48,8 @@ class PartRow:
     buffers: Count
 
 
-@dataclass(frozen=True)
-class CountRow:
+@dataclass(frozen=True, repr=False)
+class CountRow(Brief):
     """One model at one setting, under one convention."""
 
     model: str
@@ -88,8 +89,8 @@ class ChainTerm:
     difference: int  # what the term adds, in the chain's unit
 
 
-@dataclass(frozen=True)
-class Chain:
+@dataclass(frozen=True, repr=False)
+class Chain(Brief):
     """Two conventions, in one unit: `start_amount` and the terms are `end_amount`, exactly."""
 
     start: str
@@ -116,8 +117,8 @@ class PeerTerm:
     others: tuple[str, ...]  # other columns that would explain the same as simply
 
 
-@dataclass(frozen=True)
-class PeerRow:
+@dataclass(frozen=True, repr=False)
+class PeerRow(Brief):
     """What another counter said, in a process of its own."""
 
     name: str
@@ -135,8 +136,8 @@ class PeerRow:
     reason: str | None
 
 
-@dataclass(frozen=True)
-class ExplainRow:
+@dataclass(frozen=True, repr=False)
+class ExplainRow(Brief):
     """One count, and how the conventions and the other counters differ on it."""
 
     model: str

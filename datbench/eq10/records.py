@@ -7,6 +7,7 @@ from typing import Literal
 
 from ..setting import Count
 from ..timing.records import Ceilings, Timing
+from ..units import Brief
 
 
 @dataclass(frozen=True)
@@ -46,8 +47,8 @@ class Sizes:
     groups: int | None = None  # G of the offset network
 
 
-@dataclass(frozen=True)
-class ModuleTerms:
+@dataclass(frozen=True, repr=False)
+class ModuleTerms(Brief):
     """A module, its sizes, and its terms."""
 
     model: str  # model, resolution, module, stage: which module of which model, for which input
@@ -93,8 +94,8 @@ class Coefficient:
     parts: dict[str, str]  # the coefficient of each term by itself, by the term's name
 
 
-@dataclass(frozen=True)
-class Fit:
+@dataclass(frozen=True, repr=False)
+class Fit(Brief):
     """Coefficients from a grid of modules."""
 
     convention: str  # whose weights the counts have
@@ -112,8 +113,8 @@ class Fit:
         )
 
 
-@dataclass(frozen=True)
-class Claim:
+@dataclass(frozen=True, repr=False)
+class Claim(Brief):
     """A figure of the paper's worked example."""
 
     what: str
@@ -145,8 +146,8 @@ class TimeShare:
     operators: int  # that the module itself called here, a run
 
 
-@dataclass(frozen=True)
-class MeasuredModule:
+@dataclass(frozen=True, repr=False)
+class MeasuredModule(Brief):
     """One attention module at one size."""
 
     kind: str  # ``DMHA``, ``MSA``, ``W-MSA``, ``SRA`` or ``D-DETR``
@@ -221,8 +222,8 @@ class LeftOut:
     global_mac_fraction: float | None
 
 
-@dataclass(frozen=True)
-class Measurements:
+@dataclass(frozen=True, repr=False)
+class Measurements(Brief):
     """Attention modules over growing maps and growing numbers of keys."""
 
     dim: int

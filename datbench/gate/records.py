@@ -11,6 +11,7 @@ from typing import Any, Literal, TypeAlias, TypeVar
 from ..compare.records import ERRORS as COMPARE_ERRORS
 from ..errors import CheckFailed, DatbenchError, FieldError
 from ..setting import PLAIN, Count, MemoryMode, Recipe, Setting, describe
+from ..units import Brief
 
 V = TypeVar("V")
 
@@ -118,8 +119,8 @@ _DEVICE = re.compile(r"(meta|cpu|cuda|mps|xpu)(:[0-9]+)?")
 _SHAPE = re.compile(r"[0-9]+(x[0-9]+)*( frozen| buffer)?")
 
 
-@dataclass(frozen=True)
-class CountBaseline:
+@dataclass(frozen=True, repr=False)
+class CountBaseline(Brief):
     """What one model computes at one setting, operator by operator."""
 
     model: str
@@ -147,8 +148,8 @@ class CountBaseline:
         unfold(self.operators)
 
 
-@dataclass(frozen=True)
-class MemoryBaseline:
+@dataclass(frozen=True, repr=False)
+class MemoryBaseline(Brief):
     """The simulated ledger of one model at one setting, in bytes."""
 
     model: str
@@ -172,8 +173,8 @@ class MemoryBaseline:
         unfold(self.parts)
 
 
-@dataclass(frozen=True)
-class TimeBaseline:
+@dataclass(frozen=True, repr=False)
+class TimeBaseline(Brief):
     """How long one call took in each of several fresh processes."""
 
     model: str
@@ -268,8 +269,8 @@ class Change:
     after: int | float | str | None
 
 
-@dataclass(frozen=True)
-class GateRow:
+@dataclass(frozen=True, repr=False)
+class GateRow(Brief):
     """One row of the baseline or of the results, and what became of it."""
 
     what: What

@@ -9,6 +9,7 @@ from typing import Literal, get_args
 from ..errors import FieldError, UnknownNameError, UsageError
 from ..render.figure import Figure
 from ..setting import PLAIN, Count, MemoryMode, Recipe, Setting
+from ..units import Brief
 
 Category = Literal[
     "parameters", "buffers", "inputs", "kept", "outputs", "gradients", "optimizer", "temporary"
@@ -78,8 +79,8 @@ class ContextLine:
     reason: str | None = NO_CONTEXT
 
 
-@dataclass(frozen=True)
-class MemoryRow:
+@dataclass(frozen=True, repr=False)
+class MemoryRow(Brief):
     """The ledger of one model at one setting."""
 
     model: str
@@ -129,8 +130,8 @@ class MemoryRow:
         return sorted(sums.values(), key=lambda part: (-(part.kept or 0), -part.at_peak))
 
 
-@dataclass(frozen=True)
-class Timeline:
+@dataclass(frozen=True, repr=False)
+class Timeline(Brief):
     """Live bytes by category over a run; a report draws it."""
 
     model: str
@@ -155,16 +156,26 @@ the libraries that are loaded.
 
 # The total that PyTorch's out-of-memory message names for such a GPU, in tenths of a GiB, rounded
 # down: what the data sheet says less what the driver and error correction keep. It differs by
-# driver in the second decimal, such as 79.10, 79.14 and 79.25 GiB for cards of 80 GB.
+# driver in the second decimal, such as 79.10, 79.14 and 79.25 GiB for cards of 80 GB; the least
+# that users of PyTorch report on Linux counts (T4: 14.56 to 14.76, A10 and A10G: 21.96 to 22.20,
+# L4: 22.03 to 22.17, L40S: 44.42 and 44.53, B200: 178.35 GiB).
 _TENTHS_OF_GIB = {
+    "t4": 145,
     "v100-16gb": 157,
     "v100-32gb": 317,
+    "a10": 219,
+    "l4": 220,
     "rtx3090": 235,
     "rtx4090": 235,
+    "rtx5090": 313,
+    "l40s": 444,
+    "a6000": 475,
     "a100-40gb": 393,
     "a100-80gb": 791,
     "h100-80gb": 790,
+    "h20": 950,
     "h200": 1397,
+    "b200": 1783,
 }
 
 GPUS: dict[str, int] = {name: tenths * 2**30 // 10 for name, tenths in _TENTHS_OF_GIB.items()}
@@ -244,8 +255,8 @@ class Replay:
     out_of_memory: OutOfMemory | None
 
 
-@dataclass(frozen=True)
-class LargestBatch:
+@dataclass(frozen=True, repr=False)
+class LargestBatch(Brief):
     """The largest batch that a device's memory holds, by simulation."""
 
     model: str
@@ -326,8 +337,8 @@ class GpuPeaks:
     retries: Count | None  # how often the allocator had to give its cache back before it got more
 
 
-@dataclass(frozen=True)
-class GpuRow:
+@dataclass(frozen=True, repr=False)
+class GpuRow(Brief):
     """One configuration, measured in a process of its own."""
 
     model: str
@@ -357,8 +368,8 @@ class Tried:
     reason: str | None
 
 
-@dataclass(frozen=True)
-class Confirmed:
+@dataclass(frozen=True, repr=False)
+class Confirmed(Brief):
     """The largest batch that runs, found by running it."""
 
     model: str

@@ -35,6 +35,7 @@ from ..run import (
     unchanged,
 )
 from ..setting import PLAIN, WITH_BACKWARD, Checkpointing, MemoryMode, Recipe, Setting
+from ..units import Brief
 from .autocast import Autocast, FusedAttention
 from .backwards import sole_references, writes_into
 from .kernels import result, scratch
@@ -137,8 +138,8 @@ class Event:
     block: StorageBlock
 
 
-@dataclass(frozen=True)
-class Trace:
+@dataclass(frozen=True, repr=False)
+class Trace(Brief):
     """Every storage of a run. Time counts events: one birth or one death at each."""
 
     blocks: tuple[StorageBlock, ...]  # in the order of their birth

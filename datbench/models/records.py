@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from ..units import Brief
+
 
 @dataclass(frozen=True)
 class Resized:
@@ -14,8 +16,8 @@ class Resized:
     now: tuple[int, ...]
 
 
-@dataclass(frozen=True)
-class CheckpointReport:
+@dataclass(frozen=True, repr=False)
+class CheckpointReport(Brief):
     """What loading did."""
 
     path: str

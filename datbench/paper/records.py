@@ -19,6 +19,7 @@ from dataclasses import dataclass
 from typing import Literal, get_args
 
 from ..setting import Count
+from ..units import Brief
 
 Verdict = Literal["agrees", "differs", "wrong in print", "not reproducible", "published only"]
 
@@ -127,8 +128,8 @@ class Score:
     agreeing: dict[str, int]  # how many of them, by rule
 
 
-@dataclass(frozen=True)
-class Line:
+@dataclass(frozen=True, repr=False)
+class Line(Brief):
     """A row: its labels as printed, and its cells by column; a column may have none."""
 
     labels: dict[str, str]
@@ -141,8 +142,8 @@ class Line:
         return {**{name: cell.printed for name, cell in self.cells.items()}, **labels}
 
 
-@dataclass(frozen=True)
-class Comparison:
+@dataclass(frozen=True, repr=False)
+class Comparison(Brief):
     """A whole table, compared."""
 
     table: str
@@ -192,8 +193,8 @@ class Candidate:
         return max(abs(miss.relative) for miss in self.misses)
 
 
-@dataclass(frozen=True)
-class Search:
+@dataclass(frozen=True, repr=False)
+class Search(Brief):
     """A search over configurations that are the same for every cell of a head."""
 
     table: str

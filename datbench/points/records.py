@@ -12,6 +12,7 @@ from typing import Literal
 
 from ..errors import UsageError
 from ..setting import Setting
+from ..units import Brief
 
 Style = Literal["propagated", "groups", "query"]
 """As DAT's Figure 5, 6 or 7 show them."""
@@ -36,8 +37,8 @@ class SamplingPoint:
     weight: float | None = None  # the attention that it gets; None where none was asked for
 
 
-@dataclass(frozen=True)
-class PointsRow:
+@dataclass(frozen=True, repr=False)
+class PointsRow(Brief):
     """The points of one model on one image."""
 
     model: str

@@ -11,6 +11,7 @@ from typing import Literal
 
 from ..setting import Count, Setting, TimeMode
 from ..timing.records import Ceilings, Timing
+from ..units import Brief
 
 Bound = Literal["compute", "memory", "above", "neither"]
 """The machine peak that limits an operator, which reaches half of that rate or more. Above: it is
@@ -88,8 +89,8 @@ class CallGroup:
     part: ProfilePart
 
 
-@dataclass(frozen=True)
-class ProfileAnswer:
+@dataclass(frozen=True, repr=False)
+class ProfileAnswer(Brief):
     """Why the run is slower than its MACs say, in shares of the operators' time."""
 
     # counted, uncounted, moves, dispatch: by what FLOPs say of an operator; together 1
@@ -107,8 +108,8 @@ class ProfileAnswer:
     above: float = 0.0
 
 
-@dataclass(frozen=True)
-class ProfileRow:
+@dataclass(frozen=True, repr=False)
+class ProfileRow(Brief):
     """One model at one setting, profiled in this process."""
 
     model: str

@@ -14,6 +14,7 @@ from ..machine import place_of, same_place
 from ..records import ENVIRONMENT
 from ..render.table import Table
 from ..render.vega import Chart
+from ..units import Brief
 
 COMPUTED = "computed here"
 """The source of what `datbench report` counts and simulates itself."""
@@ -21,8 +22,8 @@ COMPUTED = "computed here"
 PartRole = Literal["", "resolutions"]
 
 
-@dataclass(frozen=True)
-class ReportPart:
+@dataclass(frozen=True, repr=False)
+class ReportPart(Brief):
     """Rows of one kind."""
 
     kind: str  # of the rows, as a document of their own would say it

@@ -21,13 +21,14 @@ from typing_extensions import Required, TypedDict
 from ..errors import UsageError
 from ..records import checked, read_as, read_json
 from ..setting import Bounds, Count
+from ..units import Brief
 from .records import ThroughputRow
 
 Seconds = Annotated[float, Bounds(0)]
 
 
-@dataclass(frozen=True)
-class Benchmark:
+@dataclass(frozen=True, repr=False)
+class Benchmark(Brief):
     """One benchmark of a file; times are in seconds."""
 
     name: str
@@ -51,8 +52,8 @@ class Benchmark:
         return (self.median,) if problems or not found else found
 
 
-@dataclass(frozen=True)
-class BenchmarkFile:
+@dataclass(frozen=True, repr=False)
+class BenchmarkFile(Brief):
     """A file of pytest-benchmark."""
 
     path: Path

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from ..setting import Count, How, Positive, Setting
+from ..units import Brief
 
 # What was measured, as plain values: timings and machine peaks.
 
@@ -20,8 +21,8 @@ Stopped = Literal["interval", "budget", "samples", "timeout", "interrupted"]
 process had no time left for all of the seconds, or somebody pressed Ctrl-C."""
 
 
-@dataclass(frozen=True)
-class Timing:
+@dataclass(frozen=True, repr=False)
+class Timing(Brief):
     """How long one call takes, in seconds."""
 
     # raw, in order, after the warm-up; each is the mean of `calls` calls
@@ -117,8 +118,8 @@ class ProtocolTiming:
     processes: Count = 1  # that followed it; all figures are medians of theirs
 
 
-@dataclass(frozen=True)
-class ProcessTiming:
+@dataclass(frozen=True, repr=False)
+class ProcessTiming(Brief):
     """One fresh process."""
 
     outcome: TimeOutcome
@@ -171,8 +172,8 @@ class Percentile:
     reason: str | None = None
 
 
-@dataclass(frozen=True)
-class ThroughputRow:
+@dataclass(frozen=True, repr=False)
+class ThroughputRow(Brief):
     """How fast one model is at one setting, from one process or several."""
 
     model: str

@@ -16,7 +16,7 @@ from datbench.models.dat import REGISTRY
 from datbench.records import LARGEST, VERSION, document, dumps, parse, parse_json
 from datbench.render.table import Column, Table
 from datbench.render.text import to_csv, to_latex, to_markdown
-from datbench.setting import MAX_SIDE, MIN_SIDE, Resolution
+from datbench.setting import MAX_SIDE, MIN_SIDE, Resolution, Setting
 
 FEW = settings(max_examples=60, deadline=None)
 sides = st.integers(MIN_SIDE, MAX_SIDE)
@@ -28,7 +28,9 @@ def test_a_resolution_is_read_back(width: int, height: int, cross: str, blank: s
     size = Resolution(width, height)
     assert Resolution.parse(str(size)) == size
     assert Resolution.parse(f"{blank}{width}{cross}{height}{blank}") == size
-    assert Resolution.parse(str(width)) == Resolution(width, width)
+    assert Resolution.parse(str(width)) == Resolution(width, width) == Resolution(width)
+    for said in (str(size), (width, height), [width, height], size):
+        assert Setting(said).resolution == Resolution(said) == size  # type: ignore[arg-type]
 
 
 @FEW
