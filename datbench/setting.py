@@ -57,7 +57,7 @@ MAX_BATCH = 1 << 20
 class Resolution:
     """Input size in pixels. Written ``WIDTHxHEIGHT``, as COCO's 1280x800 is.
 
-    It is made from two numbers, ``Resolution(1280, 800)``, or from one value that says a size.
+    ``Resolution(1280, 800)``, ``Resolution("1280x800")`` and ``Resolution((1280, 800))`` are one.
     """
 
     width: int

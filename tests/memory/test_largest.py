@@ -147,7 +147,7 @@ def test_named_gpus() -> None:
     assert (small.gpu, small.capacity) == ("v100-16gb", GPUS["v100-16gb"])
     assert (small.batch, large.batch) == (15, 78)
     assert "500.0 MiB" in small.assumption
-    # GB or GiB as the data sheets print them; those with GDDR6 keep a sixteenth for error correction.
+    # As data sheets print them; cards with GDDR6 keep a sixteenth for error correction.
     nominal = {"t4": 16, "a10": 24, "l4": 24, "l40s": 48, "rtx3090": 24, "rtx4090": 24}
     nominal |= {"rtx5090": 32, "a6000": 48, "h20": 96, "h200": 141, "b200": 180}
     for name, capacity in GPUS.items():
