@@ -9,6 +9,7 @@ from datbench.errors import UsageError
 from datbench.memory import simulate
 from datbench.memory.records import MemoryRow
 from datbench.memory.simulation import Trace, checkpointed, memory_row
+from datbench.models.resolve import resolve
 from datbench.setting import Recipe
 from tests.nets import short
 
