@@ -84,7 +84,7 @@ memory-autocast    | memory dat_t --res 64 --mode backward --autocast bfloat16 -
 memory-many        | memory dat_t datpp_t --res 64 --batch 1 --batch 2 --attention sdpa --format csv
 memory-json        | memory dat_t --res 64 --mode inference --out memory.json
 memory-show        | results show memory.json --format FORMAT
-memory-largest     | memory largest dat_t --res 64 --memory 4GiB --context 300MiB
+memory-largest     | memory largest dat_t --res 64 --memory 4GiB,context=300MiB
 memory-timeline    | plot timeline dat_t --res 64 --batch 8 --mode backward
 table-all          | table all --check --out tables.json
 table-all-show     | results show tables.json --format FORMAT

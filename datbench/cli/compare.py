@@ -145,14 +145,8 @@ def run(
             f"--timeout {limit:g} does not leave; give a longer one."
         )
     processes = timing.processes or PROCESSES
-    plan = RunPlan(
-        processes,
-        2 * processes,
-        floor,
-        level,
-        secrets.randbits(32) if seed is None else seed,
-        by_turns,
-    )
+    seed = secrets.randbits(32) if seed is None else seed
+    plan = RunPlan(processes, 2 * processes, floor, level, seed, by_turns)
     check_plan(plan)
     row, alarms = _run(one, other, plan, limit, aa)
     from ..machine import environment

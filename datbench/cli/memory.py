@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 from ..errors import MeasurementError, UsageError
 from ..machine import device_of
-from ..memory.records import GPUS
+from ..memory.records import GPUS, capacity
 from ..setting import (
     AUTOCASTS,
     CHECKPOINTINGS,
@@ -172,19 +172,11 @@ def largest(
         option(
             WHAT,
             "--memory MEMORY",
-            f"What it has to fit into: an amount such as 16GiB, or a GPU: {', '.join(GPUS)}.",
+            f"What it has to fit into: an amount such as 16GiB, or a GPU: {', '.join(GPUS)}. "
+            "MEMORY,context=AMOUNT sets what the CUDA context and libraries take; default: 500MiB.",
             names=tuple(GPUS),
         ),
     ] = None,
-    context: Annotated[
-        str,
-        option(
-            WHAT,
-            "--context MEMORY",
-            "What the CUDA context and libraries take of it.",
-            default=True,
-        ),
-    ] = "500MiB",
     device: DeviceName = None,
 ) -> None:
     """Find the largest batch that fits; with --device cuda confirm it there.
@@ -196,21 +188,12 @@ def largest(
     jobs = setup.jobs()
     if memory is None:
         raise UsageError("say what it has to fit into, such as --memory 16GiB.")
-    from ..memory.records import bytes_of, capacity, gpu_memory
-
-    size, room = capacity(memory), bytes_of(context, "--context")
-    from .. import units
+    size, whole, room = capacity(memory)
     from ..machine import check_present
     from ..memory.largest import confirm_largest, largest_batch
     from ..memory.view import largest_tables
     from ..render.terminal import progress
 
-    whole = size if isinstance(size, int) else gpu_memory(size)
-    if room >= whole:
-        raise UsageError(
-            f"the context takes {units.size(room)} and leaves nothing of {units.size(whole)}; give "
-            "--context, or more memory."
-        )
     if device is not None:
         if not (device := device_of(device)).startswith("cuda"):
             raise UsageError(f"the largest batch is confirmed on cuda, not on {device}.")

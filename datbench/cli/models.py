@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 
 from ..errors import UsageError
 from .command import argument
-from .options import By, Checkpoint, FeaturesFlag, Inputs, Models, breakdowns, only
+from .options import By, FeaturesFlag, Inputs, Loaded, Models, breakdowns, only
 from .output import Format, Output
 
 if TYPE_CHECKING:
@@ -84,7 +84,7 @@ def params(models: Models, output: Output, by: By = None, features: FeaturesFlag
     output.write([params_table(rows)], "params", rows)
 
 
-def show(inputs: Inputs, output: Output, checkpoint: Checkpoint = None) -> None:
+def show(inputs: Inputs, loaded: Loaded, output: Output) -> None:
     """Show how a model is built, and whether a checkpoint fits.
 
     Examples:
@@ -93,5 +93,6 @@ def show(inputs: Inputs, output: Output, checkpoint: Checkpoint = None) -> None:
     """
     from ..paper.described import described
 
-    tables, row = described(*only(inputs.sized(), "model and size", "show takes one"), checkpoint)
+    spec, size = only(inputs.sized(), "model and size", "show takes one")
+    tables, row = described(spec, size, loaded.checkpoint, loaded.weights)
     output.write(tables, "show", [row])

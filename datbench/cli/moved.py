@@ -11,7 +11,7 @@ MOVED = {
     "any --with": "MODEL+HEAD as the name of a model",
     "any --run-peers": "--third-party",
     "flops --backward": "--mode backward",
-    "memory --largest --context": "datbench memory largest MODEL --memory AMOUNT",
+    "memory --largest --context": "datbench memory largest MODEL --memory MEMORY,context=AMOUNT",
     "memory --device": "datbench memory measure MODEL --device DEVICE",
     "memory --timeline --timeline-out": "datbench plot timeline MODEL, with --out FILE for a file",
     "eq10 --kinds": "datbench eq10 kinds",

@@ -239,10 +239,6 @@ Baseline = Annotated[
     ),
 ]
 
-Checkpoint = Annotated[
-    Path | None, file_option(WHAT, "--checkpoint FILE", "Weights to load: .pth or .safetensors.")
-]
-
 AcrossMachines = Annotated[
     bool, option(RESULT, "--across-machines", "Accept results of different machines.")
 ]
@@ -256,6 +252,29 @@ OutPath = Annotated[
         complete_with=complete_files,
     ),
 ]
+
+
+@dataclass(frozen=True)
+class Loaded:
+    """Which weights are loaded."""
+
+    checkpoint: Annotated[
+        Path | None,
+        file_option(WHAT, "--checkpoint FILE", "Weights to load: .pth or .safetensors."),
+    ] = None
+    weights: Annotated[
+        str | None,
+        option(
+            WHAT,
+            "--weights KEY",
+            "Which weights of --checkpoint, by a key or prefix in it such as model_ema. "
+            "Default: those that fit best and are not an average (EMA, teacher).",
+        ),
+    ] = None
+
+    def __post_init__(self) -> None:
+        if self.weights is not None and self.checkpoint is None:
+            raise UsageError("--weights chooses among those of --checkpoint FILE; name the file.")
 
 
 @dataclass(frozen=True)

@@ -10,14 +10,14 @@ from typing import Annotated, Any, Literal
 from ..errors import UsageError
 from ..points.records import Style, number_of, pixel_of
 from .command import WHAT, argument, group, option
-from .options import Checkpoint, Inputs, Sizes, Stage, Top, complete_files, complete_models, only
+from .options import Inputs, Loaded, Sizes, Stage, Top, complete_files, complete_models, only
 from .output import Format, Output
 
 PICTURES = (".png", ".svg")
 
 
 @dataclass(frozen=True)
-class Sampling:
+class Sampling(Loaded):
     """Which points, on which image."""
 
     model: Annotated[
@@ -32,7 +32,6 @@ class Sampling:
         Path | None,
         argument("The image, in any format that Pillow reads.", "IMAGE", complete_files),
     ] = None
-    checkpoint: Checkpoint = None
     res: Sizes = None
     stage: Stage = None
     block: Annotated[
@@ -120,7 +119,9 @@ def _points(style: Style, sampling: Sampling, output: Drawing, **more: Any) -> N
     from ..points.rows import Selection, points_row
 
     shown = Selection(style, sampling.stage, sampling.block, part, **more)
-    row, pixels = points_row(spec, sampling.image, shown, size, sampling.checkpoint)
+    row, pixels = points_row(
+        spec, sampling.image, shown, size, sampling.checkpoint, sampling.weights
+    )
     if output.picture is not None:
         output.put(view.picture(row, pixels, output.picture.suffix))
     if output.picture is None or output.format is not None:

@@ -6,6 +6,7 @@ import re
 from dataclasses import dataclass, replace
 from typing import Literal, get_args
 
+from .. import units
 from ..errors import FieldError, UnknownNameError, UsageError
 from ..render.figure import Figure
 from ..setting import PLAIN, Count, MemoryMode, Recipe, Setting
@@ -206,15 +207,24 @@ def bytes_of(text: str, flag: str) -> int:
     return int(float(match[1]) * _UNITS[match[2].upper()])
 
 
-def capacity(text: str) -> int | str:
-    """An amount in bytes, or the name of a GPU that is known."""
-    if text.strip()[:1].isalpha():
-        gpu_memory(text)
-        return text
-    found = bytes_of(text, "--memory")
-    if not found:
+def capacity(text: str) -> tuple[int | str, int, int]:
+    """``16GiB`` or ``v100-16gb``, perhaps with ``,context=1GiB``: amount or name, bytes, context.
+
+    Raises:
+        UsageError: it is not understood, or the context leaves nothing of it.
+    """
+    amount, _, reserved = text.partition(",context=")
+    named = amount.strip()[:1].isalpha()
+    whole = gpu_memory(amount) if named else bytes_of(amount, "--memory")
+    context = bytes_of(reserved or "500MiB", "context")
+    if not whole:
         raise UsageError("--memory: write an amount above 0, such as 16GiB.")
-    return found
+    if context >= whole:
+        raise UsageError(
+            f"the context takes {units.size(context)} and leaves nothing of {units.size(whole)}; "
+            "name more memory, or less context: --memory MEMORY,context=AMOUNT."
+        )
+    return amount if named else whole, whole, context
 
 
 def check_budget(what: str, amount: int) -> None:

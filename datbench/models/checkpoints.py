@@ -1,115 +1,80 @@
 """Published weights into our modules: which tensor goes where, and what to do if it does not fit.
 
 Layouts (LeapLabTHU/DAT, DAT-Detection, DAT-Segmentation): classification files hold the weights
-under ``model``; detector and segmentor files under ``state_dict`` or bare, behind ``backbone.``;
-some carry ``module.``.
-
-A `.pth` file is somebody's pickle: it is read with ``weights_only=True``, which builds tensors and
-plain containers and refuses everything else before it runs. `.safetensors` holds only tensors.
+under ``model``; detector and segmentor files under ``state_dict`` or bare, behind ``backbone.``.
+Other trainers have other words for both, and several sets of weights in a file. So there is no
+list of words here: weights are where the keys of stages are.
 """
 
 from __future__ import annotations
 
-import pickle
 import re
-import warnings
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterator
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
-import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor, nn, strided
 
-from ..errors import CheckpointError, UsageError, first_line
+from ..errors import CheckpointError, UsageError, warn
 from .pyramid import PyramidBackbone
 from .records import CheckpointReport, Resized
+from .weight_files import StandIn, Weights, read_dictionaries
 
-_CONTAINERS = ("model", "state_dict", "model_state_dict", "model_ema")
+_WRAPPERS = r"(?<![^.])(?:_orig_mod|_fsdp_wrapped_module|_checkpoint_wrapped_module)\."
+"""What torch.compile, FSDP and checkpoint_wrapper put into names, at any depth."""
+
+_AVERAGES = r"(?i)(?<![^._])(?:ema|swa|avg|averaged?|momentum|teacher|target)(?![^._])"
+"""Weights that average those that were trained: read where they are chosen, or alone."""
+
+_STAGE = re.compile(r"((?:.*?\.)?)stages\.\d+\.")
 
 
-def read_weights(path: str | Path) -> dict[str, Tensor]:
-    """The named tensors of a file, on the CPU.
+@dataclass(frozen=True)
+class WeightSet:
+    """Weights of one model in a file: what a dictionary has behind one prefix."""
+
+    place: str  # keys and prefix, such as state_dict.backbone; empty for bare weights
+    values: Weights
+    inner: dict[str, str]  # the name behind the prefix, by key; other keys are of other parts
+
+    def named(self, ours: Collection[str]) -> dict[str, str]:
+        """Our name of each key; where we have none, the file's."""
+        return {key: n if n in ours else _translate(n) for key, n in self.inner.items()}
+
+
+def weight_sets(path: str | Path) -> list[WeightSet]:
+    """The weights in a file.
 
     Raises:
-        CheckpointError: there is no such file, or it is damaged, would run code, or has no
-            weights in it.
+        CheckpointError: it cannot be read, or has no weights of such a model in it.
     """
-    file = Path(path)
-    if not file.is_file():
-        exists = "is a directory" if file.is_dir() else "is not a file"
-        what = exists if file.exists() else "does not exist"
-        raise CheckpointError(f"checkpoint {path} {what}.")
-    read = _read_safetensors if file.suffix == ".safetensors" else _read_pickle
-    return _named_tensors(path, read(file))
-
-
-def _read_safetensors(file: Path) -> dict[str, Tensor]:
-    try:
-        from safetensors.torch import load_file
-    except ImportError as error:
+    found = [each for place in read_dictionaries(path) for each in _sets(*place)]
+    if not found:
         raise CheckpointError(
-            f"reading {file} needs safetensors: pip install safetensors."
-        ) from error
-    try:
-        return dict(load_file(file))
-    except Exception as error:  # safetensors raises its own type, which has no stable home
-        raise CheckpointError(f"{file} cannot be read as safetensors: {error}.") from error
+            f"{path} holds no weights of such a model: expected tensors by name, as in a "
+            "state_dict(), and stages.0 and so on in the names."
+        )
+    return found
 
 
-def _read_pickle(file: Path) -> object:
-    try:
-        with warnings.catch_warnings():
-            # torch remarks on protocols and layouts; what matters is whether the file can be read.
-            warnings.simplefilter("ignore")
-            return torch.load(file, map_location="cpu", weights_only=True)
-    except pickle.UnpicklingError as error:
-        forbidden = re.search(r"GLOBAL ([\w.]+)", str(error))
-        if forbidden is None:
-            raise _unreadable(file, error) from error
-        raise CheckpointError(
-            f"{file} is refused: unpickling it would import {forbidden[1]}, which may run code. "
-            "Save its weights alone (torch.save of a state_dict, or safetensors)."
-        ) from error
-    except Exception as error:  # a damaged pickle raises whatever its bytes happen to lead to
-        raise _unreadable(file, error) from error
-
-
-def _unreadable(file: Path, error: Exception) -> CheckpointError:
-    # Errors of the system and of torch's zip reader speak of the file; an unpickler's do not.
-    known = isinstance(error, (OSError, RuntimeError))
-    reason = first_line(error) if known else type(error).__name__
-    if isinstance(error, pickle.UnpicklingError):
-        reason = "torch does not unpickle it safely"
-    return CheckpointError(
-        f"{file} cannot be read: it is damaged, cut short or no checkpoint ({reason})."
-    )
-
-
-def _named_tensors(path: str | Path, content: object) -> dict[str, Tensor]:
-    """The weights inside a file's content: bare, or under one of the usual keys."""
-    if isinstance(content, Mapping):
-        for key in _CONTAINERS:
-            inner = content.get(key)
-            if isinstance(inner, Mapping):
-                content = inner
-                break
-        named = {str(key): value for key, value in content.items() if isinstance(value, Tensor)}
-        for name, value in named.items():
-            if value.is_quantized or value.is_nested:
-                kind = "quantized" if value.is_quantized else "nested"
-            elif value.layout is not torch.strided or value.is_meta:
-                kind = f"{value.layout}, on {value.device}"
-            else:
-                continue
-            raise CheckpointError(
-                f"{path}: {name} is not a plain tensor ({kind}); save dense weights on the CPU."
-            )
-        if named:
-            return named
-    raise CheckpointError(
-        f"{path} holds no weights: expected tensors by name, bare or under "
-        f"{', '.join(_CONTAINERS[:2])}."
-    )
+def _sets(keys: tuple[str, ...], values: Weights) -> Iterator[WeightSet]:
+    """The weights of a dictionary: one set for each prefix that stages have."""
+    plain = {key: re.sub(_WRAPPERS, "", key) for key in values}
+    prefixes = dict.fromkeys(m[1] for name in plain.values() if (m := _STAGE.match(name)))
+    for prefix in prefixes:
+        # mmpretrain has the classifier beside the backbone.
+        beside = f"{prefix.removesuffix('backbone.')}head.fc."
+        inner = {}
+        for key, name in plain.items():
+            longest = max((each for each in prefixes if name.startswith(each)), key=len, default="")
+            if longest == prefix and "." in name[len(prefix) :]:  # a counter has no dot
+                inner[key] = name[len(prefix) :]
+            elif name.startswith(beside):
+                inner[key] = f"head.fc.{name[len(beside) :]}"
+        place = ".".join([*keys, *prefix.split(".")[:-1]])
+        yield WeightSet(place, values, inner)
 
 
 _BLOCK = r"stages\.(\d+)"
@@ -145,7 +110,7 @@ PATTERNS: tuple[tuple[str, str], ...] = (
     *((rf"{_BLOCK}\.{key}", rf"stages.\1.blocks.\2.{ours}") for key, ours in _BLOCK_PATTERNS),
     (r"norms\.(\d+)\.norm\.", r"norms.\1."),
     (r"cls_norm\.norm\.", r"head.norm."),
-    (r"cls_head\.", r"head.linear."),
+    (r"(?:cls_head|head\.fc)\.", r"head.linear."),
 )
 """Published key (a regular expression matched at the start) to our key; the first match wins."""
 
@@ -153,19 +118,24 @@ _COMPUTED = ("relative_position_index", "attn_mask", "q_grid", "reference")
 """Buffers of the published layouts that we compute: accepted in a file, never required."""
 
 
-def load_checkpoint(model: PyramidBackbone, path: str | Path) -> CheckpointReport:
+def load_checkpoint(
+    model: PyramidBackbone, path: str | Path, weights: str | None = None, head: bool = True
+) -> CheckpointReport:
     """Load published (or our own) weights into `model`, wholly or not at all.
 
     Args:
         model: from `create_model`; a backbone with `features_only` too.
-        path: a `.pth` file, read with ``weights_only=True``, or a `.safetensors` file.
+        path: a `.pth` file, of which nothing is run, or a `.safetensors` file.
+        weights: which of a file's weights, by a key or prefix in it such as ``model_ema``. By
+            default those that fit best and are not an average (EMA, teacher).
+        head: whether the classifier has to fit; otherwise one of another size is left as it is.
 
     Raises:
-        CheckpointError: the file cannot be read safely, or belongs to another model; the message
+        CheckpointError: the file cannot be read, or belongs to another model; the message
             names the first differences and `model` is unchanged.
-        UsageError: `model` is on meta.
+        UsageError: `model` is on meta, or the file has no such weights.
     """
-    tensors, report = match_checkpoint(model, path)
+    tensors, report = match_checkpoint(model, path, weights, head)
     if any(parameter.is_meta for parameter in model.parameters()):
         raise UsageError("a model on meta holds no weights; build it on a device to load into it.")
     model.load_state_dict(tensors, strict=False)
@@ -173,48 +143,49 @@ def load_checkpoint(model: PyramidBackbone, path: str | Path) -> CheckpointRepor
 
 
 def match_checkpoint(
-    model: PyramidBackbone, path: str | Path
+    model: PyramidBackbone, path: str | Path, weights: str | None = None, head: bool = True
 ) -> tuple[dict[str, Tensor], CheckpointReport]:
     """What `load_checkpoint` would load, without touching `model` (which may be on meta).
 
     Returns:
         Tensors under our names, and the report.
     """
-    weights = read_weights(path)
-    keys, outside = _backbone_part(weights)
     ours = model.state_dict()
+    found, notes = _chosen(path, weights, ours)
     frozen = {name for name, parameter in model.named_parameters() if not parameter.requires_grad}
     tensors: dict[str, Tensor] = {}
     resized: list[Resized] = []
-    ignored = list(outside)
-    problems: list[str] = []
-    for inner, key in keys.items():
-        value, name = weights[key], inner if inner in ours else _translate(inner)
-        target = ours.get(name)
+    ignored = [key for key in found.values if key not in found.inner]
+    problems: dict[str, str] = {}  # by our name
+    for key, name in found.named(ours).items():
+        value, target = found.values[key], ours.get(name)
         if name in tensors:
-            problems.append(f"{key} is in the file twice, under two names")
+            problems[name] = f"{key} is in the file twice, under two names"
         elif target is not None and (fitted := _fit(name, value, target)) is not None:
             tensors[name] = fitted
             if fitted.numel() != value.numel():
                 resized.append(Resized(name, tuple(value.shape), tuple(target.shape)))
         elif key.rsplit(".", 1)[-1] in _COMPUTED or _other_head(name, model):
             ignored.append(key)
-        elif target is None:
-            problems.append(f"{key} {tuple(value.shape)} is not in the model")
-        elif not value.is_floating_point():
-            problems.append(f"{key} is {value.dtype} in the file, {target.dtype} in the model")
+        elif not head and target is not None and name.startswith("head.linear."):
+            ignored.append(key)
+            note = f"not read: {_difference(path, key, name, value, target)}."
+            notes += [note] if name.endswith("weight") else []
         else:
-            problems.append(
-                f"{key} is {tuple(value.shape)} in the file, {tuple(target.shape)} in the model"
-            )
+            problems[name] = _difference(path, key, name, value, target)
     missing = [name for name in ours if name not in tensors]
     # Layouts may lack the head or the dense norms.
     kept = [name for name in missing if name in frozen or name.startswith(("head.", "norms."))]
-    problems += [f"{name} is not in the file" for name in missing if name not in kept]
+    lost = [name for name in missing if name not in kept and name not in problems]
+    problems |= {name: f"{name} is not in the file" for name in lost}
     if problems:
-        shown = "; ".join(problems[:3])
+        shown = "; ".join([*problems.values()][:3])
         more = f"; and {len(problems) - 3} more" if len(problems) > 3 else ""
         raise CheckpointError(f"{path} is a checkpoint of another model: {shown}{more}.")
+    odd = [name for name, x in tensors.items() if not x.to(ours[name].dtype).isfinite().all()]
+    notes += [f"values of {name} are not finite (NaN or infinite)." for name in odd[:1]]
+    for note in notes:
+        warn(f"{path}: {note}")
     changed = {item.name for item in resized}
     return tensors, CheckpointReport(
         str(path),
@@ -222,7 +193,68 @@ def match_checkpoint(
         tuple(resized),
         tuple(ignored),
         tuple(kept),
+        found.place,
+        tuple(notes),
     )
+
+
+def _chosen(
+    path: str | Path, asked: str | None, ours: Collection[str]
+) -> tuple[WeightSet, list[str]]:
+    """The weights to read, and a note of others that may have been meant.
+
+    Raises:
+        UsageError: there are none under this key.
+    """
+
+    def rank(each: WeightSet) -> tuple[bool, int]:
+        foreign = sum(isinstance(each.values[key], StandIn) for key in each.inner)
+        differences = set(each.named(ours).values()).symmetric_difference(ours)
+        return re.search(_AVERAGES, each.place) is not None, foreign + len(differences)
+
+    sets = weight_sets(path)
+    found = [each for each in sets if asked is None or f".{asked}." in f".{each.place}."]
+    if not found:
+        known = ", ".join(each.place or "bare ones" for each in sets)
+        raise UsageError(f"{path} has no weights under {asked!r}; it has {known}.")
+    best = min(found, key=rank)
+    others = ", ".join(each.place or "bare ones" for each in found if each is not best)
+    which = f"of several weights {best.place or 'bare ones'} are read, not {others}"
+    choose = "choose with --weights KEY, in Python weights=KEY"
+    return best, [f"{which}; {choose}."] if others else []
+
+
+def _difference(path: str | Path, key: str, name: str, value: Any, target: Tensor | None) -> str:
+    """Why a tensor of the file does not go where its name says.
+
+    Raises:
+        CheckpointError: it has no values that could be read.
+    """
+    if kind := _unusual(value):
+        raise CheckpointError(
+            f"{path}: {key} is not a plain tensor ({kind}); save dense weights on the CPU."
+        )
+    was = tuple(value.shape)
+    if target is None:
+        return f"{key} {was} is not in the model"
+    if not value.is_floating_point():
+        return f"{key} is {value.dtype} in the file, {target.dtype} in the model"
+    now, option = tuple(target.shape), ""
+    if name == "head.linear.weight" and was[1:] == now[1:]:  # (classes, C)
+        option = f" (name it as in dat_t,num_classes={was[0]})"
+    elif name == "stem.0.weight" and was[:1] + was[2:] == now[:1] + now[2:]:  # (C, channels, k, k)
+        option = f" (name it as in dat_t,in_chans={was[1]})"
+    return f"{key} is {was} in the file, {now} in the model{option}"
+
+
+def _unusual(value: Any) -> str:
+    """The kind of a tensor whose values cannot be copied; empty for all others."""
+    if isinstance(value, StandIn):
+        return value.path
+    if value.is_quantized or value.is_nested:
+        return "quantized" if value.is_quantized else "nested"
+    plain = value.layout is strided and not value.is_meta
+    return "" if plain else f"{value.layout}, on {value.device}"
 
 
 def _translate(key: str) -> str:
@@ -245,19 +277,6 @@ def _translate(key: str) -> str:
     return key
 
 
-def _backbone_part(keys: Iterable[str]) -> tuple[dict[str, str], list[str]]:
-    """The file's keys by their names in the backbone, and those of other parts (neck, heads)."""
-    named = {key: key for key in keys}
-    if all(key.startswith("module.") for key in named):
-        named = {key.removeprefix("module."): key for key in named}
-    prefix = "backbone."
-    inside = {name: key for name, key in named.items() if name.startswith(prefix)}
-    if not inside:
-        return named, []
-    outside = [key for name, key in named.items() if name not in inside]
-    return {name.removeprefix(prefix): key for name, key in inside.items()}, outside
-
-
 def _other_head(name: str, model: PyramidBackbone) -> bool:
     """Whether `name` is the top of the other kind of model: a head here, dense norms there.
 
@@ -269,9 +288,9 @@ def _other_head(name: str, model: PyramidBackbone) -> bool:
     return name.startswith("norms.") or (bare and name.startswith("head.linear."))
 
 
-def _fit(name: str, value: Tensor, target: Tensor) -> Tensor | None:
+def _fit(name: str, value: Any, target: Tensor) -> Tensor | None:
     """`value` in `target`'s shape, or None if it is something else."""
-    if not value.is_floating_point() or not value.numel():
+    if _unusual(value) or not value.is_floating_point() or not value.numel():
         return None
     if value.shape == target.shape:
         return value

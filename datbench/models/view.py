@@ -154,7 +154,7 @@ def checkpoint_table(report: CheckpointReport) -> Table:
         Column("tensors", "tensors", str),
         Column("names", "names"),
     )
-    return Table(columns, rows, f"checkpoint {report.path}")
+    return Table(columns, rows, f"checkpoint {report.source}")
 
 
 def _first(names: Sequence[str], count: int = 4) -> str:

@@ -18,7 +18,7 @@ from .published import published
 
 
 def described(
-    spec: Spec, size: Resolution, checkpoint: Path | None
+    spec: Spec, size: Resolution, checkpoint: Path | None, weights: str | None = None
 ) -> tuple[list[Table], ShowEntry]:
     """A model at an input size, as tables and as a record; with what a checkpoint matched of it.
 
@@ -26,7 +26,7 @@ def described(
         UsageError: a checkpoint for a model that is not datbench's, or that does not fit.
     """
     if isinstance(spec, ModelSpec):
-        tables, content = _ours(spec, size, checkpoint)
+        tables, content = _ours(spec, size, checkpoint, weights)
     elif checkpoint is not None:
         raise UsageError("--checkpoint is for datbench's models.")
     else:
@@ -35,7 +35,7 @@ def described(
 
 
 def _ours(
-    spec: ModelSpec, size: Resolution, checkpoint: Path | None
+    spec: ModelSpec, size: Resolution, checkpoint: Path | None, weights: str | None
 ) -> tuple[list[Table], dict[str, Any]]:
     """The stages as the literal describes them; nothing is built unless a checkpoint is matched."""
     report = None
@@ -46,7 +46,7 @@ def _ours(
 
         module = build_for_count(spec, Setting(spec.resolution))  # on meta: nothing is allocated
         assert isinstance(module, PyramidBackbone)
-        report = match_checkpoint(module, checkpoint)[1]
+        report = match_checkpoint(module, checkpoint, weights, head=False)[1]
     rows = stage_rows(spec.config, size)
     entry = published(spec.name)
     tables = [architecture(spec, rows, size, entry.sentences())]

@@ -53,6 +53,7 @@ class PointsRow(Brief):
     top: int | None  # how many were kept of each block (of a query: of each block and head)
     # the heaviest first, within each block and head; as the grid runs without weights
     points: tuple[SamplingPoint, ...]
+    weights: str | None = None  # where in the file they were read; empty at its top
 
 
 def pixel_of(text: str) -> tuple[float, float]:

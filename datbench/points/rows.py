@@ -261,6 +261,7 @@ def points_row(
     wanted: Selection,
     resolution: Resolution | None = None,
     checkpoint: Path | None = None,
+    weights: str | None = None,
 ) -> tuple[PointsRow, Image]:
     """Run a model on an image and gather its sampling points; the image is for drawing.
 
@@ -287,8 +288,9 @@ def points_row(
         torch.manual_seed(0)
         model = build(spec, setting.resolution)
     backbone = backbone_of(model, spec.name, wanted).eval()
+    loaded = None
     if checkpoint is not None:
-        load_checkpoint(backbone, checkpoint)
+        loaded = load_checkpoint(backbone, checkpoint, weights, head=False)
     size = setting.resolution
     pixels = torch.from_numpy(as_input(image, size.width, size.height))[None]  # (1, 3, H, W)
     with reported(spec.name, setting, not is_ours(spec)):
@@ -308,6 +310,7 @@ def points_row(
         query,
         top_of(wanted),
         tuple(points),
+        loaded.weights if loaded else None,
     )
     return row, image
 

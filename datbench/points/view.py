@@ -49,6 +49,7 @@ _LEAD = {
 def title(row: PointsRow) -> str:
     """What is drawn, at what size and with which weights."""
     weights = RANDOM if row.random else (row.checkpoint or "weights as built").rpartition("/")[2]
+    weights += f" ({row.weights})" if row.weights else ""
     return f"{row.model} at {row.setting.resolution}, {weights}: {_LEAD[row.style]}"
 
 

@@ -1,13 +1,18 @@
 """Files that are no checkpoint of the model: refused in one line, and never run."""
 
+import argparse
+import collections
+import contextlib
+import functools
 import os
 import pickle
 import random
 import warnings
+import zipfile
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
-import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
@@ -15,7 +20,8 @@ from hypothesis import strategies as st
 from safetensors.torch import save_file
 
 from datbench.errors import CheckpointError
-from datbench.models.checkpoints import read_weights
+from datbench.models.checkpoints import weight_sets
+from datbench.models.weight_files import StandIn
 
 from .published import DAT, shapes
 from .runner import Run
@@ -29,10 +35,25 @@ def show(run: Run, path: str | Path, model: str = "dat_t") -> str:
 
 
 class Hostile:
-    """Unpickled, it makes a file."""
+    """Unpickled, it calls a function."""
 
-    def __reduce__(self) -> tuple[Callable[..., object], tuple[str]]:
-        return os.mkdir, ("marker",)
+    def __init__(self, function: Callable[..., object], *given: object) -> None:
+        self.called = function, given
+
+    def __call__(self) -> None:
+        """What is called has to look like it."""
+
+    def __reduce__(self) -> tuple[Callable[..., object], tuple[object, ...]]:
+        return self.called
+
+
+CODE = "__import__('os').mkdir('marker')"
+
+TRAPS = {
+    "os.mkdir": Hostile(os.mkdir, "marker"),
+    "eval": Hostile(eval, CODE),
+    "partial": Hostile(Hostile(functools.partial, eval, CODE)),
+}
 
 
 def _text(path: Path) -> None:
@@ -58,13 +79,9 @@ CONTENTS: dict[str, tuple[Callable[[Path], object], str]] = {
     "no names": (lambda path: torch.save([torch.ones(2)], path), "holds no weights"),
     "one tensor": (lambda path: torch.save(torch.ones(2), path), "holds no weights"),
     "empty state dict": (lambda path: torch.save({"model": {}}, path), "holds no weights"),
-    "a whole module": (
+    "a module of another model": (
         lambda path: torch.save(torch.nn.Linear(2, 2), path),
-        "unpickling it would import torch.nn.modules.linear.Linear, which may run code",
-    ),
-    "a numpy number": (
-        lambda path: torch.save({"model": shapes("dat_t"), "best": np.float64(81.6)}, path),
-        "Save its weights alone (torch.save of a state_dict, or safetensors).",
+        "holds no weights of such a model",
     ),
     "an empty bias table": (
         lambda path: torch.save({**shapes("dat_t"), TABLE: torch.zeros(0, 3)}, path),
@@ -87,20 +104,57 @@ def test_a_file_that_is_no_checkpoint(run: Run, content: str) -> None:
 
 
 @pytest.mark.parametrize("protocol", [2, 4])
-@pytest.mark.parametrize("how", ["torch", "pickle"])
-def test_a_hostile_pickle_is_refused_before_it_runs(run: Run, how: str, protocol: int) -> None:
-    content = {"model": {"patch_proj.0.bias": torch.ones(96), "x": Hostile()}}
-    if how == "torch":
-        torch.save(content, FILE, pickle_protocol=protocol)
+@pytest.mark.parametrize("how", ["zip", "before 1.6", "pickle"])
+@pytest.mark.parametrize("trap", TRAPS)
+def test_a_hostile_pickle_does_not_run(run: Run, trap: str, how: str, protocol: int) -> None:
+    """Weights beside it are read; a weight that it stands for is named."""
+    trapped, weights = TRAPS[trap], shapes("dat_t")
+    content = {"args": trapped, "model": {**weights, "x": trapped}}
+    if how == "pickle":
+        FILE.write_bytes(pickle.dumps(trapped, protocol=protocol))
+        assert DAMAGED in show(run, FILE)
     else:
-        FILE.write_bytes(pickle.dumps(Hostile(), protocol=protocol))
-    message = show(run, FILE)
-    assert "which may run code" in message or DAMAGED in message
+        settings = {"pickle_protocol": protocol, "_use_new_zipfile_serialization": how == "zip"}
+        torch.save(content, FILE, **settings)
+        assert (
+            "matched                  209" in run("show", "dat_t", "--checkpoint", str(FILE)).text
+        )
+        torch.save({"model": {**weights, "cls_head.bias": trapped}}, FILE, **settings)
+        assert "cls_head.bias is not a plain tensor (" in show(run, FILE)
     assert not Path("marker").exists()
-    if how == "torch" and protocol == 2:
-        assert "would import posix.mkdir" in message or os.name != "posix"
-    pickle.loads(pickle.dumps(Hostile()))  # the trap does work
-    assert Path("marker").exists()
+    with contextlib.suppress(TypeError):
+        pickle.loads(pickle.dumps(trapped))
+    assert Path("marker").exists()  # the trap does work
+
+
+@pytest.mark.parametrize(
+    "target", [torch._utils._rebuild_tensor_v2, torch.Tensor, collections.OrderedDict, StandIn]
+)
+def test_a_file_cannot_change_what_reads_it(target: Any) -> None:
+    """The opcode BUILD sets attributes on whatever stands before it."""
+    before, defaults = dict(vars(target)), getattr(target, "__defaults__", None)
+    state = pickle.dumps((None, {"copied": 1, "__defaults__": (1,)}), 2)[2:-1]
+    named = f"c{target.__module__}\n{target.__qualname__}\n".encode()
+    with zipfile.ZipFile(FILE, "w") as archive:
+        archive.writestr("archive/data.pkl", b"\x80\x02" + named + state + b"b.")
+        archive.writestr("archive/version", "3\n")
+    with pytest.raises(CheckpointError):
+        weight_sets(FILE)
+    assert dict(vars(target)) == before
+    assert getattr(target, "__defaults__", None) == defaults
+
+
+def test_a_file_cannot_have_a_patch_written() -> None:
+    """torch's format before 1.6 writes one where the source of a module differs."""
+    torch.save({}, FILE, _use_new_zipfile_serialization=False)
+    head = FILE.read_bytes().split(pickle.dumps({}, 2))[0]
+    name, state = pickle.dumps("module", 2)[2:-1], (None, {"dump_patches": 1, "__name__": "mark"})
+    function = b"ctorch._utils\n_rebuild_tensor_v2\n" + pickle.dumps(state, 2)[2:-1] + b"b"
+    source = pickle.dumps("theirs", 2)[2:-1]
+    FILE.write_bytes(head + b"\x80\x02(" + name + function + source * 2 + b"tQ." + b"\x80\x02].")
+    with pytest.raises(CheckpointError):
+        weight_sets(FILE)
+    assert list(Path().iterdir()) == [FILE]
 
 
 def test_a_path_that_holds_no_file(run: Run) -> None:
@@ -156,10 +210,13 @@ def test_debug_shows_what_torch_said(run: Run) -> None:
 def files(tmp_path_factory: pytest.TempPathFactory) -> dict[str, bytes]:
     """A small sound file of every kind."""
     folder = tmp_path_factory.mktemp("sound")
-    content = {"model": {"a.b": torch.ones(3, 3), "c": torch.zeros(2)}}
+    content = {"model": {"stages.0.b": torch.ones(3, 3), "c": torch.zeros(2)}}
     torch.save(content, folder / "zip.pth")
     torch.save(content, folder / "old.pth", _use_new_zipfile_serialization=False)
     save_file(content["model"], folder / "weights.safetensors")
+    content["args"] = argparse.Namespace(lr=0.1, steps=collections.deque([1]))
+    torch.save(content, folder / "foreign_zip.pth")
+    torch.save(content, folder / "foreign_old.pth", _use_new_zipfile_serialization=False)
     return {path.name: path.read_bytes() for path in sorted(folder.iterdir())}
 
 
@@ -179,6 +236,6 @@ def test_any_damage_ends_in_one_kind_of_error(
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         try:
-            assert read_weights(path)
+            assert weight_sets(path)
         except CheckpointError as error:
             assert "\n" not in str(error)  # noqa: PT017

@@ -1,6 +1,9 @@
 """Checkpoints that must load: every published layout, whole, and into the right places."""
 
-from collections.abc import Callable, Collection, Iterable
+import re
+import sys
+import types
+from collections.abc import Callable, Collection
 from dataclasses import replace
 from pathlib import Path
 
@@ -12,7 +15,7 @@ from torch import Tensor
 
 import datbench
 from benchmarks.published_way.recipe import recipe_input
-from datbench.errors import CheckpointError, UsageError
+from datbench.errors import CheckpointError, DatbenchWarning, UsageError, listening
 from datbench.models.checkpoints import match_checkpoint
 from datbench.models.dat import DAT_T, REGISTRY
 from datbench.models.pyramid import PyramidBackbone
@@ -89,51 +92,229 @@ def test_a_detector_file_makes_the_same_features(pair: Pair) -> None:
     assert all(torch.equal(ours[k], theirs[k]) for k in ours if not k.startswith("norms."))
 
 
-def _wrapped(weights: Weights) -> object:
-    return {f"module.{key}": value for key, value in weights.items()}
+def _behind(prefix: str, weights: Weights) -> Weights:
+    return {f"{prefix}{key}": value for key, value in weights.items()}
 
 
-WRAPPINGS: dict[str, Callable[[Weights], object]] = {
-    "model": lambda weights: {"model": weights},
-    "state_dict": lambda weights: {"state_dict": weights},
-    "bare": lambda weights: weights,
-    "module": _wrapped,
-    "module inside": lambda weights: {"model": _wrapped(weights)},
-    "model_ema": lambda weights: {"epoch": 3, "model_ema": weights},
-    "backbone": lambda weights: {f"backbone.{key}": value for key, value in weights.items()},
-    "module and backbone": lambda weights: {
-        f"module.backbone.{key}": value for key, value in weights.items()
-    },
-    "old format": lambda weights: weights,
-    "half precision": lambda weights: {
-        key: value.half() if value.is_floating_point() else value for key, value in weights.items()
-    },
+def _by_stage(weights: Weights) -> Weights:
+    return {re.sub(r"^stages\.\d\.", r"\g<0>_orig_mod.", key): w for key, w in weights.items()}
+
+
+MOMENTS = {"state": {0: {"step": torch.ones(1)}}, "exp_avg": {"stages.0.x.weight": torch.ones(2)}}
+
+PLACES: dict[str, tuple[Callable[[Weights, Weights], object], str, str]] = {
+    "bare": (lambda w, _: w, "", ""),
+    "a counter": (lambda w, _: {**_behind("module.", w), "n": torch.ones(1)}, "module", ""),
+    "numbers beside them": (lambda w, _: {**w, "epoch": torch.tensor(3), "lr": 0.1}, "", ""),
+    "published": (lambda w, _: {"model": w, "optimizer": MOMENTS, "epoch": 3}, "model", ""),
+    "optimizer first": (lambda w, _: {"optimizer_states": [MOMENTS], "net": w}, "net", ""),
+    "an odd word": (lambda w, _: {"optimized_network": w}, "optimized_network", ""),
+    "nested": (lambda w, _: {"model": {"state_dict": w}}, "model.state_dict", ""),
+    "a list of one": (lambda w, _: [w], "0", ""),
+    "timm": (
+        lambda w, e: {"state_dict_ema": e, "state_dict": w, "arch": "dat_t"},
+        "state_dict",
+        "state_dict_ema",
+    ),
+    "only averaged": (lambda w, _: {"model_ema": {"module": w}}, "model_ema.module", ""),
+    "BasicSR": (lambda w, e: {"params_ema": e, "params": w}, "params", "params_ema"),
+    "mmengine": (
+        lambda w, e: {"ema_state_dict": e, "state_dict": w},
+        "state_dict",
+        "ema_state_dict",
+    ),
+    "DINO": (
+        lambda w, e: {"teacher": _behind("backbone.", e), "student": _behind("module.", w)},
+        "student.module",
+        "teacher",
+    ),
+    "two in a dictionary": (
+        lambda w, e: {"state_dict": {**_behind("ema.module.", e), **_behind("online.net.", w)}},
+        "state_dict.online.net",
+        "ema.module",
+    ),
+    "an average inside": (lambda w, e: {**_behind("ema.", e), **w}, "", "ema"),
+    "Lightning": (
+        lambda w, _: {"state_dict": _behind("model.net.", w)},
+        "state_dict.model.net",
+        "",
+    ),
+    "compiled": (lambda w, _: {"model": _behind("_orig_mod.", w)}, "model", ""),
+    "compiled in DDP": (lambda w, _: _behind("module._orig_mod.", w), "module", ""),
+    "DDP in compiled": (lambda w, _: _behind("_orig_mod.module.model.", w), "module.model", ""),
+    "compiled by stages": (lambda w, _: _by_stage(w), "", ""),
+    "FSDP": (lambda w, _: _behind("_fsdp_wrapped_module.", w), "", ""),
 }
+"""A file's content from weights and from an average of them; where each is read."""
 
 
-@pytest.mark.parametrize("wrapping", WRAPPINGS)
-@YEARS
-def test_weights_are_found_however_they_are_wrapped(pair: Pair, wrapping: str) -> None:
-    weights = pair.build_theirs().state_dict()
-    zipped = wrapping != "old format"
-    torch.save(WRAPPINGS[wrapping](weights), FILE, _use_new_zipfile_serialization=zipped)
-    model, same = build(pair), build(pair)
-    report = datbench.load_checkpoint(model, FILE)
-    check_partition(report, model, list(_keys(WRAPPINGS[wrapping](weights))))
-    datbench.load_checkpoint(same, save({"model": weights}))
-    loose = 1e-3 if wrapping == "half precision" else 0.0
+@pytest.fixture(scope="module")
+def weights() -> Weights:
+    return dict(DAT.build_theirs().state_dict())
+
+
+@pytest.mark.parametrize("layout", PLACES)
+def test_weights_are_found_wherever_they_are(weights: Weights, layout: str) -> None:
+    write, place, other = PLACES[layout]
+    average = {key: value + 1 for key, value in weights.items()}
+    model, said = build(DAT, device="meta"), []
+    expected, _ = match_checkpoint(model, save(weights))
+    path = save(write(weights, average))
+    with listening(said.append):
+        tensors, report = match_checkpoint(model, path)
+        assert report.weights == place
+        assert len(report.matched) == len(expected)
+        assert all(torch.equal(tensors[name], expected[name]) for name in expected)
+        if other:
+            assert [(place or "bare ones") in line and other in line for line in said] == [True]
+            assert report.notes[0] in said[0]
+            tensors, report = match_checkpoint(model, path, other)
+            assert f".{other}." in f".{report.weights}."
+            assert torch.equal(tensors["stem.0.bias"], expected["stem.0.bias"] + 1)
+    assert len(said) == bool(other)
+    with pytest.raises(UsageError, match=rf"no weights under 'mine'; it has .*{place}"):
+        match_checkpoint(model, path, "mine")
+
+
+@pytest.mark.parametrize("content", ["fp16", "safetensors", "module of theirs", "protocol 4"])
+def test_other_ways_to_save(weights: Weights, content: str) -> None:
+    model = build(DAT)
+    expected, _ = match_checkpoint(model, save(weights))
+    path, loose = FILE, 0.0
+    if content == "fp16":
+        loose = 1e-3
+        save({key: w.half() if w.is_floating_point() else w for key, w in weights.items()})
+    elif content == "safetensors":
+        path = Path("weights.safetensors")
+        save_file(_behind("module.", weights), path)
+    elif content == "protocol 4":
+        torch.save(weights, FILE, pickle_protocol=4)
+    else:
+        theirs = torch.nn.Module()
+        theirs.backbone = DAT.build_theirs()
+        save({"ema": theirs, "epoch": 3})
+    datbench.load_checkpoint(model, path)
     for name, value in model.state_dict().items():
         assert value.dtype == torch.float32
-        torch.testing.assert_close(value, same.state_dict()[name], atol=loose, rtol=loose)
+        torch.testing.assert_close(value, expected[name], atol=loose, rtol=loose)
 
 
-def _keys(content: object) -> Iterable[str]:
-    assert isinstance(content, dict)
-    for key, value in content.items():
-        if isinstance(value, dict):
-            yield from _keys(value)
-        elif isinstance(value, Tensor):
-            yield key
+TRAINER = """
+import argparse, collections, enum, pathlib
+import numpy as np
+
+class Node(dict):
+    def __init__(self, *args, **given):
+        super().__init__(*args, **given)
+        self.frozen = True
+
+    def __setstate__(self, state):
+        pathlib.Path("marker").mkdir()
+
+class Slots:
+    __slots__ = ("best",)
+
+class Steps(list):
+    class Kind:
+        pass
+
+class Phase(enum.Enum):
+    TRAIN = 1
+
+def metadata():
+    slots = Slots()
+    slots.best = np.float64(81.6)
+    return {
+        "args": argparse.Namespace(lr=1e-3, out=pathlib.Path("runs")),
+        "config": Node(model=Node(name="dat_t"), steps=Steps([1, 2])),
+        "history": {Phase.TRAIN: np.ones(3), "queue": collections.deque([1])},
+        "best": [slots, Steps.Kind()],
+        "counts": collections.defaultdict(int, a=1),
+    }
+"""
+
+
+@pytest.mark.parametrize("form", ["zip", "before 1.6", "protocol 4"])
+def test_foreign_classes_beside_the_weights_are_not_imported(
+    weights: Weights, form: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    module = types.ModuleType("their_trainer")
+    monkeypatch.setitem(sys.modules, "their_trainer", module)
+    exec(TRAINER, vars(module))
+    torch.save(
+        {**module.metadata(), "model": module.Node(weights)},
+        FILE,
+        pickle_protocol=4 if form == "protocol 4" else 2,
+        _use_new_zipfile_serialization=form != "before 1.6",
+    )
+    monkeypatch.delitem(sys.modules, "their_trainer")
+    monkeypatch.syspath_prepend(Path.cwd())
+    Path("their_trainer.py").write_text("import os\nos.mkdir('imported')\n")
+    model = build(DAT)
+    report = datbench.load_checkpoint(model, FILE)
+    check_partition(report, model, weights)
+    assert report.weights == "model"
+    expected, _ = match_checkpoint(model, save(weights))
+    assert all(torch.equal(value, expected[name]) for name, value in model.state_dict().items())
+    assert not Path("marker").exists()
+    assert not Path("imported").exists()
+
+
+def test_a_classifier_of_another_size(run: Run, weights: Weights) -> None:
+    """It is in the way only where it is needed."""
+    with pytest.raises(
+        CheckpointError, match=r"\(5, 64\) in .*\(name it as in dat_t,num_classes=10\)"
+    ):
+        datbench.load_checkpoint(build(DAT, num_classes=5), save(weights))
+    model = build(DAT, num_classes=5)
+    before = model.head.linear.weight.clone()
+    with pytest.warns(DatbenchWarning, match=r"not read: cls_head.weight is \(10, 64\)"):
+        report = datbench.load_checkpoint(model, FILE, head=False)
+    check_partition(report, model, weights)
+    assert report.initialised == ("head.linear.weight", "head.linear.bias")
+    assert torch.equal(model.head.linear.weight, before)
+    datbench.load_checkpoint(build(DAT, features_only=True), FILE)
+    whole = shapes("dat_t")
+    save({**whole, "cls_head.weight": torch.ones(7, 768), "cls_head.bias": torch.ones(7)})
+    result = run("show", "dat_t", "--checkpoint", str(FILE))
+    assert result.code == 0
+    assert "left as initialised        2  head.linear.weight" in result.out
+    assert "dat_t,num_classes=7" in result.err
+    save({**whole, "patch_proj.0.weight": torch.ones(96, 4, 4, 4)})
+    line = run("show", "dat_t", "--checkpoint", str(FILE)).complaint()
+    assert line.endswith("(96, 3, 4, 4) in the model (name it as in dat_t,in_chans=4).")
+
+
+def test_a_classifier_of_mmpretrain_is_read(weights: Weights) -> None:
+    head = {f"head.fc.{part}": weights[f"cls_head.{part}"] for part in ("weight", "bias")}
+    inside = {key: value for key, value in weights.items() if not key.startswith("cls_head.")}
+    expected, _ = match_checkpoint(build(DAT), save(weights))
+    path = save({"state_dict": {**_behind("backbone.", inside), **head}})
+    tensors, report = match_checkpoint(build(DAT), path)
+    assert torch.equal(tensors["head.linear.weight"], expected["head.linear.weight"])
+    assert not report.initialised
+
+
+def test_values_that_are_not_finite_are_a_warning(weights: Weights) -> None:
+    odd = {**weights, "cls_head.bias": torch.full((10,), torch.nan)}
+    with pytest.warns(
+        DatbenchWarning, match=r"head.linear.bias are not finite \(NaN or infinite\)"
+    ):
+        datbench.load_checkpoint(build(DAT), save(odd))
+    odd["cls_norm.norm.weight"] = torch.full((64,), 1e39, dtype=torch.float64)  # inf in float32
+    with pytest.warns(DatbenchWarning, match="values of head.norm.weight are not finite"):
+        datbench.load_checkpoint(build(DAT), save(odd))
+
+
+def test_show_takes_the_weights_that_are_named(run: Run) -> None:
+    save({"model": shapes("dat_t"), "model_ema": shapes("dat_t")})
+    words = ("show", "dat_t", "--checkpoint", str(FILE))
+    assert "model are read, not model_ema; choose with --weights KEY" in run(*words).err
+    assert "checkpoint weights.pth (model_ema)" in run(*words, "--weights", "model_ema").text
+    assert run(*words, "--weights", "ema").complaint() == (
+        "weights.pth has no weights under 'ema'; it has model, model_ema."
+    )
+    assert "--checkpoint FILE" in run("show", "dat_t", "--weights", "model").complaint()
 
 
 @YEARS

@@ -294,7 +294,7 @@ def test_largest_batch(run: Run) -> None:
     (row,) = run(*"memory largest dat_t --res 64 --memory 2GiB --format json".split()).rows
     assert row["batch"] > 10
     assert row["reserved"] <= 2 * 2**30 - 500 * 2**20 < row["reserved_next"]
-    words = "memory largest dat_t --res 64 --memory 2GiB --context 1MiB --format json"
+    words = "memory largest dat_t --res 64 --memory 2GiB,context=1MiB --format json"
     (more,) = run(*words.split()).rows
     assert more["batch"] > row["batch"]
     assert "500.0 MiB are taken for the CUDA context" in row["assumption"]
@@ -367,7 +367,7 @@ def test_measured_on_the_cpu(run: Run) -> None:
         (("--memory", "big"), "unknown GPU 'big'"),
         (("--memory", "16"), "--memory '16' is not understood; write an amount such as 16GiB"),
         (("--memory", "a100-40"), "did you mean a100-40gb"),
-        (("--memory", "8GiB", "--context", "x"), "--context 'x' is not understood"),
+        (("--memory", "8GiB,context=x"), "context 'x' is not understood"),
         ((), "say what it has to fit into, such as --memory 16GiB"),
         (("--memory", "-5GiB"), "--memory '-5GiB' is not understood"),
         (("--memory", "0GiB"), "write an amount above 0"),

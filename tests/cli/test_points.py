@@ -123,12 +123,15 @@ def test_a_result_file_is_shown_as_the_command_does(run: Run) -> None:
 def test_weights_of_a_checkpoint_are_used_and_named(run: Run, tmp_path: Path) -> None:
     torch.manual_seed(3)
     model = datbench.create_model("dat_t")
-    torch.save({"model": model.state_dict()}, tmp_path / "mine.pth")
+    weights = {**model.state_dict(), "head.linear.weight": torch.ones(7, 768)}
+    weights["head.linear.bias"] = torch.ones(7)  # points need no classifier
+    average = {key: value + 1 for key, value in weights.items()}
+    torch.save({"model_ema": average, "model": weights}, tmp_path / "mine.pth")
     arguments = ("groups", "dat_t", "shapes.png", *QUICK)
     result = run("points", *arguments, "--checkpoint", "mine.pth", "--format", "json")
-    assert result.err == ""
+    assert "of several weights model are read, not model_ema" in result.err
     (row,) = json.loads(result.out)["rows"]
-    assert row["checkpoint"] == "mine.pth"
+    assert (row["checkpoint"], row["weights"]) == ("mine.pth", "model")
     random = points(run, *arguments)
     assert (row["random"], random["random"]) == (False, True)
     assert row["points"] != random["points"]
@@ -138,7 +141,7 @@ def test_weights_of_a_checkpoint_are_used_and_named(run: Run, tmp_path: Path) ->
     assert "random weights" in Path("a.svg").read_text()
     run("points", *arguments, "--checkpoint", "mine.pth", "--out", "c.svg")
     text = Path("c.svg").read_text()
-    assert "mine.pth" in text
+    assert "mine.pth (model)" in text
     assert "random" not in text
 
 
