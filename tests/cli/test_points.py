@@ -203,7 +203,7 @@ def test_a_huge_image_is_resized_and_keeps_its_own_pixels(run: Run) -> None:
         (["dat_t_no_offsets", "shapes.png"], "no deformable attention that samples"),
         (["ceit_s", "shapes.png"], "no deformable attention that samples"),
         (["dat_t", "shapes.png", "--checkpoint", "no.pth"], "no.pth"),
-        (["dat_t", "shapes.png", "--checkpoint", "tiny.pth"], "another model"),
+        (["dat_t", "shapes.png", "--checkpoint", "tiny.pth"], "no weights of such a model"),
     ],
 )
 def test_what_is_refused(run: Run, tmp_path: Path, arguments: list[str], said: str) -> None:
