@@ -373,6 +373,9 @@ def test_an_interpreter_that_is_not_there_leaves_nothing_open(tmp_path: Path) ->
             UsageError, match="no_python: No such file or directory; name a Python interpreter"
         ):
             time_pair(*sides, 60.0)
+    deadline = time.monotonic() + 5  # what read the other side's errors closes its pipe meanwhile
+    while descriptors() != before and time.monotonic() < deadline:
+        time.sleep(0.01)
     assert descriptors() == before
 
 
