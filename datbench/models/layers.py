@@ -20,7 +20,7 @@ from .config import Downsample, FeedForward, Stem
 def check_sides(image: Tensor) -> None:
     """Refuse an image (B, 3, H, W) that has a side below 32."""
     height, width = image.shape[-2:]
-    if min(height, width) < MIN_SIDE:
+    if height < MIN_SIDE or width < MIN_SIDE:
         raise UsageError(
             f"input {width}x{height} is too small: both sides need at least {MIN_SIDE} pixels."
         )

@@ -16,6 +16,14 @@ from ..config import Deformable
 from ..layers import Pointwise, depthwise
 from .attention import Mixer, attend
 from .grids import query_points, reference_points, sample
+from .tiles import vary
+
+
+def _numbers(*values: float, like: Tensor) -> Tensor:
+    """Numbers as a tensor; symbols stay symbols."""
+    if vary(*values):
+        return torch.stack([torch.as_tensor(v) if isinstance(v, Tensor) else torch.scalar_tensor(v) for v in values]).to(like)
+    return like.new_tensor(values)
 
 
 class SharedDepthwise(nn.Conv2d):
@@ -123,7 +131,7 @@ class DeformableAttention(Mixer):
         offsets = offsets.flip(-1)  # (dx, dy)
         if config.offset_range is not None:
             less = 0 if config.code == 2022 else 1
-            cell = offsets.new_tensor([1.0 / max(wk - less, 1), 1.0 / max(hk - less, 1)])
+            cell = _numbers(1.0 / max(wk - less, 1), 1.0 / max(hk - less, 1), like=offsets)
             offsets = offsets.tanh() * (cell * config.offset_range)
         grid = reference_points(hk, wk, config.code, offsets)  # (Hk, Wk, 2)
         points = offsets + grid[:, :, None]
@@ -161,7 +169,7 @@ class DeformableAttention(Mixer):
     def _fixed_bias(self, h: int, w: int, points: Tensor | None) -> Tensor:
         """One entry for each pair of query and key. (M, HW, Ns)."""
         assert self.bias_table is not None
-        if (h, w) != (self.map_side, self.map_side):
+        if vary(h, w) or (h, w) != (self.map_side, self.map_side):
             # The detection code resizes the table as one image of queries by keys.
             keys = h * w if points is None else points.shape[1] * points.shape[2]
             size = (h * w, keys)
@@ -175,7 +183,7 @@ class DeformableAttention(Mixer):
         if self.config.stride != 1:
             raise UsageError("without offsets, a relative bias is defined for stride 1 only.")
         table: Tensor = self.bias_table
-        if (h, w) != (self.map_side, self.map_side):
+        if vary(h, w) or (h, w) != (self.map_side, self.map_side):
             size = (2 * h - 1, 2 * w - 1)
             table = F.interpolate(table[None], size, mode="bilinear", align_corners=True)[0]
         along_y = torch.arange(h, device=table.device)

@@ -15,6 +15,7 @@ from ..config import DeformableDetr
 from ..layers import Pointwise
 from .attention import Mixer
 from .grids import reference_points, sample
+from .tiles import vary
 
 
 class DeformableDetrAttention(Mixer):
@@ -62,6 +63,6 @@ class DeformableDetrAttention(Mixer):
 
     def _grid(self, h: int, w: int) -> Tensor:
         """The frozen grid, or a new one of the same rule at another size: (H, W, 2) as (y, x)."""
-        if self.reference.shape[:2] == (h, w):
+        if not vary(h, w) and self.reference.shape[:2] == (h, w):
             return self.reference
         return reference_points(h, w, 2023, self.reference).flip(-1)

@@ -20,6 +20,7 @@ from ...setting import Attention, Kind
 from ..config import Neighborhood
 from ..declared import Declaration, declared
 from .attention import Mixer, attend
+from .tiles import Tiling, vary
 
 TILE = 7
 """Largest side of a tile of queries, save that a map of up to twice this is one tile. Smaller tiles
@@ -46,32 +47,43 @@ class NeighborhoodAttention(Mixer):
     def forward(self, x: Tensor) -> Tensor:
         b, h, w, c = x.shape
         pad_h, pad_w = max(0, self.size - h), max(0, self.size - w)
-        if pad_h or pad_w:
+        if vary(h, w) or pad_h or pad_w:
             x = F.pad(x, (0, 0, 0, pad_w, 0, pad_h))
         rows, cols = h + pad_h, w + pad_w
         qkv = self.qkv(x).view(b, rows, cols, 3, self.heads, self.head_dim)
         q, k, v = qkv.unbind(3)  # (B, H, W, M, d) each
-        y = neighborhood_attention(q, k, v, self.bias_table, self.size, self.scale, self.attention)
-        return self.out(y.reshape(b, rows, cols, c)[:, :h, :w])
+        y = neighborhood_attention(
+            q, k, v, self.bias_table, self.size, self.scale, self.attention, (h, w)
+        )
+        return self.out(y.reshape(b, h, w, c))
 
     def extra_repr(self) -> str:
         return f"{super().extra_repr()}, size={self.size}"
 
 
 def neighborhood_attention(
-    q: Tensor, k: Tensor, v: Tensor, bias: Tensor, size: int, scale: float, kind: Attention
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    bias: Tensor,
+    size: int,
+    scale: float,
+    kind: Attention,
+    crop: tuple[int, int],
 ) -> Tensor:
     """Attention of every pixel to the size x size pixels around it.
 
     Args:
         q, k, v: (B, H, W, M, d), H and W at least `size`.
         bias: (M, 2 size - 1, 2 size - 1), indexed by key less query.
+        crop: (h, w) of the map whose pixels are wanted.
 
     Returns:
-        (B, H, W, M, d)
+        (B, h, w, M, d)
     """
+    tiled = _tiled_by_symbols if vary(*q.shape[1:3]) else _tiled
     with declared(_declaration(q, k, v, bias, size)):
-        return _tiled(q, k, v, bias, size, scale, kind)
+        return tiled(q, k, v, bias, size, scale, kind, crop)
 
 
 def _declaration(q: Tensor, k: Tensor, v: Tensor, bias: Tensor, size: int) -> Declaration:
@@ -90,7 +102,14 @@ def _declaration(q: Tensor, k: Tensor, v: Tensor, bias: Tensor, size: int) -> De
 
 
 def _tiled(
-    q: Tensor, k: Tensor, v: Tensor, bias: Tensor, size: int, scale: float, kind: Attention
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    bias: Tensor,
+    size: int,
+    scale: float,
+    kind: Attention,
+    crop: tuple[int, int],
 ) -> Tensor:
     b, h, w, m, d = q.shape
     rows, cols = _tiles(h, size), _tiles(w, size)
@@ -111,7 +130,43 @@ def _tiled(
 
     y = attend(q, gather(k), gather(v), scale, table, kind)  # (B, M nT, T^2, d)
     y = y.reshape(b, m, nh, nw, t, u, d).permute(0, 2, 4, 3, 5, 1, 6)
-    return y.reshape(b, nh * t, nw * u, m, d)[:, :h, :w]
+    return y.reshape(b, nh * t, nw * u, m, d)[:, : crop[0], : crop[1]]
+
+
+def _tiled_by_symbols(
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    bias: Tensor,
+    size: int,
+    scale: float,
+    kind: Attention,
+    crop: tuple[int, int],
+) -> Tensor:
+    """The same for sides that are symbols, in tiles of `TILE` queries a side."""
+    b, h, w, m, _ = q.shape
+    tiles, around, out = Tiling(m, h, w, TILE, q.device), size // 2, bias[0].numel()
+    y, x = tiles.pixels(TILE)  # (M nT, T^2)
+    y, x = y.clamp(max=h - 1), x.clamp(max=w - 1)
+    side = TILE + size - 1  # K
+    along = torch.arange(side**2, device=q.device)
+    # A tile sees the keys from its first query's window on, moved inside the map.
+    key_y = (tiles.top - around).clamp(max=h - side).clamp(min=0) + along // side  # (M nT, K^2)
+    key_x = (tiles.left - around).clamp(max=w - side).clamp(min=0) + along % side
+    pairs, seen = 0, True
+    for query, key, length in ((y, key_y, h), (x, key_x, w)):
+        query, key = query[:, :, None], key[:, None]
+        start = (query - around).clamp(max=length - size).clamp(min=0)
+        seen = seen & (key >= start) & (key < start + size)
+        pairs = pairs * bias.shape[-1] + key - query + size - 1  # (M nT, T^2, K^2)
+    # One entry more, of minus infinity, for the pairs outside a window.
+    table = F.pad(bias.flatten(1), (0, 1), value=float("-inf"))  # (M, span^2 + 1)
+    pairs = torch.where(seen, pairs, out) + tiles.head[:, None] * (out + 1)
+    key_y, key_x = key_y.clamp(max=h - 1), key_x.clamp(max=w - 1)
+    q, k, v = tiles.gather(q, y, x), tiles.gather(k, key_y, key_x), tiles.gather(v, key_y, key_x)
+    found = attend(q, k, v, scale, table.flatten()[pairs], kind)  # (B, M nT, T^2, d)
+    y, x = (torch.arange(length, device=q.device) for length in crop)
+    return tiles.merge(found, y, x).unflatten(-1, (m, -1))
 
 
 def _tile_bias(bias: Tensor, rows: Tiles, cols: Tiles) -> Tensor:

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from ..config import Window
 from .attention import Mixer, attend
+from .tiles import Tiling, vary
 
 MASKED = -100.0
 """What the published code adds to a logit between two regions (not minus infinity)."""
@@ -44,6 +45,8 @@ class WindowAttention(Mixer):
 
     def forward(self, x: Tensor) -> Tensor:
         h, w, s = x.shape[1], x.shape[2], self.size
+        if vary(h, w):
+            return self.out(self._in_tiles(x))
         x = F.pad(x, (0, 0, 0, -w % s, 0, -h % s)) if h % s or w % s else x
         if self.shift:
             x = x.roll((-self.shift, -self.shift), dims=(1, 2))
@@ -61,8 +64,7 @@ class WindowAttention(Mixer):
         x = x.reshape(-1, s * s, c)  # (B nW, N, C)
         qkv = self.qkv(x).view(-1, s * s, 3, m, d)
         q, k, v = qkv.permute(2, 0, 3, 1, 4).unbind(0)  # (B nW, M, N, d) each
-        bias = self.bias_table[self.relative_position_index.view(-1)]  # (N N, M)
-        bias = bias.view(s * s, s * s, m).permute(2, 0, 1).contiguous()  # (M, N, N)
+        bias = self._bias()
         if self.shift:
             bias = bias + self._mask(rows, cols).unsqueeze(1)  # (nW, M, N, N)
             bias = bias.expand(b, -1, -1, -1, -1).flatten(0, 1)  # (B nW, M, N, N)
@@ -70,6 +72,31 @@ class WindowAttention(Mixer):
         # Windows and heads are joined in one copy.
         x = x.view(b, rows, cols, m, s, s, d).permute(0, 1, 4, 2, 5, 3, 6)
         return self.out(x.reshape(b, h, w, c))
+
+    def _in_tiles(self, x: Tensor) -> Tensor:
+        """The same up to the projection, for sides that are symbols: (B, H, W, C)."""
+        _, h, w, _ = x.shape
+        s, shift = self.size, self.shift
+        windows = Tiling(self.heads, h, w, s, x.device)
+        rows, cols = windows.rows * s, windows.cols * s
+        qkv = self.qkv(F.pad(x, (0, 0, 0, cols - w, 0, rows - h)))
+        q, k, v = qkv.unflatten(-1, (3, self.heads, -1)).unbind(3)  # (B, Hpad, Wpad, M, d) each
+        y, x = windows.pixels(s)  # (M nW, N) of the rolled map
+        bias = self._bias()[windows.head[:, 0]]  # (M nW, N, N)
+        if shift:
+            label = _regions(y, rows, s, shift) * 3 + _regions(x, cols, s, shift)
+            bias = bias + MASKED * (label[:, :, None] != label[:, None, :])
+            y, x = (y + shift) % rows, (x + shift) % cols
+        q, k, v = (windows.gather(each, y, x) for each in (q, k, v))  # (B, M nW, N, d) each
+        found = attend(q, k, v, self.scale, bias, self.attention)
+        y, x = torch.arange(h, device=y.device), torch.arange(w, device=y.device)
+        return windows.merge(found, (y - shift) % rows, (x - shift) % cols)
+
+    def _bias(self) -> Tensor:
+        """The bias of every pair of a window, (M, N, N)."""
+        pairs = self.size**2
+        bias = self.bias_table[self.relative_position_index.view(-1)]  # (N N, M)
+        return bias.view(pairs, pairs, self.heads).permute(2, 0, 1).contiguous()
 
     def _mask(self, rows: int, cols: int) -> Tensor:
         """The shift's mask (nW, N, N): the buffer at the training size, else a new one."""
@@ -93,17 +120,18 @@ def relative_index(size: int) -> Tensor:
     return dy * (2 * size - 1) + dx
 
 
+def _regions(along: Tensor, length: int, size: int, shift: int) -> Tensor:
+    """0 before `length - size`, 1 from there, 2 from `length - shift`."""
+    return (along >= length - size).to(torch.int64) + (along >= length - shift)
+
+
 def _shift_mask(
     height: int, width: int, size: int, shift: int, device: torch.device | None = None
 ) -> Tensor:
     """(nW, N, N): 0 inside a region of the rolled map, `MASKED` across regions."""
-
-    def regions(length: int) -> Tensor:
-        # 0 | length - size | 1 | length - shift | 2
-        along = torch.arange(length, device=device)
-        return (along >= length - size).to(torch.int64) + (along >= length - shift)
-
-    label = regions(height)[:, None] * 3 + regions(width)[None, :]  # (H, W)
+    y, x = torch.arange(height, device=device), torch.arange(width, device=device)
+    y, x = _regions(y, height, size, shift), _regions(x, width, size, shift)
+    label = y[:, None] * 3 + x[None, :]  # (H, W)
     label = label.view(height // size, size, width // size, size).transpose(1, 2)
     label = label.reshape(-1, size * size)  # (nW, N)
     differ = label[:, :, None] != label[:, None, :]

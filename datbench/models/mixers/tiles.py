@@ -1,0 +1,64 @@
+"""Attention in tiles of a map whose size is not known while a program is made of the model.
+
+`torch.export` and the tracer run a model once, with symbols for sizes. A number of tiles could be
+1 there, which torch tells from any other number: the program would then be right either for
+one tile or for several. So heads and tiles are one axis here, and what a tile holds is computed
+from its number. The mixers take this way only then; the figures are of the other.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+
+def vary(*sizes: int) -> bool:
+    """Whether these sizes are symbols: a way that only saves work must not be chosen by them."""
+    if torch.compiler.is_dynamo_compiling():  # where a symbol is called an int
+        from torch.fx.experimental.symbolic_shapes import has_static_value
+
+        return not all(has_static_value(size) for size in sizes)
+    return not all(isinstance(size, int) for size in sizes)
+
+
+class Tiling:
+    """n tiles of `side` x `side` pixels, for each of M heads, on a map (h, w) that they cover.
+
+    Attributes:
+        rows, cols: tiles along either side; n is their product.
+        head, top, left: (M n, 1) each tile's head and first pixel.
+    """
+
+    def __init__(self, heads: int, h: int, w: int, side: int, device: torch.device) -> None:
+        self.heads, self.side = heads, side
+        self.rows, self.cols = -(-h // side), -(-w // side)
+        self.tiles = self.rows * self.cols
+        tile = torch.arange(heads * self.tiles, device=device)[:, None]
+        self.head = tile // self.tiles
+        self.top = tile % self.tiles // self.cols * side
+        self.left = tile % self.cols * side
+
+    def gather(self, x: Tensor, rows: Tensor, cols: Tensor) -> Tensor:
+        """Pixels (M n, P) of a map (B, H, W, M, d) for every tile: (B, M n, P, d)."""
+        _, h, w, _, _ = x.shape
+        index = (self.head * h + rows) * w + cols
+        x = x.permute(0, 3, 1, 2, 4).flatten(1, 3)  # (B, M H W, d)
+        return x.index_select(1, index.flatten()).unflatten(1, (-1, index.shape[1]))
+
+    def merge(self, x: Tensor, rows: Tensor, cols: Tensor) -> Tensor:
+        """The map (B, h, w, M d) of what tiles hold, (B, M n, side^2, d).
+
+        Args:
+            rows, cols: (h,), (w,) where the map's pixels are among the tiles' pixels.
+        """
+        side, first = self.side, torch.arange(self.heads, device=x.device) * self.tiles
+        tile = (rows // side * self.cols)[:, None] + cols // side  # (h, w)
+        pixel = (rows % side * side)[:, None] + cols % side
+        index = (tile[..., None] + first) * side**2 + pixel[..., None]  # (h, w, M)
+        y = x.flatten(1, 2).index_select(1, index.flatten())  # (B, h w M, d)
+        return y.view(x.shape[0], *tile.shape, -1)
+
+    def pixels(self, side: int) -> tuple[Tensor, Tensor]:
+        """(M n, side^2) each: rows and columns of a square, from every tile's first pixel."""
+        along = torch.arange(side**2, device=self.head.device)
+        return self.top + along // side, self.left + along % side
