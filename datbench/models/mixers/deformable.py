@@ -19,13 +19,6 @@ from .grids import query_points, reference_points, sample
 from .tiles import vary
 
 
-def _numbers(*values: float, like: Tensor) -> Tensor:
-    """Numbers as a tensor; symbols stay symbols."""
-    if vary(*values):
-        return torch.stack([torch.as_tensor(v) if isinstance(v, Tensor) else torch.scalar_tensor(v) for v in values]).to(like)
-    return like.new_tensor(values)
-
-
 class SharedDepthwise(nn.Conv2d):
     """One depthwise convolution for each of G groups: (B, H, W, C) -> (B, Hk, Wk, C)."""
 
@@ -131,7 +124,11 @@ class DeformableAttention(Mixer):
         offsets = offsets.flip(-1)  # (dx, dy)
         if config.offset_range is not None:
             less = 0 if config.code == 2022 else 1
-            cell = _numbers(1.0 / max(wk - less, 1), 1.0 / max(hk - less, 1), like=offsets)
+            x, y = 1.0 / max(wk - less, 1), 1.0 / max(hk - less, 1)
+            if vary(hk, wk):  # a tensor of them would hold them as they are now
+                cell = offsets.new_tensor([1.0, 0.0]) * x + offsets.new_tensor([0.0, 1.0]) * y
+            else:
+                cell = offsets.new_tensor([x, y])
             offsets = offsets.tanh() * (cell * config.offset_range)
         grid = reference_points(hk, wk, config.code, offsets)  # (Hk, Wk, 2)
         points = offsets + grid[:, :, None]

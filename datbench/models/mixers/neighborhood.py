@@ -20,7 +20,7 @@ from ...setting import Attention, Kind
 from ..config import Neighborhood
 from ..declared import Declaration, declared
 from .attention import Mixer, attend
-from .tiles import Tiling, vary
+from .tiles import Tiling, at_least, vary
 
 TILE = 7
 """Largest side of a tile of queries, save that a map of up to twice this is one tile. Smaller tiles
@@ -46,10 +46,9 @@ class NeighborhoodAttention(Mixer):
 
     def forward(self, x: Tensor) -> Tensor:
         b, h, w, c = x.shape
-        pad_h, pad_w = max(0, self.size - h), max(0, self.size - w)
-        if vary(h, w) or pad_h or pad_w:
-            x = F.pad(x, (0, 0, 0, pad_w, 0, pad_h))
-        rows, cols = h + pad_h, w + pad_w
+        rows, cols = at_least(self.size, h), at_least(self.size, w)
+        if vary(h, w) or (rows, cols) != (h, w):
+            x = F.pad(x, (0, 0, 0, cols - w, 0, rows - h))
         qkv = self.qkv(x).view(b, rows, cols, 3, self.heads, self.head_dim)
         q, k, v = qkv.unbind(3)  # (B, H, W, M, d) each
         y = neighborhood_attention(
@@ -153,20 +152,20 @@ def _tiled_by_symbols(
     # A tile sees the keys from its first query's window on, moved inside the map.
     key_y = (tiles.top - around).clamp(max=h - side).clamp(min=0) + along // side  # (M nT, K^2)
     key_x = (tiles.left - around).clamp(max=w - side).clamp(min=0) + along % side
-    pairs, seen = 0, True
+    pairs, inside = 0, []
     for query, key, length in ((y, key_y, h), (x, key_x, w)):
         query, key = query[:, :, None], key[:, None]
         start = (query - around).clamp(max=length - size).clamp(min=0)
-        seen = seen & (key >= start) & (key < start + size)
+        inside.append((key >= start) & (key < start + size))
         pairs = pairs * bias.shape[-1] + key - query + size - 1  # (M nT, T^2, K^2)
     # One entry more, of minus infinity, for the pairs outside a window.
     table = F.pad(bias.flatten(1), (0, 1), value=float("-inf"))  # (M, span^2 + 1)
-    pairs = torch.where(seen, pairs, out) + tiles.head[:, None] * (out + 1)
+    pairs = torch.where(inside[0] & inside[1], pairs, out) + tiles.head[:, None] * (out + 1)
     key_y, key_x = key_y.clamp(max=h - 1), key_x.clamp(max=w - 1)
     q, k, v = tiles.gather(q, y, x), tiles.gather(k, key_y, key_x), tiles.gather(v, key_y, key_x)
     found = attend(q, k, v, scale, table.flatten()[pairs], kind)  # (B, M nT, T^2, d)
     y, x = (torch.arange(length, device=q.device) for length in crop)
-    return tiles.merge(found, y, x).unflatten(-1, (m, -1))
+    return tiles.place(tiles.join(found), y, x).unflatten(-1, (m, -1))
 
 
 def _tile_bias(bias: Tensor, rows: Tiles, cols: Tiles) -> Tensor:

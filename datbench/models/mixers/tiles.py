@@ -8,6 +8,8 @@ from its number. The mixers take this way only then; the figures are of the othe
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor
 
@@ -19,6 +21,11 @@ def vary(*sizes: int) -> bool:
 
         return not all(has_static_value(size) for size in sizes)
     return not all(isinstance(size, int) for size in sizes)
+
+
+def at_least(least: int, size: int | Tensor) -> Any:
+    """The larger one; the tracer's sizes are tensors, of which it would keep one."""
+    return size.clamp(min=least) if isinstance(size, Tensor) else max(least, size)
 
 
 class Tiling:
@@ -45,18 +52,20 @@ class Tiling:
         x = x.permute(0, 3, 1, 2, 4).flatten(1, 3)  # (B, M H W, d)
         return x.index_select(1, index.flatten()).unflatten(1, (-1, index.shape[1]))
 
-    def merge(self, x: Tensor, rows: Tensor, cols: Tensor) -> Tensor:
-        """The map (B, h, w, M d) of what tiles hold, (B, M n, side^2, d).
+    def join(self, x: Tensor) -> Tensor:
+        """The heads' pixels side by side, tile after tile: (B, M n, P, d) -> (B, n P, M d)."""
+        return x.flatten(1, 2).unflatten(1, (self.heads, -1)).transpose(1, 2).flatten(2)
+
+    def place(self, x: Tensor, rows: Tensor, cols: Tensor) -> Tensor:
+        """The map (B, h, w, C) of the tiles' pixels, (B, n side^2, C).
 
         Args:
             rows, cols: (h,), (w,) where the map's pixels are among the tiles' pixels.
         """
-        side, first = self.side, torch.arange(self.heads, device=x.device) * self.tiles
+        side = self.side
         tile = (rows // side * self.cols)[:, None] + cols // side  # (h, w)
-        pixel = (rows % side * side)[:, None] + cols % side
-        index = (tile[..., None] + first) * side**2 + pixel[..., None]  # (h, w, M)
-        y = x.flatten(1, 2).index_select(1, index.flatten())  # (B, h w M, d)
-        return y.view(x.shape[0], *tile.shape, -1)
+        index = tile * side**2 + (rows % side * side)[:, None] + cols % side
+        return x.index_select(1, index.flatten()).view(x.shape[0], *index.shape, -1)
 
     def pixels(self, side: int) -> tuple[Tensor, Tensor]:
         """(M n, side^2) each: rows and columns of a square, from every tile's first pixel."""

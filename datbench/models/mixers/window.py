@@ -46,7 +46,7 @@ class WindowAttention(Mixer):
     def forward(self, x: Tensor) -> Tensor:
         h, w, s = x.shape[1], x.shape[2], self.size
         if vary(h, w):
-            return self.out(self._in_tiles(x))
+            return self._in_tiles(x)
         x = F.pad(x, (0, 0, 0, -w % s, 0, -h % s)) if h % s or w % s else x
         if self.shift:
             x = x.roll((-self.shift, -self.shift), dims=(1, 2))
@@ -74,7 +74,7 @@ class WindowAttention(Mixer):
         return self.out(x.reshape(b, h, w, c))
 
     def _in_tiles(self, x: Tensor) -> Tensor:
-        """The same up to the projection, for sides that are symbols: (B, H, W, C)."""
+        """The same for sides that are symbols: (B, H, W, C) -> (B, H, W, C)."""
         _, h, w, _ = x.shape
         s, shift = self.size, self.shift
         windows = Tiling(self.heads, h, w, s, x.device)
@@ -90,7 +90,8 @@ class WindowAttention(Mixer):
         q, k, v = (windows.gather(each, y, x) for each in (q, k, v))  # (B, M nW, N, d) each
         found = attend(q, k, v, self.scale, bias, self.attention)
         y, x = torch.arange(h, device=y.device), torch.arange(w, device=y.device)
-        return windows.merge(found, (y - shift) % rows, (x - shift) % cols)
+        found = self.out(windows.join(found))  # (B, nW N, C)
+        return windows.place(found, (y - shift) % rows, (x - shift) % cols)
 
     def _bias(self) -> Tensor:
         """The bias of every pair of a window, (M, N, N)."""
