@@ -38,12 +38,15 @@ class Tiling:
 
     def __init__(self, heads: int, h: int, w: int, side: int, device: torch.device) -> None:
         self.heads, self.side = heads, side
-        self.rows, self.cols = -(-h // side), -(-w // side)
+        # Of positive numbers: ONNX rounds a quotient towards zero.
+        self.rows, self.cols = (h + side - 1) // side, (w + side - 1) // side
         self.tiles = self.rows * self.cols
         tile = torch.arange(heads * self.tiles, device=device)[:, None]
+        # By products and differences: ONNX's exporter knows no remainder by a symbol.
         self.head = tile // self.tiles
-        self.top = tile % self.tiles // self.cols * side
-        self.left = tile % self.cols * side
+        row = tile // self.cols  # of all heads' rows
+        self.top = (row - self.head * self.rows) * side
+        self.left = (tile - row * self.cols) * side
 
     def gather(self, x: Tensor, rows: Tensor, cols: Tensor) -> Tensor:
         """Pixels (M n, P) of a map (B, H, W, M, d) for every tile: (B, M n, P, d)."""

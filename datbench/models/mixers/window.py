@@ -86,12 +86,12 @@ class WindowAttention(Mixer):
         if shift:
             label = _regions(y, rows, s, shift) * 3 + _regions(x, cols, s, shift)
             bias = bias + MASKED * (label[:, :, None] != label[:, None, :])
-            y, x = (y + shift) % rows, (x + shift) % cols
+            y, x = _rolled(y, shift, rows), _rolled(x, shift, cols)
         q, k, v = (windows.gather(each, y, x) for each in (q, k, v))  # (B, M nW, N, d) each
         found = attend(q, k, v, self.scale, bias, self.attention)
         y, x = torch.arange(h, device=y.device), torch.arange(w, device=y.device)
         found = self.out(windows.join(found))  # (B, nW N, C)
-        return windows.place(found, (y - shift) % rows, (x - shift) % cols)
+        return windows.place(found, _rolled(y, -shift, rows), _rolled(x, -shift, cols))
 
     def _bias(self) -> Tensor:
         """The bias of every pair of a window, (M, N, N)."""
@@ -124,6 +124,13 @@ def relative_index(size: int) -> Tensor:
 def _regions(along: Tensor, length: int, size: int, shift: int) -> Tensor:
     """0 before `length - size`, 1 from there, 2 from `length - shift`."""
     return (along >= length - size).to(torch.int64) + (along >= length - shift)
+
+
+def _rolled(along: Tensor, shift: int, length: int) -> Tensor:
+    """Positions moved by `shift`, modulo the length (ONNX's exporter knows none by a symbol)."""
+    moved = along + shift
+    over = moved - length if shift > 0 else moved + length
+    return torch.where(moved >= length if shift > 0 else moved < 0, over, moved)
 
 
 def _shift_mask(
