@@ -16,6 +16,11 @@ from ..errors import UsageError
 from ..setting import MIN_SIDE
 from .config import Downsample, FeedForward, Stem
 
+NO_SCRIPT = (
+    "torch.jit.script cannot read these models, which are written in more of Python than it knows: "
+    "use torch.export.export(model, (image,)) or torch.jit.trace(model, image)."
+)
+
 
 def check_sides(image: Tensor) -> None:
     """Refuse an image (B, 3, H, W) that has a side below 32."""
@@ -52,6 +57,10 @@ class MapConv(nn.Conv2d):
     def forward(self, x: Tensor) -> Tensor:
         x = x.permute(0, 3, 1, 2)  # (B, C, H, W), channels last in memory
         return super().forward(x).permute(0, 2, 3, 1)  # (B, H', W', C')
+
+    def __prepare_scriptable__(self) -> None:
+        """Refuse `torch.jit.script`, which asks here first; every model here has such a layer."""
+        raise UsageError(NO_SCRIPT)
 
 
 class Pointwise(nn.Linear):

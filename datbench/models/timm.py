@@ -21,6 +21,7 @@ from ..errors import LibraryError, UsageError, first_line
 from ..setting import ATTENTIONS, MIN_SIDE, Attention
 from .config import Pyramid
 from .dat import REGISTRY
+from .layers import NO_SCRIPT
 from .pyramid import Head, PyramidBackbone
 from .spec import ModelSpec, variant
 
@@ -126,8 +127,11 @@ def build(  # noqa: PLR0913 (what timm passes to a model)
             f"no weights of {name} are hosted: create it with pretrained=False, then "
             "datbench.load_checkpoint(model, file)."
         )
+    from timm.layers import is_scriptable
     from timm.models import resolve_pretrained_cfg
 
+    if is_scriptable():  # create_model(..., scriptable=True); exportable=True needs nothing
+        raise UsageError(NO_SCRIPT)
     overlay = dict(pretrained_cfg_overlay or {})
     resolved: Any = resolve_pretrained_cfg(name, pretrained_cfg, overlay)
     cfg: dict[str, Any] = resolved.to_dict()

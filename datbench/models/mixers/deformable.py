@@ -16,7 +16,7 @@ from ..config import Deformable
 from ..layers import Pointwise, depthwise
 from .attention import Mixer, attend
 from .grids import query_points, reference_points, sample
-from .tiles import vary
+from .tiles import at_least, vary
 
 
 class SharedDepthwise(nn.Conv2d):
@@ -124,7 +124,7 @@ class DeformableAttention(Mixer):
         offsets = offsets.flip(-1)  # (dx, dy)
         if config.offset_range is not None:
             less = 0 if config.code == 2022 else 1
-            x, y = 1.0 / max(wk - less, 1), 1.0 / max(hk - less, 1)
+            x, y = 1.0 / at_least(1, wk - less), 1.0 / at_least(1, hk - less)
             if vary(hk, wk):  # a tensor of them would hold them as they are now
                 cell = offsets.new_tensor([1.0, 0.0]) * x + offsets.new_tensor([0.0, 1.0]) * y
             else:

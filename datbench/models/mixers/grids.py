@@ -11,6 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ..config import CodeYear
+from .tiles import at_least, vary
 
 
 def sample(
@@ -31,9 +32,12 @@ def sample(
 
 def _axis(length: int, shift: float, span: float, like: Tensor) -> Tensor:
     """(length,): (i + shift) / span * 2 - 1; one centred point where the span is empty."""
-    if span == 0:
+    some = at_least(1, span) if vary(length) else span
+    if some == 0:
         return like.new_zeros(length)
-    return (torch.arange(length, dtype=like.dtype, device=like.device) + shift) / span * 2 - 1
+    along = torch.arange(length, dtype=like.dtype, device=like.device)
+    axis = (along + shift) / some * 2 - 1
+    return axis * (1 + span - some) if vary(length) else axis  # by 0 where the span is empty
 
 
 def _plane(height: int, width: int, shift: float, less: int, like: Tensor) -> Tensor:

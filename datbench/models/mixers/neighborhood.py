@@ -16,7 +16,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ...setting import Attention, Kind
+from ...setting import Kind
 from ..config import Neighborhood
 from ..declared import Declaration, declared
 from .attention import Mixer, attend
@@ -51,121 +51,77 @@ class NeighborhoodAttention(Mixer):
             x = F.pad(x, (0, 0, 0, cols - w, 0, rows - h))
         qkv = self.qkv(x).view(b, rows, cols, 3, self.heads, self.head_dim)
         q, k, v = qkv.unbind(3)  # (B, H, W, M, d) each
-        y = neighborhood_attention(
-            q, k, v, self.bias_table, self.size, self.scale, self.attention, (h, w)
-        )
+        tiled = self._in_tiles if vary(h, w) else self._tiled
+        with declared(self._declaration(q)):
+            y = tiled(q, k, v, (h, w))
         return self.out(y.reshape(b, h, w, c))
+
+    def _declaration(self, q: Tensor) -> Declaration:
+        """Two products, a scale, a bias and a softmax over size^2 keys a query."""
+        b, h, w, m, d = q.shape
+        pairs = b * h * w * m * self.size**2
+        moved = sum(t.numel() * t.element_size() for t in (q, q, q, self.bias_table))  # q, k, v
+        cost = {
+            Kind.ATTENTION: 2 * pairs * d,
+            Kind.SOFTMAX: pairs,
+            Kind.ELEMENTWISE: q.numel() + pairs,
+        }
+        return Declaration(
+            "datbench::neighborhood_attention", cost, moved, q.numel() * q.element_size()
+        )
+
+    def _tiled(self, q: Tensor, k: Tensor, v: Tensor, crop: tuple[int, int]) -> Tensor:
+        """(B, H, W, M, d) each -> (B, h, w, M, d), the crop of it; H and W at least the window."""
+        b, h, w, m, d = q.shape
+        rows, cols = _tiles(h, self.size), _tiles(w, self.size)
+        nh, nw, t, u = len(rows.keys), len(cols.keys), rows.tile, cols.tile
+        if nh * t > h or nw * u > w:
+            q = F.pad(q, (0, 0, 0, 0, 0, nw * u - w, 0, nh * t - h))
+        q = q.view(b, nh, t, nw, u, m, d).permute(0, 5, 1, 3, 2, 4, 6)
+        q = q.reshape(b, m * nh * nw, t * u, d)  # (B, M nT, T^2, d)
+        table = _tile_bias(self.bias_table, rows, cols)  # (M nT, T^2, K^2), for every image
+        key_y = torch.tensor(rows.keys, device=q.device)[:, None, :, None] * w  # (nh, 1, K, 1)
+        key_x = torch.tensor(cols.keys, device=q.device)[None, :, None, :]  # (1, nw, 1, K)
+        first = torch.arange(b * m, device=q.device)[:, None] * (h * w)  # of an image's head
+        seen = (first + (key_y + key_x).view(-1)).view(-1)  # (B M nT K^2,)
+
+        def gather(x: Tensor) -> Tensor:
+            x = x.permute(0, 3, 1, 2, 4).reshape(-1, d)  # (B M H W, d)
+            return x.index_select(0, seen).view(b, m * nh * nw, -1, d)  # (B, M nT, K^2, d)
+
+        y = attend(q, gather(k), gather(v), self.scale, table, self.attention)  # (B, M nT, T^2, d)
+        y = y.reshape(b, m, nh, nw, t, u, d).permute(0, 2, 4, 3, 5, 1, 6)
+        return y.reshape(b, nh * t, nw * u, m, d)[:, : crop[0], : crop[1]]
+
+    def _in_tiles(self, q: Tensor, k: Tensor, v: Tensor, crop: tuple[int, int]) -> Tensor:
+        """The same for sides that are symbols, in tiles of `TILE` queries a side."""
+        _, h, w, m, _ = q.shape
+        size, span, around = self.size, self.bias_table.shape[-1], self.size // 2
+        tiles, side = Tiling(m, h, w, TILE, q.device), TILE + size - 1  # K
+        y, x = tiles.pixels(TILE)  # (M nT, T^2)
+        y, x = y.clamp(max=h - 1), x.clamp(max=w - 1)
+        along = torch.arange(side**2, device=q.device)
+        # A tile sees the keys from its first query's window on, moved inside the map.
+        key_y = (tiles.top - around).clamp(max=h - side).clamp(min=0) + along // side  # (M nT, K^2)
+        key_x = (tiles.left - around).clamp(max=w - side).clamp(min=0) + along % side
+        pairs, inside = 0, []
+        for query, key, length in ((y, key_y, h), (x, key_x, w)):
+            query, key = query[:, :, None], key[:, None]
+            start = (query - around).clamp(max=length - size).clamp(min=0)
+            inside.append((key >= start) & (key < start + size))
+            pairs = pairs * span + key - query + size - 1  # (M nT, T^2, K^2)
+        # One entry more, of minus infinity, for the pairs outside a window.
+        table = F.pad(self.bias_table.flatten(1), (0, 1), value=float("-inf"))  # (M, span^2 + 1)
+        pairs = torch.where(inside[0] & inside[1], pairs, span**2)
+        bias = table.flatten()[tiles.head[:, None] * (span**2 + 1) + pairs]
+        key_y, key_x = key_y.clamp(max=h - 1), key_x.clamp(max=w - 1)
+        k, v = tiles.gather(k, key_y, key_x), tiles.gather(v, key_y, key_x)  # (B, M nT, K^2, d)
+        found = attend(tiles.gather(q, y, x), k, v, self.scale, bias, self.attention)
+        y, x = (torch.arange(length, device=q.device) for length in crop)
+        return tiles.place(tiles.join(found), y, x).unflatten(-1, (m, -1))
 
     def extra_repr(self) -> str:
         return f"{super().extra_repr()}, size={self.size}"
-
-
-def neighborhood_attention(
-    q: Tensor,
-    k: Tensor,
-    v: Tensor,
-    bias: Tensor,
-    size: int,
-    scale: float,
-    kind: Attention,
-    crop: tuple[int, int],
-) -> Tensor:
-    """Attention of every pixel to the size x size pixels around it.
-
-    Args:
-        q, k, v: (B, H, W, M, d), H and W at least `size`.
-        bias: (M, 2 size - 1, 2 size - 1), indexed by key less query.
-        crop: (h, w) of the map whose pixels are wanted.
-
-    Returns:
-        (B, h, w, M, d)
-    """
-    tiled = _tiled_by_symbols if vary(*q.shape[1:3]) else _tiled
-    with declared(_declaration(q, k, v, bias, size)):
-        return tiled(q, k, v, bias, size, scale, kind, crop)
-
-
-def _declaration(q: Tensor, k: Tensor, v: Tensor, bias: Tensor, size: int) -> Declaration:
-    """What it computes: two products, a scale, a bias and a softmax over size^2 keys a query."""
-    b, h, w, m, d = q.shape
-    pairs = b * h * w * m * size * size
-    moved = sum(t.numel() * t.element_size() for t in (q, k, v, bias))
-    cost = {
-        Kind.ATTENTION: 2 * pairs * d,
-        Kind.SOFTMAX: pairs,
-        Kind.ELEMENTWISE: q.numel() + pairs,
-    }
-    return Declaration(
-        "datbench::neighborhood_attention", cost, moved, q.numel() * q.element_size()
-    )
-
-
-def _tiled(
-    q: Tensor,
-    k: Tensor,
-    v: Tensor,
-    bias: Tensor,
-    size: int,
-    scale: float,
-    kind: Attention,
-    crop: tuple[int, int],
-) -> Tensor:
-    b, h, w, m, d = q.shape
-    rows, cols = _tiles(h, size), _tiles(w, size)
-    nh, nw, t, u = len(rows.keys), len(cols.keys), rows.tile, cols.tile
-    if nh * t > h or nw * u > w:
-        q = F.pad(q, (0, 0, 0, 0, 0, nw * u - w, 0, nh * t - h))
-    q = q.view(b, nh, t, nw, u, m, d).permute(0, 5, 1, 3, 2, 4, 6)
-    q = q.reshape(b, m * nh * nw, t * u, d)  # (B, M nT, T^2, d)
-    table = _tile_bias(bias, rows, cols)  # (M nT, T^2, K^2), the same for every image
-    key_y = torch.tensor(rows.keys, device=q.device)[:, None, :, None] * w  # (nh, 1, K, 1)
-    key_x = torch.tensor(cols.keys, device=q.device)[None, :, None, :]  # (1, nw, 1, K)
-    first = torch.arange(b * m, device=q.device)[:, None] * (h * w)  # of an image's head
-    seen = (first + (key_y + key_x).view(-1)).view(-1)  # (B M nT K^2,)
-
-    def gather(x: Tensor) -> Tensor:
-        x = x.permute(0, 3, 1, 2, 4).reshape(-1, d)  # (B M H W, d)
-        return x.index_select(0, seen).view(b, m * nh * nw, -1, d)  # (B, M nT, K^2, d)
-
-    y = attend(q, gather(k), gather(v), scale, table, kind)  # (B, M nT, T^2, d)
-    y = y.reshape(b, m, nh, nw, t, u, d).permute(0, 2, 4, 3, 5, 1, 6)
-    return y.reshape(b, nh * t, nw * u, m, d)[:, : crop[0], : crop[1]]
-
-
-def _tiled_by_symbols(
-    q: Tensor,
-    k: Tensor,
-    v: Tensor,
-    bias: Tensor,
-    size: int,
-    scale: float,
-    kind: Attention,
-    crop: tuple[int, int],
-) -> Tensor:
-    """The same for sides that are symbols, in tiles of `TILE` queries a side."""
-    b, h, w, m, _ = q.shape
-    tiles, around, out = Tiling(m, h, w, TILE, q.device), size // 2, bias[0].numel()
-    y, x = tiles.pixels(TILE)  # (M nT, T^2)
-    y, x = y.clamp(max=h - 1), x.clamp(max=w - 1)
-    side = TILE + size - 1  # K
-    along = torch.arange(side**2, device=q.device)
-    # A tile sees the keys from its first query's window on, moved inside the map.
-    key_y = (tiles.top - around).clamp(max=h - side).clamp(min=0) + along // side  # (M nT, K^2)
-    key_x = (tiles.left - around).clamp(max=w - side).clamp(min=0) + along % side
-    pairs, inside = 0, []
-    for query, key, length in ((y, key_y, h), (x, key_x, w)):
-        query, key = query[:, :, None], key[:, None]
-        start = (query - around).clamp(max=length - size).clamp(min=0)
-        inside.append((key >= start) & (key < start + size))
-        pairs = pairs * bias.shape[-1] + key - query + size - 1  # (M nT, T^2, K^2)
-    # One entry more, of minus infinity, for the pairs outside a window.
-    table = F.pad(bias.flatten(1), (0, 1), value=float("-inf"))  # (M, span^2 + 1)
-    pairs = torch.where(inside[0] & inside[1], pairs, out) + tiles.head[:, None] * (out + 1)
-    key_y, key_x = key_y.clamp(max=h - 1), key_x.clamp(max=w - 1)
-    q, k, v = tiles.gather(q, y, x), tiles.gather(k, key_y, key_x), tiles.gather(v, key_y, key_x)
-    found = attend(q, k, v, scale, table.flatten()[pairs], kind)  # (B, M nT, T^2, d)
-    y, x = (torch.arange(length, device=q.device) for length in crop)
-    return tiles.place(tiles.join(found), y, x).unflatten(-1, (m, -1))
 
 
 def _tile_bias(bias: Tensor, rows: Tiles, cols: Tiles) -> Tensor:
