@@ -127,10 +127,11 @@ def build(  # noqa: PLR0913 (what timm passes to a model)
             f"no weights of {name} are hosted: create it with pretrained=False, then "
             "datbench.load_checkpoint(model, file)."
         )
-    from timm.layers import is_scriptable
+    import timm.layers
     from timm.models import resolve_pretrained_cfg
 
-    if is_scriptable():  # create_model(..., scriptable=True); exportable=True needs nothing
+    layers: Any = timm.layers
+    if layers.is_scriptable():  # create_model(..., scriptable=True); exportable=True needs nothing
         raise UsageError(NO_SCRIPT)
     overlay = dict(pretrained_cfg_overlay or {})
     resolved: Any = resolve_pretrained_cfg(name, pretrained_cfg, overlay)

@@ -45,7 +45,7 @@ class NeighborhoodAttention(Mixer):
         nn.init.trunc_normal_(self.bias_table, std=0.02)
 
     def forward(self, x: Tensor) -> Tensor:
-        b, h, w, c = x.shape
+        b, h, w, _ = x.shape
         rows, cols = at_least(self.size, h), at_least(self.size, w)
         if vary(h, w) or (rows, cols) != (h, w):
             x = F.pad(x, (0, 0, 0, cols - w, 0, rows - h))
@@ -54,7 +54,7 @@ class NeighborhoodAttention(Mixer):
         tiled = self._in_tiles if vary(h, w) else self._tiled
         with declared(self._declaration(q)):
             y = tiled(q, k, v, (h, w))
-        return self.out(y.reshape(b, h, w, c))
+        return self.out(y)
 
     def _declaration(self, q: Tensor) -> Declaration:
         """Two products, a scale, a bias and a softmax over size^2 keys a query."""
@@ -71,7 +71,7 @@ class NeighborhoodAttention(Mixer):
         )
 
     def _tiled(self, q: Tensor, k: Tensor, v: Tensor, crop: tuple[int, int]) -> Tensor:
-        """(B, H, W, M, d) each -> (B, h, w, M, d), the crop of it; H and W at least the window."""
+        """(B, H, W, M, d) each, at least as large as the window, -> (B, h, w, C), cropped."""
         b, h, w, m, d = q.shape
         rows, cols = _tiles(h, self.size), _tiles(w, self.size)
         nh, nw, t, u = len(rows.keys), len(cols.keys), rows.tile, cols.tile
@@ -91,7 +91,8 @@ class NeighborhoodAttention(Mixer):
 
         y = attend(q, gather(k), gather(v), self.scale, table, self.attention)  # (B, M nT, T^2, d)
         y = y.reshape(b, m, nh, nw, t, u, d).permute(0, 2, 4, 3, 5, 1, 6)
-        return y.reshape(b, nh * t, nw * u, m, d)[:, : crop[0], : crop[1]]
+        y = y.reshape(b, nh * t, nw * u, m, d)[:, : crop[0], : crop[1]]
+        return y.flatten(-2)
 
     def _in_tiles(self, q: Tensor, k: Tensor, v: Tensor, crop: tuple[int, int]) -> Tensor:
         """The same for sides that are symbols, in tiles of `TILE` queries a side."""
@@ -104,7 +105,7 @@ class NeighborhoodAttention(Mixer):
         # A tile sees the keys from its first query's window on, moved inside the map.
         key_y = (tiles.top - around).clamp(max=h - side).clamp(min=0) + along // side  # (M nT, K^2)
         key_x = (tiles.left - around).clamp(max=w - side).clamp(min=0) + along % side
-        pairs, inside = 0, []
+        pairs, inside = torch.zeros_like(key_y[:1, None]), []
         for query, key, length in ((y, key_y, h), (x, key_x, w)):
             query, key = query[:, :, None], key[:, None]
             start = (query - around).clamp(max=length - size).clamp(min=0)
@@ -118,7 +119,7 @@ class NeighborhoodAttention(Mixer):
         k, v = tiles.gather(k, key_y, key_x), tiles.gather(v, key_y, key_x)  # (B, M nT, K^2, d)
         found = attend(tiles.gather(q, y, x), k, v, self.scale, bias, self.attention)
         y, x = (torch.arange(length, device=q.device) for length in crop)
-        return tiles.place(tiles.join(found), y, x).unflatten(-1, (m, -1))
+        return tiles.place(tiles.join(found), y, x)
 
     def extra_repr(self) -> str:
         return f"{super().extra_repr()}, size={self.size}"

@@ -23,7 +23,7 @@ def vary(*sizes: int) -> bool:
     return not all(isinstance(size, int) for size in sizes)
 
 
-def at_least(least: int, size: int | Tensor) -> Any:
+def at_least(least: int, size: float | Tensor) -> Any:
     """The larger one; the tracer's sizes are tensors, of which it would keep one."""
     return size.clamp(min=least) if isinstance(size, Tensor) else max(least, size)
 
@@ -53,11 +53,12 @@ class Tiling:
         _, h, w, _, _ = x.shape
         index = (self.head * h + rows) * w + cols
         x = x.permute(0, 3, 1, 2, 4).flatten(1, 3)  # (B, M H W, d)
-        return x.index_select(1, index.flatten()).unflatten(1, (-1, index.shape[1]))
+        found = x.index_select(1, index.flatten())
+        return found.view(x.shape[0], -1, index.shape[1], x.shape[2])
 
     def join(self, x: Tensor) -> Tensor:
         """The heads' pixels side by side, tile after tile: (B, M n, P, d) -> (B, n P, M d)."""
-        return x.flatten(1, 2).unflatten(1, (self.heads, -1)).transpose(1, 2).flatten(2)
+        return x.reshape(x.shape[0], self.heads, -1, x.shape[3]).transpose(1, 2).flatten(2)
 
     def place(self, x: Tensor, rows: Tensor, cols: Tensor) -> Tensor:
         """The map (B, h, w, C) of the tiles' pixels, (B, n side^2, C).
