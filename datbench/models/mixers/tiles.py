@@ -14,12 +14,16 @@ import torch
 from torch import Tensor
 
 
+_ASKED = tuple(map(int, torch.__version__.split(".")[:2])) >= (2, 8)
+"""Whether the compiler tells a symbol; where it does not, it makes a program for each size."""
+
+
 def vary(*sizes: int) -> bool:
     """Whether these sizes are symbols: a way that only saves work must not be chosen by them."""
     if torch.compiler.is_dynamo_compiling():  # where a symbol is called an int
         from torch.fx.experimental.symbolic_shapes import has_static_value
 
-        return not all(has_static_value(size) for size in sizes)
+        return _ASKED and not all(has_static_value(size) for size in sizes)
     return not all(isinstance(size, int) for size in sizes)
 
 
