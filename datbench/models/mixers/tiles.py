@@ -13,7 +13,6 @@ from typing import Any
 import torch
 from torch import Tensor
 
-
 _ASKED = tuple(map(int, torch.__version__.split(".")[:2])) >= (2, 8)
 """Whether the compiler tells a symbol; where it does not, it makes a program for each size."""
 
