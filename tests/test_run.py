@@ -16,7 +16,7 @@ from datbench import testing
 from datbench.counting.conventions import CONVENTIONS
 from datbench.counting.count import count_row, parameters
 from datbench.errors import DatbenchWarning, MeasurementError, UsageError
-from datbench.memory.verify import profiled
+from datbench.memory.device import profiled
 from datbench.models.mixers.grids import sample
 from datbench.models.resolve import resolve
 from datbench.run import make_image, ready

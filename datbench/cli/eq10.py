@@ -96,7 +96,7 @@ def example(output: Output) -> None:
     Examples:
     datbench eq10 example
     """
-    from ..eq10.example import claims
+    from ..eq10.curves import claims
     from ..eq10.view import claims_table
 
     found = claims()

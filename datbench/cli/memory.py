@@ -117,7 +117,7 @@ def simulate(
     for spec, setting in progress(jobs, lambda job: job[0].name):
         row, trace = traced_row(spec, setting, mode, recipe)
         if verify:
-            from ..memory.verify import measured_on_cpu
+            from ..memory.device import measured_on_cpu
 
             row = replace(row, measured=measured_on_cpu(row))
         rows.append(replace(row, allocator=(replay(trace), replay(trace, expandable=True))))

@@ -15,6 +15,7 @@ import torch
 from ..counting.conventions import Convention
 from ..counting.count import count
 from ..counting.operators import ShapesOnly
+from ..counting.peers.solve import eliminate
 from ..errors import UsageError
 from ..models.config import Deformable
 from ..models.mixers.deformable import DeformableAttention
@@ -153,14 +154,12 @@ def _counted(sizes: Mapping[str, int], convention: Convention) -> _Module:
 def _independent(rows: Sequence[Sequence[int]]) -> list[int]:
     """The first rows that determine every column, by elimination in exact fractions."""
     chosen: list[int] = []
-    basis: dict[int, Row] = {}  # by the column that a row is the first to have
+    basis: list[Row] = []
     for index, row in enumerate(rows):
-        rest = [Fraction(value) for value in row]
-        for pivot, reduced in basis.items():
-            rest = _without(rest, reduced, pivot)
-        free = next((i for i, value in enumerate(rest) if value), None)
-        if free is not None:
-            basis[free] = [value / rest[free] for value in rest]
+        more = eliminate([*map(tuple, basis), tuple(map(Fraction, row))], len(MONOMIALS))
+        assert more is not None
+        if len(more) > len(basis):
+            basis = more
             chosen.append(index)
         if len(chosen) == len(MONOMIALS):
             return chosen
@@ -170,35 +169,23 @@ def _independent(rows: Sequence[Sequence[int]]) -> list[int]:
     )
 
 
-def _without(row: Row, other: Row, column: int) -> Row:
-    """A row less the multiple of another, which has 1 in this column: it has 0 there."""
-    return [a - row[column] * b for a, b in zip(row, other, strict=True)]
-
-
-def _confused(basis: Mapping[int, Row]) -> str:
+def _confused(basis: Sequence[Row]) -> str:
     """Monomials that some combination of the others equals on every row."""
-    reduced = dict(basis)
-    for pivot in reduced:
-        for other in reduced:
-            if other != pivot:
-                reduced[other] = _without(reduced[other], reduced[pivot], pivot)
-    free = next(i for i in range(len(MONOMIALS)) if i not in reduced)
-    involved = [pivot for pivot, row in reduced.items() if row[free]]
+    pivots = [_pivot(row) for row in basis]
+    free = next(i for i in range(len(MONOMIALS)) if i not in pivots)
+    involved = [pivot for pivot, row in zip(pivots, basis, strict=True) if row[free]]
     return ", ".join(MONOMIALS[i] for i in sorted([free, *involved]))
 
 
+def _pivot(row: Row) -> int:
+    """The first column that a reduced row has."""
+    return next(i for i, value in enumerate(row) if value)
+
+
 def _solve(points: Sequence[_Module], totals: Sequence[int]) -> Row:
-    """Gauss-Jordan in fractions; the points are independent."""
+    """The coefficients that give these totals; the points are independent."""
     rows = [
-        [Fraction(value) for value in (*point.monomials, total)]
+        tuple(map(Fraction, (*point.monomials, total)))
         for point, total in zip(points, totals, strict=True)
     ]
-    for column in range(len(rows)):
-        pivot = next(i for i in range(column, len(rows)) if rows[i][column])
-        rows[column], rows[pivot] = rows[pivot], rows[column]
-        lead = rows[column][column]
-        rows[column] = [value / lead for value in rows[column]]
-        for i in range(len(rows)):
-            if i != column:
-                rows[i] = _without(rows[i], rows[column], column)
-    return [row[-1] for row in rows]
+    return [row[-1] for row in sorted(eliminate(rows, len(rows)) or (), key=_pivot)]

@@ -14,7 +14,7 @@ from torch import Tensor
 from .. import units
 from ..counting.count import count
 from ..counting.recorder import OperatorCall
-from ..errors import MeasurementError, UsageError
+from ..errors import MeasurementError, UsageError, first_line
 from ..machine import check_device
 from ..models.config import Deformable, DeformableDetr, SpatialReduction, Stage, Window
 from ..models.config import Mixer as MixerConfig
@@ -462,7 +462,7 @@ def _ceilings(how: ModuleSetting, seconds: float) -> Ceilings:
         return ceilings(how.device, how.dtype, seconds)
     except (RuntimeError, MemoryError) as error:
         raise MeasurementError(
-            f"the machine peaks on {how.device}: {_first_line(error)}."
+            f"the machine peaks on {how.device}: {first_line(error)}."
         ) from error
 
 
@@ -498,7 +498,7 @@ def _measured(
         return _timed(counted, how, limits, seconds)
     except (RuntimeError, MemoryError) as error:
         reason = f"{MEMORY}: " if memory_error(error) is not None else ""
-        reason += _first_line(error)
+        reason += first_line(error)
     if how.device.type == "cuda":
         torch.cuda.empty_cache()
     return replace(counted.point, reason=reason)
@@ -530,8 +530,3 @@ def _timed(
             return point  # its seconds are spent: another run would only double them
         runs = min(max(round(_PROFILED * seconds / timing.median), 1), _RUNS)
         return replace(point, shares=shares(mixer, counted.formula, counted.calls, x, runs))
-
-
-def _first_line(error: Exception) -> str:
-    """The first line of what torch says, without its full stop."""
-    return (str(error).splitlines() or [type(error).__name__])[0].rstrip(".")

@@ -11,6 +11,8 @@ from ..counting.view import COUNTED
 from ..render.figure import Bars, FigurePart
 from ..render.table import Column, Table, fixed
 from ..render.vega import Chart
+from ..timing.records import CERTAIN
+from ..timing.view import peaks
 from ..units import factor, percent
 from .records import (
     Claim,
@@ -182,10 +184,6 @@ def claims_table(claims: Sequence[Claim]) -> Table:
 # Times of attention modules, and what they answer in sentences.
 
 
-CERTAIN = 0.95
-"""Coverage below which an interval is not shown: too few samples to have one."""
-
-
 def measured_tables(measurements: Measurements) -> list[Table]:
     """The points, then what follows from them, each with its answer in words."""
     found = [_points(measurements)]
@@ -304,11 +302,8 @@ def _notes(of: Measurements) -> list[str]:
     if of.interrupted:
         notes.append("Interrupted: the points above are whole, the others were not measured.")
     if of.ceilings:
-        product, copied = of.ceilings.macs, of.ceilings.bytes
         notes.append(
-            f"Machine peak: {units.amount(product, 'MAC/s', 1)} in a matrix product of side "
-            f"{of.ceilings.side}, {units.size(copied)}/s in a copy that moves "
-            f"{units.size(of.ceilings.copied)}. Above 100 %: a small map is in a cache, or a "
+            f"Machine peak: {peaks(of.ceilings)}. Above 100 %: a small map is in a cache, or a "
             "kernel is faster than that of the product."
         )
     timed = [point.timing for point in of.points if point.timing]

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from ..setting import Count, Setting, TimeMode
-from ..timing.records import Ceilings, Timing
+from ..timing.records import CERTAIN, Ceilings, Timing
 from ..units import Brief
 
 Bound = Literal["compute", "memory", "above", "neither"]
@@ -27,9 +27,6 @@ NEAR = 0.5
 ABOVE = 1.2
 """A part of a machine peak: a peak does not limit an operator beyond this part of it. The tensors
 stay in a cache, or the peak was measured too low."""
-
-CERTAIN = 0.95
-"""How likely an interval must hold the median for a difference of two times to be told."""
 
 BOUNDS: tuple[Bound, ...] = ("compute", "memory", "above", "neither")
 

@@ -12,9 +12,10 @@ from ..render.figure import Figure, Icicle, Series, largest_of
 from ..render.table import Column, Table, Value, fixed
 from ..render.vega import Chart
 from ..setting import describe
-from ..timing.records import Ceilings, Scatter
+from ..timing.records import CERTAIN, Ceilings, Scatter
+from ..timing.view import peaks
 from ..units import percent
-from .records import ABOVE, CERTAIN, Bound, CallGroup, ProfilePart, ProfileRow, Work, summed
+from .records import ABOVE, Bound, CallGroup, ProfilePart, ProfileRow, Work, summed
 
 # The roofline of a profile, as a plot: what parts achieve, under the two machine peaks.
 #
@@ -270,9 +271,7 @@ def _notes(row: ProfileRow) -> list[str]:
         f"Plain call: median {units.seconds(timing.median)}, samples: {len(timing.samples)}{sure}. "
         f"Under the profiler: {units.seconds(row.profiled)} "
         f"({units.signed_percent(row.overhead)}), runs: {row.runs}.",
-        f"Machine peak: {units.amount(limits.macs, 'MAC/s', 1)} in a matrix product of side "
-        f"{limits.side}, {units.size(limits.bytes)}/s in a copy that moves "
-        f"{units.size(limits.copied)}: the fastest sample of each{_scatter(limits)}. A peak "
+        f"Machine peak: {peaks(limits)}: the fastest sample of each{_scatter(limits)}. A peak "
         f"does not limit what is {100 * (ABOVE - 1):.0f} % faster (a cache, or a low peak).",
     ]
     if row.overhead < 0:

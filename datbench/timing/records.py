@@ -20,6 +20,10 @@ Stopped = Literal["interval", "budget", "samples", "timeout", "interrupted"]
 """Why sampling ended: the interval was narrow enough, the seconds or the samples were used up, the
 process had no time left for all of the seconds, or somebody pressed Ctrl-C."""
 
+CERTAIN = 0.95
+"""Coverage that an interval is expected to have; one of less is not shown: too few samples, or
+processes, to have one."""
+
 
 @dataclass(frozen=True, repr=False)
 class Timing(Brief):

@@ -16,6 +16,7 @@ from ..run import as_built
 from ..setting import How, Setting
 from .process import TIMEOUT, time_in_process
 from .records import (
+    CERTAIN,
     Ceilings,
     ProcessTiming,
     ProtocolTiming,
@@ -28,9 +29,6 @@ from .sample import Interval, median_interval
 
 # What a row's processes say together, and the warnings about it.
 
-
-CERTAIN = 0.95
-"""Coverage that an interval is expected to have."""
 
 SCATTERS = 0.25
 """How far a machine peak's fastest sample may lie above its median without a warning."""

@@ -10,10 +10,7 @@ from ..render.table import Column, Table, fact_columns
 from ..render.vega import ROW, Chart, Datum, above, field, rows_of, spec, words
 from ..setting import describe, labels, varying
 from ..units import percent, rate, signed_percent
-from .records import PERCENTS, Ceilings, ProtocolTiming, Scatter, ThroughputRow, counted
-
-CERTAIN = 0.95
-"""Coverage below which an interval is not shown: too few samples, or processes, to have one."""
+from .records import CERTAIN, PERCENTS, Ceilings, ProtocolTiming, Scatter, ThroughputRow, counted
 
 
 def tables(rows: Sequence[ThroughputRow], one: bool = False) -> list[Table]:
@@ -212,9 +209,16 @@ def _ceilings(limits: Ceilings) -> str:
     copy = beside(limits.copy, lambda rate: f"{units.size(rate)}/s")
     return (
         f"Machine peak in {limits.dtype}, the fastest sample of each: "
+        f"{peaks(limits, product, copy)}."
+    )
+
+
+def peaks(limits: Ceilings, product: str = "", copy: str = "") -> str:
+    """What the machine does at best, in words; with what is said of either rate."""
+    return (
         f"{units.amount(limits.macs, 'MAC/s', 1)}{product} in a matrix product of side "
         f"{limits.side}, {units.size(limits.bytes)}/s{copy} in a copy that moves "
-        f"{units.size(limits.copied)}."
+        f"{units.size(limits.copied)}"
     )
 
 

@@ -6,7 +6,7 @@ import pytest
 
 from datbench.counting.conventions import CONVENTIONS
 from datbench.eq10 import fit as eq10_fit
-from datbench.eq10.example import claims
+from datbench.eq10.curves import claims
 from datbench.eq10.fit import MONOMIALS, fit, parse_grid
 from datbench.errors import UsageError
 from datbench.setting import Kind

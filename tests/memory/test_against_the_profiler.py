@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 import datbench
 from datbench.memory import simulate
-from datbench.memory.verify import profiled
+from datbench.memory.device import profiled
 from datbench.models.layers import ConvMlp, MapConv, Mlp
 from datbench.setting import (
     MEMORY_MODES,

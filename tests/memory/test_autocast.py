@@ -15,9 +15,9 @@ import datbench
 from datbench import Resolution, Setting
 from datbench.errors import UsageError
 from datbench.memory import autocast, simulate
+from datbench.memory.device import profiled
 from datbench.memory.records import MemoryRow
 from datbench.memory.simulation import memory_row
-from datbench.memory.verify import profiled
 from datbench.setting import AUTOCASTS, Autocast, MemoryMode, Recipe
 from tests.nets import WEIGHTS, image, mlp, short
 

@@ -7,9 +7,9 @@ from torch import Tensor, nn
 
 from datbench.errors import MeasurementError, UsageError
 from datbench.memory import simulate
+from datbench.memory.device import profiled
 from datbench.memory.records import Category, LedgerLine
 from datbench.memory.simulation import Trace, ledger
-from datbench.memory.verify import profiled
 from datbench.setting import MEMORY_MODES, OPTIMIZERS, MemoryMode, Optimizer, Recipe
 from tests.nets import HIDDEN, INPUT, OUTPUT, WEIGHTS, image, mlp
 

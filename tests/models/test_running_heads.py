@@ -10,7 +10,7 @@ import datbench
 from datbench.counting.count import build_for_count, count_anywhere
 from datbench.errors import MeasurementError, UnknownNameError, UsageError
 from datbench.memory import simulate
-from datbench.memory.verify import profiled
+from datbench.memory.device import profiled
 from datbench.models.detectors import dense
 from datbench.models.detectors.dense import FourMaps
 from datbench.models.detectors.heads import HEADS

@@ -115,7 +115,7 @@ def _weights(
     if any(row[-1] and not any(row[:-1]) for row in rows):
         return
     size = len(subset)
-    basis = _eliminate(rows, size)
+    basis = eliminate(rows, size)
     if basis is None:
         return
     if len(basis) == size:
@@ -133,7 +133,7 @@ def _weights(
                 yield [weight, other]
 
 
-def _eliminate(rows: Sequence[Equation], size: int) -> list[list[Fraction]] | None:
+def eliminate(rows: Sequence[Equation], size: int) -> list[list[Fraction]] | None:
     """Rows in reduced echelon form; None where they contradict each other."""
     basis: list[list[Fraction]] = []
     for values in rows:
