@@ -84,6 +84,7 @@ RECORDS: dict[str, tuple[str, ...]] = {
     "memory-measured": ("memory.records:GpuRow",),
     "table": ("paper.records:Comparison",),
     "table-search": ("paper.records:Search",),
+    "summary": ("paper.records:SummaryRow",),
     "throughput": ("timing.records:ThroughputRow",),
     "profile": ("profile.records:ProfileRow",),
     "compare": ("compare.records:ComparisonRow",),
@@ -140,6 +141,7 @@ class ShowEntry(Brief):
     stages: tuple[dict[str, Any], ...] = ()  # of one of datbench's models
     parts: tuple[dict[str, Any], ...] = ()  # of any other model
     published: dict[str, Any] | None = None  # what the papers print of it
+    modules: tuple[dict[str, Any], ...] = ()  # with `--by module`: each with all that is in it
     checkpoint: dict[str, Any] | None = None  # which tensors of a file matched
 
 

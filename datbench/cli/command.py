@@ -11,7 +11,7 @@ import sys
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import MISSING, fields, is_dataclass
 from functools import wraps
-from typing import Any, cast, get_type_hints
+from typing import Any, get_type_hints
 
 import typer
 from typer.core import TyperCommand, TyperGroup
@@ -117,7 +117,11 @@ class Help:
     def format_help(self, ctx: Any, formatter: Any) -> None:
         """Choose the form by where it goes."""
         if sys.stdout is not None and sys.stdout.isatty():
-            self._draw(ctx)
+            from ..render.terminal import print_help
+
+            command: Any = self
+            usage = " ".join(["Usage:", ctx.command_path, *self.collect_usage_pieces(ctx)])
+            print_help(usage, command.help, self._sections(ctx), command.epilog)
         else:
             super().format_help(ctx, formatter)  # type: ignore[misc]
 
@@ -159,31 +163,6 @@ class Help:
             about = command.commands[name].get_short_help_str(200)
             found.setdefault("Commands", []).append((name, about))
         return {title: records for title, records in found.items() if records}
-
-    def _draw(self, ctx: Any) -> None:
-        from rich.box import ROUNDED
-        from rich.panel import Panel
-        from rich.table import Table
-        from rich.text import Text
-
-        from ..render.terminal import console
-
-        command, screen = cast(Any, self), console()
-        usage = " ".join(["Usage:", ctx.command_path, *command.collect_usage_pieces(ctx)])
-        screen.print(Text(usage, "bold"))
-        for paragraph in command.help.split("\n\n"):
-            screen.print(Text(f"\n{' '.join(paragraph.split())}"))
-        sections = self._sections(ctx)
-        width = max(len(name) for records in sections.values() for name, _ in records)
-        for title, records in sections.items():
-            grid = Table.grid(padding=(0, 2))
-            grid.add_column(width=width, style="cyan", no_wrap=True)
-            for name, about in records:
-                grid.add_row(Text(name), Text(about))
-            framed = Panel(grid, title=title, title_align="left", box=ROUNDED, border_style="dim")
-            screen.print(framed)
-        if command.epilog:
-            screen.print(Text(command.epilog))
 
 
 class Command(Help, TyperCommand):

@@ -56,9 +56,7 @@ def flops(
     datbench flops dat_t datpp_t --res 224,512 --mode backward --format csv
     datbench flops dat_t+mask_rcnn --convention mmdet --by part,stage
     """
-    parts = breakdowns(by, PARTS, output.one)
-    if depth is not None and "module" not in parts:
-        raise UsageError("--depth cuts the paths of modules; add --by module.")
+    parts = breakdowns(by, PARTS, output.one, depth)
     what = mode_of(mode, ("inference", "backward"), "inference")
     jobs = run.jobs(device_of(device, "meta"), what == "backward")
     if parts:

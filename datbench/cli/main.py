@@ -26,6 +26,7 @@ from . import (
     profile,
     report,
     results,
+    summary,
     table,
     throughput,
 )
@@ -45,6 +46,7 @@ COMMANDS: tuple[Callable[..., None] | typer.Typer, ...] = (
     eq10.app,
     table.app,
     gate.app,
+    summary.summary,
     report.report,
     plot.app,
     points.app,
@@ -83,7 +85,7 @@ def root(
     version: Annotated[
         bool,
         typer.Option(
-            "--version", callback=_print_version, is_eager=True, help="Print the version."
+            "--version", "-V", callback=_print_version, is_eager=True, help="Print the version."
         ),
     ] = False,
     debug: Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")] = False,

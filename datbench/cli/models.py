@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 
 from ..errors import UsageError
 from .command import argument
-from .options import By, FeaturesFlag, Inputs, Loaded, Models, breakdowns, only
+from .options import By, Depth, FeaturesFlag, Inputs, Loaded, Models, breakdowns, only
 from .output import Format, Output
 
 if TYPE_CHECKING:
@@ -84,15 +84,27 @@ def params(models: Models, output: Output, by: By = None, features: FeaturesFlag
     output.write([params_table(rows)], "params", rows)
 
 
-def show(inputs: Inputs, loaded: Loaded, output: Output) -> None:
+def show(
+    inputs: Inputs, loaded: Loaded, output: Output, by: By = None, depth: Depth = None
+) -> None:
     """Show how a model is built, and whether a checkpoint fits.
+
+    With --by module: a tree of its modules, three names deep without --depth, each with the shape
+    of its output, its parameters and its MACs.
 
     Examples:
     datbench show dat_t
+    datbench show timm:resnet50 --by module --depth 2
     datbench show dat_t --checkpoint dat_tiny_in1k_224.pth
     """
-    from ..paper.described import described
+    from ..paper.described import as_tree, described
 
+    tree = breakdowns(by, ("module",), single=False, depth=depth)
     spec, size = only(inputs.sized(), "model and size", "show takes one")
-    tables, row = described(spec, size, loaded.checkpoint, loaded.weights)
+    if tree and loaded.checkpoint is not None:
+        raise UsageError("--checkpoint and --by module are two questions; ask one at a time.")
+    if tree:
+        tables, row = as_tree(spec, size, depth)
+    else:
+        tables, row = described(spec, size, loaded.checkpoint, loaded.weights)
     output.write(tables, "show", [row])

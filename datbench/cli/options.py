@@ -438,17 +438,22 @@ def seconds(flag: str, value: float | None, default: float) -> float:
     return default if value is None else value
 
 
-def breakdowns(by: str | None, known: Sequence[Name], single: bool) -> list[Name]:
+def breakdowns(
+    by: str | None, known: Sequence[Name], single: bool, depth: int | None = None
+) -> list[Name]:
     """The names that ``--by`` gives; none where it is not given.
 
     Args:
         single: the result is one table, as a CSV file is.
+        depth: of ``--depth``.
 
     Raises:
         UnknownNameError: there is no such breakdown.
-        UsageError: there are several, where the result is one table.
+        UsageError: there are several, where the result is one table; or none is by ``--depth``.
     """
     found = [one_of("breakdown", text, known) for text in pieces(None if by is None else [by])]
     if len(found) > 1 and single:
         raise UsageError(f"a CSV file holds one table; choose one of --by {', '.join(found)}.")
+    if depth is not None and "module" not in found:
+        raise UsageError("--depth cuts the paths of modules; add --by module.")
     return found

@@ -16,7 +16,7 @@ from ..errors import DatbenchError, UsageError
 from ..files import check_path, same_file, write_whole
 from ..render import text as render_text
 from ..render.table import Table
-from ..render.terminal import PLAIN_WIDTH, console
+from ..render.terminal import console
 from .command import OUTPUT, option
 from .options import OutPath
 
@@ -167,12 +167,10 @@ class Output(Destination):
     def write_document(self, tables: Sequence[Table], content: dict[str, Any]) -> None:
         """The same with a document that is made already."""
         if self.path is None and self.wanted is Format.TABLE:
-            terminal = console()
-            with terminal.capture() as drawn:
-                render_text.print_tables(tables, terminal, self.notes)
-            write_text(_trimmed(drawn.get()))
+            write_text(render_text.to_plain(tables, self.notes, console()))
         else:
-            self.put(as_text(tables, content, self.wanted, self.notes))
+            name = self.path.stem if self.path else ""
+            self.put(as_text(tables, content, self.wanted, self.notes, name))
 
 
 def draw(plots: Sequence[Plot], where: Destination) -> None:
@@ -211,31 +209,23 @@ def write_text(text: str) -> None:
 
 
 def as_text(
-    tables: Sequence[Table], content: dict[str, Any], wanted: Format, notes: bool = False
+    tables: Sequence[Table],
+    content: dict[str, Any],
+    wanted: Format,
+    notes: bool = False,
+    name: str = "",
 ) -> str:
-    """The result as text in any format."""
+    """The result as text in any format; `name`: of its file, which labels of LaTeX have."""
     match wanted:
         case Format.CSV:
             return render_text.to_csv(tables)
         case Format.MD:
             return render_text.to_markdown(tables)
         case Format.LATEX:
-            return render_text.to_latex(tables)
+            return render_text.to_latex(tables, name)
         case Format.JSON:
             from ..records import dumps
 
             return dumps(content)
         case Format.TABLE:
-            from io import StringIO
-
-            from rich.console import Console
-
-            drawn = StringIO()
-            plain = Console(file=drawn, width=PLAIN_WIDTH, highlight=False, color_system=None)
-            render_text.print_tables(tables, plain, notes)
-            return _trimmed(drawn.getvalue())
-
-
-def _trimmed(text: str) -> str:
-    """Lines without the blanks that fill a table's last column."""
-    return "".join(f"{line.rstrip()}\n" for line in text.splitlines())
+            return render_text.to_plain(tables, notes)

@@ -50,9 +50,7 @@ def profile(
     datbench profile dat_t --by stage,operator
     datbench profile dat_t --device cuda --batch 64 --out dat_t.json
     """
-    parts = options.breakdowns(by, PARTS, output.one)
-    if depth is not None and "module" not in parts:
-        raise UsageError("--depth cuts the paths of modules; add --by module.")
+    parts = options.breakdowns(by, PARTS, output.one, depth)
     chosen = mode_of(mode, TIME_MODES, "inference")
     how: dict[str, Any] = {"threads": timing.threads, "channels_last": timing.channels_last}
     budget = options.seconds("--budget", timing.budget, 10.0)

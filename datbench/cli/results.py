@@ -3,16 +3,13 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 from ..errors import UsageError
 from ..setting import one_of
 from .command import RESULT, argument, group, option
 from .options import AcrossMachines, complete_files
 from .output import Destination, Output
-
-if TYPE_CHECKING:
-    from ..records import ResultFile
 
 PYTEST_BENCHMARK = "pytest-benchmark"
 
@@ -116,30 +113,10 @@ def convert(
         raise UsageError(f"--each makes a flat table; {target} keeps the rows as they are.")
     output.apart_from([file])
     from ..records import load
+    from ..report.kinds import converted
 
-    output.put(_converted(load(file), target, each))
-
-
-def _converted(results: ResultFile, target: str, each: str | None) -> str | bytes:
-    from ..records import dumps, flat_rows, to_parquet
-    from ..render.text import to_csv, to_latex, to_markdown
-    from ..report.kinds import plain_table, tables_of
-
-    content = results.document()
-    if target == "json":
-        return dumps(content)
-    if target == "parquet":
-        return to_parquet(flat_rows(content["rows"], each))
-    if target == PYTEST_BENCHMARK:
-        from ..timing.pytest_benchmark import document
-
-        if results.kind != "throughput":
-            raise UsageError(f"{results.name} holds {results.kind}; times are of throughput.")
-        return dumps(document(results.rows, results.environment))
-    tables = tables_of(results, target == "csv")
-    if each is not None:
-        tables = [plain_table(content["rows"], each, short=target != "csv")]
-    return {"csv": to_csv, "md": to_markdown, "latex": to_latex}[target](tables)
+    name = output.path.stem if output.path else ""
+    output.put(converted(load(file), target, each, name))
 
 
 def validate(file: Files, output: Output) -> None:
@@ -149,20 +126,11 @@ def validate(file: Files, output: Output) -> None:
     datbench results validate flops.json times.json
     """
     from ..records import check_file
-    from ..render.table import Column, Table
+    from ..report.kinds import checks_table
 
     output.apart_from(file)
     checks = [check_file(path) for path in file]
-    lines = [
-        {**vars(check), "where": found and found.where, "problem": found and found.problem}
-        for check in checks
-        for found in check.problems or (None,)
-    ]
-    columns = [
-        Column(name, name, str if name == "rows" else None)
-        for name in ("file", "kind", "rows", "verdict", "where", "problem")
-    ]
-    output.write([Table.of(columns, lines)], "validate", checks)
+    output.write([checks_table(checks)], "validate", checks)
     broken = [check for check in checks if check.problems]
     if broken:
         where, problem = broken[0].problems[0].where, broken[0].problems[0].problem

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Annotated
 
 from ..machine import device_of
 from .command import argument, complete, group
 from .options import Check, DeviceName, complete_files, only
-from .output import Output
+from .output import Destination, Output
 
 PAPERS = complete(*"123456789", "datpp", "davit", "davit_dense", "nat", "all")
 
@@ -16,7 +15,7 @@ Tables = Annotated[
     list[str] | None,
     argument(
         "1 to 9 of the DAT paper, datpp, davit, davit_dense, nat, all, or a table of your own "
-        "paper: a TOML file.",
+        "paper: a TOML or CSV file.",
         "TABLE",
         lambda incomplete: [*PAPERS(incomplete), *complete_files(incomplete)],
     ),
@@ -39,12 +38,12 @@ def compare(
     datbench table all --check --format md --out tables.md
     datbench table my_paper.toml
     """
-    from ..paper.tables import chosen_tables
+    from ..paper.tables import chosen_tables, files_among
     from ..paper.verdicts import check_device, check_verdicts, compare_tables
     from ..paper.view import cell_table, tables
     from ..render.terminal import progress
 
-    chosen = chosen_tables(*_told(table))
+    chosen = chosen_tables(*files_among(table or ()))
     where = None if device is None else device_of(device)
     if where is not None:
         check_device(chosen, where)
@@ -62,19 +61,27 @@ def search(output: Output, table: Tables = None) -> None:
     datbench table search davit
     """
     from ..paper.search import search as search_table
-    from ..paper.tables import chosen_tables
+    from ..paper.tables import chosen_tables, files_among
     from ..paper.view import miss_table, search_tables
 
-    found = search_table(only(chosen_tables(*_told(table)), "table"))
+    found = search_table(only(chosen_tables(*files_among(table or ())), "table"))
     output.write([miss_table(found)] if output.one else search_tables(found), "table-search", found)
 
 
-def _told(names: list[str] | None) -> tuple[list[str], list[Path]]:
-    """Names of tables, and files."""
-    files = [name for name in names or () if name.lower().endswith(".toml") or "/" in name]
-    return [name for name in names or () if name not in files], [Path(name) for name in files]
+def template(output: Destination) -> None:
+    """Write a table's file to fill in, with comments.
+
+    Examples:
+    datbench table template --out my_paper.toml
+    """
+    from ..paper.tables import template as content
+
+    output.put(content())
 
 
 app = group(
-    "table", "Compare a paper's tables with what is computed.", (compare, search), usual="compare"
+    "table",
+    "Compare a paper's tables with what is computed.",
+    (compare, search, template),
+    usual="compare",
 )

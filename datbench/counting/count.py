@@ -10,6 +10,7 @@ from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
+from torch.nn.modules.module import register_module_forward_hook
 from torch.nn.parameter import is_lazy
 
 from .. import units
@@ -373,6 +374,49 @@ def parts(model: nn.Module) -> list[PartRow]:
     return [
         PartRow(stage, classes.get(stage, ""), row.params, row.frozen, row.buffers)
         for stage, row in parameters_by(model, "stage").items()
+    ]
+
+
+def module_tree(spec: Spec, setting: Setting, depth: int) -> list[dict[str, Any]]:
+    """Every module down to `depth` names of a path, each with all that is below it.
+
+    Returns:
+        Rows with ``path``, ``kind`` (its class), ``output`` (the shape of what its first call
+        returned, such as 1x96x56x56, and how many more tensors there are), ``params`` (elements,
+        trainable or frozen) and ``macs`` (as fvcore counts, of all its calls). The model itself,
+        whose path is empty, is the first.
+
+    Raises:
+        DatbenchError: it does not run.
+    """
+    shapes: dict[int, str | None] = {}
+
+    def note(module: nn.Module, inputs: Any, output: Any) -> None:
+        found = ["x".join(map(str, tensor.shape)) for tensor in tensors_in(output)]
+        more = f" (+{len(found) - 1})" if len(found) > 1 else ""
+        shapes.setdefault(id(module), f"{found[0] or 'scalar'}{more}" if found else None)
+
+    def work(setting: Setting) -> tuple[nn.Module, Count]:
+        module = build_for_count(spec, setting)
+        with register_module_forward_hook(note):
+            return module, count_built(spec.name, module, setting)
+
+    model, found = anywhere(spec, setting, work)
+    macs: Counter[str] = Counter()
+    for each in found.by_module():
+        names = each.key.split(".") if each.key != "(model)" else []
+        macs.update({".".join(names[:n]): each.amount for n in range(len(names) + 1)})
+    return [
+        {
+            "path": path,
+            "kind": type(module).__name__,
+            "output": shapes.get(id(module)),
+            "params": sum(values_of(p.detach()).numel() for p in module.parameters())
+            + sum(values_of(weight).numel() for _, weight in constant_weights(module)),
+            "macs": macs[path],
+        }
+        for path, module in model.named_modules()
+        if path.count(".") < depth
     ]
 
 

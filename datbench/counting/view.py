@@ -428,6 +428,25 @@ def parts_table(name: str, size: str, kind: str, rows: Sequence[PartRow]) -> Tab
     return Table.of(columns, [*rows, PartRow("total", kind, *sums)], f"{name} at {size}")
 
 
+def tree_table(model: str, size: str, rows: Sequence[Mapping[str, Any]]) -> Table:
+    """Modules below one another, as `module_tree` finds them, each with all that is in it."""
+
+    def name(row: Mapping[str, Any]) -> str:
+        steps = row["path"].split(".") if row["path"] else []
+        return "  " * len(steps) + (steps[-1] if steps else model)
+
+    columns = (
+        Column("path", "path", hidden=True),
+        Column("module", "module", value=name),
+        Column("kind", "class", when="wide"),
+        Column("output", "output"),
+        Column("params", "params", units.integer),
+        Column("macs", "MACs", units.amount),
+    )
+    note = "Each line has all that is in the module; MACs by fvcore's rules, one image."
+    return Table.of(columns, rows, f"{model} at {size}, module by module", [note])
+
+
 # Charts: cost against the size of the input, and the modules that it is in.
 
 COUNTED = "counted on tensors without values, which is the same on every machine"

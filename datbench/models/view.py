@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 
 from ..records import ModelEntry
@@ -161,3 +162,56 @@ def _first(names: Sequence[str], count: int = 4) -> str:
     """The first names, and how many more there are."""
     more = [f"and {len(names) - count} more"] if len(names) > count else []
     return ", ".join([*names[:count], *more]) or "-"
+
+
+# Names as papers print them.
+
+_SIZES = {
+    "atto": "A", "femto": "F", "pico": "P", "nano": "N", "tiny": "T", "small": "S", "base": "B",
+    "medium": "M", "large": "L", "xlarge": "XL", "huge": "H", "giant": "G",
+}  # fmt: skip
+
+_FAMILIES = """
+DAT Swin SwinV2 ConvNeXt ConvNeXtV2 DeiT DeiT3 ViT BEiT PVT DPT CvT CoaT CeiT DaViT MaxViT MViTv2
+NAT XCiT CaiT CSWin PoolFormer RegionViT GLiT TNT ResNet ResNeXt RegNetX RegNetY EfficientNet
+EfficientNetV2 EfficientFormer EdgeNeXt FastViT GCViT HRNet MobileNetV2 MobileNetV3 MobileOne
+MobileViT DenseNet FocalNet HorNet InceptionNeXt RepVGG VGG AlexNet SqueezeNet ShuffleNet
+GoogLeNet DINOv2 RetinaNet UperNet FPN R-CNN Mask Cascade Semantic Wide Lite Mini Mixer
+""".split()
+
+_WRITTEN = {name.lower().replace("-", ""): name for name in _FAMILIES}
+
+
+def display_name(model: str) -> str:
+    """``timm:swin_tiny_patch4_window7_224`` -> ``Swin-T``: a model's name as papers write it.
+
+    The size of the input is left out.
+    """
+    backbone, _, head = model.partition("+")
+    if head:
+        return f"{display_name(backbone)} {' '.join(_words(head))}"
+    origin, _, name = backbone.partition(",")[0].rpartition(":")
+    if origin == "config":
+        return name.rpartition("/")[2].partition(".")[0]
+    if origin not in ("", "timm", "torchvision", "transformers"):
+        return name  # of a factory
+    words = _words(name.partition(".")[0].replace("datpp_", "dat_"))
+    return "-".join(words).replace("-star", "*") + ("++" if name.startswith("datpp_") else "")
+
+
+def _words(name: str) -> list[str]:
+    """``pvt_v2_b2`` -> ``PVTv2``, ``B2``."""
+    words: list[str] = []
+    for word in name.split("_"):
+        stem = word.rstrip("0123456789")
+        if words and re.fullmatch(r"v\d", word):
+            words[-1] += word
+        elif stem == "patch" and words[0] == "ViT":
+            words[-1] += f"/{word.removeprefix(stem)}"
+        elif stem in _WRITTEN and word not in _WRITTEN:  # resnet50
+            words += [_WRITTEN[stem], word.removeprefix(stem)]
+        elif not re.fullmatch(r"(patch|window)\d+|224|256|384|448|512", word):
+            plain = word.upper() if re.fullmatch(r"[a-z]\d*", word) else word
+            known = _WRITTEN.get(word) or _SIZES.get(word)
+            words.append(known or (plain if words else word.capitalize()))
+    return words

@@ -76,7 +76,7 @@ def printed() -> list[RatedModel]:
                 for column in table.columns
                 if column.quantity in ("macs", "params") and column.name in row.printed
             }
-            top1 = _number(row.values.get("top1", ""))
+            top1 = number(row.values.get("top1", ""))
             if top1 is not None and costs:
                 each = RatedModel(
                     row.values["method"],
@@ -97,7 +97,8 @@ def _printed_input(row: RowData) -> Resolution | None:
     return row.build.res if row.build is not None else None
 
 
-def _number(text: str) -> float | None:
+def number(text: str) -> float | None:
+    """The figure that a cell begins with."""
     match = re.match(r"[0-9]+(\.[0-9]+)?", text)
     return float(match[0]) if match else None
 
@@ -111,7 +112,7 @@ def compared(comparisons: Sequence[Comparison]) -> list[RatedModel]:
     for comparison in comparisons:
         names = {heading.name for heading in comparison.headings}
         for line in comparison.lines if {"method", "top1"} <= names else ():
-            top1 = _number(line.cells["top1"].printed) if "top1" in line.cells else None
+            top1 = number(line.cells["top1"].printed) if "top1" in line.cells else None
             if top1 is None or not {"flops", "params"} <= set(line.cells):
                 continue
             each = _compared(line, top1, comparison.table)
@@ -164,6 +165,32 @@ def _timed_setting(row: ThroughputRow) -> dict[str, str]:
     }
 
 
+def check_alike(
+    rows: Sequence[tuple[ThroughputRow, Mapping[str, Any]]], verb: str, *free: str
+) -> None:
+    """Refuse rows of several settings or machines, each with its environment.
+
+    Args:
+        verb: what is done with them.
+        free: in what they may differ.
+
+    Raises:
+        UsageError: they differ in anything else.
+    """
+    settings = [_timed_setting(row) for row, _ in rows]
+    for name in settings[0] if rows else ():
+        values = list(dict.fromkeys(each[name] for each in settings))
+        if len(values) > 1 and name not in free:
+            raise UsageError(
+                f"the rows differ in {name} ({', '.join(values)}); times of one setting stand "
+                f"together: {verb} files that agree in it."
+            )
+    if not all(same_place(rows[0][1], other) for _, other in rows):
+        raise UsageError(
+            f"the rows were measured on several machines or versions; {verb} those of one."
+        )
+
+
 def _said(setting: Mapping[str, str]) -> str:
     return ", ".join(f"{name} {value}" for name, value in setting.items())
 
@@ -183,7 +210,7 @@ def _with_rates(models: Iterable[RatedModel], rows: Sequence[ThroughputRow]) -> 
     ]
 
 
-def _infers(row: ThroughputRow) -> bool:
+def infers(row: ThroughputRow) -> bool:
     """Whether its speed may stand beside an accuracy: inference of the model with its head."""
     return row.how.mode == "inference" and not row.setting.features
 
@@ -211,24 +238,15 @@ def measured(
     drawn = [
         (row, where)
         for row, where in rows
-        if _infers(row) and (row.model, row.setting.resolution) in inputs and row.images_per_second
+        if infers(row) and (row.model, row.setting.resolution) in inputs and row.images_per_second
     ]
     if not drawn:
         raise UsageError(
             "no row of these files has a published accuracy: that takes inference of a model of "
             "the tables, with its head, at the input that they print."
         )
-    settings = [_timed_setting(row) for row, _ in drawn]
-    for name in settings[0]:
-        values = list(dict.fromkeys(each[name] for each in settings))
-        if len(values) > 1:
-            raise UsageError(
-                f"the rows differ in {name} ({', '.join(values)}); a plot is of one setting: "
-                "draw files that agree in it."
-            )
-    where = drawn[0][1]
-    if not all(same_place(where, other) for _, other in drawn):
-        raise UsageError("the rows were measured on several machines or versions; draw one.")
+    check_alike(drawn, "draw")
+    settings, where = [_timed_setting(row) for row, _ in drawn], drawn[0][1]
     notes = [
         "Measured images a second of inference: a model's fastest row, at the input that the "
         "table prints. Accuracy as printed.",
@@ -337,7 +355,7 @@ def charts(
 def _by_setting(rows: Sequence[ThroughputRow]) -> dict[str, list[ThroughputRow]]:
     """Inference with the head, by all of the setting but the batch."""
     found: dict[str, list[ThroughputRow]] = {}
-    for row in filter(_infers, rows):
+    for row in filter(infers, rows):
         said = _timed_setting(row)
         del said["batch"]
         found.setdefault(_said(said), []).append(row)

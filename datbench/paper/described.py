@@ -6,7 +6,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from ..counting.view import parts_table
+from ..counting.view import parts_table, tree_table
 from ..errors import UsageError
 from ..models.resolve import Spec
 from ..models.spec import ModelSpec
@@ -15,6 +15,18 @@ from ..records import ShowEntry
 from ..render.table import Table
 from ..setting import Resolution, Setting
 from .published import published
+
+TREE_DEPTH = 3
+"""Names of a path down to which a tree of modules goes, as torchinfo's does."""
+
+
+def as_tree(spec: Spec, size: Resolution, depth: int | None) -> tuple[list[Table], ShowEntry]:
+    """A model's modules, as a tree and as a record."""
+    from ..counting.count import module_tree
+
+    rows = module_tree(spec, Setting(size), depth or TREE_DEPTH)
+    table = tree_table(spec.name, str(size), rows)
+    return [table], ShowEntry(spec.name, str(size), modules=tuple(rows))
 
 
 def described(

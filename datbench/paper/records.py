@@ -18,7 +18,7 @@ from collections import Counter
 from dataclasses import dataclass
 from typing import Literal, get_args
 
-from ..setting import Count
+from ..setting import Count, MemoryMode, Setting
 from ..units import Brief
 
 Verdict = Literal["agrees", "differs", "wrong in print", "not reproducible", "published only"]
@@ -203,3 +203,23 @@ class Search(Brief):
     reproducing: Count  # how many of them round to every printed figure
     best: tuple[Candidate, ...]  # those that miss least in their worst cell, the best first
     nearest: tuple[Candidate, ...]  # for each cell, the nearest one, whatever it gives elsewhere
+
+
+@dataclass(frozen=True)
+class SummaryRow:
+    """One model in a paper's table of models; what was not asked for, or is not known, is None."""
+
+    model: str
+    name: str  # as papers print it
+    setting: Setting
+    memory_mode: MemoryMode
+    params: Count | None = None  # trainable parameters
+    macs: Count | None = None  # of one image, as fvcore counts
+    memory: Count | None = None  # bytes: the simulated peak of the setting's batch
+    measured_memory: Count | None = None  # bytes of tensors, from a file
+    images_per_second: float | None = None  # from a file
+    seconds: float | None = None  # of one call, from the same row
+    top1: float | None = None  # in percent, as printed
+    printed: str = ""  # where the accuracy is printed
+    timed: str = ""  # the setting and place of the time
+    measured: str = ""  # of the memory

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import re
 import sys
 from collections.abc import Iterable
@@ -288,13 +289,60 @@ _Columns: TypeAlias = tuple[ColumnData, ...]
 _ROW_KEYS = tuple(_RowEntry.__annotations__)
 
 
+_CSV: dict[str, _ColumnEntry] = {
+    "flops": {"quantity": "macs", "unit": "G"},
+    "macs": {"quantity": "macs", "unit": "G"},
+    "params": {"quantity": "params", "unit": "M"},
+    "top1": {"quantity": "accuracy"},
+    "throughput": {"quantity": "throughput"},
+}
+"""What a column of a CSV file holds, by its heading; others are labels.
+
+Papers print multiply-adds in G and parameters in M; a figure may have another prefix of its own.
+"""
+
+
+def _from_csv(path: Path) -> dict[str, Any]:
+    """The content of a CSV file as a TOML file would have it: `model` and `res` say what to build.
+
+    Raises:
+        UsageError: it has no such columns, or a row has others.
+    """
+    lines = read_text(path).removeprefix("\ufeff").splitlines()
+    heads, *rows = [
+        [cell.strip() for cell in row] for row in csv.reader(lines, skipinitialspace=True) if row
+    ] or [[]]
+    heads = [head.lower() for head in heads]
+    if "model" not in heads or not set(heads) & set(_CSV) or len(set(heads)) < len(heads):
+        _fail(f"{path}", f"it needs a column model, and some of {', '.join(_CSV)}, once each")
+    found = []
+    for number, row in enumerate(rows, start=1):
+        if len(row) != len(heads):
+            _fail(f"{path}: row {number}", f"write {len(heads)} cells, as the heading has")
+        cells = {head: cell for head, cell in zip(heads, row, strict=True) if cell}
+        found.append({**cells, "build": {n: cells[n] for n in ("model", "res") if n in cells}})
+    return {"columns": {head: _CSV.get(head, {}) for head in heads}, "rows": found}
+
+
+def template() -> str:
+    """A table's file to fill in, with comments."""
+    return Path(__file__).with_name("template.toml").read_text(encoding="utf-8")
+
+
 def read_table(path: Path) -> TableData:
-    """The table in a TOML file.
+    """The table in a TOML or CSV file.
 
     Raises:
         UsageError: the file cannot be read, or says something that a table does not; the message
             names file, row and column.
     """
+    if not path.exists():
+        raise UsageError(
+            f"there is no file {path}; `datbench table template --out FILE.toml` writes one to "
+            "fill in."
+        )
+    if path.suffix.lower() == ".csv":
+        return _table(path, _from_csv(path))
     try:
         content = tomllib.loads(read_text(path))
     except (ValueError, RecursionError) as error:  # numbers and nesting beyond Python's limits too
@@ -476,7 +524,7 @@ def paper_table(name: str) -> TableData:
     if name not in FILES:
         raise UnknownNameError(
             f"unknown table {name!r}; there are {', '.join(FILES)} and all. "
-            "FILE.toml is a table of your own."
+            "FILE.toml or FILE.csv is a table of your own."
         )
     return read_table(tables_directory() / FILES[name])
 
@@ -484,6 +532,13 @@ def paper_table(name: str) -> TableData:
 def paper_tables() -> tuple[TableData, ...]:
     """Every table of the papers."""
     return tuple(paper_table(name) for name in FILES)
+
+
+def files_among(names: Iterable[str]) -> tuple[list[str], list[Path]]:
+    """Names, and tables' files, which their suffix tells."""
+    given = list(names)
+    files = [name for name in given if name.lower().endswith((".toml", ".csv"))]
+    return [name for name in given if name not in files], [Path(name) for name in files]
 
 
 def chosen_tables(names: Iterable[str], files: Iterable[Path]) -> list[TableData]:

@@ -2,12 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+import re
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from .. import units
-from ..render.table import Column, Table, Value
-from .records import VERDICTS, Candidate, Cell, Comparison, Heading, Line, Miss, Ratio, Search
+from ..errors import UsageError
+from ..render.table import Column, Table, Value, fact_columns
+from ..setting import describe, one_of, varying
+from .records import (
+    VERDICTS,
+    Candidate,
+    Cell,
+    Comparison,
+    Heading,
+    Line,
+    Miss,
+    Ratio,
+    Search,
+    SummaryRow,
+)
 
 _STYLES = {
     "agrees": "green",
@@ -352,3 +366,80 @@ def _choice_columns(search: Search) -> list[Column]:
 
 def _missed(miss: Miss) -> str:
     return f"{units.giga(miss.amount)} ({units.signed_percent(miss.relative)})"
+
+
+# One row a model, for a paper.
+
+
+def _scaled(scale: float, digits: int) -> Callable[[float], str]:
+    return lambda value: f"{value / scale:,.{digits}f}"
+
+
+SUMMARY: dict[str, tuple[str, str, float, int]] = {
+    "params": ("params (M)", "params", 1e6, 1),
+    "macs": ("GMACs", "macs", 1e9, 2),
+    "memory": ("memory (GiB)", "memory", 2**30, 2),
+    "measured-memory": ("measured (GiB)", "measured_memory", 2**30, 2),
+    "images/s": ("images/s", "images_per_second", 1, 0),
+    "latency": ("latency (ms)", "seconds", 1e-3, 2),
+    "top1": ("top-1 (%)", "top1", 1, 1),
+}
+"""Columns by name: the heading, the field, what it is divided by, and its decimals."""
+
+
+def summary_columns(asked: Sequence[str]) -> dict[str, int]:
+    """The columns that are asked for, as ``macs`` or ``macs:2``, with their decimals.
+
+    Raises:
+        UsageError: there is no such column.
+    """
+    found = {}
+    for text in asked:
+        name, colon, digits = text.partition(":")
+        one_of("column", name, list(SUMMARY))
+        if colon and not re.fullmatch("[0-9]", digits):
+            raise UsageError(f"column {text!r}: write the decimals behind the colon, as macs:2.")
+        found[name] = int(digits) if colon else SUMMARY[name][-1]
+    return found
+
+
+def summary_table(rows: Sequence[SummaryRow], columns: Mapping[str, int] | None = None) -> Table:
+    """One row a model; without `columns`, those of which something is known."""
+    chosen = columns or {
+        name: digits
+        for name, (_, field, _, digits) in SUMMARY.items()
+        if any(getattr(row, field) is not None for row in rows) and name != "latency"
+    }
+    differ = varying(rows)
+    facts = ["resolution", "batch", "dtype", "attention", "features"]
+    alike = len({row.name for row in rows}) < len({row.model for row in rows})
+    found = [
+        Column("name", "model", label=True),
+        Column("model", "name", hidden=not alike, label=True),
+        *fact_columns(rows, facts, differ),
+    ]
+    for name, digits in chosen.items():
+        heading, field, scale, _ = SUMMARY[name]
+        found.append(Column(name, heading, _scaled(scale, digits), field))
+    title = f"Models compared: {describe(rows[0], *differ, 'backward', 'device')}"
+    return Table.of(found, rows, title, _summary_notes(rows, chosen))
+
+
+def _summary_notes(rows: Sequence[SummaryRow], chosen: Collection[str]) -> Iterator[str]:
+    first = rows[0]
+    if "macs" in chosen:
+        yield "MACs of one image, by fvcore's rules; papers print them as FLOPs."
+    if "memory" in chosen:
+        yield f"Memory: simulated peak of {first.memory_mode}, of the whole batch."
+    for field, what in (("timed", "images/s and latency"), ("measured", "measured memory")):
+        groups: dict[str, list[str]] = {}
+        for row in rows:
+            if said := getattr(row, field):
+                groups.setdefault(said, []).append(row.name)
+        for said, names in groups.items():
+            whose = f" of {', '.join(names)}" if len(groups) > 1 else ""
+            yield f"{what.capitalize()}{whose}: {said}."
+    if "top1" in chosen:
+        tables = dict.fromkeys(row.printed for row in rows if row.top1 is not None)
+        where = f"as printed ({', '.join(tables)})" if tables else "printed of none of these models"
+        yield f"Top-1 on ImageNet-1K: {where}."

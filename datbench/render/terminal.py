@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 import os
 import sys
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import pairwise
@@ -279,3 +279,27 @@ def _icicle(plot: Icicle, width: int) -> list[str]:
         bar = "█" * max(round(rect.share * room), 1)
         lines.append(f"{name:<{across}}  {amount:>{wide}}  {100 * rect.share:5.1f} %  {bar}")
     return lines
+
+
+def print_help(
+    usage: str, about: str, sections: Mapping[str, Sequence[tuple[str, str]]], end: str | None
+) -> None:
+    """A command's help in panels, one a section of names and what they mean."""
+    from rich.box import ROUNDED
+    from rich.panel import Panel
+    from rich.table import Table
+    from rich.text import Text
+
+    screen = console()
+    screen.print(Text(usage, "bold"))
+    for paragraph in about.split("\n\n"):
+        screen.print(Text(f"\n{' '.join(paragraph.split())}"))
+    width = max(len(name) for records in sections.values() for name, _ in records)
+    for title, records in sections.items():
+        grid = Table.grid(padding=(0, 2))
+        grid.add_column(width=width, style="cyan", no_wrap=True)
+        for name, meaning in records:
+            grid.add_row(Text(name), Text(meaning))
+        screen.print(Panel(grid, title=title, title_align="left", box=ROUNDED, border_style="dim"))
+    if end:
+        screen.print(Text(end))

@@ -5,10 +5,12 @@ from __future__ import annotations
 import itertools
 import re
 from collections.abc import Sequence
+from io import StringIO
 from typing import TYPE_CHECKING, TypeAlias
 
 from ..units import printable
 from .table import Column, Table
+from .terminal import PLAIN_WIDTH
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -32,11 +34,23 @@ _MARKDOWN = re.compile(
 )
 """What markdown may take for more than the character; an underscore inside a name is none."""
 
-_TEXT_WIDTH = 85
-"""Characters in a line of a LaTeX article, in the normal size."""
+_LINE, _COLUMN = 66, 36
+"""Characters in a line of a LaTeX article, in the normal size; and in a column where it has two.
 
-_SMALL = 0.9
-"""The width of ``\\small``, as a part of the normal size's."""
+A character of a table takes 5.2 to 5.6 pt there, the text 345 pt and a column 200 pt.
+"""
+
+_SMALL, _LEAST = 0.9, 0.7
+"""The width of ``\\small``, and of ``\\scriptsize``, as parts of the normal size's."""
+
+_SIGNS = {
+    "ΓΔΘΛΞΠΣΦΨΩ": "Gamma Delta Theta Lambda Xi Pi Sigma Phi Psi Omega",
+    "αβγδεζηθικλμ": "alpha beta gamma delta epsilon zeta eta theta iota kappa lambda mu",
+    "νξπρστυφχψω": "nu xi pi rho sigma tau upsilon phi chi psi omega",
+    "µ±×÷·≤≥≠≈≡": "mu pm times div cdot le ge ne approx equiv",
+    "→←↑↓∞∅∈√★✓✗": "rightarrow leftarrow uparrow downarrow infty emptyset in surd star surd times",
+}
+"""Characters that pdflatex knows under other names, in mathematics alone."""
 
 _LATEX = str.maketrans(
     {
@@ -47,9 +61,13 @@ _LATEX = str.maketrans(
         ">": r"\textgreater{}",
         "|": r"\textbar{}",
         "²": r"\textsuperscript{2}",
-        "✓": r"$\surd$",
-        "✗": r"$\times$",
+        "−": "--",
         **{character: f"\\{character}" for character in "&%#_${}"},
+        **{
+            sign: rf"\ensuremath{{\{name}}}"
+            for signs, names in _SIGNS.items()
+            for sign, name in zip(signs, names.split(), strict=True)
+        },
     }
 )
 
@@ -86,8 +104,12 @@ def to_markdown(tables: Sequence[Table]) -> str:
 
 
 def markdown_words(text: str) -> str:
-    """One line in which no name makes a link, emphasis or a heading; code stays in backticks."""
-    parts = printable(text).split("`")
+    """One line in which no name makes a link, emphasis or a heading; code stays in backticks.
+
+    Blanks that indent it become ones that are kept.
+    """
+    indent = len(text) - len(text.lstrip(" "))
+    parts = ("\u00a0" * indent + printable(text[indent:])).split("`")
     if len(parts) % 2 == 0:  # a backtick that closes nothing
         return _MARKDOWN.sub(r"\\\g<0>", "`".join(parts))
     return "`".join(
@@ -95,49 +117,66 @@ def markdown_words(text: str) -> str:
     )
 
 
-def to_latex(tables: Sequence[Table]) -> str:
+def to_latex(tables: Sequence[Table], name: str = "") -> str:
     """Every table with booktabs rules, for a document that uses the booktabs package.
 
-    A table that is wider than a page is small, or is made as wide as the text, for which the
-    document needs graphicx too.
+    A table that would be too small in a column of an article in two takes the page's width. One
+    that is still too wide is made as wide as the text, for which the document needs graphicx too.
+
+    Args:
+        name: what the labels are made of: ``tab-models`` gives ``tab:models``.
     """
-    return "\n".join(map(_latex, tables))
+    plain = re.sub(r"^tab(le)?[-_.]+|[^\w.+-]+", "", name, flags=re.ASCII)
+    labels = [f"tab:{plain}{f'-{n}' if n > 1 else ''}" for n in range(1, len(tables) + 1)]
+    return "\n".join(map(_latex, tables, labels if plain else [""] * len(tables)))
 
 
-def _latex(table: Table) -> str:
-    import pandas as pd
-
-    columns = table.visible()
-    frame = pd.DataFrame(
-        [[_escape(text) for text in row] for row in table.shown()],
-        columns=[_escape(column.title) for column in columns],
+def _latex(table: Table, label: str) -> str:
+    columns, shown = table.visible(), table.shown()
+    head, *rows = (
+        " & ".join(map(_escape, row)) + r" \\" for row in [[c.title for c in columns], *shown]
     )
     layout = "".join("r" if column.is_number else "l" for column in columns)
-    caption = _escape(table.title) or None
-    drawn = frame.style.hide(axis="index").to_latex(
-        hrules=True, column_format=layout, caption=caption, position="t" if caption else None
-    )
-    text = _fitted(str(drawn), table)
-    return text + "".join(f"% {printable(note)}\n" for note in table.notes)
-
-
-def _fitted(drawn: str, table: Table) -> str:
-    """The same no wider than a page, as the number of its characters tells."""
-    shown = [[column.title for column in table.visible()], *table.shown()]
-    width = sum(max(map(len, texts)) + _GAP for texts in zip(*shown, strict=True))
-    if width <= _TEXT_WIDTH:
-        return drawn
-    begin, end = drawn.index(r"\begin{tabular}"), drawn.index(r"\end{tabular}")
-    end += len("\\end{tabular}\n")
-    before, tabular, after = drawn[:begin], drawn[begin:end], drawn[end:]
-    if width * _SMALL <= _TEXT_WIDTH:
-        return f"{before}{{\\small\n{tabular}}}\n{after}"
-    return f"{before}\\resizebox{{\\textwidth}}{{!}}{{%\n{tabular}}}\n{after}"
+    tabular = [rf"\begin{{tabular}}{{{layout}}}", r"\toprule", head, r"\midrule", *rows]
+    tabular += [r"\bottomrule", r"\end{tabular}"]
+    titles = [column.title for column in columns]
+    width = sum(max(map(len, texts)) + _GAP for texts in zip(titles, *shown, strict=True))
+    wide = "*" if width * _LEAST > _COLUMN else ""
+    room = _LINE if wide else _COLUMN
+    if width * _SMALL > room:
+        tabular = [r"\resizebox{\linewidth}{!}{%", *tabular, "}"]
+    elif width > room:
+        tabular = [r"\small", *tabular]
+    caption = [rf"\caption{{{_escape(table.title)}}}"] if table.title else []
+    caption += [rf"\label{{{label}}}"] if caption and label else []
+    begin = [rf"\begin{{table{wide}}}[t]", r"\centering", *caption]
+    notes = [f"% {printable(note)}" for note in table.notes]
+    return "\n".join([*begin, *tabular, rf"\end{{table{wide}}}", *notes, ""])
 
 
 def _escape(text: str) -> str:
     """Text with LaTeX's special characters made harmless."""
-    return printable(text).translate(_LATEX)
+    found = printable(text).translate(_LATEX)
+    # Behind a line's end a bracket or star would belong to it; blanks that indent are kept.
+    indent = len(found) - len(found.lstrip(" "))
+    return (
+        "~" * indent + ("{}" if found[indent : indent + 1] in ("[", "*") else "") + found[indent:]
+    )
+
+
+def to_plain(
+    tables: Sequence[Table], everything: bool = False, console: Console | None = None
+) -> str:
+    """Tables as a terminal shows them: `console`, or one of `PLAIN_WIDTH` columns, no colour."""
+    from rich.console import Console
+
+    where = console or Console(
+        file=StringIO(), width=PLAIN_WIDTH, highlight=False, color_system=None
+    )
+    with where.capture() as drawn:
+        print_tables(tables, where, everything)
+    # Without the blanks that fill a table's last column.
+    return "".join(f"{line.rstrip()}\n" for line in drawn.get().splitlines())
 
 
 def print_tables(tables: Sequence[Table], console: Console, everything: bool = False) -> None:

@@ -595,5 +595,6 @@ def csv_files(content: Content) -> dict[str, str]:
 def latex_files(content: Content) -> dict[str, str]:
     """One file a table, with those that belong to it; they need the booktabs package."""
     return {
-        f"{entry.key}.tex": to_latex([entry.people, *entry.further]) for entry in content.entries()
+        f"{entry.key}.tex": to_latex([entry.people, *entry.further], entry.key)
+        for entry in content.entries()
     }

@@ -10,8 +10,9 @@ from typing import Any
 from .. import units
 from ..errors import UsageError
 from ..machine import places_apart
-from ..records import Environment, ResultFile, document, flat, flat_rows, parse
+from ..records import Environment, ResultFile, document, dumps, flat, flat_rows, parse, to_parquet
 from ..render.table import Column, Table
+from ..render.text import to_csv, to_latex, to_markdown
 
 Rows = Sequence[Any]
 
@@ -74,6 +75,46 @@ def _with_places(table: Table, whose: Mapping[int, str]) -> Table:
     return table.and_column(Column("measured_on", "measured on", label=True), names)
 
 
+def converted(results: ResultFile, target: str, each: str | None, name: str) -> str | bytes:
+    """A result file for another program.
+
+    Args:
+        each: of csv, md, latex and parquet: a row for each element of this list.
+        name: of the file, for labels of LaTeX.
+
+    Raises:
+        UsageError: pytest-benchmark is asked for and it holds no times.
+    """
+    content = results.document()
+    if target == "json":
+        return dumps(content)
+    if target == "parquet":
+        return to_parquet(flat_rows(content["rows"], each))
+    if target == "pytest-benchmark":
+        from ..timing.pytest_benchmark import document
+
+        if results.kind != "throughput":
+            raise UsageError(f"{results.name} holds {results.kind}; times are of throughput.")
+        return dumps(document(results.rows, results.environment))
+    tables = tables_of(results, target == "csv")
+    if each is not None:
+        tables = [plain_table(content["rows"], each, short=target != "csv")]
+    if target == "latex":
+        return to_latex(tables, name)
+    return (to_csv if target == "csv" else to_markdown)(tables)
+
+
+def checks_table(checks: Rows) -> Table:
+    """A line for each problem of a checked file, and for each whole file."""
+    names = ("file", "kind", "rows", "verdict", "where", "problem")
+    lines = [
+        {**vars(check), "where": found and found.where, "problem": found and found.problem}
+        for check in checks
+        for found in check.problems or (None,)
+    ]
+    return Table.of([Column(n, n, str if n == "rows" else None) for n in names], lines)
+
+
 def tables(kind: str, rows: Rows, one: bool = False) -> list[Table]:
     """The same of rows of a kind that has a view."""
     return VIEWS[kind](rows, one)
@@ -133,6 +174,7 @@ VIEWS: dict[str, Callable[[Rows, bool], list[Table]]] = {
     "table": lambda rows, one: (
         [_view("paper").cell_table(rows)] if one else _view("paper").tables(rows)
     ),
+    "summary": lambda rows, one: [_view("paper").summary_table(rows)],
     "points": _each(lambda row, one: _view("points").tables(row, one)),
     "gate": lambda rows, one: _view("gate").tables(rows, one=one),
     "baseline": lambda rows, one: [_view("gate").baseline_table(rows)],

@@ -24,7 +24,7 @@ FLOPS = ("flops", "dat_t", "dat_s", "--res", "64")
         (".csv", "csv", "model,resolution,"),
         (".md", "md", "### MACs under"),
         (".json", "json", "{\n"),
-        (".tex", "latex", r"\begin{table}"),
+        (".tex", "latex", r"\begin{table"),
         (".JSON", "json", "{\n"),
     ],
 )

@@ -379,7 +379,7 @@ def test_a_name_ends_no_line_and_styles_nothing(run: Run) -> None:
 def test_a_wide_table_fits_a_page(former: Path) -> None:
     """As wide as the text where it would be wider; and none where it is not."""
     wide = (former / "latex" / "memory.tex").read_text()
-    assert "\\resizebox{\\textwidth}{!}{%\n\\begin{tabular}" in wide
+    assert "\\resizebox{\\linewidth}{!}{%\n\\begin{tabular}" in wide
     assert "\\end{tabular}\n}\n" in wide
     assert wide.count("{") - wide.count("\\{") == wide.count("}") - wide.count("\\}")
     sources = (former / "latex" / "table-7.tex").read_text()
