@@ -535,9 +535,13 @@ def paper_tables() -> tuple[TableData, ...]:
 
 
 def files_among(names: Iterable[str]) -> tuple[list[str], list[Path]]:
-    """Names, and tables' files, which their suffix tells."""
+    """Names, and tables' files: those with their suffix, or with a path and no model's colon."""
     given = list(names)
-    files = [name for name in given if name.lower().endswith((".toml", ".csv"))]
+    files = [
+        name
+        for name in given
+        if name.lower().endswith((".toml", ".csv")) or ("/" in name and ":" not in name)
+    ]
     return [name for name in given if name not in files], [Path(name) for name in files]
 
 

@@ -8,6 +8,7 @@ import shlex
 import sys
 from functools import lru_cache
 from itertools import pairwise
+from pathlib import Path
 
 import pytest
 import torch
@@ -210,3 +211,67 @@ def test_help_on_a_terminal_has_panels(run: Run, monkeypatch: pytest.MonkeyPatch
     text = re.sub(r"\x1b\[[0-9;]*m", "", run("flops", "--help").out)
     assert "╭─ What is run" in text
     assert "datbench flops dat_s --res 1280x800" in text
+
+
+TREE = """
+import torch
+from torch import nn
+
+class Two(nn.Module):
+    def forward(self, x):
+        return x, {"mean": x.mean()}
+
+class Net(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.stem = nn.Sequential(nn.Conv2d(3, 8, 3, 2, 1), nn.ReLU())
+        self.twice = nn.Conv2d(8, 8, 1, bias=False)
+        self.two = Two()
+        self.unused = nn.Linear(5, 7)
+        self.head = nn.Linear(8, 10)
+
+    def forward(self, image):
+        x, _ = self.two(self.twice(self.twice(self.stem(image))))
+        x = x.flatten(2)
+        scores = x.transpose(1, 2) @ x  # no module of its own
+        return self.head(x.mean(2)) + scores.mean()
+"""
+
+
+@pytest.mark.parametrize("width", [80, 120])
+def test_a_tree_has_shapes_parameters_and_macs(
+    run: Run, monkeypatch: pytest.MonkeyPatch, width: int
+) -> None:
+    """Of a model whose figures are a closed form, as torchinfo would show it."""
+    monkeypatch.setenv("COLUMNS", str(width))
+    Path("tree_net.py").write_text(TREE)
+    command = ("show", "tree_net:Net", "--res", "64", "--by", "module")
+    (found,) = run(*command, "--format", "json").rows
+    once, pixels = 8 * 8 * 32 * 32, 32 * 32
+    rows = {row["path"]: (row["output"], row["params"], row["macs"]) for row in found["modules"]}
+    stem, scores = 27 * 8 * pixels, pixels * 8 * pixels
+    assert rows == {
+        "": ("1x10", 224 + 64 + 42 + 90, stem + 2 * once + scores + 80),
+        "stem": ("1x8x32x32", 224, stem),
+        "stem.0": ("1x8x32x32", 224, stem),
+        "stem.1": ("1x8x32x32", 0, 0),
+        "twice": ("1x8x32x32", 64, 2 * once),
+        "two": ("1x8x32x32 (+1)", 0, 0),
+        "unused": (None, 42, 0),
+        "head": ("1x10", 90, 80),
+    }
+    lines = run(*command).text.splitlines()
+    assert max(map(len, lines)) <= width
+    assert [line.split("  ")[0] for line in lines[3:4]] == ["tree_net:Net"]
+    assert any(line.startswith("    1 ") for line in lines)
+    one = run(*command, "--depth", "1").text
+    assert "  stem" in one
+    assert "\n    0" not in one
+    assert "    0" in run(*command, "--format", "md").text.replace("\u00a0", " ")
+
+
+def test_a_tree_is_of_modules(run: Run) -> None:
+    assert "add --by module" in run("show", "dat_t", "--depth", "2").complaint()
+    assert "unknown breakdown 'stage'" in run("show", "dat_t", "--by", "stage").complaint()
+    two = ("--by", "module", "--checkpoint", "x.pth")
+    assert "one at a time" in run("show", "dat_t", *two).complaint()

@@ -32,7 +32,8 @@ def test_the_suffix_decides_the_format(run: Run, suffix: str, format: str, start
     out = Path(f"result{suffix}")
     assert run(*FLOPS, "--out", str(out)).text == ""
     assert out.read_text().startswith(start)
-    assert out.read_text() == run(*FLOPS, "--format", format).text
+    named = out.read_text().replace("\\label{tab:result}\n", "")  # LaTeX has the file's name
+    assert named == run(*FLOPS, "--format", format).text
     assert list(Path().iterdir()) == [out]
 
 

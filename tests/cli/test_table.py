@@ -201,12 +201,48 @@ def test_json_carries_the_evidence(run: Run) -> None:
     assert [ratio["verdict"] for ratio in row["ratios"]] == ["agrees", "agrees"]
 
 
+def test_a_template_is_a_table(run: Run) -> None:
+    assert run("table", "template", "--out", "mine.toml").text == ""
+    (table,) = run("table", "mine.toml", "--format", "json").rows
+    verdicts = [cell["verdict"] for line in table["lines"] for cell in line["cells"].values()]
+    assert verdicts.count("agrees") == 3
+    assert "table template" in run("table", "other.toml").complaint()
+
+
+def test_a_csv_file_is_a_table(run: Run) -> None:
+    """As a spreadsheet writes it: a byte-order mark, blanks, a cell left out."""
+    text = "\ufeffModel, Note, FLOPs, Params, top1\r\ndat_t,ours,4.6,28,82.0\r\ndat_s,,8.9G,,\r\n"
+    Path("nets.csv").write_text(text, encoding="utf-8")
+    (table,) = run("table", "nets.csv", "--format", "json").rows
+    cells = [line["cells"] for line in table["lines"]]
+    assert [cell["flops"]["verdict"] for cell in cells] == ["agrees", "differs"]
+    assert (cells[0]["params"]["verdict"], "params" in cells[1]) == ("agrees", False)
+    rows = run("summary", "nets.csv", "--columns", "top1", "--format", "json").rows
+    assert [(row["name"], row["top1"]) for row in rows] == [("DAT-T", 82.0), ("DAT-S", None)]
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("", "needs a column model"),
+        ("model,note\ndat_t,x\n", "needs a column model, and some of flops"),
+        ("model,flops,flops\ndat_t,1,2\n", "once each"),
+        ("model,flops\ndat_t\n", "row 1: write 2 cells"),
+        ("model,flops\ndat_t,4.6GB\n", "row 1 (dat_t), column flops: '4.6GB' is not a figure"),
+        ("model,flops\ndat_tt,4.6\n", "unknown model 'dat_tt'"),
+    ],
+)
+def test_a_csv_file_that_is_none(run: Run, text: str, said: str) -> None:
+    Path("bad.csv").write_text(text)
+    assert said in run("table", "bad.csv").complaint()
+
+
 def test_markdown_and_latex(run: Run, tmp_path: Path) -> None:
     out = tmp_path / "t.md"
     assert run("table", "6", "--out", str(out)).code == 0
     assert "### Table 6: Ablation" in out.read_text()
     latex = run("table", "6", "--format", "latex").text
-    assert r"$\surd$" in latex
+    assert r"\ensuremath{\surd}" in latex
     assert "✓" not in latex.partition("\\end{table")[0]
 
 
