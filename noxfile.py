@@ -46,6 +46,13 @@ def slow(session: nox.Session) -> None:
 
 
 @nox.session
+def export(session: nox.Session) -> None:
+    """Every variant exported, compiled and as ONNX, at other sizes: an hour."""
+    session.install("-e", ".[test,export]")
+    session.run("pytest", "-m", "slow", "tests/models/test_export.py", *session.posargs)
+
+
+@nox.session
 def gpu(session: nox.Session) -> None:
     """What needs a CUDA device."""
     session.install("-e", ".[test,gpu]")

@@ -608,8 +608,9 @@ def _where(error: BaseException) -> str:
     running: list[nn.Module] = []
     trace = error.__traceback__
     while trace is not None:
-        module = trace.tb_frame.f_locals.get("self")
-        if trace.tb_frame.f_code.co_name == "forward" and isinstance(module, nn.Module):
+        code = trace.tb_frame.f_code
+        module = trace.tb_frame.f_locals.get(code.co_varnames[0]) if code.co_varnames else None
+        if code.co_name == "forward" and isinstance(module, nn.Module):
             running.append(module)
         trace = trace.tb_next
     if not running:
@@ -628,7 +629,8 @@ def failure(error: BaseException, on_gpu: bool) -> tuple[Literal["out of memory"
         # Torch's first sentences: what was asked for, and what was left. The rest is advice.
         text = " ".join(str(cause).split()) or type(cause).__name__
         return "out of memory", ". ".join(text.split(". ")[:3])
-    return "failed", str(error) if isinstance(error, DatbenchError) else one_line(error)
+    known = isinstance(error, DatbenchError)
+    return "failed", str(error) if known else one_line(error) + _where(error)
 
 
 _OUT_OF_MEMORY = (

@@ -207,15 +207,16 @@ def test_plots_of_the_pages_are_todays() -> None:
         assert found == marks.findall(drawn.decode()), name
 
 
-def test_python_of_the_pages_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The tutorial's Python, with the figure that its comment gives."""
-    blocks = BLOCK.findall((DOCS / "tutorial.md").read_text(encoding="utf-8"))
+@pytest.mark.parametrize("page", ["tutorial", pytest.param("export", marks=pytest.mark.slow)])
+def test_python_of_the_pages_runs(page: str) -> None:
+    """A page's Python, with the figure that its last comment gives."""
+    blocks = BLOCK.findall((DOCS / f"{page}.md").read_text(encoding="utf-8"))
     (code,) = (text for language, title, text in blocks if language == "python")
     names: dict[str, object] = {}
     *before, last = code.strip().splitlines()
     exec("\n".join(before), names)
     expression, _, figure = last.partition("  # ")
-    assert eval(expression, names) == int(figure)
+    assert eval(expression, names) == eval(figure)
 
 
 def test_readme_names_every_command() -> None:

@@ -6,6 +6,7 @@ import threading
 import warnings
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -215,12 +216,60 @@ def test_half_precision_samples_where_it_should(dtype: torch.dtype) -> None:
     assert (sample(maps.to(dtype), points).float() - exact).abs().max() < 0.01
 
 
-@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
-def test_a_variant_in_half_precision_computes_what_it_does_in_full(dtype: torch.dtype) -> None:
-    model = datbench.create_model("dat_t").eval()
-    for parameter in model.parameters():
-        torch.nn.init.normal_(parameter, std=0.05)
-    image = torch.randn(1, 3, 224, 224)
+def _half_is_near(name: str, attention: Any, size: tuple[int, int], dtype: torch.dtype) -> None:
+    """To half precision's rounding of 20 layers, and the same twice."""
+    model = datbench.create_model(name, attention=attention).eval()
     with torch.no_grad():
-        exact, half = model(image), model.to(dtype)(image.to(dtype)).float()
+        for parameter in model.parameters():
+            if parameter.requires_grad:
+                parameter.normal_(0.5 * (parameter.ndim < 2), 0.05)
+        image = torch.randn(1, 3, *size)
+        exact = model(image)
+        model.to(dtype)
+        half, again = (model(image.to(dtype)).float() for _ in range(2))
     assert (half - exact).abs().max() < 0.05 * exact.abs().max()
+    assert torch.equal(half, again)
+
+
+@pytest.mark.parametrize(("name", "dtype"), [("dat_t", torch.bfloat16), ("datpp_t", torch.float16)])
+def test_a_variant_in_half_precision_computes_what_it_does_in_full(
+    name: str, dtype: torch.dtype
+) -> None:
+    _half_is_near(name, "sdpa", (224, 224), dtype)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+@pytest.mark.parametrize("size", [(224, 224), (800, 1280)])
+@pytest.mark.parametrize("attention", ["eager", "sdpa"])
+@pytest.mark.parametrize("name", datbench.list_models())
+def test_every_variant_in_half_precision(
+    name: str, attention: Any, size: tuple[int, int], dtype: torch.dtype
+) -> None:
+    _half_is_near(name, attention, size, dtype)
+
+
+HALF = ("--dtype", "bfloat16", "--device", "cpu", "--format", "json")
+
+
+@pytest.mark.parametrize(
+    ("command", "name", "said"),
+    [
+        (("flops",), "dat_t_ddetr_16_16", "samples in float32 on a CPU"),
+        (("flops",), f"{NETS}:Samples", "cast to float32"),
+        (("profile", "--budget", "0.1"), f"{NETS}:Samples", "cast to float32"),
+        (("throughput", "--budget", "0.1"), f"{NETS}:Samples", "cast to float32"),
+        (("memory", "measure"), f"{NETS}:Samples", "cast to float32"),
+    ],
+)
+def test_sampling_in_half_precision_on_a_cpu_is_told(
+    run: Run, command: tuple[str, ...], name: str, said: str
+) -> None:
+    assert run(*command, name, "--res", "32", *HALF).err.count(said) == 1
+
+
+@pytest.mark.parametrize("command", [("throughput", "--budget", "0.1"), ("memory", "measure")])
+def test_a_run_that_fails_names_the_module(run: Run, command: tuple[str, ...]) -> None:
+    found = run(*command, f"{NETS}:plain", "--res", "64", "--device", "cpu")
+    assert found.code == 5
+    assert "cannot be multiplied (1x16384 and 4096x5) (in 3, Linear)" in found.err

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -15,6 +15,7 @@ from torch.nn.parameter import is_lazy
 
 from .. import units
 from ..errors import UsageError, warn
+from ..models.comparison.spec import ComparisonSpec
 from ..models.declared import observing
 from ..models.detectors.dense import FourMaps
 from ..models.pyramid import PyramidBackbone
@@ -303,6 +304,23 @@ def count_anywhere(spec: Spec, setting: Setting) -> tuple[nn.Module, Count]:
     return anywhere(spec, setting, work)
 
 
+def warn_of_sampling(spec: Spec, setting: Setting, calls: Sequence[OperatorCall]) -> None:
+    """Say what half precision does to a model that samples, where it is run on a CPU."""
+    half = setting.dtype in ("bfloat16", "float16") and setting.device == "cpu"
+    if not half or not any("grid_sampler" in call.operator for call in calls):
+        return
+    if is_ours(spec) or isinstance(spec, ComparisonSpec):
+        warn(
+            f"{spec.name} samples in float32 on a CPU, where torch's grid_sample is wrong in "
+            f"{setting.dtype}: time and memory that are measured there include the casts."
+        )
+    else:
+        warn(
+            f"{spec.name} calls grid_sample in {setting.dtype} on a CPU, where torch's kernel is "
+            "wrong for maps of more than 32,767 elements: cast to float32 around it."
+        )
+
+
 def _compare_inputs(name: str, found: Count, other: Count) -> None:
     if [call.cost for call in found.calls] != [call.cost for call in other.calls]:
         macs, others = (units.integer(count.multiply_adds()) for count in (found, other))
@@ -439,7 +457,9 @@ def count_row(spec: Spec, setting: Setting, convention: Convention) -> CountRow:
         MeasurementError: it does not run with this setting.
     """
     module, found = count_anywhere(spec, setting)
-    return summarise(spec.name, module, found, as_built(module, setting), convention)
+    setting = as_built(module, setting)
+    warn_of_sampling(spec, setting, found.calls)
+    return summarise(spec.name, module, found, setting, convention)
 
 
 def summarise(

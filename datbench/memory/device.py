@@ -7,7 +7,7 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Callable, Iterable, Mapping
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager, nullcontext, suppress
 from dataclasses import dataclass, replace
 from typing import Any, Protocol, TypeVar, cast
 
@@ -15,7 +15,8 @@ import torch
 from torch import Tensor, nn
 from torch.profiler import ProfilerActivity, profile
 
-from ..errors import LibraryError, MeasurementError, UsageError
+from ..counting.count import count_model, warn_of_sampling
+from ..errors import DatbenchError, LibraryError, MeasurementError, UsageError
 from ..machine import (
     GpuPlace,
     check_present,
@@ -82,6 +83,11 @@ def measure_gpu(
     recipe = (recipe or Recipe()).of(mode)
     _check(setting, recipe)
     check_present(setting.device)
+    if setting.device == "cpu" and setting.dtype != "float32":
+        with suppress(DatbenchError):  # the run tells it
+            warn_of_sampling(
+                spec, setting, count_model(spec, replace(setting, device="meta")).calls
+            )
     job = DeviceJob(spec.name, setting, mode, recipe, limit)
     began = time.perf_counter()
     reply = ask(_WORKER, job, GpuRow, timeout)

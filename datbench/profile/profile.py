@@ -17,13 +17,22 @@ from torch.profiler import ProfilerActivity, profile
 
 from .. import units
 from ..counting.conventions import CONVENTIONS
-from ..counting.count import build_for_count, count, count_built, stage_of
+from ..counting.count import build_for_count, count, count_built, stage_of, warn_of_sampling
 from ..counting.recorder import ModuleTracker, OperatorCall, Recorder
 from ..errors import MeasurementError, UsageError
 from ..machine import check_device
 from ..models.declared import observing
 from ..models.resolve import Spec, is_ours, resolve
-from ..run import Runner, available_bytes, ready, reported, synchronize, threads_set, unchanged
+from ..run import (
+    Runner,
+    as_built,
+    available_bytes,
+    ready,
+    reported,
+    synchronize,
+    threads_set,
+    unchanged,
+)
 from ..setting import How, Setting, TimeMode
 from ..timing.ceilings import COPIED, ceilings
 from ..timing.records import Ceilings
@@ -259,6 +268,7 @@ def profile_model(
             timing = time_calls(runner, device, budget=_PLAIN * budget)
             step("counting")
             calls = count(runner.model, *runner.inputs, backward=mode == "step").calls
+            warn_of_sampling(spec, as_built(runner.model, setting), calls)
             calls += step_calls(runner)
             rest = (1 - _CEILINGS - _PLAIN) * budget
             least = LEAST_RUNS if timing.median < budget else 1

@@ -9,7 +9,7 @@ from statistics import median
 from typing import Protocol
 
 from ..counting.conventions import CONVENTIONS
-from ..counting.count import count_anywhere
+from ..counting.count import count_anywhere, warn_of_sampling
 from ..errors import DatbenchError
 from ..models.resolve import Spec
 from ..run import as_built
@@ -417,6 +417,8 @@ def _count(job: _Job) -> _Work:
     except DatbenchError as error:
         return _Work(batch, reason=str(error).rstrip("."))
     job.setting = replace(job.setting, dtype=as_built(module, job.setting).dtype)
+    if not job.processes:
+        warn_of_sampling(job.spec, job.setting, count.calls)
     fvcore = CONVENTIONS["fvcore"]
     return _Work(
         batch,
