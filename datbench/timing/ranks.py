@@ -101,7 +101,7 @@ def _measured(job: RankJob, stop: Path) -> dict[str, Any]:
     how = job.how
     setting = replace(job.setting, device=_device(job))
     device = torch.device(setting.device)
-    torch.set_num_threads(_threads(how, device))
+    torch.set_num_threads(_threads(how))
     _join(device, how, job.timeout)
     torch.manual_seed(0)
     call, unused = _averaging(ready(job.model, setting, how), how, device)
@@ -155,7 +155,7 @@ def _device(job: RankJob) -> str:
     return name
 
 
-def _threads(how: How, device: torch.device) -> int:
+def _threads(how: How) -> int:
     """The threads asked for; else a rank's share of the cores: torchrun would choose 1."""
     if how.threads is not None:
         return how.threads
