@@ -79,8 +79,8 @@ def fit(
     Examples:
     datbench eq10 fit height=7,14 dim=32,64 --check
     """
-    from ..eq10.fit import fit as fitted
-    from ..eq10.fit import parse_grid
+    from ..eq10.curves import fit as fitted
+    from ..eq10.curves import parse_grid
     from ..eq10.view import fit_table
 
     rules = one_of("convention of a fit", convention, ("fvcore", "torch"))

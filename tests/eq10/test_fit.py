@@ -5,9 +5,8 @@ from dataclasses import replace
 import pytest
 
 from datbench.counting.conventions import CONVENTIONS
-from datbench.eq10 import fit as eq10_fit
-from datbench.eq10.curves import claims
-from datbench.eq10.fit import MONOMIALS, fit, parse_grid
+from datbench.eq10 import curves
+from datbench.eq10.curves import MONOMIALS, claims, fit, parse_grid
 from datbench.errors import UsageError
 from datbench.setting import Kind
 
@@ -43,7 +42,7 @@ def test_the_fit_does_not_know_the_formula(monkeypatch: pytest.MonkeyPatch) -> N
         FVCORE,
         weights={**FVCORE.weights, Kind.NORM: 7, Kind.MATMUL: 3, Kind.SAMPLE: 0},
     )
-    monkeypatch.setattr(eq10_fit, "PAPER", (9,) * 6)
+    monkeypatch.setattr(curves, "PAPER", (9,) * 6)
     found = fit(SMALL, other)
     assert [c.fitted for c in found.coefficients] == ["6", "2", "2", "1", "9", "0"]
     assert {c.paper for c in found.coefficients} == {9}
