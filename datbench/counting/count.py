@@ -317,7 +317,7 @@ def warn_of_sampling(spec: Spec, setting: Setting, calls: Sequence[OperatorCall]
     else:
         warn(
             f"{spec.name} calls grid_sample in {setting.dtype} on a CPU, where torch's kernel is "
-            "wrong for maps of more than 32,767 elements: cast to float32 around it."
+            "coarse, and wrong for maps of more than 32,767 elements: cast to float32 around it."
         )
 
 
