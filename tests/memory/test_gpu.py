@@ -331,7 +331,7 @@ def test_the_machines_memory_is_not_the_gpus(models: None, driver: Gpu) -> None:
 
 def test_other_failures(models: None, driver: Gpu) -> None:
     found = row(does("raises"), FakeCuda())
-    assert (found.outcome, found.reason) == ("failed", "ValueError: no such thing")
+    assert (found.outcome, found.reason) == ("failed", "ValueError: no such thing (in Does)")
     found = row(does("has no gradient"), FakeCuda())
     assert found.outcome == "failed"
     assert (found.reason or "").startswith("the model's output has no gradient")
