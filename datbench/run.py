@@ -546,6 +546,20 @@ def as_written() -> Iterator[None]:
             os.environ["TORCHDYNAMO_DISABLE"] = asked
 
 
+@contextmanager
+def quiet_kineto() -> Iterator[None]:
+    """Without the lines that some builds write to stderr at every profile."""
+    name = "KINETO_LOG_LEVEL"
+    if name in os.environ:
+        yield
+        return
+    os.environ[name] = "99"
+    try:
+        yield
+    finally:
+        del os.environ[name]
+
+
 def synchronize(device: torch.device) -> None:
     """Wait until a device has done what it was given."""
     if device.type == "cuda":

@@ -35,6 +35,7 @@ from ..run import (
     iterate,
     make_image,
     optimizer_state,
+    quiet_kineto,
     stepped,
     tensors_in,
     unchanged,
@@ -564,7 +565,8 @@ def profiled(model: nn.Module, *inputs: Any, mode: MemoryMode, recipe: Recipe = 
         there = [*model.parameters(), *model.buffers(), *tensors_in(inputs)]
         there += [] if optimizer is None else optimizer_state(optimizer)
         before = {t.untyped_storage()._cdata: t.untyped_storage().nbytes() for t in there}
-        with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as profiler:
+        activities = [ProfilerActivity.CPU]
+        with quiet_kineto(), profile(activities=activities, profile_memory=True) as profiler:
             # Held until the profiler has stopped, so that they are alive at the end.
             held = iterate(model, inputs, mode)
             if optimizer is not None:

@@ -12,7 +12,6 @@ the module; there, an operator goes by its name. Gradients' accumulation is a pa
 from __future__ import annotations
 
 import bisect
-import os
 import re
 import time
 from collections import Counter
@@ -29,23 +28,8 @@ from torch.nn.modules.module import register_module_forward_hook, register_modul
 
 from ..counting.recorder import OperatorCall
 from ..models.declared import Declaration
-from ..run import PHASES, synchronize
+from ..run import PHASES, quiet_kineto, synchronize
 from .records import ProfilePhase
-
-
-@contextmanager
-def quiet_kineto() -> Iterator[None]:
-    """Without the lines that some builds write to stderr at every profile."""
-    name = "KINETO_LOG_LEVEL"
-    if name in os.environ:
-        yield
-        return
-    os.environ[name] = "99"
-    try:
-        yield
-    finally:
-        del os.environ[name]
-
 
 # Runs under torch's profiler, as trees of plain values.
 #

@@ -27,6 +27,7 @@ from ..run import (
     Runner,
     as_built,
     available_bytes,
+    quiet_kineto,
     ready,
     reported,
     synchronize,
@@ -53,7 +54,6 @@ from .attribute import (
     module_ranges,
     phase_range,
     profiled,
-    quiet_kineto,
 )
 from .records import (
     BOUNDS,
