@@ -61,7 +61,9 @@ class Tiling:
 
     def join(self, x: Tensor) -> Tensor:
         """The heads' pixels side by side, tile after tile: (B, M n, P, d) -> (B, n P, M d)."""
-        return x.reshape(x.shape[0], self.heads, -1, x.shape[3]).transpose(1, 2).flatten(2)
+        # Flattened first: M n alone could be M, and would be taken for it.
+        x = x.flatten(1, 2).view(x.shape[0], self.heads, -1, x.shape[3])
+        return x.transpose(1, 2).flatten(2)
 
     def place(self, x: Tensor, rows: Tensor, cols: Tensor) -> Tensor:
         """The map (B, h, w, C) of the tiles' pixels, (B, n side^2, C).
