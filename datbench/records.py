@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
 from .errors import LibraryError, UnknownNameError, UsageError
 from .files import read_text
-from .setting import Count, Setting
+from .setting import Count, How, Setting
 from .units import Brief
 
 if TYPE_CHECKING:
@@ -185,6 +185,11 @@ def plain(value: Any) -> Any:
     """A record as JSON has it. A setting has the input's sides among its other fields."""
     if is_dataclass(value):
         found = {each.name: plain(getattr(value, each.name)) for each in fields(value)}
+        if isinstance(value, (Setting, How)):
+            # An older datbench, which a comparison may run, does not know these fields.
+            for name in ("inputs", "autocast"):
+                if name in found and not found[name]:
+                    del found[name]
         return {**found.pop("resolution"), **found} if isinstance(value, Setting) else found
     if isinstance(value, Mapping):
         return {name: plain(inner) for name, inner in value.items()}
@@ -668,7 +673,7 @@ def _elements(row: Mapping[str, Any], name: str) -> list[dict[str, Any]]:
     if not isinstance(value, (list, tuple)):
         known = [key for key, inner in row.items() if isinstance(inner, (list, tuple, Mapping))]
         raise UsageError(
-            f"--each {name}: the rows have no such list; they have {', '.join(known) or 'none'}."
+            f"--by {name}: the rows have no such list; they have {', '.join(known) or 'none'}."
         )
     rest = flat(row, short=True)
     return [

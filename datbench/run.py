@@ -19,21 +19,24 @@ from contextlib import (
 )
 from contextvars import ContextVar
 from dataclasses import fields, is_dataclass, replace
-from types import SimpleNamespace
-from typing import TYPE_CHECKING, Any, Literal, TypeAlias, TypeVar
+from functools import partial
+from pathlib import Path
+from types import MappingProxyType, SimpleNamespace
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, TypeAlias, TypeVar
 
 import numpy
 import torch
 from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
-from torch.utils._pytree import tree_leaves
+from torch.utils._pytree import tree_leaves, tree_map_only
 
 from .errors import DatbenchError, MeasurementError, Misfit, UsageError, first_line, one_line, warn
+from .inputs import EXAMPLE, OWN, PICTURES, FileOf, TensorOf, parse, read_file, told
 from .machine import proc_bytes
-from .models.external import FactorySpec
+from .models.external import FactorySpec, is_factory
 from .models.layers import image_channels
 from .models.resolve import Spec, build, is_ours, resolve
-from .setting import DTYPES, WITH_BACKWARD, How, MemoryMode, Optimizer, Setting, TimeMode
+from .setting import DTYPES, WITH_BACKWARD, Autocast, How, MemoryMode, Optimizer, Setting, TimeMode
 
 if TYPE_CHECKING:
     from torch.optim import Optimizer as TorchOptimizer
@@ -135,14 +138,14 @@ def _make_late_weights(module: nn.Module, setting: Setting, lazy: bool) -> None:
     Lazy modules learn their sizes, and layers made in `forward` become parameters of the model.
     """
     names = {name for name, _ in module.named_parameters()}
-    image = make_image(replace(setting, dtype="float32"), module)
+    given = make_inputs(replace(setting, dtype="float32"), module)
     with ExitStack() as stack, torch.no_grad(), as_written():
         if lazy:
-            module(image)
+            module(*given.args, **given.named)
             return
         undo = stack.enter_context(unchanged(module))
         with suppress(Exception):  # it is run again, where that is told
-            module(image)
+            module(*given.args, **given.named)
         if names != {name for name, _ in module.named_parameters()}:
             undo.pop_all()
 
@@ -196,12 +199,16 @@ def own_dtype(module: nn.Module) -> torch.dtype:
 
 
 def as_built(module: nn.Module, setting: Setting) -> Setting:
-    """The setting that a model really has: with the CPU where it does not run on meta, and with the
-    dtype that its factory makes it in.
+    """The setting that a model really has: with the CPU where it does not run on meta, with the
+    dtype that its factory makes it in, and with the inputs that it says itself.
     """
     own = str(own_dtype(module)).removeprefix("torch.")
     if setting.dtype == "float32" and own in DTYPES:
         setting = replace(setting, dtype=own)
+    example: Any = getattr(module, OWN, None)
+    if example is not None and not setting.inputs:
+        said = f"{OWN}({{B}},{{H}},{{W}})" if callable(example) else OWN
+        setting = replace(setting, inputs=(said,))
     on_meta = all(tensor.is_meta for tensor in (*module.parameters(), *module.buffers()))
     return setting if on_meta or setting.device != "meta" else replace(setting, device="cpu")
 
@@ -224,6 +231,95 @@ def make_image(setting: Setting, module: nn.Module | None = None, number: int = 
         return torch.empty(shape, dtype=dtype, device="meta")
     generator = torch.Generator().manual_seed((_seed.get() or SEED) + number)
     return torch.randn(shape, generator=generator, device="cpu").to(setting.device, dtype)
+
+
+class Inputs(NamedTuple):
+    """What a forward takes."""
+
+    args: tuple[Any, ...] = ()
+    named: Mapping[str, Any] = MappingProxyType({})
+
+
+def make_inputs(setting: Setting, module: nn.Module, number: int = 0) -> Inputs:
+    """What the setting says that the model takes, or else the model itself in `example_inputs`, or
+    else a batch of images. Random values are the same in every process.
+
+    `example_inputs` is a tensor, a tuple of arguments, a dict of named ones, or a function of
+    (batch, height, width) that returns one of these.
+
+    Raises:
+        UsageError: a file cannot be read, or the inputs do not depend on the batch that is asked.
+    """
+    setting = as_built(module, setting)
+    if setting.inputs and setting.batch > 1 and not told(setting.inputs, "B"):
+        raise UsageError(
+            f"batch {setting.batch}: the inputs {', '.join(setting.inputs)} have one size; leave "
+            "it out, write {B} in a shape, or make example_inputs a function of (batch, height, "
+            "width)."
+        )
+    if setting.inputs and not setting.inputs[0].startswith(OWN):
+        source = torch.Generator().manual_seed((_seed.get() or SEED) + number)
+        given = parse(setting.inputs)
+        values = [_made(each.value, setting, source) for each in given]
+        args = tuple(v for each, v in zip(given, values, strict=True) if each.name is None)
+        return Inputs(args, {g.name: v for g, v in zip(given, values, strict=True) if g.name})
+    example: Any = getattr(module, OWN, None)
+    if example is None:
+        return Inputs((make_image(setting, module, number),))
+    if callable(example):
+        size = setting.resolution
+        example = example(setting.batch, size.height, size.width)
+    placed = tree_map_only(Tensor, partial(_placed, setting), example)
+    if isinstance(placed, Mapping):
+        return Inputs(named=placed)
+    return Inputs(tuple(placed) if isinstance(placed, (tuple, list)) else (placed,))
+
+
+def _placed(setting: Setting, tensor: Tensor) -> Tensor:
+    """A tensor where and in the dtype in which the setting runs."""
+    dtype = getattr(torch, setting.dtype) if tensor.dtype == torch.float32 else tensor.dtype
+    return tensor.to(setting.device, dtype)
+
+
+def _made(value: Any, setting: Setting, source: torch.Generator) -> Any:
+    """An argument: its leaves are made, or read."""
+    if isinstance(value, (list, tuple)):
+        return type(value)(_made(each, setting, source) for each in value)
+    if isinstance(value, dict):
+        return {name: _made(each, setting, source) for name, each in value.items()}
+    if isinstance(value, FileOf):
+        return _from_file(value, setting)
+    return _filled(value, setting, source) if isinstance(value, TensorOf) else value
+
+
+def _filled(made: TensorOf, setting: Setting, source: torch.Generator) -> Tensor:
+    size = setting.resolution
+    shape = made.shape({"B": setting.batch, "H": size.height, "W": size.width})
+    dtype: torch.dtype = getattr(torch, setting.dtype if made.dtype == "float" else made.dtype)
+    if setting.device == "meta":
+        return torch.empty(shape, dtype=dtype, device="meta")
+    if made.fill != "random":
+        return torch.full(shape, made.fill == "ones", dtype=dtype, device=setting.device)
+    if dtype.is_floating_point or dtype.is_complex:
+        real = torch.float32 if dtype.is_floating_point else dtype
+        values = torch.randn(shape, generator=source, device="cpu", dtype=real)
+    else:
+        values = torch.randint(made.low, made.high + 1, shape, generator=source, device="cpu")
+    return values.to(setting.device, dtype)
+
+
+def _from_file(file: FileOf, setting: Setting) -> Any:
+    if file.path.lower().endswith(PICTURES):
+        from .pictures import as_input, read_image
+
+        size = setting.resolution
+        pixels = as_input(read_image(Path(file.path)), size.width, size.height)
+        # (B, 3, H, W)
+        image = torch.from_numpy(pixels).expand(setting.batch, *pixels.shape).contiguous()
+        return _placed(setting, image)
+    held = read_file(file.path)
+    held = torch.from_numpy(held) if isinstance(held, numpy.ndarray) else held
+    return tree_map_only(Tensor, partial(_placed, setting), held)
 
 
 T = TypeVar("T")
@@ -310,7 +406,7 @@ def run_backward(losses: list[Tensor]) -> None:
 
 def iterate(
     model: nn.Module,
-    inputs: tuple[Any, ...],
+    inputs: Inputs,
     mode: MemoryMode,
     casting: AbstractContextManager[Any] | None = None,
     forwarded: Callable[[list[Tensor]], None] = lambda outputs: None,
@@ -326,7 +422,7 @@ def iterate(
     """
     training = mode != "inference"
     with torch.set_grad_enabled(training), casting or nullcontext():
-        outputs = tensors_in(model(*inputs))
+        outputs = tensors_in(model(*inputs.args, **inputs.named))
     forwarded(outputs)
     if training:
         losses = losses_of(outputs, "use --mode inference")
@@ -347,15 +443,21 @@ class Runner:
 
     Args:
         compiled: by torch.compile.
+        autocast: the type that the forward is cast to.
 
     Raises:
         MeasurementError: training, and there is nothing to train.
     """
 
     def __init__(
-        self, model: nn.Module, inputs: tuple[Any, ...], mode: TimeMode, compiled: bool = False
+        self,
+        model: nn.Module,
+        inputs: Inputs,
+        mode: TimeMode,
+        compiled: bool = False,
+        autocast: Autocast | None = None,
     ) -> None:
-        self.model, self.inputs, self.mode = model, inputs, mode
+        self.model, self.inputs, self.mode, self.autocast = model, inputs, mode, autocast
         self._forward: Callable[..., object] = torch.compile(model) if compiled else model
         self._without_gradients: Callable[[], Any] = torch.inference_mode
         self.optimizer: TorchOptimizer | None = None
@@ -378,7 +480,7 @@ class Runner:
         if self.optimizer is None:
             try:
                 with self._without_gradients(), named(FORWARD):
-                    self._forward(*self.inputs)
+                    self._outputs()
             except RuntimeError as error:
                 if "require grad" not in str(error) or self._without_gradients is nullcontext:
                     raise
@@ -389,10 +491,18 @@ class Runner:
         with named(STEP):
             self.optimizer.zero_grad(set_to_none=True)
         with torch.enable_grad(), named(FORWARD):
-            outputs = self._forward(*self.inputs)
+            outputs = self._outputs()
         run_backward(losses_of(outputs))
         with named(STEP):
             self.optimizer.step()
+
+    def _outputs(self) -> object:
+        if self.autocast is None:
+            return self._forward(*self.inputs.args, **self.inputs.named)
+        device = next((t.device for t in tensors_in((self.inputs, *self.model.parameters()))), None)
+        kind = "cpu" if device is None else device.type
+        with torch.autocast(kind, getattr(torch, self.autocast)):
+            return self._forward(*self.inputs.args, **self.inputs.named)
 
 
 def ready(model: str | Spec, setting: Setting, how: How) -> Runner:
@@ -403,12 +513,17 @@ def ready(model: str | Spec, setting: Setting, how: How) -> Runner:
     """
     training = how.mode == "step"
     module = build_model(model, setting, training=training, late=training)
-    image = make_image(setting, module)
+    inputs = make_inputs(setting, module)
     if how.channels_last:
         to: Any = module.to  # torch does not type this form
         module = to(memory_format=torch.channels_last)
-        image = image.contiguous(memory_format=torch.channels_last)
-    return Runner(module, (image,), how.mode, how.compile)
+        inputs = tree_map_only(Tensor, _channels_last, inputs)
+    return Runner(module, inputs, how.mode, how.compile, how.autocast)
+
+
+def _channels_last(tensor: Tensor) -> Tensor:
+    image = tensor.ndim == 4
+    return tensor.contiguous(memory_format=torch.channels_last) if image else tensor
 
 
 # torch.optim's optimizers as a full step runs them, and the state that they keep.
@@ -602,9 +717,13 @@ def reported(name: str, setting: Setting, foreign: bool) -> Iterator[None]:
     except (Exception, SystemExit) as error:
         if not foreign and not isinstance(error, _EXPECTED):
             raise
+        hint = ""
+        if is_factory(name) and not setting.inputs:
+            hint = f"; if it does not take one image, say what it takes: {EXAMPLE}"
         batch = "" if (setting.device, setting.batch) == ("meta", 1) else f", batch {setting.batch}"
         raise MeasurementError(
-            f"{name} at {setting.resolution}{batch} on {setting.device}: {_reason(error, setting)}"
+            f"{name} at {setting.resolution}{batch} on {setting.device}: "
+            f"{_reason(error, setting)}{hint}"
         ) from error
 
 

@@ -10,6 +10,7 @@ from types import SimpleNamespace
 from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeAlias, TypeVar
 
 from .errors import FieldError, ResolutionError, UnknownNameError, UsageError
+from .inputs import told
 
 if TYPE_CHECKING:
     from pydantic import GetCoreSchemaHandler
@@ -45,7 +46,7 @@ ATTENTIONS: tuple[Attention, ...] = ("eager", "sdpa")
 DTYPES: tuple[str, ...] = ("float32", "float64", "bfloat16", "float16")
 
 MIN_SIDE = 32
-"""Smallest side in pixels: stride 32 leaves one pixel in the last stage."""
+"""Smallest side in pixels of a pyramid of ours: stride 32 leaves one pixel in the last stage."""
 
 MAX_SIDE = 32768
 """Largest side in pixels; a typing error above this would only overflow."""
@@ -71,10 +72,10 @@ class Resolution:
 
     def __post_init__(self) -> None:
         for side in (self.width, self.height):
-            if not MIN_SIDE <= side <= MAX_SIDE:
+            if not 1 <= side <= MAX_SIDE:
                 raise ResolutionError(
                     f"resolution {self.width}x{self.height}: each side must lie between "
-                    f"{MIN_SIDE} and {MAX_SIDE} pixels."
+                    f"1 and {MAX_SIDE} pixels."
                 )
 
     @classmethod
@@ -126,6 +127,7 @@ class Setting:
     attention: Attention = "eager"
     backward: bool = False
     features: bool = False
+    inputs: tuple[str, ...] = ()  # what the model takes (`datbench.inputs`); nothing: an image
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "resolution", Resolution(self.resolution))
@@ -147,7 +149,10 @@ class Setting:
             if not isinstance(value, dict):
                 return value
             sides = {name: value[name] for name in ("width", "height") if name in value}
-            return {"resolution": sides, **{k: v for k, v in value.items() if k not in sides}}
+            found = {"resolution": sides, **{k: v for k, v in value.items() if k not in sides}}
+            if isinstance(found.get("inputs"), list):  # from here on a list is no tuple
+                found["inputs"] = tuple(found["inputs"])
+            return found
 
         # Under the reference of the plain schema, by which every later use finds it.
         plain: Any = {**handler.resolve_ref_schema(handler(source))}
@@ -267,6 +272,7 @@ class How:
     budget: float = 5.0  # seconds of one process's timing, its warm-up included
     # of the median's 95 % interval, relative to the median, that ends the sampling
     width: float = 0.02
+    autocast: Autocast | None = None  # the forward under torch's autocast to this type
 
 
 Name = TypeVar("Name", bound=str)
@@ -284,6 +290,28 @@ def one_of(what: str, name: str, known: Sequence[Name]) -> Name:
     raise UnknownNameError.among(what, name, known)
 
 
+AMP = "amp-"
+"""Before the type to which a float32 model is cast, operator by operator."""
+
+PRECISIONS = (*DTYPES, *(AMP + name for name in AUTOCASTS))
+
+_SHORT = {"fp32": "float32", "fp64": "float64", "bf16": "bfloat16"}
+_SHORT |= dict.fromkeys(("fp16", "half"), "float16")
+
+
+def precision_of(text: str) -> tuple[str, Autocast | None]:
+    """The dtype of model and input, and what is cast to, of ``bf16`` or ``amp-float16``.
+
+    Raises:
+        UnknownNameError: it is neither.
+    """
+    name = text.removeprefix(AMP)
+    name = text[: len(text) - len(name)] + _SHORT.get(name, name)
+    one_of("dtype", name, PRECISIONS)
+    cast = next((each for each in AUTOCASTS if name == AMP + each), None)
+    return ("float32" if cast else name), cast
+
+
 OLD_MODES = {"infer": "inference", "train": "backward or step", "train-forward": "forward"}
 
 
@@ -299,12 +327,13 @@ def mode_of(name: str | None, known: Sequence[Name], default: Name) -> Name:
 
 
 FACTS = (
-    "model resolution batch dtype device attention backward features mode optimizer autocast "
-    "checkpointing compile channels_last flush gpus threads python source"
+    "model inputs resolution batch dtype device attention backward features mode optimizer "
+    "autocast checkpointing compile channels_last flush gpus threads python source"
 ).split()
 """What a record's figures belong to, in the order of its columns."""
 
 _WORDS: dict[str, tuple[Callable[[Any], str], str]] = {
+    "inputs": (", ".join, "an image"),
     "resolution": (str, ""),
     "batch": (lambda n: f"batch {n}", ""),
     "dtype": (str, ""),
@@ -341,6 +370,12 @@ def facts(row: Any) -> dict[str, Any]:
         holder = next((each for each in holders if hasattr(each, name)), None)
         if holder is not None:
             found[name] = getattr(holder, name)
+    if not (inputs := found.get("inputs", ())):
+        found.pop("inputs", None)
+    elif not told(inputs, "HW"):
+        found.pop("resolution", None)
+    if inputs and not told(inputs, "B"):
+        found.pop("batch", None)
     if "mode" in found:
         found.pop("backward", None)
     if "attention" in found and not _controls_attention(found.get("model", "")):

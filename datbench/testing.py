@@ -181,13 +181,7 @@ def memory(
     model = sized(model, inputs, given)
 
     def followed(model: nn.Module, inputs: tuple[Any, ...], named: Mapping[str, Any]) -> Trace:
-        first = len(inputs)
-        # They count as inputs, and reach the forward by their names.
-        with model.register_forward_pre_hook(
-            lambda module, args, none: (args[:first], dict(zip(named, args[first:], strict=True))),
-            with_kwargs=True,
-        ):
-            return simulate(model, *inputs, *named.values(), mode=mode, recipe=PLAIN)
+        return simulate(model, *inputs, mode=mode, recipe=PLAIN, kwargs=named)
 
     def on_meta() -> Trace:
         there = tree_map_only(Tensor, lambda tensor: tensor.to("meta"), (inputs, given))

@@ -65,6 +65,7 @@ def run(
     attention: options.AttentionName = "eager",
     mode: options.ModeName = None,
     device: options.DeviceName = None,
+    input: options.Given = None,
     threshold: Threshold = 100 * FLOOR,
     confidence: Confidence = 100 * LEVEL,
     seed: Annotated[
@@ -133,8 +134,9 @@ def run(
     common = {name: str(value) for name, value in given.items() if value is not None}
     floor, level = _accepted(threshold, confidence)
     how = How(budget=options.seconds("--budget", timing.budget, BUDGET))
-    one = side(a, common, how)
-    other = None if b is None else side(b, common, how)
+    inputs = options.Run(res=res, batch=batch, input=input).inputs()
+    one = side(a, common, how, inputs)
+    other = None if b is None else side(b, common, how, inputs)
     # Elsewhere no process can be given another's pipes.
     by_turns = os.name == "posix" and not one_at_a_time
     compiled = one.how.compile or (other or one).how.compile

@@ -67,6 +67,7 @@ def update(
     batch: options.Batches = None,
     mode: options.ModeName = None,
     features: options.FeaturesFlag = False,
+    input: options.Given = None,
     remove: Annotated[
         list[str] | None,
         option(
@@ -89,13 +90,14 @@ def update(
     """
     base, files = _read(baseline, from_, output)
     backward = mode_of(mode, ("inference", "backward"), "backward") == "backward"
-    images = options.Run(batch=batch).batches() or [1]
-    if not inputs.model and (inputs.res or batch or mode or features):
-        raise UsageError("--res, --batch, --mode and --features are of models; name one.")
+    run = options.Run(batch=batch, res=inputs.res, input=input)
+    images = run.batches() or [1]
+    if not inputs.model and (inputs.res or batch or mode or features or input):
+        raise UsageError("--res, --batch, --mode, --features and --input are of models; name one.")
     check_path(base, "--baseline")
     own = [each for name in inputs.model or () for each in _all(name)]
     jobs = [
-        (spec, Setting(size, n, features=features, backward=backward))
+        (spec, Setting(size, n, features=features, backward=backward, inputs=run.inputs()))
         for spec, size in (replace(inputs, model=own).sized() if own else ())
         for n in images
     ]

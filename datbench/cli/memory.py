@@ -9,7 +9,6 @@ from ..errors import MeasurementError, UsageError
 from ..machine import device_of
 from ..memory.records import GPUS, capacity
 from ..setting import (
-    AUTOCASTS,
     CHECKPOINTINGS,
     MEMORY_MODES,
     OPTIMIZERS,
@@ -17,6 +16,7 @@ from ..setting import (
     MemoryMode,
     Recipe,
     mode_of,
+    precision_of,
 )
 from .command import WHAT, group, option
 from .options import By, DeviceName, ModeName, Run, Setup, breakdowns, only
@@ -42,15 +42,6 @@ class Iteration:
             names=OPTIMIZERS,
         ),
     ] = None
-    autocast: Annotated[
-        str | None,
-        option(
-            WHAT,
-            "--autocast DTYPE",
-            "Cast as CUDA's autocast does, to bfloat16 or float16; the model stays float32.",
-            names=AUTOCASTS,
-        ),
-    ] = None
     checkpointing: Annotated[
         str | None,
         option(
@@ -68,9 +59,7 @@ class Iteration:
             UsageError: these options do not go together.
         """
         mode = mode_of(self.mode, MEMORY_MODES, "forward")
-        given: Any = (self.optimizer, self.autocast, self.checkpointing)
-        if self.autocast is not None and run.dtype != "float32":
-            raise UsageError(f"--autocast casts a float32 model; leave out --dtype {run.dtype}.")
+        given: Any = (self.optimizer, precision_of(run.dtype)[1], self.checkpointing)
         return mode, Recipe(*given).of(mode)
 
 
@@ -95,17 +84,17 @@ def simulate(
     Examples:
     datbench memory dat_t --batch 1,8,64
     datbench memory dat_t --mode backward --by stage,operator
-    datbench memory dat_t --mode step --optimizer sgd-momentum --autocast bfloat16
+    datbench memory dat_t --mode step --optimizer sgd-momentum --dtype amp-bfloat16
     """
     parts = breakdowns(by, PARTS, output.one)
     mode, recipe = iteration.checked(run)
-    jobs = run.jobs(backward=mode in WITH_BACKWARD)
+    jobs = run.jobs(backward=mode in WITH_BACKWARD, casts=True)
     if parts:
         only(jobs, "model, size and batch", "--by breaks down one model at one setting")
-    if iteration.autocast is not None and verify:
+    if recipe.autocast is not None and verify:
         raise UsageError(
             "--verify: the CPU's autocast casts other operators than CUDA's, which is simulated; "
-            "leave one of --verify and --autocast out."
+            f"leave one of --verify and --dtype {run.dtype} out."
         )
     # torch is imported here, after everything that the user may have mistyped was checked.
     from ..memory.allocator import replay
@@ -137,7 +126,7 @@ def measure(
     datbench memory measure dat_t --device cuda --batch 64 --verify
     """
     mode, recipe = iteration.checked(run)
-    jobs = run.jobs(device_of(device))
+    jobs = run.jobs(device_of(device), casts=True)
     from ..machine import environment
     from ..memory.device import measure_gpu
     from ..memory.simulation import simulate_model
@@ -185,7 +174,7 @@ def largest(
     datbench memory largest dat_t --memory a100-40gb --mode step
     """
     mode, recipe = iteration.checked(setup)
-    jobs = setup.jobs()
+    jobs = setup.jobs(casts=True)
     if memory is None:
         raise UsageError("say what it has to fit into, such as --memory 16GiB.")
     size, whole, room = capacity(memory)

@@ -30,6 +30,7 @@ MOVED = {
     "gate --memory-batch --memory-mode": "datbench gate update --from FILE of `datbench memory`",
     "gate --summary --no-summary": "automatic where GITHUB_STEP_SUMMARY is set",
     f"gate {ARGUMENT}": "--from FILE",
+    "memory --autocast": "--dtype amp-bfloat16 or amp-float16",
     "report --models": "datbench report MODEL...",
     "report --pr-comment": "comment.md, which stands in the directory of --out",
     "report --html --no-html": "--plots svg or none",
@@ -44,6 +45,7 @@ MOVED = {
     "points --style --figure": "datbench points propagated (5), groups (6) or query (7)",
     "points --query": "datbench points query MODEL IMAGE X,Y",
     "models --family": "datbench models TEXT, which finds families too",
+    "results --each": "--by",
     "results --mixed": "--across-machines",
 }
 """The new spelling, by the command and its old options."""

@@ -10,11 +10,21 @@ from typing import Annotated, Any, TypeVar
 
 from ..counting.conventions import CONVENTIONS
 from ..errors import UsageError
+from ..inputs import checked
 from ..models.comparison import COMPARISONS
 from ..models.dat import REGISTRY
 from ..models.detectors.heads import HEADS, JOINT
-from ..models.resolve import Spec, resolve
-from ..setting import ATTENTIONS, DTYPES, MAX_BATCH, Name, Resolution, Setting, one_of
+from ..models.resolve import Spec, check_size, resolve
+from ..setting import (
+    ATTENTIONS,
+    MAX_BATCH,
+    PRECISIONS,
+    Name,
+    Resolution,
+    Setting,
+    one_of,
+    precision_of,
+)
 from .command import HOW, OUTPUT, RESULT, WHAT, argument, option
 
 
@@ -87,9 +97,10 @@ Dtype = Annotated[
     option(
         WHAT,
         "--dtype DTYPE",
-        "Data type of the model and its input: float32, float64, bfloat16 or float16.",
+        "Data type of the model and its input: float32 (fp32), float64, bfloat16 (bf16) or float16 "
+        "(fp16, half); amp-bfloat16 or amp-float16: a float32 model under autocast.",
         default=True,
-        names=DTYPES,
+        names=PRECISIONS,
     ),
 ]
 
@@ -101,6 +112,17 @@ AttentionName = Annotated[
         "How attention is computed: eager (the tensors of the published code) or sdpa (fused).",
         default=True,
         names=ATTENTIONS,
+    ),
+]
+
+Given = Annotated[
+    list[str] | None,
+    option(
+        WHAT,
+        "--input [NAME=]VALUE",
+        "What the model takes in place of an image; may be repeated. A tensor is DTYPE:SHAPE with "
+        "{B}, {H} and {W} for batch and size: image=float:{B}x1x{H}x{W}, ids=int64:{B}x77:0..999, "
+        "mask=bool:1x64:ones. Also lists [...], a file (.npy, .pt, a picture) or a number.",
     ),
 ]
 
@@ -198,8 +220,8 @@ By = Annotated[
     option(
         RESULT,
         "--by NAME",
-        "Break one model down by part (backbone, neck, heads), stage, operator or module; "
-        "use commas for several.",
+        "Break one model down by part (backbone, neck, heads), stage, operator or module; use "
+        "commas for several. Of a file, by one of its lists, such as operators.",
         names=("part", "stage", "operator", "module"),
     ),
 ]
@@ -314,8 +336,11 @@ class Inputs(Models):
 
     def sized(self, sizes: Sequence[Resolution] = ()) -> list[tuple[Spec, Resolution]]:
         """Every model at every size; without ``--res`` at `sizes`, or else at its own."""
-        told = self.sizes() or sizes
-        return [(spec, size) for spec in self.specs() for size in told or [spec.resolution]]
+        given = self.sizes() or sizes
+        found = [(spec, size) for spec in self.specs() for size in given or [spec.resolution]]
+        for spec, size in found:
+            check_size(spec, size)
+        return found
 
 
 @dataclass(frozen=True)
@@ -325,6 +350,11 @@ class Setup(Inputs):
     dtype: Dtype = "float32"
     attention: AttentionName = "eager"
     features: FeaturesFlag = False
+    input: Given = None
+
+    def inputs(self) -> tuple[str, ...]:
+        """What ``--input`` says, once it is understood and goes with the other options."""
+        return checked(self.input or (), bool(self.res), bool(self.batches()))
 
     def jobs(
         self,
@@ -332,17 +362,22 @@ class Setup(Inputs):
         backward: bool = False,
         batches: Sequence[int] = (),
         sizes: Sequence[Resolution] = (),
+        casts: bool = False,
     ) -> list[tuple[Spec, Setting]]:
         """Every model at every size and batch.
 
         Args:
             batches: those that count where ``--batch`` is not given.
             sizes: those that count where ``--res`` is not given.
+            casts: whether the command knows autocast.
         """
-        dtype = one_of("dtype", self.dtype, DTYPES)
+        dtype, cast = precision_of(self.dtype)
+        if cast is not None and not casts:
+            raise UsageError(f"--dtype {self.dtype} is for memory, throughput and compare.")
         attention = one_of("attention", self.attention, ATTENTIONS)
+        inputs = self.inputs()
         return [
-            (spec, Setting(size, images, dtype, device, attention, backward, self.features))
+            (spec, Setting(size, images, dtype, device, attention, backward, self.features, inputs))
             for spec, size in self.sized(sizes)
             for images in self.batches() or batches or [1]
         ]

@@ -12,7 +12,7 @@ from ..errors import LibraryError, MeasurementError, UsageError
 from ..setting import one_of
 from ..units import printable
 from .command import RESULT, WHAT, complete, option
-from .options import Baseline, From, Inputs, OutPath, pieces
+from .options import Baseline, From, Given, Inputs, OutPath, Setup, pieces
 
 if TYPE_CHECKING:
     from ..models.resolve import Spec
@@ -40,6 +40,7 @@ def report(
     ] = None,
     from_: From = None,
     baseline: Baseline = None,
+    input: Given = None,
     plots: Annotated[
         str,
         option(
@@ -86,6 +87,7 @@ def report(
         )
     chosen_tables = _tables(tables)
     wanted, sizes = _specs(inputs), inputs.sizes() or None
+    takes = Setup(inputs.model, inputs.res, input=input).inputs()
     if sizes and not wanted:
         raise UsageError("--res is the size of models; name one.")
     sources = [source for path in from_ or () for source in given(path)]
@@ -96,7 +98,7 @@ def report(
         # The page's script takes seconds of another core while rows are computed.
         script = beside.submit(vega_script).result if html else None
         again = None if before is None else wanted_again(before)
-        own, failed = computed(wanted, sizes, chosen_tables, again)
+        own, failed = computed(wanted, sizes, chosen_tables, again, takes)
         every = distinct([*own, *sources])
         if not every:
             raise MeasurementError(

@@ -8,7 +8,7 @@ from typing import Annotated
 from ..errors import UsageError
 from ..setting import one_of
 from .command import RESULT, argument, group, option
-from .options import AcrossMachines, complete_files
+from .options import AcrossMachines, By, complete_files
 from .output import Destination, Output
 
 PYTEST_BENCHMARK = "pytest-benchmark"
@@ -83,24 +83,17 @@ def convert(
             names=list(TARGETS),
         ),
     ] = None,
-    each: Annotated[
-        str | None,
-        option(
-            RESULT,
-            "--each FIELD",
-            "Write one row for each element of this list, such as operators of flops.",
-        ),
-    ] = None,
+    by: By = None,
 ) -> None:
     """Convert a result file for other programs.
 
     csv, md and latex have the columns of the command's own --format. Parquet, and all of them with
-    --each, have one column a field, under dotted names. pytest-benchmark is what
+    --by, have one column a field, under dotted names. pytest-benchmark is what
     `pytest-benchmark compare` reads, of times alone.
 
     Examples:
     datbench results convert flops.json --to csv
-    datbench results convert flops.json --each operators --out operators.parquet
+    datbench results convert flops.json --by operators --out operators.parquet
     """
     suffix = output.path.suffix.lower() if output.path else None
     told = to or next((name for name, each in TARGETS.items() if each and each == suffix), None)
@@ -109,14 +102,14 @@ def convert(
     target = one_of("format", told, list(TARGETS))
     if target == "parquet" and output.path is None:
         raise UsageError("Parquet is not text; name a file: --out FILE.")
-    if target in ("json", PYTEST_BENCHMARK) and each is not None:
-        raise UsageError(f"--each makes a flat table; {target} keeps the rows as they are.")
+    if target in ("json", PYTEST_BENCHMARK) and by is not None:
+        raise UsageError(f"--by makes a flat table; {target} keeps the rows as they are.")
     output.apart_from([file])
     from ..records import load
     from ..report.kinds import converted
 
     name = output.path.stem if output.path else ""
-    output.put(converted(load(file), target, each, name))
+    output.put(converted(load(file), target, by, name))
 
 
 def validate(file: Files, output: Output) -> None:

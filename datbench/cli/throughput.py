@@ -7,7 +7,7 @@ from typing import Annotated
 
 from ..errors import MeasurementError, UsageError
 from ..machine import device_of
-from ..setting import TIME_MODES, How, mode_of
+from ..setting import TIME_MODES, How, mode_of, precision_of
 from .command import HOW, option
 from .options import DeviceName, ModeName, ProcessTiming, Run
 from .output import Output
@@ -72,7 +72,14 @@ def throughput(
         raise UsageError(f"--width {width:g}: write a percentage above 0.")
     named = mode_of(mode, TIME_MODES, "inference")
     how = How(
-        named, timing.threads, timing.compile, timing.channels_last, flush, budget, width / 100
+        named,
+        timing.threads,
+        timing.compile,
+        timing.channels_last,
+        flush,
+        budget,
+        width / 100,
+        precision_of(run.dtype)[1],
     )
     batches = run.batches()
     if protocol:
@@ -81,7 +88,7 @@ def throughput(
         from ..timing.protocols import fitting_batches
 
         batches = fitting_batches(protocol, batches, named)
-    jobs = run.jobs(device_of(device), batches=batches)
+    jobs = run.jobs(device_of(device), batches=batches, casts=True)
     from ..machine import environment
     from ..render.terminal import status
     from ..timing.process import check

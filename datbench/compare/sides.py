@@ -12,7 +12,6 @@ from ..machine import device_of
 from ..models.resolve import resolve
 from ..setting import (
     ATTENTIONS,
-    DTYPES,
     MAX_BATCH,
     TIME_MODES,
     How,
@@ -20,6 +19,7 @@ from ..setting import (
     Setting,
     mode_of,
     one_of,
+    precision_of,
 )
 from ..timing.records import ComparedSide
 
@@ -78,8 +78,11 @@ def _given_pairs(tail: str) -> list[tuple[str, str]] | None:
     return found
 
 
-def side(text: str, common: dict[str, str], how: How) -> ComparedSide:
+def side(text: str, common: dict[str, str], how: How, inputs: tuple[str, ...] = ()) -> ComparedSide:
     """A side that can be run; its own options count before the common ones.
+
+    Args:
+        inputs: what the model takes in place of an image (`datbench.inputs`).
 
     Raises:
         UsageError: an option's value is wrong, or the model does not exist.
@@ -97,14 +100,16 @@ def side(text: str, common: dict[str, str], how: How) -> ComparedSide:
     )
     python = _python(told["python"]) if "python" in told else None
     source = _source(told["source"]) if "source" in told else None
+    dtype, cast = precision_of(told.get("dtype", "float32"))
     setting = Setting(
         _resolution(model, told.get("res"), elsewhere=bool(python or source)),
         _whole("batch", told.get("batch", "1"), MAX_BATCH),
-        one_of("dtype", told.get("dtype", "float32"), DTYPES),
+        dtype,
         device_of(told.get("device")),
         one_of("attention", told.get("attention", "eager"), ATTENTIONS),
+        inputs=inputs,
     )
-    return ComparedSide(model, setting, how, python, source)
+    return ComparedSide(model, setting, replace(how, autocast=cast), python, source)
 
 
 def _resolution(model: str, text: str | None, elsewhere: bool) -> Resolution:

@@ -29,7 +29,7 @@ from ..run import (
     check_visible,
     constant_weights,
     losses_of,
-    make_image,
+    make_inputs,
     ones_like,
     reported,
     run_backward,
@@ -335,8 +335,8 @@ def count_built(name: str, module: nn.Module, setting: Setting, number: int = 0)
     inner = module.backbone if isinstance(module, FourMaps) else module
     foreign = not isinstance(inner, PyramidBackbone)
     with reported(name, setting, foreign), seeded():
-        image = make_image(setting, module, number)
-        return count(module, image, backward=setting.backward)
+        given = make_inputs(setting, module, number)
+        return count(module, *given.args, backward=setting.backward, kwargs=given.named)
 
 
 # Numbers of parameters and buffers.

@@ -206,7 +206,7 @@ def key(row: Baseline) -> tuple[Any, ...]:
     """What a row is of. An exact row is the same on every device."""
     s = row.setting
     size = (s.resolution.width, s.resolution.height)
-    common = (row.what, row.model, *size, s.batch, s.dtype, s.attention, s.features)
+    common = (row.what, row.model, *size, s.batch, s.dtype, s.attention, s.features, s.inputs)
     if isinstance(row, CountBaseline):
         return common
     if isinstance(row, MemoryBaseline):

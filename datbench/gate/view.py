@@ -8,6 +8,7 @@ from typing import Any
 
 from .. import units
 from ..render.table import Column, Table
+from ..setting import facts
 from .records import Baseline, Change, GateRow, detail_of
 
 PLACES = 12
@@ -25,7 +26,7 @@ _STYLES = {
 
 _PLACE = (
     Column("model", "model", label=True),
-    Column("resolution", "input", value="setting.resolution", label=True),
+    Column("resolution", "input", value=lambda row: facts(row).get("resolution"), label=True),
     Column("what", "what", label=True),
     Column(
         "detail",

@@ -29,11 +29,12 @@ from ..machine import (
 from ..models.resolve import Spec, resolve
 from ..process import SHORT_OF_MEMORY, ask, short
 from ..run import (
+    Inputs,
     as_written,
     build_model,
     failure,
     iterate,
-    make_image,
+    make_inputs,
     optimizer_state,
     quiet_kineto,
     stepped,
@@ -431,20 +432,24 @@ def _measured(job: DeviceJob, here: OnGpu | OnCpu) -> tuple[GpuPeaks, tuple[Held
     with as_written():
         # The run that warms up makes late weights, too.
         model = build_model(job.model, job.setting, training=mode != "inference", late=False)
-        image = make_image(job.setting, model)
+        given = make_inputs(job.setting, model)
         here.built()
         with checkpointed(model, recipe.checkpointing):
-            iterate(model, (image,), mode, _casting(job))  # what it returns dies here
+            iterate(model, given, mode, _casting(job))  # what it returns dies here
             optimizer = stepped(recipe.optimizer, model) if recipe.optimizer else None
             model.zero_grad(set_to_none=True)
-            before = held_before(model, image, optimizer)
+            before = held_before(model, given, optimizer, torch.device(job.setting.device).type)
             here.begin()
-            held = iterate(model, (image,), mode, _casting(job))
+            held = iterate(model, given, mode, _casting(job))
             if optimizer is not None:
                 optimizer.step()
             here.end()
             del held  # alive until here, as a caller's are
-        return here.figures(before, lambda: profiled(model, image, mode=mode, recipe=recipe).peak)
+
+        def again() -> int:
+            return profiled(model, *given.args, mode=mode, recipe=recipe, kwargs=given.named).peak
+
+        return here.figures(before, again)
 
 
 def _casting(job: DeviceJob) -> AbstractContextManager[Any]:
@@ -455,13 +460,13 @@ def _casting(job: DeviceJob) -> AbstractContextManager[Any]:
 
 
 def held_before(
-    model: nn.Module, image: Tensor, optimizer: torch.optim.Optimizer | None
+    model: nn.Module, given: Inputs, optimizer: torch.optim.Optimizer | None, device: str
 ) -> dict[Held, int]:
-    """Bytes of the storages that are there before the run, each once and on the image's device."""
+    """Bytes of the storages that are there before the run, each once and on the run's device."""
     groups: dict[Held, Iterable[Tensor]] = {
         "parameters": model.parameters(),
         "buffers": model.buffers(),
-        "inputs": [image],
+        "inputs": tensors_in(given),
     }
     if optimizer is not None:
         groups["optimizer"] = optimizer_state(optimizer)
@@ -469,7 +474,7 @@ def held_before(
     found = dict.fromkeys(groups, 0)
     for part, members in groups.items():
         for tensor in members:
-            if tensor.device != image.device:
+            if tensor.device.type != device:
                 continue  # AdamW counts its steps on the host
             storage = tensor.untyped_storage()
             if storage._cdata not in seen:
@@ -544,11 +549,21 @@ class Profiled:
 def verify(job: VerifyJob) -> Profiled:
     """Do one run."""
     model = build_model(job.model, job.setting, training=job.mode != "inference")
-    return profiled(model, make_image(job.setting, model), mode=job.mode, recipe=job.recipe)
+    given = make_inputs(job.setting, model)
+    return profiled(model, *given.args, mode=job.mode, recipe=job.recipe, kwargs=given.named)
 
 
-def profiled(model: nn.Module, *inputs: Any, mode: MemoryMode, recipe: Recipe = PLAIN) -> Profiled:
+def profiled(
+    model: nn.Module,
+    *inputs: Any,
+    mode: MemoryMode,
+    recipe: Recipe = PLAIN,
+    kwargs: Mapping[str, Any] | None = None,
+) -> Profiled:
     """Run a model on the CPU under the profiler.
+
+    Args:
+        kwargs: what its forward takes by name.
 
     Raises:
         UsageError: the recipe does not suit the mode or the model, or has autocast.
@@ -557,18 +572,19 @@ def profiled(model: nn.Module, *inputs: Any, mode: MemoryMode, recipe: Recipe = 
     recipe = recipe.of(mode)
     if recipe.autocast is not None:
         raise UsageError(NO_AUTOCAST)
-    with unchanged(model, *inputs), as_written(), checkpointed(model, recipe.checkpointing):
+    given = Inputs(inputs, kwargs or {})
+    with unchanged(model, given), as_written(), checkpointed(model, recipe.checkpointing):
         optimizer = None
         if recipe.optimizer is not None:
-            iterate(model, inputs, "backward")
+            iterate(model, given, "backward")
             optimizer = stepped(recipe.optimizer, model)
-        there = [*model.parameters(), *model.buffers(), *tensors_in(inputs)]
+        there = [*model.parameters(), *model.buffers(), *tensors_in(given)]
         there += [] if optimizer is None else optimizer_state(optimizer)
         before = {t.untyped_storage()._cdata: t.untyped_storage().nbytes() for t in there}
         activities = [ProfilerActivity.CPU]
         with quiet_kineto(), profile(activities=activities, profile_memory=True) as profiler:
             # Held until the profiler has stopped, so that they are alive at the end.
-            held = iterate(model, inputs, mode)
+            held = iterate(model, given, mode)
             if optimizer is not None:
                 optimizer.step()
         del held

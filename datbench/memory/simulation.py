@@ -21,12 +21,13 @@ from ..errors import UsageError
 from ..models.pyramid import StageModule
 from ..models.resolve import Spec, is_ours, resolve
 from ..run import (
+    Inputs,
     anywhere,
     as_built,
     as_written,
     check_visible,
     iterate,
-    make_image,
+    make_inputs,
     optimizer_state,
     reported,
     seeded,
@@ -319,7 +320,11 @@ class StorageWatcher(EagerMode):
 
 
 def simulate(
-    model: nn.Module, *inputs: Any, mode: MemoryMode = "forward", recipe: Recipe = PLAIN
+    model: nn.Module,
+    *inputs: Any,
+    mode: MemoryMode = "forward",
+    recipe: Recipe = PLAIN,
+    kwargs: Mapping[str, Any] | None = None,
 ) -> Trace:
     """Run `model`, which is on meta, on meta tensors, and follow every storage.
 
@@ -329,6 +334,9 @@ def simulate(
     starts from a gradient of ones for every floating output; there is no loss. In the mode "step"
     the second step is followed, since the first makes the optimizer's state.
 
+    Args:
+        kwargs: what its forward takes by name.
+
     Raises:
         UsageError: the model and its inputs are not all on meta or all on the CPU, or the mode has
             no use for the recipe.
@@ -336,8 +344,9 @@ def simulate(
     """
     recipe = recipe.of(mode)
     check_visible(model)
-    given = tensors_in(inputs)
-    devices = {t.device for t in [*model.parameters(), *model.buffers(), *given]} or {META}
+    given = Inputs(inputs, kwargs or {})
+    tensors = [*model.parameters(), *model.buffers(), *tensors_in(given)]
+    devices = {tensor.device for tensor in tensors} or {META}
     device = devices.pop()
     if devices or device.type not in ("meta", "cpu"):
         raise UsageError("memory is simulated on meta: move the model and its inputs there.")
@@ -354,16 +363,16 @@ def simulate(
         optimizer = None
         if recipe.optimizer is not None:
             with StorageWatcher(tracker, device) as first:
-                _iterate(model, inputs, "backward", first, casts)
+                _iterate(model, given, "backward", first, casts)
             optimizer = stepped(recipe.optimizer, model)
         watcher = StorageWatcher(tracker, device)
         watcher.mark(model.parameters(), "parameters")
         watcher.mark(model.buffers(), "buffers")
-        watcher.mark(given, "inputs")
+        watcher.mark(tensors_in(given), "inputs")
         if optimizer is not None:
             watcher.mark(optimizer_state(optimizer), "optimizer")
         stack.enter_context(watcher)
-        outputs = _iterate(model, inputs, mode, watcher, casts)
+        outputs = _iterate(model, given, mode, watcher, casts)
         if optimizer is not None:
             watcher.phase = "step"
             optimizer.step()
@@ -374,7 +383,7 @@ def simulate(
 
 def _iterate(
     model: nn.Module,
-    inputs: tuple[Any, ...],
+    inputs: Inputs,
     mode: MemoryMode,
     watcher: StorageWatcher,
     casts: Autocast | None,
@@ -411,8 +420,10 @@ def simulate_model(
     def work(setting: Setting) -> tuple[nn.Module, Trace]:
         module = build_for_count(spec, setting, training=mode != "inference")
         with reported(spec.name, setting, not is_ours(spec)), seeded():
-            image = make_image(setting, module)
-            return module, simulate(module, image, mode=mode, recipe=recipe)
+            given = make_inputs(setting, module)
+            return module, simulate(
+                module, *given.args, mode=mode, recipe=recipe, kwargs=given.named
+            )
 
     return anywhere(spec, setting, work)
 

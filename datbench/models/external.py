@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 from ..errors import MeasurementError, UnknownNameError, UsageError, first_line
 from ..setting import Attention, Resolution
-from .spec import TIMM
+from .spec import CONFIG, TIMM, TRANSFORMERS
 
 if TYPE_CHECKING:
     from torch import nn
@@ -68,7 +68,9 @@ class TimmSpec:
 
 @dataclass(frozen=True)
 class FactorySpec:
-    """A function or class of the user's that makes a model that takes an image."""
+    """A function or class of the user's that makes a model, which takes an image or says in
+    `example_inputs` what else; the function may have or return that too.
+    """
 
     name: str  # as the user wrote it; it resolves back to this spec
     module: str
@@ -82,11 +84,13 @@ class FactorySpec:
 
     def build(self, resolution: Resolution, features: bool, attention: Attention) -> nn.Module:
         """What the factory returns, on the default device."""
+        import torch
         from torch import nn
 
         if features:
             raise UsageError(f"{self.name}: --features is for datbench's and timm's models.")
-        factory = self._factory()
+        with torch.device("cpu"):  # tensors that its module holds have values
+            factory = self._factory()
         if isinstance(factory, nn.Module):
             raise UsageError(
                 f"{self.name} is a model already; name the function or class that makes it."
@@ -98,12 +102,17 @@ class FactorySpec:
             model = factory(**self.options)
         except (Exception, SystemExit) as error:  # somebody else's code may raise anything
             raise MeasurementError(f"{self.name} raised {named(error)}") from error
+        example = getattr(factory, "example_inputs", None)
+        if isinstance(model, tuple) and len(model) == 2 and isinstance(model[0], nn.Module):
+            model, example = model
         if type(model).__name__ == "ExportedProgram":
             model = model.module()
         if not isinstance(model, nn.Module):
             raise UsageError(
                 f"{self.name} returns {type(model).__name__}, which is not a torch.nn.Module."
             )
+        if example is not None and not hasattr(model, "example_inputs"):
+            model.example_inputs = example
         return _of_channels(model, self.options)
 
     def _factory(self) -> Any:
@@ -157,6 +166,11 @@ def _of_channels(model: nn.Module, options: Mapping[str, Any]) -> nn.Module:
     if "in_chans" in options and not hasattr(model, "in_chans"):
         model.in_chans = options["in_chans"]
     return model
+
+
+def is_factory(name: str) -> bool:
+    """Whether a model's name is that of a function or class of the user's, or a library's."""
+    return ":" in name and not name.startswith((TIMM, TRANSFORMERS, CONFIG))
 
 
 def timm_spec(text: str) -> TimmSpec:

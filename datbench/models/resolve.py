@@ -18,8 +18,8 @@ from __future__ import annotations
 from contextlib import AbstractContextManager, nullcontext
 from typing import TYPE_CHECKING, Any, TypeAlias
 
-from ..errors import DatbenchError, UnknownNameError, UsageError
-from ..setting import Attention, Resolution
+from ..errors import DatbenchError, ResolutionError, UnknownNameError, UsageError
+from ..setting import MIN_SIDE, Attention, Resolution
 from .comparison import COMPARISONS
 from .comparison.spec import ComparisonSpec
 from .dat import REGISTRY
@@ -96,6 +96,18 @@ def is_ours(spec: Spec) -> bool:
     """Whether all of its code is datbench's: other models may raise or print anything."""
     backbone = spec.backbone if isinstance(spec, (DetectorSpec, MapsSpec)) else spec
     return isinstance(backbone, ModelSpec)
+
+
+def check_size(spec: Spec, size: Resolution) -> None:
+    """Refuse a size that a pyramid built here cannot take; models of others may take any.
+
+    Raises:
+        ResolutionError: a side is too small.
+    """
+    backbone = spec.backbone if isinstance(spec, (DetectorSpec, MapsSpec)) else spec
+    ours = isinstance(backbone, (ModelSpec, ComparisonSpec))
+    if ours and min(size.width, size.height) < MIN_SIDE:
+        raise ResolutionError(f"{spec.name} at {size}: both sides need at least {MIN_SIDE} pixels.")
 
 
 def create_model(

@@ -16,6 +16,7 @@ from typing_extensions import NotRequired, Required, TypedDict
 
 from ..errors import UnknownNameError, UsageError
 from ..files import read_text
+from ..inputs import parse
 from ..models.detectors.heads import HEADS, split
 from ..models.spec import split_config
 from ..records import check_keys, check_name, read_as
@@ -137,6 +138,7 @@ class Build:
     res: Resolution | None = None  # the input; None: the model's own
     head: str | None = None  # on the backbone, such as ``retinanet``; ``with`` in the file
     stage: int | None = None  # 1 to 4, for sizes of the architecture
+    inputs: tuple[str, ...] = ()  # what the model takes in place of an image: `datbench.inputs`
 
 
 @dataclass(frozen=True)
@@ -249,6 +251,7 @@ _BuildEntry = TypedDict(
         "res": str,
         "with": str,
         "stage": Annotated[int, Bounds(1, 4)],
+        "inputs": list[str],
     },
     total=False,
 )
@@ -456,9 +459,11 @@ def _build(path: Path, where: str, entry: _BuildEntry) -> Build:
         check_name("head", entry["with"], HEADS, f"{where}: with")
     try:
         size = Resolution.parse(res) if res else None
+        inputs = tuple(entry.get("inputs", ()))
+        parse(inputs)
     except UsageError as error:
         raise UsageError(f"{where}: {error}") from error
-    return Build(model, size, entry.get("with"), entry.get("stage"))
+    return Build(model, size, entry.get("with"), entry.get("stage"), inputs)
 
 
 def _check_together(table: TableData) -> None:

@@ -118,18 +118,20 @@ class Workshop:
         """The counts of what `build` names."""
         spec = self.spec(build)
         res = build.res or spec.resolution
-        if not isinstance(spec, DetectorSpec):
-            return self._once((spec.name, res), lambda: _make(spec, res))
+        if build.inputs or not isinstance(spec, DetectorSpec):
+            setting = Setting(res, inputs=build.inputs)
+            return self._once((spec.name, setting), lambda: _make(spec, setting))
         # Backbones and heads come in few sorts and many pairs: each is counted once.
         maps = spec.maps
-        backbone = self._once((maps.name, res), lambda: _make(maps, res))
+        setting = Setting(res)
+        backbone = self._once((maps.name, setting), lambda: _make(maps, setting))
         head = (spec.head, backbone.maps, res)
         return backbone + self._once(head, lambda: _make_head(*head))
 
     def hold(self, build: Build, batch: int) -> Held:
         """The memory that the forward of `build` holds in training, simulated."""
         spec = self.spec(build)
-        setting = Setting(build.res or spec.resolution, batch=batch)
+        setting = Setting(build.res or spec.resolution, batch=batch, inputs=build.inputs)
         return self._once((spec.name, setting), lambda: _hold(spec, setting))
 
     def measure(self, build: Build, batch: int) -> GpuRow:
@@ -179,9 +181,9 @@ class _Given(nn.Module):
         return [x.new_empty(shape) for shape in self.given]
 
 
-def _make(spec: Spec, resolution: Resolution) -> Made:
-    module, count = count_anywhere(spec, Setting(resolution))
-    return _made(module, count, resolution)
+def _make(spec: Spec, setting: Setting) -> Made:
+    module, count = count_anywhere(spec, setting)
+    return _made(module, count, setting.resolution)
 
 
 def _make_head(head: str, shapes: Shapes, resolution: Resolution) -> Made:

@@ -267,7 +267,8 @@ def profile_model(
             step("the plain call, without the profiler")
             timing = time_calls(runner, device, budget=_PLAIN * budget)
             step("counting")
-            calls = count(runner.model, *runner.inputs, backward=mode == "step").calls
+            args, named = runner.inputs
+            calls = count(runner.model, *args, backward=mode == "step", kwargs=named).calls
             warn_of_sampling(spec, as_built(runner.model, setting), calls)
             calls += step_calls(runner)
             rest = (1 - _CEILINGS - _PLAIN) * budget

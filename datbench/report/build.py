@@ -13,6 +13,7 @@ from ..counting.records import CountRow
 from ..errors import DatbenchError, UsageError
 from ..files import write_all
 from ..gate.records import CountBaseline, MemoryBaseline
+from ..inputs import told
 from ..memory.records import MemoryRow, Timeline
 from ..paper.records import Comparison
 from ..process import Asked, Question, asking
@@ -62,17 +63,19 @@ def computed(
     sizes: Sequence[Resolution] | None,
     tables: Sequence[TableData],
     before: Mapping[str, ReportRequest] | None = None,
+    inputs: tuple[str, ...] = (),
 ) -> tuple[list[Source], list[Missing]]:
     """Everything that needs no machine; and what could not be computed, with the reason.
 
     Args:
         sizes: of the input; each model's own, and for the curves `SIZES` too, where None.
         before: what to compute of a model besides its own size, where `sizes` is None.
+        inputs: what the models take in place of an image (`datbench.inputs`).
     """
     from ..render.terminal import progress
     from .records import Missing
 
-    made = _Made()
+    made = _Made(inputs)
     others = far(specs, tables)
     with elsewhere(others) as apart:
         for spec in progress(specs, lambda spec: spec.name):
@@ -93,7 +96,8 @@ def computed(
 class _Made:
     """Rows as they are made, and what could not be made."""
 
-    def __init__(self) -> None:
+    def __init__(self, inputs: tuple[str, ...]) -> None:
+        self.inputs = inputs
         self.rows: dict[tuple[str, PartRole], list[Any]] = {}
         self.failed: list[tuple[str, str]] = []
 
@@ -116,16 +120,19 @@ class _Made:
     def model(self, spec: Spec, sizes: list[Resolution] | None, before: ReportRequest) -> None:
         """Counts, terms and memory of a model; each may fail by itself."""
         own = sizes or [spec.resolution]
-        settings = tuple(dict.fromkeys((*map(Setting, own), *before.counts)))
+        asked = [Setting(size, inputs=self.inputs) for size in own]
+        settings = tuple(dict.fromkeys((*asked, *before.counts)))
+        curve = not sizes and (not self.inputs or told(self.inputs, "HW"))
         try:
-            self._counts(spec, settings, () if sizes else SIZES)
+            self._counts(spec, settings, SIZES if curve else ())
         except DatbenchError as error:
             self.failed.append((spec.name, str(error)))
             return
         try:
             from ..eq10.identity import identities
 
-            self.add("eq10", identities(spec, own[0]))
+            if not self.inputs:
+                self.add("eq10", identities(spec, own[0]))
         except UsageError:
             pass  # no formula of this model's attention is known
         try:
@@ -140,10 +147,11 @@ class _Made:
         fvcore = CONVENTIONS["fvcore"]
         counted = [count_row(spec, setting, fvcore) for setting in own]
         self.add("flops", counted)
-        plain = [r for r, s in zip(counted, own, strict=True) if s == Setting(s.resolution)]
+        usual = [Setting(setting.resolution, inputs=self.inputs) for setting in own]
+        plain = [row for row, s, known in zip(counted, own, usual, strict=True) if s == known]
         there = {row.setting.resolution for row in plain}
         squares = [r for r in (Resolution(side, side) for side in others) if r not in there]
-        curve = [count_row(spec, Setting(size), fvcore) for size in squares]
+        curve = [count_row(spec, Setting(size, inputs=self.inputs), fvcore) for size in squares]
         # The curve needs totals alone.
         short = [replace(row, modules=(), operators=(), stages=()) for row in (*plain, *curve)]
         self.add("flops", short, "resolutions")
@@ -152,7 +160,7 @@ class _Made:
         from ..memory.simulation import memory_row, traced_row
         from ..memory.timeline import timeline
 
-        plain = Setting(size, backward=True)
+        plain = Setting(size, backward=True, inputs=self.inputs)
         row, trace = traced_row(spec, plain, "backward")
         others = [each for each in before.ledgers if each != (plain, "backward", PLAIN)]
         self.add("memory", [row, *(memory_row(spec, *each) for each in others)])

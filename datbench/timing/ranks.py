@@ -194,12 +194,12 @@ def _averaging(one: Runner, how: How, device: torch.device) -> tuple[Runner, boo
         device_ids=[device] if device.type == "cuda" else None,
         find_unused_parameters=unused,
     )
-    return Runner(parallel, one.inputs, "step", how.compile), unused
+    return Runner(parallel, one.inputs, "step", how.compile, how.autocast), unused
 
 
 def _has_unused(one: Runner) -> bool:
     """Whether a step leaves a parameter without a gradient."""
-    Runner(one.model, one.inputs, "step")()
+    Runner(one.model, one.inputs, "step", autocast=one.autocast)()
     unused = any(p.grad is None for p in one.model.parameters() if p.requires_grad)
     one.model.zero_grad(set_to_none=True)
     return unused

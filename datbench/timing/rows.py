@@ -416,7 +416,8 @@ def _count(job: _Job) -> _Work:
         module, count = count_anywhere(job.spec, there)
     except DatbenchError as error:
         return _Work(batch, reason=str(error).rstrip("."))
-    job.setting = replace(job.setting, dtype=as_built(module, job.setting).dtype)
+    own = as_built(module, job.setting)
+    job.setting = replace(job.setting, dtype=own.dtype, inputs=own.inputs)
     if not job.processes:
         warn_of_sampling(job.spec, job.setting, count.calls)
     fvcore = CONVENTIONS["fvcore"]

@@ -20,7 +20,7 @@ from datbench.cli import results
 from datbench.cli.output import Destination, Format, Output
 from datbench.errors import DatbenchError
 from datbench.files import LARGEST_FILE
-from datbench.points.rows import read_image
+from datbench.pictures import read_image
 
 from .runner import Run
 

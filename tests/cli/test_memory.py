@@ -184,9 +184,12 @@ def test_verify_of_a_run_that_fails(run: Run, tmp_path: Path, monkeypatch) -> No
         (("dat_t", "--mode", "backward", "--optimizer", "sgd"), "use the mode step"),
         (("dat_t", "--optimizer", "adamw"), "forward makes no optimizer's step"),
         (("dat_t", "--mode", "step", "--optimizer", "adam"), "did you mean adamw"),
-        (("dat_t", "--autocast", "int8"), "choose one of bfloat16, float16"),
-        (("dat_t", "--autocast", "float16", "--dtype", "float16"), "leave out --dtype float16"),
-        (("dat_t", "--autocast", "float16", "--verify"), "leave one of --verify and --autocast"),
+        (("dat_t", "--dtype", "amp-int8"), "unknown dtype 'amp-int8'"),
+        (("dat_t", "--autocast", "float16"), "--autocast is now --dtype amp-bfloat16"),
+        (
+            ("dat_t", "--dtype", "amp-half", "--verify"),
+            "leave one of --verify and --dtype",
+        ),
         (
             ("dat_t", "--checkpointing", "layer"),
             "unknown checkpointing 'layer'; choose one of block",
@@ -235,14 +238,14 @@ def test_no_step_no_state(run: Run) -> None:
 def test_autocast_and_checkpointing(run: Run) -> None:
     arguments = ("memory", "dat_t", "--batch", "8", "--mode", "backward")
     found = {}
-    for extra in ((), ("--autocast", "bfloat16"), ("--checkpointing", "block")):
+    for extra in ((), ("--dtype", "amp-bf16"), ("--checkpointing", "block")):
         (row,) = run(*arguments, *extra, "--format", "json").rows
         found[extra] = {line["category"]: line["amount"] for line in row["lines"]}
     plain, cast, saving = found.values()
     assert 0.5 < cast["kept"] / plain["kept"] < 0.85
     assert saving["kept"] < plain["kept"] / 8
     assert plain["gradients"] == cast["gradients"] == saving["gradients"]
-    both = ("--autocast", "float16", "--checkpointing", "block")
+    both = ("--dtype", "amp-fp16", "--checkpointing", "block")
     title = " ".join(run(*arguments, *both).text.split("(", 1)[1].split(")", 1)[0].split())
     assert title == (
         "224x224, batch 8, float32, autocast to float16, eager attention, backward, "
@@ -251,8 +254,8 @@ def test_autocast_and_checkpointing(run: Run) -> None:
 
 
 def test_a_recipe_is_in_every_csv_row(run: Run) -> None:
-    arguments = ("memory", "dat_t", "dat_s", "--res", "64", "--mode", "step", "--autocast")
-    rows = run(*arguments, "bfloat16", "--format", "csv").lines
+    arguments = ("memory", "dat_t", "dat_s", "--res", "64", "--mode", "step", "--dtype")
+    rows = run(*arguments, "amp-bfloat16", "--format", "csv").lines
     assert [row["optimizer"] for row in rows] == ["adamw"] * 2
     assert [row["autocast"] for row in rows] == ["bfloat16"] * 2
     assert [row["checkpointing"] for row in rows] == [""] * 2

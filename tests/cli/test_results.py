@@ -67,11 +67,11 @@ def _flops(run: Run, out: str, *arguments: str) -> dict[str, Any]:
 
 def test_each_element_of_a_list_is_a_row(run: Run) -> None:
     (row,) = _flops(run, "r.json", "dat_t")["rows"]
-    lines = run("results", "convert", "r.json", "--to", "csv", "--each", "operators").lines
+    lines = run("results", "convert", "r.json", "--to", "csv", "--by", "operators").lines
     assert [each["operators.name"] for each in lines] == [g["name"] for g in row["operators"]]
     assert sum(int(each["operators.amount"]) for each in lines) == row["amount"]
     assert {each["setting.backward"] for each in lines} == {"False"}
-    counted = run("results", "convert", "r.json", "--to", "csv", "--each", "counted").lines
+    counted = run("results", "convert", "r.json", "--to", "csv", "--by", "counted").lines
     assert {each["counted.name"]: int(each["counted.value"]) for each in counted} == row["counted"]
     assert run("results", "convert", "r.json", "--out", "r.tex").code == 0
     assert r"\toprule" in Path("r.tex").read_text()
@@ -264,7 +264,7 @@ def test_no_file_is_overwritten_by_a_failure(run: Run) -> None:
         in run("results", "convert", "a.json", "--to", "csv", "--out", "out").complaint()
     )
     assert "say what to write" in run("results", "convert", "a.json").complaint()
-    said = run("results", "convert", "a.json", "--to", "csv", "--each", "names").complaint()
+    said = run("results", "convert", "a.json", "--to", "csv", "--by", "names").complaint()
     assert "they have setting, stages, operators, modules" in said
     if os.geteuid():
         Path("a.json").chmod(0)

@@ -26,7 +26,7 @@ from datbench.profile.attribute import (
     spans_of,
 )
 from datbench.profile.profile import observe, running
-from datbench.run import Runner, unchanged
+from datbench.run import Inputs, Runner, unchanged
 from datbench.setting import Attention, Kind, Resolution, Setting
 from tests.nets import short
 
@@ -188,7 +188,7 @@ def test_a_model_is_left_as_it_was() -> None:
     model = build_for_count(resolve("profile_nets:with_norm"), setting).train()
     before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
     with unchanged(model), module_ranges(model):
-        Runner(model, (torch.rand(2, 3, 32, 32),), "step")()
+        Runner(model, Inputs((torch.rand(2, 3, 32, 32),)), "step")()
     assert model.training
     after = model.state_dict()
     assert all(torch.equal(after[name], tensor) for name, tensor in before.items())

@@ -65,7 +65,7 @@ def test_inference_is_in_inference_mode_and_evaluation() -> None:
     net = odd_models.Net(
         lambda x: seen.append((torch.is_inference_mode_enabled(), torch.is_grad_enabled()))
     ).eval()
-    run.Runner(net, (run.make_image(SETTING),), "inference")()
+    run.Runner(net, run.Inputs((run.make_image(SETTING),)), "inference")()
     assert seen == [(True, False)]
 
 
@@ -79,7 +79,7 @@ def test_a_forward_that_takes_gradients_is_timed_with_a_graph() -> None:
             x = x.detach().requires_grad_()
             return torch.autograd.grad(self.energy(x).sum(), x)[0]
 
-    call = run.Runner(Forces(), (run.make_image(SETTING),), "inference")
+    call = run.Runner(Forces(), run.Inputs((run.make_image(SETTING),)), "inference")
     call()
     call()
 
@@ -87,7 +87,7 @@ def test_a_forward_that_takes_gradients_is_timed_with_a_graph() -> None:
 def test_a_training_iteration_is_forward_backward_and_step() -> None:
     net = odd_models.plain().train()
     before = {name: p.detach().clone() for name, p in net.named_parameters()}
-    call = run.Runner(net, (run.make_image(SETTING),), "step")
+    call = run.Runner(net, run.Inputs((run.make_image(SETTING),)), "step")
     call()
     first = {name: p.grad for name, p in net.named_parameters()}
     call()
@@ -110,7 +110,7 @@ def test_images_are_the_same_everywhere_and_not_zero() -> None:
 
 def test_channels_last_is_of_weights_and_images() -> None:
     found = run.ready(f"{ODD}:plain", SETTING, How(channels_last=True))
-    assert found.inputs[0].is_contiguous(memory_format=torch.channels_last)
+    assert found.inputs.args[0].is_contiguous(memory_format=torch.channels_last)
     assert isinstance(found.model.conv, nn.Conv2d)
     assert found.model.conv.weight.is_contiguous(memory_format=torch.channels_last)
 
@@ -119,7 +119,7 @@ def test_dtype_mode_and_attention_reach_the_model() -> None:
     half = Setting(Resolution(32, 32), 1, "bfloat16", "cpu", "sdpa")
     found = run.ready("dat_t", half, How(mode="step"))
     assert found.model.training
-    assert found.inputs[0].dtype == next(found.model.parameters()).dtype == torch.bfloat16
+    assert found.inputs.args[0].dtype == next(found.model.parameters()).dtype == torch.bfloat16
 
 
 # Outcomes, without a process.

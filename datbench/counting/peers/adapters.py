@@ -16,7 +16,7 @@ from typing import Any, Literal, TypeAlias
 from torch import Tensor, nn
 from torch.nn.modules.module import register_module_forward_hook, register_module_forward_pre_hook
 
-from ...errors import one_line
+from ...errors import UsageError, one_line
 from ...machine import forget_peak, peak_resident, resident
 from ...setting import Setting
 
@@ -269,10 +269,13 @@ def counted(job: PeerJob) -> PeerCount:
     import_module(peer.module)
     import torch
 
-    from ...run import build_model, make_image
+    from ...run import build_model, make_inputs
 
     model = build_model(job.model, job.setting)
-    x = make_image(job.setting, model)
+    given = make_inputs(job.setting, model)
+    if given.named or len(given.args) != 1 or not isinstance(given.args[0], torch.Tensor):
+        raise UsageError("it is run here on models of one tensor alone.")
+    (x,) = given.args
     earlier = peak_resident()
     # Where the peak cannot be forgotten, a count that stays below it shows as nothing.
     held = resident() if forget_peak() else earlier

@@ -25,7 +25,7 @@ from torch.utils._pytree import tree_leaves
 from ...models.declared import Declaration, observing
 from ...models.resolve import Spec
 from ...process import ask
-from ...run import as_built, as_written, make_image, unchanged
+from ...run import as_built, as_written, make_inputs, unchanged
 from ...setting import MULTIPLY_ADDS, Kind, Setting
 from ..conventions import CONVENTIONS, Convention
 from ..count import Count, count_anywhere
@@ -105,8 +105,8 @@ class _Open(Recorder):
         return replace(call, status="free", cost={})
 
 
-def observe(model: nn.Module, x: Tensor) -> tuple[ObservedModule, ...]:
-    """Run the model once, and say for every module what ran in it."""
+def observe(model: nn.Module, *inputs: Any, **named: Any) -> tuple[ObservedModule, ...]:
+    """Run the model once on these inputs, and say for every module what ran in it."""
     shapes: dict[int, list[torch.Size]] = defaultdict(list)  # of what modules return, by identity
 
     def see(module: nn.Module, inputs: Any, output: Any) -> None:
@@ -117,7 +117,7 @@ def observe(model: nn.Module, x: Tensor) -> tuple[ObservedModule, ...]:
     with watching, ModuleTracker(model) as tracker, unchanged(model), as_written():
         recorder = _Open(tracker)
         with observing(recorder), torch.no_grad(), below_autograd(), recorder:
-            model(x)
+            model(*inputs, **named)
     amounts: dict[str, dict[Quantity, int]] = defaultdict(dict)
     turns: dict[str, dict[Quantity, int]] = defaultdict(dict)
     for call, inside in [(call, "") for call in recorder.calls] + recorder.inside:
@@ -549,7 +549,8 @@ def explain_row(
     setting = as_built(module, setting)
     peers: tuple[PeerRow, ...] | None = None
     if timeout is not None:
-        seen = observe(module, make_image(setting, module))
+        given = make_inputs(setting, module)
+        seen = observe(module, *given.args, **given.named)
         peers = peer_rows(spec.name, setting, seen, timeout, shown)
     return ExplainRow(
         model=spec.name,
