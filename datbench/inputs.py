@@ -21,7 +21,6 @@ import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
-from pathlib import Path
 from typing import Any, NoReturn
 
 from .errors import UsageError
@@ -200,24 +199,3 @@ class _Reader:
             f"--input {self.text}: {where} {problem}; write such as {EXAMPLE[8:]}, "
             "ids=int64:1x77:0..999, an image [...] of several, or a file."
         )
-
-
-def read_file(path: str) -> Any:
-    """What a file of values holds: an array, tensors in plain containers, or a picture's path.
-
-    Raises:
-        UsageError: there is none, or it cannot be read.
-    """
-    file = Path(path)
-    if not file.is_file():
-        raise UsageError(f"--input: there is no file {path}.")
-    try:
-        if file.suffix.lower() == ".npy":
-            import numpy as np
-
-            return np.load(file, allow_pickle=False)
-        import torch
-
-        return torch.load(file, map_location="cpu", weights_only=True)
-    except Exception as error:  # a damaged file raises whatever its bytes happen to lead to
-        raise UsageError(f"--input: {path} cannot be read ({type(error).__name__}).") from error

@@ -31,7 +31,7 @@ from torch.nn.parameter import is_lazy
 from torch.utils._pytree import tree_leaves, tree_map_only
 
 from .errors import DatbenchError, MeasurementError, Misfit, UsageError, first_line, one_line, warn
-from .inputs import EXAMPLE, OWN, PICTURES, FileOf, TensorOf, parse, read_file, told
+from .inputs import EXAMPLE, OWN, PICTURES, FileOf, TensorOf, parse, told
 from .machine import proc_bytes
 from .models.external import FactorySpec, is_factory
 from .models.layers import image_channels
@@ -288,7 +288,7 @@ def _made(value: Any, setting: Setting, source: torch.Generator) -> Any:
     if isinstance(value, dict):
         return {name: _made(each, setting, source) for name, each in value.items()}
     if isinstance(value, FileOf):
-        return _from_file(value, setting)
+        return _from_file(value.path, setting)
     return _filled(value, setting, source) if isinstance(value, TensorOf) else value
 
 
@@ -308,17 +308,29 @@ def _filled(made: TensorOf, setting: Setting, source: torch.Generator) -> Tensor
     return values.to(setting.device, dtype)
 
 
-def _from_file(file: FileOf, setting: Setting) -> Any:
-    if file.path.lower().endswith(PICTURES):
+def _from_file(path: str, setting: Setting) -> Any:
+    """What a file holds: a picture at the setting's size, an array, or tensors in containers.
+
+    Raises:
+        UsageError: there is none, or it cannot be read.
+    """
+    if path.lower().endswith(PICTURES):
         from .pictures import as_input, read_image
 
         size = setting.resolution
-        pixels = as_input(read_image(Path(file.path)), size.width, size.height)
+        pixels = as_input(read_image(Path(path)), size.width, size.height)
         # (B, 3, H, W)
         image = torch.from_numpy(pixels).expand(setting.batch, *pixels.shape).contiguous()
         return _placed(setting, image)
-    held = read_file(file.path)
-    held = torch.from_numpy(held) if isinstance(held, numpy.ndarray) else held
+    if not Path(path).is_file():
+        raise UsageError(f"--input: there is no file {path}.")
+    try:
+        if path.lower().endswith(".npy"):
+            held: Any = torch.from_numpy(numpy.load(path, allow_pickle=False))
+        else:
+            held = torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:  # a damaged file raises whatever its bytes happen to lead to
+        raise UsageError(f"--input: {path} cannot be read ({type(error).__name__}).") from error
     return tree_map_only(Tensor, partial(_placed, setting), held)
 
 
@@ -718,7 +730,7 @@ def reported(name: str, setting: Setting, foreign: bool) -> Iterator[None]:
         if not foreign and not isinstance(error, _EXPECTED):
             raise
         hint = ""
-        if is_factory(name) and not setting.inputs:
+        if is_factory(name) and not setting.inputs and _at_entry(error):
             hint = f"; if it does not take one image, say what it takes: {EXAMPLE}"
         batch = "" if (setting.device, setting.batch) == ("meta", 1) else f", batch {setting.batch}"
         raise MeasurementError(
@@ -736,8 +748,8 @@ def _reason(error: BaseException, setting: Setting) -> str:
     return reason + _where(error)
 
 
-def _where(error: BaseException) -> str:
-    """The module whose forward raised it, with its class: `` (in stages.0.norm, LayerNorm)``."""
+def _running(error: BaseException) -> list[nn.Module]:
+    """The modules whose forward was running when it was raised, the outermost first."""
     running: list[nn.Module] = []
     trace = error.__traceback__
     while trace is not None:
@@ -746,7 +758,21 @@ def _where(error: BaseException) -> str:
         if code.co_name == "forward" and isinstance(module, nn.Module):
             running.append(module)
         trace = trace.tb_next
-    if not running:
+    return running
+
+
+def _at_entry(error: BaseException) -> bool:
+    """Whether it was raised where the input comes in: by the model itself, or by the first of its
+    parts that has weights.
+    """
+    running = _running(error)
+    weighted = (m for whole in running[:1] for m in whole.modules() if [*m.parameters(False)])
+    return not running or running[-1] in (running[0], next(weighted, None))
+
+
+def _where(error: BaseException) -> str:
+    """The module whose forward raised it, with its class: `` (in stages.0.norm, LayerNorm)``."""
+    if not (running := _running(error)):
         return ""
     paths = {id(module): path for path, module in running[0].named_modules()}
     # A module that is made in a forward has no path; its caller has.

@@ -127,7 +127,7 @@ class Setting:
     attention: Attention = "eager"
     backward: bool = False
     features: bool = False
-    inputs: tuple[str, ...] = ()  # what the model takes (`datbench.inputs`); nothing: an image
+    inputs: tuple[str, ...] = ()  # what the model takes (`datbench.inputs`); absent: an image
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "resolution", Resolution(self.resolution))
@@ -272,7 +272,7 @@ class How:
     budget: float = 5.0  # seconds of one process's timing, its warm-up included
     # of the median's 95 % interval, relative to the median, that ends the sampling
     width: float = 0.02
-    autocast: Autocast | None = None  # the forward under torch's autocast to this type
+    autocast: Autocast | None = None  # of the forward, to this type; absent: without
 
 
 Name = TypeVar("Name", bound=str)

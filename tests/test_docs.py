@@ -113,17 +113,22 @@ def test_the_json_that_is_written_has_the_fields_of_the_page(
     sections = {}
     text = (DOCS / "results.md").read_text(encoding="utf-8")
     for title, body in re.findall(r"^##+ (.*)\n((?:(?!##).*\n)*)", text, re.MULTILINE):
-        rows = re.findall(r"^\| (`.*?`) \| (.*?) \|", body, re.MULTILINE)
-        fields = {name: kind for names, kind in rows for name in re.findall(r"`(\w+)`", names)}
+        rows = re.findall(r"^\| (`.*?`) \| (.*?) \| (.*?) ?\|$", body, re.MULTILINE)
+        fields = {
+            name: (kind, "absent: " in said)
+            for names, kind, said in rows
+            for name in re.findall(r"`(\w+)`", names)
+        }
         sections[re.sub(r"[^\w-]", "", title.lower().replace(" ", "-"))] = fields
 
     def check(value: Any, section: str) -> int:
         if isinstance(value, list):
             return sum(check(each, section) for each in value)
-        assert set(value) == set(sections[section]), section
-        links = {name: re.search(r"\(#(.*?)\)", kind) for name, kind in sections[section].items()}
+        known = sections[section]
+        assert {*value, *(name for name in known if known[name][1])} == set(known), section
+        links = {name: re.search(r"\(#(.*?)\)", kind) for name, (kind, _) in known.items()}
         return 1 + sum(
-            check(value[name], link[1]) for name, link in links.items() if link and value[name]
+            check(value[name], link[1]) for name, link in links.items() if link and value.get(name)
         )
 
     assert main([command, "dat_t", "--res", "64", "--format", "json"]) == 0

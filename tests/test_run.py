@@ -76,7 +76,7 @@ def test_a_count_is_of_the_image_that_is_timed() -> None:
     assert any("the count depends on the input" in str(each.message) for each in said)
     assert any("does not run without values" in str(each.message) for each in said)
     runner = ready(spec, CPU, How())
-    assert row.macs == datbench.count(runner.model, *runner.inputs).multiply_adds()
+    assert row.macs == datbench.count(runner.model, *runner.inputs.args).multiply_adds()
     with pytest.warns(DatbenchWarning, match="on the image that is timed"):
         assert datbench.count_model(spec, CPU).multiply_adds() == row.macs
     # Another image has other work, so that the two agree for a reason.
@@ -86,8 +86,8 @@ def test_a_count_is_of_the_image_that_is_timed() -> None:
 
 def test_images_and_weights_are_the_same_in_every_process() -> None:
     first, second = (ready(f"{NETS}:plain", CPU, How()) for _ in range(2))
-    assert torch.equal(first.inputs[0], second.inputs[0])
-    assert first.inputs[0].std() > 0.9
+    assert torch.equal(first.inputs.args[0], second.inputs.args[0])
+    assert first.inputs.args[0].std() > 0.9
     for a, b in zip(first.model.parameters(), second.model.parameters(), strict=True):
         assert torch.equal(a, b)
 

@@ -221,7 +221,7 @@ By = Annotated[
         RESULT,
         "--by NAME",
         "Break one model down by part (backbone, neck, heads), stage, operator or module; use "
-        "commas for several. Of a file, by one of its lists, such as operators.",
+        "commas for several. A file is broken down by one of its lists, such as operators.",
         names=("part", "stage", "operator", "module"),
     ),
 ]
