@@ -168,7 +168,7 @@ def test_every_call_of_a_model_is_matched(name: str, attention: Attention, mode:
         spec, side = short(name), 32
     setting = Setting(Resolution(side, side), device="cpu", attention=attention)
     with running(spec, setting, mode, False) as runner:  # type: ignore[arg-type]
-        calls = count(runner.model, *runner.inputs, backward=mode == "step").calls
+        calls = count(runner.model, *runner.inputs.args, backward=mode == "step").calls
         seen = observe(runner, calls, torch.device("cpu"), 1)
     assert seen.reason is None
     assert seen.matched == seen.expected >= 0.99 * sum(c.phase == "forward" for c in calls)
