@@ -197,3 +197,17 @@ def same_file(one: Path, other: Path) -> bool:
     """Whether two paths are one file, by whatever names."""
     same = os.path.realpath(one) == os.path.realpath(other)
     return same or (one.exists() and other.exists() and one.samefile(other))
+
+
+def complete_files(incomplete: str) -> list[str]:
+    """Files and directories for shell completion."""
+    folder, slash, begun = incomplete.rpartition("/")
+    try:
+        found = sorted(Path(folder + slash or ".").iterdir())
+    except OSError:
+        return []
+    return [
+        f"{folder}{slash}{path.name}{'/' if path.is_dir() else ''}"
+        for path in found
+        if path.name.startswith(begun) and (begun or not path.name.startswith("."))
+    ]

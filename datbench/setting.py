@@ -113,6 +113,15 @@ def _sides(size: Size) -> tuple[int, int]:
     )
 
 
+def batch_of(text: str) -> int:
+    """A number of images."""
+    if not (text.isdecimal() and text.isascii() and 1 <= int(text[:9]) <= MAX_BATCH):
+        raise UsageError(
+            f"--batch {text!r}: write a number from 1 to {MAX_BATCH}, or several: 1,8."
+        )
+    return int(text)
+
+
 @dataclass(frozen=True)
 class Setting:
     """What a figure belongs to besides the model: the input and how the model is run.

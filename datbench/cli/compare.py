@@ -9,8 +9,9 @@ from typing import Annotated
 
 import typer
 
-from ..compare.records import FLOOR, LEVEL, PROCESSES, ComparisonRow, FalseAlarms, RunPlan
+from ..compare.records import FLOOR, LEVEL, PROCESSES, ComparisonRow, FalseAlarms, RunPlan, accepted
 from ..errors import UsageError
+from ..files import complete_files
 from ..setting import How
 from ..timing.records import ComparedSide
 from . import options
@@ -132,7 +133,7 @@ def run(
         "channels_last": "yes" if timing.channels_last else None,
     }
     common = {name: str(value) for name, value in given.items() if value is not None}
-    floor, level = _accepted(threshold, confidence)
+    floor, level = accepted(threshold, confidence)
     how = How(budget=options.seconds("--budget", timing.budget, BUDGET))
     inputs = options.Run(res=res, batch=batch, input=input).inputs()
     one = side(a, common, how, inputs)
@@ -169,11 +170,9 @@ def files(
     output: Output,
     a: Annotated[
         Path,
-        argument(
-            "Results of `datbench throughput --format json`.", "A.json", options.complete_files
-        ),
+        argument("Results of `datbench throughput --format json`.", "A.json", complete_files),
     ],
-    b: Annotated[Path, argument("Other results.", "B.json", options.complete_files)],
+    b: Annotated[Path, argument("Other results.", "B.json", complete_files)],
     threshold: Threshold = 100 * FLOOR,
     confidence: Confidence = 100 * LEVEL,
     across_machines: options.AcrossMachines = False,
@@ -188,20 +187,11 @@ def files(
     from ..compare import view
     from ..compare.files import compare_files
 
-    floor, level = _accepted(threshold, confidence)
+    floor, level = accepted(threshold, confidence)
     # Files have the environments that they were measured in.
     rows = compare_files(a, b, floor, level, across_machines)
     output.write(view.tables(rows), "compare", rows)
     view.check_rows(rows)
-
-
-def _accepted(threshold: float, confidence: float) -> tuple[float, float]:
-    """Both as fractions."""
-    if not 0 < threshold <= 50:
-        raise UsageError(f"--threshold {threshold:g}: write a percentage above 0 and up to 50.")
-    if not 80 <= confidence <= 99.9:
-        raise UsageError(f"--confidence {confidence:g}: write a percentage from 80 to 99.9.")
-    return threshold / 100, confidence / 100
 
 
 def _run(

@@ -10,6 +10,7 @@ from typing import Annotated, Any, TypeVar
 
 from ..counting.conventions import CONVENTIONS
 from ..errors import UsageError
+from ..files import complete_files
 from ..inputs import checked
 from ..models.comparison import COMPARISONS
 from ..models.dat import REGISTRY
@@ -17,11 +18,11 @@ from ..models.detectors.heads import HEADS, JOINT
 from ..models.resolve import Spec, check_size, resolve
 from ..setting import (
     ATTENTIONS,
-    MAX_BATCH,
     PRECISIONS,
     Name,
     Resolution,
     Setting,
+    batch_of,
     one_of,
     precision_of,
 )
@@ -36,20 +37,6 @@ def complete_models(incomplete: str) -> list[tuple[str, str]]:
         return [(f"{backbone}{JOINT}{head.name}", head.summary) for head in heads]
     known = [*REGISTRY, *COMPARISONS]
     return [(s.name, s.summary) for s in known if s.name.startswith(incomplete)]
-
-
-def complete_files(incomplete: str) -> list[str]:
-    """Files and directories for shell completion."""
-    folder, slash, begun = incomplete.rpartition("/")
-    try:
-        found = sorted(Path(folder + slash or ".").iterdir())
-    except OSError:
-        return []
-    return [
-        f"{folder}{slash}{path.name}{'/' if path.is_dir() else ''}"
-        for path in found
-        if path.name.startswith(begun) and (begun or not path.name.startswith("."))
-    ]
 
 
 def file_option(section: str, spelling: str, help: str) -> Any:
@@ -437,15 +424,6 @@ DAY = 86_400.0
 def pieces(given: Sequence[str] | None) -> list[str]:
     """The values of an option that is repeated, or whose values stand between commas."""
     return [piece.strip() for text in given or () for piece in text.split(",")]
-
-
-def batch_of(text: str) -> int:
-    """A number of images."""
-    if not (text.isdecimal() and text.isascii() and 1 <= int(text[:9]) <= MAX_BATCH):
-        raise UsageError(
-            f"--batch {text!r}: write a number from 1 to {MAX_BATCH}, or several: 1,8."
-        )
-    return int(text)
 
 
 Value = TypeVar("Value")

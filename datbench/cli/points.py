@@ -8,9 +8,10 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from ..errors import UsageError
+from ..files import complete_files
 from ..points.records import Style, number_of, pixel_of
 from .command import WHAT, argument, group, option
-from .options import Inputs, Loaded, Sizes, Stage, Top, complete_files, complete_models, only
+from .options import Inputs, Loaded, Sizes, Stage, Top, complete_models, only
 from .output import Format, Output
 
 PICTURES = (".png", ".svg")

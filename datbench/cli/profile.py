@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 from ..errors import UsageError
-from ..files import check_path, same_file
+from ..files import check_path, complete_files, same_file
 from ..machine import device_of
 from ..setting import TIME_MODES, mode_of
 from . import options
@@ -37,7 +37,7 @@ def profile(
             "--trace FILE",
             "Write one run as .json or .json.gz, for ui.perfetto.dev or chrome://tracing.",
             readable=False,
-            complete_with=options.complete_files,
+            complete_with=complete_files,
         ),
     ] = None,
 ) -> None:

@@ -6,9 +6,10 @@ from pathlib import Path
 from typing import Annotated
 
 from ..errors import UsageError
+from ..files import complete_files
 from ..setting import one_of
 from .command import RESULT, argument, group, option
-from .options import AcrossMachines, By, complete_files
+from .options import AcrossMachines, By
 from .output import Destination, Output
 
 PYTEST_BENCHMARK = "pytest-benchmark"

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from typing import Annotated
 
+from ..files import complete_files
 from ..machine import device_of
 from .command import argument, complete, group
-from .options import Check, DeviceName, complete_files, only
+from .options import Check, DeviceName, only
 from .output import Destination, Output
 
 PAPERS = complete(*"123456789", "datpp", "davit", "davit_dense", "nat", "all")

@@ -10,7 +10,14 @@ from dataclasses import dataclass, field
 from statistics import median
 from typing import Any, Literal, TypeVar
 
-from ..errors import AmbiguousError, CheckFailed, DatbenchError, MeasurementError, MissingError
+from ..errors import (
+    AmbiguousError,
+    CheckFailed,
+    DatbenchError,
+    MeasurementError,
+    MissingError,
+    UsageError,
+)
 from ..setting import Count
 from ..timing.records import ComparedSide, ProcessTiming
 from ..units import Brief
@@ -50,6 +57,19 @@ With one outlier, ten processes of each side stay ambiguous; twenty do not.
 
 MOST = 200
 """Processes of each side, above which no estimate is given."""
+
+
+def accepted(threshold: float, confidence: float) -> tuple[float, float]:
+    """Both, in percent, as fractions.
+
+    Raises:
+        UsageError: one of them is out of range.
+    """
+    if not 0 < threshold <= 50:
+        raise UsageError(f"--threshold {threshold:g}: write a percentage above 0 and up to 50.")
+    if not 80 <= confidence <= 99.9:
+        raise UsageError(f"--confidence {confidence:g}: write a percentage from 80 to 99.9.")
+    return threshold / 100, confidence / 100
 
 
 @dataclass(frozen=True)
