@@ -7,12 +7,13 @@ import os
 import platform
 import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextvars import ContextVar
 from dataclasses import dataclass
 from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from .errors import LibraryError, UsageError
+from .errors import LibraryError, UsageError, warn
 from .units import printable
 from .version import __version__
 
@@ -54,6 +55,27 @@ def environment() -> dict[str, Any]:
     found["memory_bytes"] = _memory()
     found |= _torch_settings()
     return found
+
+
+COMMAND: ContextVar[Sequence[str]] = ContextVar("command", default=())
+"""The arguments of the program that runs; none where it is a library."""
+
+LOADED = 0.5
+"""The load average of a core above which other work is likely to disturb a time."""
+
+
+def warn_if_loaded() -> None:
+    """Say that the machine is at work, before anything is timed on it."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    try:
+        load = os.getloadavg()[0]
+    except (AttributeError, OSError):  # as on Windows
+        return
+    if load > LOADED * (cores or 1):
+        warn(
+            f"the machine is loaded: {load:.1f} processes wanted its {cores} cores in the last "
+            "minute, and times may be too long; measure when nothing else runs."
+        )
 
 
 def _processor() -> str | None:

@@ -11,6 +11,7 @@ from typing import Annotated, Any
 import typer
 
 from ..errors import DatbenchError, in_a_line, listening
+from ..machine import COMMAND
 from ..signals import as_interrupts
 from ..units import printable
 from ..version import __version__
@@ -108,6 +109,7 @@ def main(arguments: list[str] | None = None) -> int:
     given = sys.argv[1:] if arguments is None else arguments
     debug = "--debug" in given  # anywhere, also after the command
     arguments = [argument for argument in given if argument != "--debug"]
+    COMMAND.set(arguments)
     warned: set[str] = set()
 
     def warn(text: str) -> None:

@@ -180,12 +180,7 @@ def memory(run: Run, where: Destination, from_: From = None, mode: ModeName = No
     def make() -> Plot:
         from ..memory.view import bars
 
-        rows = _rows(from_, "memory") if _either(run, from_, mode) else _simulated(run, told)
-        names = [
-            f"{row.model}, {row.setting.resolution}, batch {row.setting.batch}, {row.mode}"
-            for row in rows
-        ]
-        return bars(rows, names)
+        return bars(_rows(from_, "memory") if _either(run, from_, mode) else _simulated(run, told))
 
     _drawn(where, make)
 
@@ -275,8 +270,22 @@ def icicle(run: Run, where: Destination, from_: From = None, of: Of = None) -> N
     _drawn(where, make)
 
 
+def compare(where: Destination, from_: From = None) -> None:
+    """Draw the intervals of comparisons.
+
+    Examples:
+    datbench compare dat_t dat_t@attention=sdpa --out sides.json
+    datbench plot compare --from sides.json
+    """
+    from ..compare.view import intervals
+
+    if not from_:
+        raise UsageError("name the file of `datbench compare A B --out FILE.json`: --from FILE.")
+    _drawn(where, lambda: intervals(_rows(from_, "compare")))
+
+
 app = group(
     "plot",
     "Draw a plot, in the terminal or into a .png or .svg file.",
-    (accuracy, cost, eq10, memory, timeline, roofline, icicle),
+    (accuracy, cost, eq10, memory, timeline, roofline, icicle, compare),
 )

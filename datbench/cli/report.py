@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from ..errors import LibraryError, MeasurementError, UsageError
+from ..errors import LibraryError, UsageError
 from ..setting import one_of
 from ..units import printable
 from .command import RESULT, WHAT, complete, option
@@ -66,15 +66,7 @@ def report(
     datbench report dat_t --tables 2,6 --out report
     datbench report none --tables none --from times.json --baseline before.json --out report
     """
-    from concurrent.futures import ThreadPoolExecutor
-
-    from ..files import append_summary
-    from ..machine import summary
-    from ..render.vega import script as vega_script
-    from ..report.build import check_directory, computed, given, wanted_again, write
-    from ..report.content import compact, content
-    from ..report.deltas import between
-    from ..report.records import distinct
+    from ..report.build import check_directory, given, make
 
     if not out:
         raise UsageError("name a directory to write to: --out DIR.")
@@ -94,22 +86,8 @@ def report(
     before = None if baseline is None else given(baseline)
     if not wanted and not chosen_tables and not sources:
         raise UsageError("there is nothing to report: name a model, a table or a result file.")
-    with ThreadPoolExecutor(1) as beside:
-        # The page's script takes seconds of another core while rows are computed.
-        script = beside.submit(vega_script).result if html else None
-        again = None if before is None else wanted_again(before)
-        own, failed = computed(wanted, sizes, chosen_tables, again, takes)
-        every = distinct([*own, *sources])
-        if not every:
-            raise MeasurementError(
-                f"nothing could be computed: {'; '.join(m.what for m in failed)}."
-            )
-        deltas = None if before is None else between(before, every)
-        name = baseline.name if baseline else ""
-        here = "datbench {datbench}, torch {torch}, Python {python}".format(**summary())
-        made = content(every, "Benchmark report", failed, deltas, name, f"Made with {here}.")
-        write(folder, made, every, f".{plots}", script)
-    append_summary(compact(made))
+    name = baseline.name if baseline else ""
+    failed = make(folder, wanted, sizes, chosen_tables, sources, before, name, plots, takes)
     for missing in failed:
         typer.echo(f"datbench: not in the report: {printable(missing.what)}.", err=True)
     typer.echo(f"{folder / ('report.html' if html else 'report.md')}")

@@ -18,7 +18,7 @@ from pathlib import Path
 from statistics import median
 from typing import TypeAlias
 
-from ..machine import software
+from ..machine import software, warn_if_loaded
 from ..timing.records import WAITED, ComparedSide, ProcessTiming
 from .decide import decide_pairs
 from .records import (
@@ -329,6 +329,7 @@ def compare_sides(
         itself: comparisons of A with itself.
         step_of: watches what is named.
     """
+    warn_if_loaded()
     alarms = None
     if itself:
         pairs = _pairs(a, a, plan, timeout)

@@ -7,9 +7,12 @@ from functools import partial
 from typing import Any
 
 from .. import units
-from ..errors import CheckFailed, MeasurementError
+from ..errors import CheckFailed, MeasurementError, UsageError
+from ..render.figure import MOST as SERIES
+from ..render.figure import Figure, Series
 from ..render.table import Column, Table
-from ..setting import describe, label, varying
+from ..render.vega import Chart
+from ..setting import describe, label, numbered, varying
 from ..timing.records import ComparedSide
 from ..units import short_percent
 from .records import ERRORS, MOST, ComparisonRow, Decision, FalseAlarms, RunPlan, order
@@ -43,6 +46,42 @@ def tables(rows: Sequence[ComparisonRow], alarms: FalseAlarms | None = None) -> 
     title = f"B against A: {common.pop()}" if len(common) == 1 else "B against A"
     table = Table.of(columns, rows, title, _notes(rows))
     return [table, *([alarms_table(alarms)] if alarms is not None else ())]
+
+
+def intervals(rows: Sequence[ComparisonRow]) -> Figure | None:
+    """The speed of B over that of A with its interval; None where nothing was measured.
+
+    Raises:
+        UsageError: a plot does not tell so many apart.
+    """
+    drawn = [row for row in rows if row.decision.low and row.decision.ratio and row.decision.high]
+    if len(drawn) > SERIES:
+        raise UsageError(f"a plot tells {SERIES} comparisons apart; draw a file of fewer.")
+    if not drawn:
+        return None
+    names = [
+        a if a == b else f"{b} over {a}"
+        for a, b in ((side_name(row, "a"), side_name(row, "b")) for row in drawn)
+    ]
+    series = [
+        Series(name, (place,) * 3, (found.low or 0, found.ratio or 0, found.high or 0))
+        for place, (name, found) in enumerate(
+            zip(numbered(names), (row.decision for row in drawn), strict=True), start=1
+        )
+    ]
+    floor, ends = drawn[0].decision.floor, (0.5, len(drawn) + 0.5)
+    for limit in (1 - floor, 1 + floor):
+        name = f"threshold, {100 * (limit - 1):+.3g} %"
+        series.append(Series(name, ends, (limit, limit), marked=False))
+    note = "Least, estimate and most of the speed of B over that of A. Above 1 B is faster."
+    return Figure("Speed of B over A", "comparison", "B/A", tuple(series), notes=(note,))
+
+
+def charts(rows: Sequence[ComparisonRow], where: str) -> list[Chart]:
+    """The same for a report, where there are few enough."""
+    plot = intervals(rows) if len(rows) <= SERIES else None
+    said = "; ".join(sentence(row.decision, row.interleaved) for row in rows)
+    return [Chart.of(plot, "compare", said, f"measured on {where}")] if plot else []
 
 
 def _speeds(rows: Sequence[ComparisonRow]) -> Iterator[Column]:
@@ -195,12 +234,11 @@ def _minutes(seconds: float) -> str:
     return f"{seconds:.0f} s" if seconds < 90 else f"{seconds / 60:.0f} min"
 
 
-def progress(show: Callable[[str], None], what: str) -> Callable[[int, int, float], None]:
+def progress(show: Callable[[str, float], None], what: str) -> Callable[[int, int, float], None]:
     """Shows a comparison at work: told the pair, their number, and the seconds that are left."""
 
     def step(pair: int, of: int, left: float) -> None:
-        remaining = f", about {units.seconds(left)} left" if left else ""
-        show(f"{what}: pair {pair} of {of}{remaining}")
+        show(f"{what}: pair {pair} of {of}", left)
 
     return step
 

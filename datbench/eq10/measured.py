@@ -15,7 +15,7 @@ from .. import units
 from ..counting.count import count
 from ..counting.recorder import OperatorCall
 from ..errors import MeasurementError, UsageError, first_line
-from ..machine import check_device
+from ..machine import check_device, warn_if_loaded
 from ..models.config import Deformable, DeformableDetr, SpatialReduction, Stage, Window
 from ..models.config import Mixer as MixerConfig
 from ..models.mixers import make_mixer
@@ -422,6 +422,7 @@ def measure(  # noqa: PLR0913 (a module and a grid, each by its sizes)
     how = _setting_of(dim, heads, batch, dtype, device, attention)
     if not budget > 0:
         raise UsageError(f"budget {budget:g}: write a number of seconds above 0.")
+    warn_if_loaded()
     start = time.perf_counter()
     points: list[MeasuredModule] = []
     limits: Ceilings | None = None

@@ -488,15 +488,27 @@ def against_size(rows: Sequence[MemoryRow]) -> Figure:
     )
 
 
-def bars(rows: Sequence[MemoryRow], names: Sequence[str]) -> Bars:
+def bars(rows: Sequence[MemoryRow], names: Sequence[str] = ()) -> Bars:
     """What is alive at the peak, by category, a bar for each row."""
     parts = []
+    names = names or [
+        f"{row.model}, {row.setting.resolution}, batch {row.setting.batch}, {row.mode}"
+        for row in rows
+    ]
     for category in CATEGORIES:
         amounts = tuple(float(row.line(category).at_peak or 0) for row in rows)
         if any(amounts):
             parts.append(FigurePart(LABELS[category], amounts))
     note = "Simulated on tensors without values."
-    return Bars("Memory alive at the peak", tuple(names), tuple(parts), "byte", (note,), False)
+    return Bars(
+        "Memory alive at the peak",
+        tuple(names),
+        tuple(parts),
+        "byte",
+        (note,),
+        equal=False,
+        known=tuple(LABELS[each] for each in CATEGORIES),
+    )
 
 
 def charts(rows: Sequence[MemoryRow], runs: Sequence[Timeline] = ()) -> list[Chart]:
@@ -552,4 +564,11 @@ def _in_mib(figure: Figure) -> Figure:
         Series(names.get(each.name, each.name), each.x, tuple(y * scale for y in each.y))
         for each in figure.series
     ]
-    return Figure("", "births and deaths of storages", "alive (MiB)", tuple(series), stacked=True)
+    return Figure(
+        "",
+        "births and deaths of storages",
+        "alive (MiB)",
+        tuple(series),
+        stacked=True,
+        known=tuple(LABELS[each] for each in CATEGORIES),
+    )

@@ -20,7 +20,7 @@ from ..counting.conventions import CONVENTIONS
 from ..counting.count import build_for_count, count, count_built, stage_of, warn_of_sampling
 from ..counting.recorder import ModuleTracker, OperatorCall, Recorder
 from ..errors import MeasurementError, UsageError
-from ..machine import check_device
+from ..machine import check_device, warn_if_loaded
 from ..models.declared import observing
 from ..models.resolve import Spec, is_ours, resolve
 from ..run import (
@@ -255,6 +255,7 @@ def profile_model(
         MeasurementError: it does not run with this setting, for lack of memory perhaps.
     """
     _check(setting, threads, budget)
+    warn_if_loaded()
     spec = resolve(model) if isinstance(model, str) else model
     check_memory(spec, setting)
     device, dtype = torch.device(setting.device), getattr(torch, setting.dtype)

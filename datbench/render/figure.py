@@ -44,6 +44,7 @@ class Figure:
     log_y: bool = False
     notes: tuple[str, ...] = ()  # what a reader must know to read it
     stacked: bool = False  # the series after the first are parts of it: a file stacks them
+    known: tuple[str, ...] = ()  # all series that there may be: each has its colour, here or not
 
     def __post_init__(self) -> None:
         if not self.series:
@@ -102,6 +103,7 @@ class Bars:
     notes: tuple[str, ...] = ()
     equal: bool = True  # bars of equal length; without, a file draws them as long as their totals
     about: tuple[str, ...] = ()  # more about each bar, which a page tells: its setting
+    known: tuple[str, ...] = ()  # all parts that there may be: each has its colour, here or not
 
     def __post_init__(self) -> None:
         if not self.names or any(len(part.amounts) != len(self.names) for part in self.parts):

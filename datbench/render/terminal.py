@@ -59,14 +59,40 @@ def _shown(jobs: Sequence[Job], name: Callable[[Job], str]) -> Iterator[Job]:
 
 
 @contextmanager
-def status() -> Iterator[Callable[[str], None]]:
-    """A function that shows what is at work, where somebody watches."""
+def status() -> Iterator[Callable[..., None]]:
+    """A function that shows what is at work, and the seconds left if told; where somebody watches.
+
+    Both the time that has passed and the time that is left go on while it works.
+    """
     if sys.stderr is None or not sys.stderr.isatty():
-        yield lambda text: None
+        yield lambda text, left=0.0: None
         return
 
-    with console(stderr=True).status("") as shown:
-        yield shown.update
+    from rich.progress import Progress, ProgressColumn, SpinnerColumn, Task, TextColumn
+    from rich.text import Text
+
+    class Clock(ProgressColumn):
+        """``0:12, about 0:40 left``."""
+
+        def render(self, task: Task) -> Text:
+            passed = task.elapsed or 0.0
+            return Text(clock(passed, task.fields["end"] and task.fields["end"] - passed))
+
+    columns = SpinnerColumn(), TextColumn("{task.description}", markup=False), Clock()
+    with Progress(*columns, console=console(stderr=True), transient=True) as shown:
+        task = shown.add_task("", total=None, end=0.0)
+
+        def show(text: str, left: float = 0.0) -> None:
+            end = (shown.tasks[0].elapsed or 0.0) + left if left else 0.0
+            shown.update(task, description=text, end=end)
+
+        yield show
+
+
+def clock(passed: float, left: float) -> str:
+    """``0:12, about 0:40 left``; what is left is not said where it is not known."""
+    said = [f"{seconds // 60:.0f}:{seconds % 60:02.0f}" for seconds in map(round, (passed, left))]
+    return f"{said[0]}, about {said[1]} left" if left > 0 else said[0]
 
 
 MARKERS = "●■▲◆○□△◇▼▽★☆"

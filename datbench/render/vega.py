@@ -241,9 +241,10 @@ def _figures(figures: Mapping[str, Figure]) -> tuple[Spec, Table]:
     ]
     unmarked = {d["series"] for d in values if not d["marked"]}
     names = list(dict.fromkeys(d["series"] for d in sorted(values, key=lambda d: d["order"])))
-    domain = {"domain": names}
+    domain = {"domain": list(first.known or names)}
     columns = 4 if max(map(len, names)) < 18 else 2
-    color = words("series", scale=domain, legend=bottom(columns, 1 + (columns == 4)))
+    legend = {**bottom(columns, 1 + (columns == 4)), **({"values": names} if first.known else {})}
+    color = words("series", scale=domain, legend=legend)
     tooltip = [
         words("series"),
         field("x", first.x_label, format=".4~g"),
@@ -353,14 +354,15 @@ def _bars(bars: Mapping[str, Bars]) -> tuple[Spec, Table]:
         if part.amounts[number]
     ]
     parts = list(dict.fromkeys(d["part"] for d in sorted(values, key=lambda d: d["order"])))
-    palette = {"scheme": "tableau20"} if len(parts) > len(LIGHT) else {}
+    domain = list(first.known or parts)
+    palette = {"scheme": "tableau20"} if len(domain) > len(LIGHT) else {}
     along = (
         field("share", f"share of the {unit}", axis={"format": "%", "tickCount": 10}, stack="zero")
         if first.equal
         else field("amount", unit, stack="zero")
     )
     extra = any(part.extra for each in bars.values() for part in each.parts)
-    legend = bottom(3, 1 if max(map(len, parts)) > 18 else 2)
+    legend = {**bottom(3, 1 if max(map(len, parts)) > 18 else 2), "values": parts}
     pale = {"domain": ["in the formula", "left out"], "range": [1, 0.55]}
     stacked = {
         "mark": {"type": "bar", "height": 22, "yOffset": 8, "stroke": None},
@@ -368,7 +370,7 @@ def _bars(bars: Mapping[str, Bars]) -> tuple[Spec, Table]:
             "x": along,
             "color": words(
                 "part",
-                scale={"domain": parts, **palette},
+                scale={"domain": domain, **palette},
                 legend=legend,
             ),
             "order": field("order"),

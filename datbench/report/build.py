@@ -3,24 +3,30 @@
 from __future__ import annotations
 
 import os
+import platform
+import shlex
 from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
+from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..counting.records import CountRow
-from ..errors import DatbenchError, UsageError
-from ..files import write_all
+from ..errors import DatbenchError, MeasurementError, UsageError
+from ..files import append_summary, write_all
 from ..gate.records import CountBaseline, MemoryBaseline
 from ..inputs import told
+from ..machine import COMMAND, summary
 from ..memory.records import MemoryRow, Timeline
 from ..paper.records import Comparison
 from ..process import Asked, Question, asking
 from ..records import document, dumps, parse, plain, read_json
 from ..setting import PLAIN, MemoryMode, Recipe, Resolution, Setting
 from ..timing.pytest_benchmark import from_document, is_benchmark_file
-from .records import COMPUTED, PartRole, ReportPart, Source
+from ..units import printable
+from .records import COMPUTED, PartRole, ReportPart, Source, distinct
 
 if TYPE_CHECKING:
     from ..models.resolve import Spec
@@ -103,8 +109,6 @@ class _Made:
 
     def sources(self) -> list[Source]:
         """The rows, as they are written and as values."""
-        from ..machine import summary
-
         here = summary()
         return [
             Source(
@@ -198,6 +202,61 @@ def _part(part: ReportPart, name: str) -> Source:
     return Source(replace(part, source=source), rows)
 
 
+def make(
+    out: Path,
+    specs: Sequence[Spec],
+    sizes: Sequence[Resolution] | None,
+    tables: Sequence[TableData],
+    sources: Sequence[Source],
+    before: Sequence[Source] | None,
+    name: str,
+    plots: str,
+    inputs: tuple[str, ...],
+) -> list[Missing]:
+    """Compute and write a report.
+
+    Args:
+        sources: rows of files.
+        before: of the baseline, whose file's name is `name`.
+        plots: how plots are written, ``svg`` or ``png``; ``none``: neither they nor a page.
+        inputs: what the models take, as `--input` has it.
+
+    Returns:
+        What could not be computed.
+
+    Raises:
+        MeasurementError: nothing could be.
+    """
+    from ..render.vega import script as vega_script
+    from .content import compact, content
+    from .deltas import between
+
+    with ThreadPoolExecutor(1) as beside:
+        # The page's script takes seconds of another core while rows are computed.
+        script = beside.submit(vega_script).result if plots != "none" else None
+        again = None if before is None else wanted_again(before)
+        own, failed = computed(specs, sizes, tables, again, inputs)
+        every = distinct([*own, *sources])
+        if not every:
+            raise MeasurementError(
+                f"nothing could be computed: {'; '.join(m.what for m in failed)}."
+            )
+        deltas = None if before is None else between(before, every)
+        made = content(every, "Benchmark report", failed, deltas, name, said_of_now())
+        write(out, made, every, f".{plots}", script)
+    append_summary(compact(made))
+    return failed
+
+
+def said_of_now() -> str:
+    """When, where, by which versions and by which command a report is made."""
+    versions = "datbench {datbench}, torch {torch}, Python {python}".format(**summary())
+    now = datetime.now().astimezone().strftime("%Y-%m-%d %H:%M %Z")
+    command = printable(shlex.join(["datbench", *COMMAND.get()]).replace("`", "'"))
+    host = printable(platform.node()) or "a machine without a name"
+    return f"Made on {now} on {host} by `{command}`, with {versions}."
+
+
 # A report's directory: written beside and moved, so that no file in it is half.
 
 
@@ -240,7 +299,6 @@ def write(
     Raises:
         DatbenchError: the system refused, for example because the disk is full.
     """
-    from ..machine import summary
     from ..render.vega import to_image
     from .content import compact, csv_files, latex_files, markdown
     from .page import page

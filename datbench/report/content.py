@@ -8,6 +8,7 @@ from dataclasses import replace
 from typing import Any
 
 from .. import units
+from ..compare import view as compare_view
 from ..counting import view
 from ..eq10.records import ModuleTerms
 from ..eq10.view import charts as eq10_charts
@@ -152,6 +153,10 @@ _HOME = frozenset(
 def others(rows: Rows) -> Section | None:
     """Whatever else the files hold, as the commands that wrote it show it."""
     entries: list[Entry] = []
+    drawn: list[Chart] = []
+    for where, compared in rows.places("compare"):
+        for chart in compare_view.charts(compared, where):
+            drawn.append(replace(chart, key=f"compare-{len(drawn) + 1}"))
     shown = [s.part for s in rows.sources if s.part.kind not in _HOME and s.part.rows]
     places = [row.get(ENVIRONMENT) or part.environment for part in shown for row in part.rows]
     for part in shown:
@@ -163,7 +168,7 @@ def others(rows: Rows) -> Section | None:
     if not entries:
         return None
     lead = "As the commands that wrote these results show them."
-    return Section("results", "Other results", lead, (), tuple(entries))
+    return Section("results", "Other results", lead, tuple(drawn), tuple(entries))
 
 
 def tables(rows: Rows) -> Section | None:
@@ -275,6 +280,9 @@ def time(rows: Rows) -> Section:
             for table in (entry.people, *entry.further)
         )
         entries.append(replace(entry, people=first, further=tuple(others)))
+    if len(places) > 1:
+        table = timing_view.by_machine(places)
+        entries.insert(0, Entry("machines", table, table))
     if not drawn:
         missing.append(
             Missing(
@@ -367,7 +375,7 @@ def content(
 
     Args:
         failed: what could not be computed, and why.
-        made: with which versions.
+        made: when, where, by which command and versions.
     """
     rows = Rows(sources)
     chapters: list[Section] = []

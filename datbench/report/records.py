@@ -109,7 +109,7 @@ class Content:
     deltas: tuple[Delta, ...] | None = None  # against the baseline; None where there is none
     baseline: str = ""  # its name
     notes: tuple[str, ...] = field(default=())
-    made: str = ""  # with which versions the report was
+    made: str = ""  # when, where, by which command and versions the report was
     # what could not be computed, and why; a section of `sections` too
     failed: tuple[Missing, ...] = ()
 

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
-from statistics import median
+from statistics import fmean, median
 from typing import Protocol
 
 from ..counting.conventions import CONVENTIONS
 from ..counting.count import count_anywhere, warn_of_sampling
 from ..errors import DatbenchError
+from ..machine import warn_if_loaded
 from ..models.resolve import Spec
 from ..run import as_built
 from ..setting import How, Setting
@@ -271,6 +273,8 @@ class _Job:
     setting: Setting
     how: How
     processes: list[ProcessTiming] = field(default_factory=list)
+    # seconds of each process, and whether it measured the machine peaks too
+    took: list[tuple[bool, float]] = field(default_factory=list)
     halved: str | None = None
     work: _Work | None = None
 
@@ -298,7 +302,7 @@ def measure_rows(
     protocols: tuple[str, ...] = (),
     gpus: int = 1,
     timeout: float = TIMEOUT,
-    step: Callable[[str], object] = lambda text: None,
+    step: Callable[[str, float], object] = lambda text, left: None,
     timer: Timer | None = None,
 ) -> TimedRows:
     """Time every job in fresh processes, by rounds: each job once, then each again.
@@ -307,12 +311,13 @@ def measure_rows(
     Only running out of memory makes a batch smaller: it is halved until it fits.
 
     Args:
-        step: told what is at work.
+        step: told what is at work, and the seconds that are left, about; 0 where none has ended.
         timer: of one process; `time_in_process` or, with several GPUs, `time_on_gpus`.
 
     Raises:
         UsageError: the device is not here, or no model can be run so.
     """
+    warn_if_loaded()
     timer = timer or _timer(gpus, timeout)
     waiting = [_Job(spec, setting, setting, how) for spec, setting in jobs]
     limits: dict[Key, Ceilings] = {}
@@ -320,7 +325,7 @@ def measure_rows(
     try:
         for turn in range(processes):
             for number, job in enumerate(waiting):
-                step(_words(job, number, len(waiting), turn, processes))
+                step(_words(job, number, len(waiting), turn, processes), _left(waiting, processes))
                 if not _time(job, timer, limits, protocols):
                     raise KeyboardInterrupt
     except KeyboardInterrupt:
@@ -343,6 +348,21 @@ def _timer(gpus: int, timeout: float) -> Timer:
     return timer
 
 
+def _left(jobs: Sequence[_Job], turns: int) -> float:
+    """Seconds that all processes which have not begun take, about; 0 where none has ended.
+
+    A job takes as long as it took; one that has not begun as long as the others. What measured the
+    machine peaks too counts where there is nothing else.
+    """
+
+    def usual(took: Sequence[tuple[bool, float]]) -> float:
+        later = [seconds for first, seconds in took if not first]
+        return fmean(later or [seconds for _, seconds in took])
+
+    every = [each for job in jobs for each in job.took]
+    return sum((turns - len(job.took)) * usual(job.took or every) for job in jobs) if every else 0.0
+
+
 def _words(job: _Job, number: int, jobs: int, turn: int, turns: int) -> str:
     parts = [str(job)]
     if jobs > 1:
@@ -355,9 +375,11 @@ def _words(job: _Job, number: int, jobs: int, turn: int, turns: int) -> str:
 def _time(job: _Job, timer: Timer, limits: dict[Key, Ceilings], protocols: tuple[str, ...]) -> bool:
     """One more process of a job, with the batch that fits; whether to go on after it."""
     if job.processes and job.processes[0].timing is None:
-        return True  # it would end as the first one did
+        job.took.append((False, 0.0))  # it would end as the first one did
+        return True
     if job.work is None:
         job.work = _count(job)
+    first, begin = job.key not in limits, time.perf_counter()
     while True:
         found = timer(
             job.spec.name,
@@ -374,6 +396,7 @@ def _time(job: _Job, timer: Timer, limits: dict[Key, Ceilings], protocols: tuple
         job.halved = found.reason
         job.setting = replace(job.setting, batch=batch // 2)
     job.processes.append(found)
+    job.took.append((first, time.perf_counter() - begin))
     if found.outcome == "interrupted":
         return False
     if job.work.batch != job.setting.batch and found.timing is not None:

@@ -8,7 +8,7 @@ from typing import Any
 from .. import units
 from ..render.table import Column, Table, fact_columns
 from ..render.vega import ROW, Chart, Datum, above, field, rows_of, spec, words
-from ..setting import describe, labels, varying
+from ..setting import describe, label, labels, varying
 from ..units import percent, rate, signed_percent
 from .records import CERTAIN, PERCENTS, Ceilings, ProtocolTiming, Scatter, ThroughputRow, counted
 
@@ -128,6 +128,30 @@ def many(rows: Sequence[ThroughputRow]) -> Table:
     )
     title = f"Images a second; {describe(rows[0], *varying(rows))}"
     return Table.of(columns, rows, title, notes(rows))
+
+
+def by_machine(places: Sequence[tuple[str, Sequence[ThroughputRow]]]) -> Table:
+    """Images a second of every model and setting, a column for each machine.
+
+    Args:
+        places: rows, by where they were measured.
+    """
+    rows = [row for _, found in places for row in found]
+    names = [name for name in varying(rows) if name not in ("device", "threads")]
+    lines: dict[str, dict[str, float | None]] = {}
+    for where, found in places:
+        for row in found:
+            lines.setdefault(label(row, names), {}).setdefault(where, row.images_per_second)
+    shared = set.intersection(*(set(where.split(", ")) for where, _ in places))
+
+    def machine(where: str) -> Column:
+        said = ", ".join(part for part in where.split(", ") if part not in shared) or where
+        return Column(where, said, rate, lambda line: line[1].get(where))
+
+    columns = [Column("model", "model", value=lambda line: line[0])]
+    columns += [machine(where) for where, _ in places]
+    title = f"Images/s by machine: {describe(rows[0], *names, 'device', 'threads')}"
+    return Table.of(columns, lines.items(), title)
 
 
 def _latency(rows: Sequence[ThroughputRow], number: int) -> Column:

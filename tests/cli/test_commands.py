@@ -177,7 +177,7 @@ def test_help_is_whole(run: Run) -> None:
     first = """models show params flops explain memory throughput profile compare eq10 table gate
     summary report plot points results env"""
     assert [c[0] for c in commands if len(c) == 1] == first.split()
-    assert len([c for c in commands if len(c) == 2]) == 29
+    assert len([c for c in commands if len(c) == 2]) == 30
     for words in commands:
         text = run(*words, "--help").text
         if "\nCommands:\n" in text:

@@ -3,16 +3,19 @@
 import json
 import pickle
 import re
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from datbench.cli.main import main
+from datbench.compare.records import ComparisonRow, Decision
 from datbench.records import document, dumps
 from datbench.setting import How, Resolution, Setting
 from datbench.timing.records import ThroughputRow
 
+from ..row_samples import sample
 from .runner import Run
 
 pytest.importorskip("vl_convert", reason="needs datbench[plots]")
@@ -298,3 +301,22 @@ def test_what_is_refused(run: Run, files: Path, words: tuple[str, ...], said: st
     words = tuple(str(files / w) if w.endswith(".json") else w for w in words)
     assert said in run("plot", *words).complaint()
     assert not Path("a.pdf").exists()
+
+
+def test_intervals_of_comparisons(run: Run) -> None:
+    rows = [
+        replace(sample(ComparisonRow), a=a, b=a, decision=Decision("same", 0.02, 0.98, *ends))
+        for a, ends in (("dat_t", (1.01, 0.99, 1.03)), ("dat_s", (0.9, 0.88, 0.93)))
+    ]
+    Path("two.json").write_text(dumps(document("compare", rows, {})))
+    text = run("plot", "compare", "--from", "two.json").text
+    assert re.search(r"dat_t +0\.99 \.\. 1\.03", text)
+    assert re.search(r"dat_s +0\.88 \.\. 0\.93", text)
+    assert "threshold, -2 %" in text
+    assert run("plot", "compare", "--from", "two.json", "--out", "two.svg").text == ""
+    assert "name the file of `datbench compare" in run("plot", "compare").complaint()
+    nothing = [replace(rows[0], decision=Decision("failed", 0.02, 0.98))]
+    Path("none.json").write_text(dumps(document("compare", nothing, {})))
+    assert "nothing to draw" in run("plot", "compare", "--from", "none.json").complaint(5)
+    Path("many.json").write_text(dumps(document("compare", rows * 8, {})))
+    assert "14 comparisons" in run("plot", "compare", "--from", "many.json").complaint()

@@ -2,13 +2,25 @@
 
 import csv
 import json
+import platform
+import re
+import shlex
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from datbench.cli.main import main
+from datbench.compare.records import ComparisonRow, Decision
+from datbench.memory.simulation import memory_row
+from datbench.memory.view import charts as memory_charts
+from datbench.models.resolve import resolve
 from datbench.records import document, dumps
+from datbench.render.vega import LIGHT
+from datbench.setting import Resolution, Setting
+from datbench.timing.records import ThroughputRow
 
+from ..row_samples import sample
 from .runner import Run
 
 SMALL = ("dat_t", "--tables", "7", "--res", "64", "--plots", "none")
@@ -382,8 +394,60 @@ def test_a_wide_table_fits_a_page(former: Path) -> None:
     assert "\\resizebox{\\linewidth}{!}{%\n\\begin{tabular}" in wide
     assert "\\end{tabular}\n}\n" in wide
     assert wide.count("{") - wide.count("\\{") == wide.count("}") - wide.count("\\}")
-    sources = (former / "latex" / "table-7.tex").read_text()
+    sources = (former / "latex" / "models.tex").read_text()
     assert "resizebox" not in sources
+
+
+def test_the_head_says_when_where_and_by_which_command(former: Path) -> None:
+    made = (former / "report.md").read_text().splitlines()[2]
+    command = shlex.join(["datbench", "report", *SMALL, "--out", str(former)])
+    assert f"by `{command}`, with datbench" in made
+    assert re.match(r"Made on \d{4}-\d\d-\d\d \d\d:\d\d ", made)
+    assert f" on {platform.node()} by " in made
+
+
+def test_a_category_has_its_colour_whatever_else_is_there() -> None:
+    """Without a backward nothing is saved: the others keep the colours that they have with it."""
+    colours = {}
+    for mode in ("inference", "backward"):
+        row = memory_row(
+            resolve("dat_t"), Setting(Resolution(32, 32), backward=mode != "inference"), mode
+        )
+        (chart,) = memory_charts([row])
+        color = chart.spec["layer"][0]["encoding"]["color"]
+        shown = {value["part"] for value in chart.spec["data"]["values"]}
+        assert set(color["legend"]["values"]) == shown
+        colours[mode] = dict(zip(color["scale"]["domain"], LIGHT, strict=True))
+        assert shown <= set(colours[mode])
+    assert colours["inference"] == colours["backward"]
+
+
+def test_several_machines_stand_beside_each_other(run: Run) -> None:
+    """And comparisons have their intervals drawn."""
+    files = []
+    for gpu, factor in (("Fast GPU", 2.0), ("Slow GPU", 1.0)):
+        row = replace(sample(ThroughputRow), outcome="measured")
+        rows = [
+            replace(row, model=name, images_per_second=rate * factor)
+            for name, rate in (("dat_t", 900.0), ("dat_s", 400.0))
+        ]
+        if gpu == "Slow GPU":
+            rows.pop()
+        name = f"{gpu[:4]}.json"
+        place = {"gpus": [{"name": gpu}], "torch": "2.9"}
+        Path(name).write_text(dumps(document("throughput", rows, place)))
+        files += ["--from", name]
+    compared = replace(
+        sample(ComparisonRow), decision=Decision("same", 0.02, 0.98, 1.01, 1.0, 1.02)
+    )
+    Path("compare.json").write_text(dumps(document("compare", [compared], {})))
+    assert run("report", *NOTHING, *files, "--from", "compare.json", "--out", "out").code == 0
+    lines = rows_of(Path("out/csv/machines.csv"))
+    assert [list(line.values()) for line in lines] == [
+        ["dat_t", "1800.0", "900.0"],
+        ["dat_s", "800.0", ""],
+    ]
+    assert "| Fast GPU |" in re.sub(" +", " ", Path("out/report.md").read_text())
 
 
 def test_another_datbench_in_the_working_directory_is_not_run(

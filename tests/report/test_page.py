@@ -201,3 +201,29 @@ def test_axe_finds_nothing(visit: Open, scheme: str) -> None:
 
 def test_one_small_file(everything: Path) -> None:
     assert (everything / "report.html").stat().st_size < 5_000_000
+
+
+def test_on_paper_every_model_is_drawn_and_every_column_is_there(visit: Open) -> None:
+    """A menu chooses on the screen; nothing is chosen on paper, and nothing is scrolled."""
+    page = visit(width=794)  # A4 at 96 dots an inch
+    page.evaluate("dispatchEvent(new Event('beforeprint'))")
+    page.emulate_media(media="print")
+    page.wait_for_function("document.querySelectorAll('.printed svg').length >= 6")
+    menus = page.locator("figure:has(.one)")
+    assert menus.count() >= 3  # MACs, terms of attention, memory over the run
+    for figure in menus.all():
+        headings = figure.locator(".printed h4").all_inner_texts()
+        assert [name.partition(",")[0] for name in headings] == ["dat_t", "datpp_t"]
+        assert figure.locator(".printed svg").count() == 2
+        assert not figure.locator(".chart").is_visible()
+    for table in page.locator("section > .grid table").all():
+        box = table.bounding_box()
+        assert box["x"] + box["width"] <= 794, table.get_attribute("id")
+
+
+def test_the_last_column_is_in_view(visit: Open) -> None:
+    page = visit(width=1200)
+    for table in page.locator("section > .grid table").all():
+        last = table.locator("thead th").last.bounding_box()
+        around = table.locator("xpath=..").bounding_box()
+        assert last["x"] + last["width"] <= around["x"] + around["width"] + 1

@@ -4,6 +4,7 @@ from dataclasses import replace
 
 import pytest
 
+from datbench.errors import DatbenchWarning
 from datbench.models.resolve import resolve
 from datbench.setting import How, Resolution, Setting
 from datbench.timing.process import time_in_process
@@ -174,6 +175,37 @@ def test_ctrl_c_keeps_what_is_finished_and_marks_it() -> None:
     assert (first.outcome, second.outcome) == ("measured", "interrupted")
     assert second.samples == 5
     assert any("Ctrl-C" in doubt for doubt in second.doubts)
+
+
+@pytest.mark.parametrize("turns", [1, 3])
+def test_what_is_left_is_right_within_half(monkeypatch: pytest.MonkeyPatch, turns: int) -> None:
+    """Of models that differ, the first of which measures the machine peaks too."""
+    now, told = 100.0, []
+    monkeypatch.setattr("datbench.timing.rows.time.perf_counter", lambda: now)
+    takes = {ONE: 6.0, TWO: 9.0, THREE: 7.0}
+
+    def timer(name: str, *_: object, ceilings: bool, **__: object) -> ProcessTiming:
+        nonlocal now
+        now += takes[name] + 4 * ceilings
+        return measured(ceilings=CEILINGS) if ceilings else measured()
+
+    jobs = [(resolve(name), SETTING) for name in takes]
+    measure_rows(
+        jobs, How(), processes=turns, timer=timer, step=lambda text, left: told.append((now, left))
+    )
+    assert [left for _, left in told[:1]] == [0.0]  # none has ended
+    assert len(told) == 3 * turns
+    for at, left in told[1:]:
+        assert 1 / 1.5 < left / (now - at) < 1.5
+
+
+def test_a_loaded_machine_is_told_before_anything_is_timed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("os.getloadavg", lambda: (99.0, 0.0, 0.0))
+    processes = Processes(measured())
+    with pytest.warns(DatbenchWarning, match=r"the machine is loaded: 99\.0 processes wanted"):
+        rows(processes)
+    monkeypatch.delattr("os.getloadavg")  # as on Windows
+    rows(Processes(measured()))
 
 
 def test_a_process_that_was_cut_short_is_in_no_figure_beside_a_whole_one() -> None:

@@ -59,20 +59,39 @@ function colored(spec) {
   return params.length ? { ...spec, params } : spec;
 }
 
+async function embed(place, spec) {
+  const config = themes[dark.matches ? "dark" : "light"];
+  const result = await window.vegaEmbed(place, colored(spec), { actions: false, mode: "vega-lite", renderer: "svg", config });
+  for (const svg of place.querySelectorAll("svg")) {
+    svg.setAttribute("aria-hidden", "true"); // described by its place, and given as a table
+    svg.removeAttribute("role");
+  }
+  return result;
+}
+
 async function draw(place) {
   const name = place.dataset.chart;
   const before = drawn.get(name);
   drawn.set(name, null);
   if (before) before.finalize();
-  const config = themes[dark.matches ? "dark" : "light"];
-  const spec = colored(charts[name]);
-  const result = await window.vegaEmbed(place, spec, { actions: false, mode: "vega-lite", renderer: "svg", config });
-  drawn.set(name, result);
-  for (const svg of place.querySelectorAll("svg")) {
-    svg.setAttribute("aria-hidden", "true"); // described by its place, and given as a table
-    svg.removeAttribute("role");
-  }
+  drawn.set(name, await embed(place, charts[name]));
   place.dataset.drawn = dark.matches ? "dark" : "light";
+}
+
+// On paper there is no menu: what it offers is drawn one below the other, as wide as the page.
+const menu = (spec) => spec.params?.find((param) => param.bind?.options);
+
+function drawAll(place) {
+  const spec = charts[place.dataset.chart];
+  for (const value of menu(spec).bind.options) {
+    const params = spec.params.map((p) => (p === menu(spec) ? { name: p.name, value } : p));
+    const one = document.createElement("div");
+    const [heading, chart] = [document.createElement("h4"), document.createElement("div")];
+    heading.textContent = value;
+    one.append(heading, chart);
+    place.nextElementSibling.append(one);
+    embed(chart, { ...spec, params, width: PAPER - 60 });
+  }
 }
 
 const places = [...document.querySelectorAll("[data-chart]")];
@@ -90,7 +109,14 @@ for (const place of places) seen.observe(place);
 dark.addEventListener("change", () => {
   for (const place of places) if (drawn.get(place.dataset.chart)) draw(place);
 });
+const PAPER = 660; // pixels of a line on A4 and on letter
 addEventListener("beforeprint", () => {
-  for (const place of places) if (!drawn.has(place.dataset.chart)) draw(place);
+  for (const table of document.querySelectorAll("table")) {
+    table.style.setProperty("--fit", Math.min(1, PAPER / table.scrollWidth)); // every column on the paper
+  }
+  for (const place of places) {
+    if (!drawn.has(place.dataset.chart)) draw(place);
+    if (menu(charts[place.dataset.chart]) && !place.nextElementSibling.hasChildNodes()) drawAll(place);
+  }
   for (const details of document.querySelectorAll("details.notes")) details.open = true;
 });
