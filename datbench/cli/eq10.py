@@ -6,7 +6,7 @@ from dataclasses import replace
 from typing import Annotated, Any
 
 from ..counting.conventions import CONVENTIONS
-from ..errors import CheckFailed, UsageError
+from ..errors import CheckFailed
 from ..machine import device_of
 from ..setting import ATTENTIONS, DTYPES, Resolution, one_of
 from . import options
@@ -122,6 +122,7 @@ def time(
     Examples:
     datbench eq10 time dat_t --res 112,224,448 --device cuda
     """
+    from ..eq10.records import map_side
     from ..models.resolve import resolve
 
     spec = inputs.one() if inputs.model else resolve("dat_t")
@@ -131,7 +132,7 @@ def time(
         "attention": one_of("attention", attention, ATTENTIONS),
         "budget": options.seconds("--budget", budget, 45.0),
     }
-    if sides := [_side(size, stage) for size in inputs.sizes()]:
+    if sides := [map_side(size, stage) for size in inputs.sizes()]:
         how["sides"] = tuple(sides)
     how["batch"] = options.only(
         options.Run(batch=batch).batches() or [1], "batch", "eq10 time takes one"
@@ -150,17 +151,6 @@ def time(
         output.write(measured_tables(found), "eq10-measured", [found], environment())
     if found.interrupted:
         raise KeyboardInterrupt
-
-
-def _side(size: Resolution, stage: int) -> int:
-    """The side of a stage's map: stage 1 has stride 4, each later one twice the stride."""
-    stride: int = 2 ** (stage + 1)
-    if size.width != size.height or size.width % stride:
-        raise UsageError(
-            f"--res {size}: square maps are timed; write multiples of {stride}, the stride of "
-            f"stage {stage}."
-        )
-    return size.width // stride
 
 
 app = group(

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 
 from ..errors import UsageError
 from .command import argument
-from .options import By, Depth, FeaturesFlag, Inputs, Loaded, Models, breakdowns, only
+from .options import By, Depth, FeaturesFlag, Given, Inputs, Loaded, Models, Setup, breakdowns, only
 from .output import Format, Output
 
 if TYPE_CHECKING:
@@ -85,7 +85,12 @@ def params(models: Models, output: Output, by: By = None, features: FeaturesFlag
 
 
 def show(
-    inputs: Inputs, loaded: Loaded, output: Output, by: By = None, depth: Depth = None
+    inputs: Inputs,
+    loaded: Loaded,
+    output: Output,
+    by: By = None,
+    depth: Depth = None,
+    input: Given = None,
 ) -> None:
     """Show how a model is built, and whether a checkpoint fits.
 
@@ -103,8 +108,11 @@ def show(
     spec, size = only(inputs.sized(), "model and size", "show takes one")
     if tree and loaded.checkpoint is not None:
         raise UsageError("--checkpoint and --by module are two questions; ask one at a time.")
+    if input and not tree:
+        raise UsageError("--input runs the model, which --by module alone does here.")
     if tree:
-        tables, row = as_tree(spec, size, depth)
+        taken = Setup(inputs.model, inputs.res, input=input).jobs()[0][1]
+        tables, row = as_tree(spec, taken, depth)
     else:
         tables, row = described(spec, size, loaded.checkpoint, loaded.weights)
     output.write(tables, "show", [row])

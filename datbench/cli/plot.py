@@ -97,15 +97,10 @@ def accuracy(where: Destination, of: Of = None, from_: From = None) -> None:
 
     def make() -> Plot:
         from ..models.resolve import own_input
-        from ..paper.accuracy import accuracy as scatter
-        from ..paper.accuracy import measured, printed
-
-        if of != "throughput":
-            return scatter(printed(), of, "Both as the papers' tables print them.")
+        from ..paper.accuracy import drawn
         from ..records import rows_of
 
-        models, notes = measured(rows_of(from_, "throughput"), own_input)
-        return scatter(models, of, *notes)
+        return drawn(of, rows_of(from_, "throughput"), own_input)
 
     _drawn(where, make)
 

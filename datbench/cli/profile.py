@@ -5,9 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
-from ..errors import UsageError
-from ..files import check_path, complete_files, same_file
+from ..files import complete_files
 from ..machine import device_of
+from ..profile.records import check_trace
 from ..setting import TIME_MODES, mode_of
 from . import options
 from .command import RESULT, option
@@ -17,8 +17,6 @@ if TYPE_CHECKING:
     from ..profile.view import By as Breakdown
 
 PARTS: tuple[Breakdown, ...] = ("stage", "module", "operator")
-
-TRACES = (".json", ".json.gz")
 
 
 def profile(
@@ -55,13 +53,7 @@ def profile(
     how: dict[str, Any] = {"threads": timing.threads, "channels_last": timing.channels_last}
     budget = options.seconds("--budget", timing.budget, 10.0)
     if trace is not None:
-        if not trace.name.lower().endswith(TRACES):
-            raise UsageError(f"--trace {trace}: a trace is written as {' or '.join(TRACES)}.")
-        check_path(trace, "--trace")
-        if output.path is not None and same_file(trace, output.path):
-            raise UsageError(
-                f"--out {output.out} and --trace {trace} are one file; name two files."
-            )
+        check_trace(trace, output.path)
     jobs = run.jobs(device_of(device))
     spec, setting = options.only(jobs, "model, size and batch", "profile takes one")
     # torch is imported here, after everything that the user may have mistyped was checked.

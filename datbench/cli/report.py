@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
@@ -13,10 +13,6 @@ from ..setting import one_of
 from ..units import printable
 from .command import RESULT, WHAT, complete, option
 from .options import Baseline, From, Given, Inputs, OutPath, Setup, pieces
-
-if TYPE_CHECKING:
-    from ..models.resolve import Spec
-    from ..paper.tables import TableData
 
 MAIN = ("dat_t", "dat_s", "dat_b", "datpp_t", "datpp_s", "datpp_b")
 """The published variants, which a report has by default."""
@@ -66,6 +62,7 @@ def report(
     datbench report dat_t --tables 2,6 --out report
     datbench report none --tables none --from times.json --baseline before.json --out report
     """
+    from ..paper.tables import chosen_tables
     from ..report.build import check_directory, given, make
 
     if not out:
@@ -77,38 +74,26 @@ def report(
             "the page and the plots are drawn with Vega through vl-convert: pip install "
             "vl-convert-python, or leave them out with --plots none."
         )
-    chosen_tables = _tables(tables)
-    wanted, sizes = _specs(inputs), inputs.sizes() or None
+    asked = _unless_none(pieces(tables) or ["all"], "--tables")
+    chosen = chosen_tables(asked, ()) if asked else []
+    names = _unless_none(list(dict.fromkeys(inputs.model or MAIN)), "a model")
+    wanted, sizes = Inputs(names).specs() if names else [], inputs.sizes() or None
     takes = Setup(inputs.model, inputs.res, input=input).inputs()
     if sizes and not wanted:
         raise UsageError("--res is the size of models; name one.")
     sources = [source for path in from_ or () for source in given(path)]
     before = None if baseline is None else given(baseline)
-    if not wanted and not chosen_tables and not sources:
+    if not wanted and not chosen and not sources:
         raise UsageError("there is nothing to report: name a model, a table or a result file.")
     name = baseline.name if baseline else ""
-    failed = make(folder, wanted, sizes, chosen_tables, sources, before, name, plots, takes)
+    failed = make(folder, wanted, sizes, chosen, sources, before, name, plots, takes)
     for missing in failed:
         typer.echo(f"datbench: not in the report: {printable(missing.what)}.", err=True)
     typer.echo(f"{folder / ('report.html' if html else 'report.md')}")
 
 
-def _specs(inputs: Inputs) -> list[Spec]:
-    names = list(dict.fromkeys(inputs.model or MAIN))
-    return [] if _none(names, "a model") else Inputs(names).specs()
-
-
-def _tables(given: list[str] | None) -> list[TableData]:
-    from ..paper.tables import chosen_tables
-
-    asked = pieces(given) or ["all"]
-    if _none(asked, "--tables"):
-        return []
-    return chosen_tables(asked, ())
-
-
-def _none(names: list[str], what: str) -> bool:
-    """Whether none is wanted."""
+def _unless_none(names: list[str], what: str) -> list[str]:
+    """The names; none where none is wanted."""
     if NONE in names and len(names) > 1:
         raise UsageError(f"none as {what} stands alone.")
-    return names == [NONE]
+    return [] if names == [NONE] else names

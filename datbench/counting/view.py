@@ -443,7 +443,7 @@ def tree_table(model: str, size: str, rows: Sequence[Mapping[str, Any]]) -> Tabl
         Column("params", "params", units.integer),
         Column("macs", "MACs", units.amount),
     )
-    note = "Each line has all that is in the module; MACs by fvcore's rules, one image."
+    note = "Each line has all that is in the module; MACs by fvcore's rules."
     return Table.of(columns, rows, f"{model} at {size}, module by module", [note])
 
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-from ..setting import Count
+from ..errors import UsageError
+from ..setting import Count, Resolution
 from ..timing.records import Ceilings, Timing
 from ..units import Brief
 
@@ -245,3 +246,18 @@ class Measurements(Brief):
     ratios: tuple[CostRatio, ...]
     left_out: tuple[LeftOut, ...]
     interrupted: bool  # whether somebody ended it; every point here is whole
+
+
+def map_side(size: Resolution, stage: int) -> int:
+    """The side of a stage's map: stage 1 has stride 4, each later one twice the stride.
+
+    Raises:
+        UsageError: the map is not a square of whole pixels.
+    """
+    stride: int = 2 ** (stage + 1)
+    if size.width != size.height or size.width % stride:
+        raise UsageError(
+            f"--res {size}: square maps are timed; write multiples of {stride}, the stride of "
+            f"stage {stage}."
+        )
+    return size.width // stride

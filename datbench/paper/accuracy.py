@@ -263,6 +263,18 @@ def measured(
 # The plot of `datbench plot`.
 
 
+def drawn(
+    cost: str,
+    rows: Sequence[tuple[ThroughputRow, Mapping[str, Any]]],
+    own_input: Callable[[str], Resolution | None],
+) -> Figure:
+    """Published accuracy against a printed cost, or against the images a second of rows."""
+    if cost != "throughput":
+        return accuracy(printed(), cost, "Both as the papers' tables print them.")
+    models, notes = measured(rows, own_input)
+    return accuracy(models, cost, *notes)
+
+
 def accuracy(models: Sequence[RatedModel], cost: str, *notes: str) -> Figure:
     """Published accuracy against a cost, a line for each family's models that are alike.
 

@@ -13,20 +13,20 @@ from ..models.spec import ModelSpec
 from ..models.view import architecture, checkpoint_table, stage_rows
 from ..records import ShowEntry
 from ..render.table import Table
-from ..setting import Resolution, Setting
+from ..setting import Resolution, Setting, describe
 from .published import published
 
 TREE_DEPTH = 3
 """Names of a path down to which a tree of modules goes, as torchinfo's does."""
 
 
-def as_tree(spec: Spec, size: Resolution, depth: int | None) -> tuple[list[Table], ShowEntry]:
+def as_tree(spec: Spec, setting: Setting, depth: int | None) -> tuple[list[Table], ShowEntry]:
     """A model's modules, as a tree and as a record."""
     from ..counting.count import module_tree
 
-    rows = module_tree(spec, Setting(size), depth or TREE_DEPTH)
-    table = tree_table(spec.name, str(size), rows)
-    return [table], ShowEntry(spec.name, str(size), modules=tuple(rows))
+    rows = module_tree(spec, setting, depth or TREE_DEPTH)
+    table = tree_table(spec.name, describe(setting, "dtype", "attention", "backward"), rows)
+    return [table], ShowEntry(spec.name, str(setting.resolution), modules=tuple(rows))
 
 
 def described(

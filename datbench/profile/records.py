@@ -7,8 +7,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Literal
 
+from ..errors import UsageError
+from ..files import check_path, same_file
 from ..setting import Count, Setting, TimeMode
 from ..timing.records import CERTAIN, Ceilings, Timing
 from ..units import Brief
@@ -210,3 +213,19 @@ def _total(parts: Sequence[ProfilePart]) -> ProfileTotal:
     return ProfileTotal(
         sum(p.seconds for p in parts), sum(p.macs for p in parts), sum(p.bytes for p in parts)
     )
+
+
+TRACES = (".json", ".json.gz")
+
+
+def check_trace(trace: Path, out: Path | None) -> None:
+    """Refuse a trace's file that cannot be written, or that the result would be written over.
+
+    Raises:
+        UsageError: it is named as something else, or is no file of its own.
+    """
+    if not trace.name.lower().endswith(TRACES):
+        raise UsageError(f"--trace {trace}: a trace is written as {' or '.join(TRACES)}.")
+    check_path(trace, "--trace")
+    if out is not None and same_file(trace, out):
+        raise UsageError(f"--out {out} and --trace {trace} are one file; name two files.")
