@@ -21,7 +21,8 @@ import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Any, NoReturn
+from types import MappingProxyType
+from typing import Any, NamedTuple, NoReturn
 
 from .errors import UsageError
 
@@ -69,6 +70,13 @@ class Given:
 
     name: str | None  # None: by position
     value: Any  # a leaf, or lists, tuples and dicts of leaves
+
+
+class Inputs(NamedTuple):
+    """What a forward takes."""
+
+    args: tuple[Any, ...] = ()
+    named: Mapping[str, Any] = MappingProxyType({})
 
 
 _SIDE = re.compile(r"\{([BHW])(?:([*/])([1-9]\d{0,5}))?\}|\d{1,9}")

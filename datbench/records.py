@@ -688,12 +688,15 @@ def _elements(row: Mapping[str, Any], name: str) -> list[dict[str, Any]]:
     ]
 
 
-def frame(records: Path | ResultFile | Sequence[Any], each: str | None = None) -> pd.DataFrame:
+def frame(
+    records: Path | ResultFile | Sequence[Any], each: str | None = None, short: bool = False
+) -> pd.DataFrame:
     """Records as a pandas data frame: one row a record, nested fields under dotted names.
 
     Args:
         records: the path of a result file, what `load` reads from it, or its rows.
         each: a list or an object in the records, each element of which becomes a row.
+        short: leave out lists and tallies, and fields that say nothing in any record.
 
     Raises:
         UsageError: the file cannot be read, or the records have no such list.
@@ -703,7 +706,7 @@ def frame(records: Path | ResultFile | Sequence[Any], each: str | None = None) -
     if isinstance(records, Path):
         records = load(records)
     rows = records.rows if isinstance(records, ResultFile) else records
-    found: pd.DataFrame = pd.DataFrame(flat_rows([plain(row) for row in rows], each))
+    found: pd.DataFrame = pd.DataFrame(flat_rows([plain(row) for row in rows], each, short))
     return found
 
 

@@ -21,8 +21,8 @@ from contextvars import ContextVar
 from dataclasses import fields, is_dataclass, replace
 from functools import partial
 from pathlib import Path
-from types import MappingProxyType, SimpleNamespace
-from typing import TYPE_CHECKING, Any, Literal, NamedTuple, TypeAlias, TypeVar
+from types import SimpleNamespace
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias, TypeVar
 
 import numpy
 import torch
@@ -31,7 +31,7 @@ from torch.nn.parameter import is_lazy
 from torch.utils._pytree import tree_leaves, tree_map_only
 
 from .errors import DatbenchError, MeasurementError, Misfit, UsageError, first_line, one_line, warn
-from .inputs import EXAMPLE, OWN, PICTURES, FileOf, TensorOf, parse, told
+from .inputs import EXAMPLE, OWN, PICTURES, FileOf, Inputs, TensorOf, parse, told
 from .machine import proc_bytes
 from .models.external import FactorySpec, is_factory
 from .models.layers import image_channels
@@ -206,7 +206,8 @@ def as_built(module: nn.Module, setting: Setting) -> Setting:
     if setting.dtype == "float32" and own in DTYPES:
         setting = replace(setting, dtype=own)
     example: Any = getattr(module, OWN, None)
-    if example is not None and not setting.inputs:
+    # What a caller gives stands in the caller's setting.
+    if not (example is None or setting.inputs or isinstance(example, Inputs)):
         said = f"{OWN}({{B}},{{H}},{{W}})" if callable(example) else OWN
         setting = replace(setting, inputs=(said,))
     on_meta = all(tensor.is_meta for tensor in (*module.parameters(), *module.buffers()))
@@ -231,13 +232,6 @@ def make_image(setting: Setting, module: nn.Module | None = None, number: int = 
         return torch.empty(shape, dtype=dtype, device="meta")
     generator = torch.Generator().manual_seed((_seed.get() or SEED) + number)
     return torch.randn(shape, generator=generator, device="cpu").to(setting.device, dtype)
-
-
-class Inputs(NamedTuple):
-    """What a forward takes."""
-
-    args: tuple[Any, ...] = ()
-    named: Mapping[str, Any] = MappingProxyType({})
 
 
 def make_inputs(setting: Setting, module: nn.Module, number: int = 0) -> Inputs:
@@ -270,6 +264,8 @@ def make_inputs(setting: Setting, module: nn.Module, number: int = 0) -> Inputs:
         size = setting.resolution
         example = example(setting.batch, size.height, size.width)
     placed = tree_map_only(Tensor, partial(_placed, setting), example)
+    if isinstance(placed, Inputs):
+        return placed
     if isinstance(placed, Mapping):
         return Inputs(named=placed)
     return Inputs(tuple(placed) if isinstance(placed, (tuple, list)) else (placed,))

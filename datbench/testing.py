@@ -6,7 +6,6 @@ torch is loaded on the first call.
 
 from __future__ import annotations
 
-import copy
 from collections import Counter
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field
@@ -174,6 +173,7 @@ def memory(
     from torch.utils._pytree import tree_map_only
 
     from .memory.simulation import Trace, ledger, simulate
+    from .models.module import without_values
     from .run import sized, with_values
 
     mode = mode_of(mode, MEMORY_MODES, "forward")
@@ -185,29 +185,13 @@ def memory(
 
     def on_meta() -> Trace:
         there = tree_map_only(Tensor, lambda tensor: tensor.to("meta"), (inputs, given))
-        return followed(_on_meta(model), *there)
+        return followed(without_values(model), *there)
 
     trace = with_values(type(model).__name__, on_meta, lambda: followed(model, inputs, given))
     lines = ledger(trace, mode)
     kept = next(line.amount for line in lines if line.category == "kept")
     peak = trace.peak
     return Memory(peak.amount, peak.phase, peak.module, peak.operator, kept, lines)
-
-
-def _on_meta(model: nn.Module) -> nn.Module:
-    """A copy without values; tensors that are shared stay shared, and `model` stays as it is."""
-    import torch
-    from torch import Tensor, nn
-
-    known: dict[int, Any] = {}
-    for parameter in model.parameters():
-        empty = torch.empty_like(parameter, device="meta")
-        known[id(parameter)] = nn.Parameter(empty, requires_grad=parameter.requires_grad)
-    # A tensor that is neither parameter nor buffer, as torch's older weight_norm leaves one, too.
-    plain = (value for module in model.modules() for value in vars(module).values())
-    for tensor in (*model.buffers(), *(value for value in plain if isinstance(value, Tensor))):
-        known[id(tensor)] = torch.empty_like(tensor, device="meta")
-    return copy.deepcopy(model, known)
 
 
 def assert_macs(

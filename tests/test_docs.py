@@ -1,5 +1,6 @@
 """The documentation is what the program does: generated pages, examples, commands."""
 
+import ast
 import html
 import importlib.util
 import json
@@ -212,16 +213,27 @@ def test_plots_of_the_pages_are_todays() -> None:
         assert found == marks.findall(drawn.decode()), name
 
 
-@pytest.mark.parametrize("page", ["tutorial", pytest.param("export", marks=pytest.mark.slow)])
-def test_python_of_the_pages_runs(page: str) -> None:
-    """A page's Python, with the figure that its last comment gives."""
+@pytest.mark.parametrize(
+    "page", ["tutorial", "python", pytest.param("export", marks=pytest.mark.slow)]
+)
+def test_python_of_the_pages_runs(
+    page: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Every block, one after the other, with the figure that a line's comment gives."""
+    monkeypatch.chdir(tmp_path)
     blocks = BLOCK.findall((DOCS / f"{page}.md").read_text(encoding="utf-8"))
-    (code,) = (text for language, title, text in blocks if language == "python")
     names: dict[str, object] = {}
-    *before, last = code.strip().splitlines()
-    exec("\n".join(before), names)
-    expression, _, figure = last.partition("  # ")
-    assert eval(expression, names) == eval(figure)
+    figures = 0
+    for code in (text for language, title, text in blocks if language == "python"):
+        for statement in ast.parse(code).body:
+            line = ast.get_source_segment(code, statement)
+            told = re.search(r"  # ([\d*+(), ]+)$", code.splitlines()[statement.end_lineno - 1])
+            if told:
+                figures += 1
+                assert eval(line, names) == eval(told[1])
+            else:
+                exec(line, names)
+    assert figures == 1
 
 
 def test_readme_names_every_command() -> None:

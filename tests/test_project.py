@@ -15,7 +15,13 @@ ROOT = Path(__file__).parents[1]
 def test_public_names_are_pinned() -> None:
     assert set(datbench.__all__) == {
         "DatbenchError",
+        "Result",
+        "compare",
+        "flops",
         "frame",
+        "memory",
+        "table",
+        "throughput",
         "Resolution",
         "Setting",
         "__version__",
@@ -45,7 +51,7 @@ COUNTS = (
 @pytest.mark.parametrize(
     ("code", "heavy"),
     [
-        ("import datbench", "torch pandas"),
+        ("import datbench; datbench.flops, datbench.memory, datbench.compare", "torch pandas"),
         (
             "import datbench.render.text, datbench.counting.view, datbench.counting.records",
             "torch pandas",

@@ -12,6 +12,7 @@ import typer
 from ..compare.records import FLOOR, LEVEL, PROCESSES, ComparisonRow, FalseAlarms, RunPlan, accepted
 from ..errors import UsageError
 from ..files import complete_files
+from ..models.resolve import complete_models
 from ..setting import How
 from ..timing.records import ComparedSide
 from . import options
@@ -54,11 +55,11 @@ def run(
             "as dat_t@attention=sdpa,batch=8. With @python=PATH or @source=PATH it is run by "
             "another version of datbench.",
             "A",
-            options.complete_models,
+            complete_models,
         ),
     ],
     b: Annotated[
-        str | None, argument("The same; may be left out with --aa.", "B", options.complete_models)
+        str | None, argument("The same; may be left out with --aa.", "B", complete_models)
     ] = None,
     res: options.Sizes = None,
     batch: options.Batches = None,

@@ -9,6 +9,7 @@ from typing import Annotated
 
 from ..errors import MissingError, UsageError
 from ..files import append_summary, check_path
+from ..models.resolve import complete_models
 from ..setting import Setting, mode_of
 from . import options
 from .command import RESULT, WHAT, group, option
@@ -74,7 +75,7 @@ def update(
             WHAT,
             "--remove MODEL",
             "Leave this model out of the baseline; may be repeated.",
-            complete_with=options.complete_models,
+            complete_with=complete_models,
         ),
     ] = None,
     time: Again = False,

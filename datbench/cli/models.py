@@ -18,8 +18,8 @@ def models(
     pattern: Annotated[
         str | None,
         argument(
-            "Only models whose name or family contains this text; families are dat, dat++, "
-            "ablation, deformable-detr and comparison.",
+            "Only models whose name or family contains this text, timm's too; families are dat, "
+            "dat++, ablation, deformable-detr and comparison.",
             "TEXT",
         ),
     ] = None,
@@ -29,9 +29,11 @@ def models(
     Examples:
     datbench models
     datbench models dat++
+    datbench models swin
     """
     from ..models.comparison import COMPARISONS
     from ..models.dat import REGISTRY
+    from ..models.external import timm_entries
     from ..models.view import models_tables
     from ..records import ModelEntry
 
@@ -41,6 +43,7 @@ def models(
         for spec in (*REGISTRY, *COMPARISONS)
         if text in spec.name or text in spec.family
     ]
+    rows += timm_entries(text) if text and text not in {row.family for row in rows} else []
     if not rows:
         raise UsageError(
             f"no model's name or family contains {pattern!r}; `datbench models` lists them all."

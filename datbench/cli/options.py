@@ -12,10 +12,7 @@ from ..counting.conventions import CONVENTIONS
 from ..errors import UsageError
 from ..files import complete_files
 from ..inputs import checked
-from ..models.comparison import COMPARISONS
-from ..models.dat import REGISTRY
-from ..models.detectors.heads import HEADS, JOINT
-from ..models.resolve import Spec, check_size, resolve
+from ..models.resolve import Spec, check_size, complete_models, resolve
 from ..setting import (
     ATTENTIONS,
     PRECISIONS,
@@ -29,16 +26,6 @@ from ..setting import (
 from .command import HOW, OUTPUT, RESULT, WHAT, argument, option
 
 
-def complete_models(incomplete: str) -> list[tuple[str, str]]:
-    """Names for shell completion, with a line about each; heads after a ``+``."""
-    backbone, joint, begun = incomplete.rpartition(JOINT)
-    if joint:
-        heads = [head for head in HEADS.values() if head.name.startswith(begun)]
-        return [(f"{backbone}{JOINT}{head.name}", head.summary) for head in heads]
-    known = [*REGISTRY, *COMPARISONS]
-    return [(s.name, s.summary) for s in known if s.name.startswith(incomplete)]
-
-
 def file_option(section: str, spelling: str, help: str) -> Any:
     """An option that names a file; its reader or writer says what is wrong with it."""
     return option(section, spelling, help, readable=False, complete_with=complete_files)
@@ -47,9 +34,10 @@ def file_option(section: str, spelling: str, help: str) -> Any:
 Names = Annotated[
     list[str] | None,
     argument(
-        "Models: names that `datbench models` lists, timm:NAME, transformers:NAME, config:FILE "
-        "(a YAML configuration of the DAT repositories) or package.module:factory. MODEL+HEAD "
-        "puts a detector or segmentor on a model.",
+        "Models: names that `datbench models` lists or papers use (swin_t), timm:NAME, "
+        "torchvision:NAME, transformers:NAME, config:FILE (a YAML configuration of the DAT "
+        "repositories), package.module:factory or file.py:factory. MODEL+HEAD puts a detector or "
+        "segmentor on a model.",
         "MODEL",
         complete_models,
     ),

@@ -9,9 +9,10 @@ from typing import Annotated, Any, Literal
 
 from ..errors import UsageError
 from ..files import complete_files
+from ..models.resolve import complete_models
 from ..points.records import Style, number_of, pixel_of
 from .command import WHAT, argument, group, option
-from .options import Inputs, Loaded, Sizes, Stage, Top, complete_models, only
+from .options import Inputs, Loaded, Sizes, Stage, Top, only
 from .output import Format, Output
 
 PICTURES = (".png", ".svg")

@@ -321,6 +321,7 @@ def compare_sides(
     timeout: float,
     itself: int = 0,
     step_of: Callable[[str], Step] = lambda what: quiet,
+    pairs: Pairs | None = None,
 ) -> tuple[ComparisonRow | None, FalseAlarms | None]:
     """Run two sides interleaved; before that, run A against itself where it is asked for.
 
@@ -328,17 +329,18 @@ def compare_sides(
         b: None for A against itself alone.
         itself: comparisons of A with itself.
         step_of: watches what is named.
+        pairs: times A and B. Default: fresh processes, as the plan wants them.
     """
     warn_if_loaded()
     alarms = None
     if itself:
-        pairs = _pairs(a, a, plan, timeout)
         watch = step_of("A against itself")
-        alarms = false_alarms(pairs, a.setting.batch, plan, itself, watch)
+        alarms = false_alarms(_pairs(a, a, plan, timeout), a.setting.batch, plan, itself, watch)
     if b is None or (alarms is not None and (alarms.interrupted or alarms.failed)):
         return None, alarms
     images: dict[SideName, int] = {"A": a.setting.batch, "B": b.setting.batch}
-    found = compare(_pairs(a, b, plan, timeout), images, plan, step_of("A and B"))
+    pairs = pairs or _pairs(a, b, plan, timeout)
+    found = compare(pairs, images, plan, step_of("A and B"))
     row = ComparisonRow(
         a,
         b,

@@ -91,12 +91,13 @@ def side(text: str, common: dict[str, str], how: How, inputs: tuple[str, ...] = 
     if not model:
         raise UsageError(f"{text!r} names no model; write MODEL@option=value.")
     told = {**common, **own}
+    threads = told.get("threads")
     how = replace(
         how,
-        mode=mode_of(told.get("mode"), TIME_MODES, "inference"),
-        threads=_whole("threads", told["threads"], MOST_THREADS) if "threads" in told else None,
-        compile=_flag("compile", told),
-        channels_last=_flag("channels_last", told),
+        mode=mode_of(told.get("mode"), TIME_MODES, how.mode),
+        threads=how.threads if threads is None else _whole("threads", threads, MOST_THREADS),
+        compile=_flag("compile", told, how.compile),
+        channels_last=_flag("channels_last", told, how.channels_last),
     )
     python = _python(told["python"]) if "python" in told else None
     source = _source(told["source"]) if "source" in told else None
@@ -131,8 +132,8 @@ def _whole(what: str, text: str, most: int) -> int:
     return int(text)
 
 
-def _flag(name: str, told: dict[str, str]) -> bool:
-    text = told.get(name, "no").lower()
+def _flag(name: str, told: dict[str, str], default: bool) -> bool:
+    text = told.get(name, "yes" if default else "no").lower()
     if text not in _TRUTH:
         raise UsageError(f"{name} {text!r}: write yes or no.")
     return _TRUTH[text]

@@ -17,6 +17,7 @@ from torch.profiler import ProfilerActivity, profile
 
 from ..counting.count import count_model, warn_of_sampling
 from ..errors import DatbenchError, LibraryError, MeasurementError, UsageError
+from ..inputs import Inputs
 from ..machine import (
     GpuPlace,
     check_present,
@@ -29,7 +30,6 @@ from ..machine import (
 from ..models.resolve import Spec, resolve
 from ..process import SHORT_OF_MEMORY, ask, short
 from ..run import (
-    Inputs,
     as_written,
     build_model,
     failure,

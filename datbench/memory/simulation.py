@@ -18,10 +18,10 @@ from ..counting.operators import EagerMode, OperatorPlan, execute
 from ..counting.recorder import ModuleTracker, NodeOwners
 from ..counting.shapes import META
 from ..errors import UsageError
+from ..inputs import Inputs
 from ..models.pyramid import StageModule
 from ..models.resolve import Spec, is_ours, resolve
 from ..run import (
-    Inputs,
     anywhere,
     as_built,
     as_written,

@@ -8,17 +8,21 @@ from __future__ import annotations
 
 import ast
 import contextlib
+import difflib
 import importlib
+import importlib.util
 import inspect
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ..errors import MeasurementError, UnknownNameError, UsageError, first_line
+from ..errors import LibraryError, MeasurementError, UnknownNameError, UsageError, first_line
+from ..records import ModelEntry
 from ..setting import Attention, Resolution
-from .spec import CONFIG, TIMM, TRANSFORMERS
+from .aliases import ALIASES
+from .spec import CONFIG, LIBRARIES, TIMM
 
 if TYPE_CHECKING:
     from torch import nn
@@ -73,7 +77,7 @@ class FactorySpec:
     """
 
     name: str  # as the user wrote it; it resolves back to this spec
-    module: str
+    module: str  # or the path of a file that ends in .py
     attribute: str  # of the module; it may have dots
     options: Mapping[str, Any] = field(default_factory=dict)  # keyword arguments
 
@@ -120,7 +124,7 @@ class FactorySpec:
         if here not in sys.path:
             sys.path.insert(0, here)
         try:
-            found: Any = importlib.import_module(self.module)
+            found: Any = _imported(self.module)
         except ModuleNotFoundError as error:
             if error.name and (self.module + ".").startswith(error.name + "."):
                 raise UnknownNameError(
@@ -161,6 +165,29 @@ class FactorySpec:
             ) from error
 
 
+def _imported(module: str) -> Any:
+    """A module by its name, or the one in a file, whose folder its own imports see."""
+    if not module.endswith(".py"):
+        return importlib.import_module(module)
+    path = Path(module).resolve()
+    known = sys.modules.get(path.stem)
+    if known is not None and getattr(known, "__file__", None) == str(path):
+        return known
+    name = path.stem if known is None else f"_{path.stem}_of_{path.parent.name}"
+    spec = importlib.util.spec_from_file_location(name, path)
+    assert spec is not None
+    assert spec.loader is not None
+    found = sys.modules[name] = importlib.util.module_from_spec(spec)
+    if str(path.parent) not in sys.path:
+        sys.path.insert(0, str(path.parent))
+    try:
+        spec.loader.exec_module(found)
+    except BaseException:
+        del sys.modules[name]
+        raise
+    return found
+
+
 def _of_channels(model: nn.Module, options: Mapping[str, Any]) -> nn.Module:
     """The model, saying in `in_chans` for images of how many channels it was asked for."""
     if "in_chans" in options and not hasattr(model, "in_chans"):
@@ -170,7 +197,7 @@ def _of_channels(model: nn.Module, options: Mapping[str, Any]) -> nn.Module:
 
 def is_factory(name: str) -> bool:
     """Whether a model's name is that of a function or class of the user's, or a library's."""
-    return ":" in name and not name.startswith((TIMM, TRANSFORMERS, CONFIG))
+    return ":" in name and not name.startswith((*LIBRARIES, CONFIG))
 
 
 def timm_spec(text: str) -> TimmSpec:
@@ -185,10 +212,14 @@ def timm_spec(text: str) -> TimmSpec:
 def factory_spec(text: str) -> FactorySpec:
     """``package.module:factory[,argument=value...]``; nothing is imported yet."""
     target, options = split_options(text, text)
-    module, _, attribute = target.partition(":")
-    words = [*module.split("."), *attribute.split(".")]
+    module, _, attribute = target.rpartition(":")
+    if module.endswith(".py") and not Path(module).is_file():
+        raise UsageError(f"{text}: there is no file {module}.")
+    words = [*([] if module.endswith(".py") else module.split(".")), *attribute.split(".")]
     if not all(word.isidentifier() for word in words):
-        raise UsageError(f"{text!r} is not understood; write package.module:factory.")
+        raise UsageError(
+            f"{text!r} is not understood; write package.module:factory or file.py:factory."
+        )
     return FactorySpec(text, module, attribute, options)
 
 
@@ -231,6 +262,43 @@ def _timm_model(architecture: str) -> tuple[Any, Any]:
         name, _, tag = architecture.partition(".")
         tags = [known.partition(".")[2] for known in timm.list_pretrained(f"{name}.*")]
         raise UnknownNameError.among(f"tag of timm's {name}", tag, tags) from error
+
+
+def timm_names(text: str) -> list[str]:
+    """Models of timm's whose names contain a text, those first that begin with it; none where timm
+    cannot be loaded.
+    """
+    from .dat import REGISTRY
+    from .timm import load_timm
+
+    try:
+        names = load_timm().list_models()
+    except LibraryError:
+        return []
+    found = [name for name in names if text in name and name not in REGISTRY.names()]
+    return sorted(found, key=lambda name: not name.startswith(text))
+
+
+def near_in_timm(text: str, others: Iterable[str]) -> list[str]:
+    """A few of them that may be meant by a name, unless it nearly is one of the others."""
+    if difflib.get_close_matches(text, others, cutoff=0.9):
+        return []  # timm takes seconds to load
+    begun = [name for name in timm_names(text) if name.startswith(text)]
+    alike = begun or difflib.get_close_matches(text, timm_names(""), cutoff=0.7)
+    return [TIMM + name for name in sorted(alike, key=len)[:3]]
+
+
+def timm_entries(text: str) -> list[ModelEntry]:
+    """Models of timm's whose names contain a text, with what timm says of each."""
+    found = []
+    for name in timm_names(text):
+        timm, _ = _timm_model(name)
+        said = (timm.model_entrypoint(name).__doc__ or "").strip().partition("\n")[0]
+        aliases = [alias for alias, of in ALIASES.items() if of == TIMM + name != TIMM + alias]
+        summary = f"{said} ({', '.join(aliases)})" if aliases else said
+        size = TimmSpec(name, name).resolution
+        found.append(ModelEntry(TIMM + name, "timm", str(size), "timm", summary))
+    return found
 
 
 @contextlib.contextmanager

@@ -6,9 +6,12 @@ name                           model
 ``dat_t``, ``ceit_s``          one of those that datbench builds (`datbench models`)
 ``dat_t,num_classes=10,...``   the same with other options: `spec.Options`
 ``timm:NAME[,option=value]``   one of timm's
-``transformers:NAME[,...]``    a PVT or CvT of Hugging Face's transformers
+``swin_t``, ``DAT-T++``        what papers call one of these or of timm's: `aliases`
+``torchvision:NAME[,...]``     one of torchvision's, without weights
+``transformers:NAME[,...]``    a model of Hugging Face's transformers, from its configuration
 ``config:FILE[,code=2022-01]`` a published configuration of the DAT repositories
 ``package.module:factory``     what a function or class of the user's returns
+``folder/file.py:factory``     the same in a file
 ``BACKBONE+HEAD``              a detector or segmentor on any of these: ``dat_t+retinanet``
 =============================  ============================================================
 """
@@ -20,29 +23,53 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 
 from ..errors import DatbenchError, ResolutionError, UnknownNameError, UsageError
 from ..setting import MIN_SIDE, Attention, Resolution
+from .aliases import ALIASES, plain
 from .comparison import COMPARISONS
 from .comparison.spec import ComparisonSpec
 from .dat import REGISTRY
 from .detectors.heads import HEADS, JOINT, find, split
 from .detectors.spec import DetectorSpec, MapsSpec
-from .external import FactorySpec, TimmSpec, factory_spec, split_options, timm_spec
-from .spec import CONFIG, TIMM, TRANSFORMERS, ModelSpec, Options, split_config, variant
+from .external import (
+    FactorySpec,
+    TimmSpec,
+    factory_spec,
+    near_in_timm,
+    split_options,
+    timm_names,
+    timm_spec,
+)
+from .spec import (
+    CONFIG,
+    LIBRARIES,
+    TIMM,
+    TORCHVISION,
+    TRANSFORMERS,
+    ModelSpec,
+    Options,
+    split_config,
+    variant,
+)
 
 if TYPE_CHECKING:
     import torch
     from torch import nn
 
+    from .module import ModuleSpec
     from .pyramid import PyramidBackbone
-    from .transformers import TransformersSpec
+    from .torchvision import TorchvisionSpec
+    from .transformers import FamilySpec, TransformersSpec
 
-Spec: TypeAlias = (
-    "ModelSpec | ComparisonSpec | TimmSpec | TransformersSpec | FactorySpec | DetectorSpec"
-    " | MapsSpec"
+NamedSpec: TypeAlias = (
+    "ModelSpec | ComparisonSpec | TimmSpec | TransformersSpec | FamilySpec | TorchvisionSpec"
+    " | FactorySpec | DetectorSpec | MapsSpec"
 )
+"""What a name resolves to."""
+
+Spec: TypeAlias = "NamedSpec | ModuleSpec"
 """Anything with a name, an input size and a way to be built."""
 
 
-def resolve(name: str) -> Spec:
+def resolve(name: str) -> NamedSpec:
     """The spec of the model called `name`; the spec's name resolves back to it.
 
     Raises:
@@ -65,6 +92,10 @@ def resolve(name: str) -> Spec:
         from .transformers import transformers_spec
 
         return transformers_spec(name)
+    if name.startswith(TORCHVISION):
+        from .torchvision import torchvision_spec
+
+        return torchvision_spec(name)
     if name.startswith(CONFIG):
         from ..records import check_name
         from .yaml import read_config
@@ -79,17 +110,38 @@ def resolve(name: str) -> Spec:
         return variant(read_config(file, code), options, name)
     if ":" in name:
         return factory_spec(name)
+    return _by_name(name)
+
+
+def _by_name(name: str) -> NamedSpec:
+    """One of those that datbench builds, or what an alias stands for."""
     architecture, chosen = split_options(name, name)
     if architecture in REGISTRY.names():
         return variant(REGISTRY.get(architecture), chosen, name)
     if architecture in COMPARISONS.names():
         return COMPARISONS.get(architecture).changed(chosen, name)
+    known = (*REGISTRY.names(), *COMPARISONS.names())
+    meant = plain(architecture)
+    if (meant := ALIASES.get(meant, meant)) in known or meant in ALIASES.values():
+        return resolve(meant + name.strip()[len(architecture) :])
+    near = near_in_timm(meant, (*known, *ALIASES))
+    more = f"timm has {' or '.join(near)}." if near else "timm:NAME names one of timm's."
     raise UnknownNameError.among(
-        "model",
-        architecture,
-        (*REGISTRY.names(), *COMPARISONS.names()),
-        "`datbench models` lists them all; timm:NAME names one of timm's.",
+        "model", architecture, (*known, *ALIASES), f"`datbench models` lists them all; {more}"
     )
+
+
+def complete_models(incomplete: str) -> list[tuple[str, str]]:
+    """Names for shell completion, with a line about each; heads after a ``+``."""
+    backbone, joint, begun = incomplete.rpartition(JOINT)
+    if joint:
+        heads = [head for head in HEADS.values() if head.name.startswith(begun)]
+        return [(f"{backbone}{JOINT}{head.name}", head.summary) for head in heads]
+    if incomplete.startswith(TIMM):
+        return [(TIMM + name, "") for name in timm_names(incomplete[len(TIMM) :])]
+    names = [(spec.name, spec.summary) for spec in (*REGISTRY, *COMPARISONS)]
+    names += [*ALIASES.items(), *((library, "NAME") for library in LIBRARIES)]
+    return [(name, about) for name, about in names if name.startswith(incomplete)]
 
 
 def is_ours(spec: Spec) -> bool:

@@ -12,7 +12,7 @@ from ..errors import UnknownNameError, UsageError
 from ..setting import MAX_SIDE, MIN_SIDE, Bounds, Resolution
 from .config import Pyramid
 
-TIMM, TRANSFORMERS = "timm:", "transformers:"
+LIBRARIES = TIMM, TRANSFORMERS, TORCHVISION = ("timm:", "transformers:", "torchvision:")
 """Before the name of a library's model."""
 
 CONFIG = "config:"

@@ -1,4 +1,4 @@
-"""Models of Hugging Face's transformers, by name, from literals of ours.
+"""Models of Hugging Face's transformers, from literals of ours or its configurations.
 
 The library's classes are given published depths and widths, and random weights: nothing is
 downloaded, and its hub is never asked. A name carries options, as timm's do:
@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
@@ -97,11 +98,76 @@ class TransformersSpec:
         return UsageError(f"{self.name}: transformers does not build it: {said}.")
 
 
-def transformers_spec(text: str) -> TransformersSpec:
-    """``transformers:NAME[,option=value...]``; nothing is loaded yet."""
+@dataclass(frozen=True)
+class FamilySpec:
+    """Any family of the library's: its configuration, with options, and the model of that.
+
+    It is the model without a head; with ``num_labels`` it is the classifier.
+    """
+
+    name: str  # as the user wrote it; it resolves back to this spec
+    family: str  # the library's name of it: ``vit``, ``dinov2``
+    options: Mapping[str, Any] = field(default_factory=dict)  # fields of the configuration
+
+    @property
+    def resolution(self) -> Resolution:
+        """The image size of the configuration."""
+        size = getattr(self._config(), "image_size", SIDE)
+        height, width = size if isinstance(size, (list, tuple)) else (size, size)
+        return Resolution(width, height)
+
+    def build(self, resolution: Resolution, features: bool, attention: Attention) -> nn.Module:
+        """The model for this input, on the default device; nothing is downloaded."""
+        if features:
+            raise UsageError(f"{self.name}: --features is for datbench's and timm's models.")
+        config = self._config()
+        height, width = resolution.height, resolution.width
+        sized = hasattr(config, "image_size") and "image_size" not in self.options
+        if sized and resolution != self.resolution:
+            config = self._config(image_size=height if height == width else (height, width))
+        if getattr(config, "use_pretrained_backbone", False):
+            config.use_pretrained_backbone = False
+        kind = "ForImageClassification" if "num_labels" in self.options else ""
+        try:
+            model: nn.Module = _load(f"AutoModel{kind}").from_config(config)
+        except Exception as error:  # somebody else's code may raise anything
+            raise self._refused(error) from error
+        channels: Any = getattr(config, "num_channels", 3)
+        takes = list(inspect.signature(model.forward).parameters)
+        if "pixel_values" in takes and takes[0] != "pixel_values":
+            example: Any = partial(_pixels, channels)
+            model.example_inputs = example
+        model.in_chans = channels
+        return model
+
+    def _config(self, **more: Any) -> Any:
+        fields = inspect.signature(_load("CONFIG_MAPPING")[self.family]).parameters
+        for option in self.options:
+            if option not in (*fields, "num_labels"):
+                raise UnknownNameError.among(f"option of {self.family}", option, fields)
+        try:
+            return _load("AutoConfig").for_model(self.family, **{**self.options, **more})
+        except Exception as error:  # its validators raise errors of their own
+            raise self._refused(error) from error
+
+    def _refused(self, error: Exception) -> UsageError:
+        said = one_line(error).rstrip(".")
+        return UsageError(f"{self.name}: transformers does not build it: {said:.300}.")
+
+
+def _pixels(channels: int, batch: int, height: int, width: int) -> dict[str, Tensor]:
+    return {"pixel_values": torch.rand(batch, channels, height, width, device="cpu")}
+
+
+def transformers_spec(text: str) -> TransformersSpec | FamilySpec:
+    """``transformers:NAME[,option=value...]``. The library is loaded for names that it knows."""
     name, options = split_options(text, text[len(TRANSFORMERS) :])
     if name not in ARCHITECTURES:
-        raise UnknownNameError.among("transformers model", name, ARCHITECTURES)
+        families = _load("CONFIG_MAPPING")
+        if name not in families:
+            names = [*ARCHITECTURES, *families]
+            raise UnknownNameError.among("transformers model", name, names)
+        return FamilySpec(text, name, options)
     if not isinstance(options.get("image_size", SIDE), int):
         raise UsageError(f"{text}: write image_size as one number.")
     return TransformersSpec(text, name, options)

@@ -179,6 +179,21 @@ def to_plain(
     return "".join(f"{line.rstrip()}\n" for line in drawn.get().splitlines())
 
 
+def to_html(tables: Sequence[Table]) -> str:
+    """Every table under its title, with its notes below, as a notebook shows them."""
+    import pandas as pd
+    from markupsafe import escape
+
+    parts = []
+    for table in tables:
+        frame = pd.DataFrame(table.shown(), columns=[each.title for each in table.visible()])
+        with pd.option_context("display.max_colwidth", None):
+            drawn = frame.to_html(index=False, border=0, max_rows=None)
+        notes = "".join(f"<p><small>{escape(note)}</small></p>" for note in table.notes)
+        parts.append(f"<p><b>{escape(table.title)}</b></p>\n{drawn}\n{notes}")
+    return "\n".join(parts)
+
+
 def print_tables(tables: Sequence[Table], console: Console, everything: bool = False) -> None:
     """Draw tables on a terminal, or as plain text where there is none.
 

@@ -16,6 +16,7 @@ import torch
 
 from ..errors import one_line
 from ..machine import environment
+from ..models.resolve import Spec
 from ..process import PACKAGES, write_answer
 from ..run import failure, ready, synchronize
 from ..setting import How, Setting
@@ -81,15 +82,28 @@ class TimingJob:
 
 def work(job: TimingJob) -> ProcessTiming:
     """Time one model. Whatever it raises is an outcome, and what was finished is kept."""
+    # Nothing is left to be interrupted then.
+    return timed(job, job.model, lambda: signal.signal(signal.SIGINT, signal.SIG_IGN))
+
+
+def timed(
+    job: TimingJob, model: str | Spec, ended: Callable[[], object] = lambda: None
+) -> ProcessTiming:
+    """The same in a process that goes on.
+
+    Args:
+        model: built in place of the job's.
+        ended: called when the timing has ended, whatever its outcome.
+    """
     found: dict[str, Any] = {"outcome": "measured"}
     try:
-        _measure(job, found)
+        _measure(job, model, found)
     except KeyboardInterrupt:
         found["outcome"] = "interrupted"
     except (Exception, SystemExit) as error:
         found["outcome"], found["reason"] = failure(error, job.device.type == "cuda")
     finally:
-        signal.signal(signal.SIGINT, signal.SIG_IGN)  # nothing is left to be interrupted
+        ended()
     return ProcessTiming(**found, environment=surroundings())
 
 
@@ -98,20 +112,20 @@ def surroundings() -> dict[str, Any]:
     return environment() | {"datbench_from": str(PACKAGES)}
 
 
-def _measure(job: TimingJob, found: dict[str, Any]) -> None:
+def _measure(job: TimingJob, model: str | Spec, found: dict[str, Any]) -> None:
     """Add what is found as it is known."""
     if job.how.threads is not None:
         torch.set_num_threads(job.how.threads)
     found["threads"] = torch.get_num_threads()
     found["refused"] = {}
-    _time(job, found)
+    _time(job, model, found)
     if job.ceilings:  # last, when the model has left its memory: samples come first
         add_ceilings(job, found)
 
 
-def _time(job: TimingJob, found: dict[str, Any]) -> None:
+def _time(job: TimingJob, model: str | Spec, found: dict[str, Any]) -> None:
     torch.manual_seed(0)
-    call = ready(job.model, job.setting, job.how)
+    call = ready(model, job.setting, job.how)
     found["compiling"] = first_call(call, job.device) if job.how.compile else None
     with watching(job.device) as watch, _bound_to(job.processors):
         timing, turns = _sample(job, call, watch.stamp)

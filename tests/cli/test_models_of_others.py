@@ -134,3 +134,28 @@ def test_a_model_that_cannot_run_has_no_figure(run: Run, net: str, name: str, co
     assert line.partition("; if it does not")[0].endswith(CANNOT_RUN[name])
     # What no device runs is not run again with real values.
     assert (" on cpu: " if "cpu" in command else " on meta: ") in line
+
+
+def test_models_are_searched_in_timm_too(run: Run) -> None:
+    pytest.importorskip("timm", reason="needs datbench[timm]", exc_type=ImportError)
+    rows = run("models", "swin_t", "--format", "json").rows
+    names = [row["model"].removeprefix("timm:") for row in rows]
+    begun = [name.startswith("swin_t") for name in names]
+    assert names[0] == "swin_tiny_patch4_window7_224"
+    assert begun == sorted(begun, reverse=True)
+    assert rows[0]["resolution"] == "224x224"
+    assert "(swin_t)" in rows[0]["summary"]
+    assert {row["family"] for row in run("models", "dat++", "--format", "json").rows} == {"dat++"}
+
+
+def test_the_shell_completes_names_of_libraries_and_papers() -> None:
+    from datbench.models.resolve import complete_models
+
+    pytest.importorskip("timm", reason="needs datbench[timm]", exc_type=ImportError)
+    found = {begun: [name for name, _ in complete_models(begun)] for begun in ("ti", "swin_", "t")}
+    assert found["ti"] == ["timm:"]
+    assert {"swin_t", "swin_b"} <= set(found["swin_"])
+    assert "transformers:" in found["t"]
+    tiny = [name for name, _ in complete_models("timm:swin_tiny")]
+    assert "timm:swin_tiny_patch4_window7_224" in tiny
+    assert all(name.startswith("timm:swin_tiny") for name in tiny)

@@ -15,10 +15,12 @@ import pytest
 import datbench
 from datbench.cli import main
 from datbench.cli.main import NAMES
-from datbench.cli.options import complete_models
 from datbench.errors import MeasurementError, MissingError
+from datbench.models.aliases import ALIASES
 from datbench.models.comparison import COMPARISONS
 from datbench.models.detectors.heads import HEADS
+from datbench.models.resolve import complete_models
+from datbench.models.spec import LIBRARIES
 
 from .runner import Result, Run
 
@@ -207,7 +209,7 @@ def test_bash_completes_commands_models_and_options(
     assert completed("datbench flops dat_s_") == ["dat_s_49_49"]
     assert completed("datbench show datpp_") == ["datpp_t", "datpp_s", "datpp_b", "datpp_b_384"]
     assert completed("datbench flops dat_t+re") == ["dat_t+retinanet"]
-    assert completed("datbench memory s") == ["simulate"]
+    assert completed("datbench memory si") == ["simulate"]
     assert completed("datbench memory dat_s_") == ["dat_s_49_49"]
     assert completed("datbench memory largest dat_t+sem") == ["dat_t+semantic_fpn"]
     assert completed("datbench plot icicle --of ti") == ["time"]
@@ -219,7 +221,7 @@ def test_bash_completes_commands_models_and_options(
 
 
 def test_every_model_can_be_completed_with_a_word_about_it() -> None:
-    names = [*datbench.list_models(), *COMPARISONS.names()]
+    names = [*datbench.list_models(), *COMPARISONS.names(), *ALIASES, *LIBRARIES]
     assert [name for name, _ in complete_models("")] == names
     assert all(about for _, about in complete_models(""))
     assert complete_models("nothing") == []

@@ -92,6 +92,8 @@ def split(name: str) -> tuple[str, str] | None:
     if name.startswith(CONFIG) and Path(name[len(CONFIG) :]).is_file():
         return None
     backbone, joint, head = name.rpartition(JOINT)
+    if backbone.endswith(JOINT) and head not in HEADS:  # dat++_t
+        return None
     return (backbone, head) if joint and head.isidentifier() else None
 
 

@@ -15,10 +15,14 @@ from .heads import HEADS, JOINT, MIN_SIDE
 if TYPE_CHECKING:
     from torch import nn
 
-    from ..transformers import TransformersSpec
+    from ..torchvision import TorchvisionSpec
+    from ..transformers import FamilySpec, TransformersSpec
     from .dense import FourMaps
 
-Backbone: TypeAlias = "ModelSpec | ComparisonSpec | TimmSpec | TransformersSpec | FactorySpec"
+Backbone: TypeAlias = (
+    "ModelSpec | ComparisonSpec | TimmSpec | TransformersSpec | FamilySpec | TorchvisionSpec"
+    " | FactorySpec"
+)
 
 NORMED = ("swin_",)
 """Models of timm's whose feature maps come without the norms that the published detection code
