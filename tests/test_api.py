@@ -19,6 +19,8 @@ import datbench
 from datbench import Result, testing
 from datbench.errors import UsageError
 
+pytestmark = pytest.mark.filterwarnings("ignore:the machine is loaded")
+
 IMAGES = torch.zeros(2, 3, 8, 8)
 MACS = 2 * (4 * 27 * 36 + 144 * 5)  # of two images: a convolution to 6x6, and a linear layer
 
@@ -89,6 +91,13 @@ def test_named_inputs_reach_the_forward(named: dict[str, Any]) -> None:
     assert (timed.macs, timed.outcome) == (7 * 20, "measured")
     assert testing.flops(Named(), kwargs=given).total == 7 * 20
     testing.assert_macs(Named(), (), 7 * 20, kwargs=given)
+
+
+def test_inputs_of_any_size_have_a_setting() -> None:
+    long = torch.empty(1, 1, 1, 40_000, device="meta")
+    assert datbench.flops(nn.Conv2d(1, 1, 1, bias=False).to("meta"), long).macs == 40_000
+    many = torch.empty(2**21, 1, device="meta")
+    assert datbench.flops(nn.Linear(1, 1, bias=False), many).macs == 2**21
 
 
 def test_several_make_a_sequence() -> None:

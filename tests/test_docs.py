@@ -213,6 +213,7 @@ def test_plots_of_the_pages_are_todays() -> None:
         assert found == marks.findall(drawn.decode()), name
 
 
+@pytest.mark.filterwarnings("ignore:the machine is loaded")
 @pytest.mark.parametrize(
     "page", ["tutorial", "python", pytest.param("export", marks=pytest.mark.slow)]
 )

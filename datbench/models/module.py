@@ -14,7 +14,7 @@ from torch.utils._pytree import tree_leaves
 
 from ..errors import UnknownNameError, UsageError
 from ..inputs import Inputs
-from ..setting import Attention, Resolution
+from ..setting import MAX_BATCH, MAX_SIDE, Attention, Resolution
 from .external import SIDE
 
 
@@ -47,15 +47,15 @@ class ModuleSpec:
     def resolution(self) -> Resolution:
         """The first image's among the inputs, (..., H, W); without any a square of 224."""
         for tensor in self._tensors():
-            if tensor.ndim >= 4:
+            if tensor.ndim >= 4 and all(1 <= side <= MAX_SIDE for side in tensor.shape[-2:]):
                 return Resolution(tensor.shape[-1], tensor.shape[-2])
         return Resolution(SIDE)
 
     @property
     def batch(self) -> int:
-        """The first dimension of the first tensor that it is given; 0 without inputs."""
-        firsts = (len(tensor) for tensor in self._tensors() if tensor.ndim and len(tensor))
-        return next(firsts, 1) if self.inputs or self.named else 0
+        """The first dimension of the first input that has two or more; 0 without inputs."""
+        firsts = (tensor.shape[0] for tensor in self._tensors() if tensor.ndim > 1)
+        return min(max(next(firsts, 1), 1), MAX_BATCH) if self.inputs or self.named else 0
 
     @property
     def words(self) -> tuple[str, ...]:
