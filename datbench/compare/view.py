@@ -52,7 +52,7 @@ def intervals(rows: Sequence[ComparisonRow]) -> Figure | None:
     """The speed of B over that of A with its interval; None where nothing was measured.
 
     Raises:
-        UsageError: a plot does not tell so many apart.
+        UsageError: there are more than a plot tells apart.
     """
     drawn = [row for row in rows if row.decision.low and row.decision.ratio and row.decision.high]
     if len(drawn) > SERIES:

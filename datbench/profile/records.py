@@ -222,7 +222,7 @@ def check_trace(trace: Path, out: Path | None) -> None:
     """Refuse a trace's file that cannot be written, or that the result would be written over.
 
     Raises:
-        UsageError: it is named as something else, or is no file of its own.
+        UsageError: it is named as something else, or is the file of the result.
     """
     if not trace.name.lower().endswith(TRACES):
         raise UsageError(f"--trace {trace}: a trace is written as {' or '.join(TRACES)}.")
