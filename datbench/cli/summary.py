@@ -49,7 +49,9 @@ def summary(
         names = list(dict.fromkeys(row.model for row, _ in measured))
     runs = [replace(run, model=names)] if names or not own else []
     for each in own:
-        runs.append(replace(run, model=[each.spec.name], res=run.res or [str(each.resolution)]))
+        one = replace(run, model=[each.spec.name], input=list(each.inputs) or run.input)
+        size = None if one.input else [str(each.resolution)]
+        runs.append(replace(one, res=run.res or size))
     jobs = [job for one in runs for job in one.jobs(backward=told in WITH_BACKWARD)]
     jobs = [job for place, job in enumerate(jobs) if job not in jobs[:place]]
     wanted = asked or ("params", "macs", "memory")

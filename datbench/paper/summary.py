@@ -33,6 +33,7 @@ class Named:
     name: str
     top1: float | None
     table: str
+    inputs: tuple[str, ...] = ()  # what it takes in place of an image
 
 
 def own_rows(files: Sequence[Path]) -> list[Named]:
@@ -55,7 +56,7 @@ def own_rows(files: Sequence[Path]) -> list[Named]:
                 name = display_name(spec.name)
             top1 = next((number(row.values[n]) for n in tops if n in row.values), None)
             size = row.build.res or spec.resolution
-            found.append(Named(spec, size, name, top1, table.table))
+            found.append(Named(spec, size, name, top1, table.table, row.build.inputs))
     return found
 
 
@@ -85,9 +86,13 @@ def summarise(
         any_batch: take the fastest batch of a file, not the setting's.
 
     Raises:
-        UsageError: the rows of the files are of several machines or settings.
+        UsageError: the rows of the files are of several machines or settings, or of no model
+            here; or there are none for a column that is measured.
         MeasurementError: a model does not run with its setting.
     """
+    timed = any(isinstance(row, ThroughputRow) for row, _ in measured)
+    if {"images/s", "latency"} & set(wanted) and not timed:
+        raise UsageError("images/s and latency are measured: --from FILE of `datbench throughput`.")
     rows, used = [], []
     for spec, setting in jobs:
         row = _computed(spec, setting, mode, wanted)
@@ -96,8 +101,11 @@ def summarise(
         used += times
     check_alike(used, "name", "batch")
     if measured and not any(row.timed or row.measured for row in rows):
-        there = dict.fromkeys(f"{row.model} ({describe(row)})" for row, _ in measured)
-        raise UsageError(f"the files hold none of these models and settings; {next(iter(there))}.")
+        other = measured[0][0]
+        raise UsageError(
+            "the files hold none of these models and settings, but such as "
+            f"{other.model}, {describe(other)}."
+        )
     return rows
 
 

@@ -135,6 +135,19 @@ def test_a_table_of_ones_own_has_its_names_and_accuracies(run: Run, models: list
     assert (dense["model"], dense["setting"]["width"]) == ("dat_t+retinanet", 128)
 
 
+def test_a_row_may_take_something_else_than_an_image(run: Run) -> None:
+    Path("summary_ids.py").write_text(
+        "from torch import nn\n"
+        "def ids(): return nn.Sequential(nn.Embedding(9, 16), nn.Linear(16, 4))\n"
+    )
+    Path("ids.toml").write_text(
+        "[columns]\nnet = {}\n[[rows]]\nnet = 'Words'\n"
+        "build = {model = 'summary_ids:ids', inputs = ['int64:{B}x12:0..8']}\n"
+    )
+    (row,) = run("summary", "ids.toml", "--batch", "8", "--format", "json").rows
+    assert (row["name"], row["params"], row["macs"]) == ("Words", 9 * 16 + 68, 12 * 64)
+
+
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
@@ -142,6 +155,7 @@ def test_a_table_of_ones_own_has_its_names_and_accuracies(run: Run, models: list
         (("dat_t", "--columns", "macs,speed"), "unknown column 'speed'"),
         (("dat_t", "--columns", "macs:two"), "write the decimals behind the colon"),
         (("none.toml",), "none.toml"),
+        (("dat_t", "--columns", "images/s"), "--from FILE of `datbench throughput`"),
     ],
 )
 def test_what_is_refused(run: Run, arguments: tuple[str, ...], said: str) -> None:
