@@ -28,6 +28,7 @@ from .records import (
     latency,
 )
 from .sample import Interval, median_interval
+from .worker import peak_seconds
 
 # What a row's processes say together, and the warnings about it.
 
@@ -273,8 +274,7 @@ class _Job:
     setting: Setting
     how: How
     processes: list[ProcessTiming] = field(default_factory=list)
-    # seconds of each process, and whether it measured the machine peaks too
-    took: list[tuple[bool, float]] = field(default_factory=list)
+    took: list[float] = field(default_factory=list)  # seconds of each process but machine peaks
     halved: str | None = None
     work: _Work | None = None
 
@@ -351,16 +351,12 @@ def _timer(gpus: int, timeout: float) -> Timer:
 def _left(jobs: Sequence[_Job], turns: int) -> float:
     """Seconds that all processes which have not begun take, about; 0 where none has ended.
 
-    A job takes as long as it took; one that has not begun as long as the others. What measured the
-    machine peaks too counts where there is nothing else.
+    A job takes as long as it took; one that has not begun as long as the others.
     """
-
-    def usual(took: Sequence[tuple[bool, float]]) -> float:
-        later = [seconds for first, seconds in took if not first]
-        return fmean(later or [seconds for _, seconds in took])
-
-    every = [each for job in jobs for each in job.took]
-    return sum((turns - len(job.took)) * usual(job.took or every) for job in jobs) if every else 0.0
+    every = [seconds for job in jobs for seconds in job.took]
+    if not every:
+        return 0.0
+    return sum((turns - len(job.took)) * fmean(job.took or every) for job in jobs)
 
 
 def _words(job: _Job, number: int, jobs: int, turn: int, turns: int) -> str:
@@ -375,7 +371,7 @@ def _words(job: _Job, number: int, jobs: int, turn: int, turns: int) -> str:
 def _time(job: _Job, timer: Timer, limits: dict[Key, Ceilings], protocols: tuple[str, ...]) -> bool:
     """One more process of a job, with the batch that fits; whether to go on after it."""
     if job.processes and job.processes[0].timing is None:
-        job.took.append((False, 0.0))  # it would end as the first one did
+        job.took.append(0.0)  # it would end as the first one did
         return True
     if job.work is None:
         job.work = _count(job)
@@ -396,7 +392,8 @@ def _time(job: _Job, timer: Timer, limits: dict[Key, Ceilings], protocols: tuple
         job.halved = found.reason
         job.setting = replace(job.setting, batch=batch // 2)
     job.processes.append(found)
-    job.took.append((first, time.perf_counter() - begin))
+    peaks = peak_seconds(job.how) if first and found.ceilings else 0.0
+    job.took.append(max(time.perf_counter() - begin - peaks, 0.0))
     if found.outcome == "interrupted":
         return False
     if job.work.batch != job.setting.batch and found.timing is not None:

@@ -254,7 +254,7 @@ def _follow(
 
 def add_ceilings(job: TimingJob, found: dict[str, Any]) -> None:
     """Measure the machine peaks with the threads that torch is set to, or say why not."""
-    seconds = min(_seconds(job.how), job.left)
+    seconds = min(peak_seconds(job.how), job.left)
     if seconds < CEILINGS_LEAST / 2:
         found["refused"]["ceilings"] = LATE
         return
@@ -266,7 +266,7 @@ def add_ceilings(job: TimingJob, found: dict[str, Any]) -> None:
         found["refused"]["ceilings"] = one_line(error)
 
 
-def _seconds(how: How) -> float:
+def peak_seconds(how: How) -> float:
     """Seconds for the machine peaks."""
     return min(max(CEILINGS * how.budget, CEILINGS_LEAST), CEILINGS_MOST)
 

@@ -186,7 +186,7 @@ def test_what_is_left_is_right_within_half(monkeypatch: pytest.MonkeyPatch, turn
 
     def timer(name: str, *_: object, ceilings: bool, **__: object) -> ProcessTiming:
         nonlocal now
-        now += takes[name] + 4 * ceilings
+        now += takes[name] + 2 * ceilings
         return measured(ceilings=CEILINGS) if ceilings else measured()
 
     jobs = [(resolve(name), SETTING) for name in takes]
