@@ -410,7 +410,8 @@ def summary_table(rows: Sequence[SummaryRow], columns: Mapping[str, int] | None 
         for name, (_, field, _, digits) in SUMMARY.items()
         if any(getattr(row, field) is not None for row in rows) and name != "latency"
     }
-    differ = varying(rows)
+    # One --attention is of all rows; some models have attention of their own, or none.
+    differ = [name for name in varying(rows) if name != "attention"]
     facts = ["resolution", "batch", "dtype", "attention", "features"]
     alike = len({row.name for row in rows}) < len({row.model for row in rows})
     found = [

@@ -228,7 +228,7 @@ def _follow(
 
     batch = job.setting.batch
     # The time that the machine peaks need is left to them.
-    end = time.time() + job.left - (_seconds(job.how) if job.ceilings else 0.0)
+    end = time.time() + job.left - (peak_seconds(job.how) if job.ceilings else 0.0)
 
     def limited() -> object:
         if time.time() > end:
