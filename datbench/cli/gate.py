@@ -10,7 +10,7 @@ from typing import Annotated
 from ..errors import MissingError, UsageError
 from ..files import append_summary, check_path
 from ..models.resolve import complete_models
-from ..setting import Setting, mode_of
+from ..setting import mode_of
 from . import options
 from .command import RESULT, WHAT, group, option
 from .output import Output
@@ -61,14 +61,11 @@ def check(
 
 
 def update(
-    inputs: options.Inputs,
+    run: options.Run,
     output: Output,
     baseline: options.Baseline = None,
     from_: options.From = None,
-    batch: options.Batches = None,
     mode: options.ModeName = None,
-    features: options.FeaturesFlag = False,
-    input: options.Given = None,
     remove: Annotated[
         list[str] | None,
         option(
@@ -91,17 +88,11 @@ def update(
     """
     base, files = _read(baseline, from_, output)
     backward = mode_of(mode, ("inference", "backward"), "backward") == "backward"
-    run = options.Run(batch=batch, res=inputs.res, input=input)
-    images = run.batches() or [1]
-    if not inputs.model and (inputs.res or batch or mode or features or input):
-        raise UsageError("--res, --batch, --mode, --features and --input are of models; name one.")
+    if not run.model and (mode or run != options.Run()):
+        raise UsageError("--res, --mode and how models are run are of models; name one.")
     check_path(base, "--baseline")
-    own = [each for name in inputs.model or () for each in _all(name)]
-    jobs = [
-        (spec, Setting(size, n, features=features, backward=backward, inputs=run.inputs()))
-        for spec, size in (replace(inputs, model=own).sized() if own else ())
-        for n in images
-    ]
+    own = [each for name in run.model or () for each in _all(name)]
+    jobs = replace(run, model=own).jobs(backward=backward) if own else []
     from ..gate import view
     from ..gate.check import computed, update_baseline
     from ..render.text import to_markdown

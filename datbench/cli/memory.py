@@ -128,8 +128,7 @@ def measure(
     mode, recipe = iteration.checked(run)
     jobs = run.jobs(device_of(device), casts=True)
     from ..machine import environment
-    from ..memory.device import measure_gpu
-    from ..memory.simulation import simulate_model
+    from ..memory.device import measure_gpu, with_simulated
     from ..memory.view import measured_tables
     from ..render.terminal import progress
 
@@ -138,11 +137,7 @@ def measure(
         for spec, setting in progress(jobs, lambda job: f"{job[0].name}, batch {job[1].batch}")
     ]
     if verify:
-        peaks = [
-            simulate_model(spec, replace(setting, device="meta"), mode, recipe)[1].peak.amount
-            for spec, setting in jobs
-        ]
-        rows = [replace(row, simulated_peak=p) for row, p in zip(rows, peaks, strict=True)]
+        rows = list(map(with_simulated, rows))
     tables = measured_tables(rows, output.one)
     if verify and output.one:
         tables.reverse()  # the comparison is what was asked for

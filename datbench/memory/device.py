@@ -53,7 +53,7 @@ from .records import (
     MemoryRow,
     Outcome,
 )
-from .simulation import checkpointed
+from .simulation import checkpointed, simulate_model
 
 TIMEOUT = 300.0
 """Seconds that one run may take, the start of its process and `import torch` included."""
@@ -494,6 +494,13 @@ NO_AUTOCAST = (
     "autocast is simulated as CUDA's, which runs other operators in low precision than the CPU's; "
     "it cannot be verified there."
 )
+
+
+def with_simulated(row: GpuRow) -> GpuRow:
+    """The row, and the peak that the simulation gives for the same run."""
+    setting = replace(row.setting, device="meta")
+    _, trace = simulate_model(row.model, setting, row.mode, row.recipe)
+    return replace(row, simulated_peak=trace.peak.amount)
 
 
 def measured_on_cpu(row: MemoryRow) -> CpuPeak:
