@@ -129,6 +129,17 @@ def volume() -> tuple[nn.Module, Callable[[int, int, int], Tensor]]:
     return net, lambda batch, height, width: torch.zeros(batch, 1, 4, height, width)
 
 
+class Late(nn.Module):
+    """Makes its head in the first forward."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv, self.head = nn.Conv1d(2, 4, 3), nn.LazyLinear(5)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.head(self.conv(x).flatten(1))
+
+
 def half() -> nn.Module:
     return Named().to(torch.bfloat16)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Annotated
 
 from ..errors import UsageError
+from ..inputs import checked
 from .command import argument
 from .options import By, Depth, FeaturesFlag, Given, Inputs, Loaded, Models, Setup, breakdowns, only
 from .output import Format, Output
@@ -68,7 +69,13 @@ def env(output: Output) -> None:
 BY: tuple[Place, ...] = ("part", "stage")
 
 
-def params(models: Models, output: Output, by: By = None, features: FeaturesFlag = False) -> None:
+def params(
+    models: Models,
+    output: Output,
+    by: By = None,
+    features: FeaturesFlag = False,
+    input: Given = None,
+) -> None:
     """Count parameters (trainable, frozen) and buffers.
 
     Examples:
@@ -83,7 +90,8 @@ def params(models: Models, output: Output, by: By = None, features: FeaturesFlag
     from ..counting.count import parameter_entries
     from ..counting.view import params_table
 
-    rows = [row for spec in chosen for row in parameter_entries(spec, place, features)]
+    inputs = checked(input or (), sized=False, batched=False)
+    rows = [row for spec in chosen for row in parameter_entries(spec, place, features, inputs)]
     output.write([params_table(rows)], "params", rows)
 
 

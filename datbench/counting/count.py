@@ -512,9 +512,15 @@ def summarise(
     )
 
 
-def parameter_entries(spec: Spec, place: Place, features: bool = False) -> list[ParamsEntry]:
-    """The elements of a model, part by part or stage by stage, and the whole of it at the end."""
-    module = build_for_count(spec, Setting(spec.resolution, features=features))
+def parameter_entries(
+    spec: Spec, place: Place, features: bool = False, inputs: tuple[str, ...] = ()
+) -> list[ParamsEntry]:
+    """The elements of a model, part by part or stage by stage, and the whole of it at the end.
+
+    Args:
+        inputs: what its first forward takes (`datbench.inputs`), if that makes weights.
+    """
+    module = build_for_count(spec, Setting(spec.resolution, features=features, inputs=inputs))
     return [
         ParamsEntry(
             spec.name,

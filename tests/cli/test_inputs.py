@@ -83,6 +83,13 @@ def test_what_is_timed_is_what_is_counted(name: str) -> None:
         assert one.equal(other) if isinstance(one, torch.Tensor) else one == other
 
 
+def test_late_weights_are_made_by_the_inputs(run: Run) -> None:
+    words = ["params", f"{NETS}Late", "--format", "json"]
+    (row,) = run(*words, "--input", "float:1x2x10").rows
+    assert row["params"] == 2 * 4 * 3 + 4 + (4 * 8 + 1) * 5
+    assert "say what it takes" in run(*words).complaint(5)
+
+
 def test_memory_of_inputs_by_hand() -> None:
     found = memory_row(resolve(f"{NETS}Words"), _setting("Words", batch=2), "inference")
     assert found.line("inputs").amount == 2 * 77 * 8
