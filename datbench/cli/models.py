@@ -32,7 +32,8 @@ def models(
     datbench models dat++
     datbench models swin
     """
-    from ..models.comparison import COMPARISONS
+    from ..inputs import checked
+from ..models.comparison import COMPARISONS
     from ..models.dat import REGISTRY
     from ..models.external import timm_entries
     from ..models.view import models_tables
