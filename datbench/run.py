@@ -36,6 +36,7 @@ from .machine import proc_bytes
 from .models.external import FactorySpec, is_factory
 from .models.layers import image_channels
 from .models.resolve import Spec, build, is_ours, resolve
+from .models.spec import TRANSFORMERS
 from .setting import DTYPES, WITH_BACKWARD, Autocast, How, MemoryMode, Optimizer, Setting, TimeMode
 
 if TYPE_CHECKING:
@@ -726,7 +727,8 @@ def reported(name: str, setting: Setting, foreign: bool) -> Iterator[None]:
         if not foreign and not isinstance(error, _EXPECTED):
             raise
         hint = ""
-        if is_factory(name) and not setting.inputs and _at_entry(error):
+        other = name.startswith(TRANSFORMERS) or (is_factory(name) and _at_entry(error))
+        if other and not setting.inputs:
             hint = f"; if it does not take one image, say what it takes: {EXAMPLE}"
         batch = "" if (setting.device, setting.batch) == ("meta", 1) else f", batch {setting.batch}"
         raise MeasurementError(

@@ -11,7 +11,13 @@ from torch.utils.flop_counter import FlopCounterMode
 import datbench
 from datbench import Setting
 from datbench.counting.count import build_for_count
-from datbench.errors import DatbenchWarning, LibraryError, UnknownNameError, UsageError
+from datbench.errors import (
+    DatbenchWarning,
+    LibraryError,
+    MeasurementError,
+    UnknownNameError,
+    UsageError,
+)
 from datbench.models.aliases import ALIASES
 from datbench.models.resolve import resolve
 
@@ -153,6 +159,17 @@ def test_families_of_transformers_count_what_torch_counts(name: str, settings: s
     assert found.amount == theirs.get_total_flops()
     assert found.params == sum(p.numel() for p in module.parameters())
     assert ("classifier.weight" in module.state_dict()) == ("num_labels" in name)
+
+
+def test_a_model_that_takes_text_is_told_of_inputs() -> None:
+    _library("transformers")
+    text = "transformers:bert,num_hidden_layers=1,vocab_size=100,hidden_size=12"
+    with pytest.raises(MeasurementError, match="say what it takes: --input"):
+        datbench.flops(text)
+    setting = Setting(224, batch=2, inputs=("input_ids=int64:{B}x16:0..99",))
+    # Four projections of 12 to 12, two of 12 to 3072, and twice 16 x 16 x 12; a pooler of 12 to 12.
+    macs = 2 * (16 * (4 * 144 + 2 * 12 * 3072 + 2 * 16 * 12) + 144)
+    assert datbench.count_model(text, setting).multiply_adds() == macs
 
 
 def test_a_factory_may_stand_in_a_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
