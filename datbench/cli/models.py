@@ -32,8 +32,7 @@ def models(
     datbench models dat++
     datbench models swin
     """
-    from ..inputs import checked
-from ..models.comparison import COMPARISONS
+    from ..models.comparison import COMPARISONS
     from ..models.dat import REGISTRY
     from ..models.external import timm_entries
     from ..models.view import models_tables
