@@ -135,7 +135,7 @@ def row() -> dict[str, Any]:
         (("stages",), {}, "stages: must be a list, not an object"),
         (("counted", "a"), "x", "counted.a: must be a whole number, not 'x'"),
         (("setting", "batch"), 0, "setting: batch 0: write a number from 1 to 1048576"),
-        (("setting", "width"), 3, "setting: resolution 3x96: each side must lie"),
+        (("setting", "width"), 0, "setting: resolution 0x96: each side must lie"),
         (("setting", "attention"), "flash", "setting.attention: must be one of eager, sdpa"),
         (("news",), 1, "news: is not a known field"),
         (("params",), -1, "params: must not be negative, as -1 is"),
