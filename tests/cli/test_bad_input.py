@@ -12,12 +12,12 @@ from .runner import Run
 
 RESOLUTIONS = {
     "12y0": "write WIDTHxHEIGHT such as 1280x800, or one number for a square.",
-    "0": "each side must lie between 32 and 32768 pixels.",
+    "0": "each side must lie between 1 and 32768 pixels.",
     "0x224": "resolution 0x224: each side",
     "-224": "is not understood",
     "224x-1": "is not understood",
-    "16": "resolution 16x16: each side",
-    "31x224": "each side",
+    "16": "dat_t at 16x16: both sides need at least 32 pixels.",
+    "31x224": "both sides need at least 32 pixels.",
     "99999x99999": "each side",
     "9" * 5000: "is not understood",
     "": "resolution '' is not understood",
@@ -47,9 +47,9 @@ def test_blanks_around_a_resolution_do_no_harm(run: Run) -> None:
 WRONG: dict[str, tuple[tuple[str, ...], str]] = {
     "model": (("flops", "dat_ss"), "unknown model 'dat_ss'; did you mean dat_s or"),
     "model in show": (("show", "datpp"), "did you mean datpp_"),
-    "model in params": (("params", "dat_t", "DAT_T"), "unknown model 'DAT_T'; did you mean dat_t"),
+    "model in params": (("params", "dat_t", "dat_tt"), "unknown model 'dat_tt'; did you mean dat_t"),
     "model far from all": (
-        ("flops", "resnet50"),
+        ("flops", "xyzzy"),
         "`datbench models` lists them all; timm:NAME names one of timm's.",
     ),
     "model without a name": (("flops", ""), "unknown model ''"),
@@ -135,7 +135,7 @@ OLD = {
     "flops dat_t --backward": "--backward is now --mode backward.",
     "memory dat_t --mode train": "the mode train is now called backward or step.",
     "throughput dat_t --mode infer": "the mode infer is now called inference.",
-    "memory dat_t --largest 16GiB": "is now datbench memory largest MODEL --memory AMOUNT.",
+    "memory dat_t --largest 16GiB": "is now datbench memory largest MODEL --memory MEMORY,context=AMOUNT.",
     "memory dat_t --timeline": "is now datbench plot timeline MODEL, with --out FILE for a file.",
     "eq10 --measure": "--measure is now datbench eq10 time.",
     "eq10 dat_t --plot": "--plot is now datbench plot eq10, with --out FILE for a file.",
