@@ -119,7 +119,7 @@ def test_a_trace_is_written_whole(run: Run, tmp_path: Path) -> None:
         (("dat_t", "--mode", "stap"), "did you mean step?"),
         (("dat_t", "--batch", "1,2"), "name only one model, size and batch"),
         (("dat_t", "--attention", "flash"), "eager, sdpa"),
-        (("dat_t", "--res", "12"), "between 32"),
+        (("dat_t", "--res", "12"), "both sides need at least 32 pixels"),
         (("dat_t", "--trace", "nowhere/run.json"), "there is no directory"),
         (("dat_t", "--trace", "run.txt"), "written as .json or .json.gz"),
         (("dat_t", "--plot"), "is now datbench plot roofline --from FILE"),
