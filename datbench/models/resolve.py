@@ -83,8 +83,8 @@ def resolve(name: str) -> NamedSpec:
             raise UsageError(f"{name} has two heads; name one.")
         return DetectorSpec(backbone, head)
     before, _, after = name.rpartition(JOINT)
-    head, _, late = after.partition(",")
-    if before and head in HEADS:
+    head, comma, late = after.partition(",")
+    if before and comma and head in HEADS:
         raise UsageError(f"{name}: options stand before the head: {before},{late}+{head}.")
     if name.startswith(TIMM):
         return timm_spec(name)

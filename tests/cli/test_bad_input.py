@@ -135,7 +135,7 @@ OLD = {
     "flops dat_t --backward": "--backward is now --mode backward.",
     "memory dat_t --mode train": "the mode train is now called backward or step.",
     "throughput dat_t --mode infer": "the mode infer is now called inference.",
-    "memory dat_t --largest 16GiB": "largest MODEL --memory MEMORY,context=AMOUNT.",
+    "memory dat_t --largest 16GiB": "is now datbench memory largest MODEL --memory AMOUNT.",
     "memory dat_t --timeline": "is now datbench plot timeline MODEL, with --out FILE for a file.",
     "eq10 --measure": "--measure is now datbench eq10 time.",
     "eq10 dat_t --plot": "--plot is now datbench plot eq10, with --out FILE for a file.",
