@@ -5,6 +5,7 @@ import os
 import pickle
 import signal
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from functools import cache
 from typing import Any
 
@@ -14,6 +15,13 @@ import typer.main
 
 from datbench.models.spec import TIMM, TRANSFORMERS
 from datbench.paper import workshop
+
+# The same examples in every run: a run fails for what was changed, and for nothing else.
+with suppress(ImportError):  # tests of a GPU do without it
+    from hypothesis import settings
+
+    settings.register_profile("the same", derandomize=True)
+    settings.load_profile("the same")
 
 
 @pytest.fixture(autouse=True, scope="session")

@@ -256,7 +256,7 @@ def simulated(name: str, call: Call) -> Any:
 def test_fits_and_misfits(name: str, run: Callable[[str, Call], Any]) -> None:
     outcomes = set()
 
-    @settings(max_examples=25, deadline=None, derandomize=True, database=None)
+    @settings(max_examples=25, deadline=None, database=None)
     @given(changed(name))
     def compared(call: Call) -> None:
         on_meta, on_cpu = (tree_map_only(Tensor, make, call) for make in (_on_meta, _copy))

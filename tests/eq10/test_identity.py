@@ -75,13 +75,13 @@ def test_every_term_is_what_is_counted(
         mixer = make_mixer(config, dim, 4, trained).eval()
         x = torch.empty(1, height, width, dim)
     mixer.attention = attention
-    count = datbench.count(mixer, x)
     formula = formula_of(mixer, height, width)
     assert formula is not None
     if isinstance(config, Deformable) and config.bias == "fixed":
         points = trained // config.stride
         if formula.sizes.keys != points * points and (height, width) == (trained, trained):
-            return
+            return  # the table, which is not resized there, is for other keys
+    count = datbench.count(mixer, x)
     counted = attribute("", mixer, formula, count.calls)
     predicted = {e.name: e.predicted for e in formula.expected if e.predicted}
     assert counted == predicted

@@ -233,7 +233,7 @@ class _Run:
         assert not list(self.allocator.runs())
 
 
-@settings(max_examples=150, deadline=None, derandomize=True)
+@settings(max_examples=150, deadline=None)
 @given(OPERATIONS, st.booleans())
 def test_nothing_overlaps_and_everything_comes_back(
     operations: list[int], expandable: bool
@@ -243,7 +243,7 @@ def test_nothing_overlaps_and_everything_comes_back(
     run.end()
 
 
-@settings(max_examples=150, deadline=None, derandomize=True)
+@settings(max_examples=150, deadline=None)
 @given(OPERATIONS, st.booleans(), st.integers(0, 200 * MIB))
 def test_the_same_where_memory_has_an_end(
     operations: list[int], expandable: bool, capacity: int
@@ -251,7 +251,7 @@ def test_the_same_where_memory_has_an_end(
     _Run(expandable, capacity).operate(operations).end()
 
 
-@settings(max_examples=40, deadline=None, derandomize=True)
+@settings(max_examples=40, deadline=None)
 @given(OPERATIONS, st.booleans())
 def test_a_replay_repeats_itself_and_fits_into_what_it_reserved(
     operations: list[int], expandable: bool

@@ -825,7 +825,6 @@ def _outcome(path: Path) -> ModelSpec | DatbenchError:
 RELAXED = settings(
     max_examples=200,
     deadline=None,
-    derandomize=True,
     database=None,
     suppress_health_check=[HealthCheck.function_scoped_fixture],
 )
