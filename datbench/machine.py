@@ -60,7 +60,7 @@ def environment() -> dict[str, Any]:
 COMMAND: ContextVar[Sequence[str]] = ContextVar("command", default=())
 """The arguments of the program that runs; none where it is a library."""
 
-LOADED = 0.5
+LOADED = 0.8
 """The load average of a core above which other work is likely to disturb a time."""
 
 
