@@ -14,7 +14,7 @@ from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
 
-from .compare.records import FLOOR, PROCESSES, RunPlan, SideName
+from .compare.records import FLOOR, LEVEL, PROCESSES, RunPlan, SideName, accepted
 from .errors import UnknownNameError, UsageError
 from .render.table import Table
 from .setting import (
@@ -222,6 +222,8 @@ def _specs(
             wrong = f"no option {next(iter(given))!r}" if given else "no module, which has inputs"
             raise UsageError(f"{each}: there is {wrong}; say a size with res= and batch=.")
         found.append(resolve(each))
+    if not found:
+        raise UsageError("name a model, such as dat_t, or give a module.")
     return found
 
 
@@ -496,9 +498,8 @@ def compare(  # noqa: PLR0913 (options, each with its name)
     from .timing.process import TIMEOUT, check
     from .timing.records import ComparedSide
 
-    how = How(
-        mode_of(mode, TIME_MODES, "inference"), threads, compile, channels_last, budget=budget
-    )
+    told, (_, cast) = mode_of(mode, TIME_MODES, "inference"), precision_of(dtype)
+    how = How(told, threads, compile, channels_last, budget=budget, autocast=cast)
     here = not (isinstance(a, str) and isinstance(b, str))
     models: dict[SideName, Model] = {"A": a, "B": b}
     specs: dict[SideName, Spec] = {}
@@ -519,11 +520,15 @@ def compare(  # noqa: PLR0913 (options, each with its name)
         check(sides[name].setting, sides[name].how)
     coins = secrets.randbits(32) if seed is None else seed
     turns = os.name == "posix" and not here
-    plan = RunPlan(processes, 2 * processes, threshold / 100, seed=coins, by_turns=turns)
+    floor, level = accepted(threshold, 100 * LEVEL)
+    plan = RunPlan(processes, 2 * processes, floor, level, coins, turns)
     check_plan(plan)
 
     def sample(name: SideName) -> ProcessTiming:
-        return _timed_here(specs[name], sides[name].setting, sides[name].how)
+        # A side's words are for people: what a module was given is what it is run on.
+        setting = sides[name].setting
+        own = setting if isinstance(models[name], str) else replace(setting, inputs=())
+        return _timed_here(specs[name], own, sides[name].how)
 
     pairs = one_at_a_time(sample) if here else None
     with _kept(specs.values()):
@@ -537,18 +542,16 @@ def table(*tables: int | str | Path, device: str | None = None) -> Result:
     """Compare tables of papers with what is computed, as `datbench table` does.
 
     Args:
-        tables: 1 to 9 of the DAT paper, ``datpp``, ``all``, ..., or the TOML file of your own.
+        tables: 1 to 9 of the DAT paper, ``datpp``, ``all``, ..., or a TOML or CSV file of your own.
         device: ``cuda`` measures printed memory there.
 
     Raises:
         UsageError: there is no such table.
     """
-    from .paper.tables import chosen_tables
+    from .paper.tables import chosen_tables, files_among
     from .paper.verdicts import check_device, compare_tables
 
-    names = list(map(str, tables))
-    files = [name for name in names if name.lower().endswith(".toml")]
-    chosen = chosen_tables([name for name in names if name not in files], map(Path, files))
+    chosen = chosen_tables(*files_among(map(str, tables)))
     if device is not None:
         check_device(chosen, device)
     return Result("table", tuple(compare_tables(chosen, device)))

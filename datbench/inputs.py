@@ -138,6 +138,17 @@ def parse(texts: tuple[str, ...]) -> tuple[Given, ...]:
     return tuple(found)
 
 
+def _held(dtype: str, low: int, high: int) -> bool:
+    """Whether a type is one of whole numbers, and has these."""
+    whole = re.fullmatch(r"(u?)int(\d+)", dtype)
+    if whole is None:
+        return False
+    bits, least = int(whole[2]), 0
+    if not whole[1]:
+        bits, least = bits - 1, -(2 ** (bits - 1))
+    return least <= low and high < 2**bits
+
+
 class _Reader:
     """Reads one text from left to right."""
 
@@ -161,6 +172,8 @@ class _Reader:
             low, high = (int(tensor[10]), int(tensor[11])) if ranged else (0, 1)
             if low > high:
                 self._refuse(f"{low}..{high} is empty")
+            if ranged and not _held(dtype, low, high):
+                self._refuse(f"{dtype} does not hold the whole numbers {low}..{high}")
             each = tuple(side[0] for side in re.finditer(_SIDE, sides))
             return TensorOf(dtype, each, "random" if ranged else fill or "random", low, high)
         if file := self._take(_FILE):
@@ -205,5 +218,5 @@ class _Reader:
         where = f"before {rest[:30]!r}" if rest.strip() else "at its end"
         raise UsageError(
             f"--input {self.text}: {where} {problem}; write such as {EXAMPLE[8:]}, "
-            "ids=int64:1x77:0..999, an image [...] of several, or a file."
+            "ids=int64:1x77:0..999, a list [...] of several, or a file."
         )

@@ -467,6 +467,11 @@ class Runner:
         autocast: Autocast | None = None,
     ) -> None:
         self.model, self.inputs, self.mode, self.autocast = model, inputs, mode, autocast
+        self._casting: Callable[[], AbstractContextManager[Any]] = nullcontext
+        if autocast is not None:
+            there = tensors_in((inputs, *model.parameters()))
+            kind = there[0].device.type if there else "cpu"
+            self._casting = partial(torch.autocast, kind, getattr(torch, autocast))
         self._forward: Callable[..., object] = torch.compile(model) if compiled else model
         self._without_gradients: Callable[[], Any] = torch.inference_mode
         self.optimizer: TorchOptimizer | None = None
@@ -506,11 +511,7 @@ class Runner:
             self.optimizer.step()
 
     def _outputs(self) -> object:
-        if self.autocast is None:
-            return self._forward(*self.inputs.args, **self.inputs.named)
-        device = next((t.device for t in tensors_in((self.inputs, *self.model.parameters()))), None)
-        kind = "cpu" if device is None else device.type
-        with torch.autocast(kind, getattr(torch, self.autocast)):
+        with self._casting():
             return self._forward(*self.inputs.args, **self.inputs.named)
 
 

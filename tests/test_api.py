@@ -175,11 +175,36 @@ def test_a_breakdown_adds_up() -> None:
         (lambda: datbench.memory(net(), IMAGES, device="cpu"), "leave out device"),
         (lambda: datbench.throughput(net(), IMAGES, device="meta"), "not on 'meta'"),
         (lambda: datbench.compare(net(), net(), IMAGES, processes=3), "even numbers"),
+        (lambda: datbench.compare(net(), net(), IMAGES, threshold=0), "a percentage above 0"),
+        (lambda: datbench.flops([]), "name a model"),
+        (lambda: datbench.throughput([]), "name a model"),
     ],
 )
 def test_what_is_wrong_is_said(call: Callable[[], Any], said: str) -> None:
     with pytest.raises(UsageError, match=said):
         call()
+
+
+def test_a_table_may_be_a_plain_one(tmp_path: Path) -> None:
+    file = tmp_path / "mine.csv"
+    file.write_text("model,flops\ndat_t,4.6G\n")
+    (found,) = datbench.table(file)
+    assert [cell.verdict for cell in found.cells()] == ["agrees"]
+
+
+def test_modules_are_compared_under_autocast() -> None:
+    seen = []
+
+    class Tells(nn.Linear):
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            found = super().forward(x)
+            seen.append((found.dtype, bool(x.any())))
+            return found
+
+    one, other, x = Tells(4, 4), Tells(4, 4), torch.zeros(2, 4)
+    (row,) = datbench.compare(one, other, x, dtype="amp-bf16", budget=0.001, device="cpu")
+    assert row.a.how.autocast == row.b.how.autocast == "bfloat16"
+    assert set(seen) == {(torch.bfloat16, False)}  # on what was given, in what was asked
 
 
 def test_a_module_stays_as_it_was() -> None:

@@ -80,7 +80,7 @@ eq10-fit-show      | results show fit.json
 eq10-paper         | eq10 example
 memory             | memory dat_t --batch 64
 memory-step        | memory dat_t --res 64 --mode step --optimizer sgd-momentum --by stage,operator
-memory-autocast    | memory dat_t --res 64 --mode backward --autocast bfloat16 --checkpointing block
+memory-autocast    | memory dat_t --res 64 --mode backward --dtype amp-bf16 --checkpointing block
 memory-many        | memory dat_t datpp_t --res 64 --batch 1 --batch 2 --attention sdpa --format csv
 memory-json        | memory dat_t --res 64 --mode inference --out memory.json
 memory-show        | results show memory.json --format FORMAT
@@ -88,7 +88,7 @@ memory-largest     | memory largest dat_t --res 64 --memory 4GiB,context=300MiB
 memory-timeline    | plot timeline dat_t --res 64 --batch 8 --mode backward
 table-all          | table all --check --out tables.json
 table-all-show     | results show tables.json --format FORMAT
-table-all-lines    | results convert tables.json --to csv --each lines
+table-all-lines    | results convert tables.json --to csv --by lines
 table-7            | table 7 --notes
 table-mine         | table mine.toml
 table-mine-check   | table mine.toml --check
@@ -132,7 +132,7 @@ results-merge      | results merge flops.json other.json --out merged.json
 results-merged     | results show merged.json
 results-differ     | results merge a.json b.json
 results-first      | results merge a.json b.json --keep first
-results-each       | results convert flops.json --to csv --each operators
+results-each       | results convert flops.json --to csv --by operators
 results-md         | results convert params.json --out params.md
 results-latex      | results convert models.json --to latex
 results-valid      | results validate flops.json a.json profile.json show.json --format json

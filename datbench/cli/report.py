@@ -79,8 +79,9 @@ def report(
     names = _unless_none(list(dict.fromkeys(inputs.model or MAIN)), "a model")
     wanted, sizes = Inputs(names).specs() if names else [], inputs.sizes() or None
     takes = Setup(inputs.model, inputs.res, input=input).inputs()
-    if sizes and not wanted:
-        raise UsageError("--res is the size of models; name one.")
+    if not wanted and (sizes or takes):
+        asked_of = "--input is what models take" if takes else "--res is the size of models"
+        raise UsageError(f"{asked_of}; name one.")
     sources = [source for path in from_ or () for source in given(path)]
     before = None if baseline is None else given(baseline)
     if not wanted and not chosen and not sources:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Iterator, Mapping
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -139,7 +139,7 @@ def check_seconds(seconds: float, where: str) -> None:
 
 def _file_row(value: ThroughputRow, environment: Mapping[str, Any]) -> FileRow:
     # More than one GPU is another way of running it.
-    setting, how = plain(value.setting), {**asdict(value.how), "gpus": value.gpus}
+    setting, how = plain(value.setting), {**plain(value.how), "gpus": value.gpus}
     same = {name: each for name, each in how.items() if name not in SAMPLING}
     size = f"{setting.get('width')}x{setting.get('height')}"
     return FileRow(

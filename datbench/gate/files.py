@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
-from dataclasses import asdict
 from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -13,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from ..compare.files import KEPT, SAMPLING, check_seconds, of_results
 from ..errors import MissingError, UsageError
 from ..machine import HARDWARE, SOFTWARE
-from ..records import ResultFile, checked, document, load
+from ..records import ResultFile, checked, document, load, plain
 from ..setting import How
 from ..timing.records import ProcessTiming, ThroughputRow
 from .records import DECISIVE, WHATS, Baseline, MemoryBaseline, TimeBaseline, What, fold, key, order
@@ -185,7 +184,8 @@ def timed(row: ThroughputRow, around: Mapping[str, Any]) -> TimeBaseline:
     """
     ended = [process for process in row.processes if process.outcome == "measured"]
     seconds = tuple(process.timing.median for process in ended if process.timing is not None)
-    how = {name: value for name, value in asdict(row.how).items() if name not in SAMPLING}
+    # As files have it: a field that is new and says nothing makes no other row of an old baseline.
+    how = {name: value for name, value in plain(row.how).items() if name not in SAMPLING}
     found = next((process.environment for process in ended if process.environment), around)
     kept = {name: found[name] for name in (*HARDWARE, *SOFTWARE) if name in found}
     threads = sorted({process.threads for process in ended if process.threads is not None})

@@ -131,6 +131,7 @@ def test_files_hold_values(run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyP
         (["Named", "--input", "x=flot:2x4"], "before 'flot:2x4' no value stands here"),
         (["Named", "--input", "x=float:2x4,x=float:1"], "--input gives x twice"),
         (["Named", "--input", "x=int64:3:9..1"], "9..1 is empty"),
+        (["Named", "--input", "x=uint8:3:0..256"], "uint8 does not hold the whole numbers 0..256"),
         (["Named", "--input", "x=[float:2"], "']' is missing"),
         (["Named", "--input", ""], "at its end no value stands here"),
         (["Answers", "--batch", "2"], "the inputs example_inputs have one size"),
@@ -171,7 +172,12 @@ sides = st.lists(st.one_of(st.integers(0, 10**6).map(str), st.sampled_from(["{B}
 @settings(max_examples=80, deadline=None)
 @given(names, st.sampled_from(DTYPES), sides, st.sampled_from(["", ":zeros", ":ones", ":-3..9"]))
 def test_a_tensor_is_read_back(name: str, dtype: str, shape: list[str], fill: str) -> None:
-    ((found),) = parse((f"{name}={dtype}:{'x'.join(shape)}{fill}",))
+    text = f"{name}={dtype}:{'x'.join(shape)}{fill}"
+    if fill == ":-3..9" and dtype not in ("int64", "int32", "int16", "int8"):
+        with pytest.raises(UsageError, match=f"{dtype} does not hold the whole numbers -3..9"):
+            parse((text,))
+        return
+    ((found),) = parse((text,))
     assert isinstance(found.value, TensorOf)
     assert (found.name, found.value.dtype, found.value.sides) == (name, dtype, tuple(shape))
     sizes = {"B": 2, "H": 64, "W": 32}

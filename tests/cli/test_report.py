@@ -306,6 +306,10 @@ def test_a_report_of_nothing_is_none(run: Run, monkeypatch: pytest.MonkeyPatch) 
         (("--out", "out", "dat_x"), "unknown model 'dat_x'"),
         (("--out", "out", "--tables", "2,12"), "unknown table '12'; there are 1, 2"),
         (("--out", "out", "none", "dat_t"), "stands alone"),
+        (
+            ("--out", "out", "none", "--input", "float:1x3x{H}x{W}"),
+            "--input is what models take",
+        ),
         (("--out", "out", "none", "--tables", "none"), "nothing to report"),
         (("--out", "out", "none", "--res", "64"), "--res is the size of models; name one."),
         (("--out", "out", "--plots", "gif"), "choose one of svg, png, none"),
