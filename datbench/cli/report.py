@@ -13,6 +13,7 @@ from ..setting import one_of
 from ..units import printable
 from .command import RESULT, WHAT, complete, option
 from .options import Baseline, From, Given, Inputs, OutPath, Setup, pieces
+from .table import PAPERS
 
 MAIN = ("dat_t", "dat_s", "dat_b", "datpp_t", "datpp_s", "datpp_b")
 """The published variants, which a report has by default."""
@@ -29,9 +30,9 @@ def report(
         option(
             WHAT,
             "--tables TABLE",
-            "Tables of the papers: 1 to 9, datpp, davit, all or none; repeat it or use commas "
-            "for several. Default: all.",
-            complete_with=complete(*"123456789", "datpp", "davit", "all", NONE),
+            "Tables of the papers: 1 to 9, datpp, davit, davit_dense, nat, all or none; repeat it "
+            "or use commas for several. Default: all.",
+            complete_with=lambda incomplete: [*PAPERS(incomplete), *complete(NONE)(incomplete)],
         ),
     ] = None,
     from_: From = None,
