@@ -28,7 +28,9 @@ def cli() -> str:
     from datbench.cli.main import app
 
     root: Any = typer.main.get_command(app)
-    parts = ["# Command line", *_command(root, root.context_class(root, info_name="datbench"))]
+    # With its settings, such as -h: a command keeps the help option that it was first asked for.
+    context = root.context_class(root, info_name="datbench", **root.context_settings)
+    parts = ["# Command line", *_command(root, context)]
     return "\n\n".join([*parts, "## Exit codes", _exit_codes()]) + "\n"
 
 
