@@ -161,7 +161,83 @@ def _torch_settings() -> dict[str, Any]:
     }
 
 
-# Whether a device is there.
+# Whether a device is there, and who measures on it.
+
+
+def has_gpu() -> bool:
+    """Whether a GPU of NVIDIA's is here, as far as can be told without torch."""
+    shown = os.environ.get("CUDA_VISIBLE_DEVICES")
+    return shown != "" and Path("/dev/nvidiactl").exists()
+
+
+def visible_gpus() -> list[str]:
+    """What names each GPU that this process may use: its UUID where NVML tells it."""
+    every = []
+    with contextlib.suppress(LibraryError), _library() as library:
+        for index in range(library.nvmlDeviceGetCount()):
+            uuid = library.nvmlDeviceGetUUID(library.nvmlDeviceGetHandleByIndex(index))
+            every.append(uuid if isinstance(uuid, str) else uuid.decode())
+    shown = os.environ.get("CUDA_VISIBLE_DEVICES")
+    if shown is None:
+        return every or (["0"] if has_gpu() else [])
+    names = [name.strip() for name in shown.split(",") if name.strip()]
+    # CUDA counts as NVML does only in the order of the bus; a number stays one otherwise.
+    by_bus = os.environ.get("CUDA_DEVICE_ORDER") == "PCI_BUS_ID" or len(every) == 1
+    return [
+        every[int(name)] if by_bus and name.isdecimal() and int(name) < len(every) else name
+        for name in names
+    ]
+
+
+LOCKS = "DATBENCH_LOCKS"
+"""The variable that names the folder of the locks below; by default in the machine's ``/tmp``."""
+
+
+@contextlib.contextmanager
+def alone_on(device: str) -> Iterator[None]:
+    """Have a device to oneself, among the measurements of datbench on this machine.
+
+    Waits, and says so, while another one measures there. A CPU is its usable cores: on other cores
+    others may measure. Where locks are not to be had, nothing is waited for.
+    """
+    try:
+        import fcntl
+
+        handle = os.open(_lock_of(device), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
+    except (ImportError, OSError):
+        yield
+        return
+    try:
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            warn(f"another datbench measures on this {device.partition(':')[0]}; waiting for it.")
+            fcntl.flock(handle, fcntl.LOCK_EX)
+        except OSError:  # a file system without locks
+            pass
+        yield
+    finally:
+        os.close(handle)
+
+
+def _lock_of(device: str) -> Path:
+    kind, _, index = device.partition(":")
+    name = kind
+    if kind == "cuda":
+        gpus = visible_gpus()
+        place = int(index or 0)
+        name = gpus[place] if place < len(gpus) else device
+    elif hasattr(os, "sched_getaffinity"):
+        name = "cpu-" + ",".join(map(str, sorted(os.sched_getaffinity(0))))[:150]
+    folder = Path(os.environ.get(LOCKS, "/tmp/datbench-locks"))
+    if not folder.is_dir():
+        folder.mkdir()
+        folder.chmod(0o1777)  # other people measure on this machine too
+    path = folder / f"{name.replace('/', '-').replace(':', '-')}.lock"
+    if not path.exists():
+        path.touch()
+        path.chmod(0o666)
+    return path
 
 
 def device_of(name: str | None, default: str = "auto") -> str:
@@ -243,8 +319,8 @@ class GpuPlace:
 
 
 @contextlib.contextmanager
-def nvml(place: GpuPlace) -> Iterator[tuple[Any, Any]]:
-    """NVML at work: nvidia-ml-py's module pynvml, and its handle of a GPU.
+def _library() -> Iterator[Any]:
+    """NVML at work: nvidia-ml-py's module pynvml.
 
     Raises:
         LibraryError: nvidia-ml-py is not installed, or NVML refuses, also in the block.
@@ -259,14 +335,24 @@ def nvml(place: GpuPlace) -> Iterator[tuple[Any, Any]]:
     with contextlib.ExitStack() as stack:
         try:
             library.nvmlInit()
-            stack.callback(_shut_down, library)
-            handle = _handle(library, place)
         except Exception as error:  # NVML's, or the system's that finds no driver
             raise LibraryError(nvml_words(error)) from error
+        stack.callback(_shut_down, library)
         try:
-            yield library, handle
+            yield library
         except library.NVMLError as error:
             raise LibraryError(nvml_words(error)) from error
+
+
+@contextlib.contextmanager
+def nvml(place: GpuPlace) -> Iterator[tuple[Any, Any]]:
+    """NVML at work, and its handle of a GPU.
+
+    Raises:
+        LibraryError: nvidia-ml-py is not installed, or NVML refuses, also in the block.
+    """
+    with _library() as library:
+        yield library, _handle(library, place)
 
 
 def _shut_down(library: Any) -> None:

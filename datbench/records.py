@@ -98,6 +98,10 @@ RECORDS: dict[str, tuple[str, ...]] = {
     "gate": ("gate.records:GateRow",),
     "report": ("report.records:ReportPart",),
     "validate": ("records:FileCheck",),
+    "peaks": ("timing.records:Ceilings",),
+    "sweep": ("sweep.records:SweepState",),
+    "sweep-plan": ("sweep.records:SweepUnit",),
+    "sweep-fit": ("sweep.records:SweepFit",),
     # Of parts of a report alone.
     "figure": ("memory.records:Timeline",),
     "pytest-benchmark": ("timing.pytest_benchmark:Benchmark",),
@@ -473,13 +477,82 @@ class ResultFile(Brief):
         return content
 
 
-def load(path: Path) -> ResultFile:
-    """The records of a result file of this or an older version.
+def load(path: Path, *kinds: str) -> ResultFile:
+    """The records of a result file of this or an older version, or of a sweep's directory.
+
+    Args:
+        kinds: that are wanted of a directory, where it may hold several.
+
+    Raises:
+        UsageError: it cannot be read, anything in it is not what it must be, or a directory holds
+            several kinds.
+    """
+    found = load_all(path)
+    wanted = [each for each in found if not kinds or each.kind in kinds] or found
+    if len(wanted) > 1:
+        names = [each.kind for each in wanted]
+        raise UsageError(
+            f"{path} holds {', '.join(names[:-1])} and {names[-1]}; name one: {path / names[0]}."
+        )
+    return wanted[0]
+
+
+def load_all(path: Path) -> list[ResultFile]:
+    """The same of a directory with several kinds: the rows of each as of one file.
 
     Raises:
         UsageError: it cannot be read, or anything in it is not what it must be.
     """
-    return parse(read_json(path), str(path))
+    files = record_files(path) if path.is_dir() else {}
+    if not files:
+        return [parse(read_json(path), str(path))]
+    peaks = files.get("peaks") or record_files(path.parent).get("peaks", [])
+    read = {
+        kind: [(content := read_json(each), parse(content, str(each))) for each in found]
+        for kind, found in {**files, "peaks": peaks}.items()
+    }
+    return [_gathered(kind, path, read[kind], read["peaks"]) for kind in files]
+
+
+def record_files(folder: Path) -> dict[str, list[Path]]:
+    """The records in a sweep's directory, or in that of one kind in it, by kind.
+
+    They stand as ``KIND/ab/KEY.OUTCOME.json``; see `datbench.sweep.store`.
+    """
+    folders = {kind: folder / kind for kind in RECORDS}
+    if folder.name in RECORDS and (folder.parent / "units.jsonl").exists():
+        folders = {folder.name: folder}
+    found = {kind: sorted(each.glob("??/*.json")) for kind, each in folders.items()}
+    return {kind: each for kind, each in found.items() if each}
+
+
+Gathered = Sequence[tuple[Document, ResultFile]]
+"""Records of a sweep, as documents with a block about their unit, and as values."""
+
+TOGETHER = {"throughput": "timing.summary:together"}
+"""By kind, what makes one row of the rounds of one setting, as `RECORDS` names its classes."""
+
+
+def _gathered(kind: str, path: Path, read: Gathered, peaks: Gathered) -> ResultFile:
+    """The records of one kind as one file, in the order of their units."""
+    rounds: dict[str, list[tuple[Any, Environment]]] = {}
+    for content, file in sorted(read, key=lambda each: int(each[0]["unit"]["number"])):
+        about = {k: v for k, v in content["unit"]["specification"].items() if k != "round"}
+        where = json.dumps([about, file.environment], sort_keys=True)
+        alone = "" if kind in TOGETHER else str(len(rounds))
+        for row in file.rows:
+            rounds.setdefault(where + alone, []).append((row, file.environment))
+    rows = [pair for pairs in rounds.values() for pair in pairs]
+    if kind in TOGETHER:
+        together = record_class(TOGETHER[kind])
+        rows = []
+        for pairs in rounds.values():
+            here = pairs[0][1]
+            there = [row for _, file in peaks if file.environment == here for row in file.rows]
+            rows.append((together([row for row, _ in pairs], there), here))
+    places = tuple(here for _, here in rows)
+    one = places[0] if places and all(each == places[0] for each in places) else {"mixed": True}
+    return ResultFile(str(path), kind, one, tuple(row for row, _ in rows), places)
 
 
 def parse(content: Any, name: str = "the document") -> ResultFile:
@@ -600,7 +673,7 @@ def rows_of(files: Sequence[Path] | None, *kinds: str) -> list[tuple[Any, Mappin
     Raises:
         UsageError: a file cannot be read, is broken, or holds another kind.
     """
-    read = [load(path) for path in files or ()]
+    read = [load(path, *kinds) for path in files or ()]
     for content in read:
         if content.kind not in kinds:
             raise UsageError(

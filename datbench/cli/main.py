@@ -28,6 +28,7 @@ from . import (
     report,
     results,
     summary,
+    sweep,
     table,
     throughput,
 )
@@ -47,6 +48,7 @@ COMMANDS: tuple[Callable[..., None] | typer.Typer, ...] = (
     eq10.app,
     table.app,
     gate.app,
+    sweep.app,
     summary.summary,
     report.report,
     plot.app,

@@ -74,6 +74,18 @@ Verify = Annotated[
 ]
 
 
+MemoryName = Annotated[
+    str | None,
+    option(
+        WHAT,
+        "--memory MEMORY",
+        f"What it has to fit into: an amount such as 16GiB, or a GPU: {', '.join(GPUS)}. "
+        "MEMORY,context=AMOUNT sets what the CUDA context and libraries take; default: 500MiB.",
+        names=tuple(GPUS),
+    ),
+]
+
+
 def simulate(
     run: Run, iteration: Iteration, output: Output, by: By = None, verify: Verify = False
 ) -> None:
@@ -151,16 +163,7 @@ def largest(
     setup: Setup,
     iteration: Iteration,
     output: Output,
-    memory: Annotated[
-        str | None,
-        option(
-            WHAT,
-            "--memory MEMORY",
-            f"What it has to fit into: an amount such as 16GiB, or a GPU: {', '.join(GPUS)}. "
-            "MEMORY,context=AMOUNT sets what the CUDA context and libraries take; default: 500MiB.",
-            names=tuple(GPUS),
-        ),
-    ] = None,
+    memory: MemoryName = None,
     device: DeviceName = None,
 ) -> None:
     """Find the largest batch that fits; with --device cuda confirm it there.

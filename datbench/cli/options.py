@@ -179,6 +179,17 @@ Processes = Annotated[
     ),
 ]
 
+Jobs = Annotated[
+    int | None,
+    option(
+        HOW,
+        "--jobs N",
+        "Processes at once for what is computed; with --engine slurm: jobs. Default: 1.",
+        min=1,
+        max=100_000,
+    ),
+]
+
 ChannelsLast = Annotated[
     bool, option(HOW, "--channels-last", "Keep weights and images in that memory format.")
 ]

@@ -24,9 +24,13 @@ TARGETS = {
 }
 """What a result file is converted to, and the suffix that says so."""
 
-File = Annotated[Path, argument("A result file (JSON).", "FILE", complete_files)]
+File = Annotated[
+    Path, argument("A result file (JSON), or a sweep's directory.", "FILE", complete_files)
+]
 
-Files = Annotated[list[Path], argument("Result files (JSON).", "FILE", complete_files)]
+Files = Annotated[
+    list[Path], argument("Result files (JSON), or directories of sweeps.", "FILE", complete_files)
+]
 
 
 def show(file: File, output: Output) -> None:
@@ -119,11 +123,16 @@ def validate(file: Files, output: Output) -> None:
     Examples:
     datbench results validate flops.json times.json
     """
-    from ..records import check_file
+    from ..records import check_file, record_files
     from ..report.kinds import checks_table
 
     output.apart_from(file)
-    checks = [check_file(path) for path in file]
+    every = [
+        each
+        for path in file
+        for each in [record for some in record_files(path).values() for record in some] or [path]
+    ]
+    checks = [check_file(path) for path in every]
     output.write([checks_table(checks)], "validate", checks)
     broken = [check for check in checks if check.problems]
     if broken:

@@ -93,7 +93,7 @@ def read(path: Path) -> FileRows:
         UsageError: the file cannot be read or is of another kind; a row is damaged, impossible, or
             not of one machine.
     """
-    return of_results(load(path), path)
+    return of_results(load(path, "throughput"), path)
 
 
 def of_results(results: ResultFile, path: Path) -> FileRows:
@@ -168,6 +168,8 @@ def _together(one: FileRow, other: FileRow) -> FileRow:
 
 def _read_any(path: Path) -> FileRows:
     """The same, or a result of pytest-benchmark, whose benchmarks are matched by full name."""
+    if path.is_dir():
+        return read(path)
     content = read_json(path)
     if not is_benchmark_file(content):
         return of_results(parse(content, str(path)), path)

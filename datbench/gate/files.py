@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from ..compare.files import KEPT, SAMPLING, check_seconds, of_results
 from ..errors import MissingError, UsageError
 from ..machine import HARDWARE, SOFTWARE
-from ..records import ResultFile, checked, document, load, plain
+from ..records import ResultFile, checked, document, load, load_all, plain
 from ..setting import How
 from ..timing.records import ProcessTiming, ThroughputRow
 from .records import DECISIVE, WHATS, Baseline, MemoryBaseline, TimeBaseline, What, fold, key, order
@@ -126,8 +126,10 @@ def read_results(files: Sequence[Path]) -> tuple[list[Baseline], set[What]]:
     """
     rows: list[Baseline] = []
     given: set[What] = set()
-    for path in files:
-        results = load(path)
+    read = [(path, each) for path in files for each in load_all(path)]
+    for path, results in read:
+        if path.is_dir() and results.kind not in KINDS:
+            continue  # what else a sweep has measured
         found = _baselines(results, path)
         rows += found
         if results.kind == "baseline":

@@ -83,7 +83,7 @@ def measure_gpu(
     """
     spec = resolve(name) if isinstance(name, str) else name
     recipe = (recipe or Recipe()).of(mode)
-    _check(setting, recipe)
+    check_recipe(setting, recipe)
     check_present(setting.device)
     if setting.device == "cpu" and setting.dtype != "float32":
         with suppress(DatbenchError):  # the run tells it
@@ -130,7 +130,12 @@ class DeviceJob:
         )
 
 
-def _check(setting: Setting, recipe: Recipe) -> None:
+def check_recipe(setting: Setting, recipe: Recipe) -> None:
+    """Whether a device runs this recipe.
+
+    Raises:
+        UsageError: it does not.
+    """
     if recipe.autocast is None:
         return
     if setting.dtype != "float32":

@@ -9,12 +9,13 @@ from __future__ import annotations
 import math
 import os
 import sys
+import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import pairwise
 from textwrap import wrap
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from .. import units
 from .figure import Bars, Figure, FigurePart, Icicle, Plot, Series
@@ -93,6 +94,62 @@ def clock(passed: float, left: float) -> str:
     """``0:12, about 0:40 left``; what is left is not said where it is not known."""
     said = [f"{seconds // 60:.0f}:{seconds % 60:02.0f}" for seconds in map(round, (passed, left))]
     return f"{said[0]}, about {said[1]} left" if left > 0 else said[0]
+
+
+class ProgressBars:
+    """Progress of work that has parts: bars where somebody watches, plain lines elsewhere."""
+
+    EVERY = 10.0
+    """Seconds between two plain lines that say nothing unusual."""
+
+    def __init__(self) -> None:
+        self._shown: Any = None
+        self._tasks: dict[str, Any] = {}
+        self._last = 0.0
+
+    def __enter__(self) -> ProgressBars:
+        if sys.stderr is not None and sys.stderr.isatty():
+            from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
+
+            self._shown = Progress(
+                TextColumn("{task.fields[name]}", markup=False),
+                BarColumn(bar_width=20),
+                MofNCompleteColumn(),
+                TextColumn("{task.fields[left]}{task.description}", markup=False),
+                console=console(stderr=True),
+                transient=True,
+            ).__enter__()
+        return self
+
+    def __exit__(self, *how: Any) -> None:
+        if self._shown is not None:
+            self._shown.__exit__(*how)
+
+    def show(
+        self, name: str, done: int, total: int, text: str, left: float = 0.0, line: str = ""
+    ) -> None:
+        """Show how far a part is.
+
+        Args:
+            text: what is at work.
+            left: seconds, about; 0 where that is not known.
+            line: what has just happened, for somebody who reads it later; nothing: not said.
+        """
+        about = clock(left, 0.0)
+        if self._shown is not None:
+            if name not in self._tasks:
+                self._tasks[name] = self._shown.add_task("", name=name, left="", total=total)
+            said = f"about {about} left, " if left else ""
+            self._shown.update(
+                self._tasks[name], completed=done, total=total, description=text, left=said
+            )
+        elif line and sys.stderr is not None:
+            now = time.monotonic()
+            if now - self._last >= self.EVERY or not line.startswith("ok") or done == total:
+                self._last = now
+                more = f", about {about} left" if left else ""
+                parts = [f"{name}: " if name else "", f"{done}/{total} ", line, more]
+                sys.stderr.write(units.printable("".join(parts)) + "\n")
 
 
 MARKERS = "●■▲◆○□△◇▼▽★☆"

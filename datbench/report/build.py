@@ -22,7 +22,7 @@ from ..machine import COMMAND, summary
 from ..memory.records import MemoryRow, Timeline
 from ..paper.records import Comparison
 from ..process import Asked, Question, asking
-from ..records import document, dumps, parse, plain, read_json
+from ..records import ResultFile, document, dumps, load_all, parse, plain, read_json
 from ..setting import PLAIN, MemoryMode, Recipe, Resolution, Setting
 from ..timing.pytest_benchmark import from_document, is_benchmark_file
 from ..units import printable
@@ -179,6 +179,8 @@ def given(path: Path) -> list[Source]:
     Raises:
         UsageError: it is broken, empty or somebody else's.
     """
+    if path.is_dir():
+        return [_source(each, path) for each in load_all(path)]
     content = read_json(path)
     if is_benchmark_file(content):
         file = from_document(content, path)
@@ -191,8 +193,12 @@ def given(path: Path) -> list[Source]:
         raise UsageError(f"{path} holds no rows.")
     if found.kind == "report":
         return [_part(part, path.name) for part in found.rows]
+    return [_source(found, path)]
+
+
+def _source(found: ResultFile, path: Path) -> Source:
     rows = tuple(found.document()["rows"])
-    return [Source(ReportPart(found.kind, path.name, found.environment, rows), found.rows)]
+    return Source(ReportPart(found.kind, path.name, found.environment, rows), found.rows)
 
 
 def _part(part: ReportPart, name: str) -> Source:

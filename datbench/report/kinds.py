@@ -180,6 +180,10 @@ VIEWS: dict[str, Callable[[Rows, bool], list[Table]]] = {
     "baseline": lambda rows, one: [_view("gate").baseline_table(rows)],
     "report": _report,
     "env": _each(lambda row, one: [environment_table(row)]),
+    "peaks": lambda rows, one: [_view("timing").peaks_table(rows)],
+    "sweep": lambda rows, one: _view("sweep").tables(rows, one),
+    "sweep-plan": lambda rows, one: _view("sweep").plan_tables(rows, one),
+    "sweep-fit": lambda rows, one: _view("sweep").fit_tables(rows),
 }
 """How rows of each kind are shown; of a kind that is not here, a column shows each field."""
 

@@ -246,6 +246,20 @@ def peaks(limits: Ceilings, product: str = "", copy: str = "") -> str:
     )
 
 
+def peaks_table(rows: Sequence[Ceilings]) -> Table:
+    """Machine peaks, the fastest sample of each."""
+    columns = (
+        Column("device", "device", label=True),
+        Column("dtype", "dtype", label=True),
+        Column("threads", "threads", units.integer),
+        Column("macs", "matrix product", lambda rate: units.amount(rate, "MAC/s", 1)),
+        Column("side", "side", units.integer, when="wide"),
+        Column("bytes", "copy", lambda rate: f"{units.size(rate)}/s"),
+        Column("copied", "of", units.size, when="wide"),
+    )
+    return Table.of(columns, rows, "Machine peaks")
+
+
 def _name(row: ThroughputRow) -> str:
     return f"{row.model}, batch {row.setting.batch}"
 
