@@ -277,7 +277,7 @@ def _unit(kind: UnitKind, given: Mapping[str, Any], inputs: tuple[str, ...]) -> 
     if kind == "peaks":
         setting = Setting(Resolution(1), 1, dtype, device)
         how = How(threads=given["threads"], budget=given["budget"])
-        return Unit(kind, None, setting, how)
+        return Unit(kind, setting, None, how)
     spec = _read("model", _spec, given["model"])
     size = _read("res", Resolution, given["res"]) if given["res"] else spec.resolution
     _read("res", check_size, spec, size)
@@ -301,12 +301,12 @@ def _unit(kind: UnitKind, given: Mapping[str, Any], inputs: tuple[str, ...]) -> 
             given["width"] / 100,
             cast,
         )
-        return Unit(kind, spec.name, setting_of(False), how)
+        return Unit(kind, setting_of(False), spec.name, how)
     if kind == "flops":
         if cast is not None:
             raise _At("dtype", f"{given['dtype']} is for memory and throughput.")
         mode = _read("mode", mode_of, given["mode"], ("inference", "backward"), "inference")
-        return Unit(kind, spec.name, setting_of(mode == "backward"))
+        return Unit(kind, setting_of(mode == "backward"), spec.name)
     mode = _read("mode", mode_of, given["mode"], MEMORY_MODES, "forward")
     recipe = Recipe(given["optimizer"], cast, given["checkpointing"])
     recipe = _read("optimizer" if recipe.optimizer else "mode", recipe.of, mode)
@@ -318,7 +318,7 @@ def _unit(kind: UnitKind, given: Mapping[str, Any], inputs: tuple[str, ...]) -> 
         _read("memory", capacity, memory)
         if device not in ("meta", "cuda"):
             raise _At("device", f"the largest batch is confirmed on cuda, not on {device}.")
-    return Unit(kind, spec.name, setting, None, mode, recipe, memory)
+    return Unit(kind, setting, spec.name, None, mode, recipe, memory)
 
 
 # A unit in words, and its key.

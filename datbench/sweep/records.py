@@ -79,8 +79,8 @@ class Unit:
     """The specification of one record: what is measured, how, and in which round."""
 
     kind: UnitKind
-    model: str | None  # None of machine peaks
     setting: Setting
+    model: str | None = None  # machine peaks have none
     how: How | None = None  # of a time, and of machine peaks
     mode: MemoryMode | None = None  # of memory
     recipe: Recipe | None = None  # of memory

@@ -18,7 +18,7 @@ from pathlib import Path
 from ..errors import DatbenchError, MeasurementError, UsageError, warn
 from ..files import write_whole
 from ..machine import visible_gpus
-from ..process import Branch
+from ..process import Branch, Ending
 from ..records import parse_json, read_json
 from ..render.terminal import ProgressBars
 from .plan import words_of
@@ -275,12 +275,10 @@ class _Driver:
                     f"could not write {agent.stop}; make room, and give the same command again."
                 )
             return
-        if agent.deaths >= RESTARTS:
+        if code >= 0 or agent.deaths >= RESTARTS:
             lines = agent.errors.decode(errors="replace").strip().splitlines()
-            raise MeasurementError(
-                f"the process that does the units ended {RESTARTS} times without a record "
-                f"(exit code {code}{': ' + lines[-1] if lines else ''})."
-            )
+            ending = Ending(code, lines[-1] if lines else "")
+            raise MeasurementError(f"the process that does the units ended without them: {ending}.")
         left = {key: each for key, each in agent.left.items() if not self.sweep.outcome(each)}
         agent.done += len(agent.left) - len(left)
         if left:
