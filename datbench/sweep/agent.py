@@ -21,7 +21,7 @@ from ..machine import alone_on, summary
 from ..process import Branch, Ending, short
 from .records import AgentJob, Outcome
 from .store import PlannedUnit, Sweep
-from .work import UnitsJob, ended, opened, record
+from .work import UnitsJob, ended, import_all, opened, record
 
 TRIES = 3
 """How often a unit is tried whose process is killed from outside."""
@@ -103,6 +103,7 @@ class Agent:
         """Do all units; why it stopped early, or nothing."""
         units = [self.sweep.by_key[key] for key in self.job.keys]
         units.sort(key=lambda each: self.tries.get(each.key, 0) > 0)  # what vanished comes last
+        import_all({each.specified.get("model") for each in units})
         self.say({"ready": len(units)})
         for static, lanes in ((True, self.job.jobs), (False, 1)):
             queue = deque(each for each in units if each.unit.static is static)

@@ -5,17 +5,20 @@ from __future__ import annotations
 import os
 import socket
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timezone
 from functools import cache
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
 import torch
+from torch import nn
 
 from ..counting.conventions import CONVENTIONS
-from ..counting.count import count_row
+from ..counting.count import count, count_row
 from ..errors import LibraryError, UsageError, in_a_line, listening
 from ..machine import GpuPlace, check_present, environment, summary
 from ..memory.allocator import replay
@@ -61,6 +64,20 @@ class UnitsJob:
 def opened(folder: str) -> Sweep:
     """The sweep, read once: a process that is forked from an agent has it."""
     return Sweep.open(Path(folder))
+
+
+def import_all(models: Iterable[str | None]) -> None:
+    """Import what units need, in the process that they are forked from.
+
+    A count on meta makes torch import what it imports late. It runs no kernel, and starts neither
+    threads nor a context on a GPU, after which forks would not be sound.
+    """
+    layers = nn.Conv2d(3, 4, 1, device="meta"), nn.BatchNorm2d(4, device="meta"), nn.Flatten()
+    image = torch.empty(1, 3, 2, 2, device="meta")
+    count(nn.Sequential(*layers), image)
+    if any(model is not None and model.startswith("timm:") for model in models):
+        with suppress(ImportError):  # each unit says it
+            import_module("timm")
 
 
 def attend(job: UnitsJob, say: Say) -> None:
