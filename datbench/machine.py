@@ -194,8 +194,8 @@ LOCKS = "DATBENCH_LOCKS"
 
 
 @contextlib.contextmanager
-def alone_on(device: str) -> Iterator[None]:
-    """Have a device to oneself, among the measurements of datbench on this machine.
+def alone_on(*devices: str) -> Iterator[None]:
+    """Have devices to oneself, among the measurements of datbench on this machine.
 
     Waits, and says so, while another one measures there. A CPU is its usable cores: on other cores
     others may measure. Where locks are not to be had, nothing is waited for.
@@ -203,21 +203,25 @@ def alone_on(device: str) -> Iterator[None]:
     try:
         import fcntl
 
-        handle = os.open(_lock_of(device), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
+        # In one order: two that want the same two do not wait for each other.
+        paths = sorted({_lock_of(device) for device in devices})
+        handles = [os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666) for path in paths]
     except (ImportError, OSError):
         yield
         return
     try:
-        try:
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            warn(f"another datbench measures on this {device.partition(':')[0]}; waiting for it.")
-            fcntl.flock(handle, fcntl.LOCK_EX)
-        except OSError:  # a file system without locks
-            pass
+        for handle in handles:
+            try:
+                fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                warn("another datbench measures on this device; waiting for it.")
+                fcntl.flock(handle, fcntl.LOCK_EX)
+            except OSError:  # a file system without locks
+                pass
         yield
     finally:
-        os.close(handle)
+        for handle in handles:
+            os.close(handle)
 
 
 def _lock_of(device: str) -> Path:

@@ -369,6 +369,18 @@ class Branch:
             self._popen.stderr.close()
 
 
+def alive(pid: int) -> bool:
+    """Whether a process of this machine runs; one that nobody has waited for yet has ended."""
+    stat = Path(f"/proc/{pid}/stat")
+    try:
+        os.kill(pid, 0)
+        return not stat.exists() or stat.read_text().rpartition(")")[2].split()[0] != "Z"
+    except PermissionError:
+        return True
+    except OSError:
+        return False
+
+
 def _end_with_parent(parent: int) -> None:
     """Let the kernel kill this process when its parent ends (Linux)."""
     import ctypes

@@ -13,6 +13,7 @@ import pytest
 import torch
 import typer.main
 
+from datbench.machine import LOCKS
 from datbench.models.spec import TIMM, TRANSFORMERS
 from datbench.paper import workshop
 
@@ -29,6 +30,12 @@ def _one_thread() -> None:
     """Small models gain nothing from threads, and lose a hundredfold where cores are shared."""
     torch.set_num_threads(1)
     os.environ.setdefault("OMP_NUM_THREADS", "1")  # of the processes that tests start
+
+
+@pytest.fixture(autouse=True, scope="session")
+def _locks_of_its_own(tmp_path_factory: pytest.TempPathFactory) -> None:
+    """Tests that run beside each other do not wait for each other's measurements."""
+    os.environ[LOCKS] = str(tmp_path_factory.mktemp("locks"))
 
 
 @pytest.fixture(autouse=True, scope="session")

@@ -111,7 +111,7 @@ def run(
     from ..sweep.slurm import Cluster, end_of_job, options_of
     from ..sweep.store import Sweep, planned
 
-    text = _plan(run, timing, iteration, device, memory, kind)
+    text = _plan(run, timing, iteration, device, memory, kind, estimate)
     more = options_of(slurm or ())
     if dry_run or estimate:
         units = planned(folder, text)
@@ -159,6 +159,7 @@ def _plan(
     device: str | None,
     memory: str | None,
     kind: str | None,
+    estimate: bool,
 ) -> str | None:
     """The text of the plan that the options say; None where they say none."""
     kinds = options.pieces([kind]) if kind else ["throughput"]
@@ -185,7 +186,7 @@ def _plan(
         "mode": many(options.pieces([iteration.mode])) if iteration.mode else None,
         "optimizer": iteration.optimizer,
         "checkpointing": iteration.checkpointing,
-        "memory": memory,
+        "memory": memory if not estimate or "memory-largest" in kinds else None,
         "device": device if device != "auto" else None,
         "threads": timing.threads,
         "compile": timing.compile,

@@ -18,7 +18,7 @@ from pathlib import Path
 from statistics import median
 from typing import TypeAlias
 
-from ..machine import software, warn_if_loaded
+from ..machine import alone_on, software, warn_if_loaded
 from ..timing.records import WAITED, ComparedSide, ProcessTiming
 from .decide import decide_pairs
 from .records import (
@@ -332,6 +332,19 @@ def compare_sides(
         pairs: times A and B. Default: fresh processes, as the plan wants them.
     """
     warn_if_loaded()
+    with alone_on(a.setting.device, (b or a).setting.device):
+        return _compared(a, b, plan, timeout, itself, step_of, pairs)
+
+
+def _compared(
+    a: ComparedSide,
+    b: ComparedSide | None,
+    plan: RunPlan,
+    timeout: float,
+    itself: int,
+    step_of: Callable[[str], Step],
+    pairs: Pairs | None,
+) -> tuple[ComparisonRow | None, FalseAlarms | None]:
     alarms = None
     if itself:
         watch = step_of("A against itself")

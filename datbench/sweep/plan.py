@@ -114,12 +114,6 @@ def parse_plan(text: str, name: str) -> Plan:
     assert isinstance(plan, Plan)
     if plan.timeout is not None and not 0 < plan.timeout <= LONGEST:
         raise UsageError(f"{where.of('timeout')}: must be above 0 and at most {LONGEST:g}.")
-    for number, grid in enumerate(plan.grid):
-        try:
-            for _ in _of_grid(grid):
-                break
-        except _At as error:
-            raise UsageError(f"{where.of(error.key, number)}: {error}") from None
     return plan
 
 
@@ -180,22 +174,23 @@ def _toml(value: Any) -> str:
 # From grids to units.
 
 
-def units_of(plan: Plan, name: str = PLAN) -> list[tuple[Unit, float]]:
-    """Every unit once, with the seconds that it may take, in the order in which they are done.
+def units_of(text: str, name: str = PLAN) -> list[tuple[Unit, float]]:
+    """Every unit of a plan once, with its time-out in seconds, in the order of the work.
 
     What is computed comes first, then machine peaks, then round after round of what is measured,
     each round in an order of its own: what slowly changes on a machine meets no model alone.
 
     Raises:
-        UsageError: a value is not understood, or two grids have a unit in common.
+        UsageError: anything in it is not understood, or a unit stands in it twice; with the line.
     """
+    plan, where = parse_plan(text, name), _Places(text, name)
     found: dict[Unit, tuple[int, float]] = {}
-    for number, grid in enumerate(plan.grid, 1):
-        for unit in _of_grid(grid):
+    for number, grid in enumerate(plan.grid):
+        for unit in _units(grid, number, where):
             if unit in found:
                 first = found[unit][0]
-                which = "twice" if first == number else f"in grid {first} too"
-                raise UsageError(f"{name}, grid {number}: {words(unit)} is {which}; name it once.")
+                which = "twice" if first == number else f"in grid {first + 1} too"
+                raise UsageError(f"{where.of('', number)}: {words(unit)} is {which}; name it once.")
             usual = COMPILED if unit.how is not None and unit.how.compile else TIMEOUT
             found[unit] = (number, grid.timeout or plan.timeout or usual)
     order = [unit for unit in found if unit.static]
@@ -206,6 +201,13 @@ def units_of(plan: Plan, name: str = PLAN) -> list[tuple[Unit, float]]:
         random.Random(f"{plan.seed}:{turn}").shuffle(measured)
         done += [(replace(unit, round=turn), found[unit][1]) for unit in measured]
     return done
+
+
+def _units(grid: Grid, number: int, where: _Places) -> Iterator[Unit]:
+    try:
+        yield from _of_grid(grid)
+    except _At as error:
+        raise UsageError(f"{where.of(error.key, number)}: {error}") from None
 
 
 def _of_grid(grid: Grid) -> Iterator[Unit]:

@@ -123,6 +123,7 @@ def run(sweep: Sweep, plan: RunPlan, now: dict[str, str]) -> None:
             if not broken:
                 return
     finally:
+        sweep.sweep_out()
         os.close(handle)
 
 
@@ -213,11 +214,11 @@ class _Driver:
 
     def _forget_tries(self) -> None:
         """Remove the marks of units that this process has interrupted: it is not their fault."""
-        for paths in self.sweep.tries().values():
-            for path in paths:
-                with suppress(OSError, ValueError, KeyError):
-                    mark = json.loads(path.read_text(encoding="utf-8"))
-                    if "reason" not in mark and not Path(f"/proc/{mark['process']}").exists():
+        left = {key for agent in self.agents for key in agent.left}
+        for key, paths in self.sweep.tries().items():
+            for path in paths if key in left else ():
+                with suppress(OSError):
+                    if "reason" not in path.read_text(encoding="utf-8"):
                         path.unlink()
 
     def _wait(self, bars: ProgressBars) -> None:

@@ -29,10 +29,10 @@ from typing import Any
 
 from ..errors import DatbenchError, MissingError, UsageError
 from ..files import read_text, write_whole
-from ..process import PACKAGES
+from ..process import PACKAGES, alive
 from ..records import checked, load, read_json
 from ..version import __version__
-from .plan import PLAN, key_of, key_of_plain, parse_plan, pruning_key, specification, units_of
+from .plan import PLAN, key_of, key_of_plain, pruning_key, specification, units_of
 from .records import KINDS, OUTCOMES, Outcome, Unit
 
 UNITS = "units.jsonl"
@@ -125,7 +125,7 @@ class Sweep:
         digest = sha256(text.encode()).hexdigest()
         if frozen.is_file() and _head(frozen).get("plan") == digest:
             return cls.open(folder)
-        found = units_of(parse_plan(text, str(plan)), str(plan))
+        found = units_of(text, str(plan))
         entries = [
             {"key": key_of(unit), "timeout": timeout, "unit": specification(unit)}
             for unit, timeout in found
@@ -229,7 +229,7 @@ class Sweep:
         """Remove what processes of this machine left that were killed while they wrote."""
         for path in _files(self.folder / "beside"):
             host, _, number = path.name.partition(".")[2].rpartition(".")
-            if host == socket.gethostname() and not Path(f"/proc/{number}").exists():
+            if host == socket.gethostname() and not alive(int(number)):
                 path.unlink(missing_ok=True)
 
     def retry(self, planned: PlannedUnit, outcome: Outcome, where: str = "retried") -> None:
@@ -305,7 +305,7 @@ def planned(folder: Path, text: str | None) -> list[PlannedUnit]:
         text = read_text(folder / PLAN)
     return [
         PlannedUnit(number, key_of(unit), timeout, specification(unit))
-        for number, (unit, timeout) in enumerate(units_of(parse_plan(text, name), name))
+        for number, (unit, timeout) in enumerate(units_of(text, name))
     ]
 
 

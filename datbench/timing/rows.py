@@ -12,7 +12,7 @@ from typing import Protocol
 from ..counting.conventions import CONVENTIONS
 from ..counting.count import count_anywhere, warn_of_sampling
 from ..errors import DatbenchError
-from ..machine import warn_if_loaded
+from ..machine import alone_on, warn_if_loaded
 from ..models.resolve import Spec
 from ..run import as_built
 from ..setting import How, Setting
@@ -100,15 +100,19 @@ def measure_rows(
     """
     warn_if_loaded()
     timer = timer or _timer(gpus, timeout)
+    kinds = {setting.device for _, setting in jobs}
+    devices = [f"{kind}:{n}" for kind in kinds for n in range(gpus)] if gpus > 1 else [*kinds]
     waiting = [_Job(spec, setting, setting, how) for spec, setting in jobs]
     limits: dict[Key, Ceilings] = {}
     interrupted = False
     try:
-        for turn in range(processes):
-            for number, job in enumerate(waiting):
-                step(_words(job, number, len(waiting), turn, processes), _left(waiting, processes))
-                if not _time(job, timer, limits, protocols):
-                    raise KeyboardInterrupt
+        with alone_on(*devices):
+            for turn in range(processes):
+                for number, job in enumerate(waiting):
+                    words = _words(job, number, len(waiting), turn, processes)
+                    step(words, _left(waiting, processes))
+                    if not _time(job, timer, limits, protocols):
+                        raise KeyboardInterrupt
     except KeyboardInterrupt:
         interrupted = True
     begun = [job for job in waiting if job.processes]
