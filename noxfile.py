@@ -60,6 +60,13 @@ def gpu(session: nox.Session) -> None:
 
 
 @nox.session
+def slurm(session: nox.Session) -> None:
+    """Sweeps on a real Slurm, which this installs and starts (Debian or Ubuntu, as root)."""
+    session.install("-e", ".[test]")
+    session.run("pytest", "-m", "slurm", "tests/sweep/test_slurm.py", *session.posargs)
+
+
+@nox.session
 def benchmarks(session: nox.Session) -> None:
     """The bars on speed and memory, as ratios in one run."""
     session.install("-e", ".[test]")

@@ -128,7 +128,8 @@ def run(
         output.write(view.plan_tables(rows, output.one, parts), "sweep-plan", rows)
         return
     sweep = Sweep.create(folder, text)
-    plan = RunPlan(part, parts, jobs or 1, not no_prune, timing.timeout, end_of_job())
+    prune, helps = not no_prune, shard is not None
+    plan = RunPlan(part, parts, jobs or 1, prune, timing.timeout, end_of_job(), helps)
     now = check_code(sweep, lambda said: _choice(said, changed))
     if engine == "slurm":
         known = read_plan(folder / PLAN).slurm
@@ -219,13 +220,7 @@ def status(folder: Folder, output: Output) -> None:
     from ..sweep.store import Sweep
 
     sweep = Sweep.open(folder)
-    jobs: dict[str, str] | None = {}
-    if has_jobs(folder):
-        try:
-            jobs = Cluster(sweep, {}).alive()
-        except UsageError:  # another machine's jobs
-            jobs = None
-    found = state(sweep, {"slurm": "does not answer"} if jobs is None else jobs)
+    found = state(sweep, Cluster(sweep, {}).states() if has_jobs(folder) else {})
     output.write(view.tables([found], output.one), "sweep", [found])
 
 

@@ -141,6 +141,10 @@ class Agent:
         lock = ExitStack()
         if not static:
             lock.enter_context(alone_on(first.unit.setting.device))
+            if self.sweep.outcome(first) is not None:  # somebody did it while this waited
+                lock.close()
+                queue.appendleft(first)
+                return
         for each in units:
             self.tries[each.key] = self.tries.get(each.key, 0) + 1
         job = UnitsJob(

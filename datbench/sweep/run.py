@@ -11,7 +11,7 @@ import os
 import selectors
 import time
 from collections.abc import Callable, Sequence
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -44,6 +44,7 @@ class RunPlan:
     prune: bool = True
     timeout: float | None = None  # seconds of a unit, in place of its own
     end: float = float("inf")  # of the time that there is, in seconds since the epoch
+    helps: bool = False  # whether it works beside another process at the same shard
 
     @property
     def name(self) -> str:
@@ -102,13 +103,21 @@ def run(sweep: Sweep, plan: RunPlan, now: dict[str, str]) -> None:
         now: the code that measures, of `check_code`.
 
     Raises:
-        UsageError: another process does the same shard.
+        UsageError: another process does the same shard, and this one is not to help.
         DatbenchError: records cannot be written, or an agent is killed again and again.
         KeyboardInterrupt: the units at work are pending again.
     """
-    handle = only_one(sweep.folder, f"shard-{plan.shard}-of-{plan.shards}")
-    try:
+    with ExitStack() as stack:
+        try:
+            handle = only_one(sweep.folder, f"shard-{plan.shard}-of-{plan.shards}")
+            stack.callback(os.close, handle)
+        except UsageError:
+            # Whoever distributes shards may start one again whose process still works somewhere.
+            if not plan.helps:
+                raise
+            warn(f"another process does shard {plan.name} too; the first record of a unit counts.")
         sweep.sweep_out()
+        stack.callback(sweep.sweep_out)
         mine = shard_of(sweep, plan.shard, plan.shards)
         while True:
             done = sweep.scan()
@@ -122,9 +131,6 @@ def run(sweep: Sweep, plan: RunPlan, now: dict[str, str]) -> None:
                 warn(f"a record was set aside, and is made again: {said}")
             if not broken:
                 return
-    finally:
-        sweep.sweep_out()
-        os.close(handle)
 
 
 def _groups(pending: Sequence[PlannedUnit]) -> list[tuple[list[PlannedUnit], list[str]]]:

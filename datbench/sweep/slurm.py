@@ -1,4 +1,4 @@
-"""A sweep on a Slurm cluster: one array of jobs whose tasks are shards.
+"""A sweep on a Slurm cluster: arrays of jobs whose tasks are shards.
 
 Records decide what is done; the scheduler is asked only whether anything is still at work. Nothing
 here needs an accounting database.
@@ -14,7 +14,7 @@ import shlex
 import subprocess
 import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -23,10 +23,10 @@ from ..errors import DatbenchError, MeasurementError, UsageError, warn
 from ..files import write_whole
 from ..render.terminal import ProgressBars
 from .run import RunPlan, shard_of
-from .store import Sweep
+from .store import Sweep, only_one
 
 PATIENCE = 60.0
-"""Seconds that a command of Slurm's may take."""
+"""Seconds that a command of Slurm's may take, and that its job may take to be seen then."""
 
 SILENCE = 600.0
 """Seconds for which Slurm may not answer while jobs are waited for."""
@@ -34,10 +34,30 @@ SILENCE = 600.0
 POLL = 5.0
 """Seconds between two looks at the records and the queue."""
 
+EVERY = 30.0
+"""Seconds between two plain lines about a shard that has nothing new but records."""
+
 SUBMISSIONS = 3
-"""Arrays that may end without any new record before this gives up."""
+"""How often a shard is submitted without any new record before this gives up."""
 
 SUBMITTED = "slurm.jsonl"
+
+ENDED = frozenset(
+    "BOOT_FAIL CANCELLED COMPLETED DEADLINE FAILED NODE_FAIL OUT_OF_MEMORY PREEMPTED TIMEOUT"
+    " REVOKED".split()
+)
+"""States of jobs that are over, of squeue(1)."""
+
+OURS = {
+    "array": "--jobs N says how many tasks there are",
+    "job-name": "by its name the job is found again",
+    "parsable": "it has no effect here",
+    "test-only": "--dry-run shows the units",
+    "wait": "this waits anyway",
+    "wrap": "setup=LINE is run before the work",
+    "clusters": "set SLURM_CLUSTERS in the environment, which every command of Slurm's reads",
+}
+"""Options of sbatch that are not passed on, and what to do instead."""
 
 
 @dataclass(frozen=True)
@@ -48,6 +68,33 @@ class Answer:
     text: str
     errors: str
 
+    @property
+    def complaint(self) -> str:
+        """What is wrong, in a line without a stop."""
+        lines = [re.sub(r"^\w+: (error: )?", "", line) for line in self.errors.splitlines()]
+        said = [line.strip().rstrip(".") for line in lines if not line.startswith("Try ")]
+        return "; ".join(filter(None, said)) or f"exit code {self.code}"
+
+
+@dataclass(frozen=True)
+class ShardJob:
+    """A task of an array, as squeue lists it."""
+
+    name: str  # 12_3
+    shard: int
+    shards: int
+    state: str
+    why: str  # it waits; "None" where it does not
+
+    @property
+    def at_work(self) -> bool:
+        """Whether it runs, or may still run."""
+        return self.state not in ENDED
+
+    def __str__(self) -> str:
+        why = f" ({self.why})" if self.state == "PENDING" and self.why != "None" else ""
+        return f"{self.state.lower()}{why}"
+
 
 def ask(*command: str) -> Answer:
     """Run a command of Slurm's.
@@ -56,10 +103,13 @@ def ask(*command: str) -> Answer:
         UsageError: it is not installed.
     """
     try:
-        done = subprocess.run(command, capture_output=True, text=True, timeout=PATIENCE)
-    except FileNotFoundError:
+        done = subprocess.run(
+            command, capture_output=True, text=True, errors="replace", timeout=PATIENCE
+        )
+    except OSError:
         raise UsageError(
-            f"{command[0]} is not here: run this where Slurm's commands are, or without --engine."
+            f"{command[0]} is not here: run this where Slurm's commands are, or without "
+            "--engine slurm."
         ) from None
     except subprocess.TimeoutExpired:
         return Answer(None, "", f"{command[0]} did not answer in {PATIENCE:g} s")
@@ -67,17 +117,32 @@ def ask(*command: str) -> Answer:
 
 
 def options_of(pairs: Sequence[str]) -> dict[str, Any]:
-    """What ``--slurm partition=gpu`` says.
-
-    Raises:
-        UsageError: one has no value.
-    """
+    """What ``--slurm partition=gpu`` says; ``--slurm exclusive`` is a flag."""
     found: dict[str, Any] = {}
     for pair in pairs:
         name, equals, value = pair.partition("=")
-        if not re.fullmatch(r"[a-z][a-z-]*", name) or not (equals or value):
-            raise UsageError(f"--slurm {pair!r}: write an option of sbatch, such as partition=gpu.")
-        found[name] = value
+        if name == "setup" and name in found:
+            value = f"{found[name]}\n{value}"
+        found[name] = value if equals else True
+    return found
+
+
+def arguments_of(options: Mapping[str, Any]) -> list[str]:
+    """Options as sbatch takes them.
+
+    Raises:
+        UsageError: a name is not an option's, or not for the user to give; a value is not plain.
+    """
+    found = []
+    for name, value in options.items():
+        if not re.fullmatch(r"[a-z][a-z0-9-]+", name):
+            raise UsageError(f"slurm {name!r}: write a long option of sbatch, as in partition=gpu.")
+        if name in OURS:
+            raise UsageError(f"slurm {name!r} is not passed to sbatch: {OURS[name]}.")
+        if isinstance(value, (Mapping, list)):
+            raise UsageError(f"slurm {name!r}: must be text, a number, true or false.")
+        if value is not False:
+            found.append(f"--{name}" if value is True else f"--{name}={value}")
     return found
 
 
@@ -86,123 +151,141 @@ class Cluster:
 
     Args:
         options: of sbatch, by their long names; ``setup`` is lines of shell before the work.
+
+    Raises:
+        UsageError: an option cannot be passed on.
     """
 
     def __init__(self, sweep: Sweep, options: Mapping[str, Any]) -> None:
         self.sweep = sweep
-        self.setup = str(options.get("setup", ""))
-        self.options = {k: v for k, v in options.items() if k != "setup"}
+        setup = options.get("setup", "")
+        self.setup = "\n".join(setup) if isinstance(setup, list) else str(setup)
+        self.options = arguments_of({k: v for k, v in options.items() if k != "setup"})
         self.path = sweep.folder / SUBMITTED
+        self.shown: dict[int, tuple[Any, float]] = {}
 
     def run(self, plan: RunPlan) -> None:
-        """Submit what is pending and wait for it; again where shards ended without their records.
+        """Submit what is pending and wait for it; a shard that ends without its records, again.
 
-        Ctrl-C leaves the jobs at work.
+        Ctrl-C leaves the jobs at work; the same command finds them.
 
         Raises:
-            UsageError: Slurm is not here, or refuses the job.
-            MeasurementError: Slurm does not answer, or arrays end without records.
+            UsageError: Slurm is not here, or refuses the job; another process waits for it.
+            MeasurementError: Slurm does not answer, jobs are cancelled, or end without records.
         """
-        shards, idle = self._shards(plan.jobs), 0
-        with ProgressBars() as bars:
-            while True:
-                before = len(self.sweep.scan())
-                if before == len(self.sweep.units):
-                    return
-                if not (self.alive() or {}):
-                    if idle >= SUBMISSIONS:
-                        raise MeasurementError(
-                            f"{idle} arrays of jobs ended without a new record; "
-                            f"{self.sweep.folder / 'log'} has what they said."
-                        )
-                    shards = self.submit(plan, shards)
-                self._wait(bars, shards, before)
-                idle = idle + 1 if len(self.sweep.scan()) == before else 0
+        handle = only_one(self.sweep.folder, "slurm")
+        try:
+            with ProgressBars() as bars:
+                self._run(plan, bars)
+        except KeyboardInterrupt:
+            warn(f"jobs stay at work; `datbench sweep cancel {self.sweep.folder}` ends them.")
+            raise
+        finally:
+            os.close(handle)
 
-    def _wait(self, bars: ProgressBars, shards: int, before: int) -> None:
-        """Until no job is in the queue, showing the shards."""
-        began, answered = time.monotonic(), time.monotonic()
+    def _run(self, plan: RunPlan, bars: ProgressBars) -> None:
+        began = answered = time.monotonic()
+        before = len(self.sweep.scan())
+        turns = _Turns(self)
         while True:
-            done = self.sweep.scan()
-            passed, new = time.monotonic() - began, len(done) - before
-            left = passed / new * (len(self.sweep.units) - len(done)) if new else 0.0
-            for shard in range(1, shards + 1):
-                mine = shard_of(self.sweep, shard, shards)
-                finished = sum(each.key in done for each in mine)
-                line = f"ok, {len(done)} of {len(self.sweep.units)} units of all"
-                bars.show(f"shard {shard}/{shards}", finished, len(mine), "", left, line)
-            jobs = self.alive()
+            # The queue first: what a job did before it left the queue is seen then.
+            jobs, done = self.jobs(), self.sweep.scan()
+            if len(done) == len(self.sweep.units) and not self.sweep.set_broken_aside():
+                return
+            now = time.monotonic()
             if jobs is not None:
-                answered = time.monotonic()
-            elif time.monotonic() - answered > SILENCE:
+                answered = now
+                if ready := turns.ready(jobs, done, plan):
+                    self.submit(plan, ready, turns.shards)
+                    continue
+                new = len(done) - before
+                left = (now - began) / new * (len(self.sweep.units) - len(done)) if new else 0.0
+                self._show(bars, done, turns.shards, jobs, left)
+            elif now - answered > SILENCE:
                 raise MeasurementError(
                     f"squeue has not answered for {SILENCE / 60:.0f} minutes; jobs may be at work: "
                     "give the same command again later."
                 )
-            if jobs == {} or len(done) == len(self.sweep.units):
-                return
             time.sleep(POLL)
 
-    def _shards(self, wanted: int) -> int:
-        """As many as an array may have, and as there are units; those of jobs that are at work."""
-        known = self._submitted()
-        if known and self.alive():
-            return int(known[-1]["shards"])
+    def finished(self, done: Mapping[str, Any], shards: int) -> dict[int, tuple[int, int]]:
+        """How many units of each shard have a record, and how many it has."""
+        found = {}
+        for shard in range(1, shards + 1):
+            mine = shard_of(self.sweep, shard, shards)
+            found[shard] = sum(each.key in done for each in mine), len(mine)
+        return found
+
+    def _show(
+        self,
+        bars: ProgressBars,
+        done: Mapping[str, Any],
+        shards: int,
+        jobs: Iterable[ShardJob],
+        left: float,
+    ) -> None:
+        """Show every shard; as a plain line where it is another state, or now and then."""
+        states = {job.shard: str(job) for job in jobs if job.at_work}
+        now = time.monotonic()
+        for shard, (finished, units) in self.finished(done, shards).items():
+            state = states.get(shard, "finished" if finished == units else "ended")
+            said, when = self.shown.get(shard, ((None, 0), 0.0))
+            line = ""
+            if said[0] != state or (said[1] != finished and now - when >= EVERY):
+                self.shown[shard] = (state, finished), now
+                line = f"{state}, {len(done)}/{len(self.sweep.units)} of all"
+            bars.show(f"shard {shard}/{shards}", finished, units, state, left, line)
+
+    def shards(self, wanted: int) -> int:
+        """As many as an array may have, and as there are units."""
         answer = ask("scontrol", "show", "config")
         found = re.search(r"MaxArraySize\s*=\s*(\d+)", answer.text)
-        most = int(found[1]) if found else 1001  # Slurm's default
+        # slurm.conf(5): the largest index is one less than MaxArraySize, which is 1001 by default.
+        most = max(1, (int(found[1]) if found else 1001) - 1)
         if wanted > most:
-            warn(f"this cluster's arrays have at most {most} tasks (MaxArraySize), not {wanted}.")
+            warn(f"an array of this cluster has at most {most} tasks (MaxArraySize), not {wanted}.")
         return max(1, min(wanted, most, len(self.sweep.units)))
 
-    def submit(self, plan: RunPlan, shards: int) -> int:
-        """Submit an array of the shards that have pending units; the number of shards.
+    def submit(self, plan: RunPlan, indices: Iterable[int], shards: int) -> None:
+        """Submit an array of some shards; or find that Slurm did not take it.
 
         Raises:
             UsageError: Slurm refuses it.
-            MeasurementError: it did not answer, and there is no such job.
+            MeasurementError: Slurm cannot be reached.
         """
-        done = self.sweep.scan()
-        indices = [
-            shard
-            for shard in range(1, shards + 1)
-            if any(each.key not in done for each in shard_of(self.sweep, shard, shards))
-        ]
         token = f"datbench-{secrets.token_hex(4)}"
         log = self.sweep.folder.absolute() / "log"
-        log.mkdir(exist_ok=True)  # without it a job ends at once and says nothing
-        script = self.sweep.folder / "slurm.sh"
+        script = self.sweep.folder.absolute() / "slurm.sh"
+        try:
+            log.mkdir(exist_ok=True)  # without it a job ends at once and says nothing
+        except OSError as error:
+            raise DatbenchError(f"could not make {log}: {error.strerror}.") from error
         write_whole(script, self.script(plan, shards))
-        # Written before: if sbatch is killed, the token still finds the job.
-        self._note(token, shards)
-        options = {"requeue": "", "open-mode": "append", "signal": "B:USR1@60"} | self.options
-        command = [
+        # Written before: if sbatch or this is killed, the token still finds the job.
+        self._note(token=token, shards=shards)
+        answer = ask(
             "sbatch",
             "--parsable",
             f"--job-name={token}",
             f"--array={','.join(map(str, indices))}",
             f"--output={log}/%A_%a.log",
-            *(
-                f"--{name}={value}" if value != "" else f"--{name}"
-                for name, value in options.items()
-            ),
-            str(script.absolute()),
-        ]
-        answer = ask(*command)
+            *("--requeue", "--open-mode=append"),
+            *self.options,
+            str(script),
+        )
         if answer.code == 0:
-            return shards
-        # "Socket timed out" is said of jobs that were accepted, too.
+            return
+        if "contact" in answer.errors:
+            raise MeasurementError(f"Slurm cannot be reached: {answer.complaint}.")
+        if answer.code is not None and "timed out" not in answer.errors.lower():
+            raise UsageError(f"sbatch refuses the jobs: {answer.complaint}.")
+        # This is said of jobs that were accepted, too.
         deadline = time.monotonic() + PATIENCE
-        lost = answer.code is None or "timed out" in answer.errors.lower()
-        while lost and time.monotonic() < deadline:
-            jobs = self.alive()
-            if jobs:
-                return shards
+        while not self.jobs(token):
+            if time.monotonic() > deadline:
+                warn(f"Slurm did not take the jobs: {answer.complaint}.")
+                return
             time.sleep(1.0)
-        said = answer.errors.splitlines()[-1] if answer.errors else f"exit code {answer.code}"
-        if lost:
-            raise MeasurementError(f"Slurm did not take the jobs: {said}.")
-        raise UsageError(f"sbatch refuses the jobs: {said}.")
 
     def script(self, plan: RunPlan, shards: int) -> str:
         """What each task runs."""
@@ -215,19 +298,44 @@ class Cluster:
         return (
             "#!/bin/bash\n"
             f"{self.setup}\n"
-            # A signal of the scheduler's goes to the program.
-            f'exec {command} --shard "$SLURM_ARRAY_TASK_ID/{shards}" {options}\n'
+            # In place of the shell: a signal of the scheduler's goes to the program.
+            f'exec {command} --shard "$SLURM_ARRAY_TASK_ID/{shards}" '
+            f'--jobs "${{SLURM_CPUS_PER_TASK:-1}}" {options}\n'
         )
 
-    def alive(self) -> dict[str, str] | None:
-        """The state of each job that is in the queue; None where Slurm does not say."""
-        names = [each["token"] for each in self._submitted()]
-        if not names:
-            return {}
-        answer = ask("squeue", "--noheader", f"--name={','.join(names)}", "--format=%i %T")
+    def jobs(self, token: str | None = None) -> list[ShardJob] | None:
+        """Jobs that squeue lists, a while after their end too; None where it does not answer.
+
+        Args:
+            token: of one array; all arrays of the sweep where None.
+        """
+        arrays = {each["token"]: each["shards"] for each in self._notes() if "token" in each}
+        if not arrays:
+            return []
+        names = ",".join([token] if token else arrays)
+        answer = ask(
+            *("squeue", "--noheader", "--array", "--states=all", f"--name={names}"),
+            "--format=%i|%j|%T|%r",
+        )
         if answer.code != 0:
             return None
-        return dict(line.split(None, 1) for line in answer.text.splitlines() if " " in line)
+        found = []
+        for line in answer.text.splitlines():
+            name, array, state, why = [part.strip() for part in line.split("|", 3)]
+            shard = name.rpartition("_")[2]
+            if array in arrays and shard.isdecimal():
+                found.append(ShardJob(name, int(shard), arrays[array], state, why))
+        return found
+
+    def states(self) -> dict[str, str]:
+        """What the jobs at work do, for people."""
+        try:
+            jobs = self.jobs()
+        except UsageError:  # this machine does not have Slurm
+            jobs = None
+        if jobs is None:
+            return {"Slurm": "does not answer"}
+        return {job.name: f"{job}, shard {job.shard}/{job.shards}" for job in jobs if job.at_work}
 
     def cancel(self) -> int:
         """End all jobs of the sweep; how many there were.
@@ -235,36 +343,87 @@ class Cluster:
         Raises:
             MeasurementError: Slurm does not answer.
         """
-        jobs = self.alive()
-        if jobs:
-            answer = ask("scancel", "--full", *{job.partition("_")[0] for job in jobs})
-            if answer.code != 0:
-                raise MeasurementError(f"scancel failed: {answer.errors or 'no answer'}.")
+        jobs = self.jobs()
         if jobs is None:
             raise MeasurementError("squeue does not answer; try again later.")
-        return len(jobs)
+        names = [job.name for job in jobs if job.at_work]
+        self._note(cancelled=names)  # a process that waits for them submits none again
+        if names:
+            answer = ask("scancel", "--full", *names)
+            left = [job for job in self.jobs() or [] if job.at_work and job.state != "COMPLETING"]
+            if answer.code != 0 and left:  # else they ended at that moment
+                raise MeasurementError(f"scancel failed: {answer.complaint}.")
+        return len(names)
 
-    def _note(self, token: str, shards: int) -> None:
+    def _note(self, **note: Any) -> None:
         try:
             with self.path.open("a", encoding="utf-8") as file:
-                file.write(json.dumps({"token": token, "shards": shards}) + "\n")
+                file.write(f"\n{json.dumps(note)}\n")  # a line before may be cut off
                 file.flush()
                 os.fsync(file.fileno())
         except OSError as error:
             raise DatbenchError(f"could not write {self.path}: {error.strerror}.") from error
 
-    def _submitted(self) -> list[dict[str, Any]]:
+    def _notes(self) -> list[dict[str, Any]]:
         """Arrays that were submitted, or that may have been; a line cut off is none."""
-        try:
-            lines = self.path.read_text(encoding="utf-8").splitlines()
-        except OSError:
-            return []
         found = []
-        for line in lines:
+        for line in self.path.read_bytes().splitlines() if self.path.exists() else ():
             try:
-                found.append(json.loads(line))
+                found.append(dict(json.loads(line)))
             except ValueError:
                 continue
+        return found
+
+    def cancels(self) -> int:
+        """How often the jobs were cancelled."""
+        return sum("cancelled" in each for each in self._notes())
+
+
+class _Turns:
+    """Which shards are submitted, and when it is time to give up."""
+
+    def __init__(self, cluster: Cluster) -> None:
+        self.cluster = cluster
+        self.shards = 0
+        self.tried: dict[int, tuple[int, int]] = {}  # of a shard: its records then, submissions
+        self.old: set[str] | None = None  # jobs that had ended before
+        self.cancels = cluster.cancels()
+
+    def ready(self, jobs: Sequence[ShardJob], done: Mapping[str, Any], plan: RunPlan) -> list[int]:
+        """Shards that have pending units and no job; none while jobs of another number are there.
+
+        Raises:
+            MeasurementError: no job is at work, and none should be submitted.
+        """
+        at_work = [job for job in jobs if job.at_work]
+        if self.old is None:
+            self.old = {job.name for job in jobs if not job.at_work}
+        shards = at_work[-1].shards if at_work else self.cluster.shards(plan.jobs)
+        if shards != self.shards:
+            self.shards, self.tried = shards, {}
+        if any(job.shards != shards for job in at_work):
+            return []
+        busy = {job.shard for job in at_work}
+        ended = [job for job in jobs if job.state == "CANCELLED" and job.name not in self.old]
+        cancelled = {job.shard for job in ended}
+        stopped = self.cluster.cancels() != self.cancels
+        found = []
+        for shard, (finished, units) in self.cluster.finished(done, shards).items():
+            if shard in busy or finished == units:
+                continue
+            records, times = self.tried.get(shard, (finished, 0))
+            times = times if finished == records else 0
+            if times < SUBMISSIONS and shard not in cancelled and not stopped:
+                self.tried[shard] = finished, times + 1
+                found.append(shard)
+        if not found and not at_work:
+            why = f"ended {SUBMISSIONS} times without a new record"
+            folder = self.cluster.sweep.folder
+            raise MeasurementError(
+                f"jobs of {folder} {'were cancelled' if cancelled or stopped else why}; "
+                f"{len(self.cluster.sweep.units) - len(done)} units are pending; {folder / 'log'} "
+                "has what the jobs said."
+            )
         return found
 
 
@@ -276,6 +435,8 @@ def end_of_job() -> float:
     job = os.environ.get("SLURM_JOB_ID")
     if job is None:
         return float("inf")
+    if "SLURM_ARRAY_TASK_ID" in os.environ:  # one number may stand for the whole array
+        job = "{SLURM_ARRAY_JOB_ID}_{SLURM_ARRAY_TASK_ID}".format_map(os.environ)
     try:
         answer = ask("squeue", "--noheader", f"--job={job}", "--format=%L")
     except UsageError:
