@@ -1,3 +1,8 @@
+import shlex
+import shutil
+import subprocess
+from pathlib import Path
+
 import nox
 
 nox.options.sessions = ["lint", "types", "imports", "tests"]
@@ -38,6 +43,57 @@ def tests(session: nox.Session) -> None:
     )
 
 
+def newest() -> str:
+    """The newest Python that runs here; a shim of pyenv's may not."""
+    for version in reversed(PYTHONS):
+        found = shutil.which(f"python{version}")
+        if found and not subprocess.run([found, "-c", ""], capture_output=True).returncode:
+            return version
+    return PYTHONS[0]
+
+
+@nox.session
+@nox.parametrize(
+    ("python", "torch"),
+    [(PYTHONS[0], "torch==2.6.0 torchvision==0.21.0"), (newest(), "torch torchvision")],
+    ids=["oldest", "newest"],
+)
+def matrix(session: nox.Session, torch: str) -> None:
+    """The suite on the oldest and the newest torch, with the oldest and the newest Python."""
+    session.install("-e", ".[test]", *torch.split())
+    session.run("pytest", "-n", "auto", "--maxprocesses", "8", *session.posargs)
+
+
+@nox.session
+def wheel(session: nox.Session) -> None:
+    """Build, check, and use the wheel in a fresh environment without the source tree."""
+    session.install("build", "twine")
+    dist = Path("dist")
+    shutil.rmtree(dist, ignore_errors=True)
+    session.run("python", "-m", "build")
+    session.run("twine", "check", "--strict", *map(str, dist.iterdir()))
+    (built,) = dist.resolve().glob("*.whl")
+    session.install(f"{built}[full]")
+    session.chdir(session.create_tmp())
+    for line in SMOKE.splitlines():
+        session.run(*shlex.split(line))
+
+
+SMOKE = """\
+python -c "from importlib.resources import files; files('datbench').joinpath('py.typed').open()"
+python -c "import pynvml"
+datbench --version
+datbench flops dat_s --res 1280x800 --out dat_s.json
+datbench results validate dat_s.json
+datbench table 2 --check
+datbench explain dat_t --third-party
+datbench memory dat_t --batch 64
+datbench report dat_t --tables 8 --out report
+datbench selftest --device cpu
+"""
+"""Commands of a smoke session: every kind of file that the wheel has is read by one."""
+
+
 @nox.session
 def slow(session: nox.Session) -> None:
     """Every variant at full size: minutes."""
@@ -55,7 +111,8 @@ def export(session: nox.Session) -> None:
 @nox.session
 def gpu(session: nox.Session) -> None:
     """What needs a CUDA device."""
-    session.install("-e", ".[test,gpu]")
+    session.install("-e", ".[test]")
+    session.run("datbench", "selftest", "--device", "cuda")
     session.run("pytest", "-m", "gpu", *session.posargs)
 
 

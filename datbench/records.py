@@ -96,6 +96,7 @@ RECORDS: dict[str, tuple[str, ...]] = {
         "gate.records:TimeBaseline",
     ),
     "gate": ("gate.records:GateRow",),
+    "selftest": ("selftest.records:CheckRow",),
     "report": ("report.records:ReportPart",),
     "validate": ("records:FileCheck",),
     "peaks": ("timing.records:Ceilings",),

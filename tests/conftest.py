@@ -16,6 +16,7 @@ import typer.main
 from datbench.machine import LOCKS
 from datbench.models.spec import TIMM, TRANSFORMERS
 from datbench.paper import workshop
+from tests.skips import pytest_sessionfinish, pytest_terminal_summary  # noqa: F401 (hooks)
 
 # The same examples in every run: a run fails for what was changed, and for nothing else.
 with suppress(ImportError):  # tests of a GPU do without it

@@ -1,5 +1,6 @@
 """The promises of the project as a whole: its public names, its documents, what it loads."""
 
+import os
 import re
 import subprocess
 import sys
@@ -80,6 +81,7 @@ def test_links_between_documents_exist() -> None:
 
 def test_versions_agree() -> None:
     assert f"## {datbench.__version__}" in (ROOT / "CHANGELOG.md").read_text()
+    assert f"\nversion: {datbench.__version__}\n" in (ROOT / "CITATION.cff").read_text()
 
 
 def test_remedies_name_packages_of_the_index() -> None:
@@ -94,3 +96,38 @@ def test_remedies_name_packages_of_the_index() -> None:
             assert known.issuperset(named), f"{path.name}: {named}"
             said.update(named)
     assert {"timm", "torchvision", "pillow", "vl-convert-python", "nvidia-ml-py"} <= said
+
+
+ALLOWED = "1 needs two cores (allowed: the machine has one)"
+WRONG = (ALLOWED, "1 needs timm (NOT ALLOWED", "1 could not import 'nobody'")
+
+
+@pytest.mark.parametrize(("more", "code", "said"), [("", 0, (ALLOWED,)), ("-n1", 1, WRONG)])
+def test_in_ci_a_skip_needs_a_reason_that_the_machine_gives(
+    more: str, code: int, said: tuple[str, ...], tmp_path: Path
+) -> None:
+    """Also of a module that skips itself, as a worker of xdist tells it."""
+    skips = "import pytest\n{}\ndef test_passes(): pass\ndef test_skips(): pytest.skip({!r})\n"
+    (tmp_path / "test_machine.py").write_text(skips.format("", "needs two cores"))
+    if code:
+        (tmp_path / "test_timm.py").write_text(skips.format("", "needs timm"))
+        (tmp_path / "test_all.py").write_text(skips.format("pytest.importorskip('nobody')", ""))
+    command = [sys.executable, "-m", "pytest", "-p", "tests.skips", *more.split()]
+    environment = {**os.environ, "CI": "true", "PYTHONPATH": str(ROOT)}
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, env=environment)
+    assert done.returncode == code, done.stdout + done.stderr
+    assert [words for words in said if words not in done.stdout] == []
+    assert f"{len(said)} skipped" in done.stdout.splitlines()[-1]
+
+
+def test_links_of_an_index_page_are_absolute() -> None:
+    """README as the wheel's metadata has it."""
+    pytest.importorskip("hatchling")
+    import hatch_build
+
+    metadata = {"urls": {"Repository": "https://example.org/x"}}
+    hatch_build.Readme(str(ROOT), {}).update(metadata)
+    targets = re.findall(r"\]\((.*?)\)", metadata["readme"]["text"])
+    assert {"https://example.org/x/blob/main/docs/tables.md"} <= {*targets}
+    assert {"https://example.org/x/raw/main/docs/images/flops.svg"} <= {*targets}
+    assert [each for each in targets if not each.startswith("https://")] == []

@@ -27,6 +27,7 @@ from . import (
     profile,
     report,
     results,
+    selftest,
     summary,
     sweep,
     table,
@@ -55,6 +56,7 @@ COMMANDS: tuple[Callable[..., None] | typer.Typer, ...] = (
     points.app,
     results.app,
     models.env,
+    selftest.selftest,
 )
 
 NAMES = [c.info.name if isinstance(c, typer.Typer) else c.__name__ for c in COMMANDS]

@@ -178,6 +178,7 @@ VIEWS: dict[str, Callable[[Rows, bool], list[Table]]] = {
     "points": _each(lambda row, one: _view("points").tables(row, one)),
     "gate": lambda rows, one: _view("gate").tables(rows, one=one),
     "baseline": lambda rows, one: [_view("gate").baseline_table(rows)],
+    "selftest": lambda rows, one: _view("selftest").tables(rows, one),
     "report": _report,
     "env": _each(lambda row, one: [environment_table(row)]),
     "peaks": lambda rows, one: [_view("timing").peaks_table(rows)],

@@ -1,6 +1,5 @@
 """One configuration in a process of its own: what it held, and how it may end."""
 
-import importlib.util
 import inspect
 import json
 import os
@@ -454,26 +453,6 @@ def test_a_machine_without_a_gpu(name: str) -> None:
 
 
 @pytest.mark.gpu
-@pytest.mark.parametrize("mode", ["inference", "forward", "backward", "step"])
-def test_a_ledger_of_a_real_gpu(mode: MemoryMode) -> None:
-    from datbench.memory.simulation import simulate_model
-
-    setting = Setting(Resolution(224, 224), batch=8, device="cuda")
-    found = measure_gpu("dat_t", setting, mode)
-    assert found.reason is None
-    assert found.peaks is not None
-    peaks, held = found.peaks, amounts(found)
-    assert peaks.reserved is not None
-    assert peaks.requested <= peaks.allocated <= peaks.reserved
-    assert all(amount is None or amount >= 0 for amount in held.values())
-    simulated = simulate_model("dat_t", replace(setting, device="meta"), mode)[1].peak.amount
-    assert simulated == pytest.approx(peaks.requested - held["workspaces"], rel=0.1)
-    if peaks.process is not None:
-        assert peaks.process > peaks.reserved
-        assert held["context"] > 50 * MIB
-
-
-@pytest.mark.gpu
 def test_a_gpu_that_is_too_small() -> None:
     found = measure_gpu("dat_b", Setting(Resolution(1024, 1024), 4096, device="cuda"), "inference")
     assert found.outcome == "out of memory"
@@ -600,8 +579,6 @@ def test_without_the_library(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_what_stands_for_the_library_is_like_it() -> None:
-    if importlib.util.find_spec("pynvml") is None:
-        pytest.skip("needs nvidia-ml-py")
     import pynvml
 
     fake = Gpu().module()
@@ -622,15 +599,3 @@ def test_what_stands_for_the_library_is_like_it() -> None:
             assert isinstance(error, library.NVMLError)
             assert (error.value, str(error)) == (code, text)
             assert getattr(library, f"NVMLError_{name}")().value == code
-
-
-@pytest.mark.gpu
-def test_this_process_on_a_gpu() -> None:
-    pytest.importorskip("pynvml", reason="needs datbench[gpu]")
-    held = torch.zeros(64 << 20, dtype=torch.uint8, device="cuda")
-    properties = torch.cuda.get_device_properties(held.device)
-    found = process_memory(GpuPlace.of(properties), os.getpid())
-    assert found.driver
-    if found.amount is None:
-        pytest.skip(found.reason or "")
-    assert found.amount > torch.cuda.memory_reserved()

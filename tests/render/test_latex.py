@@ -11,6 +11,7 @@ from datbench import units
 from datbench.cli.main import main
 from datbench.render.table import Column, Table
 from datbench.render.text import to_latex
+from tests.skips import lacks
 
 SAMPLES = sorted((Path(__file__).parents[1] / "samples/v1").glob("*.json"))
 
@@ -43,7 +44,7 @@ def test_every_table_compiles(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     if shutil.which("pdflatex") is None:
-        pytest.skip("needs pdflatex with booktabs")
+        lacks("pdflatex")
     monkeypatch.chdir(tmp_path)
     commands = [c.split() for c in COMMANDS]
     # Of a plot's values and of pytest-benchmark's files no command shows a table.

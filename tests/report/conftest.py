@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from datbench.cli.main import main
+from tests.skips import lacks
 
 from .rows import ELSEWHERE, HOSTILE, benchmarks, profile, throughput, written
 
@@ -45,7 +46,7 @@ def chromium() -> Iterator[Any]:
         own = playwright.chromium.executable_path
         found = own if Path(own).exists() else next(filter(None, map(shutil.which, CHROMIUM)), None)
         if found is None:
-            pytest.skip("there is no Chromium: playwright install chromium")
+            lacks("Chromium")
         browser = playwright.chromium.launch(executable_path=found, args=["--no-sandbox"])
         yield browser
         browser.close()

@@ -342,18 +342,6 @@ ON_GPU = Setting(Resolution(224, 224), 8, device="cuda")
 
 
 @pytest.mark.gpu
-@pytest.mark.parametrize("mode", ["inference", "step"])
-def test_a_row_of_a_real_gpu(mode: str) -> None:
-    how = How(mode=mode, budget=2.0)  # type: ignore[arg-type]
-    (row,) = measure_rows([(resolve("dat_t"), ON_GPU)], how).rows
-    assert (row.outcome, row.reason) == ("measured", None)
-    assert 0 < row.mac_fraction < 1.2
-    (only,) = row.processes
-    assert only.timing.calls * only.timing.median > 50e-6  # beyond what the events cost
-    assert only.telemetry is not None
-
-
-@pytest.mark.gpu
 def test_an_evicted_cache_is_no_part_of_a_sample() -> None:
     plain, flushed = (
         time_in_process("dat_t", ON_GPU, How(budget=2.0, flush=flush)) for flush in (False, True)

@@ -1,6 +1,5 @@
 """What is said of a GPU's clocks and energy, from readings by hand and from a driver by hand."""
 
-import importlib.util
 import sys
 import threading
 import time
@@ -128,8 +127,6 @@ def test_what_is_chosen_or_idle_is_no_throttling(bit: int) -> None:
 
 
 def test_the_bits_are_the_librarys() -> None:
-    if importlib.util.find_spec("pynvml") is None:
-        pytest.skip("needs datbench[gpu]")
     import pynvml
 
     for bit, name in THROTTLING.items():

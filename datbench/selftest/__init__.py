@@ -1,0 +1,1 @@
+"""Checks of whether datbench counts, simulates and measures rightly on a machine."""
