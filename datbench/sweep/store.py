@@ -18,6 +18,7 @@ import contextlib
 import errno
 import json
 import os
+import re
 import socket
 import time
 from collections.abc import Iterator, Mapping, Sequence
@@ -45,19 +46,44 @@ PRUNED = ("throughput", "memory-measured")
 """Kinds of which a larger batch runs out of memory where a smaller one has."""
 
 
+_LINE = re.compile(r'{"key": "(\w+)", "kind": "([a-z-]+)", .*}')
+
+
 @dataclass(frozen=True)
 class PlannedUnit:
-    """A line of ``units.jsonl``."""
+    """A line of ``units.jsonl``; most lines of a sweep that is resumed are not read further."""
 
     number: int
     key: str
-    timeout: float  # seconds
-    specified: dict[str, Any]
+    kind: str  # of its record
+    line: str
+
+    @classmethod
+    def read(cls, number: int, line: str) -> PlannedUnit:
+        """A line.
+
+        Raises:
+            ValueError: it is none.
+        """
+        if (match := _LINE.fullmatch(line)) is None:
+            raise ValueError
+        return cls(number, match[1], match[2], line)
+
+    @cached_property
+    def _content(self) -> dict[str, Any]:
+        found: dict[str, Any] = json.loads(self.line)
+        return found
 
     @property
-    def kind(self) -> str:
-        """The kind of its record."""
-        return str(self.specified["kind"])
+    def timeout(self) -> float:
+        """Seconds that it may take."""
+        return float(self._content["timeout"])
+
+    @property
+    def specified(self) -> dict[str, Any]:
+        """The unit as JSON has it."""
+        found: dict[str, Any] = self._content["unit"]
+        return found
 
     @cached_property
     def unit(self) -> Unit:
@@ -67,6 +93,25 @@ class PlannedUnit:
             raise UsageError(f"{UNITS}, unit {self.number + 1}: {problems[0]}.")
         assert isinstance(found, Unit)
         return found
+
+
+def lines_of(text: str, name: str) -> list[str]:
+    """The lines of a plan's units.
+
+    Raises:
+        UsageError: the plan is wrong.
+    """
+    return [
+        json.dumps(
+            {
+                "key": key_of(unit),
+                "kind": unit.kind,
+                "timeout": timeout,
+                "unit": specification(unit),
+            }
+        )
+        for unit, timeout in units_of(text, name)
+    ]
 
 
 class Sweep:
@@ -95,11 +140,7 @@ class Sweep:
         try:
             if json.loads(head)["format"] != FORMAT:
                 raise KeyError
-            read = [json.loads(line) for line in lines]
-            units = [
-                PlannedUnit(number, each["key"], each["timeout"], each["unit"])
-                for number, each in enumerate(read)
-            ]
+            units = [PlannedUnit.read(number, line) for number, line in enumerate(lines)]
         except (ValueError, KeyError, TypeError):
             raise UsageError(f"{path} is damaged; start the sweep in another directory.") from None
         return cls(folder, units)
@@ -125,27 +166,23 @@ class Sweep:
         digest = sha256(text.encode()).hexdigest()
         if frozen.is_file() and _head(frozen).get("plan") == digest:
             return cls.open(folder)
-        found = units_of(text, str(plan))
-        entries = [
-            {"key": key_of(unit), "timeout": timeout, "unit": specification(unit)}
-            for unit, timeout in found
-        ]
+        lines = lines_of(text, str(plan))
         if frozen.is_file():
             before = cls.open(folder)
-            if {each["key"] for each in entries} != before.by_key.keys():
+            if {PlannedUnit.read(0, line).key for line in lines} != before.by_key.keys():
                 raise UsageError(
                     f"{folder} is another sweep, of {len(before.units)} units: its units are "
                     "frozen; name another directory."
                 )
             return before
-        lines = [{"format": FORMAT, "version": 1, "plan": digest}, *entries]
+        head = json.dumps({"format": FORMAT, "version": 1, "plan": digest})
         try:
             folder.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise UsageError(f"{folder}: {error.strerror}.") from error
         if not plan.is_file():
             write_whole(plan, text)
-        write_whole(frozen, "".join(f"{json.dumps(line)}\n" for line in lines))
+        write_whole(frozen, "".join(f"{line}\n" for line in (head, *lines)))
         return cls.open(folder)
 
     # Which units are done: names are read, not contents.
@@ -303,10 +340,7 @@ def planned(folder: Path, text: str | None) -> list[PlannedUnit]:
         if not (folder / PLAN).is_file():
             Sweep.open(folder)  # says what is missing
         text = read_text(folder / PLAN)
-    return [
-        PlannedUnit(number, key_of(unit), timeout, specification(unit))
-        for number, (unit, timeout) in enumerate(units_of(text, name))
-    ]
+    return [PlannedUnit.read(n, line) for n, line in enumerate(lines_of(text, name))]
 
 
 def _head(path: Path) -> dict[str, Any]:
