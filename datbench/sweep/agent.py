@@ -57,7 +57,7 @@ class _Child:
     lock: ExitStack = field(default_factory=ExitStack)
 
     def last_line(self) -> str:
-        """Of its standard error."""
+        """The last line of its standard error."""
         lines = [line.strip() for line in self.errors.decode(errors="replace").splitlines()]
         return next((line for line in reversed(lines) if line), "")
 
