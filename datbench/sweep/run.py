@@ -325,7 +325,7 @@ def retry(sweep: Sweep, which: Sequence[str]) -> list[PlannedUnit]:
     """Make units pending again that did not end well, or those that are named.
 
     Args:
-        which: outcomes, or the beginnings of keys; none: every outcome that says nothing of the model.
+        which: outcomes, or the beginnings of keys; none for failed, timeout and crashed.
 
     Raises:
         UsageError: one is neither.
