@@ -12,7 +12,6 @@ import re
 import secrets
 import shlex
 import subprocess
-import sys
 import time
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -21,6 +20,7 @@ from typing import Any
 
 from ..errors import DatbenchError, MeasurementError, UsageError, warn
 from ..files import write_whole
+from ..process import command
 from ..render.terminal import ProgressBars
 from .run import RunPlan, shard_of
 from .store import Sweep, only_one
@@ -34,9 +34,6 @@ SILENCE = 600.0
 POLL = 5.0
 """Seconds between two looks at the records and the queue."""
 
-EVERY = 30.0
-"""Seconds between two plain lines about a shard that has nothing new but records."""
-
 SUBMISSIONS = 3
 """How often a shard is submitted without any new record before this gives up."""
 
@@ -48,16 +45,8 @@ ENDED = frozenset(
 )
 """States of jobs that are over, of squeue(1)."""
 
-OURS = {
-    "array": "--jobs N says how many tasks there are",
-    "job-name": "by its name the job is found again",
-    "parsable": "it has no effect here",
-    "test-only": "--dry-run shows the units",
-    "wait": "this waits anyway",
-    "wrap": "setup=LINE is run before the work",
-    "clusters": "set SLURM_CLUSTERS in the environment, which every command of Slurm's reads",
-}
-"""Options of sbatch that are not passed on, and what to do instead."""
+OURS = ("array", "clusters", "job-name", "parsable", "test-only", "wait", "wrap")
+"""Options of sbatch that are not passed on: with another value the jobs would not be found."""
 
 
 @dataclass(frozen=True)
@@ -96,7 +85,7 @@ class ShardJob:
         return f"{self.state.lower()}{why}"
 
 
-def ask(*command: str) -> Answer:
+def ask(*words: str) -> Answer:
     """Run a command of Slurm's.
 
     Raises:
@@ -104,15 +93,15 @@ def ask(*command: str) -> Answer:
     """
     try:
         done = subprocess.run(
-            command, capture_output=True, text=True, errors="replace", timeout=PATIENCE
+            words, capture_output=True, text=True, errors="replace", timeout=PATIENCE
         )
     except OSError:
         raise UsageError(
-            f"{command[0]} is not here: run this where Slurm's commands are, or without "
+            f"{words[0]} is not here: run this where Slurm's commands are, or without "
             "--engine slurm."
         ) from None
     except subprocess.TimeoutExpired:
-        return Answer(None, "", f"{command[0]} did not answer in {PATIENCE:g} s")
+        return Answer(None, "", f"{words[0]} did not answer in {PATIENCE:g} s")
     return Answer(done.returncode, done.stdout.strip(), done.stderr.strip())
 
 
@@ -138,7 +127,10 @@ def arguments_of(options: Mapping[str, Any]) -> list[str]:
         if not re.fullmatch(r"[a-z][a-z0-9-]+", name):
             raise UsageError(f"slurm {name!r}: write a long option of sbatch, as in partition=gpu.")
         if name in OURS:
-            raise UsageError(f"slurm {name!r} is not passed to sbatch: {OURS[name]}.")
+            raise UsageError(
+                f"slurm {name!r} is set by the sweep; another cluster: SLURM_CLUSTERS=NAME in the "
+                "environment, fewer tasks: --jobs N."
+            )
         if isinstance(value, (Mapping, list)):
             raise UsageError(f"slurm {name!r}: must be text, a number, true or false.")
         if value is not False:
@@ -159,10 +151,13 @@ class Cluster:
     def __init__(self, sweep: Sweep, options: Mapping[str, Any]) -> None:
         self.sweep = sweep
         setup = options.get("setup", "")
-        self.setup = "\n".join(setup) if isinstance(setup, list) else str(setup)
+        self.setup = "\n".join(map(str, setup)) if isinstance(setup, list) else str(setup)
         self.options = arguments_of({k: v for k, v in options.items() if k != "setup"})
         self.path = sweep.folder / SUBMITTED
-        self.shown: dict[int, tuple[Any, float]] = {}
+        self.shards = 0  # of the arrays
+        self.tried: dict[int, tuple[int, int]] = {}  # of a shard: its records then, submissions
+        self.cancelled: set[int] = set()  # shards whose job somebody has cancelled
+        self.shown: dict[int, tuple[str, int]] = {}  # of a shard: its state, its records
 
     def run(self, plan: RunPlan) -> None:
         """Submit what is pending and wait for it; a shard that ends without its records, again.
@@ -185,68 +180,92 @@ class Cluster:
 
     def _run(self, plan: RunPlan, bars: ProgressBars) -> None:
         began = answered = time.monotonic()
-        before = len(self.sweep.scan())
-        turns = _Turns(self)
+        before, cancels = len(self.sweep.scan()), self._cancels()
+        old: set[str] | None = None  # jobs that had ended before
+        silent = False
         while True:
             # The queue first: what a job did before it left the queue is seen then.
             jobs, done = self.jobs(), self.sweep.scan()
-            if len(done) == len(self.sweep.units) and not self.sweep.set_broken_aside():
-                return
+            if len(done) == len(self.sweep.units):
+                if not self.sweep.set_broken_aside():
+                    return
+                done = self.sweep.scan()
             now = time.monotonic()
-            if jobs is not None:
-                answered = now
-                if ready := turns.ready(jobs, done, plan):
-                    self.submit(plan, ready, turns.shards)
-                    continue
-                new = len(done) - before
-                left = (now - began) / new * (len(self.sweep.units) - len(done)) if new else 0.0
-                self._show(bars, done, turns.shards, jobs, left)
-            elif now - answered > SILENCE:
+            if jobs is None:
+                said = "squeue does not answer; jobs may be at work"
+                if now - answered > SILENCE:
+                    raise MeasurementError(f"{said}: give the same command again later.")
+                if not silent:
+                    warn(f"{said}, so this waits.")
+                silent = True
+                time.sleep(POLL)
+                continue
+            answered, silent = now, False
+            at_work = [job for job in jobs if job.at_work]
+            over = {job.name for job in jobs} - {job.name for job in at_work}
+            old = over if old is None else old
+            self.shards = self.shards or (at_work[-1].shards if at_work else self._most(plan.jobs))
+            new = [j.shard for j in jobs if j.state == "CANCELLED" and j.name not in old]
+            self.cancelled.update(range(1, self.shards + 1) if self._cancels() > cancels else new)
+            ready = self._ready(at_work, done)
+            if ready:
+                self.submit(plan, ready)
+            elif not at_work:
+                why = "were cancelled" if self.cancelled else "end without new records"
                 raise MeasurementError(
-                    f"squeue has not answered for {SILENCE / 60:.0f} minutes; jobs may be at work: "
-                    "give the same command again later."
+                    f"jobs of {self.sweep.folder} {why}; {len(self.sweep.units) - len(done)} units "
+                    f"are pending; {self.sweep.folder / 'log'} has what the jobs said."
                 )
-            time.sleep(POLL)
+            else:
+                each = (now - began) / max(1, len(done) - before)
+                left = each * (len(self.sweep.units) - len(done)) if len(done) > before else 0.0
+                self._show(bars, done, at_work, left)
+                time.sleep(POLL)
 
-    def finished(self, done: Mapping[str, Any], shards: int) -> dict[int, tuple[int, int]]:
+    def _ready(self, at_work: Sequence[ShardJob], done: Mapping[str, Any]) -> list[int]:
+        """Shards to submit: with pending units, without a job, not cancelled, not hopeless."""
+        if any(job.shards != self.shards for job in at_work):
+            return []  # parts of another number have units of theirs
+        busy, ready = {job.shard for job in at_work} | self.cancelled, []
+        for shard, (finished, units) in self._finished(done).items():
+            records, times = self.tried.get(shard, (finished, 0))
+            times = times if finished == records else 0
+            if finished < units and shard not in busy and times < SUBMISSIONS:
+                self.tried[shard] = finished, times + 1
+                ready.append(shard)
+        return ready
+
+    def _finished(self, done: Mapping[str, Any]) -> dict[int, tuple[int, int]]:
         """How many units of each shard have a record, and how many it has."""
         found = {}
-        for shard in range(1, shards + 1):
-            mine = shard_of(self.sweep, shard, shards)
+        for shard in range(1, self.shards + 1):
+            mine = shard_of(self.sweep, shard, self.shards)
             found[shard] = sum(each.key in done for each in mine), len(mine)
         return found
 
     def _show(
-        self,
-        bars: ProgressBars,
-        done: Mapping[str, Any],
-        shards: int,
-        jobs: Iterable[ShardJob],
-        left: float,
+        self, bars: ProgressBars, done: Mapping[str, Any], jobs: Iterable[ShardJob], left: float
     ) -> None:
-        """Show every shard; as a plain line where it is another state, or now and then."""
-        states = {job.shard: str(job) for job in jobs if job.at_work}
-        now = time.monotonic()
-        for shard, (finished, units) in self.finished(done, shards).items():
+        """Show every shard; as a plain line if it is in another state or has new records."""
+        states = {job.shard: str(job) for job in jobs}
+        for shard, (finished, units) in self._finished(done).items():
             state = states.get(shard, "finished" if finished == units else "ended")
-            said, when = self.shown.get(shard, ((None, 0), 0.0))
-            line = ""
-            if said[0] != state or (said[1] != finished and now - when >= EVERY):
-                self.shown[shard] = (state, finished), now
-                line = f"{state}, {len(done)}/{len(self.sweep.units)} of all"
-            bars.show(f"shard {shard}/{shards}", finished, units, state, left, line)
+            known = self.shown.get(shard, ("", 0))
+            self.shown[shard] = state, finished
+            what = "" if known == (state, finished) else "ok" if known[0] == state else state
+            line = f"{what}, {len(done)}/{len(self.sweep.units)} of all" if what else ""
+            bars.show(f"shard {shard}/{self.shards}", finished, units, state, left, line)
 
-    def shards(self, wanted: int) -> int:
-        """As many as an array may have, and as there are units."""
-        answer = ask("scontrol", "show", "config")
-        found = re.search(r"MaxArraySize\s*=\s*(\d+)", answer.text)
+    def _most(self, wanted: int) -> int:
+        """As many shards as an array may have, and as there are units."""
+        found = re.search(r"MaxArraySize\s*=\s*(\d+)", ask("scontrol", "show", "config").text)
         # slurm.conf(5): the largest index is one less than MaxArraySize, which is 1001 by default.
         most = max(1, (int(found[1]) if found else 1001) - 1)
         if wanted > most:
             warn(f"an array of this cluster has at most {most} tasks (MaxArraySize), not {wanted}.")
-        return max(1, min(wanted, most, len(self.sweep.units)))
+        return min(wanted, most, len(self.sweep.units))
 
-    def submit(self, plan: RunPlan, indices: Iterable[int], shards: int) -> None:
+    def submit(self, plan: RunPlan, shards: Iterable[int]) -> None:
         """Submit an array of some shards; or find that Slurm did not take it.
 
         Raises:
@@ -260,16 +279,12 @@ class Cluster:
             log.mkdir(exist_ok=True)  # without it a job ends at once and says nothing
         except OSError as error:
             raise DatbenchError(f"could not make {log}: {error.strerror}.") from error
-        write_whole(script, self.script(plan, shards))
+        write_whole(script, self.script(plan))
         # Written before: if sbatch or this is killed, the token still finds the job.
-        self._note(token=token, shards=shards)
+        self._note(token=token, shards=self.shards)
         answer = ask(
-            "sbatch",
-            "--parsable",
-            f"--job-name={token}",
-            f"--array={','.join(map(str, indices))}",
-            f"--output={log}/%A_%a.log",
-            *("--requeue", "--open-mode=append"),
+            *("sbatch", "--parsable", "--requeue", "--open-mode=append", f"--job-name={token}"),
+            *(f"--array={','.join(map(str, shards))}", f"--output={log}/%A_%a.log"),
             *self.options,
             str(script),
         )
@@ -287,20 +302,17 @@ class Cluster:
                 return
             time.sleep(1.0)
 
-    def script(self, plan: RunPlan, shards: int) -> str:
+    def script(self, plan: RunPlan) -> str:
         """What each task runs."""
         more = [] if plan.prune else ["--no-prune"]
         more += [] if plan.timeout is None else ["--timeout", f"{plan.timeout:g}"]
-        command = shlex.join(
-            [sys.executable, "-m", "datbench", "sweep", "run", str(self.sweep.folder.absolute())]
-        )
-        options = shlex.join([*more, "--changed", "keep"])
+        start = command("from datbench.cli.main import entry; entry()")
+        folder = str(self.sweep.folder.absolute())
+        # In place of the shell: a signal of the scheduler's goes to the program.
         return (
-            "#!/bin/bash\n"
-            f"{self.setup}\n"
-            # In place of the shell: a signal of the scheduler's goes to the program.
-            f'exec {command} --shard "$SLURM_ARRAY_TASK_ID/{shards}" '
-            f'--jobs "${{SLURM_CPUS_PER_TASK:-1}}" {options}\n'
+            f"#!/bin/bash\n{self.setup}\n"
+            f"exec {shlex.join([*start, 'sweep', 'run', folder, '--changed', 'keep', *more])} "
+            f'--shard "$SLURM_ARRAY_TASK_ID/{self.shards}" --jobs "${{SLURM_CPUS_PER_TASK:-1}}"\n'
         )
 
     def jobs(self, token: str | None = None) -> list[ShardJob] | None:
@@ -321,9 +333,9 @@ class Cluster:
             return None
         found = []
         for line in answer.text.splitlines():
-            name, array, state, why = [part.strip() for part in line.split("|", 3)]
+            name, array, state, why = [*map(str.strip, line.split("|")), "", "", ""][:4]
             shard = name.rpartition("_")[2]
-            if array in arrays and shard.isdecimal():
+            if array in arrays and shard.isdecimal():  # else a line such as "CLUSTER: name"
                 found.append(ShardJob(name, int(shard), arrays[array], state, why))
         return found
 
@@ -374,57 +386,8 @@ class Cluster:
                 continue
         return found
 
-    def cancels(self) -> int:
-        """How often the jobs were cancelled."""
+    def _cancels(self) -> int:
         return sum("cancelled" in each for each in self._notes())
-
-
-class _Turns:
-    """Which shards are submitted, and when it is time to give up."""
-
-    def __init__(self, cluster: Cluster) -> None:
-        self.cluster = cluster
-        self.shards = 0
-        self.tried: dict[int, tuple[int, int]] = {}  # of a shard: its records then, submissions
-        self.old: set[str] | None = None  # jobs that had ended before
-        self.cancels = cluster.cancels()
-
-    def ready(self, jobs: Sequence[ShardJob], done: Mapping[str, Any], plan: RunPlan) -> list[int]:
-        """Shards that have pending units and no job; none while jobs of another number are there.
-
-        Raises:
-            MeasurementError: no job is at work, and none should be submitted.
-        """
-        at_work = [job for job in jobs if job.at_work]
-        if self.old is None:
-            self.old = {job.name for job in jobs if not job.at_work}
-        shards = at_work[-1].shards if at_work else self.cluster.shards(plan.jobs)
-        if shards != self.shards:
-            self.shards, self.tried = shards, {}
-        if any(job.shards != shards for job in at_work):
-            return []
-        busy = {job.shard for job in at_work}
-        ended = [job for job in jobs if job.state == "CANCELLED" and job.name not in self.old]
-        cancelled = {job.shard for job in ended}
-        stopped = self.cluster.cancels() != self.cancels
-        found = []
-        for shard, (finished, units) in self.cluster.finished(done, shards).items():
-            if shard in busy or finished == units:
-                continue
-            records, times = self.tried.get(shard, (finished, 0))
-            times = times if finished == records else 0
-            if times < SUBMISSIONS and shard not in cancelled and not stopped:
-                self.tried[shard] = finished, times + 1
-                found.append(shard)
-        if not found and not at_work:
-            why = f"ended {SUBMISSIONS} times without a new record"
-            folder = self.cluster.sweep.folder
-            raise MeasurementError(
-                f"jobs of {folder} {'were cancelled' if cancelled or stopped else why}; "
-                f"{len(self.cluster.sweep.units) - len(done)} units are pending; {folder / 'log'} "
-                "has what the jobs said."
-            )
-        return found
 
 
 def end_of_job() -> float:

@@ -348,7 +348,7 @@ def test_the_walltime_ends_a_unit_before_the_job(scene: Scene) -> None:
         (["partition=nosuch"], "invalid partition"),
         (["gres=nosuch:1"], "Invalid generic resource"),
         (["nosuch=1"], "unrecognized option '--nosuch"),
-        (["array=1-9"], "'array' is not passed to sbatch"),
+        (["array=1-9"], "'array' is set by the sweep"),
         (["PARTITION=x"], "write a long option of sbatch"),
     ],
 )
