@@ -176,6 +176,7 @@ class Cluster:
             warn(f"jobs stay at work; `datbench sweep cancel {self.sweep.folder}` ends them.")
             raise
         finally:
+            self.sweep.sweep_out()
             os.close(handle)
 
     def _run(self, plan: RunPlan, bars: ProgressBars) -> None:

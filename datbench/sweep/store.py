@@ -42,6 +42,9 @@ FORMAT = "datbench-sweep"
 
 BROKEN = "set-aside"
 
+LEFT = 3600.0
+"""Seconds after which nobody is still at work on a file beside the records."""
+
 PRUNED = ("throughput", "memory-measured")
 """Kinds of which a larger batch runs out of memory where a smaller one has."""
 
@@ -263,11 +266,16 @@ class Sweep:
         return True
 
     def sweep_out(self) -> None:
-        """Remove what processes of this machine left that were killed while they wrote."""
+        """Remove what processes left that were killed while they wrote, or right after."""
         for path in _files(self.folder / "beside"):
             host, _, number = path.name.partition(".")[2].rpartition(".")
-            if host == socket.gethostname() and not alive(int(number)):
-                path.unlink(missing_ok=True)
+            with contextlib.suppress(FileNotFoundError):
+                old = time.time() - path.stat().st_mtime > LEFT  # of another machine
+                if old or (host == socket.gethostname() and not alive(int(number))):
+                    path.unlink()
+        tries = self.tries()
+        for key in tries.keys() & self.scan().keys() if tries else ():
+            self.end(self.by_key[key])
 
     def retry(self, planned: PlannedUnit, outcome: Outcome, where: str = "retried") -> None:
         """Move a record away, so that its unit is pending again."""
