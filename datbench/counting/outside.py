@@ -36,7 +36,9 @@ def functions_run_by(run: FunctionRun) -> Iterator[None]:
     Torch asks the class for its `forward`, and a property of the metaclass answers first. So an
     `apply` that a module keeps from before is seen too.
     """
-    plain, boxed = BackwardCFunction.apply, BackwardCFunction.apply_boxed
+    # Torch 2.6 has the first alone.
+    names = [name for name in ("apply", "apply_boxed") if hasattr(BackwardCFunction, name)]
+    before = {name: getattr(BackwardCFunction, name) for name in names}
 
     def forward(cls: Any) -> Any:
         written = next(vars(base)["forward"] for base in cls.__mro__ if "forward" in vars(base))
@@ -53,12 +55,14 @@ def functions_run_by(run: FunctionRun) -> Iterator[None]:
 
     meta, node_class = cast(Any, FunctionMeta), cast(Any, BackwardCFunction)
     meta.forward = property(forward, assigned)
-    node_class.apply, node_class.apply_boxed = backward(plain), backward(boxed)
+    for name, call in before.items():
+        setattr(node_class, name, backward(call))
     try:
         yield
     finally:
         del meta.forward
-        node_class.apply, node_class.apply_boxed = plain, boxed
+        for name, call in before.items():
+            setattr(node_class, name, call)
 
 
 class Storages:
