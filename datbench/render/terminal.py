@@ -110,14 +110,20 @@ class ProgressBars:
     def __enter__(self) -> ProgressBars:
         if sys.stderr is not None and sys.stderr.isatty():
             from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
+            from rich.table import Column
 
+            # What is at work gives way where a terminal is narrow; the rest does not.
+            whole = Column(min_width=15, no_wrap=True)
+            rest = Column(ratio=1, no_wrap=True, overflow="ellipsis")
+            said = "{task.fields[left]}{task.description}"
             self._shown = Progress(
                 TextColumn("{task.fields[name]}", markup=False),
-                BarColumn(bar_width=20),
-                MofNCompleteColumn(),
-                TextColumn("{task.fields[left]}{task.description}", markup=False),
+                BarColumn(bar_width=15, table_column=whole),
+                MofNCompleteColumn(table_column=Column(min_width=9, no_wrap=True)),
+                TextColumn(said, markup=False, table_column=rest),
                 console=console(stderr=True),
                 transient=True,
+                expand=True,
             ).__enter__()
         return self
 

@@ -5,14 +5,19 @@ import io
 import json
 import os
 import subprocess
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
+import torch
 
+from datbench.machine import alone_on
 from datbench.records import load, load_all
+from datbench.sweep import work
+from datbench.sweep.store import Sweep
 from tests.cli.runner import Run
 
-from .small import finished, models, plan, records, run_to_end
+from .small import finished, models, plan, program, records, run_to_end
 
 ODD = ("killed", "crashes", "leaves", "raises", "hangs", "large", "a")
 
@@ -208,3 +213,61 @@ res = [32, 40, 48, 56, 64, 72, 80, 88, 96, 104, 112]
         assert len(records(folder)) == 22
     finally:
         subprocess.run(["umount", str(place)], check=True)
+
+
+def test_each_gpu_has_its_share(tmp_path: Path) -> None:
+    """There is none here: each unit says so, in the process of the GPU that it was for."""
+    if torch.cuda.is_available():
+        pytest.skip("the GPUs that it names are not here")
+    text = f"""
+[[grid]]
+kind = "memory-measured"
+model = {models(tmp_path, "a", "b")}
+res = 32
+device = "cuda"
+"""
+    folder = plan(tmp_path / "sweep", text)
+    code, _, err = finished("sweep", "run", folder, env={"CUDA_VISIBLE_DEVICES": "GPU-1,GPU-2"})
+    assert code == 0, err
+    read = [json.loads(path.read_text(encoding="utf-8")) for path in records(folder).values()]
+    assert {each["unit"]["variables"]["CUDA_VISIBLE_DEVICES"] for each in read} == {
+        "GPU-1",
+        "GPU-2",
+    }
+    assert {each["unit"]["reason"] for each in read} == {
+        "device 'cuda' is not available here; use meta or cpu, or cuda where a GPU is"
+    }
+
+
+def test_a_unit_that_others_disturbed_is_measured_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Without a record, until it is the last time."""
+    (model,) = models(tmp_path, "a")
+    text = f'[[grid]]\nkind = "flops"\nmodel = "{model}"\nres = 32\n'
+    sweep = Sweep.create(plan(tmp_path / "sweep", text))
+    monkeypatch.setattr(work, "disturbed", lambda unit: 3)
+    said: list[dict[str, object]] = []
+    job = work.UnitsJob(str(sweep.folder), (0,), (1,), {})
+    work.attend(job, said.append)
+    key = sweep.units[0].key
+    assert said == [{"begun": key}, {"disturbed": key, "others": 3}]
+    assert sweep.scan() == {}
+    work.attend(replace(job, last=True), said.append)
+    assert sweep.scan() == {key: "ok"}
+    (path,) = records(sweep.folder).values()
+    assert json.loads(path.read_text(encoding="utf-8"))["unit"]["others"] == 3
+
+
+def test_measurements_of_one_machine_wait_for_each_other(run: Run, tmp_path: Path) -> None:
+    (model,) = models(tmp_path, "a")
+    with alone_on("cpu"):
+        options = ("--res", "32", "--budget", "0.1", "--threads", "1", "--device", "cpu")
+        process = program("throughput", model, *options)
+        assert process.stderr is not None
+        while "the machine is loaded" in (line := process.stderr.readline()):
+            pass  # as it may be
+        assert line.endswith("another datbench measures on this device; waiting for it.\n")
+        assert process.poll() is None
+    _, err = process.communicate(timeout=300)
+    assert process.returncode == 0, err
