@@ -74,10 +74,11 @@ def serve(job: AgentJob, say: Callable[[Any], None]) -> None:
     os.environ.setdefault("PYTORCH_NVML_BASED_CUDA_CHECK", "1")
     with listening(lambda text: say({"warning": text})):
         try:
-            said = Agent(job, say).work()
+            Agent(job, say).work()
         except Refused as error:
-            said = str(error)
-    say({"stop": said})
+            say({"stop": str(error)})
+        else:
+            say({"stop": ""})
 
 
 class Agent:
@@ -99,8 +100,12 @@ class Agent:
         self.killed = {k: sum("reason" in p.read_text() for p in ps) for k, ps in marks.items()}
         self.again: dict[str, int] = {}  # units that were disturbed
 
-    def work(self) -> str:
-        """Do all units; why it stopped early, or nothing."""
+    def work(self) -> None:
+        """Do all units, or those for which there is time.
+
+        Raises:
+            Refused: a record could not be written.
+        """
         units = [self.sweep.by_key[key] for key in self.job.keys]
         units.sort(key=lambda each: self.tries.get(each.key, 0) > 0)  # what vanished comes last
         import_all({each.specified.get("model") for each in units})
@@ -118,7 +123,6 @@ class Agent:
             finally:
                 for child in self.children:
                     child.branch.kill()
-        return "the job's time is over" if self._left() < MARGIN else ""
 
     def _left(self) -> float:
         return self.job.end - time.time()

@@ -28,11 +28,6 @@ from .store import PlannedUnit, Sweep, code, only_one
 RESTARTS = 3
 """How often an agent that was killed is started again without a new record."""
 
-Choice = str
-"""What becomes of records of other code: ``keep``, ``redo`` or ``refuse``."""
-
-CHOICES = ("keep", "redo", "refuse")
-
 
 @dataclass(frozen=True)
 class RunPlan:
@@ -57,11 +52,11 @@ def shard_of(sweep: Sweep, shard: int, shards: int) -> Sequence[PlannedUnit]:
     return sweep.units[shard - 1 :: shards]
 
 
-def check_code(sweep: Sweep, choose: Callable[[str], Choice]) -> dict[str, str]:
+def check_code(sweep: Sweep, choose: Callable[[str], str]) -> dict[str, str]:
     """The code that measures now; records of other code are dealt with.
 
     Args:
-        choose: asked what becomes of them, with what differs in words.
+        choose: asked what becomes of them, ``keep``, ``redo`` or ``refuse``, with what differs.
 
     Raises:
         UsageError: they are refused.
@@ -153,7 +148,7 @@ class _Agent:
     left: dict[str, PlannedUnit]
     heard: bytearray = field(default_factory=bytearray)
     errors: bytearray = field(default_factory=bytearray)
-    stop: str | None = None  # what it said at its end
+    stop: str | None = None  # at its end: which record could not be written; empty: all could
     deaths: int = 0  # since its last record
     done: int = 0
 
@@ -275,12 +270,12 @@ class _Driver:
         agent.branch.close()
         self.agents.remove(agent)
         if agent.stop is not None and code == 0:
-            if agent.left and self.plan.end < float("inf") and "time" in agent.stop:
-                warn(f"{agent.stop}; {len(agent.left)} units are pending.")
-            elif agent.stop:
+            if agent.stop:
                 raise DatbenchError(
                     f"could not write {agent.stop}; make room, and give the same command again."
                 )
+            if agent.left:
+                warn(f"the time of this job is over; {len(agent.left)} units are pending.")
             return
         if code >= 0 or agent.deaths >= RESTARTS:
             lines = agent.errors.decode(errors="replace").strip().splitlines()
