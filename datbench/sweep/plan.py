@@ -88,7 +88,7 @@ def read_plan(path: Path) -> Plan:
 
 
 def parse_plan(text: str, name: str) -> Plan:
-    """The same of its text."""
+    """The same of its text; `name`: of the file, empty where options say it."""
     try:
         content = tomllib.loads(text)
     except ValueError as error:  # it says the line
@@ -143,7 +143,9 @@ class _Places:
                 self._lines.setdefault((grid if table == "grid" else None, key[1]), line)
 
     def of(self, key: str, grid: int | None = None) -> str:
-        """``sweep.toml, line 12: batch``, as well as it is known."""
+        """``sweep.toml, line 12: batch``, as well as it is known; of options the name alone."""
+        if not self._name:
+            return key or "the options"
         line = self._lines.get((grid, key)) or self._lines.get((grid, ""))
         place = self._name if line is None else f"{self._name}, line {line}"
         return f"{place}: {key}" if key else place

@@ -158,18 +158,18 @@ class Sweep:
         Raises:
             UsageError: the plan is wrong, or the directory is another sweep's.
         """
-        plan = folder / PLAN
+        plan, name = folder / PLAN, ""
         if folder.exists() and not folder.is_dir():
             raise UsageError(f"{folder} is a file; a sweep is a directory.")
         if text is None:
             if not plan.is_file():
                 return cls.open(folder)  # says what is missing
-            text = read_text(plan)
+            text, name = read_text(plan), str(plan)
         frozen = folder / UNITS
         digest = sha256(text.encode()).hexdigest()
         if frozen.is_file() and _head(frozen).get("plan") == digest:
             return cls.open(folder)
-        lines = lines_of(text, str(plan))
+        lines = lines_of(text, name)
         if frozen.is_file():
             before = cls.open(folder)
             if {PlannedUnit.read(0, line).key for line in lines} != before.by_key.keys():
@@ -343,11 +343,11 @@ def planned(folder: Path, text: str | None) -> list[PlannedUnit]:
     """
     if text is None and (folder / UNITS).is_file():
         return list(Sweep.open(folder).units)
-    name = str(folder / PLAN)
+    name = ""
     if text is None:
         if not (folder / PLAN).is_file():
             Sweep.open(folder)  # says what is missing
-        text = read_text(folder / PLAN)
+        text, name = read_text(folder / PLAN), str(folder / PLAN)
     return [PlannedUnit.read(n, line) for n, line in enumerate(lines_of(text, name))]
 
 
