@@ -211,8 +211,19 @@ def as_built(module: nn.Module, setting: Setting) -> Setting:
     if not (example is None or setting.inputs or isinstance(example, Inputs)):
         said = f"{OWN}({{B}},{{H}},{{W}})" if callable(example) else OWN
         setting = replace(setting, inputs=(said,))
-    on_meta = all(tensor.is_meta for tensor in (*module.parameters(), *module.buffers()))
-    return setting if on_meta or setting.device != "meta" else replace(setting, device="cpu")
+    on_meta = setting.device != "meta" or all(tensor.is_meta for tensor in _tensors_of(module, {}))
+    return setting if on_meta else replace(setting, device="cpu")
+
+
+def _tensors_of(module: nn.Module, seen: dict[nn.Module, None]) -> Iterator[Tensor]:
+    """Parameters and buffers, in a fifth of the time of `parameters()`; shared ones repeatedly."""
+    seen[module] = None
+    for held in (*module._parameters.values(), *module._buffers.values()):
+        if held is not None:
+            yield held
+    for part in module._modules.values():
+        if part is not None and part not in seen:
+            yield from _tensors_of(part, seen)
 
 
 def make_image(setting: Setting, module: nn.Module | None = None, number: int = 0) -> Tensor:
@@ -224,9 +235,12 @@ def make_image(setting: Setting, module: nn.Module | None = None, number: int = 
         module: the model that takes them, whose dtype and channels they have.
         number: of the batch; another one has other values.
     """
-    channels = 3
-    if module is not None:
-        setting, channels = as_built(module, setting), image_channels(module)
+    if module is None:
+        return _image(setting, 3, number)
+    return _image(as_built(module, setting), image_channels(module), number)
+
+
+def _image(setting: Setting, channels: int, number: int) -> Tensor:
     size, dtype = setting.resolution, getattr(torch, setting.dtype)
     shape = (setting.batch, channels, size.height, size.width)
     if setting.device == "meta":
@@ -260,7 +274,7 @@ def make_inputs(setting: Setting, module: nn.Module, number: int = 0) -> Inputs:
         return Inputs(args, {g.name: v for g, v in zip(given, values, strict=True) if g.name})
     example: Any = getattr(module, OWN, None)
     if example is None:
-        return Inputs((make_image(setting, module, number),))
+        return Inputs((_image(setting, image_channels(module), number),))
     if callable(example):
         size = setting.resolution
         example = example(setting.batch, size.height, size.width)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from enum import Enum
 from pathlib import Path
@@ -159,18 +159,28 @@ class Output(Destination):
         Raises:
             DatbenchError: the file could not be written; nothing is left of it.
         """
-        from ..machine import summary
-        from ..records import document
 
-        self.write_document(tables, document(kind, rows, environment or summary()))
+        def content() -> dict[str, Any]:
+            from ..machine import summary
+            from ..records import document
 
-    def write_document(self, tables: Sequence[Table], content: dict[str, Any]) -> None:
-        """The same with a document that is made already."""
-        if self.path is None and self.wanted is Format.TABLE:
+            return document(kind, rows, environment or summary())
+
+        self.write_document(tables, content)
+
+    def write_document(
+        self, tables: Sequence[Table], content: Callable[[], dict[str, Any]]
+    ) -> None:
+        """The same; `content` makes the document, where JSON is written."""
+        if self.wanted is Format.JSON:
+            from ..records import dumps
+
+            self.put(dumps(content()))
+        elif self.path is None and self.wanted is Format.TABLE:
             write_text(render_text.to_plain(tables, self.notes, console()))
         else:
             name = self.path.stem if self.path else ""
-            self.put(as_text(tables, content, self.wanted, self.notes, name))
+            self.put(as_text(tables, self.wanted, self.notes, name))
 
 
 def draw(plots: Sequence[Plot], where: Destination) -> None:
@@ -208,14 +218,8 @@ def write_text(text: str) -> None:
         raise typer.Exit(READER_GONE) from None
 
 
-def as_text(
-    tables: Sequence[Table],
-    content: dict[str, Any],
-    wanted: Format,
-    notes: bool = False,
-    name: str = "",
-) -> str:
-    """The result as text in any format; `name`: of its file, which labels of LaTeX have."""
+def as_text(tables: Sequence[Table], wanted: Format, notes: bool = False, name: str = "") -> str:
+    """Tables as text in any format but JSON; `name`: of its file, which labels of LaTeX have."""
     match wanted:
         case Format.CSV:
             return render_text.to_csv(tables)
@@ -223,9 +227,5 @@ def as_text(
             return render_text.to_markdown(tables)
         case Format.LATEX:
             return render_text.to_latex(tables, name)
-        case Format.JSON:
-            from ..records import dumps
-
-            return dumps(content)
-        case Format.TABLE:
+        case _:
             return render_text.to_plain(tables, notes)

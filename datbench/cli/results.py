@@ -44,7 +44,7 @@ def show(file: File, output: Output) -> None:
 
     output.apart_from([file])
     results = load(file)
-    output.write_document(tables_of(results, output.one), results.document())
+    output.write_document(tables_of(results, output.one), results.document)
 
 
 def merge(

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import ExitStack
-from dataclasses import dataclass
-from typing import Any, Literal
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import ExitStack, nullcontext
+from dataclasses import dataclass, field, replace
+from functools import cached_property, lru_cache
+from operator import add
+from typing import Any, Literal, TypeAlias
 
 import torch
 from torch import Tensor, nn
@@ -18,8 +20,11 @@ from ..errors import UsageError, warn
 from ..models.comparison.spec import ComparisonSpec
 from ..models.declared import observing
 from ..models.detectors.dense import FourMaps
+from ..models.detectors.spec import DetectorSpec
+from ..models.external import FactorySpec
+from ..models.module import ModuleSpec
 from ..models.pyramid import PyramidBackbone
-from ..models.resolve import Spec, is_ours, resolve
+from ..models.resolve import Spec, is_ours, resolve, takes_any_size
 from ..records import ParamsEntry
 from ..run import (
     anywhere,
@@ -47,6 +52,7 @@ from .operators import ShapesOnly
 from .outside import OutsideWork, functions_run_by
 from .recorder import GraphWhereAsked, ModuleTracker, OperatorCall, Recorder, below_autograd
 from .records import CountRow, GroupRow, ParameterRow, PartRow
+from .repeats import EqualPart, counted_once, equal_parts
 
 # From a module's path to the stage of the network that it belongs to.
 
@@ -94,6 +100,10 @@ class Group:
         return self.amount / moved if moved else None
 
 
+_Sums: TypeAlias = Iterable[list[Any]]
+"""Of some calls each: the first, then their number, amount, bytes read and bytes written."""
+
+
 @dataclass(frozen=True, repr=False)
 class Count(Brief):
     """Every operator call of one run of a model, unweighted.
@@ -103,6 +113,8 @@ class Count(Brief):
 
     calls: tuple[OperatorCall, ...]  # in the order in which they ran
     stages: Mapping[str, str]  # stage of a module path
+    # By convention, sums by module and by operator, of which every breakdown is made.
+    _sums: list[tuple[Convention, _Sums, _Sums]] = field(default_factory=list, compare=False)
 
     def total(self, convention: str | Convention = "fvcore", phase: str | None = None) -> int:
         """The whole cost in the convention's unit, of one phase or both."""
@@ -112,6 +124,27 @@ class Count(Brief):
             for call in self.calls
             if call.cost and phase in (None, call.phase)
         )
+
+    def _summed(self, convention: str | Convention) -> tuple[_Sums, _Sums]:
+        weights = find_convention(convention)
+        for known, *found in self._sums:
+            if known is weights:
+                return found[0], found[1]
+        modules: dict[Any, list[Any]] = {}
+        operators: dict[Any, list[Any]] = {}
+        for call in self.calls:
+            amount = weights.weigh(call.cost, call.module_type) if call.cost else 0
+            what = call.operator, call.status, amount == 0
+            for sums, key in ((modules, call.module), (operators, what)):
+                row = sums.get(key)
+                if row is None:
+                    row = sums[key] = [call, 0, 0, 0, 0]
+                row[1] += 1
+                row[2] += amount
+                row[3] += call.bytes_read
+                row[4] += call.bytes_written
+        self._sums.append((weights, modules.values(), operators.values()))
+        return modules.values(), operators.values()
 
     def multiply_adds(self) -> int:
         """Real multiply-adds alone, whatever the convention; a complex one is four."""
@@ -124,12 +157,13 @@ class Count(Brief):
 
     def by_operator(self, convention: str | Convention = "fvcore") -> list[Group]:
         """Sums by operator, largest first."""
-        groups = self._grouped(convention, lambda call: call.operator)
-        return sorted(groups, key=lambda group: -group.amount)
+        _, operators = self._summed(convention)
+        return sorted(_grouped(operators, _operator), key=lambda group: -group.amount)
 
     def by_stage(self, convention: str | Convention = "fvcore") -> list[Group]:
         """Sums by stage, in the order in which they ran."""
-        return self._grouped(convention, lambda call: self.stages.get(call.module, "(model)"))
+        modules, _ = self._summed(convention)
+        return _grouped(modules, lambda call: self.stages.get(call.module, "(model)"))
 
     def by_module(
         self, convention: str | Convention = "fvcore", depth: int | None = None
@@ -137,45 +171,35 @@ class Count(Brief):
         """Sums by module path, cut to `depth` components where given."""
 
         def key(call: OperatorCall) -> str:
-            parts = call.module.split(".") if call.module else []
+            parts = call.module.split(".") if depth and call.module else [call.module]
             return ".".join(parts[:depth]) or "(model)"
 
-        return self._grouped(convention, key)
+        modules, _ = self._summed(convention)
+        return _grouped(modules, key)
 
     def ignored(self, convention: str | Convention) -> list[Group]:
         """Counted operators to which the convention gives no weight, most calls first."""
-        weights = find_convention(convention)
-        groups = self._grouped(
-            convention,
-            lambda call: call.operator,
-            lambda call: (
-                call.status == "counted" and weights.weigh(call.cost, call.module_type) == 0
-            ),
-        )
-        return sorted(groups, key=lambda group: -group.calls)
+        _, operators = self._summed(convention)
+        zero = [row for row in operators if row[0].status == "counted" and row[2] == 0]
+        return sorted(_grouped(zero, _operator), key=lambda group: -group.calls)
 
     def with_status(self, status: str, convention: str | Convention) -> list[Group]:
         """Operators that are ``counted``, ``free`` or ``unknown``, with their calls."""
-        return self._grouped(
-            convention, lambda call: call.operator, lambda call: call.status == status
-        )
+        _, operators = self._summed(convention)
+        return _grouped([row for row in operators if row[0].status == status], _operator)
 
-    def _grouped(
-        self,
-        convention: str | Convention,
-        key: Callable[[OperatorCall], str],
-        keep: Callable[[OperatorCall], bool] = lambda call: True,
-    ) -> list[Group]:
-        weights = find_convention(convention)
-        sums: dict[str, list[int]] = {}
-        for call in self.calls:
-            if keep(call):
-                row = sums.setdefault(key(call), [0, 0, 0, 0])
-                row[0] += 1
-                row[1] += weights.weigh(call.cost, call.module_type)
-                row[2] += call.bytes_read
-                row[3] += call.bytes_written
-        return [Group(name, *row) for name, row in sums.items()]
+
+def _operator(call: OperatorCall) -> str:
+    return call.operator
+
+
+def _grouped(sums: _Sums, key: Callable[[OperatorCall], str]) -> list[Group]:
+    """Sums by what `key` says of their calls."""
+    found: dict[str, list[int]] = {}
+    for call, *amounts in sums:
+        row = found.setdefault(key(call), [0, 0, 0, 0])
+        row[:] = map(add, row, amounts)
+    return [Group(name, *row) for name, row in found.items()]
 
 
 def count(
@@ -201,16 +225,32 @@ def count(
     check_visible(model)
     given = dict(kwargs or {})
     model = sized(model, inputs, given)
-    wanted = [p for p in (*model.parameters(), *tensors_in((inputs, given))) if p.requires_grad]
+    with unchanged(model, inputs, given):
+        return _counted(Built(model), inputs, given, backward)
+
+
+def _counted(
+    built: Built,
+    inputs: tuple[Any, ...],
+    given: Mapping[str, Any],
+    backward: bool,
+    once: bool = False,
+) -> Count:
+    """The same of a model that may be changed; `once`: one of equal parts is run for all."""
+    model = built.module
     with ExitStack() as stack:
         tracker = stack.enter_context(ModuleTracker(model))
-        stack.enter_context(unchanged(model, inputs, given))
         stack.enter_context(as_written())
         recorder = Recorder(tracker, _outside(model, (inputs, given)))
         stack.enter_context(observing(recorder))
         stack.enter_context(functions_run_by(recorder.function))
         try:
-            with torch.no_grad(), below_autograd(), recorder:
+            with (
+                torch.no_grad(),
+                below_autograd(),
+                counted_once(built.equal_parts, recorder) if once else nullcontext(),
+                recorder,
+            ):
                 recorder.returned(model(*inputs, **given))
         except RuntimeError as error:
             if "require grad" not in str(error):
@@ -221,9 +261,11 @@ def count(
             with torch.no_grad(), GraphWhereAsked(), recorder:
                 recorder.returned(model(*inputs, **given))
         if backward:
+            leaves = (*model.parameters(), *tensors_in((inputs, given)))
+            wanted = [leaf for leaf in leaves if leaf.requires_grad]
             _count_backward(lambda: model(*inputs, **given), wanted, recorder)
     paths = {call.module for call in recorder.calls}
-    return Count(tuple(recorder.calls), {path: stage_of(model, path) for path in paths})
+    return Count(tuple(recorder.calls), {path: built.stage(path) for path in paths})
 
 
 def _outside(model: nn.Module, inputs: object) -> OutsideWork:
@@ -268,7 +310,47 @@ def build_for_count(model: str | Spec, setting: Setting, *, training: bool = Fal
         UnknownNameError: no such model.
         MeasurementError: it cannot be built for this setting.
     """
-    return build_model(model, setting, on_meta=ShapesOnly, training=training)
+    spec = resolve(model) if isinstance(model, str) else model
+    return _built(spec, setting, training).module
+
+
+@dataclass(eq=False)
+class Built:
+    """A model that was built for counting, and what holds of it as long as it is not changed."""
+
+    module: nn.Module
+    _stages: dict[str, str] = field(default_factory=dict)
+
+    def stage(self, path: str) -> str:
+        """See `stage_of`."""
+        if path not in self._stages:
+            self._stages[path] = stage_of(self.module, path)
+        return self._stages[path]
+
+    @cached_property
+    def equal_parts(self) -> list[list[EqualPart]]:
+        """See `repeats`."""
+        return equal_parts(self.module)
+
+    @cached_property
+    def sizes(self) -> dict[str, ParameterRow]:
+        """Elements by stage."""
+        return parameters_by(self.module, "stage")
+
+
+def _built(spec: Spec, setting: Setting, training: bool = False) -> Built:
+    if setting.device != "meta" or not takes_any_size(spec):
+        return Built(build_model(spec, setting, on_meta=ShapesOnly, training=training))
+    if isinstance(spec, DetectorSpec):
+        spec.check(setting.resolution)
+    own = replace(setting, resolution=spec.resolution, batch=1, backward=False, inputs=())
+    return _built_once(spec, own, training)
+
+
+@lru_cache(maxsize=8)
+def _built_once(spec: Spec, setting: Setting, training: bool) -> Built:
+    """A model on meta that takes any size: one for all, so leave it as it is."""
+    return Built(build_model(spec, setting, on_meta=ShapesOnly, training=training))
 
 
 def count_model(model: str | Spec, setting: Setting) -> Count:
@@ -285,7 +367,7 @@ def count_model(model: str | Spec, setting: Setting) -> Count:
     return count_anywhere(resolve(model) if isinstance(model, str) else model, setting)[1]
 
 
-def count_anywhere(spec: Spec, setting: Setting) -> tuple[nn.Module, Count]:
+def count_anywhere(spec: Spec, setting: Setting) -> tuple[Built, Count]:
     """Build and count a model; one of others that needs real values on meta, on the CPU instead.
 
     Real values are the image that is timed. Whether the count depends on them is told by another.
@@ -294,14 +376,21 @@ def count_anywhere(spec: Spec, setting: Setting) -> tuple[nn.Module, Count]:
         DatbenchError: it does not run.
     """
 
-    def work(setting: Setting) -> tuple[nn.Module, Count]:
-        module = build_for_count(spec, setting)
-        found = count_built(spec.name, module, setting)
+    def work(setting: Setting) -> tuple[Built, Count]:
+        built = _built(spec, setting)
+        if isinstance(spec, FROM_USERS):  # it may have been changed since it was built
+            found = count_built(spec.name, built.module, setting)
+        else:
+            found = _count_known(spec.name, built, setting)
         if setting.device != "meta" and not is_ours(spec):
-            _compare_inputs(spec.name, found, count_built(spec.name, module, setting, 1))
-        return module, found
+            _compare_inputs(spec.name, found, count_built(spec.name, built.module, setting, 1))
+        return built, found
 
     return anywhere(spec, setting, work)
+
+
+FROM_USERS = (FactorySpec, ModuleSpec)
+"""Specs of models of the user's."""
 
 
 def warn_of_sampling(spec: Spec, setting: Setting, calls: Sequence[OperatorCall]) -> None:
@@ -332,11 +421,24 @@ def _compare_inputs(name: str, found: Count, other: Count) -> None:
 
 def count_built(name: str, module: nn.Module, setting: Setting, number: int = 0) -> Count:
     """Count a model that is built already, on a numbered image of the setting's size."""
-    inner = module.backbone if isinstance(module, FourMaps) else module
-    foreign = not isinstance(inner, PyramidBackbone)
-    with reported(name, setting, foreign), seeded():
+    with reported(name, setting, _is_foreign(module)), seeded():
         given = make_inputs(setting, module, number)
         return count(module, *given.args, backward=setting.backward, kwargs=given.named)
+
+
+def _count_known(name: str, built: Built, setting: Setting) -> Count:
+    """The same of a model as datbench or timm built it: one of equal parts is run for all."""
+    foreign = _is_foreign(built.module)
+    with reported(name, setting, foreign), seeded():
+        given = make_inputs(setting, built.module)
+        # The forwards of datbench's models change nothing.
+        with unchanged(built.module, given.args, given.named) if foreign else nullcontext():
+            return _counted(built, given.args, given.named, setting.backward, once=True)
+
+
+def _is_foreign(module: nn.Module) -> bool:
+    inner = module.backbone if isinstance(module, FourMaps) else module
+    return not isinstance(inner, PyramidBackbone)
 
 
 # Numbers of parameters and buffers.
@@ -456,18 +558,20 @@ def count_row(spec: Spec, setting: Setting, convention: Convention) -> CountRow:
     Raises:
         MeasurementError: it does not run with this setting.
     """
-    module, found = count_anywhere(spec, setting)
-    setting = as_built(module, setting)
+    built, found = count_anywhere(spec, setting)
+    setting = as_built(built.module, setting)
     warn_of_sampling(spec, setting, found.calls)
-    return summarise(spec.name, module, found, setting, convention)
+    return _summarised(spec.name, built, found, setting, convention)
 
 
-def summarise(
-    name: str, model: nn.Module, count: Count, setting: Setting, convention: Convention
+def _summarised(
+    name: str, built: Built, count: Count, setting: Setting, convention: Convention
 ) -> CountRow:
     """A count under one convention, with the model's parameters beside it."""
-    total = count.total(convention)
-    sizes = parameters(model)
+    stages = count.by_stage(convention)
+    total = sum(group.amount for group in stages)
+    backward = count.total(convention, "backward") if setting.backward else None
+    sizes = built.sizes.values()
 
     def rows(groups: list[Group]) -> tuple[GroupRow, ...]:
         return tuple(
@@ -494,21 +598,21 @@ def summarise(
         amount=total,
         macs=total if convention.unit == "MAC" else count.multiply_adds(),
         flops=total if convention.unit == "FLOP" else None,
-        forward=count.total(convention, "forward"),
-        backward=count.total(convention, "backward") if setting.backward else None,
-        params=sizes.params,
-        frozen=sizes.frozen,
-        buffers=sizes.buffers,
-        bytes_read=sum(call.bytes_read for call in count.calls),
-        bytes_written=sum(call.bytes_written for call in count.calls),
-        stages=rows(count.by_stage(convention)),
+        forward=total - (backward or 0),
+        backward=backward,
+        params=sum(row.params for row in sizes),
+        frozen=sum(row.frozen for row in sizes),
+        buffers=sum(row.buffers for row in sizes),
+        bytes_read=sum(group.bytes_read for group in stages),
+        bytes_written=sum(group.bytes_written for group in stages),
+        stages=rows(stages),
         operators=rows(count.by_operator(convention)),
         modules=rows(count.by_module(convention)),
         counted=calls(count.with_status("counted", convention)),
         ignored=calls(count.ignored(convention)),
         free=calls(count.with_status("free", convention)),
         unknown=calls(count.with_status("unknown", convention)),
-        stage_params={stage: row.params for stage, row in parameters_by(model, "stage").items()},
+        stage_params={stage: row.params for stage, row in built.sizes.items()},
     )
 
 

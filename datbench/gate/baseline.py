@@ -46,8 +46,8 @@ def count_baseline(spec: Spec, setting: Setting, seed: int = SEEDS[0]) -> CountB
         DatbenchError: there is no such model, or it does not run.
     """
     with seeded(seed):
-        module, count = count_anywhere(spec, setting)
-    sizes = parameters(module)
+        built, count = count_anywhere(spec, setting)
+    sizes = parameters(built.module)
     phases = PHASES if setting.backward else PHASES[:1]
     return CountBaseline(
         model=spec.name,
@@ -59,7 +59,7 @@ def count_baseline(spec: Spec, setting: Setting, seed: int = SEEDS[0]) -> CountB
             convention.name: {phase: count.total(convention, phase) for phase in phases}
             for convention in CONVENTIONS.values()
         },
-        tensors=fold(_tensors(module)),
+        tensors=fold(_tensors(built.module)),
         operators=fold(_operators(count)),
         unknown=dict(Counter(call.operator for call in count.calls if call.status == "unknown")),
     )

@@ -37,7 +37,7 @@ class TimmSpec:
 
     name: str  # as the user wrote it; it resolves back to this spec
     architecture: str  # timm's name
-    options: Mapping[str, Any] = field(default_factory=dict)  # for `timm.create_model`
+    options: Mapping[str, Any] = field(default_factory=dict, hash=False)  # of `timm.create_model`
 
     @property
     def resolution(self) -> Resolution:
@@ -49,14 +49,19 @@ class TimmSpec:
         height, width = side if isinstance(side, (tuple, list)) else (side, side)
         return Resolution(int(width), int(height))
 
+    @property
+    def takes_any_size(self) -> bool:
+        """Whether it is built alike for every input."""
+        _, config = _timm_model(self.architecture)
+        return "img_size" in self.options or config is None or not config.fixed_input_size
+
     def build(self, resolution: Resolution, features: bool, attention: Attention) -> nn.Module:
         """The model for this input, on the default device."""
-        timm, config = _timm_model(self.architecture)
+        timm, _ = _timm_model(self.architecture)
         options = dict(self.options)
         if features:
             options["features_only"] = True
-        fixed = config is not None and config.fixed_input_size
-        if fixed and "img_size" not in options and resolution != self.resolution:
+        if not self.takes_any_size and resolution != self.resolution:
             options["img_size"] = (resolution.height, resolution.width)
         with _fused(timm, attention != "eager"):
             try:

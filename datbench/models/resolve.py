@@ -146,8 +146,22 @@ def complete_models(incomplete: str) -> list[tuple[str, str]]:
 
 def is_ours(spec: Spec) -> bool:
     """Whether all of its code is datbench's: other models may raise or print anything."""
-    backbone = spec.backbone if isinstance(spec, (DetectorSpec, MapsSpec)) else spec
-    return isinstance(backbone, ModelSpec)
+    return isinstance(_backbone(spec), ModelSpec)
+
+
+def takes_any_size(spec: Spec) -> bool:
+    """Whether one module of it serves inputs of every size.
+
+    Raises:
+        DatbenchError: it is timm's, which does not load or does not have it.
+    """
+    if isinstance(spec, TimmSpec):
+        return spec.takes_any_size
+    return isinstance(_backbone(spec), (ModelSpec, ComparisonSpec))
+
+
+def _backbone(spec: Spec) -> Spec:
+    return spec.backbone if isinstance(spec, (DetectorSpec, MapsSpec)) else spec
 
 
 def check_size(spec: Spec, size: Resolution) -> None:
@@ -156,8 +170,7 @@ def check_size(spec: Spec, size: Resolution) -> None:
     Raises:
         ResolutionError: a side is too small.
     """
-    backbone = spec.backbone if isinstance(spec, (DetectorSpec, MapsSpec)) else spec
-    ours = isinstance(backbone, (ModelSpec, ComparisonSpec))
+    ours = isinstance(_backbone(spec), (ModelSpec, ComparisonSpec))
     if ours and min(size.width, size.height) < MIN_SIDE:
         raise ResolutionError(f"{spec.name} at {size}: both sides need at least {MIN_SIDE} pixels.")
 

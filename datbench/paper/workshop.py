@@ -182,8 +182,8 @@ class _Given(nn.Module):
 
 
 def _make(spec: Spec, setting: Setting) -> Made:
-    module, count = count_anywhere(spec, setting)
-    return _made(module, count, setting.resolution)
+    built, count = count_anywhere(spec, setting)
+    return _made(built.module, count, setting.resolution)
 
 
 def _make_head(head: str, shapes: Shapes, resolution: Resolution) -> Made:

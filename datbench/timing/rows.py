@@ -225,10 +225,10 @@ def _count(job: _Job) -> _Work:
     batch = job.setting.batch
     there = replace(job.setting, device="meta", backward=job.how.mode == "step")
     try:
-        module, count = count_anywhere(job.spec, there)
+        built, count = count_anywhere(job.spec, there)
     except DatbenchError as error:
         return _Work(batch, reason=str(error).rstrip("."))
-    own = as_built(module, job.setting)
+    own = as_built(built.module, job.setting)
     job.setting = replace(job.setting, dtype=own.dtype, inputs=own.inputs)
     if not job.processes:
         warn_of_sampling(job.spec, job.setting, count.calls)

@@ -311,9 +311,9 @@ def test_small_inputs_are_refused() -> None:
 def test_factories(name: str) -> None:
     """Channels are found out by a run; what reads values is made and counted on the CPU."""
     spec = resolve(f"{HERE}{name}+retinanet")
-    module, count = count_anywhere(spec, Setting(Resolution(128, 64)))
-    assert isinstance(module, FourMaps)
-    assert module.channels == (8, 12, 16, 20)
+    built, count = count_anywhere(spec, Setting(Resolution(128, 64)))
+    assert isinstance(built.module, FourMaps)
+    assert built.module.channels == (8, 12, 16, 20)
     assert count.multiply_adds() > 0
 
 

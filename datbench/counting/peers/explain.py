@@ -545,12 +545,12 @@ def explain_row(
     Raises:
         MeasurementError: the model does not run with this setting.
     """
-    module, count = count_anywhere(spec, setting)
-    setting = as_built(module, setting)
+    built, count = count_anywhere(spec, setting)
+    setting = as_built(built.module, setting)
     peers: tuple[PeerRow, ...] | None = None
     if timeout is not None:
-        given = make_inputs(setting, module)
-        seen = observe(module, *given.args, **given.named)
+        given = make_inputs(setting, built.module)
+        seen = observe(built.module, *given.args, **given.named)
         peers = peer_rows(spec.name, setting, seen, timeout, shown)
     return ExplainRow(
         model=spec.name,

@@ -123,17 +123,25 @@ class DetectorSpec:
         """What the head stands on."""
         return MapsSpec(self.backbone, HEADS[self.head].start)
 
+    def check(self, resolution: Resolution) -> None:
+        """Refuse an input that is too small.
+
+        Raises:
+            ResolutionError: a side is.
+        """
+        if min(resolution.width, resolution.height) < MIN_SIDE:
+            raise ResolutionError(
+                f"{self.name}: resolution {resolution}: each side of a detector's or segmentor's "
+                f"input needs at least {MIN_SIDE} pixels."
+            )
+
     def build(self, resolution: Resolution, features: bool, attention: Attention) -> FourMaps:
         """The whole model for this input, on the default device."""
         from .dense import MODULES
 
         if features:
             raise UsageError(f"{self.name}: --features is for backbones; leave out the head.")
-        if min(resolution.width, resolution.height) < MIN_SIDE:
-            raise ResolutionError(
-                f"{self.name}: resolution {resolution}: each side of a detector's or segmentor's "
-                f"input needs at least {MIN_SIDE} pixels."
-            )
+        self.check(resolution)
         maps = self.maps
         # Counting only parameters runs nothing, so others' backbones are tried out here.
         ours = isinstance(self.backbone, (ModelSpec, ComparisonSpec))
