@@ -160,8 +160,7 @@ class Help:
                 title = getattr(parameter, "rich_help_panel", None) or OTHER
                 found[title].append((record[0], record[1].replace("\\[", "[")))  # old Typers' mark
         for name in command.list_commands(ctx) if isinstance(self, Group) else ():
-            about = command.commands[name].get_short_help_str(200)
-            found.setdefault("Commands", []).append((name, about))
+            found.setdefault("Commands", []).append((name, command.about(name)))
         return {title: records for title, records in found.items() if records}
 
 
@@ -188,12 +187,14 @@ class Group(Help, TyperGroup):
     """Commands under one name; what names none of them goes to the default one, if there is one."""
 
     usual: str | None = None  # the command that is meant where none is named
-    order: Sequence[str] = ()  # of its commands in the help
 
     def list_commands(self, ctx: Any) -> list[str]:
         """Names in their order."""
-        found = list(super().list_commands(ctx))
-        return sorted(found, key=self.order.index) if self.order else found
+        return list(self.commands)
+
+    def about(self, name: str) -> str:
+        """A line about a command."""
+        return self.commands[name].get_short_help_str(200)
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
         """Put the default command where none is named."""

@@ -8,7 +8,7 @@ from contextlib import ExitStack, nullcontext
 from dataclasses import dataclass, field, replace
 from functools import cached_property, lru_cache
 from operator import add
-from typing import Any, Literal, TypeAlias
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
 import torch
 from torch import Tensor, nn
@@ -25,7 +25,6 @@ from ..models.external import FactorySpec
 from ..models.module import ModuleSpec
 from ..models.pyramid import PyramidBackbone
 from ..models.resolve import Spec, is_ours, resolve, takes_any_size
-from ..records import ParamsEntry
 from ..run import (
     anywhere,
     as_built,
@@ -53,6 +52,9 @@ from .outside import OutsideWork, functions_run_by
 from .recorder import GraphWhereAsked, ModuleTracker, OperatorCall, Recorder, below_autograd
 from .records import CountRow, GroupRow, ParameterRow, PartRow
 from .repeats import EqualPart, counted_once, equal_parts
+
+if TYPE_CHECKING:
+    from ..records import ParamsEntry
 
 # From a module's path to the stage of the network that it belongs to.
 
@@ -624,6 +626,8 @@ def parameter_entries(
     Args:
         inputs: what its first forward takes (`datbench.inputs`), if that makes weights.
     """
+    from ..records import ParamsEntry
+
     module = build_for_count(spec, Setting(spec.resolution, features=features, inputs=inputs))
     return [
         ParamsEntry(

@@ -56,10 +56,14 @@ def equal_parts(model: nn.Module) -> list[list[EqualPart]]:
     """Modules with parts of their own that are equal, two or more."""
     numbers: dict[Any, int] = {}  # the same of modules that are equal
     members: dict[int, list[EqualPart]] = {}
+    seen: set[nn.Module] = set()
 
     def number(path: str, module: nn.Module) -> int | None:
-        """The module's; None where it cannot be compared."""
+        """The module's; None where it cannot be compared, or has another path too."""
         kind, own = type(module), vars(module)
+        if module in seen:
+            return None
+        seen.add(module)
         parts = [
             -1 if part is None else number(f"{path}.{name}" if path else name, part)
             for name, part in own["_modules"].items()

@@ -5,16 +5,18 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from .. import units
 from ..errors import UsageError
-from ..records import ParamsEntry
-from ..render.figure import Figure, Icicle, against_side, largest_of
 from ..render.table import Column, Table, fact_columns, fixed
-from ..render.vega import Chart
 from ..setting import MULTIPLY_ADDS, describe, varying
 from .records import Chain, CountRow, ExplainRow, GroupRow, PartRow, PeerRow, PeerTerm
+
+if TYPE_CHECKING:  # tables are shown without what draws
+    from ..records import ParamsEntry
+    from ..render.figure import Figure, Icicle
+    from ..render.vega import Chart
 
 By = Literal["part", "stage", "operator", "module"]
 
@@ -462,6 +464,8 @@ def cost(rows: Sequence[CountRow]) -> Figure:
     if len(ways) != 1:
         raise UsageError("the rows are counted by several conventions; draw one.")
     ((convention, unit),) = ways
+    from ..render.figure import against_side
+
     return against_side(
         [(row.model, row.setting.resolution, _image(row) / 1e9) for row in rows],
         f"Cost of one image by {convention}",
@@ -492,6 +496,8 @@ def cost_chart(rows: Sequence[CountRow]) -> Chart | None:
         Column("pixel", "thousand for one pixel", lambda value: f"{value:,.2f}", pixel),
     )
     models = ", ".join(dict.fromkeys(row.model for row in rows))
+    from ..render.vega import Chart
+
     return Chart.of(
         replace(cost(rows), x_label="side of the input (pixels)", y_label=unit, notes=()),
         "cost-resolution",
@@ -509,6 +515,8 @@ def cost_chart(rows: Sequence[CountRow]) -> Chart | None:
 
 def icicle(row: CountRow) -> Icicle | None:
     """The modules' parts of the cost; None where there is none."""
+    from ..render.figure import Icicle
+
     return Icicle.of(
         f"{row.model} at {row.setting.resolution}: where the {row.unit}s are ({row.convention})",
         {part.name: float(part.amount) for part in row.modules},
@@ -523,6 +531,9 @@ def icicle_chart(rows: Sequence[CountRow]) -> Chart | None:
     if not drawn:
         return None
     by = f"{rows[0].convention} convention, forward"
+    from ..render.figure import largest_of
+    from ..render.vega import Chart
+
     return Chart.of(
         drawn,
         "icicle-counts",

@@ -19,13 +19,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..errors import LibraryError, MeasurementError, UnknownNameError, UsageError, first_line
-from ..records import ModelEntry
 from ..setting import Attention, Resolution
 from .aliases import ALIASES
 from .spec import CONFIG, LIBRARIES, TIMM
 
 if TYPE_CHECKING:
     from torch import nn
+
+    from ..records import ModelEntry
 
 SIDE = 224
 """Input side of a model that does not say its own."""
@@ -295,6 +296,8 @@ def near_in_timm(text: str, others: Iterable[str]) -> list[str]:
 
 def timm_entries(text: str) -> list[ModelEntry]:
     """Models of timm's whose names contain a text, with what timm says of each."""
+    from ..records import ModelEntry
+
     found = []
     for name in timm_names(text):
         timm, _ = _timm_model(name)

@@ -18,10 +18,11 @@ from textwrap import wrap
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from .. import units
-from .figure import Bars, Figure, FigurePart, Icicle, Plot, Series
 
 if TYPE_CHECKING:
     from rich.console import Console
+
+    from .figure import Bars, Figure, FigurePart, Icicle, Plot, Series
 
 PLAIN_WIDTH = 120
 """Columns of a table that no terminal bounds."""
@@ -178,6 +179,8 @@ def to_terminal(plot: Plot, width: int = 100) -> str:
 
     Markers tell the series apart; there is no colour. Below 40 columns it is drawn at 40.
     """
+    from .figure import Bars, Figure, Icicle
+
     width = max(width, LEAST_WIDTH)
     match plot:
         case Figure():
