@@ -103,7 +103,7 @@ class Group:
 
 
 _Sums: TypeAlias = Iterable[list[Any]]
-"""Of some calls each: the first, then their number, amount, bytes read and bytes written."""
+"""Sums over calls: the first of them, their number, amount, bytes read and bytes written."""
 
 
 @dataclass(frozen=True, repr=False)
