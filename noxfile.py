@@ -120,7 +120,7 @@ def gpu(session: nox.Session) -> None:
 def slurm(session: nox.Session) -> None:
     """Sweeps on a real Slurm, which this installs and starts (Debian or Ubuntu, as root)."""
     session.install("-e", ".[test]")
-    session.run("pytest", "-m", "slurm", "tests/sweep/test_slurm.py", *session.posargs)
+    session.run("pytest", "-m", "slurm and not slow", "tests/sweep", *session.posargs)
 
 
 @nox.session

@@ -301,7 +301,7 @@ class Cluster:
             if time.monotonic() > deadline:
                 warn(f"Slurm did not take the jobs: {answer.complaint}.")
                 return
-            time.sleep(1.0)
+            time.sleep(POLL)
 
     def script(self, plan: RunPlan) -> str:
         """What each task runs."""
