@@ -50,7 +50,7 @@ OURS = ("array", "clusters", "job-name", "parsable", "test-only", "wait", "wrap"
 
 
 @dataclass(frozen=True)
-class Answer:
+class CommandAnswer:
     """What a command of Slurm's said."""
 
     code: int | None  # None where it did not answer in time
@@ -85,7 +85,7 @@ class ShardJob:
         return f"{self.state.lower()}{why}"
 
 
-def ask(*words: str) -> Answer:
+def ask(*words: str) -> CommandAnswer:
     """Run a command of Slurm's.
 
     Raises:
@@ -101,8 +101,8 @@ def ask(*words: str) -> Answer:
             "--engine slurm."
         ) from None
     except subprocess.TimeoutExpired:
-        return Answer(None, "", f"{words[0]} did not answer in {PATIENCE:g} s")
-    return Answer(done.returncode, done.stdout.strip(), done.stderr.strip())
+        return CommandAnswer(None, "", f"{words[0]} did not answer in {PATIENCE:g} s")
+    return CommandAnswer(done.returncode, done.stdout.strip(), done.stderr.strip())
 
 
 def options_of(pairs: Sequence[str]) -> dict[str, Any]:
@@ -259,6 +259,10 @@ class Cluster:
 
     def _most(self, wanted: int) -> int:
         """As many shards as an array may have, and as there are units."""
+        devices = {each.specified["setting"]["device"] for each in self.sweep.units}
+        gpus = [each for each in self.options if re.match("--(gres=gpu|gpus)", each)]
+        if gpus and devices - {"meta"} == {"cpu"}:  # the default where this command is given
+            warn(f'the jobs ask for {gpus[0]}, and no unit for a GPU: write device = "cuda".')
         found = re.search(r"MaxArraySize\s*=\s*(\d+)", ask("scontrol", "show", "config").text)
         # slurm.conf(5): the largest index is one less than MaxArraySize, which is 1001 by default.
         most = max(1, (int(found[1]) if found else 1001) - 1)

@@ -75,11 +75,11 @@ def install() -> None:
     """
     os.environ["PATH"] += ":/usr/sbin:/sbin"
     if os.geteuid() != 0:
-        raise Unavailable("a Slurm of one's own takes root")
+        raise Unavailable("it takes root")
     if all(map(shutil.which, PROGRAMS)):
         return
     if shutil.which("apt-get") is None:
-        raise Unavailable("no Slurm, and no apt-get to install it")
+        raise Unavailable("there is no apt-get to install it")
     # Without this the packages' scripts try to start services.
     policy = Path("/usr/sbin/policy-rc.d")
     mine = not policy.exists()
@@ -97,7 +97,7 @@ def install() -> None:
     finally:
         if mine:
             policy.unlink()
-    raise Unavailable(f"apt-get cannot install Slurm: {done.stderr.strip()[-200:]}")
+    raise Unavailable(f"apt-get does not install it: {done.stderr.strip()[-200:]}")
 
 
 def wait(what: Callable[[], object], seconds: float, why: str) -> None:
