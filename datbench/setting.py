@@ -38,10 +38,12 @@ Count = Annotated[int, Bounds(0)]
 Positive = Annotated[int, Bounds(1)]
 
 
-Attention = Literal["eager", "sdpa"]
-"""How attention products are computed: with the tensors of the published code, or fused."""
+Attention = Literal["eager", "sdpa", "chunked"]
+"""How attention products are computed: with the tensors of the published code, fused, or fused in
+chunks of queries.
+"""
 
-ATTENTIONS: tuple[Attention, ...] = ("eager", "sdpa")
+ATTENTIONS: tuple[Attention, ...] = ("eager", "sdpa", "chunked")
 
 DTYPES: tuple[str, ...] = ("float32", "float64", "bfloat16", "float16")
 

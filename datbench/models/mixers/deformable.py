@@ -7,14 +7,20 @@ at the displacement between query and moved point gives the position bias.
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import partial
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ...errors import UsageError
+from ...setting import Kind
 from ..config import Deformable
+from ..declared import declared
 from ..layers import Pointwise, depthwise
-from .attention import Mixer, attend
+from .attention import Mixer, attend, declaration
+from .chunks import Chunk, RowsOfTable, chunks, in_chunks
 from .grids import query_points, reference_points, sample
 from .tiles import at_least, vary
 
@@ -101,9 +107,15 @@ class DeformableAttention(Mixer):
         q = self._split(query.view(b, h * w, c))  # (B, M, HW, d)
         k = self._split(self.key(sampled))  # (B, M, Ns, d)
         v = self._split(self.value(sampled))
-        bias = self._bias(points, h, w, x)
-        y = attend(q, k, v, self.scale, bias, self.attention)  # (B, M, HW, d)
-        y = y.transpose(1, 2).reshape(b, h, w, c)
+        parts = [Chunk(0, h, 0, w)]
+        if self.attention == "chunked" and self.bias_table is not None:
+            parts = chunks(h, w, self.heads * k.shape[2])
+        if len(parts) > 1:
+            y = self._in_chunks(q, k, v, points, (h, w), parts)
+        else:
+            bias = self._bias(points, h, w)
+            y = attend(q, k, v, self.scale, bias, self.attention).transpose(1, 2)
+        y = y.reshape(b, h, w, c)  # of (B, HW, M, d)
         if self.position_conv is not None:
             y = y + self.position_conv(query)
         return self.out(y)
@@ -153,14 +165,52 @@ class DeformableAttention(Mixer):
             x = F.avg_pool2d(x.permute(0, 3, 1, 2), r, r).permute(0, 2, 3, 1)  # (B, Hk, Wk, C)
         return x.flatten(1, 2)
 
-    def _bias(self, points: Tensor | None, h: int, w: int, like: Tensor) -> Tensor | None:
+    def _in_chunks(
+        self,
+        q: Tensor,
+        k: Tensor,
+        v: Tensor,
+        points: Tensor | None,
+        size: tuple[int, int],
+        parts: list[Chunk],
+    ) -> Tensor:
+        """The same in chunks of queries, counted as without: (B, HW, M, d)."""
+        table, (h, w), keys = self.bias_table, size, k.shape[2]
+        assert table is not None
+        bias: Callable[[Chunk], Tensor]
+        more: dict[Kind, int] = {}
+        if self.config.bias == "fixed":
+            bias = partial(self._fixed_rows, size=(h, w), keys=keys)
+            if (h, w) != (self.map_side, self.map_side):
+                more = {Kind.UPSAMPLE_BILINEAR: self.heads * h * w * keys}
+        elif points is None:
+            bias = self._looked_up_rows(h, w)
+        else:
+            b, _, _, g, _ = points.shape
+            pairs = b * h * w * keys
+            more = {Kind.SAMPLE: pairs * self.heads, Kind.ELEMENTWISE: pairs * g * 2}
+            step = 1 / max(1, w - (0 if self.config.code == 2022 else 1))
+            queries, places = self._halves(points, h, w)
+
+        def attention(chunk: Chunk, q: Tensor) -> Tensor:
+            mask = bias(chunk).to(q.dtype)
+            found = attend(q.transpose(1, 2), k, v, self.scale, mask, self.attention)
+            return found.transpose(1, 2)  # (B, n, M, d)
+
+        with declared(declaration("deformable_attention", q, keys, more, k, v, table, points)):
+            if Kind.SAMPLE in more:
+                at = queries.view(2, h, w).permute(1, 2, 0)
+                bias = RowsOfTable(table, at, step, places.view(b, g, 2, keys))
+            return in_chunks(attention, parts, w, q.transpose(1, 2))
+
+    def _bias(self, points: Tensor | None, h: int, w: int) -> Tensor | None:
         """The position bias, broadcastable to (B, M, HW, Ns), or None."""
         if self.bias_table is None:
             return None
         if self.config.bias == "fixed":
             return self._fixed_bias(h, w, points)
         if points is None:
-            return self._looked_up_bias(h, w)
+            return self._looked_up_rows(h, w)(Chunk(0, h, 0, w))
         return self._relative_bias(points, h, w)
 
     def _fixed_bias(self, h: int, w: int, points: Tensor | None) -> Tensor:
@@ -174,8 +224,23 @@ class DeformableAttention(Mixer):
             return F.interpolate(table, size, mode="bilinear", align_corners=True)[0]
         return self.bias_table
 
-    def _looked_up_bias(self, h: int, w: int) -> Tensor:
-        """Integer displacements index the table, as Swin's do. (M, HW, Ns)."""
+    def _fixed_rows(self, chunk: Chunk, size: tuple[int, int], keys: int) -> Tensor:
+        """The same for the queries of a chunk, (M, n, Ns)."""
+        assert self.bias_table is not None
+        table, (h, w) = self.bias_table, size
+        at = chunk.of(w)
+        if size == (self.map_side, self.map_side):
+            return table[:, at]
+        last = table.shape[1] - 1
+        place = torch.arange(at.start, at.stop, dtype=torch.float32, device=table.device)
+        place = place * (last / (h * w - 1))
+        row = place.long().clamp(max=last - 1)
+        weight = (place - row)[:, None].to(table.dtype)
+        rows = torch.lerp(table.index_select(1, row), table.index_select(1, row + 1), weight)
+        return F.interpolate(rows, keys, mode="linear", align_corners=True)
+
+    def _looked_up_rows(self, h: int, w: int) -> Callable[[Chunk], Tensor]:
+        """Integer displacements index the table, as Swin's do. (M, n, Ns) of a chunk."""
         assert self.bias_table is not None
         if self.config.stride != 1:
             raise UsageError("without offsets, a relative bias is defined for stride 1 only.")
@@ -187,20 +252,33 @@ class DeformableAttention(Mixer):
         along_x = torch.arange(w, device=table.device)
         dy = along_y[:, None] - along_y[None, :] + h - 1  # (H, Hk)
         dx = along_x[:, None] - along_x[None, :] + w - 1  # (W, Wk)
-        bias = table[:, dy[:, None, :, None], dx[None, :, None, :]]  # (M, H, W, Hk, Wk)
-        return bias.reshape(self.heads, h * w, h * w)
+
+        def rows(chunk: Chunk) -> Tensor:
+            y, x = dy[chunk.top : chunk.bottom], dx[chunk.left : chunk.right]
+            bias = table[:, y[:, None, :, None], x[None, :, None, :]]  # (M, rows, cols, Hk, Wk)
+            return bias.reshape(self.heads, -1, h * w)
+
+        return rows
+
+    def _halves(self, points: Tensor, h: int, w: int) -> tuple[Tensor, Tensor]:
+        """Halved positions (x, y), queries (1, 2, HW, 1) and points (B G, 2, 1, Ns).
+
+        Their differences are in [-1, 1] inside the map.
+        """
+        b, hk, wk, g, _ = points.shape
+        queries = query_points(h, w, self.config.code, points).view(1, h * w, 1, 2)
+        queries = queries.permute(0, 3, 1, 2)  # (1, 2, HW, 1)
+        keys = points.permute(0, 3, 4, 1, 2).reshape(b * g, 2, 1, hk * wk)
+        return queries * 0.5, keys * 0.5
 
     def _relative_bias(self, points: Tensor, h: int, w: int) -> Tensor:
         """The table at the displacement from every point to every query. (B, M, HW, Ns)."""
         assert self.bias_table is not None
         b, hk, wk, g, _ = points.shape
         span_y, span_x = self.bias_table.shape[-2:]
-        queries = query_points(h, w, self.config.code, points).view(1, h * w, 1, 2)
-        queries = queries.permute(0, 3, 1, 2)  # (1, 2, HW, 1)
-        keys = points.permute(0, 3, 4, 1, 2).reshape(b * g, 2, 1, hk * wk)
+        queries, keys = self._halves(points, h, w)
         # In planes of x and y, so that the longest loop is over keys; halved while small.
-        displacement = queries * 0.5 - keys * 0.5  # (B G, 2, HW, Ns), in [-1, 1] inside the map
-        displacement = displacement.permute(0, 2, 3, 1)  # (B G, HW, Ns, 2)
+        displacement = (queries - keys).permute(0, 2, 3, 1)  # (B G, HW, Ns, 2)
         table = self.bias_table.view(1, g, -1, span_y, span_x)  # (1, G, M/G, 2H-1, 2W-1)
         table = table.expand(b, -1, -1, -1, -1).flatten(0, 1)  # (B G, M/G, 2H-1, 2W-1)
         bias = sample(table, displacement)

@@ -9,11 +9,15 @@ from __future__ import annotations
 import math
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
+from ...setting import Kind
 from ..config import DeformableDetr
+from ..declared import Declaration, declared
 from ..layers import Pointwise
 from .attention import Mixer
+from .chunks import Chunk, chunks, in_chunks
 from .grids import reference_points, sample
 from .tiles import vary
 
@@ -51,15 +55,56 @@ class DeformableDetrAttention(Mixer):
         b, h, w, c = x.shape
         m, d, points = self.heads, self.head_dim, self.points
         weights = self.weights(x).view(b, h * w, m, points).softmax(dim=-1)  # (B, HW, M, K)
-        weights = weights.transpose(1, 2).reshape(b * m, 1, h * w, points)  # (B M, 1, HW, K)
         grid = self._grid(h, w).view(1, h * w, 1, 1, 2)
-        where = grid + self.offsets(x).view(b, h * w, m, points, 2)  # (B, HW, M, K, 2)
+        where = grid + self.offsets(x).view(b, h * w, m, points, 2)  # (B, HW, M, K, 2) as (y, x)
+        value = self.value(x)  # (B, H, W, C)
+        if self.attention == "chunked" and not vary(h, w):
+            return self.out(self._gather(value, where, weights).view(b, h, w, c))
+        weights = weights.transpose(1, 2).reshape(b * m, 1, h * w, points)  # (B M, 1, HW, K)
         where = where.transpose(1, 2).reshape(b * m, h * w, points, 2).flip(-1)  # as (x, y)
-        value = self.value(x).view(b, h, w, m, d).permute(0, 3, 4, 1, 2)  # (B, M, d, H, W)
+        value = value.view(b, h, w, m, d).permute(0, 3, 4, 1, 2)  # (B, M, d, H, W)
         sampled = sample(value.flatten(0, 1), where)  # (B M, d, HW, K)
         y = (weights * sampled).sum(dim=-1)  # (B M, d, HW)
         y = y.view(b, c, h * w).transpose(1, 2).reshape(b, h, w, c)
         return self.out(y)
+
+    def _gather(self, value: Tensor, where: Tensor, weights: Tensor) -> Tensor:
+        """The same as sums of weighted pixels, counted as without: (B, HW, C).
+
+        No sampled value exists: `embedding_bag` adds the four pixels around each point up.
+        """
+        b, h, w, c = value.shape
+        heads, points = self.heads, self.points
+        dtype = torch.promote_types(where.dtype, torch.float32)  # of positions
+        cpu_half = value.device.type == "cpu" and value.dtype != dtype
+        table = (value.to(dtype) if cpu_half else value).view(-1, self.head_dim)  # (B HW M, d)
+        size = torch.tensor([h, w], dtype=dtype, device=value.device)
+        stride = torch.tensor([[w * heads], [heads]], device=value.device)
+        image = torch.arange(b, device=value.device).view(b, 1, 1, 1, 1) * (h * w * heads)
+        first = image + torch.arange(heads, device=value.device).view(heads, 1, 1)
+
+        def gathered(chunk: Chunk, where: Tensor, weights: Tensor) -> Tensor:
+            place = ((where.to(dtype) + 1) * ((size - 1) / 2)).unsqueeze(-1)  # (B, n, M, K, 2, 1)
+            pixel = place.detach().floor() + size.new_tensor([0, 1])  # (B, n, M, K, 2, 2)
+            near = 1 - (place - pixel).abs()
+            near = near * ((pixel >= 0) & (pixel < size[:, None]))  # nothing outside of the map
+            y, x = near.unbind(-2)  # (B, n, M, K, 2) each
+            share = y.unsqueeze(-1) * x.unsqueeze(-2) * weights.to(dtype)[..., None, None]
+            pixel = pixel.clamp(min=0).minimum(size[:, None] - 1).long() * stride
+            y, x = pixel.unbind(-2)
+            index = (y.unsqueeze(-1) + x.unsqueeze(-2)).flatten(-2) + first  # (B, n, M, K, 4)
+            share = share.to(table.dtype).reshape(-1, 4 * points)
+            index = index.view(-1, 4 * points)  # (B n M, 4 K)
+            y = F.embedding_bag(index, table, mode="sum", per_sample_weights=share)
+            return y.view(b, -1, c)
+
+        samples = b * h * w * points * c
+        more = {Kind.SAMPLE: samples, Kind.ELEMENTWISE: samples, Kind.REDUCTION: samples}
+        moved = sum(t.numel() * t.element_size() for t in (value, where, weights))
+        written = value.numel() * value.element_size()
+        with declared(Declaration("datbench::deformable_detr", more, moved, written)):
+            parts = chunks(h, w, points * c)
+            return in_chunks(gathered, parts, w, where, weights).to(value.dtype)
 
     def _grid(self, h: int, w: int) -> Tensor:
         """The frozen grid, or a new one of the same rule at another size: (H, W, 2) as (y, x)."""

@@ -16,10 +16,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ...setting import Kind
 from ..config import Neighborhood
-from ..declared import Declaration, declared
-from .attention import Mixer, attend
+from ..declared import declared
+from .attention import Mixer, attend, declaration
 from .tiles import Tiling, at_least, vary
 
 TILE = 7
@@ -52,23 +51,12 @@ class NeighborhoodAttention(Mixer):
         qkv = self.qkv(x).view(b, rows, cols, 3, self.heads, self.head_dim)
         q, k, v = qkv.unbind(3)  # (B, H, W, M, d) each
         tiled = self._in_tiles if vary(h, w) else self._tiled
-        with declared(self._declaration(q)):
+        keys = self.size**2
+        with declared(
+            declaration("neighborhood_attention", q, keys, {}, k, v, self.bias_table)
+        ):
             y = tiled(q, k, v, (h, w))
         return self.out(y)
-
-    def _declaration(self, q: Tensor) -> Declaration:
-        """Two products, a scale, a bias and a softmax over size^2 keys a query."""
-        b, h, w, m, d = q.shape
-        pairs = b * h * w * m * self.size**2
-        moved = sum(t.numel() * t.element_size() for t in (q, q, q, self.bias_table))  # q, k, v
-        cost = {
-            Kind.ATTENTION: 2 * pairs * d,
-            Kind.SOFTMAX: pairs,
-            Kind.ELEMENTWISE: q.numel() + pairs,
-        }
-        return Declaration(
-            "datbench::neighborhood_attention", cost, moved, q.numel() * q.element_size()
-        )
 
     def _tiled(self, q: Tensor, k: Tensor, v: Tensor, crop: tuple[int, int]) -> Tensor:
         """(B, H, W, M, d) each, at least as large as the window, -> (B, h, w, C), cropped."""

@@ -11,8 +11,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from ...setting import Kind
 from ..config import Window
+from ..declared import Declaration, declared
 from .attention import Mixer, attend
+from .chunks import chunks
 from .tiles import Tiling, vary
 
 MASKED = -100.0
@@ -50,13 +53,22 @@ class WindowAttention(Mixer):
         x = F.pad(x, (0, 0, 0, -w % s, 0, -h % s)) if h % s or w % s else x
         if self.shift:
             x = x.roll((-self.shift, -self.shift), dims=(1, 2))
-        x = self._attention(x)  # (B, Hpad, Wpad, C)
+        rows, cols = x.shape[1] // s, x.shape[2] // s
+        parts = chunks(rows, cols, self.heads * s**4)
+        if self.shift and self.attention == "chunked" and len(parts) > 1:
+            x = self._by_mask(x)  # (B, Hpad, Wpad, C)
+        else:
+            x = self._attention(x, self._masked(rows, cols) if self.shift else self._bias())
         if self.shift:
             x = x.roll((self.shift, self.shift), dims=(1, 2))
         return x[:, :h, :w]
 
-    def _attention(self, x: Tensor) -> Tensor:
-        """(B, H, W, C) -> (B, H, W, C) for sides that are multiples of the window."""
+    def _attention(self, x: Tensor, bias: Tensor) -> Tensor:
+        """(B, H, W, C) -> (B, H, W, C) for sides that are multiples of the window.
+
+        Args:
+            bias: (M, N, N) of all windows, or (nW, M, N, N).
+        """
         b, h, w, c = x.shape
         s, m, d = self.size, self.heads, self.head_dim
         rows, cols = h // s, w // s
@@ -64,14 +76,40 @@ class WindowAttention(Mixer):
         x = x.reshape(-1, s * s, c)  # (B nW, N, C)
         qkv = self.qkv(x).view(-1, s * s, 3, m, d)
         q, k, v = qkv.permute(2, 0, 3, 1, 4).unbind(0)  # (B nW, M, N, d) each
-        bias = self._bias()
-        if self.shift:
-            bias = bias + self._mask(rows, cols).unsqueeze(1)  # (nW, M, N, N)
+        if bias.ndim == 4:
             bias = bias.expand(b, -1, -1, -1, -1).flatten(0, 1)  # (B nW, M, N, N)
         x = attend(q, k, v, self.scale, bias, self.attention)  # (B nW, M, N, d)
         # Windows and heads are joined in one copy.
         x = x.view(b, rows, cols, m, s, s, d).permute(0, 1, 4, 2, 5, 3, 6)
         return self.out(x.reshape(b, h, w, c))
+
+    def _masked(self, rows: int, cols: int) -> Tensor:
+        """The bias with the shift's mask, (nW, M, N, N)."""
+        return self._bias() + self._mask(rows, cols).unsqueeze(1)
+
+    def _by_mask(self, x: Tensor) -> Tensor:
+        """The same for a rolled map in which all windows but the last row and column have no mask:
+        in four parts with one bias each, (M, N, N).
+        """
+        s, (_, h, w, _) = self.size, x.shape
+        windows, bias = h // s * (w // s), self._bias()
+        # Counted as one bias a window, with the mask's own making at other sizes.
+        work = windows * self.heads * s**4
+        if (h, w) != self._mask_size:
+            work += 4 * h + 3 * w + h * w + 2 * windows * s**4
+        with declared(Declaration("datbench::shift_mask", {Kind.ELEMENTWISE: work}, 0, 0)):
+            # Two windows by two: without a mask, the last column's, the last row's, the corner's.
+            masks = _shift_mask(2 * s, 2 * s, s, self.shift, device=x.device)
+            biases = bias + masks.to(bias.dtype).unsqueeze(1)  # (4, M, N, N)
+        bands = []
+        for i, band in enumerate(x.split((h - s, s), dim=1)):
+            parts = [
+                self._attention(part, biases[2 * i + j])
+                for j, part in enumerate(band.split((w - s, s), dim=2))
+                if part.numel()
+            ]
+            bands += [torch.cat(parts, dim=2)] if parts else []
+        return torch.cat(bands, dim=1)
 
     def _in_tiles(self, x: Tensor) -> Tensor:
         """The same for sides that are symbols: (B, H, W, C) -> (B, H, W, C)."""
