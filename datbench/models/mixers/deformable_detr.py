@@ -71,17 +71,14 @@ class DeformableDetrAttention(Mixer):
     def _gather(self, value: Tensor, where: Tensor, weights: Tensor) -> Tensor:
         """The same as sums of weighted pixels, counted as without: (B, HW, C).
 
-        No sampled value exists: `embedding_bag` adds the four pixels around each point up.
+        No sampled value exists: `embedding_bag` adds up the four pixels around each point.
         """
         b, h, w, c = value.shape
-        heads, points = self.heads, self.points
-        dtype = torch.promote_types(where.dtype, torch.float32)  # of positions
-        cpu_half = value.device.type == "cpu" and value.dtype != dtype
-        table = (value.to(dtype) if cpu_half else value).view(-1, self.head_dim)  # (B HW M, d)
-        size = torch.tensor([h, w], dtype=dtype, device=value.device)
-        stride = torch.tensor([[w * heads], [heads]], device=value.device)
-        image = torch.arange(b, device=value.device).view(b, 1, 1, 1, 1) * (h * w * heads)
-        first = image + torch.arange(heads, device=value.device).view(heads, 1, 1)
+        heads, points, device = self.heads, self.points, value.device
+        samples = b * h * w * points * c
+        more = {Kind.SAMPLE: samples, Kind.ELEMENTWISE: samples, Kind.REDUCTION: samples}
+        moved = sum(t.numel() * t.element_size() for t in (value, where, weights))
+        written = value.numel() * value.element_size()
 
         def gathered(chunk: Chunk, where: Tensor, weights: Tensor) -> Tensor:
             place = ((where.to(dtype) + 1) * ((size - 1) / 2)).unsqueeze(-1)  # (B, n, M, K, 2, 1)
@@ -98,11 +95,14 @@ class DeformableDetrAttention(Mixer):
             y = F.embedding_bag(index, table, mode="sum", per_sample_weights=share)
             return y.view(b, -1, c)
 
-        samples = b * h * w * points * c
-        more = {Kind.SAMPLE: samples, Kind.ELEMENTWISE: samples, Kind.REDUCTION: samples}
-        moved = sum(t.numel() * t.element_size() for t in (value, where, weights))
-        written = value.numel() * value.element_size()
         with declared(Declaration("datbench::deformable_detr", more, moved, written)):
+            dtype = torch.promote_types(where.dtype, torch.float32)  # of positions
+            half_on_cpu = device.type == "cpu" and value.itemsize == 2
+            table = (value.float() if half_on_cpu else value).view(-1, self.head_dim)  # (B HW M, d)
+            size = torch.tensor([h, w], dtype=dtype, device=device)
+            stride = torch.tensor([[w * heads], [heads]], device=device)
+            image = torch.arange(b, device=device).view(b, 1, 1, 1, 1) * (h * w * heads)
+            first = image + torch.arange(heads, device=device).view(heads, 1, 1)
             parts = chunks(h, w, points * c)
             return in_chunks(gathered, parts, w, where, weights).to(value.dtype)
 
