@@ -84,7 +84,8 @@ AttentionName = Annotated[
     option(
         WHAT,
         "--attention NAME",
-        "How attention is computed: eager (the tensors of the published code) or sdpa (fused).",
+        "How attention is computed: eager (the tensors of the published code), sdpa (fused) or "
+        "chunked (fused, in chunks of queries: for large inputs).",
         default=True,
         names=ATTENTIONS,
     ),

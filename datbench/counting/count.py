@@ -398,7 +398,8 @@ FROM_USERS = (FactorySpec, ModuleSpec)
 def warn_of_sampling(spec: Spec, setting: Setting, calls: Sequence[OperatorCall]) -> None:
     """Say what half precision does to a model that samples, where it is run on a CPU."""
     half = setting.dtype in ("bfloat16", "float16") and setting.device == "cpu"
-    if not half or not any("grid_sampler" in call.operator for call in calls):
+    samplers = ("grid_sampler", "datbench::deformable_detr")
+    if not half or not any(name in call.operator for call in calls for name in samplers):
         return
     if is_ours(spec) or isinstance(spec, ComparisonSpec):
         warn(

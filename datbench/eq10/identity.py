@@ -6,7 +6,8 @@ where in the module it ran. Nothing is found by subtracting.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import replace
 from typing import Any, TypeAlias
 
 from torch import Tensor, nn
@@ -178,7 +179,7 @@ def attribute(
     """What was counted, by term."""
     known = {expected.name for expected in formula.expected}
     counted: dict[str, int] = {}
-    for call in calls:
+    for call in _by_kind(calls):
         amount = weight_of(call)
         if amount:
             name = term_of(call, call.module[len(path) :].lstrip("."), mixer)
@@ -186,6 +187,13 @@ def attribute(
                 name = formulas.ALL_PROJECTIONS  # where one term holds them all
             counted[name] = counted.get(name, 0) + amount
     return counted
+
+
+def _by_kind(calls: Sequence[OperatorCall]) -> Iterator[OperatorCall]:
+    """Attention that is one operator with its bias, apart again."""
+    for call in calls:
+        for kind, amount in call.cost.items():
+            yield replace(call, cost={kind: amount})
 
 
 def term_of(call: OperatorCall, part: str, mixer: Mixer) -> str:
@@ -206,6 +214,8 @@ def _samples_features(call: OperatorCall, mixer: Mixer) -> bool:
     """Whether a sampler reads the map, C/G channels of it, and not the table, M/G of it."""
     if not isinstance(mixer, DeformableAttention):
         return True
+    if not call.shapes:  # a declared operator: attention with its bias
+        return False
     channels = call.shapes[0][1]
     if mixer.head_dim > 1:
         return channels == mixer.dim // mixer.config.groups

@@ -18,11 +18,12 @@ from ..errors import MeasurementError, UsageError, first_line
 from ..machine import check_device, warn_if_loaded
 from ..models.config import Deformable, DeformableDetr, SpatialReduction, Stage, Window
 from ..models.config import Mixer as MixerConfig
+from ..models.declared import observing
 from ..models.mixers import make_mixer
 from ..models.mixers.attention import Mixer
 from ..models.resolve import Spec
 from ..models.spec import ModelSpec
-from ..profile.attribute import MODULE, Span, module_ranges, profiled
+from ..profile.attribute import DECLARED, MODULE, DeclaredRanges, Span, module_ranges, profiled
 from ..run import available_bytes, memory_error
 from ..setting import Attention, Kind, Resolution, Setting
 from ..timing.ceilings import ceilings
@@ -307,7 +308,7 @@ def shares(
             # Without numbers, which the profiler cannot tell from arguments that are not tensors.
             shapes = tuple(shape for shape in call.shapes if shape)
             labels.setdefault((call.module, call.operator), {})[shapes] = label
-    with module_ranges(mixer):
+    with module_ranges(mixer), observing(DeclaredRanges()):
         observed, _ = profiled(lambda: mixer(x), x.device, runs, shapes=True)
     seconds: dict[str, list[float]] = {}
     for number, run in enumerate(observed):
@@ -352,7 +353,7 @@ def _placed(
     if span.name.startswith(MODULE):
         module, around = span.name.removeprefix(MODULE), None
     else:
-        if around is None and (found := labels.get((module, span.name))):
+        if around is None and (found := labels.get((module, span.name.removeprefix(DECLARED)))):
             first = next(iter(found.values()))
             alike = len(set(found.values())) == 1
             around = first if alike else found.get(span.shapes, MOVES)

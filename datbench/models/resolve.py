@@ -193,7 +193,8 @@ def create_model(
         name: a registered name such as ``dat_t`` (see `datbench.list_models`), which may carry
             options (``dat_t,num_classes=10``), or a spec.
         features_only: four normalised maps, strides 4 to 32, instead of logits.
-        attention: ``eager`` (the published code's tensors) or ``sdpa`` (fused).
+        attention: ``eager`` (the published code's tensors), ``sdpa`` (fused) or ``chunked`` (fused,
+            in chunks of queries).
         num_classes: width of the head; 0 for none, which gives pooled features. Default: 1000.
         in_chans: channels of the image. Default: 3.
         drop_path: rate of the last block's stochastic depth, in training. Default: 0.

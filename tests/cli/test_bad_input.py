@@ -89,7 +89,7 @@ WRONG: dict[str, tuple[tuple[str, ...], str]] = {
     "depth of nothing": (("flops", "dat_t", "--depth", "2"), "add --by module."),
     "depth of 0": (("flops", "dat_t", "--depth", "0"), "'--depth'"),
     "dtype": (("flops", "dat_t", "--dtype", "int8"), "choose one of float32, float64, "),
-    "attention": (("flops", "dat_t", "--attention", "flex"), "choose one of eager, sdpa."),
+    "attention": (("flops", "dat_t", "--attention", "flex"), "choose one of eager, sdpa, chunked."),
     "batch of 0": (("flops", "dat_t", "--batch", "0"), "a number from 1 to 1048576, or several"),
     "batch below 0": (
         ("flops", "dat_t", "--batch", "-1"),

@@ -15,6 +15,7 @@ from datbench.eq10.records import MeasuredModule, Measurements, TimeShare
 from datbench.eq10.view import measured_tables
 from datbench.errors import MeasurementError, UsageError
 from datbench.models.config import SpatialReduction
+from datbench.models.mixers import chunks
 from datbench.models.mixers.spatial_reduction import SpatialReductionAttention
 from datbench.render.text import to_csv, to_markdown
 from datbench.timing.records import Ceilings, Timing
@@ -158,6 +159,14 @@ def test_fused_attention_is_one_operator_of_the_products() -> None:
     shares = {share.name: share for share in of(found, "MSA", 8).shares}
     assert shares["attention products"].operators == 1
     assert shares["softmax"].seconds == 0
+
+
+def test_attention_in_chunks_is_the_products(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(chunks, "LIMIT", 2000)
+    found = measure(**SMALL, attention="chunked")  # type: ignore[arg-type]
+    shares = {share.name: share for share in of(found, "DMHA", 8).shares}
+    assert shares["attention products"].operators == 1
+    assert shares["attention products"].share > shares["copies, views and dispatch"].share
 
 
 def test_ceilings_are_measured() -> None:

@@ -111,7 +111,7 @@ def through_onnx(model: nn.Module, x: Tensor = EXAMPLE) -> Callable[[Tensor], An
     return lambda x: [torch.from_numpy(y) for y in session.run(None, {taken.name: x.numpy()})]
 
 
-@pytest.mark.parametrize(("attention", "features"), [("eager", False), ("sdpa", True)])
+@pytest.mark.parametrize(("attention", "features"), [("eager", False), ("chunked", True)])
 @pytest.mark.parametrize("name", SMALL)
 def test_a_trace_takes_other_sizes(name: str, attention: Any, features: bool) -> None:
     model = random(PyramidBackbone(SMALL[name], features, attention))

@@ -157,6 +157,7 @@ def test_names() -> None:
         ("dat_t", "eager", "inference"),
         ("dat_t", "sdpa", "step"),
         ("datpp_t", "sdpa", "inference"),
+        ("dat_t_ddetr_16_16", "chunked", "step"),
         ("timm:swin_tiny_patch4_window7_224", "sdpa", "inference"),
     ],
 )

@@ -52,9 +52,7 @@ class NeighborhoodAttention(Mixer):
         q, k, v = qkv.unbind(3)  # (B, H, W, M, d) each
         tiled = self._in_tiles if vary(h, w) else self._tiled
         keys = self.size**2
-        with declared(
-            declaration("neighborhood_attention", q, keys, {}, k, v, self.bias_table)
-        ):
+        with declared(declaration("neighborhood_attention", q, keys, {}, k, v, self.bias_table)):
             y = tiled(q, k, v, (h, w))
         return self.out(y)
 

@@ -102,10 +102,10 @@ class WindowAttention(Mixer):
             masks = _shift_mask(2 * s, 2 * s, s, self.shift, device=x.device)
             biases = bias + masks.to(bias.dtype).unsqueeze(1)  # (4, M, N, N)
         bands = []
-        for i, band in enumerate(x.split((h - s, s), dim=1)):
+        for i, band in enumerate(torch.split(x, [h - s, s], 1)):
             parts = [
                 self._attention(part, biases[2 * i + j])
-                for j, part in enumerate(band.split((w - s, s), dim=2))
+                for j, part in enumerate(torch.split(band, [w - s, s], 2))
                 if part.numel()
             ]
             bands += [torch.cat(parts, dim=2)] if parts else []
