@@ -436,6 +436,13 @@ def _masked_fill(x: Tensor, mask: Tensor, value: Tensor) -> None:
 def _index_copy(x: Tensor, dim: int, index: Tensor, source: Tensor) -> None:
     _is_index(index)
     _same_dtype(x, source)
+    at, found, wanted = dimension(dim, x.ndim), list(source.shape), list(x.shape)
+    if found and wanted:  # torch 2.6 does not look on meta
+        require(
+            found[:at] + found[at + 1 :] == wanted[:at] + wanted[at + 1 :],
+            "index_copy_(): Source/destination tensor must have same slice shapes. "
+            f"Destination shape {wanted}, source shape {found}, at dimension {at}",
+        )
 
 
 @_checks("index_fill_.int_Scalar")

@@ -495,7 +495,7 @@ _aten(
 _aten(
     """
     dropout native_dropout bernoulli glu prelu _prelu_kernel
-    rrelu_with_noise rrelu gelu celu hardswish log_sigmoid_forward floor_divide rsub
+    rrelu_with_noise rrelu gelu celu leaky_relu hardswish log_sigmoid_forward floor_divide rsub
     addr _thnn_fused_lstm_cell _thnn_fused_gru_cell uniform normal random exponential cauchy
     log_normal geometric poisson binomial im2col col2im renorm embedding_renorm cross linalg_cross
     isin polar _conj_physical _coalesce quantize_per_tensor quantize_per_channel

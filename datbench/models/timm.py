@@ -40,7 +40,9 @@ def load_timm() -> Any:
         LibraryError: it is not installed, or its torchvision does not fit torch.
     """
     try:
-        import timm
+        # Torch 2.6 does not import its compiler, as timm does, where meta is the default.
+        with torch.device("cpu"):
+            import timm
     except ModuleNotFoundError as error:
         raise LibraryError(
             f"this needs timm, and {error.name} is not installed: pip install timm torchvision."
