@@ -9,8 +9,8 @@ from typing import Any
 
 import pytest
 
-SECONDS = 20.0
-"""On two cores that do nothing else."""
+RATIO = 6.0
+"""Of wall time over that of `import torch`, on two cores that do nothing else."""
 
 SIZE = 5_000_000
 
@@ -32,4 +32,8 @@ def test_report_of_everything(benchmark: Any, tmp_path: Path) -> None:
     page = tmp_path / "out0" / "report.html"
     benchmark.extra_info["bytes"] = page.stat().st_size
     assert page.stat().st_size < SIZE
-    assert min(spent) < SECONDS
+    began = time.perf_counter()
+    subprocess.run([sys.executable, "-c", "import torch"], check=True)
+    ratio = benchmark.extra_info["ratio"] = min(spent) / (time.perf_counter() - began)
+    print(ratio)
+    assert ratio <= RATIO

@@ -14,6 +14,7 @@ from .options import (
     Convention,
     Depth,
     DeviceName,
+    Jobs,
     ModeName,
     Run,
     Timeout,
@@ -37,6 +38,7 @@ def flops(
     convention: Convention = "fvcore",
     by: By = None,
     depth: Depth = None,
+    processes: Jobs = None,
     max_unknown: Annotated[
         int | None,
         option(
@@ -63,16 +65,17 @@ def flops(
         only(jobs, "model, size and batch", "--by breaks down one model at one setting")
     weights = find_convention(convention)
     # torch is imported here, after everything that the user may have mistyped was checked.
-    from ..counting.count import count_row
+    from ..counting.count import count_in_processes, count_row
     from ..counting.view import tables
     from ..machine import check_device
     from ..render.terminal import progress
 
     check_device(jobs[0][1].device)
-    rows = [
-        count_row(spec, setting, weights)
-        for spec, setting in progress(jobs, lambda job: job[0].name)
-    ]
+    if processes is not None and len({spec.name for spec, _ in jobs}) > 1:
+        rows = count_in_processes(jobs, weights, processes)
+    else:
+        named = progress(jobs, lambda job: job[0].name)
+        rows = [count_row(spec, setting, weights) for spec, setting in named]
     people = output.wanted in (Format.TABLE, Format.MD)
     output.write(tables(rows, parts, depth, one=not people), "flops", rows)
     for row in rows:

@@ -16,7 +16,7 @@ from torch.nn.modules.module import register_module_forward_hook
 from torch.nn.parameter import is_lazy
 
 from .. import units
-from ..errors import UsageError, warn
+from ..errors import UsageError, listening, warn
 from ..models.comparison.spec import ComparisonSpec
 from ..models.declared import observing
 from ..models.detectors.dense import FourMaps
@@ -25,6 +25,7 @@ from ..models.external import FactorySpec
 from ..models.module import ModuleSpec
 from ..models.pyramid import PyramidBackbone
 from ..models.resolve import Spec, is_ours, resolve, takes_any_size
+from ..process import Question, asking
 from ..run import (
     anywhere,
     as_built,
@@ -565,6 +566,59 @@ def count_row(spec: Spec, setting: Setting, convention: Convention) -> CountRow:
     setting = as_built(built.module, setting)
     warn_of_sampling(spec, setting, found.calls)
     return _summarised(spec.name, built, found, setting, convention)
+
+
+@dataclass(frozen=True)
+class CountShare:
+    """The models that one process counts."""
+
+    jobs: tuple[tuple[str, Setting], ...]
+    convention: str
+
+
+@dataclass(frozen=True)
+class Counted:
+    """What it counted, in the same order, and what it warned of."""
+
+    rows: tuple[CountRow, ...]
+    warnings: tuple[str, ...]
+
+
+def count_share(share: CountShare) -> Counted:
+    """Count the models of a share."""
+    said: list[str] = []
+    weights = find_convention(share.convention)
+    with listening(said.append):
+        rows = tuple(count_row(resolve(name), setting, weights) for name, setting in share.jobs)
+    return Counted(rows, tuple(said))
+
+
+def count_in_processes(
+    jobs: Sequence[tuple[Spec, Setting]], convention: Convention, processes: int
+) -> list[CountRow]:
+    """`count_row` of every job, in their order; the models are shared among fresh processes.
+
+    Raises:
+        MeasurementError: a model does not run with its setting.
+    """
+    models = list(dict.fromkeys(spec.name for spec, _ in jobs))
+    processes = min(processes, len(models))
+    owners = [models.index(spec.name) % processes for spec, _ in jobs]
+    named: list[list[tuple[str, Setting]]] = [[] for _ in range(processes)]
+    for owner, (spec, setting) in zip(owners, jobs, strict=True):
+        named[owner].append((spec.name, setting))
+    shares = [CountShare(tuple(own), convention.name) for own in named]
+    questions = [Question("datbench.counting.count:count_share", share) for share in shares]
+    with asking(questions, Counted) as asked:
+        # An error ends its process; here it is told.
+        found = [
+            reply.answer or count_share(share)
+            for reply, share in zip(asked.replies(), shares, strict=True)
+        ]
+    for text in (text for counted in found for text in counted.warnings):
+        warn(text)
+    rows = [iter(counted.rows) for counted in found]
+    return [next(rows[owner]) for owner in owners]
 
 
 def _summarised(

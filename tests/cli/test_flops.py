@@ -80,6 +80,11 @@ def test_several_models_and_resolutions_make_one_table(run: Run) -> None:
     assert [f"{r['macs'] / 1e9:.4f}" for r in rows] == [line[2] for line in lines]
 
 
+def test_processes_share_the_models(run: Run) -> None:
+    words = ("flops", "dat_t", "pvt_t", "datpp_t", "--res", "64,96", "--format", "csv")
+    assert run(*words, "--jobs", "2").text == run(*words).text
+
+
 def test_each_model_is_counted_at_its_own_size_unless_told(run: Run) -> None:
     rows = run("flops", "dat_t", "dat_b_384", "--format", "json").rows
     assert [r["setting"]["width"] for r in rows] == [224, 384]
