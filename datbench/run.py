@@ -20,6 +20,7 @@ from contextlib import (
 from contextvars import ContextVar
 from dataclasses import fields, is_dataclass, replace
 from functools import partial
+from operator import is_
 from pathlib import Path
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias, TypeVar
@@ -600,12 +601,9 @@ def unchanged(model: nn.Module, *inputs: Any) -> Iterator[ExitStack]:
         for buffer in model.buffers():
             if not (buffer.is_meta or is_lazy(buffer)):
                 undo.callback(_refill, buffer, buffer.detach().clone())
-        for parameter in model.parameters():
-            if not is_lazy(parameter):
-                undo.callback(_reassign, parameter, parameter.data)
-        for module in model.modules():
-            held = vars(module)
-            undo.callback(_put_back, [*map(_held, (held, *filter(_is_container, held.values())))])
+        weights = [(weight, weight.data) for weight in model.parameters() if not is_lazy(weight)]
+        undo.callback(_reassign, weights)
+        undo.callback(_put_back, [_held(vars(module)) for module in model.modules()])
         for leaf in leaves:
             leaf.grad = None
         try:
@@ -621,35 +619,51 @@ def _refill(buffer: Tensor, saved: Tensor) -> None:
             buffer.copy_(saved)
 
 
-def _reassign(parameter: nn.Parameter, data: Tensor) -> None:
+def _reassign(weights: list[tuple[nn.Parameter, Tensor]]) -> None:
     """Undo `parameter.data = ...`."""
-    if (parameter.data_ptr(), parameter.shape) != (data.data_ptr(), data.shape):
-        parameter.data = data
+    for weight, data in weights:
+        if (weight.data_ptr(), weight.shape) != (data.data_ptr(), data.shape):
+            weight.data = data
 
 
-def _is_container(value: object) -> bool:
-    return isinstance(value, (dict, list, set))
+_Held = tuple[list[Any], list[tuple[Any, Any]]]
+"""Empty containers, which most of a module's are; others, each with a plain copy."""
 
 
-def _held(container: Any) -> tuple[Any, Any, list[int]]:
-    """A container with a plain copy, and the identities of what it holds."""
-    if not container:  # most of those that a module has
-        return container, (), []
-    kind = next(kind for kind in (dict, list, set) if isinstance(container, kind))
-    return container, kind(container), _identities(container)
+def _held(attributes: dict[str, Any]) -> _Held:
+    """A module's attributes, and those of them that are containers."""
+    empty: list[Any] = []
+    filled: list[tuple[Any, Any]] = [(attributes, dict(attributes))]
+    for value in attributes.values():
+        if isinstance(value, (dict, list, set)):
+            if value:
+                kind = next(kind for kind in (dict, list, set) if isinstance(value, kind))
+                filled.append((value, kind(value)))
+            else:
+                empty.append(value)
+    return empty, filled
 
 
-def _identities(container: Any) -> list[int]:
-    values = container.values() if isinstance(container, dict) else ()
-    return [*map(id, container), *map(id, values)]
+def _holds(container: Any, content: Any) -> bool:
+    """Whether it holds the very same objects."""
+    if isinstance(container, set):
+        return bool(container == content)
+    same = len(container) == len(content) and all(map(is_, container, content))
+    if same and isinstance(container, dict):
+        return all(map(is_, container.values(), content.values()))
+    return same
 
 
-def _put_back(saved: list[tuple[Any, Any, list[int]]]) -> None:
+def _put_back(modules: list[_Held]) -> None:
     """Give containers what they held."""
-    for container, content, identities in saved:
-        if (container or content) and _identities(container) != identities:
+    for empty, filled in modules:
+        for container in filter(None, empty):
             container.clear()
-            container.extend(content) if isinstance(container, list) else container.update(content)
+        for container, content in filled:
+            if not _holds(container, content):
+                container.clear()
+                add = container.extend if isinstance(container, list) else container.update
+                add(content)
 
 
 _optimized: Any = torch.jit.optimized_execution  # type: ignore[attr-defined]

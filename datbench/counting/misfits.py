@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
-from typing import Any
+from typing import Any, NoReturn
 
 import torch
 from torch import Tensor
@@ -45,10 +45,9 @@ _REFUSED: dict[type[Exception], type[Exception]] = {
 }
 
 
-def require(fits: bool, sentence: str, error: type[Exception] = RuntimeError) -> None:
-    """Raise what torch raises, as a `Misfit` too, unless the operands fit."""
-    if not fits:
-        raise _REFUSED[error](sentence)
+def refuse(sentence: str, error: type[Exception] = RuntimeError) -> NoReturn:
+    """Raise what torch raises, as a `Misfit` too."""
+    raise _REFUSED[error](sentence)
 
 
 # Sizes that operands share.
@@ -62,16 +61,16 @@ def broadcast(*shapes: Sequence[int]) -> tuple[int, ...]:
     """
     whole = tuple(shapes[0])
     for shape in shapes[1:]:
-        if tuple(shape) == whole:
+        if shape == whole:
             continue
         rank = max(len(whole), len(shape))
         a, b = ((1,) * (rank - len(sizes)) + tuple(sizes) for sizes in (whole, shape))
         for dim in reversed(range(rank)):
-            require(
-                a[dim] == b[dim] or 1 in (a[dim], b[dim]),
-                f"The size of tensor a ({a[dim]}) must match the size of tensor b ({b[dim]}) "
-                f"at non-singleton dimension {dim}",
-            )
+            if a[dim] != b[dim] and 1 not in (a[dim], b[dim]):
+                refuse(
+                    f"The size of tensor a ({a[dim]}) must match the size of tensor b ({b[dim]}) "
+                    f"at non-singleton dimension {dim}"
+                )
         whole = tuple(two if one == 1 else one for one, two in zip(a, b, strict=True))
     return whole
 
@@ -79,57 +78,51 @@ def broadcast(*shapes: Sequence[int]) -> tuple[int, ...]:
 def written(x: Tensor, *operands: Tensor) -> None:
     """Refuse operands that would make `x` larger."""
     whole = broadcast(x.shape, *(operand.shape for operand in operands))
-    require(
-        whole == x.shape,
-        f"output with shape {list(x.shape)} doesn't match the broadcast shape {list(whole)}",
-    )
+    if whole != x.shape:
+        refuse(f"output with shape {list(x.shape)} doesn't match the broadcast shape {list(whole)}")
 
 
 def apart(x: Tensor) -> None:
     """Refuse to write into elements that share their memory, those of an expanded tensor."""
-    require(
-        x.numel() == 0
-        or all(stride or size < 2 for size, stride in zip(x.shape, x.stride(), strict=True)),
-        "unsupported operation: more than one element of the written-to tensor refers to a single "
-        "memory location. Please clone() the tensor before performing the operation.",
-    )
+    strides = zip(x.shape, x.stride(), strict=True)
+    if x.numel() and any(size > 1 and not stride for size, stride in strides):
+        refuse(
+            "unsupported operation: more than one element of the written-to tensor refers to a "
+            "single memory location. Please clone() the tensor before performing the operation."
+        )
 
 
 def castable(x: Tensor, operands: Sequence[Any]) -> None:
     """Refuse operands whose type does not fit into that of `x`: fractions into whole numbers."""
     for operand in operands:
         made = torch.result_type(x, operand)
-        require(
-            torch.can_cast(made, x.dtype),
-            f"result type {made} can't be cast to the desired output type {x.dtype}",
-        )
+        if not torch.can_cast(made, x.dtype):
+            refuse(f"result type {made} can't be cast to the desired output type {x.dtype}")
 
 
 def _same_dtype(*operands: Tensor | None) -> None:
-    types = {operand.dtype for operand in operands if operand is not None}
-    require(len(types) < 2, f"expected the same dtype, but got {' and '.join(map(str, types))}")
+    types = {x.dtype for x in operands if x is not None}
+    if len(types) > 1:
+        refuse(f"expected the same dtype, but got {' and '.join(map(str, types))}")
 
 
 def _is_index(index: Tensor) -> None:
-    require(
-        index.dtype in (torch.int64, torch.int32),
-        f"Expected dtype int32 or int64 for index, but got {index.dtype}",
-        IndexError,
-    )
+    if index.dtype not in (torch.int64, torch.int32):
+        refuse(f"Expected dtype int32 or int64 for index, but got {index.dtype}", IndexError)
 
 
 @_checks("gelu", "silu", "hardswish", "hardswish_", "gelu_", "silu_", "adaptive_avg_pool2d")
 def _floating(x: Tensor, *rest: Any, **options: Any) -> None:
-    require(
-        x.is_floating_point(), f"the operator is not implemented for {x.dtype}", NotImplementedError
-    )
+    if not x.is_floating_point():
+        refuse(f"the operator is not implemented for {x.dtype}", NotImplementedError)
 
 
 def _expands(shape: Sequence[int], to: Sequence[int]) -> None:
     fits = len(shape) <= len(to) and all(
         one in (1, two) for one, two in zip(reversed(shape), reversed(to), strict=False)
     )
-    require(fits, f"The expanded size {list(to)} must match the existing size {list(shape)}")
+    if not fits:
+        refuse(f"The expanded size {list(to)} must match the existing size {list(shape)}")
 
 
 def dimension(dim: int, rank: int) -> int:
@@ -139,11 +132,12 @@ def dimension(dim: int, rank: int) -> int:
         IndexError: a tensor of this rank does not have it.
     """
     rank = max(rank, 1)
-    require(
-        -rank <= dim < rank,
-        f"Dimension out of range (expected to be in range of [{-rank}, {rank - 1}], but got {dim})",
-        IndexError,
-    )
+    if not -rank <= dim < rank:
+        refuse(
+            f"Dimension out of range (expected to be in range of [{-rank}, {rank - 1}], "
+            f"but got {dim})",
+            IndexError,
+        )
     return dim % rank
 
 
@@ -179,22 +173,24 @@ def _matmul(a: Tensor, b: Tensor) -> None:
 @_checks("mm")
 def _mm(a: Tensor, b: Tensor) -> None:
     _same_dtype(a, b)
-    require(a.ndim == b.ndim == 2, "self and mat2 must be matrices")
+    if not a.ndim == b.ndim == 2:
+        refuse("self and mat2 must be matrices")
 
 
 @_checks("bmm")
 def _bmm(a: Tensor, b: Tensor) -> None:
     _same_dtype(a, b)
-    require(a.ndim == b.ndim == 3, "batch1 and batch2 must be 3D tensors")
+    if not a.ndim == b.ndim == 3:
+        refuse("batch1 and batch2 must be 3D tensors")
 
 
 def _multiplied(a: Tensor, b: Tensor) -> None:
     """Rows by a matrix."""
-    require(
-        a.shape[-1] == b.shape[0],
-        f"mat1 and mat2 shapes cannot be multiplied ({a.numel() // max(a.shape[-1], 1)}x"
-        f"{a.shape[-1]} and {b.shape[0]}x{b.shape[1]})",
-    )
+    if a.shape[-1] != b.shape[0]:
+        refuse(
+            f"mat1 and mat2 shapes cannot be multiplied ({a.numel() // max(a.shape[-1], 1)}x"
+            f"{a.shape[-1]} and {b.shape[0]}x{b.shape[1]})"
+        )
 
 
 @_checks("linear")
@@ -202,7 +198,8 @@ def _linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> None:
     _same_dtype(x, weight, bias)
     if x.ndim < 1 or weight.ndim != 2:
         return
-    _multiplied(x, weight.t())
+    if x.shape[-1] != weight.shape[1]:
+        _multiplied(x, weight.t())
     if bias is not None:
         _expands(bias.shape, (*x.shape[:-1], weight.shape[0]))
 
@@ -221,7 +218,8 @@ def _add_product_in_place(x: Tensor, a: Tensor, b: Tensor, **scales: Any) -> Non
         _same_dtype(x, a, b)
     product = a.shape[:1] + (b.shape if a.ndim == 1 else b.shape[1:])
     sizes = f"{list(x.shape)} and output tensor size {list(product)}"
-    require(x.shape == product, f"Bad in-place call: input tensor size {sizes} should match")
+    if x.shape != product:
+        refuse(f"Bad in-place call: input tensor size {sizes} should match")
 
 
 # Convolutions
@@ -240,34 +238,39 @@ def _convolution(
 ) -> None:
     sizes, given, rank = list(weight.shape), list(x.shape), weight.ndim
     _same_dtype(x, weight)
-    require(groups > 0, "non-positive groups is not supported")
-    require(min(stride) > 0, "non-positive stride is not supported")
-    require(min(dilation) > 0, "dilation should be greater than zero")
-    require(min(padding) >= 0, "negative padding is not supported")
-    require(min(output_padding) >= 0, "negative output_padding is not supported")
-    require(
-        rank == x.ndim,
-        f"Expected {rank}-dimensional input for {rank}-dimensional weight {sizes}, "
-        f"but got {x.ndim}-dimensional input of size {given} instead",
-    )
-    require(
-        sizes[0] >= groups and sizes[0] % groups == 0,
-        f"Given groups={groups}, expected weight to be divisible by {groups} at dimension 0, "
-        f"but got weight of size {sizes} instead",
-    )
-    channels = sizes[0] if transposed else sizes[1] * groups
+    if groups <= 0:
+        refuse("non-positive groups is not supported")
+    if min(stride) <= 0:
+        refuse("non-positive stride is not supported")
+    if min(dilation) <= 0:
+        refuse("dilation should be greater than zero")
+    if min(padding) < 0:
+        refuse("negative padding is not supported")
+    if min(output_padding) < 0:
+        refuse("negative output_padding is not supported")
+    if rank != x.ndim:
+        refuse(
+            f"Expected {rank}-dimensional input for {rank}-dimensional weight {sizes}, "
+            f"but got {x.ndim}-dimensional input of size {given} instead"
+        )
+    if sizes[0] < groups or sizes[0] % groups != 0:
+        refuse(
+            f"Given groups={groups}, expected weight to be divisible by {groups} at dimension 0, "
+            f"but got weight of size {sizes} instead"
+        )
     how = "transposed=1" if transposed else f"groups={groups}"
-    require(
-        given[1] == channels,
-        f"Given {how}, weight of size {sizes}, expected input{given} to have {channels} channels, "
-        f"but got {given[1]} channels instead",
-    )
+    channels = sizes[0] if transposed else sizes[1] * groups
+    if given[1] != channels:
+        refuse(
+            f"Given {how}, weight of size {sizes}, expected input{given} to have {channels} "
+            f"channels, but got {given[1]} channels instead"
+        )
     made = sizes[1] * groups if transposed else sizes[0]
-    require(
-        bias is None or bias.shape == (made,),
-        f"Given {how}, weight of size {sizes}, expected bias to be 1-dimensional with {made} "
-        f"elements, but got bias of size {[] if bias is None else list(bias.shape)} instead",
-    )
+    if bias is not None and bias.shape != (made,):
+        refuse(
+            f"Given {how}, weight of size {sizes}, expected bias to be 1-dimensional with {made} "
+            f"elements, but got bias of size {[] if bias is None else list(bias.shape)} instead"
+        )
     if transposed:
         _fits_transposed(x, weight, stride, padding, dilation, output_padding)
 
@@ -278,16 +281,16 @@ def _fits_transposed(x: Tensor, weight: Tensor, *options: Sequence[int]) -> None
     for size, kernel, step, pad, gap, extra in zip(
         x.shape[2:], weight.shape[2:], *each, strict=True
     ):
-        require(
-            extra < max(step, gap),
-            f"output padding must be smaller than either stride or dilation, but got {extra}",
-        )
+        if extra >= max(step, gap):
+            refuse(
+                f"output padding must be smaller than either stride or dilation, but got {extra}"
+            )
         made.append((size - 1) * step - 2 * pad + gap * (kernel - 1) + extra + 1)
-    require(
-        min(made) > 0,
-        f"Given input size per channel: {list(x.shape[2:])}. Calculated output size per channel: "
-        f"{made}. Output size is too small",
-    )
+    if min(made) <= 0:
+        refuse(
+            f"Given input size per channel: {list(x.shape[2:])}. Calculated output size per "
+            f"channel: {made}. Output size is too small"
+        )
 
 
 @_checks("convolution")
@@ -297,10 +300,10 @@ def _any_convolution(x: Tensor, weight: Tensor, *rest: Any) -> None:
 
 def _batched(rank: int, x: Tensor, weight: Tensor) -> Tensor:
     """With a batch of one where there is none."""
-    require(
-        weight.ndim == rank + 2,
-        f"Expected {rank + 2}-dimensional weight, but got weight of size {list(weight.shape)}",
-    )
+    if weight.ndim != rank + 2:
+        refuse(
+            f"Expected {rank + 2}-dimensional weight, but got weight of size {list(weight.shape)}"
+        )
     return x[None] if x.ndim == rank + 1 else x
 
 
@@ -347,11 +350,12 @@ for _rank, _transpose in enumerate(("1d", "2d.input", "3d.input"), 1):
 def _index_select(x: Tensor, dim: int, index: Tensor) -> None:
     dimension(dim, x.ndim)
     _is_index(index)
-    require(index.ndim < 2, "index_select(): Index is supposed to be a vector", IndexError)
-    require(
-        x.ndim > 0 or index.numel() == 1,
-        f"index_select(): Index to scalar can have only 1 value, got {index.numel()} value(s)",
-    )
+    if index.ndim > 1:
+        refuse("index_select(): Index is supposed to be a vector", IndexError)
+    if x.ndim == 0 and index.numel() != 1:
+        refuse(
+            f"index_select(): Index to scalar can have only 1 value, got {index.numel()} value(s)"
+        )
 
 
 @_checks("index_add", "index_add_", "index_reduce", "index_reduce_")
@@ -361,19 +365,19 @@ def _index_add(
     at = dimension(dim, x.ndim)
     _is_index(index)
     _same_dtype(x, source)
-    require(index.ndim < 2, "index_add_(): Index is supposed to be a vector", IndexError)
+    if index.ndim > 1:
+        refuse("index_add_(): Index is supposed to be a vector", IndexError)
     found, wanted = list(source.shape), list(x.shape)
-    require(
-        len(found) == len(wanted)
-        and found[:at] + found[at + 1 :] == wanted[:at] + wanted[at + 1 :],
-        "source tensor shape must match self tensor shape, excluding the specified dimension. "
-        f"Got self.shape = {list(x.shape)} source.shape = {list(source.shape)}",
-    )
-    require(
-        index.numel() == (found[at] if found else 1),
-        f"Number of indices ({index.numel()}) should be equal to source.size(dim): "
-        f"({(found or [1])[at]}), for dim: {at}",
-    )
+    if len(found) != len(wanted) or found[:at] + found[at + 1 :] != wanted[:at] + wanted[at + 1 :]:
+        refuse(
+            "source tensor shape must match self tensor shape, excluding the specified dimension. "
+            f"Got self.shape = {list(x.shape)} source.shape = {list(source.shape)}"
+        )
+    if index.numel() != (found[at] if found else 1):
+        refuse(
+            f"Number of indices ({index.numel()}) should be equal to source.size(dim): "
+            f"({(found or [1])[at]}), for dim: {at}"
+        )
 
 
 @_checks("index_put", "index_put_", "_index_put_impl_")
@@ -385,12 +389,12 @@ def _index_put(
     for index in indices:
         if index is not None and index.dtype in (torch.bool, torch.uint8):
             for dim, size in enumerate(index.shape, at):
-                require(
-                    dim < x.ndim and size == x.shape[dim],
-                    f"The shape of the mask {list(index.shape)} at index {dim - at} does not match "
-                    f"the shape of the indexed tensor {list(x.shape)} at index {dim}",
-                    IndexError,
-                )
+                if dim >= x.ndim or size != x.shape[dim]:
+                    refuse(
+                        f"The shape of the mask {list(index.shape)} at index {dim - at} does not "
+                        f"match the shape of the indexed tensor {list(x.shape)} at index {dim}",
+                        IndexError,
+                    )
             at += index.ndim
         else:
             at += 1
@@ -402,17 +406,18 @@ def _index_put(
 def _put(x: Tensor, index: Tensor, source: Tensor, accumulate: bool = False) -> None:
     _is_index(index)
     _same_dtype(x, source)
-    require(
-        index.numel() == source.numel(),
-        "put_(): Expected source and index to have the same number of elements, but got "
-        f"source.numel() = {source.numel()}, index.numel() = {index.numel()}",
-        IndexError,
-    )
+    if index.numel() != source.numel():
+        refuse(
+            "put_(): Expected source and index to have the same number of elements, but got "
+            f"source.numel() = {source.numel()}, index.numel() = {index.numel()}",
+            IndexError,
+        )
 
 
 @_checks("masked_scatter", "masked_fill.Scalar")
 def _masked(x: Tensor, mask: Tensor, source: Any) -> None:
-    require(mask.dtype == torch.bool, f"expected a boolean mask, but got {mask.dtype}")
+    if mask.dtype != torch.bool:
+        refuse(f"expected a boolean mask, but got {mask.dtype}")
     broadcast(x.shape, mask.shape)
 
 
@@ -425,11 +430,11 @@ def _masked_in_place(x: Tensor, mask: Tensor, source: Any) -> None:
 @_checks("masked_fill.Tensor", "masked_fill_.Tensor")
 def _masked_fill(x: Tensor, mask: Tensor, value: Tensor) -> None:
     _masked(x, mask, value)
-    require(
-        value.ndim == 0,
-        "masked_fill only supports a 0-dimensional value tensor, but got tensor with "
-        f"{value.ndim} dimension(s).",
-    )
+    if value.ndim != 0:
+        refuse(
+            "masked_fill only supports a 0-dimensional value tensor, but got tensor with "
+            f"{value.ndim} dimension(s)."
+        )
 
 
 @_checks("index_copy_")
@@ -452,11 +457,11 @@ def _index_fill(x: Tensor, dim: int, index: Tensor, value: Any) -> None:
 
 
 def _slice_is(part: Tensor, source: Tensor) -> None:
-    require(
-        part.shape == source.shape,
-        "expected src to have a size equal to the slice of self. "
-        f"src size = {list(source.shape)}, slice size = {list(part.shape)}",
-    )
+    if part.shape != source.shape:
+        refuse(
+            "expected src to have a size equal to the slice of self. "
+            f"src size = {list(source.shape)}, slice size = {list(part.shape)}"
+        )
 
 
 @_checks("slice_scatter")
@@ -488,23 +493,20 @@ def _diagonal_scatter(
 
 @_checks("nll_loss2d_forward")
 def _nll_loss(x: Tensor, target: Tensor, weight: Tensor | None, *rest: Any) -> None:
-    require(
-        x.ndim == 4 and target.shape == (x.shape[0], *x.shape[2:]),
-        f"size mismatch (got input: {list(x.shape)} , target: {list(target.shape)}",
-    )
-    require(
-        weight is None or weight.numel() == x.shape[1],
-        "weight tensor should be defined either for all or no classes",
-    )
+    if x.ndim != 4 or target.shape != (x.shape[0], *x.shape[2:]):
+        refuse(f"size mismatch (got input: {list(x.shape)} , target: {list(target.shape)}")
+    if weight is not None and weight.numel() != x.shape[1]:
+        refuse("weight tensor should be defined either for all or no classes")
 
 
 def _upsample(rank: int, x: Tensor, size: Sequence[int], *rest: Any) -> None:
-    require(x.ndim == rank, f"It is expected input_size equals to {rank}, but got size {x.ndim}")
-    require(
-        min(size) > 0 and 0 not in x.shape[2:],
-        f"Input and output sizes should be greater than 0, but got input {list(x.shape[2:])} "
-        f"output {list(size)}",
-    )
+    if x.ndim != rank:
+        refuse(f"It is expected input_size equals to {rank}, but got size {x.ndim}")
+    if min(size) <= 0 or 0 in x.shape[2:]:
+        refuse(
+            f"Input and output sizes should be greater than 0, but got input {list(x.shape[2:])} "
+            f"output {list(size)}"
+        )
     _floating(x)
 
 
@@ -537,10 +539,8 @@ def _with_logits(x: Tensor, target: Tensor, weight: Tensor | None = None, *rest:
 
 @_checks("bucketize.Tensor")
 def _bucketize(x: Tensor, boundaries: Tensor, **options: Any) -> None:
-    require(
-        boundaries.ndim == 1,
-        f"boundaries tensor must be 1 dimension, but got dim({boundaries.ndim})",
-    )
+    if boundaries.ndim != 1:
+        refuse(f"boundaries tensor must be 1 dimension, but got dim({boundaries.ndim})")
 
 
 @_checks("layer_norm", "native_layer_norm")
@@ -552,19 +552,19 @@ def _layer_norm(
     *rest: Any,
 ) -> None:
     sizes = list(shape)
-    require(
-        bool(sizes) and sizes == list(x.shape[-len(sizes) :]),
-        f"Given normalized_shape={sizes}, expected input with shape [*, {str(sizes)[1:]}, "
-        f"but got input of size{list(x.shape)}",
-    )
+    if not sizes or sizes != list(x.shape[-len(sizes) :]):
+        refuse(
+            f"Given normalized_shape={sizes}, expected input with shape [*, {str(sizes)[1:]}, "
+            f"but got input of size{list(x.shape)}"
+        )
     for name, given in (("weight", weight), ("bias", bias)):
         if given is None:
             continue
-        require(
-            list(given.shape) == sizes,
-            f"Expected {name} to be of same shape as normalized_shape, but got {name} of shape "
-            f"{list(given.shape)} and normalized_shape = {sizes}",
-        )
+        if list(given.shape) != sizes:
+            refuse(
+                f"Expected {name} to be of same shape as normalized_shape, but got {name} of shape "
+                f"{list(given.shape)} and normalized_shape = {sizes}"
+            )
         # Half precision may have float32 weights.
         if x.dtype not in (torch.float16, torch.bfloat16) or given.dtype != torch.float32:
             _same_dtype(x, given)
@@ -576,19 +576,17 @@ def _grid_sampler(x: Tensor, grid: Tensor, *modes: Any) -> None:
     _same_dtype(x, grid)
     _floating(x)
     sizes = f"but got input with sizes {list(x.shape)} and grid with sizes {list(grid.shape)}"
-    require(
-        x.ndim == grid.ndim,
-        f"grid_sampler(): expected {x.ndim}D input and grid with same number of dimensions, "
-        + sizes,
-    )
-    require(
-        x.shape[:1] == grid.shape[:1],
-        f"grid_sampler(): expected grid and input to have same batch size, {sizes}",
-    )
-    require(
-        grid.shape[-1:] == (x.ndim - 2,),
-        f"grid_sampler(): expected grid to have size {x.ndim - 2} in last dimension, {sizes}",
-    )
+    if x.ndim != grid.ndim:
+        refuse(
+            f"grid_sampler(): expected {x.ndim}D input and grid with same number of dimensions, "
+            + sizes
+        )
+    if x.shape[:1] != grid.shape[:1]:
+        refuse(f"grid_sampler(): expected grid and input to have same batch size, {sizes}")
+    if grid.shape[-1:] != (x.ndim - 2,):
+        refuse(
+            f"grid_sampler(): expected grid to have size {x.ndim - 2} in last dimension, {sizes}"
+        )
 
 
 @_checks("scaled_dot_product_attention")
@@ -597,10 +595,11 @@ def _attention(
 ) -> None:
     _same_dtype(q, k, v)
     if mask is not None:
-        dimension(-2, mask.ndim)
+        if q.ndim == k.ndim == v.ndim == 4:  # the fused kernel's; others take one row for all
+            dimension(-2, mask.ndim)
         whole = broadcast((q.shape[-2], k.shape[-2]), mask.shape[-2:])
-        require(
-            whole == (q.shape[-2], k.shape[-2]),
-            f"output with shape {[*q.shape[:-1], k.shape[-2]]} doesn't match the broadcast shape "
-            f"{[*q.shape[:-2], *whole]}",
-        )
+        if whole != (q.shape[-2], k.shape[-2]):
+            refuse(
+                f"output with shape {[*q.shape[:-1], k.shape[-2]]} doesn't match the broadcast "
+                f"shape {[*q.shape[:-2], *whole]}"
+            )

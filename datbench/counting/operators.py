@@ -17,6 +17,7 @@ from torch._ops import HigherOrderOperator, OpOverload
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from ..setting import Kind
+from . import kernels  # noqa: F401 - it adds its rules to those of `shapes`
 from .rules import RULES, Cost, Rule, first
 from .shapes import fits_in_place, is_inplace, predict
 
@@ -104,15 +105,17 @@ def _each(args: Sequence[Any], kwargs: Mapping[str, Any], out: Any) -> Cost:
 
 
 _plans: dict[Any, OperatorPlan] = {}
+_rules = len(RULES)
 
 
 def plan_of(operator: Any) -> OperatorPlan:
-    """The plan for a dispatched operator.
-
-    A rule may be registered at any time, so an operator that has none is looked up again.
-    """
+    """The plan for a dispatched operator. A rule may be registered at any time."""
+    global _rules
+    if _rules != len(RULES):
+        _plans.clear()
+        _rules = len(RULES)
     plan = _plans.get(operator)
-    if plan is None or plan.status in ("unknown", "composite"):
+    if plan is None:
         plan = _plans[operator] = _make_plan(operator)
     return plan
 

@@ -11,8 +11,7 @@ from __future__ import annotations
 import bisect
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
-from dataclasses import dataclass
-from typing import Any, Generic, Literal, TypeVar
+from typing import Any, Generic, Literal, NamedTuple, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -86,7 +85,8 @@ class ModuleTracker:
         path = self.paths.get(id(module))
         if path is None:
             path = self.current[0]
-        kind: str = getattr(module, "stands_for", type(module).__qualname__)
+        layer = type(module)
+        kind: str = getattr(layer, "stands_for", layer.__qualname__)
         self._stack.append((path, kind))
 
     def _exit(self, module: nn.Module, inputs: Any, output: Any) -> None:
@@ -136,8 +136,7 @@ Phase = Literal["forward", "backward"]
 Recorded = Literal["counted", "free", "unknown"]
 
 
-@dataclass(frozen=True)
-class OperatorCall:
+class OperatorCall(NamedTuple):
     """One operator that ran."""
 
     operator: str  # its name, such as ``aten::linear``
@@ -151,8 +150,7 @@ class OperatorCall:
     shapes: tuple[tuple[int, ...], ...]  # of its tensor arguments
 
 
-@dataclass(frozen=True)
-class _Owner:
+class _Owner(NamedTuple):
     """Who made an autograd node: the module, and the declared operator if it was inside one."""
 
     module: str
@@ -227,7 +225,7 @@ class Recorder(EagerMode):
         """Run it, and record what it cost."""
         if not self.recording:
             self._made_by_current()
-            out = func(*args, **kwargs)
+            out = execute(func, plan, args, kwargs)
             if self.outside.watching:
                 self.outside.ran(plan.name, _tensors(args), _results(out), plan.is_view)
             return out
@@ -241,11 +239,10 @@ class Recorder(EagerMode):
             owner = self._backward_owner()
             if owner is not None and owner.declaration is not None:
                 self._declared_backward(owner)
-                return func(*args, **kwargs)
+                return execute(func, plan, args, kwargs)
             module, module_type = (owner.module, owner.module_type) if owner else ("", "")
         inputs = _tensors(args)
-        forward = self.phase == "forward"
-        out = execute(func, plan, args, kwargs) if forward else func(*args, **kwargs)
+        out = execute(func, plan, args, kwargs)
         outside = self.outside
         if outside.watching and outside.ran(plan.name, inputs, _results(out), plan.is_view):
             self._record_outside(module_type, module, module_type)
@@ -301,10 +298,11 @@ class Recorder(EagerMode):
         inputs: list[Tensor],
     ) -> OperatorCall:
         inputs = inputs + _tensors(tuple(kwargs.values())) if kwargs else inputs
+        outputs = _results(out)
         read = written = 0
         idle = returns_its_input(plan, args, kwargs)
         if not (plan.is_view or idle):
-            written = sum(map(_moved, _results(out)))
+            written = sum(map(_moved, outputs))
             if plan.name in READS_WHAT_IT_WRITES:
                 read = written + sum(map(_moved, inputs[1:]))
             else:
@@ -313,21 +311,14 @@ class Recorder(EagerMode):
         cost: Mapping[Kind, int] = {}
         if plan.rule is not None and not idle:
             try:
-                cost = with_complex(plan.name, plan.rule(args, kwargs, out), inputs, _results(out))
+                cost = with_complex(plan.name, plan.rule(args, kwargs, out), inputs, outputs)
             except NoRule:
                 status = "unknown"
         if idle or (status == "counted" and not cost):
             status = "free"
+        shapes = tuple([tuple(t.shape) for t in inputs])
         return OperatorCall(
-            plan.name,
-            module,
-            module_type,
-            self.phase,
-            status,
-            cost,
-            read,
-            written,
-            tuple(tuple(t.shape) for t in inputs),
+            plan.name, module, module_type, self.phase, status, cost, read, written, shapes
         )
 
     # From autograd nodes to modules.
@@ -413,6 +404,8 @@ def _moved(tensor: Tensor) -> int:
     """Bytes of a tensor's elements; an expanded dimension is stored, and moved, once."""
     if tensor.layout != torch.strided:
         return values_of(tensor).numel() * tensor.element_size()
+    if tensor.is_contiguous():
+        return tensor.numel() * tensor.element_size()
     elements = 1
     for size, stride in zip(tensor.shape, tensor.stride(), strict=True):
         if stride or size == 0:

@@ -763,13 +763,12 @@ _ONE_EACH = (Kind.ELEMENTWISE, Kind.REDUCTION, Kind.CONV_BIAS, Kind.LINEAR_BIAS)
 
 def with_complex(name: str, cost: Cost, inputs: Sequence[Tensor], out: Sequence[Tensor]) -> Cost:
     """The cost of an operator on complex tensors: what it takes beyond one on real tensors."""
-    given = [tensor.is_complex() for tensor in inputs]
-    if not cost or Kind.FFT in cost or not (any(given) or any(t.is_complex() for t in out)):
+    if not cost or Kind.FFT in cost or not any(t.is_complex() for t in (*inputs, *out)):
         return cost
     macs = sum(amount for kind, amount in cost.items() if kind in MULTIPLY_ADDS)
     base = name.removesuffix("_")
     operations = _COMPLEX_OPERATIONS.get(base, 2)
-    if base in ("aten::mul", "aten::div") and sum(given) < 2:
+    if base in ("aten::mul", "aten::div") and sum(t.is_complex() for t in inputs) < 2:
         operations = 2  # with a real tensor, or a number
     other = sum(amount for kind, amount in cost.items() if kind in _ONE_EACH)
     extra = {Kind.COMPLEX_PRODUCT: 3 * macs, Kind.COMPLEX: (operations - 1) * other}

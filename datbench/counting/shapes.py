@@ -12,7 +12,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from functools import cache
 from itertools import pairwise
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor
@@ -26,26 +26,20 @@ SHAPES: dict[str, ShapeRule] = {}
 """Shape rule by operator name with overload, such as ``aten::add.Tensor``."""
 
 
-def rules_of(table: dict[str, ShapeRule]) -> Callable[..., Callable[[ShapeRule], ShapeRule]]:
-    """A decorator that makes a function the rule of `aten` operators in a table.
-
-    Its arguments are their names, such as ``add.Tensor``.
-    """
-
-    def named(*operators: str) -> Callable[[ShapeRule], ShapeRule]:
-        def decorate(rule: ShapeRule) -> ShapeRule:
-            table.update(dict.fromkeys((f"aten::{name}" for name in operators), rule))
-            return rule
-
-        return decorate
-
-    return named
+Function = TypeVar("Function", bound=ShapeRule)
 
 
-shape_rule = rules_of(SHAPES)
+def shape_rule(*operators: str) -> Callable[[Function], Function]:
+    """Make the decorated function the rule of these `aten` operators, such as ``add.Tensor``."""
+
+    def decorate(rule: Function) -> Function:
+        SHAPES.update(dict.fromkeys((f"aten::{name}" for name in operators), rule))
+        return rule
+
+    return decorate
 
 
-def predict(name: str, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Tensor | None:
+def predict(name: str, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Any:
     """The result of operator `name` on meta tensors, or None if torch must be asked.
 
     Raises:
@@ -247,7 +241,7 @@ def attends(q: Tensor, k: Tensor, v: Tensor) -> bool:
 
 
 @shape_rule("conv2d")
-def _conv2d(
+def conv2d(
     x: Tensor,
     weight: Tensor,
     bias: Tensor | None = None,
@@ -256,6 +250,7 @@ def _conv2d(
     dilation: Sequence[int] = (1, 1),
     groups: int = 1,
 ) -> Tensor | None:
+    """As the input is laid out; an ambiguous layout (one channel or one pixel) is left to torch."""
     if x.ndim != 4:
         return None
     steps = (list(option) * (2 // len(option)) for option in (stride, padding, dilation))
@@ -266,7 +261,6 @@ def _conv2d(
     if min(size) < 1 or 0 in weight.shape:
         return None
     shape = (x.shape[0], weight.shape[0], *size)
-    # An ambiguous layout (one channel or one pixel) is left to torch.
     if 1 in x.shape[1:] or 1 in size:
         return None
     if x.is_contiguous(memory_format=torch.channels_last):
@@ -282,7 +276,7 @@ def _layer_norm(x: Tensor, *rest: Any, **options: Any) -> Tensor:
     return contiguous(x.shape, x.dtype)
 
 
-@shape_rule("grid_sampler")
+@shape_rule("grid_sampler", "grid_sampler_2d")
 def _grid_sampler(x: Tensor, grid: Tensor, *modes: Any) -> Tensor | None:
     if x.ndim != 4 or 0 in x.shape[1:]:
         return None

@@ -39,8 +39,8 @@ from ..setting import PLAIN, WITH_BACKWARD, Checkpointing, MemoryMode, Recipe, S
 from ..units import Brief
 from .autocast import Autocast, FusedAttention
 from .backwards import sole_references, writes_into
-from .kernels import result, scratch
 from .records import CATEGORIES, Category, LedgerLine, MemoryPart, MemoryRow, Peak
+from .scratch import scratch
 
 # Activation checkpointing: blocks that run again in the backward instead of being kept.
 
@@ -297,8 +297,6 @@ class StorageWatcher(EagerMode):
             out = args[0]
             if not out.is_meta:
                 getattr(out, plan.name.removeprefix("aten::") + "_")(*args[1:], **kwargs)
-        if out is None:
-            out = result(plan.overload, args, kwargs)
         if out is None:
             out = execute(func, plan, args, kwargs)
         for tensor in tensors_in(out):

@@ -215,7 +215,7 @@ def step_calls(runner: Runner) -> tuple[OperatorCall, ...]:
         runner.optimizer.step()
     runner.optimizer.zero_grad(set_to_none=True)
     return tuple(
-        replace(call, module=OPTIMIZER, module_type="", phase="backward", cost={}, status="free")
+        call._replace(module=OPTIMIZER, module_type="", phase="backward", cost={}, status="free")
         for call in recorder.calls
     )
 

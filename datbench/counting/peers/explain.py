@@ -102,7 +102,7 @@ class _Open(Recorder):
         if not self._names:
             return call
         self.inside.append((call, self._names[0]))
-        return replace(call, status="free", cost={})
+        return call._replace(status="free", cost={})
 
 
 def observe(model: nn.Module, *inputs: Any, **named: Any) -> tuple[ObservedModule, ...]:
