@@ -12,7 +12,16 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from .shapes import are_dims, channels_last, contiguous, conv2d, elementwise, shape_rule
+from .shapes import (
+    channels_fastest,
+    channels_last,
+    contiguous,
+    convolved,
+    elementwise,
+    like_map,
+    max_pool2d,
+    shape_rule,
+)
 
 
 def _like(x: Tensor) -> Tensor:
@@ -56,23 +65,18 @@ def _convolution(
     output_padding: Sequence[int],
     groups: int,
 ) -> Tensor | None:
-    if transposed or len(stride) != 2:
+    if transposed:
         return None
-    return conv2d(x, weight, bias, stride, padding, dilation, groups)
+    return convolved(x, weight, bias, stride, padding, dilation, groups)
 
 
 @shape_rule("convolution_backward")
 def _convolution_backward(grad: Tensor, x: Tensor, weight: Tensor, *rest: Any) -> _Gradients:
     """The input's gradient has the input's layout, which torch's meta kernel forgets."""
-    of_input = channels_last(x.shape, x.dtype) if is_last(x) else _like(x)
+    last = channels_fastest(x) or channels_fastest(weight)
+    of_input = (channels_last if last else contiguous)(x.shape, x.dtype)
     of_bias = contiguous((grad.shape[1],), grad.dtype)
     return _wanted((of_input, _like(weight), of_bias), rest[-1])
-
-
-def is_last(x: Tensor) -> bool:
-    """Channels last, and not rows as well."""
-    last = x.ndim == 4 and x.is_contiguous(memory_format=torch.channels_last)
-    return last and not x.is_contiguous()
 
 
 # Normalisation, softmax, activations
@@ -97,6 +101,61 @@ def _layer_norm_backward(grad: Tensor, x: Tensor, *rest: Any) -> _Gradients:
     return _wanted((_like(x), *(None if t is None else _like(t) for t in (weight, bias))), wanted)
 
 
+@shape_rule("native_batch_norm")
+def _batch_norm(
+    x: Tensor,
+    weight: Tensor | None,
+    bias: Tensor | None,
+    mean: Tensor | None,
+    variance: Tensor | None,
+    training: bool,
+    *rest: Any,
+) -> tuple[Tensor, Tensor, Tensor] | None:
+    """Statistics are returned in training alone, as a CPU's kernel does."""
+    if x.ndim > 4 or 0 in x.shape:
+        return None
+    kept = x.dtype if weight is None else weight.dtype
+    size = x.shape[1:2] if training else (0,)
+    return like_map(x), contiguous(size, kept), contiguous(size, kept)
+
+
+@shape_rule("native_batch_norm_backward")
+def _batch_norm_backward(grad: Tensor, x: Tensor, weight: Tensor | None, *rest: Any) -> _Gradients:
+    dtype = x.dtype if weight is None else weight.dtype
+    of_channels = (contiguous(x.shape[1:2], dtype), contiguous(x.shape[1:2], dtype))
+    return _wanted((like_map(x), *of_channels), rest[-1])
+
+
+@shape_rule("native_group_norm")
+def _group_norm(
+    x: Tensor,
+    weight: Tensor | None,
+    bias: Tensor | None,
+    n: int,
+    c: int,
+    area: int,
+    groups: int,
+    eps: float,
+) -> tuple[Tensor, Tensor, Tensor] | None:
+    if (
+        x.ndim > 4
+        or 0 in x.shape
+        or any(t is not None and t.dtype != x.dtype for t in (weight, bias))
+    ):
+        return None
+    return like_map(x), contiguous((n, groups), x.dtype), contiguous((n, groups), x.dtype)
+
+
+@shape_rule("native_group_norm_backward")
+def _group_norm_backward(grad: Tensor, x: Tensor, mean: Tensor, *rest: Any) -> _Gradients | None:
+    if x.ndim > 4 or x.dtype != mean.dtype:
+        return None
+    channels = x.shape[1:2]
+    return _wanted(
+        (like_map(x), contiguous(channels, x.dtype), contiguous(channels, x.dtype)), rest[-1]
+    )
+
+
 @shape_rule("_softmax", "_log_softmax")
 def _softmax(x: Tensor, dim: int, to_float: bool) -> Tensor:
     return contiguous(x.shape, torch.float32 if to_float else x.dtype)
@@ -107,14 +166,18 @@ def _softmax_backward(grad: Tensor, y: Tensor, dim: int, dtype: torch.dtype) -> 
     return contiguous(grad.shape, dtype)
 
 
-@shape_rule("gelu_backward", "silu_backward", "tanh_backward", "threshold_backward")
-def _activation_backward(grad: Tensor, x: Tensor, *rest: Any, **options: Any) -> Tensor:
-    return elementwise(grad.dtype, grad, x)
+_GRADIENT_FIRST = "gelu silu tanh sigmoid hardsigmoid hardswish hardtanh".split()
 
 
-@shape_rule("div.Scalar", "mul.Scalar")
-def _scaled(x: Tensor, factor: float) -> Tensor | None:
-    return elementwise(x.dtype, x) if x.is_floating_point() else None
+@shape_rule(*(f"{name}_backward" for name in _GRADIENT_FIRST))
+def _activation_backward(grad: Tensor, x: Tensor, *rest: Any, **options: Any) -> Tensor | None:
+    plain = grad.dtype == x.dtype and x.is_floating_point()
+    return elementwise(x.dtype, grad, x) if plain else None
+
+
+@shape_rule("threshold_backward", "leaky_relu_backward")
+def _threshold_backward(grad: Tensor, x: Tensor, *rest: Any) -> Tensor | None:
+    return _activation_backward(x, grad)
 
 
 @shape_rule("where.self")
@@ -131,19 +194,23 @@ def _ones_like(x: Tensor, **options: Any) -> Tensor | None:
     return elementwise(x.dtype, x) if plain else None
 
 
-@shape_rule("mean.dim")
-def _mean(
-    x: Tensor, dims: Sequence[int], keep: bool = False, *, dtype: torch.dtype | None = None
-) -> Tensor | None:
-    """The mean of whole maps, for pooling to one pixel."""
-    if x.ndim != 4 or not are_dims(dims, x) or {dim % 4 for dim in dims} != {2, 3}:
-        return None
-    if dtype is not None or not x.is_floating_point():
-        return None
-    return contiguous((*x.shape[:2], *((1, 1) if keep else ())), x.dtype)
+@shape_rule("slice_backward", "select_backward")
+def _slice_backward(grad: Tensor, shape: Sequence[int], *rest: Any) -> Tensor:
+    return contiguous(shape, grad.dtype)
 
 
-# Sampling
+# Sampling, pooling
+
+
+@shape_rule("max_pool2d_with_indices")
+def _max_pool2d(x: Tensor, *options: Any) -> tuple[Tensor, Tensor] | None:
+    y = max_pool2d(x, *options)
+    return None if y is None else (y, torch.empty_like(y, dtype=torch.int64))
+
+
+@shape_rule("max_pool2d_with_indices_backward", "avg_pool2d_backward")
+def _pool_backward(grad: Tensor, x: Tensor, *rest: Any) -> Tensor:
+    return like_map(x)
 
 
 @shape_rule("grid_sampler_2d_backward")

@@ -111,7 +111,10 @@ def _is_index(index: Tensor) -> None:
         refuse(f"Expected dtype int32 or int64 for index, but got {index.dtype}", IndexError)
 
 
-@_checks("gelu", "silu", "hardswish", "hardswish_", "gelu_", "silu_", "adaptive_avg_pool2d")
+_FLOATING = "gelu silu hardswish hardsigmoid leaky_relu mish".split()
+
+
+@_checks(*_FLOATING, *(f"{name}_" for name in _FLOATING), "softplus", "adaptive_avg_pool2d")
 def _floating(x: Tensor, *rest: Any, **options: Any) -> None:
     if not x.is_floating_point():
         refuse(f"the operator is not implemented for {x.dtype}", NotImplementedError)
@@ -526,6 +529,12 @@ for _rank, _names in enumerate(("linear1d", "bilinear2d bicubic2d", "trilinear3d
     _checks(*(f"upsample_{name}.vec" for name in _names.split()))(partial(_scaled, _rank))
 
 
+@_checks("upsample_nearest2d", "upsample_nearest2d.vec")
+def _upsample_nearest(x: Tensor, *rest: Any) -> None:
+    if x.dtype != torch.uint8:
+        _floating(x)
+
+
 @_checks("soft_margin_loss")
 def _soft_margin_loss(x: Tensor, target: Tensor, *rest: Any) -> None:
     written(torch.empty_like(x), target)
@@ -541,6 +550,31 @@ def _with_logits(x: Tensor, target: Tensor, weight: Tensor | None = None, *rest:
 def _bucketize(x: Tensor, boundaries: Tensor, **options: Any) -> None:
     if boundaries.ndim != 1:
         refuse(f"boundaries tensor must be 1 dimension, but got dim({boundaries.ndim})")
+
+
+@_checks("batch_norm", "native_batch_norm")
+def _batch_norm(
+    x: Tensor,
+    weight: Tensor | None,
+    bias: Tensor | None,
+    mean: Tensor | None,
+    variance: Tensor | None,
+    training: bool,
+    *rest: Any,
+) -> None:
+    dimension(1, x.ndim)
+    _floating(x)
+    given = {"weight": weight, "bias": bias, "running_mean": mean, "running_var": variance}
+    for name, each in given.items():
+        if each is None:
+            if name.startswith("running") and not training:
+                refuse(f"{name} must be defined in evaluation mode")
+        elif each.shape != x.shape[1:2]:
+            refuse(f"{name} should contain {x.shape[1]} elements not {each.numel()}")
+    types = {each.dtype for each in given.values() if each is not None}
+    half = x.dtype in (torch.float16, torch.bfloat16)  # it may have float32 weights
+    if not (types <= {x.dtype} or (half and types == {torch.float32})):
+        refuse("mixed dtype (CPU): all inputs must share same datatype.")
 
 
 @_checks("layer_norm", "native_layer_norm")

@@ -77,6 +77,29 @@ def channels_last(shape: Sequence[int], dtype: torch.dtype) -> Tensor:
     return torch.empty(tuple(shape), dtype=dtype, device=META, memory_format=torch.channels_last)
 
 
+def channels_fastest(x: Tensor) -> bool:
+    """Whether a map is channels last for kernels, also where it is a slice of a larger one.
+
+    Of the ambiguous, one pixel or one channel, it is what c10's `is_channels_last_strides_2d` says.
+    """
+    if x.ndim != 4:
+        return False
+    least, strides = 0, x.stride()
+    if strides[1] > strides[3] or not strides[1]:
+        return False
+    for dim in (1, 3, 2, 0):
+        if strides[dim] < least or (dim == 0 and least == strides[1]) or not x.shape[dim]:
+            return False
+        least = strides[dim] * (x.shape[dim] if strides[dim] > 1 else 1)
+    return True
+
+
+def like_map(x: Tensor, shape: Sequence[int] | None = None) -> Tensor:
+    """As the kernels of maps lay results out: channels last as their input, else in rows."""
+    make = channels_last if channels_fastest(x) else contiguous
+    return make(shape or x.shape, x.dtype)
+
+
 def elementwise(dtype: torch.dtype, *operands: Tensor) -> Tensor:
     """The result of an elementwise operator: broadcast, and laid out as torch's iterator does it.
 
@@ -149,7 +172,20 @@ def _binary(compares: bool = False, divides: bool = False) -> ShapeRule:
 
 shape_rule("add.Tensor", "sub.Tensor", "mul.Tensor")(_binary())
 
-shape_rule("div.Tensor")(_binary(divides=True))
+shape_rule("div.Tensor", "div.Tensor_mode")(_binary(divides=True))
+
+
+@shape_rule("clamp.Tensor")
+def _clamp(x: Tensor, *bounds: Tensor | None) -> Tensor | None:
+    operands = [x, *(bound for bound in bounds if bound is not None)]
+    plain = len(operands) > 1 and all(t.dtype == x.dtype for t in operands)
+    return elementwise(x.dtype, *operands) if plain else None
+
+
+@shape_rule("logical_and", "logical_or", "logical_xor")
+def _logical(a: Tensor, b: Tensor) -> Tensor:
+    return elementwise(torch.bool, a, b)
+
 
 shape_rule(
     *(
@@ -160,9 +196,14 @@ shape_rule(
 )(_binary(compares=True))
 
 
-@shape_rule(*"gelu tanh relu sigmoid silu exp hardswish neg sin cos abs clamp".split())
+@shape_rule(
+    *"gelu tanh relu sigmoid silu exp hardswish neg sin cos abs clamp hardsigmoid hardtanh".split(),
+    *"leaky_relu elu softplus mish log sqrt rsqrt clamp_min".split(),
+    *"pow.Tensor_Scalar mul.Scalar div.Scalar".split(),
+)
 def _unary(x: Tensor, *bounds: Any, approximate: str = "none") -> Tensor | None:
     plain = x.is_floating_point() and (not bounds or any(bound is not None for bound in bounds))
+    plain = plain and not any(isinstance(bound, complex) for bound in bounds)
     return elementwise(x.dtype, x) if plain and approximate in ("none", "tanh") else None
 
 
@@ -181,6 +222,13 @@ def are_dims(dims: Sequence[int], x: Tensor) -> bool:
 def _to_copy(x: Tensor, *, dtype: torch.dtype | None = None, **options: Any) -> Tensor | None:
     plain = all(value is None for value in options.values())
     return elementwise(dtype or x.dtype, x) if plain else None
+
+
+@shape_rule("dropout")
+def _dropout(x: Tensor, rate: float, train: bool) -> Tensor | None:
+    if not train or rate == 0:
+        return x
+    return elementwise(x.dtype, x) if 0 < rate < 1 and x.is_floating_point() else None
 
 
 @shape_rule("softmax.int")
@@ -240,35 +288,81 @@ def attends(q: Tensor, k: Tensor, v: Tensor) -> bool:
     )
 
 
-@shape_rule("conv2d")
-def conv2d(
+@shape_rule("conv1d", "conv2d")
+def convolved(
     x: Tensor,
     weight: Tensor,
     bias: Tensor | None = None,
-    stride: Sequence[int] = (1, 1),
-    padding: Sequence[int] = (0, 0),
-    dilation: Sequence[int] = (1, 1),
+    stride: Sequence[int] = (1,),
+    padding: Sequence[int] = (0,),
+    dilation: Sequence[int] = (1,),
     groups: int = 1,
 ) -> Tensor | None:
-    """As the input is laid out; an ambiguous layout (one channel or one pixel) is left to torch."""
-    if x.ndim != 4:
+    """A map's convolution is channels last if it or the weights are; a row's stays in rows."""
+    rank = x.ndim - 2
+    if rank not in (1, 2) or weight.ndim != x.ndim or 0 in weight.shape:
         return None
-    steps = (list(option) * (2 // len(option)) for option in (stride, padding, dilation))
+    if rank == 1 and not (x.is_contiguous() and weight.is_contiguous() and 1 not in x.shape):
+        return None
+    steps = (list(option) * (rank // len(option)) for option in (stride, padding, dilation))
     size = [
         (length + 2 * p - d * (kernel - 1) - 1) // s + 1
         for length, kernel, s, p, d in zip(x.shape[2:], weight.shape[2:], *steps, strict=True)
     ]
-    if min(size) < 1 or 0 in weight.shape:
+    if min(size) < 1:
         return None
-    shape = (x.shape[0], weight.shape[0], *size)
-    if 1 in x.shape[1:] or 1 in size:
+    last = channels_fastest(x) or channels_fastest(weight)
+    return (channels_last if last else contiguous)((x.shape[0], weight.shape[0], *size), x.dtype)
+
+
+@shape_rule("conv2d.padding")
+def _conv2d_padding(
+    x: Tensor,
+    weight: Tensor,
+    bias: Tensor | None = None,
+    stride: Sequence[int] = (1, 1),
+    padding: str = "valid",
+    dilation: Sequence[int] = (1, 1),
+    groups: int = 1,
+) -> Tensor | None:
+    """The same size with odd kernels and no stride."""
+    pads = [0, 0]
+    if padding == "same":
+        gaps = [*dilation, dilation[-1]]  # one for both, or one each
+        spans = [(side - 1) * gap for side, gap in zip(weight.shape[2:], gaps, strict=False)]
+        if any(step != 1 for step in stride) or any(span % 2 for span in spans):
+            return None
+        pads = [span // 2 for span in spans]
+    elif padding != "valid":
         return None
-    if x.is_contiguous(memory_format=torch.channels_last):
-        return channels_last(shape, x.dtype)
-    return contiguous(shape, x.dtype) if x.is_contiguous() else None
+    return convolved(x, weight, bias, stride, pads, dilation, groups)
 
 
 # Normalisation, sampling, pooling
+
+
+@shape_rule("batch_norm")
+def _batch_norm(x: Tensor, *rest: Any) -> Tensor | None:
+    return like_map(x) if x.ndim < 5 and 0 not in x.shape else None
+
+
+@shape_rule("group_norm")
+def _group_norm(
+    x: Tensor, groups: int, weight: Tensor | None = None, bias: Tensor | None = None, *rest: Any
+) -> Tensor | None:
+    given = [t for t in (weight, bias) if t is not None]
+    if x.ndim not in (3, 4) or 0 in x.shape or groups < 1 or x.shape[1] % groups:
+        return None
+    fits = all(t.shape == x.shape[1:2] and t.dtype == x.dtype for t in given)
+    return like_map(x) if fits and x.is_floating_point() else None
+
+
+@shape_rule("rms_norm")
+def _rms_norm(x: Tensor, shape: Sequence[int], weight: Tensor | None = None, *rest: Any) -> Any:
+    fits = bool(shape) and list(x.shape[-len(shape) :]) == list(shape) and x.is_floating_point()
+    if weight is not None:
+        fits = fits and list(weight.shape) == list(shape) and weight.dtype == x.dtype
+    return contiguous(x.shape, x.dtype) if fits and x.is_contiguous() else None
 
 
 @shape_rule("layer_norm")
@@ -287,15 +381,79 @@ def _grid_sampler(x: Tensor, grid: Tensor, *modes: Any) -> Tensor | None:
 def _adaptive_avg_pool2d(x: Tensor, size: Sequence[int]) -> Tensor | None:
     if x.ndim != 4 or list(size) != [1, 1] or 0 in x.shape[1:]:
         return None
-    shape = (*x.shape[:2], 1, 1)
-    if x.is_contiguous():
-        return contiguous(shape, x.dtype)
-    if x.is_contiguous(memory_format=torch.channels_last):
-        return channels_last(shape, x.dtype)
-    return None
+    return like_map(x, (*x.shape[:2], 1, 1))
 
 
-@shape_rule("sum.dim_IntList", "amax")
+@shape_rule("max_pool2d")
+def max_pool2d(
+    x: Tensor,
+    kernel: Sequence[int],
+    stride: Sequence[int] = (),
+    padding: Sequence[int] = (0,),
+    dilation: Sequence[int] = (1,),
+    ceil_mode: bool = False,
+) -> Tensor | None:
+    """By `pooling_output_shape` of ATen's Pool.h."""
+    options = (kernel, stride or kernel, padding, dilation)
+    if x.ndim != 4 or 0 in x.shape or not x.is_floating_point():
+        return None
+    if any(len(option) not in (1, 2) for option in options):
+        return None
+    sizes = []
+    for side, k, s, p, d in zip(
+        x.shape[2:], *(list(option) * (2 // len(option)) for option in options), strict=True
+    ):
+        if min(k, s, d) < 1 or not 0 <= p <= ((k - 1) * d + 1) // 2:
+            return None
+        size = (side + 2 * p - d * (k - 1) - 1 + (s - 1 if ceil_mode else 0)) // s + 1
+        sizes.append(size - 1 if ceil_mode and (size - 1) * s >= side + p else size)
+    return like_map(x, (*x.shape[:2], *sizes)) if min(sizes) > 0 else None
+
+
+@shape_rule("avg_pool2d")
+def _avg_pool2d(
+    x: Tensor,
+    kernel: Sequence[int],
+    stride: Sequence[int] = (),
+    padding: Sequence[int] = (0,),
+    ceil_mode: bool = False,
+    count_include_pad: bool = True,
+    divisor: int | None = None,
+) -> Tensor | None:
+    return None if divisor == 0 else max_pool2d(x, kernel, stride, padding, (1,), ceil_mode)
+
+
+_RESIZES = "bilinear2d bicubic2d nearest2d"
+
+
+@shape_rule(*(f"upsample_{name}" for name in _RESIZES.split()))
+def _upsample(x: Tensor, size: Sequence[int], *rest: Any) -> Tensor | None:
+    if x.ndim != 4 or 0 in x.shape or len(size) != 2 or min(size) < 1:
+        return None
+    return like_map(x, (*x.shape[:2], *size)) if x.is_floating_point() else None
+
+
+@shape_rule(*(f"upsample_{name}.vec" for name in _RESIZES.split()))
+def _upsample_scaled(x: Tensor, size: Sequence[int] | None, *rest: Any) -> Tensor | None:
+    scales = rest[-1]
+    if size is None and scales and x.ndim == 4:
+        size = [int(side * scale) for side, scale in zip(x.shape[2:], scales, strict=True)]
+    return _upsample(x, size) if size else None
+
+
+@shape_rule("linalg_vector_norm")
+def _vector_norm(
+    x: Tensor,
+    order: float,
+    dim: Sequence[int] | None = None,
+    keepdim: bool = False,
+    *,
+    dtype: torch.dtype | None = None,
+) -> Tensor | None:
+    return _reduce(x, dim, keepdim, dtype=dtype)
+
+
+@shape_rule("sum.dim_IntList", "mean.dim", "amax")
 def _reduce(
     x: Tensor,
     dim: Sequence[int] | None = None,
@@ -303,7 +461,7 @@ def _reduce(
     *,
     dtype: torch.dtype | None = None,
 ) -> Tensor | None:
-    if not x.is_contiguous() or dtype or not dim or not x.is_floating_point():
+    if dtype or not dim or not x.is_floating_point():
         return None
     if not are_dims(dim, x) or 0 in x.shape:
         return None
@@ -337,6 +495,25 @@ def _make_contiguous(
 def _roll(x: Tensor, shifts: Sequence[int], dims: Sequence[int] = ()) -> Tensor | None:
     aligned = len(shifts) == (len(dims) or 1) and all(-x.ndim <= dim < x.ndim for dim in dims)
     return contiguous(x.shape, x.dtype) if aligned and x.is_contiguous() else None
+
+
+@shape_rule("cat")
+def _cat(tensors: Sequence[Tensor], dim: int = 0) -> Tensor | None:
+    """Channels last if all are."""
+    first = tensors[0]
+    shape, rank = list(first.shape), first.ndim
+    if not -rank <= dim < rank or rank > 4 or any(0 in t.shape for t in tensors):
+        return None
+    dim %= rank
+    shape[dim] = 0
+    for t in tensors:
+        if t.ndim != rank or t.dtype != first.dtype:
+            return None
+        if t.shape[:dim] != first.shape[:dim] or t.shape[dim + 1 :] != first.shape[dim + 1 :]:
+            return None
+        shape[dim] += t.shape[dim]
+    last = all(map(channels_fastest, tensors))
+    return (channels_last if last else contiguous)(shape, first.dtype)
 
 
 @shape_rule("stack")

@@ -12,13 +12,17 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ..counting.kernels import is_last
-
 
 def scratch(name: str, args: Sequence[Any], kwargs: Mapping[str, Any]) -> int:
     """Bytes of it, where layouts tell; else 0 (workspaces of convolutions, of reductions)."""
     rule = _SCRATCH.get(name)
     return 0 if rule is None else rule(*args, **kwargs)
+
+
+def _is_last(x: Tensor) -> bool:
+    """Channels last, and not rows as well."""
+    last = x.ndim == 4 and x.is_contiguous(memory_format=torch.channels_last)
+    return last and not x.is_contiguous()
 
 
 def _size(x: Tensor) -> int:
@@ -66,7 +70,7 @@ def _fft_c2r_scratch(x: Tensor, dims: Sequence[int], *rest: Any) -> int:
 
 
 def _group_norm_scratch(*tensors: Tensor) -> int:
-    return sum(_copied(x) for x in tensors if not is_last(x))
+    return sum(_copied(x) for x in tensors if not _is_last(x))
 
 
 def _loss_scratch(x: Tensor, target: Tensor, *rest: Any) -> int:
@@ -82,12 +86,12 @@ def _antialias_scratch(x: Tensor, size: Sequence[int], *rest: Any) -> int:
 
 def _convolution_scratch(x: Tensor, weight: Tensor, *rest: Any) -> int:
     """A copy of what is in neither layout; weights put into the input's, then into blocks."""
-    return _relaid(weight) + _size(weight) if is_last(x) else _copied(x)
+    return _relaid(weight) + _size(weight) if _is_last(x) else _copied(x)
 
 
 def _convolution_backward_scratch(grad: Tensor, x: Tensor, weight: Tensor, *rest: Any) -> int:
     """The weights in the input's layout, and their gradient in two more than the returned one."""
-    if is_last(x):
+    if _is_last(x):
         copied = 0 if grad.is_contiguous(memory_format=torch.channels_last) else _size(grad)
         return copied + _relaid(weight) + 2 * _size(weight)
     return _copied(x, grad)

@@ -5,9 +5,10 @@ from typing import Any
 
 import pytest
 import torch
+import torch.nn.functional as F
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from torch import Tensor
+from torch import Tensor, nn
 
 from datbench import Resolution, Setting
 from datbench.counting import recorder
@@ -101,3 +102,80 @@ def test_layout_of_elementwise_results(operands: list[Tensor]) -> None:
     predicted = elementwise(torch.float32, *(x.to("meta") for x in operands))
     assert predicted.shape == real.shape
     assert _strides(predicted) == _strides(real)
+
+
+# Under autograd: the graph's forward and its backward.
+
+MAPS: dict[str, Callable[[Tensor], Tensor]] = {  # of an image (N, 4, H, W)
+    "batch norm": lambda x: F.batch_norm(x, *_each(x, 2), *_each(x, 2), training=True),
+    "batch norm, evaluation": lambda x: F.batch_norm(x, *_each(x, 2), None, x.new_ones(4)),
+    "batch norm, plain": lambda x: F.batch_norm(x, None, None, training=True),
+    "group norm": lambda x: F.group_norm(x, 2, *_each(x, 2)),
+    "layer norm": lambda x: F.layer_norm(x, x.shape[-1:]),
+    "rms norm": lambda x: F.rms_norm(x, x.shape[-1:]),
+    "convolution": lambda x: F.conv2d(x, x.new_ones(6, 2, 2, 1), x.new_ones(6), groups=2),
+    "channels-last weights": lambda x: F.conv2d(x, _last(x.new_ones(6, 4, 2, 2)), padding=1),
+    "same size": lambda x: F.conv2d(x, x.new_ones(6, 4, 3, 1), padding="same", dilation=2),
+    "row": lambda x: F.conv1d(x.flatten(2), x.new_ones(6, 4, 1)),
+    "max pool": lambda x: F.max_pool2d(x, (2, 1), 2, ceil_mode=True),
+    "average pool": lambda x: F.avg_pool2d(x, (2, 1), padding=(1, 0)),
+    "one pixel": lambda x: x * F.hardsigmoid(F.adaptive_avg_pool2d(x, 1)),
+    "means": lambda x: x.mean((2, 3), keepdim=True) * x.sum(1, keepdim=True) + x.amax(3, True),
+    "bilinear": lambda x: F.interpolate(x, scale_factor=(1.5, 2), mode="bilinear"),
+    "bicubic": lambda x: F.interpolate(x, (3, 5), mode="bicubic"),
+    "nearest": lambda x: F.interpolate(x, scale_factor=2),
+    "concatenation": lambda x: torch.cat([x, x * 2, x[:, 1:]], 1),
+    "parts": lambda x: x[:, 1:].relu() + x[:, :1] * x[:, 2:3],
+    "softmax": lambda x: x.softmax(1) + x.log_softmax(-1),
+    "activations": lambda x: F.silu(x) + F.hardswish(x) + F.hardtanh(x) * F.leaky_relu(x).tanh(),
+    "more activations": lambda x: F.gelu(x).sigmoid() * F.relu(x) + F.hardsigmoid(x).clamp_min(0.1),
+    "powers": lambda x: x.square().add(1).rsqrt() + x.exp().sqrt() / x.abs().add(1).log(),
+    "norm": lambda x: F.normalize(x, dim=1),
+    "dropout": lambda x: F.dropout(x, 0.0) + F.dropout(x, 0.5, False),
+    "sampling": lambda x: F.grid_sample(x, x.new_zeros(x.shape[0], 3, 2, 2), align_corners=True),
+}
+
+
+def _each(x: Tensor, times: int) -> list[Tensor]:
+    return [x.new_ones(x.shape[1]) for _ in range(times)]
+
+
+def _last(x: Tensor) -> Tensor:
+    return x.contiguous(memory_format=torch.channels_last)
+
+
+class _Whole(nn.Module):
+    def __init__(self, function: Callable[[Tensor], Tensor]) -> None:
+        super().__init__()
+        self.function = function
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.function(x)
+
+
+@pytest.mark.parametrize("name", MAPS)
+def test_forward_and_backward_of_maps(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Rows, channels last, slices and permuted maps."""
+    # CUDA's layer norm keeps float32 for half precision, which is what is simulated.
+    types = [torch.float32, torch.float64, *([torch.bfloat16] if name != "layer norm" else [])]
+
+    @settings(max_examples=12, deadline=None, database=None)
+    @given(
+        st.tuples(st.integers(1, 2), st.just(4), st.integers(2, 5), st.integers(1, 5)),
+        st.sampled_from([(0, 1, 2, 3), (0, 2, 3, 1), (0, 1, 3, 2), (3, 0, 1, 2)]),
+        st.booleans(),
+        st.sampled_from(types),
+    )
+    def compared(shape: tuple[int, ...], order: Sequence[int], cut: bool, dtype: Any) -> None:
+        found: dict[str, list[Result]] = {"cpu": [], "meta": []}
+        for device, results in found.items():
+            monkeypatch.setattr(recorder, "execute", _log(results))
+            sizes = [shape[d] * (1 + cut * (d == 1)) for d in order]
+            base = torch.ones(sizes, dtype=dtype, device=device)
+            image = base.permute([order.index(d) for d in range(4)])[:, : shape[1]]
+            image.requires_grad_()
+            datbench.count(_Whole(MAPS[name]), image, backward=True)
+        for predicted, real in zip(found["meta"], found["cpu"], strict=True):
+            assert predicted == real
+
+    compared()
