@@ -66,3 +66,19 @@ def interleaved_calls(
             call()
             taken[call].append(time.perf_counter() - begin)
     return median(taken[one][2:]), median(taken[other][2:])
+
+
+def cpu_seconds(
+    one: Callable[[], object], other: Callable[[], object], pairs: int
+) -> tuple[float, float]:
+    """Least CPU seconds of two calls in turns, after one of each to warm up.
+
+    What else runs on a shared machine makes a call slower, never faster.
+    """
+    taken: dict[Callable[[], object], list[float]] = {one: [], other: []}
+    for _ in range(pairs + 1):
+        for call, seconds in taken.items():
+            begin = time.process_time()
+            call()
+            seconds.append(time.process_time() - begin)
+    return min(taken[one][1:]), min(taken[other][1:])

@@ -1,12 +1,67 @@
-"""One count of DAT-S at 1280x800 against fvcore's of the same model. Slow: fvcore takes half a
-minute and 4 GB, so it runs once; the margin in time is far wider than its noise.
+"""Counts against those of others: a count of seven models against torch's `FlopCounterMode` on
+meta, and one of DAT-S at 1280x800 against fvcore's. Fvcore takes half a minute and 4 GB, so it runs
+once; the margin in time is far wider than its noise.
 """
 
 import json
 from statistics import median
 from typing import Any
 
-from benchmarks.measuring import Run, run
+import pytest
+import torch
+from torch import Tensor, nn
+from torch.utils.flop_counter import FlopCounterMode
+
+import datbench
+from benchmarks.measuring import Run, cpu_seconds, run
+from datbench.counting.count import build_for_count
+from datbench.models.resolve import resolve
+from datbench.setting import Resolution, Setting
+
+MODELS = {
+    "dat_t": 224,
+    "datpp_t": 224,
+    "swin_t": 224,
+    "timm:vit_small_patch16_224": 224,
+    "timm:convnext_tiny": 224,
+    "timm:resnet50": 224,
+    "timm:tf_efficientnet_b7": 600,
+}
+"""With the sizes of their published results."""
+
+BARS = {"forward": 5.0, "backward": 3.5}
+
+
+def flop_counter_mode(model: nn.Module, image: Tensor, backward: bool) -> int:
+    """The count of torch's own counter, of the forward or of the forward and the backward."""
+    with FlopCounterMode(display=False) as counter, torch.set_grad_enabled(backward):
+        output = model(image)
+        if backward:
+            output.sum().backward()
+    for parameter in model.parameters():
+        parameter.grad = None
+    return counter.get_total_flops()
+
+
+@pytest.mark.parametrize("phase", BARS)
+@pytest.mark.parametrize("name", MODELS)
+def test_against_torch(benchmark: Any, name: str, phase: str) -> None:
+    """Both on meta, of one model that is built already, by CPU time in turns.
+
+    The tests compare what they count.
+    """
+    backward, side = phase == "backward", MODELS[name]
+    model = build_for_count(resolve(name), Setting(Resolution(side, side)))
+    image = torch.empty(1, 3, side, side, device="meta")
+    ours, theirs = cpu_seconds(
+        lambda: datbench.count(model, image, backward=backward),
+        lambda: flop_counter_mode(model, image, backward),
+        pairs=5,
+    )
+    benchmark.pedantic(lambda: datbench.count(model, image, backward=backward), rounds=1)
+    benchmark.extra_info.update(ratio=theirs / ours, our_seconds=ours, their_seconds=theirs)
+    print(name, phase, f"{theirs / ours:.2f}, ours {1000 * ours:.0f} ms")
+    assert theirs / ours >= BARS[phase]
 
 
 def way(name: str) -> tuple[Run, float, int]:

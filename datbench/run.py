@@ -595,13 +595,14 @@ def unchanged(model: nn.Module, *inputs: Any) -> Iterator[ExitStack]:
     assigned, training flags, hooks, counters, lists), and the gradients of its parameters and of
     the inputs. Inside there are no gradients to begin with.
     """
-    leaves = [*model.parameters(), *(tensor for tensor in tensors_in(inputs) if tensor.is_leaf)]
+    parameters = list(model.parameters())
+    leaves = [*parameters, *(tensor for tensor in tensors_in(inputs) if tensor.is_leaf)]
     gradients = [(leaf, leaf.grad) for leaf in leaves]
     with torch.random.fork_rng(devices=[]), ExitStack() as undo:
         for buffer in model.buffers():
             if not (buffer.is_meta or is_lazy(buffer)):
                 undo.callback(_refill, buffer, buffer.detach().clone())
-        weights = [(weight, weight.data) for weight in model.parameters() if not is_lazy(weight)]
+        weights = [(weight, weight.data) for weight in parameters if not is_lazy(weight)]
         undo.callback(_reassign, weights)
         undo.callback(_put_back, [_held(vars(module)) for module in model.modules()])
         for leaf in leaves:

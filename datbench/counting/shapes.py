@@ -78,9 +78,9 @@ def channels_last(shape: Sequence[int], dtype: torch.dtype) -> Tensor:
 
 
 def channels_fastest(x: Tensor) -> bool:
-    """Whether a map is channels last for kernels, also where it is a slice of a larger one.
+    """Whether a map (N, C, H, W) is channels last for kernels, also as a slice of a larger one.
 
-    Of the ambiguous, one pixel or one channel, it is what c10's `is_channels_last_strides_2d` says.
+    It is c10's `is_channels_last_strides_2d`, which decides for one pixel or one channel too.
     """
     if x.ndim != 4:
         return False
