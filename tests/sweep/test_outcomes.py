@@ -218,7 +218,7 @@ res = [32, 40, 48, 56, 64, 72, 80, 88, 96, 104, 112]
 def test_each_gpu_has_its_share(tmp_path: Path) -> None:
     """There is none here: each unit says so, in the process of the GPU that it was for."""
     if torch.cuda.is_available():
-        pytest.skip("the GPUs that it names are not here")
+        pytest.skip("there is a CUDA device")
     text = f"""
 [[grid]]
 kind = "memory-measured"
