@@ -445,11 +445,11 @@ def _index_copy(x: Tensor, dim: int, index: Tensor, source: Tensor) -> None:
     _is_index(index)
     _same_dtype(x, source)
     at, found, wanted = dimension(dim, x.ndim), list(source.shape), list(x.shape)
-    if found and wanted:  # torch 2.6 does not look on meta
-        require(
-            found[:at] + found[at + 1 :] == wanted[:at] + wanted[at + 1 :],
+    apart = found[:at] + found[at + 1 :] != wanted[:at] + wanted[at + 1 :]
+    if found and wanted and apart:  # torch 2.6 does not look on meta
+        refuse(
             "index_copy_(): Source/destination tensor must have same slice shapes. "
-            f"Destination shape {wanted}, source shape {found}, at dimension {at}",
+            f"Destination shape {wanted}, source shape {found}, at dimension {at}"
         )
 
 

@@ -7,7 +7,6 @@ where in the module it ran. Nothing is found by subtracting.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import replace
 from typing import Any, TypeAlias
 
 from torch import Tensor, nn
@@ -193,7 +192,7 @@ def _by_kind(calls: Sequence[OperatorCall]) -> Iterator[OperatorCall]:
     """Attention that is one operator with its bias, apart again."""
     for call in calls:
         for kind, amount in call.cost.items():
-            yield replace(call, cost={kind: amount})
+            yield call._replace(cost={kind: amount})
 
 
 def term_of(call: OperatorCall, part: str, mixer: Mixer) -> str:

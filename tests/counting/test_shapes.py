@@ -10,6 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
+import datbench
 from datbench import Resolution, Setting
 from datbench.counting import recorder
 from datbench.counting.count import build_for_count, count_built
