@@ -334,7 +334,7 @@ def test_jobs_cancelled_by_hand_are_not_submitted_again(scene: Scene) -> None:
     driver = scene.at_work()
     job = scene.jobs()[0]
     scene.cluster.ask("scancel", job)
-    wait(lambda: job not in scene.jobs(), 30, "the job ends")
+    wait(lambda: job not in scene.jobs("running,completing"), 30, "the job ends")
     scene.let_go()
     said = scene.end(driver, 5)
     assert "were cancelled; 2 units are pending" in said
