@@ -276,8 +276,8 @@ def _counted(
 
 @contextmanager
 def _uncollected() -> Iterator[None]:
-    """Without the cyclic garbage collector, which looks at all that is imported as calls pile up:
-    a fifth of the time of a count. Nothing of size waits for it on meta.
+    """Without the cyclic garbage collector, which looks at all that is imported as calls pile up.
+    Nothing of size waits for it on meta.
     """
     enabled = gc.isenabled()
     gc.disable()
