@@ -281,7 +281,7 @@ def counted(name: str, call: Call) -> Any:
 def test_fits_and_misfits(name: str) -> None:
     outcomes = set()
 
-    @settings(max_examples=25, deadline=None, database=None)
+    @settings(max_examples=40, deadline=None, database=None)
     @given(changed(name))
     def compared(call: Call) -> None:
         on_meta, on_cpu = (tree_map_only(Tensor, make, call) for make in (_on_meta, _copy))
