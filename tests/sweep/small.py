@@ -10,6 +10,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+from datbench.process import PACKAGES
 from datbench.records import load
 from datbench.sweep.plan import key_of_plain
 
@@ -88,7 +89,7 @@ def program(
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
-        env={**os.environ, **(env or {})},
+        env={**os.environ, "PYTHONPATH": str(PACKAGES), **(env or {})},
         **more,
     )
 
