@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -15,6 +15,9 @@ from . import options
 from .command import HOW, OUTPUT, WHAT, argument, group, option
 from .memory import Iteration, MemoryName
 from .output import Output
+
+if TYPE_CHECKING:
+    from ..sweep.store import Sweep
 
 Folder = Annotated[Path, argument("The sweep's directory.", "DIR", complete_files)]
 
@@ -214,18 +217,23 @@ def status(folder: Folder, output: Output) -> None:
     Examples:
     datbench sweep status grid
     """
+    from ..sweep.store import Sweep
+
+    _write_state(Sweep.open(folder), output)
+
+
+def _write_state(sweep: Sweep, output: Output, *said: str) -> None:
     from ..sweep import view
     from ..sweep.run import state
     from ..sweep.slurm import Cluster, has_jobs
-    from ..sweep.store import Sweep
 
-    sweep = Sweep.open(folder)
-    found = state(sweep, Cluster(sweep, {}).states() if has_jobs(folder) else {})
-    output.write(view.tables([found], output.one), "sweep", [found])
+    found = state(sweep, Cluster(sweep, {}).states() if has_jobs(sweep.folder) else {})
+    output.write(view.tables([found], output.one, said), "sweep", [found])
 
 
 def retry(
     folder: Folder,
+    output: Output,
     which: Annotated[
         list[str] | None,
         argument("Outcomes, or keys of units. Default: failed, timeout and crashed.", "OUTCOME"),
@@ -237,15 +245,15 @@ def retry(
     datbench sweep retry grid
     datbench sweep retry grid oom
     """
-    from ..sweep.plan import words_of
     from ..sweep.run import retry as again
     from ..sweep.store import Sweep
 
-    for each in again(Sweep.open(folder), which or ()):
-        typer.echo(f"pending: {words_of(each.specified)}")
+    sweep = Sweep.open(folder)
+    chosen = again(sweep, which or ())
+    _write_state(sweep, output, f"{len(chosen)} units are pending again.")
 
 
-def cancel(folder: Folder) -> None:
+def cancel(folder: Folder, output: Output) -> None:
     """Cancel the jobs of a sweep on Slurm; what they have finished is kept.
 
     Examples:
@@ -257,11 +265,12 @@ def cancel(folder: Folder) -> None:
     sweep = Sweep.open(folder)
     if not has_jobs(folder):
         raise MissingError(f"{folder} has no jobs; a local run is ended with Ctrl-C.")
-    typer.echo(f"{Cluster(sweep, {}).cancel()} jobs cancelled.")
+    _write_state(sweep, output, f"{Cluster(sweep, {}).cancel()} jobs cancelled.")
 
 
 def merge(
     folder: Folder,
+    output: Output,
     others: Annotated[
         list[Path] | None,
         argument("Directories of the same sweep, of other machines.", "OTHER", complete_files),
@@ -280,8 +289,7 @@ def merge(
 
     sweep = Sweep.open(folder)
     added = together(sweep, [Sweep.open(other) for other in others or ()])
-    pending = len(sweep.units) - len(sweep.scan())
-    typer.echo(f"{added} records added, {pending} of {len(sweep.units)} units pending.")
+    _write_state(sweep, output, f"{added} records added.")
 
 
 app = group(

@@ -48,7 +48,7 @@ def _mm(a: Tensor, b: Tensor) -> Tensor | None:
 
 @shape_rule("addmm")
 def _addmm(bias: Tensor, a: Tensor, b: Tensor, **scales: Any) -> Tensor | None:
-    if a.shape[1] != b.shape[0]:
+    if a.ndim != 2 or b.ndim != 2 or a.shape[1] != b.shape[0]:
         return None
     return contiguous((a.shape[0], b.shape[1]), a.dtype)
 

@@ -569,12 +569,23 @@ def _batch_norm(
         if each is None:
             if name.startswith("running") and not training:
                 refuse(f"{name} must be defined in evaluation mode")
-        elif each.shape != x.shape[1:2]:
+        elif each.numel() != x.shape[1]:
             refuse(f"{name} should contain {x.shape[1]} elements not {each.numel()}")
-    types = {each.dtype for each in given.values() if each is not None}
+    _mixed_types(x, *given.values())
+
+
+def _mixed_types(x: Tensor, *given: Tensor | None) -> None:
+    types = {each.dtype for each in given if each is not None}
     half = x.dtype in (torch.float16, torch.bfloat16)  # it may have float32 weights
     if not (types <= {x.dtype} or (half and types == {torch.float32})):
         refuse("mixed dtype (CPU): all inputs must share same datatype.")
+
+
+@_checks("group_norm")
+def _group_norm(
+    x: Tensor, groups: int, weight: Tensor | None = None, bias: Tensor | None = None, *rest: Any
+) -> None:
+    _mixed_types(x, weight, bias)
 
 
 @_checks("layer_norm", "native_layer_norm")

@@ -24,10 +24,12 @@ REMEDY = {
 }
 
 
-def tables(states: Sequence[SweepState], one: bool = False) -> list[Table]:
-    """How far sweeps are: a row a kind."""
+def tables(
+    states: Sequence[SweepState], one: bool = False, said: Sequence[str] = ()
+) -> list[Table]:
+    """How far sweeps are: a row a kind; `said`: what a command has just done."""
     rows = [{"folder": state.folder, **vars(count)} for state in states for count in state.counts]
-    notes = []
+    notes = list(said)
     for state in states:
         bad = [n for n in REMEDY if any(getattr(count, n) for count in state.counts)]
         notes += [f"{REMEDY[name]}." for name in bad]

@@ -175,9 +175,9 @@ def test_help_is_whole(run: Run) -> None:
     """Every command has a whole sentence, every option words about it, and examples end it."""
     commands = _commands(run)
     first = """models show params flops explain memory throughput profile compare eq10 table gate
-    summary report plot points results env"""
+    sweep summary report plot points results env selftest"""
     assert [c[0] for c in commands if len(c) == 1] == first.split()
-    assert len([c for c in commands if len(c) == 2]) == 30
+    assert len([c for c in commands if len(c) == 2]) == 35
     for words in commands:
         text = run(*words, "--help").text
         if "\nCommands:\n" in text:

