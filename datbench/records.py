@@ -509,10 +509,30 @@ def load_all(path: Path) -> list[ResultFile]:
         return [parse(read_json(path), str(path))]
     peaks = files.get("peaks") or record_files(path.parent).get("peaks", [])
     read = {
-        kind: [(content := read_json(each), parse(content, str(each))) for each in found]
+        kind: [_unit_record(each) for each in found]
         for kind, found in {**files, "peaks": peaks}.items()
     }
     return [_gathered(kind, path, read[kind], read["peaks"]) for kind in files]
+
+
+def _unit_record(path: Path) -> tuple[Document, ResultFile]:
+    """A record of a sweep.
+
+    Raises:
+        UsageError: it is none; the message says how it is set aside.
+    """
+    try:
+        content = read_json(path)
+        file = parse(content, str(path))
+        unit = content.get("unit")
+        parts = ("number", int), ("specification", dict)
+        if not all(isinstance(unit, dict) and isinstance(unit.get(n), t) for n, t in parts):
+            raise UsageError(f"{path} is not a record of a sweep.")
+    except UsageError as error:
+        sweep = path.parents[2]
+        said = str(error).rstrip(".")
+        raise UsageError(f"{said}; `datbench sweep merge {sweep}` sets it aside.") from error
+    return content, file
 
 
 def record_files(folder: Path) -> dict[str, list[Path]]:
@@ -537,8 +557,9 @@ TOGETHER = {"throughput": "timing.summary:together"}
 def _gathered(kind: str, path: Path, read: Gathered, peaks: Gathered) -> ResultFile:
     """The records of one kind as one file, in the order of their units."""
     rounds: dict[str, list[tuple[Any, Environment]]] = {}
-    for content, file in sorted(read, key=lambda each: int(each[0]["unit"]["number"])):
-        about = {k: v for k, v in content["unit"]["specification"].items() if k != "round"}
+    for content, file in sorted(read, key=lambda each: each[0]["unit"]["number"]):
+        specified = content["unit"]["specification"]
+        about = {name: value for name, value in specified.items() if name != "round"}
         where = json.dumps([about, file.environment], sort_keys=True)
         alone = "" if kind in TOGETHER else str(len(rounds))
         for row in file.rows:

@@ -169,6 +169,9 @@ def test_merge_of_shards(grid: Path, run: Run, tmp_path: Path) -> None:
     assert records(Path(one)).keys() == whole.keys()
     damaged = next(iter(records(Path(one)).values()))
     damaged.write_text(damaged.read_text(encoding="utf-8")[:-100], encoding="utf-8")
+    said = run("results", "show", str(damaged.parents[1])).complaint()
+    assert said.startswith(f"{damaged} is not complete JSON")
+    assert said.endswith(f"; `datbench sweep merge {one}` sets it aside.")
     again = run("sweep", "merge", one)
     assert "a record was set aside" in again.err
     assert "0 records added." in again.out
