@@ -11,7 +11,7 @@ import sys
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import MISSING, fields, is_dataclass
 from functools import wraps
-from typing import Any, get_type_hints
+from typing import Annotated, Any, Union, get_args, get_origin, get_type_hints
 
 import typer
 from typer.core import TyperCommand, TyperGroup
@@ -70,9 +70,15 @@ def argument(help: str, metavar: str, complete_with: Complete | None = None) -> 
     )
 
 
+def _declared(hint: Any) -> Any:
+    """A parameter's hint as it is written: Python 3.10 adds None to it if that is its default."""
+    inner = get_args(hint) if get_origin(hint) is Union else ()
+    return next((each for each in inner if get_origin(each) is Annotated), hint)
+
+
 def expanded(command: Callable[..., None]) -> Callable[..., None]:
     """A command as Typer reads it: with the options of its groups in their places."""
-    hints = get_type_hints(command, include_extras=True)
+    hints = {n: _declared(h) for n, h in get_type_hints(command, include_extras=True).items()}
     groups: dict[str, type] = {}
     parameters: list[inspect.Parameter] = []
     for parameter in inspect.signature(command).parameters.values():

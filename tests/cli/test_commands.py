@@ -1,6 +1,7 @@
 """`datbench models`, `show`, `params` and `env`."""
 
 import csv
+import inspect
 import io
 import json
 import re
@@ -9,6 +10,7 @@ import sys
 from functools import lru_cache
 from itertools import pairwise
 from pathlib import Path
+from typing import Annotated, Optional
 
 import pytest
 import torch
@@ -275,3 +277,16 @@ def test_a_tree_is_of_modules(run: Run) -> None:
     assert "unknown breakdown 'stage'" in run("show", "dat_t", "--by", "stage").complaint()
     two = ("--by", "module", "--checkpoint", "x.pth")
     assert "one at a time" in run("show", "dat_t", *two).complaint()
+
+
+def test_an_option_is_what_it_says_where_python_adds_none_to_its_type() -> None:
+    """As Python 3.10 does of a parameter whose default is None."""
+    from datbench.cli.command import WHAT, expanded, option
+
+    def command(from_=None):  # type: ignore[no-untyped-def]
+        pass
+
+    declared = Annotated[str | None, option(WHAT, "--from FILE", "A file.")]
+    command.__annotations__["from_"] = Optional[declared]  # noqa: UP045 (what 3.10 makes of it)
+    (parameter,) = inspect.signature(expanded(command)).parameters.values()
+    assert parameter.annotation == declared

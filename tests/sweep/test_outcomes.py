@@ -96,8 +96,8 @@ def test_a_record_says_what_made_it(odd: Path) -> None:
 
 def test_retry(odd: Path) -> None:
     before = records(odd)
-    code, out, _ = finished("sweep", "retry", odd, "oom")
-    assert code == 0
+    code, out, err = finished("sweep", "retry", odd, "oom")
+    assert code == 0, err
     assert "2 units are pending again." in out
     assert len(records(odd)) == len(before) - 2
     assert len(list((odd / "retried").glob("*.oom.0.json"))) == 2
