@@ -107,6 +107,8 @@ def run(
     part, parts = _part(shard)
     if engine == "slurm" and shard:
         raise UsageError("--engine slurm makes the shards itself; --jobs N says how many.")
+    for flag, value in (("--budget", timing.budget), ("--timeout", timing.timeout)):
+        options.seconds(flag, value, 0.0)
     from ..sweep import view
     from ..sweep.plan import PLAN, listed, read_plan
     from ..sweep.run import RunPlan, check_code, state
@@ -170,7 +172,7 @@ def _plan(
     usual = options.ProcessTiming(processes=timing.processes, timeout=timing.timeout)
     if not run.model and "peaks" not in kinds:
         given = (run, iteration, device, timing) != (options.Run(), Iteration(), None, usual)
-        if given or kind or timing.processes:
+        if given or kind or timing.processes or (memory and not estimate):
             raise UsageError("the options say what is measured of models: name some.")
         return None
     from ..sweep.plan import text_of

@@ -20,7 +20,7 @@ from ..errors import listening
 from ..machine import alone_on, summary
 from ..process import Branch, Ending, short
 from .records import AgentJob, Outcome
-from .store import PlannedUnit, Sweep
+from .store import PlannedUnit, Sweep, read_mark
 from .work import UnitsJob, ended, import_all, opened, record
 
 TRIES = 3
@@ -97,7 +97,9 @@ class Agent:
         marks = self.sweep.tries()
         self.tries = {key: len(paths) for key, paths in marks.items()}
         # A mark without a reason is of an agent that vanished: its process told nobody.
-        self.killed = {k: sum("reason" in p.read_text() for p in ps) for k, ps in marks.items()}
+        self.killed = {
+            key: sum("reason" in read_mark(path) for path in paths) for key, paths in marks.items()
+        }
         self.again: dict[str, int] = {}  # units that were disturbed
 
     def work(self) -> None:
@@ -177,7 +179,7 @@ class Agent:
         killed, tried = self.killed.get(planned.key, 0), self.tries.get(planned.key, 0)
         if killed < TRIES and tried < VANISHED:
             return False
-        marks = [json.loads(path.read_text()) for path in self.sweep.tries().get(planned.key, [])]
+        marks = map(read_mark, self.sweep.tries().get(planned.key, []))
         reasons = [mark["reason"] for mark in marks if "reason" in mark]
         said = reasons[-1] if reasons else "its process vanished"
         self._put(planned, "crashed", f"{said} (tried {tried} times)", time.time())
@@ -316,8 +318,8 @@ class Agent:
         marks = self.sweep.tries().get(planned.key)
         if marks is None:  # it was killed before it could leave one
             marks = [self.sweep.begin(planned, self.tries[planned.key])]
-        said = json.loads(marks[-1].read_text(encoding="utf-8") or "{}")
-        marks[-1].write_text(json.dumps(said | {"reason": reason}), encoding="utf-8")
+        said = read_mark(marks[-1]) | {"reason": reason}
+        marks[-1].write_text(json.dumps(said), encoding="utf-8")
 
 
 def _refusal(error: OSError) -> str:

@@ -278,6 +278,8 @@ def _unit(kind: UnitKind, given: Mapping[str, Any], inputs: tuple[str, ...]) -> 
     device = given.get("device") or "meta"
     if "device" in given and given["device"] is None and kind != "memory-largest":
         device = "cuda" if has_gpu() else "cpu"
+    if device == "meta" and kind not in ("flops", "memory", "memory-largest"):
+        raise _At("device", "nothing is measured on meta; write cpu or cuda.")
     if kind == "peaks":
         setting = Setting(Resolution(1), 1, dtype, device)
         how = How(threads=given["threads"], budget=given["budget"])

@@ -23,7 +23,7 @@ from ..records import parse_json, read_json
 from ..render.terminal import ProgressBars
 from .plan import words_of
 from .records import KINDS, OUTCOMES, RESULTS, AgentJob, Outcome, SweepCount, SweepState
-from .store import PlannedUnit, Sweep, code, only_one
+from .store import PlannedUnit, Sweep, code, only_one, read_mark
 
 RESTARTS = 3
 """How often an agent that was killed is started again without a new record."""
@@ -218,9 +218,8 @@ class _Driver:
         left = {key for agent in self.agents for key in agent.left}
         for key, paths in self.sweep.tries().items():
             for path in paths if key in left else ():
-                with suppress(OSError):
-                    if "reason" not in path.read_text(encoding="utf-8"):
-                        path.unlink()
+                if "reason" not in read_mark(path):
+                    path.unlink(missing_ok=True)
 
     def _wait(self, bars: ProgressBars) -> None:
         for key, _ in self.selector.select(0.2):
@@ -304,15 +303,14 @@ def state(sweep: Sweep, jobs: dict[str, str] | None = None) -> SweepState:
             counts.append(SweepCount(kind, len(keys), len(keys) - len(ended), **tally))
     at_work = []
     for key, paths in sweep.tries().items():
-        with suppress(OSError, ValueError, KeyError):
-            mark = json.loads(paths[-1].read_text(encoding="utf-8"))
-            if key in sweep.by_key and key not in done and "reason" not in mark:
-                words = words_of(sweep.by_key[key].specified)
-                minutes = (time.time() - mark["began"]) / 60
-                at_work.append(
-                    f"{words} (process {mark['process']} on {mark['host']}, begun "
-                    f"{minutes:.0f} minutes ago)"
-                )
+        mark = read_mark(paths[-1])
+        if key in sweep.by_key and key not in done and "began" in mark and "reason" not in mark:
+            words = words_of(sweep.by_key[key].specified)
+            minutes = (time.time() - mark["began"]) / 60
+            at_work.append(
+                f"{words} (process {mark['process']} on {mark['host']}, begun "
+                f"{minutes:.0f} minutes ago)"
+            )
     return SweepState(str(sweep.folder), tuple(counts), tuple(at_work), jobs or {})
 
 

@@ -220,7 +220,7 @@ class Sweep:
         return next((each for each in OUTCOMES if self.path(planned, each).exists()), None)
 
     @cached_property
-    def larger(self) -> dict[str, list[PlannedUnit]]:
+    def alike(self) -> dict[str, list[PlannedUnit]]:
         """Units that differ in batch and round alone, by what they have in common."""
         found: dict[str, list[PlannedUnit]] = {}
         for each in self.units:
@@ -233,7 +233,7 @@ class Sweep:
         if planned.kind not in PRUNED:
             return None
         batch = planned.specified["setting"]["batch"]
-        for each in self.larger.get(pruning_key(planned.specified), ()):
+        for each in self.alike.get(pruning_key(planned.specified), ()):
             smaller = each is not planned and each.specified["setting"]["batch"] <= batch
             if smaller and self.path(each, "oom").exists():
                 return each
@@ -269,9 +269,10 @@ class Sweep:
         """Remove what processes left that were killed while they wrote, or right after."""
         for path in _files(self.folder / "beside"):
             host, _, number = path.name.partition(".")[2].rpartition(".")
+            ours = host == socket.gethostname() and number.isdecimal()
             with contextlib.suppress(FileNotFoundError):
                 old = time.time() - path.stat().st_mtime > LEFT  # of another machine
-                if old or (host == socket.gethostname() and not alive(int(number))):
+                if old or (ours and not alive(int(number))):
                     path.unlink()
         tries = self.tries()
         for key in tries.keys() & self.scan().keys() if tries else ():
@@ -312,9 +313,9 @@ class Sweep:
     # Tries: which unit was at work when a process vanished.
 
     def tries(self) -> dict[str, list[Path]]:
-        """The marks of tries that gave no record, by unit."""
+        """The marks of tries that gave no record, by unit, the last try last."""
         found: dict[str, list[Path]] = {}
-        for path in sorted(_files(self.folder / "tries")):
+        for path in sorted(_files(self.folder / "tries"), key=lambda p: (len(p.name), p.name)):
             found.setdefault(path.name.partition(".")[0], []).append(path)
         return found
 
@@ -349,6 +350,18 @@ def planned(folder: Path, text: str | None) -> list[PlannedUnit]:
             Sweep.open(folder)  # says what is missing
         text, name = read_text(folder / PLAN), str(folder / PLAN)
     return [PlannedUnit.read(n, line) for n, line in enumerate(lines_of(text, name))]
+
+
+def read_mark(path: Path) -> dict[str, Any]:
+    """What a mark says: ``host``, ``process``, ``began``, and the ``reason`` if it gave nothing.
+
+    Nothing, where it is gone meanwhile or was cut off: its unit may be another shard's.
+    """
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+    return found if isinstance(found, dict) else {}
 
 
 def _head(path: Path) -> dict[str, Any]:

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from datbench.errors import UsageError
 from datbench.sweep.plan import key_of, parse_plan, specification, text_of, units_of
 from datbench.sweep.records import Grid, Plan
-from datbench.sweep.store import Sweep, only_one
+from datbench.sweep.store import Sweep, only_one, read_mark
 from tests.cli.runner import Run
 
 from .small import plan
@@ -136,6 +136,10 @@ def test_options_are_a_plan(run: Run, tmp_path: Path) -> None:
         (["--res", "64"], "the options say what is measured of models: name some."),
         (["--kind", "flops"], "the options say what is measured of models: name some."),
         ([], "holds no sweep: write"),
+        (["--memory", "16GiB"], "the options say what is measured of models: name some."),
+        (["dat_t", "--device", "meta"], "device: nothing is measured on meta; write cpu or cuda."),
+        (["dat_t", "--timeout", "-1"], "--timeout -1: write a number of seconds above 0."),
+        (["dat_t", "--budget", "inf"], "--budget inf: write a number of seconds above 0."),
         (["dat_t", "--engine", "pbs"], "unknown engine 'pbs'"),
         (["dat_t", "--slurm", "partition=x"], "--slurm is for --engine slurm."),
         (["dat_t", "--kind", "memory-largest"], "memory: say what the largest batch has to fit"),
@@ -190,3 +194,18 @@ def test_estimate(run: Run, tmp_path: Path) -> None:
     assert [each["peak"] <= each["capacity"] for each in found] == [True, True, False]
     exact = run("memory", "dat_t", "--batch", "64", "--mode", "inference", "--format", "json").rows
     assert found[1]["peak"] == pytest.approx(exact[0]["peak"]["amount"], rel=0.02)
+
+
+def test_marks_of_tries_may_be_cut_off_or_gone(run: Run, tmp_path: Path) -> None:
+    """Another shard removes its own at any moment."""
+    sweep = Sweep.create(plan(tmp_path / "sweep", GRID))
+    (unit,) = sweep.units
+    paths = [sweep.begin(unit, number) for number in (1, 2, 10)]
+    assert sweep.tries() == {unit.key: paths}
+    assert "(process " in run("sweep", "status", str(sweep.folder), "--notes").text
+    paths[-1].write_text('{"host"', encoding="utf-8")
+    assert "(process " not in run("sweep", "status", str(sweep.folder), "--notes").text
+    assert read_mark(tmp_path / "gone") == {}
+    (sweep.folder / "beside").mkdir()
+    (sweep.folder / "beside" / ".nfs01").touch()  # as a network's file system leaves them
+    sweep.sweep_out()
