@@ -65,7 +65,7 @@ FULL = Setting(Resolution(224, 224), batch=64)
 LESS = 8
 """The batch on a GPU that does not hold 64."""
 
-PLAINEST: tuple[Attention, ...] = ("eager", "sdpa")
+MEMORY_ATTENTIONS: tuple[Attention, ...] = ("eager", "sdpa")
 """Attention whose memory is measured: at this size chunked attention runs what sdpa runs."""
 
 Rows = Iterator[CheckRow]
@@ -156,7 +156,7 @@ def memory_runs(device: str) -> list[DeviceJob]:
     setting = replace(FULL, device=device)
     printed = [row.builds[0].model for row in paper_table("8").rows]
     casts: tuple[Autocast | None, ...] = (None, "bfloat16")
-    grid = product(_there(MODELS), MEMORY_MODES, casts, PLAINEST)
+    grid = product(_there(MODELS), MEMORY_MODES, casts, MEMORY_ATTENTIONS)
     runs = [DeviceJob(model, setting, "forward", PLAIN) for model in printed]
     runs += [
         DeviceJob(model, replace(setting, attention=how), mode, Recipe(autocast=cast).of(mode))
