@@ -7,11 +7,13 @@ results out as no real kernel does. Tested against torch's CPU kernels and its p
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from .misfits import add_product, convolves, same_dtype, shape_rule
 from .shapes import (
     channels_fastest,
     channels_last,
@@ -20,7 +22,9 @@ from .shapes import (
     elementwise,
     like_map,
     max_pool2d,
-    shape_rule,
+    normalises_batch,
+    normalises_rows,
+    softmax,
 )
 
 
@@ -39,15 +43,20 @@ def _wanted(gradients: _Gradients, wanted: Sequence[bool]) -> _Gradients:
 # Products
 
 
-@shape_rule("mm", "bmm")
-def _mm(a: Tensor, b: Tensor) -> Tensor | None:
-    if a.shape[:-2] != b.shape[:-2] or a.shape[-1] != b.shape[-2]:
+def _product(rank: int, a: Tensor, b: Tensor) -> Tensor | None:
+    same_dtype(a, b)
+    if not a.ndim == b.ndim == rank or a.shape[:-2] != b.shape[:-2] or a.shape[-1] != b.shape[-2]:
         return None
     return contiguous((*a.shape[:-1], b.shape[-1]), a.dtype)
 
 
+shape_rule("mm")(partial(_product, 2))
+shape_rule("bmm")(partial(_product, 3))
+
+
 @shape_rule("addmm")
 def _addmm(bias: Tensor, a: Tensor, b: Tensor, **scales: Any) -> Tensor | None:
+    add_product(bias, a, b)
     if a.ndim != 2 or b.ndim != 2 or a.shape[1] != b.shape[0]:
         return None
     return contiguous((a.shape[0], b.shape[1]), a.dtype)
@@ -65,9 +74,9 @@ def _convolution(
     output_padding: Sequence[int],
     groups: int,
 ) -> Tensor | None:
-    if transposed:
-        return None
-    return convolved(x, weight, bias, stride, padding, dilation, groups)
+    options = (stride, padding, dilation, transposed, output_padding, groups)
+    convolves(x, weight, bias, *options)
+    return None if transposed else convolved(x, weight, stride, padding, dilation)
 
 
 @shape_rule("convolution_backward")
@@ -90,7 +99,9 @@ def _statistics(x: Tensor) -> torch.dtype:
 @shape_rule("native_layer_norm")
 def _layer_norm(
     x: Tensor, shape: Sequence[int], weight: Tensor | None, bias: Tensor | None, eps: float
-) -> tuple[Tensor, Tensor, Tensor]:
+) -> tuple[Tensor, Tensor, Tensor] | None:
+    if not normalises_rows(x, shape, weight, bias):
+        return None
     rows = (*x.shape[: x.ndim - len(shape)], *(1,) * len(shape))
     return _like(x), contiguous(rows, _statistics(x)), contiguous(rows, _statistics(x))
 
@@ -112,7 +123,7 @@ def _batch_norm(
     *rest: Any,
 ) -> tuple[Tensor, Tensor, Tensor] | None:
     """Statistics are returned in training alone, as a CPU's kernel does."""
-    if x.ndim > 4 or 0 in x.shape:
+    if not normalises_batch(x, weight, bias, mean, variance, training):
         return None
     kept = x.dtype if weight is None else weight.dtype
     size = x.shape[1:2] if training else (0,)
@@ -158,7 +169,7 @@ def _group_norm_backward(grad: Tensor, x: Tensor, mean: Tensor, *rest: Any) -> _
 
 @shape_rule("_softmax", "_log_softmax")
 def _softmax(x: Tensor, dim: int, to_float: bool) -> Tensor:
-    return contiguous(x.shape, torch.float32 if to_float else x.dtype)
+    return softmax(x, dim, torch.float32 if to_float else None)
 
 
 @shape_rule("_softmax_backward_data", "_log_softmax_backward_data")

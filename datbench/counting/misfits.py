@@ -1,40 +1,37 @@
 """What torch's CPU kernels refuse, in their words, where a count on meta would let it pass.
 
-A model that cannot run must not be counted. The rules in `shapes` answer only where the operands
-fit. Torch's own meta kernels, which answer elsewhere, check less than its CPU kernels: what they
-miss is checked here. Found, and tested, by running changed operands on both.
+A model that cannot run must not be counted. The rules in `shapes` and `kernels` answer only where
+the operands fit. Torch's own meta kernels, which answer elsewhere, check less than its CPU kernels:
+what they miss is checked here. Found, and tested, by running changed operands on both.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
-from typing import Any, NoReturn
+from typing import Any, NoReturn, TypeVar
 
 import torch
 from torch import Tensor
 
-from ..errors import Misfit
+from ..errors import Misfit, first_line
 
-MISFITS: dict[str, Callable[..., None]] = {}
-"""Check by operator name with overload; called with the operator's own arguments, all on meta."""
+ShapeRule = Callable[..., Any]
+"""Called with the operator's own arguments, all on meta: refuses what does not fit, and returns the
+result, or None if torch must be asked for it."""
 
+SHAPES: dict[str, ShapeRule] = {}
+"""Rule by operator name with overload, such as ``aten::add.Tensor``."""
 
-def check(name: str, args: Sequence[Any], kwargs: Mapping[str, Any]) -> None:
-    """Refuse operands of operator `name` that its CPU kernel refuses.
-
-    Raises:
-        RuntimeError, IndexError: what torch raises.
-    """
-    found = MISFITS.get(name)
-    if found is not None:
-        found(*args, **kwargs)
+Function = TypeVar("Function", bound=ShapeRule)
 
 
-def _checks(*operators: str) -> Callable[[Callable[..., None]], Callable[..., None]]:
-    def decorate(found: Callable[..., None]) -> Callable[..., None]:
-        MISFITS.update(dict.fromkeys((f"aten::{name}" for name in operators), found))
-        return found
+def shape_rule(*operators: str) -> Callable[[Function], Function]:
+    """Make the decorated function the rule of these `aten` operators, such as ``add.Tensor``."""
+
+    def decorate(rule: Function) -> Function:
+        SHAPES.update(dict.fromkeys((f"aten::{name}" for name in operators), rule))
+        return rule
 
     return decorate
 
@@ -75,11 +72,16 @@ def broadcast(*shapes: Sequence[int]) -> tuple[int, ...]:
     return whole
 
 
+def stays(shape: tuple[int, ...], *others: Sequence[int]) -> None:
+    """Refuse shapes that would make this one larger."""
+    whole = broadcast(shape, *others)
+    if whole != shape:
+        refuse(f"output with shape {list(shape)} doesn't match the broadcast shape {list(whole)}")
+
+
 def written(x: Tensor, *operands: Tensor) -> None:
     """Refuse operands that would make `x` larger."""
-    whole = broadcast(x.shape, *(operand.shape for operand in operands))
-    if whole != x.shape:
-        refuse(f"output with shape {list(x.shape)} doesn't match the broadcast shape {list(whole)}")
+    stays(x.shape, *(operand.shape for operand in operands))
 
 
 def apart(x: Tensor) -> None:
@@ -100,27 +102,32 @@ def castable(x: Tensor, operands: Sequence[Any]) -> None:
             refuse(f"result type {made} can't be cast to the desired output type {x.dtype}")
 
 
-def _same_dtype(*operands: Tensor | None) -> None:
+def same_dtype(*operands: Tensor | None) -> None:
+    """Refuse operands of several types."""
     types = {x.dtype for x in operands if x is not None}
     if len(types) > 1:
         refuse(f"expected the same dtype, but got {' and '.join(map(str, types))}")
 
 
-def _is_index(index: Tensor) -> None:
+def is_index(index: Tensor) -> None:
+    """Refuse an index that is not of whole numbers."""
     if index.dtype not in (torch.int64, torch.int32):
         refuse(f"Expected dtype int32 or int64 for index, but got {index.dtype}", IndexError)
 
 
-_FLOATING = "gelu silu hardswish hardsigmoid leaky_relu mish".split()
+FLOATING = "gelu silu hardswish hardsigmoid leaky_relu mish".split()
+"""Elementwise operators that refuse whole numbers."""
 
 
-@_checks(*_FLOATING, *(f"{name}_" for name in _FLOATING), "softplus", "adaptive_avg_pool2d")
-def _floating(x: Tensor, *rest: Any, **options: Any) -> None:
+@shape_rule(*(f"{name}_" for name in FLOATING))
+def floating(x: Tensor, *rest: Any, **options: Any) -> None:
+    """Refuse whole numbers."""
     if not x.is_floating_point():
         refuse(f"the operator is not implemented for {x.dtype}", NotImplementedError)
 
 
-def _expands(shape: Sequence[int], to: Sequence[int]) -> None:
+def expands(shape: Sequence[int], to: Sequence[int]) -> None:
+    """Refuse a shape that does not expand to another."""
     fits = len(shape) <= len(to) and all(
         one in (1, two) for one, two in zip(reversed(shape), reversed(to), strict=False)
     )
@@ -144,136 +151,65 @@ def dimension(dim: int, rank: int) -> int:
     return dim % rank
 
 
-@_checks("softmax.int")
-def _softmax(x: Tensor, dim: int, dtype: torch.dtype | None = None) -> None:
-    dimension(dim, x.ndim)
-    _floating(x if dtype is None else torch.empty(0, dtype=dtype))
-
-
-@_checks("_softmax", "_log_softmax")
-def _softmax_kernel(x: Tensor, dim: int, to_float: bool) -> None:
-    _softmax(x, dim)
-
-
-@_checks("sort", "argsort")
-def _dim(x: Tensor, dim: int = -1, descending: bool = False) -> None:
-    dimension(dim, x.ndim)
-
-
-@_checks("sort.stable", "argsort.stable")
-def _stable_dim(x: Tensor, *, dim: int = -1, **options: Any) -> None:
+@shape_rule("sort", "argsort", "sort.stable", "argsort.stable")
+def _sorts(x: Tensor, dim: int = -1, descending: bool = False, **options: Any) -> None:
     dimension(dim, x.ndim)
 
 
 # Products
 
 
-@_checks("matmul")
-def _matmul(a: Tensor, b: Tensor) -> None:
-    _same_dtype(a, b)
-
-
-@_checks("mm")
-def _mm(a: Tensor, b: Tensor) -> None:
-    _same_dtype(a, b)
-    if not a.ndim == b.ndim == 2:
-        refuse("self and mat2 must be matrices")
-
-
-@_checks("bmm")
-def _bmm(a: Tensor, b: Tensor) -> None:
-    _same_dtype(a, b)
-    if not a.ndim == b.ndim == 3:
-        refuse("batch1 and batch2 must be 3D tensors")
-
-
-def _multiplied(a: Tensor, b: Tensor) -> None:
-    """Rows by a matrix."""
-    if a.shape[-1] != b.shape[0]:
-        refuse(
-            f"mat1 and mat2 shapes cannot be multiplied ({a.numel() // max(a.shape[-1], 1)}x"
-            f"{a.shape[-1]} and {b.shape[0]}x{b.shape[1]})"
-        )
-
-
-@_checks("linear")
-def _linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> None:
-    _same_dtype(x, weight, bias)
-    if x.ndim < 1 or weight.ndim != 2:
-        return
-    if x.shape[-1] != weight.shape[1]:
-        _multiplied(x, weight.t())
-    if bias is not None:
-        _expands(bias.shape, (*x.shape[:-1], weight.shape[0]))
-
-
-@_checks("addmm", "addmv", "addr")
-def _add_product(x: Tensor, a: Tensor, b: Tensor, **scales: Any) -> None:
-    """`x` expands to the product of (n, k) and (k, m), of (n, k) and (k,), or of (n,) and (m,)."""
+def _product(x: Tensor, a: Tensor, b: Tensor) -> tuple[int, ...]:
+    """The shape of (n, k) @ (k, m), of (n, k) @ (k,), or of (n,) and (m,), that is added to `x`."""
     if a.ndim > 1:
-        _same_dtype(x, a, b)
-    _expands(x.shape, a.shape[:1] + (b.shape if a.ndim == 1 else b.shape[1:]))
+        same_dtype(x, a, b)
+    return a.shape[:1] + (b.shape if a.ndim == 1 else b.shape[1:])
 
 
-@_checks("addmm_", "addmv_", "addr_")
+@shape_rule("addmv")
+def add_product(x: Tensor, a: Tensor, b: Tensor, **scales: Any) -> None:
+    """Refuse what does not expand to the product."""
+    expands(x.shape, _product(x, a, b))
+
+
+@shape_rule("addmm_", "addmv_", "addr_")
 def _add_product_in_place(x: Tensor, a: Tensor, b: Tensor, **scales: Any) -> None:
-    if a.ndim > 1:
-        _same_dtype(x, a, b)
-    product = a.shape[:1] + (b.shape if a.ndim == 1 else b.shape[1:])
-    sizes = f"{list(x.shape)} and output tensor size {list(product)}"
+    product = _product(x, a, b)
     if x.shape != product:
+        sizes = f"{list(x.shape)} and output tensor size {list(product)}"
         refuse(f"Bad in-place call: input tensor size {sizes} should match")
 
 
 # Convolutions
 
 
-def _convolution(
+def convolves(
     x: Tensor,
     weight: Tensor,
-    bias: Tensor | None = None,
-    stride: Sequence[int] = (1,),
-    padding: Sequence[int] = (0,),
-    dilation: Sequence[int] = (1,),
-    transposed: bool = False,
-    output_padding: Sequence[int] = (0,),
-    groups: int = 1,
+    bias: Tensor | None,
+    stride: Sequence[int],
+    padding: Sequence[int],
+    dilation: Sequence[int],
+    transposed: bool,
+    output_padding: Sequence[int],
+    groups: int,
 ) -> None:
-    sizes, given, rank = list(weight.shape), list(x.shape), weight.ndim
-    _same_dtype(x, weight)
-    if groups <= 0:
+    """Refuse a convolution by torch's own check, which its meta kernel leaves out.
+
+    The check is ATen's `check_shape_forward`; what asks for a backend goes through it first.
+    """
+    same_dtype(x, weight)
+    if groups <= 0:  # torch 2.6 divides by it
         refuse("non-positive groups is not supported")
-    if min(stride) <= 0:
-        refuse("non-positive stride is not supported")
     if min(dilation) <= 0:
         refuse("dilation should be greater than zero")
-    if min(padding) < 0:
-        refuse("negative padding is not supported")
     if min(output_padding) < 0:
         refuse("negative output_padding is not supported")
-    if rank != x.ndim:
-        refuse(
-            f"Expected {rank}-dimensional input for {rank}-dimensional weight {sizes}, "
-            f"but got {x.ndim}-dimensional input of size {given} instead"
-        )
-    if sizes[0] < groups or sizes[0] % groups != 0:
-        refuse(
-            f"Given groups={groups}, expected weight to be divisible by {groups} at dimension 0, "
-            f"but got weight of size {sizes} instead"
-        )
-    how = "transposed=1" if transposed else f"groups={groups}"
-    channels = sizes[0] if transposed else sizes[1] * groups
-    if given[1] != channels:
-        refuse(
-            f"Given {how}, weight of size {sizes}, expected input{given} to have {channels} "
-            f"channels, but got {given[1]} channels instead"
-        )
-    made = sizes[1] * groups if transposed else sizes[0]
-    if bias is not None and bias.shape != (made,):
-        refuse(
-            f"Given {how}, weight of size {sizes}, expected bias to be 1-dimensional with {made} "
-            f"elements, but got bias of size {[] if bias is None else list(bias.shape)} instead"
-        )
+    options = (stride, padding, dilation, transposed, output_padding, groups, None)
+    try:
+        torch._C._select_conv_backend(x, weight, bias, *options)
+    except RuntimeError as error:
+        refuse(first_line(error))
     if transposed:
         _fits_transposed(x, weight, stride, padding, dilation, output_padding)
 
@@ -296,34 +232,13 @@ def _fits_transposed(x: Tensor, weight: Tensor, *options: Sequence[int]) -> None
         )
 
 
-@_checks("convolution")
-def _any_convolution(x: Tensor, weight: Tensor, *rest: Any) -> None:
-    _convolution(x, weight, *rest)
-
-
-def _batched(rank: int, x: Tensor, weight: Tensor) -> Tensor:
+def batched(rank: int, x: Tensor, weight: Tensor) -> Tensor:
     """With a batch of one where there is none."""
     if weight.ndim != rank + 2:
         refuse(
             f"Expected {rank + 2}-dimensional weight, but got weight of size {list(weight.shape)}"
         )
     return x[None] if x.ndim == rank + 1 else x
-
-
-def _conv(
-    rank: int,
-    x: Tensor,
-    weight: Tensor,
-    bias: Tensor | None = None,
-    stride: Sequence[int] = (1,),
-    padding: Sequence[int] | str = (0,),
-    dilation: Sequence[int] = (1,),
-    groups: int = 1,
-) -> None:
-    named = isinstance(padding, str)  # "same" and "valid" always fit, with a bias of any dtype
-    _same_dtype(x, weight, None if named else bias)
-    given = (0,) if isinstance(padding, str) else padding
-    _convolution(_batched(rank, x, weight), weight, bias, stride, given, dilation, groups=groups)
 
 
 def _conv_transpose(
@@ -337,37 +252,30 @@ def _conv_transpose(
     groups: int = 1,
     dilation: Sequence[int] = (1,),
 ) -> None:
-    x = _batched(rank, x, weight)
-    _convolution(x, weight, bias, stride, padding, dilation, True, output_padding, groups)
+    x = batched(rank, x, weight)
+    convolves(x, weight, bias, stride, padding, dilation, True, output_padding, groups)
 
 
 for _rank, _transpose in enumerate(("1d", "2d.input", "3d.input"), 1):
-    _checks(f"conv{_rank}d", f"conv{_rank}d.padding")(partial(_conv, _rank))
-    _checks(f"conv_transpose{_transpose}")(partial(_conv_transpose, _rank))
+    shape_rule(f"conv_transpose{_transpose}")(partial(_conv_transpose, _rank))
 
 
 # Indexing and scattering
 
 
-@_checks("index_select")
+@shape_rule("index_select")
 def _index_select(x: Tensor, dim: int, index: Tensor) -> None:
-    dimension(dim, x.ndim)
-    _is_index(index)
     if index.ndim > 1:
         refuse("index_select(): Index is supposed to be a vector", IndexError)
-    if x.ndim == 0 and index.numel() != 1:
-        refuse(
-            f"index_select(): Index to scalar can have only 1 value, got {index.numel()} value(s)"
-        )
 
 
-@_checks("index_add", "index_add_", "index_reduce", "index_reduce_")
+@shape_rule("index_add", "index_add_", "index_reduce", "index_reduce_")
 def _index_add(
     x: Tensor, dim: int, index: Tensor, source: Tensor, *rest: Any, **options: Any
 ) -> None:
     at = dimension(dim, x.ndim)
-    _is_index(index)
-    _same_dtype(x, source)
+    is_index(index)
+    same_dtype(x, source)
     if index.ndim > 1:
         refuse("index_add_(): Index is supposed to be a vector", IndexError)
     found, wanted = list(source.shape), list(x.shape)
@@ -383,11 +291,11 @@ def _index_add(
         )
 
 
-@_checks("index_put", "index_put_", "_index_put_impl_")
+@shape_rule("index_put", "index_put_", "_index_put_impl_")
 def _index_put(
     x: Tensor, indices: Sequence[Tensor | None], values: Tensor, *rest: Any, **options: Any
 ) -> None:
-    _same_dtype(x, values)
+    same_dtype(x, values)
     at = 0
     for index in indices:
         if index is not None and index.dtype in (torch.bool, torch.uint8):
@@ -402,13 +310,13 @@ def _index_put(
         else:
             at += 1
     if at == len(indices) <= x.ndim:  # a mask's elements are not known
-        _expands(values.shape, torch.ops.aten.index.Tensor(x, indices).shape)
+        expands(values.shape, torch.ops.aten.index.Tensor(x, indices).shape)
 
 
-@_checks("put", "put_")
+@shape_rule("put", "put_")
 def _put(x: Tensor, index: Tensor, source: Tensor, accumulate: bool = False) -> None:
-    _is_index(index)
-    _same_dtype(x, source)
+    is_index(index)
+    same_dtype(x, source)
     if index.numel() != source.numel():
         refuse(
             "put_(): Expected source and index to have the same number of elements, but got "
@@ -417,20 +325,14 @@ def _put(x: Tensor, index: Tensor, source: Tensor, accumulate: bool = False) -> 
         )
 
 
-@_checks("masked_scatter", "masked_fill.Scalar")
+@shape_rule("masked_scatter_", "masked_fill_.Scalar")
 def _masked(x: Tensor, mask: Tensor, source: Any) -> None:
     if mask.dtype != torch.bool:
         refuse(f"expected a boolean mask, but got {mask.dtype}")
-    broadcast(x.shape, mask.shape)
-
-
-@_checks("masked_scatter_", "masked_fill_.Scalar")
-def _masked_in_place(x: Tensor, mask: Tensor, source: Any) -> None:
-    _masked(x, mask, source)
     written(x, mask)
 
 
-@_checks("masked_fill.Tensor", "masked_fill_.Tensor")
+@shape_rule("masked_fill_.Tensor")
 def _masked_fill(x: Tensor, mask: Tensor, value: Tensor) -> None:
     _masked(x, mask, value)
     if value.ndim != 0:
@@ -440,10 +342,10 @@ def _masked_fill(x: Tensor, mask: Tensor, value: Tensor) -> None:
         )
 
 
-@_checks("index_copy_")
+@shape_rule("index_copy_")
 def _index_copy(x: Tensor, dim: int, index: Tensor, source: Tensor) -> None:
-    _is_index(index)
-    _same_dtype(x, source)
+    is_index(index)
+    same_dtype(x, source)
     at, found, wanted = dimension(dim, x.ndim), list(source.shape), list(x.shape)
     apart = found[:at] + found[at + 1 :] != wanted[:at] + wanted[at + 1 :]
     if found and wanted and apart:  # torch 2.6 does not look on meta
@@ -453,13 +355,8 @@ def _index_copy(x: Tensor, dim: int, index: Tensor, source: Tensor) -> None:
         )
 
 
-@_checks("index_fill_.int_Scalar")
-def _index_fill(x: Tensor, dim: int, index: Tensor, value: Any) -> None:
-    dimension(dim, x.ndim)
-    _is_index(index)
-
-
-def _slice_is(part: Tensor, source: Tensor) -> None:
+def _scatter(view: Callable[..., Tensor], x: Tensor, source: Tensor, *where: Any) -> None:
+    part = view(x, *where)
     if part.shape != source.shape:
         refuse(
             "expected src to have a size equal to the slice of self. "
@@ -467,34 +364,18 @@ def _slice_is(part: Tensor, source: Tensor) -> None:
         )
 
 
-@_checks("slice_scatter")
-def _slice_scatter(
-    x: Tensor,
-    source: Tensor,
-    dim: int = 0,
-    start: int | None = None,
-    end: int | None = None,
-    step: int = 1,
-) -> None:
-    _slice_is(torch.ops.aten.slice.Tensor(x, dim, start, end, step), source)
+for _name, _view in (
+    ("slice_scatter", torch.ops.aten.slice.Tensor),
+    ("select_scatter", torch.ops.aten.select.int),
+    ("diagonal_scatter", torch.ops.aten.diagonal.default),
+):
+    shape_rule(_name)(partial(_scatter, _view))
 
 
-@_checks("select_scatter")
-def _select_scatter(x: Tensor, source: Tensor, dim: int, index: int) -> None:
-    _slice_is(x.select(dim, index), source)
+# Losses, norms
 
 
-@_checks("diagonal_scatter")
-def _diagonal_scatter(
-    x: Tensor, source: Tensor, offset: int = 0, dim1: int = 0, dim2: int = 1
-) -> None:
-    _slice_is(x.diagonal(offset, dim1, dim2), source)
-
-
-# Losses, norms, resizing
-
-
-@_checks("nll_loss2d_forward")
+@shape_rule("nll_loss2d_forward")
 def _nll_loss(x: Tensor, target: Tensor, weight: Tensor | None, *rest: Any) -> None:
     if x.ndim != 4 or target.shape != (x.shape[0], *x.shape[2:]):
         refuse(f"size mismatch (got input: {list(x.shape)} , target: {list(target.shape)}")
@@ -502,149 +383,28 @@ def _nll_loss(x: Tensor, target: Tensor, weight: Tensor | None, *rest: Any) -> N
         refuse("weight tensor should be defined either for all or no classes")
 
 
-def _upsample(rank: int, x: Tensor, size: Sequence[int], *rest: Any) -> None:
-    if x.ndim != rank:
-        refuse(f"It is expected input_size equals to {rank}, but got size {x.ndim}")
-    if min(size) <= 0 or 0 in x.shape[2:]:
-        refuse(
-            f"Input and output sizes should be greater than 0, but got input {list(x.shape[2:])} "
-            f"output {list(size)}"
-        )
-    _floating(x)
-
-
-def _scaled(
-    rank: int,
-    x: Tensor,
-    size: Sequence[int] | None,
-    corners: bool,
-    scales: Sequence[float] | None,
-) -> None:
-    by_scale = [int(n * scale) for n, scale in zip(x.shape[2:], scales or (), strict=False)]
-    _upsample(rank, x, size or by_scale or (1,))
-
-
-for _rank, _names in enumerate(("linear1d", "bilinear2d bicubic2d", "trilinear3d"), 3):
-    _checks(*(f"upsample_{name}" for name in _names.split()))(partial(_upsample, _rank))
-    _checks(*(f"upsample_{name}.vec" for name in _names.split()))(partial(_scaled, _rank))
-
-
-@_checks("upsample_nearest2d", "upsample_nearest2d.vec")
-def _upsample_nearest(x: Tensor, *rest: Any) -> None:
-    if x.dtype != torch.uint8:
-        _floating(x)
-
-
-@_checks("soft_margin_loss")
+@shape_rule("soft_margin_loss")
 def _soft_margin_loss(x: Tensor, target: Tensor, *rest: Any) -> None:
     written(torch.empty_like(x), target)
 
 
-@_checks("binary_cross_entropy_with_logits")
+@shape_rule("binary_cross_entropy_with_logits")
 def _with_logits(x: Tensor, target: Tensor, weight: Tensor | None = None, *rest: Any) -> None:
     """Its sum is made in a tensor like the target."""
     written(torch.empty_like(target), x, *(() if weight is None else (weight,)))
 
 
-@_checks("bucketize.Tensor")
+@shape_rule("bucketize.Tensor")
 def _bucketize(x: Tensor, boundaries: Tensor, **options: Any) -> None:
     if boundaries.ndim != 1:
         refuse(f"boundaries tensor must be 1 dimension, but got dim({boundaries.ndim})")
 
 
-@_checks("batch_norm", "native_batch_norm")
-def _batch_norm(
-    x: Tensor,
-    weight: Tensor | None,
-    bias: Tensor | None,
-    mean: Tensor | None,
-    variance: Tensor | None,
-    training: bool,
-    *rest: Any,
-) -> None:
-    dimension(1, x.ndim)
-    _floating(x)
-    given = {"weight": weight, "bias": bias, "running_mean": mean, "running_var": variance}
-    for name, each in given.items():
-        if each is None:
-            if name.startswith("running") and not training:
-                refuse(f"{name} must be defined in evaluation mode")
-        elif each.numel() != x.shape[1]:
-            refuse(f"{name} should contain {x.shape[1]} elements not {each.numel()}")
-    _mixed_types(x, *given.values())
-
-
-def _mixed_types(x: Tensor, *given: Tensor | None) -> None:
-    types = {each.dtype for each in given if each is not None}
+def weights(x: Tensor, *given: Tensor | None) -> list[Tensor]:
+    """Weights and statistics of a norm; those of another type than `x` are refused."""
+    found = [each for each in given if each is not None]
+    types = {each.dtype for each in found}
     half = x.dtype in (torch.float16, torch.bfloat16)  # it may have float32 weights
     if not (types <= {x.dtype} or (half and types == {torch.float32})):
         refuse("mixed dtype (CPU): all inputs must share same datatype.")
-
-
-@_checks("group_norm")
-def _group_norm(
-    x: Tensor, groups: int, weight: Tensor | None = None, bias: Tensor | None = None, *rest: Any
-) -> None:
-    _mixed_types(x, weight, bias)
-
-
-@_checks("layer_norm", "native_layer_norm")
-def _layer_norm(
-    x: Tensor,
-    shape: Sequence[int],
-    weight: Tensor | None = None,
-    bias: Tensor | None = None,
-    *rest: Any,
-) -> None:
-    sizes = list(shape)
-    if not sizes or sizes != list(x.shape[-len(sizes) :]):
-        refuse(
-            f"Given normalized_shape={sizes}, expected input with shape [*, {str(sizes)[1:]}, "
-            f"but got input of size{list(x.shape)}"
-        )
-    for name, given in (("weight", weight), ("bias", bias)):
-        if given is None:
-            continue
-        if list(given.shape) != sizes:
-            refuse(
-                f"Expected {name} to be of same shape as normalized_shape, but got {name} of shape "
-                f"{list(given.shape)} and normalized_shape = {sizes}"
-            )
-        # Half precision may have float32 weights.
-        if x.dtype not in (torch.float16, torch.bfloat16) or given.dtype != torch.float32:
-            _same_dtype(x, given)
-    _floating(x)
-
-
-@_checks("grid_sampler", "grid_sampler_2d")
-def _grid_sampler(x: Tensor, grid: Tensor, *modes: Any) -> None:
-    _same_dtype(x, grid)
-    _floating(x)
-    sizes = f"but got input with sizes {list(x.shape)} and grid with sizes {list(grid.shape)}"
-    if x.ndim != grid.ndim:
-        refuse(
-            f"grid_sampler(): expected {x.ndim}D input and grid with same number of dimensions, "
-            + sizes
-        )
-    if x.shape[:1] != grid.shape[:1]:
-        refuse(f"grid_sampler(): expected grid and input to have same batch size, {sizes}")
-    if grid.shape[-1:] != (x.ndim - 2,):
-        refuse(
-            f"grid_sampler(): expected grid to have size {x.ndim - 2} in last dimension, {sizes}"
-        )
-
-
-@_checks("scaled_dot_product_attention")
-def _attention(
-    q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None = None, *rest: Any, **options: Any
-) -> None:
-    _same_dtype(q, k, v)
-    if mask is not None:
-        if q.ndim == k.ndim == v.ndim == 4:  # the fused kernel's; others take one row for all
-            dimension(-2, mask.ndim)
-        whole = broadcast((q.shape[-2], k.shape[-2]), mask.shape[-2:])
-        if whole != (q.shape[-2], k.shape[-2]):
-            refuse(
-                f"output with shape {[*q.shape[:-1], k.shape[-2]]} doesn't match the broadcast "
-                f"shape {[*q.shape[:-2], *whole]}"
-            )
+    return found

@@ -9,34 +9,33 @@ against real CPU kernels, operator by operator.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from functools import cache
+from collections.abc import Mapping, Sequence
+from functools import cache, partial
 from itertools import pairwise
-from typing import Any, TypeVar
+from typing import Any
 
 import torch
 from torch import Tensor
 
-from .misfits import apart, broadcast, castable, check, written
-
-ShapeRule = Callable[..., Any]
-"""Called with the operator's own arguments."""
-
-SHAPES: dict[str, ShapeRule] = {}
-"""Shape rule by operator name with overload, such as ``aten::add.Tensor``."""
-
-
-Function = TypeVar("Function", bound=ShapeRule)
-
-
-def shape_rule(*operators: str) -> Callable[[Function], Function]:
-    """Make the decorated function the rule of these `aten` operators, such as ``add.Tensor``."""
-
-    def decorate(rule: Function) -> Function:
-        SHAPES.update(dict.fromkeys((f"aten::{name}" for name in operators), rule))
-        return rule
-
-    return decorate
+from .misfits import (
+    FLOATING,
+    SHAPES,
+    ShapeRule,
+    apart,
+    batched,
+    broadcast,
+    castable,
+    convolves,
+    dimension,
+    expands,
+    floating,
+    refuse,
+    same_dtype,
+    shape_rule,
+    stays,
+    weights,
+    written,
+)
 
 
 def predict(name: str, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Any:
@@ -47,7 +46,6 @@ def predict(name: str, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Any:
     """
     if not args or not _all_meta(args):
         return None
-    check(name, args, kwargs)
     rule = SHAPES.get(name)
     return None if rule is None else rule(*args, **kwargs)
 
@@ -187,24 +185,27 @@ def _logical(a: Tensor, b: Tensor) -> Tensor:
     return elementwise(torch.bool, a, b)
 
 
-shape_rule(
-    *(
-        f"{name}.{overload}"
-        for name in ("ge", "gt", "le", "lt", "eq", "ne")
-        for overload in ("Scalar", "Tensor")
-    )
-)(_binary(compares=True))
+_COMPARISONS = "ge gt le lt eq ne".split()
+
+shape_rule(*(f"{name}.{other}" for name in _COMPARISONS for other in ("Scalar", "Tensor")))(
+    _binary(compares=True)
+)
 
 
 @shape_rule(
-    *"gelu tanh relu sigmoid silu exp hardswish neg sin cos abs clamp hardsigmoid hardtanh".split(),
-    *"leaky_relu elu softplus mish log sqrt rsqrt clamp_min".split(),
+    *"tanh relu sigmoid exp neg sin cos abs clamp hardtanh elu log sqrt rsqrt clamp_min".split(),
     *"pow.Tensor_Scalar mul.Scalar div.Scalar".split(),
 )
 def _unary(x: Tensor, *bounds: Any, approximate: str = "none") -> Tensor | None:
     plain = x.is_floating_point() and (not bounds or any(bound is not None for bound in bounds))
     plain = plain and not any(isinstance(bound, complex) for bound in bounds)
     return elementwise(x.dtype, x) if plain and approximate in ("none", "tanh") else None
+
+
+@shape_rule(*FLOATING, "softplus")
+def _floating_unary(x: Tensor, *bounds: Any, **options: Any) -> Tensor | None:
+    floating(x)
+    return _unary(x, *bounds, **options)
 
 
 @shape_rule("flip")
@@ -232,8 +233,12 @@ def _dropout(x: Tensor, rate: float, train: bool) -> Tensor | None:
 
 
 @shape_rule("softmax.int")
-def _softmax(x: Tensor, dim: int, dtype: torch.dtype | None = None) -> Tensor:
-    return contiguous(x.shape, dtype or x.dtype)
+def softmax(x: Tensor, dim: int, dtype: torch.dtype | None = None) -> Tensor:
+    """Like its input, in rows."""
+    dimension(dim, x.ndim)
+    result = contiguous(x.shape, dtype or x.dtype)
+    floating(result)
+    return result
 
 
 # Products
@@ -241,13 +246,18 @@ def _softmax(x: Tensor, dim: int, dtype: torch.dtype | None = None) -> Tensor:
 
 @shape_rule("linear")
 def _linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor | None:
-    if weight.ndim != 2 or x.ndim < 2:
+    same_dtype(x, weight, bias)
+    if weight.ndim != 2 or x.ndim < 1 or x.shape[-1] != weight.shape[1]:
         return None
-    return contiguous((*x.shape[:-1], weight.shape[0]), x.dtype)
+    shape = (*x.shape[:-1], weight.shape[0])
+    if bias is not None:
+        expands(bias.shape, shape)
+    return contiguous(shape, x.dtype)
 
 
 @shape_rule("matmul")
 def _matmul(a: Tensor, b: Tensor) -> Tensor | None:
+    same_dtype(a, b)
     if a.ndim < 3 or b.ndim < 3 or a.shape[-1] != b.shape[-2]:
         return None
     batch = broadcast(a.shape[:-2], b.shape[:-2])
@@ -266,10 +276,15 @@ def _sdpa(
     **options: Any,
 ) -> Tensor | None:
     """As the CPU's fused kernel lays its result out: like `q`."""
+    same_dtype(q, k, v)
+    whole = (*q.shape[:-1], k.shape[-2])
+    if attn_mask is not None:
+        if q.ndim == k.ndim == v.ndim == 4:  # the fused kernel's; others take one row for all
+            dimension(-2, attn_mask.ndim)
+        stays(whole[-2:], attn_mask.shape[-2:])
     if enable_gqa or not attends(q, k, v) or q.shape[-1] != v.shape[-1]:
         return None
     if attn_mask is not None:
-        whole = (*q.shape[:-1], k.shape[-2])
         fits = attn_mask.ndim in (2, 4) and attn_mask.dtype in (torch.bool, q.dtype)
         if is_causal or not fits or broadcast(whole, attn_mask.shape) != whole:
             return None
@@ -288,15 +303,39 @@ def attends(q: Tensor, k: Tensor, v: Tensor) -> bool:
     )
 
 
-@shape_rule("conv1d", "conv2d")
-def convolved(
+def _conv(
+    rank: int,
     x: Tensor,
     weight: Tensor,
     bias: Tensor | None = None,
     stride: Sequence[int] = (1,),
-    padding: Sequence[int] = (0,),
+    padding: Sequence[int] | str = (0,),
     dilation: Sequence[int] = (1,),
     groups: int = 1,
+) -> Tensor | None:
+    """Padding is "valid" or "same" too, with a bias of any type; answered is an even one alone."""
+    image, pads, even = batched(rank, x, weight), padding, True
+    if isinstance(pads, str):
+        spans = [(n - 1) * gap for n, gap in zip(weight.shape[2:], [*dilation] * rank)]  # noqa: B905
+        even = pads == "valid" or all(step == 1 for step in stride)
+        even = even and not any(span % 2 for span in spans)
+        pads = [-(-span // 2) for span in spans] if pads == "same" else [0]
+    else:
+        same_dtype(x, weight, bias)
+    convolves(image, weight, bias, stride, pads, dilation, False, (0,), groups)
+    return convolved(x, weight, stride, pads, dilation) if even else None
+
+
+for _rank in (1, 2, 3):
+    shape_rule(f"conv{_rank}d", f"conv{_rank}d.padding")(partial(_conv, _rank))
+
+
+def convolved(
+    x: Tensor,
+    weight: Tensor,
+    stride: Sequence[int],
+    padding: Sequence[int],
+    dilation: Sequence[int],
 ) -> Tensor | None:
     """A map's convolution is channels last if it or the weights are; a row's stays in rows."""
     rank = x.ndim - 2
@@ -315,42 +354,36 @@ def convolved(
     return (channels_last if last else contiguous)((x.shape[0], weight.shape[0], *size), x.dtype)
 
 
-@shape_rule("conv2d.padding")
-def _conv2d_padding(
-    x: Tensor,
-    weight: Tensor,
-    bias: Tensor | None = None,
-    stride: Sequence[int] = (1, 1),
-    padding: str = "valid",
-    dilation: Sequence[int] = (1, 1),
-    groups: int = 1,
-) -> Tensor | None:
-    """The same size with odd kernels and no stride."""
-    pads = [0, 0]
-    if padding == "same":
-        gaps = [*dilation, dilation[-1]]  # one for both, or one each
-        spans = [(side - 1) * gap for side, gap in zip(weight.shape[2:], gaps, strict=False)]
-        if any(step != 1 for step in stride) or any(span % 2 for span in spans):
-            return None
-        pads = [span // 2 for span in spans]
-    elif padding != "valid":
-        return None
-    return convolved(x, weight, bias, stride, pads, dilation, groups)
-
-
 # Normalisation, sampling, pooling
 
 
 @shape_rule("batch_norm")
 def _batch_norm(x: Tensor, *rest: Any) -> Tensor | None:
-    return like_map(x) if x.ndim < 5 and 0 not in x.shape else None
+    return like_map(x) if normalises_batch(x, *rest) else None
+
+
+def normalises_batch(
+    x: Tensor,
+    weight: Tensor | None,
+    bias: Tensor | None,
+    mean: Tensor | None,
+    variance: Tensor | None,
+    training: bool,
+    *rest: Any,
+) -> bool:
+    """Whether weights and statistics fit a map or a row, which is not empty."""
+    floating(x)
+    given = weights(x, weight, bias, mean, variance)
+    known = training or not (mean is None or variance is None)
+    plain = known and x.ndim in (2, 3, 4) and 0 not in x.shape
+    return plain and all(each.shape == x.shape[1:2] for each in given)
 
 
 @shape_rule("group_norm")
 def _group_norm(
     x: Tensor, groups: int, weight: Tensor | None = None, bias: Tensor | None = None, *rest: Any
 ) -> Tensor | None:
-    given = [t for t in (weight, bias) if t is not None]
+    given = weights(x, weight, bias)
     if x.ndim not in (3, 4) or 0 in x.shape or groups < 1 or x.shape[1] % groups:
         return None
     fits = all(t.shape == x.shape[1:2] and t.dtype == x.dtype for t in given)
@@ -366,12 +399,40 @@ def _rms_norm(x: Tensor, shape: Sequence[int], weight: Tensor | None = None, *re
 
 
 @shape_rule("layer_norm")
-def _layer_norm(x: Tensor, *rest: Any, **options: Any) -> Tensor:
-    return contiguous(x.shape, x.dtype)
+def _layer_norm(x: Tensor, *rest: Any) -> Tensor | None:
+    return contiguous(x.shape, x.dtype) if normalises_rows(x, *rest) else None
+
+
+def normalises_rows(
+    x: Tensor,
+    shape: Sequence[int],
+    weight: Tensor | None = None,
+    bias: Tensor | None = None,
+    *rest: Any,
+) -> bool:
+    """Whether the last dimensions have this shape, as the weights do."""
+    floating(x)
+    sizes = tuple(shape)
+    shapes = (x.shape[-len(sizes) :], *(t.shape for t in weights(x, weight, bias)))
+    return bool(sizes) and all(each == sizes for each in shapes)
 
 
 @shape_rule("grid_sampler", "grid_sampler_2d")
 def _grid_sampler(x: Tensor, grid: Tensor, *modes: Any) -> Tensor | None:
+    same_dtype(x, grid)
+    floating(x)
+    sizes = f"but got input with sizes {list(x.shape)} and grid with sizes {list(grid.shape)}"
+    if x.ndim != grid.ndim:
+        refuse(
+            f"grid_sampler(): expected {x.ndim}D input and grid with same number of dimensions, "
+            + sizes
+        )
+    if x.shape[:1] != grid.shape[:1]:
+        refuse(f"grid_sampler(): expected grid and input to have same batch size, {sizes}")
+    if grid.shape[-1:] != (x.ndim - 2,):
+        refuse(
+            f"grid_sampler(): expected grid to have size {x.ndim - 2} in last dimension, {sizes}"
+        )
     if x.ndim != 4 or 0 in x.shape[1:]:
         return None
     return contiguous((*x.shape[:2], *grid.shape[1:3]), x.dtype)  # (N, C, H, W)
@@ -379,6 +440,7 @@ def _grid_sampler(x: Tensor, grid: Tensor, *modes: Any) -> Tensor | None:
 
 @shape_rule("adaptive_avg_pool2d")
 def _adaptive_avg_pool2d(x: Tensor, size: Sequence[int]) -> Tensor | None:
+    floating(x)
     if x.ndim != 4 or list(size) != [1, 1] or 0 in x.shape[1:]:
         return None
     return like_map(x, (*x.shape[:2], 1, 1))
@@ -423,22 +485,44 @@ def _avg_pool2d(
     return None if divisor == 0 else max_pool2d(x, kernel, stride, padding, (1,), ceil_mode)
 
 
-_RESIZES = "bilinear2d bicubic2d nearest2d"
-
-
-@shape_rule(*(f"upsample_{name}" for name in _RESIZES.split()))
-def _upsample(x: Tensor, size: Sequence[int], *rest: Any) -> Tensor | None:
+@shape_rule("upsample_nearest2d")
+def _resized(x: Tensor, size: Sequence[int], *rest: Any) -> Tensor | None:
+    if x.dtype != torch.uint8:
+        floating(x)
     if x.ndim != 4 or 0 in x.shape or len(size) != 2 or min(size) < 1:
         return None
     return like_map(x, (*x.shape[:2], *size)) if x.is_floating_point() else None
 
 
-@shape_rule(*(f"upsample_{name}.vec" for name in _RESIZES.split()))
-def _upsample_scaled(x: Tensor, size: Sequence[int] | None, *rest: Any) -> Tensor | None:
-    scales = rest[-1]
-    if size is None and scales and x.ndim == 4:
-        size = [int(side * scale) for side, scale in zip(x.shape[2:], scales, strict=True)]
-    return _upsample(x, size) if size else None
+def _interpolated(rank: int, x: Tensor, size: Sequence[int], *rest: Any) -> Tensor | None:
+    if x.ndim != rank:
+        refuse(f"It is expected input_size equals to {rank}, but got size {x.ndim}")
+    if min(size) <= 0 or 0 in x.shape[2:]:
+        refuse(
+            f"Input and output sizes should be greater than 0, but got input {list(x.shape[2:])} "
+            f"output {list(size)}"
+        )
+    floating(x)
+    return _resized(x, size)
+
+
+def _scaled(resize: ShapeRule) -> ShapeRule:
+    """The same where the size may be given by factors, which stand last."""
+
+    def rule(x: Tensor, size: Sequence[int] | None, *rest: Any) -> Tensor | None:
+        by_scale = [int(n * scale) for n, scale in zip(x.shape[2:], rest[-1] or (), strict=False)]
+        found: Tensor | None = resize(x, size or by_scale or (1,))
+        return found
+
+    return rule
+
+
+shape_rule("upsample_nearest2d.vec")(_scaled(_resized))
+
+for _rank, _names in enumerate(("linear1d", "bilinear2d bicubic2d", "trilinear3d"), 3):
+    _resize = partial(_interpolated, _rank)
+    shape_rule(*(f"upsample_{name}" for name in _names.split()))(_resize)
+    shape_rule(*(f"upsample_{name}.vec" for name in _names.split()))(_scaled(_resize))
 
 
 @shape_rule("linalg_vector_norm")
