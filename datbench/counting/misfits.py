@@ -151,8 +151,8 @@ def dimension(dim: int, rank: int) -> int:
     return dim % rank
 
 
-@shape_rule("sort", "argsort", "sort.stable", "argsort.stable")
-def _sorts(x: Tensor, dim: int = -1, descending: bool = False, **options: Any) -> None:
+@shape_rule("sort", "argsort", "sort.stable", "argsort.stable", "index_fill_.int_Scalar")
+def _dim(x: Tensor, dim: int = -1, *rest: Any, **options: Any) -> None:
     dimension(dim, x.ndim)
 
 
@@ -265,6 +265,7 @@ for _rank, _transpose in enumerate(("1d", "2d.input", "3d.input"), 1):
 
 @shape_rule("index_select")
 def _index_select(x: Tensor, dim: int, index: Tensor) -> None:
+    dimension(dim, x.ndim)
     if index.ndim > 1:
         refuse("index_select(): Index is supposed to be a vector", IndexError)
 
@@ -325,14 +326,20 @@ def _put(x: Tensor, index: Tensor, source: Tensor, accumulate: bool = False) -> 
         )
 
 
-@shape_rule("masked_scatter_", "masked_fill_.Scalar")
+@shape_rule("masked_scatter", "masked_fill.Scalar")
 def _masked(x: Tensor, mask: Tensor, source: Any) -> None:
     if mask.dtype != torch.bool:
         refuse(f"expected a boolean mask, but got {mask.dtype}")
+    broadcast(x.shape, mask.shape)
+
+
+@shape_rule("masked_scatter_", "masked_fill_.Scalar")
+def _masked_in_place(x: Tensor, mask: Tensor, source: Any) -> None:
+    _masked(x, mask, source)
     written(x, mask)
 
 
-@shape_rule("masked_fill_.Tensor")
+@shape_rule("masked_fill.Tensor", "masked_fill_.Tensor")
 def _masked_fill(x: Tensor, mask: Tensor, value: Tensor) -> None:
     _masked(x, mask, value)
     if value.ndim != 0:

@@ -18,8 +18,9 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from ..setting import Kind
 from . import kernels  # noqa: F401 - it adds its rules to those of `shapes`
+from .misfits import refuse
 from .rules import RULES, Cost, Rule, first
-from .shapes import fits_in_place, is_inplace, predict
+from .shapes import fits_in_place, is_inplace, is_ruled, predict
 
 Status = Literal["counted", "free", "unknown", "composite"]
 
@@ -202,6 +203,10 @@ def execute(
     except AssertionError as error:
         # Torch 2.6's Python for meta asserts what kernels refuse.
         raise RuntimeError(str(error)) from error
+    except (RuntimeError, IndexError) as error:
+        if type(error) in (RuntimeError, IndexError) and is_ruled(plan.overload, args):
+            refuse(str(error), type(error))  # and not for want of values
+        raise
 
 
 # The base of datbench's dispatch modes.

@@ -9,6 +9,7 @@ against real CPU kernels, operator by operator.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from functools import cache, partial
 from itertools import pairwise
@@ -44,10 +45,12 @@ def predict(name: str, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Any:
     Raises:
         RuntimeError, IndexError: what torch's CPU kernel raises for these operands.
     """
-    if not args or not _all_meta(args):
-        return None
-    rule = SHAPES.get(name)
-    return None if rule is None else rule(*args, **kwargs)
+    return SHAPES[name](*args, **kwargs) if is_ruled(name, args) else None
+
+
+def is_ruled(name: str, args: Sequence[Any]) -> bool:
+    """Whether an operator has a rule, and takes meta tensors alone."""
+    return bool(args) and name in SHAPES and _all_meta(args)
 
 
 def _all_meta(args: Sequence[Any]) -> bool:
@@ -247,9 +250,13 @@ def softmax(x: Tensor, dim: int, dtype: torch.dtype | None = None) -> Tensor:
 @shape_rule("linear")
 def _linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor | None:
     same_dtype(x, weight, bias)
-    if weight.ndim != 2 or x.ndim < 1 or x.shape[-1] != weight.shape[1]:
+    if weight.ndim != 2 or x.ndim < 1:
         return None
-    shape = (*x.shape[:-1], weight.shape[0])
+    *rows, width = x.shape
+    shape = (*rows, weight.shape[0])
+    if width != weight.shape[1]:
+        sizes = f"{math.prod(rows)}x{width} and {weight.shape[1]}x{weight.shape[0]}"
+        refuse(f"mat1 and mat2 shapes cannot be multiplied ({sizes})")
     if bias is not None:
         expands(bias.shape, shape)
     return contiguous(shape, x.dtype)
@@ -410,11 +417,15 @@ def normalises_rows(
     bias: Tensor | None = None,
     *rest: Any,
 ) -> bool:
-    """Whether the last dimensions have this shape, as the weights do."""
+    """Whether weights have the shape of the last dimensions."""
     floating(x)
-    sizes = tuple(shape)
-    shapes = (x.shape[-len(sizes) :], *(t.shape for t in weights(x, weight, bias)))
-    return bool(sizes) and all(each == sizes for each in shapes)
+    sizes = list(shape)
+    if not sizes or sizes != list(x.shape[-len(sizes) :]):
+        refuse(
+            f"Given normalized_shape={sizes}, expected input with shape [*, {str(sizes)[1:]}, "
+            f"but got input of size{list(x.shape)}"
+        )
+    return all(list(each.shape) == sizes for each in weights(x, weight, bias))
 
 
 @shape_rule("grid_sampler", "grid_sampler_2d")
