@@ -32,7 +32,7 @@ from . import formulas
 from .formulas import formula_of
 from .identity import module_terms, term_of
 from .records import Claim, Coefficient, Fit, ModuleTerms
-from .view import DEFORMABLE, stacks
+from .view import deformable, stacks
 
 SIDES = (7, 14, 21, 28, 42, 56, 84, 112)
 """Multiples of a window of 7: stage 3 of inputs from 112 to 1792 pixels a side."""
@@ -113,8 +113,7 @@ def _on_meta(mixer: config.Mixer, compared: ComparedModules) -> Mixer:
 
 def plots(modules: Sequence[ModuleTerms]) -> list[Plot]:
     """Cost and shares of stage 3, then the terms of modules as bars."""
-    bars = stacks([m for m in modules if m.kind in DEFORMABLE] or modules)
-    return [*cost_against_side(), share_against_stride(), bars]
+    return [*cost_against_side(), share_against_stride(), stacks(deformable(modules))]
 
 
 def cost_against_side(

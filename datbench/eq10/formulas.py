@@ -16,6 +16,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
+from itertools import pairwise
 
 from torch import nn
 
@@ -71,12 +72,10 @@ def formula_of(mixer: Mixer, height: int, width: int) -> Formula | None:
     match mixer:
         case DeformableAttention():
             return _deformable(mixer, height, width)
-        case WindowAttention():
-            return _window(mixer, height, width)
+        case WindowAttention() | NeighborhoodAttention():
+            return _local(mixer, height, width)
         case SpatialReductionAttention():
             return _spatial_reduction(mixer, height, width)
-        case NeighborhoodAttention():
-            return _neighborhood(mixer, height, width)
         case DeformableDetrAttention():
             return _deformable_detr(mixer, height, width)
         case _:
@@ -91,6 +90,14 @@ def _term(
     return Expected(name, expression, amount, amount if predicted is None else predicted, cause)
 
 
+def _attention(sizes: Sizes) -> tuple[Expected, ...]:
+    return (
+        _term(sizes, PROJECTIONS, "2 HW C²"),
+        _term(sizes, KEYS, "2 Ns C²"),
+        _term(sizes, PRODUCTS, "2 HW Ns C"),
+    )
+
+
 def _left_out(sizes: Sizes, name: str, expression: str) -> Expected:
     return Expected(name, expression, 0, evaluate(expression, names_of(sizes)), LEFT_OUT)
 
@@ -103,16 +110,14 @@ def _deformable(mixer: DeformableAttention, height: int, width: int) -> Formula:
     else:
         hk, wk = height // r, width // r
     sizes = Sizes(height, width, hk * wk, mixer.dim, mixer.heads, k, r, config.groups)
-    expected = [
-        _term(sizes, PROJECTIONS, "2 HW C²"),
-        _term(sizes, KEYS, "2 Ns C²"),
-        _term(sizes, PRODUCTS, "2 HW Ns C"),
-    ]
+    expected = [*_attention(sizes)]
     network = "(k² + 2) Ns C"
     if config.offsets:
-        expected.append(_term(sizes, OFFSETS, network))
-        expected.append(_left_out(sizes, OFFSET_NORM, "5 Ns C"))
-        expected.append(_left_out(sizes, SAMPLING, "4 Ns C"))
+        expected += [
+            _term(sizes, OFFSETS, network),
+            _left_out(sizes, OFFSET_NORM, "5 Ns C"),
+            _left_out(sizes, SAMPLING, "4 Ns C"),
+        ]
     else:
         cause = "the offset network is built and does not run"
         expected.append(_term(sizes, OFFSETS, network, 0, cause))
@@ -128,18 +133,23 @@ def _deformable(mixer: DeformableAttention, height: int, width: int) -> Formula:
     return Formula("DMHA", formula, sizes, tuple(expected))
 
 
-def _window(mixer: WindowAttention, height: int, width: int) -> Formula:
-    side, hw = mixer.size, height * width
-    padded = (height + -height % side) * (width + -width % side)
-    cause = "" if padded == hw else f"the map is padded to {padded} pixels, multiples of a window"
-    sizes = Sizes(height, width, side * side, mixer.dim, mixer.heads, side)
-    on_padded = {**names_of(sizes), "HW": padded}
-    expected = tuple(
-        _term(sizes, name, expression, evaluate(expression, on_padded), cause)
-        for name, expression in ((ALL_PROJECTIONS, "4 HW C²"), (PRODUCTS, "2 s² HW C"))
+def _local(mixer: WindowAttention | NeighborhoodAttention, height: int, width: int) -> Formula:
+    side, c, hw = mixer.size, mixer.dim, height * width
+    if isinstance(mixer, WindowAttention):
+        kind, whose = ("SW-MSA" if mixer.shift else "W-MSA"), "Swin, Eq. 2"
+        padded, least = (height + -height % side) * (width + -width % side), "multiples of a window"
+        pixels = 4 * padded
+    else:
+        kind, whose = "NA", "as Swin, Eq. 2, with as many keys"
+        padded, least = max(height, side) * max(width, side), "at least a window"
+        pixels = 3 * padded + hw  # the map is cropped before the last projection
+    cause = "" if padded == hw else f"the map is padded to {padded} pixels, {least}"
+    sizes = Sizes(height, width, side * side, c, mixer.heads, side)
+    expected = (
+        _term(sizes, ALL_PROJECTIONS, "4 HW C²", pixels * c * c, cause),
+        _term(sizes, PRODUCTS, "2 s² HW C", 2 * side * side * padded * c, cause),
     )
-    kind = "SW-MSA" if mixer.shift else "W-MSA"
-    return Formula(kind, "4 HW C² + 2 s² HW C (Swin, Eq. 2)", sizes, expected)
+    return Formula(kind, f"4 HW C² + 2 s² HW C ({whose})", sizes, expected)
 
 
 def _spatial_reduction(mixer: SpatialReductionAttention, height: int, width: int) -> Formula:
@@ -150,11 +160,7 @@ def _spatial_reduction(mixer: SpatialReductionAttention, height: int, width: int
         r = conv.stride[0]
     ns = (height // r) * (width // r)
     sizes = Sizes(height, width, ns, mixer.dim, mixer.heads, None, r)
-    attention = (
-        _term(sizes, PROJECTIONS, "2 HW C²"),
-        _term(sizes, KEYS, "2 Ns C²"),
-        _term(sizes, PRODUCTS, "2 HW Ns C"),
-    )
+    attention = _attention(sizes)
     if r == 1:
         return Formula("MSA", "4 HW C² + 2 (HW)² C (Swin, Eq. 1)", sizes, attention)
     reduction = (
@@ -163,19 +169,6 @@ def _spatial_reduction(mixer: SpatialReductionAttention, height: int, width: int
     )
     formula = "2 HW C² + 2 Ns C² + 2 HW Ns C + r² Ns C² (derived from PVT, Section 3.3)"
     return Formula("SRA", formula, sizes, attention + reduction)
-
-
-def _neighborhood(mixer: NeighborhoodAttention, height: int, width: int) -> Formula:
-    side, c, hw = mixer.size, mixer.dim, height * width
-    padded = max(height, side) * max(width, side)
-    cause = "" if padded == hw else f"the map is padded to {padded} pixels, at least a window"
-    sizes = Sizes(height, width, side * side, c, mixer.heads, side)
-    projections = (3 * padded + hw) * c * c  # the map is cropped before the last one
-    expected = (
-        _term(sizes, ALL_PROJECTIONS, "4 HW C²", projections, cause),
-        _term(sizes, PRODUCTS, "2 s² HW C", 2 * side * side * padded * c, cause),
-    )
-    return Formula("NA", "4 HW C² + 2 s² HW C (as Swin, Eq. 2, with as many keys)", sizes, expected)
 
 
 def _deformable_detr(mixer: DeformableDetrAttention, height: int, width: int) -> Formula:
@@ -196,7 +189,7 @@ def _deformable_detr(mixer: DeformableDetrAttention, height: int, width: int) ->
 # ``2 HW Ns C + (k² + 2) Ns C``: names and numbers beside each other are multiplied, ² is a square.
 
 
-_TOKEN = re.compile(r"\s*([A-Za-z]+|[0-9]+|[²()+-])")
+_TOKEN = re.compile(r"[A-Za-z]+|[0-9]+|[²()+-]")
 
 
 def names_of(sizes: Sizes) -> dict[str, int]:
@@ -226,43 +219,11 @@ def evaluate(text: str, names: Mapping[str, int]) -> int:
     tokens = _TOKEN.findall(text)
     if "".join(tokens) != re.sub(r"\s", "", text):
         raise ValueError(f"{text!r} is not an expression of a formula")
-    value = _sum(tokens, names)
-    if tokens:
-        raise ValueError(f"{text!r}: {tokens[0]!r} is left over")
-    return value
-
-
-def _sum(tokens: list[str], names: Mapping[str, int]) -> int:
-    value = _product(tokens, names)
-    while tokens and tokens[0] in "+-":
-        sign = 1 if tokens.pop(0) == "+" else -1
-        value += sign * _product(tokens, names)
-    return value
-
-
-def _product(tokens: list[str], names: Mapping[str, int]) -> int:
-    value, factors = 1, 0
-    while tokens and tokens[0] not in ("+", "-", ")"):
-        value *= _factor(tokens, names)
-        factors += 1
-    if not factors:
-        raise ValueError("a term is missing")
-    return value
-
-
-def _factor(tokens: list[str], names: Mapping[str, int]) -> int:
-    token = tokens.pop(0)
-    if token == "(":
-        value = _sum(tokens, names)
-        if not tokens or tokens.pop(0) != ")":
-            raise ValueError("a bracket is not closed")
-    elif token.isdigit():
-        value = int(token)
-    elif token in names:
-        value = names[token]
-    else:
-        raise ValueError(f"{token!r} is not known")
-    if tokens and tokens[0] == "²":
-        tokens.pop(0)
-        value *= value
-    return value
+    python = ""  # of names, numbers, brackets, +, -, * and ** alone
+    for before, token in pairwise(["(", *tokens]):
+        beside = before not in "(+-" and token not in ")+-²"
+        python += f"{'*' if beside else ''}{token.replace('²', '**2')} "
+    try:
+        return int(eval(python, {"__builtins__": {}}, dict(names)))
+    except (NameError, SyntaxError, TypeError) as error:
+        raise ValueError(f"{text!r}: {error}") from error

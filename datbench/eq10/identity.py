@@ -6,8 +6,10 @@ where in the module it ran. Nothing is found by subtracting.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
-from typing import Any, TypeAlias
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Sequence
+from contextlib import ExitStack
+from typing import Any
 
 from torch import Tensor, nn
 
@@ -25,9 +27,6 @@ from .formulas import Formula, evaluate, formula_of, names_of
 from .records import FormulaTerm, ModuleTerms
 
 FVCORE = CONVENTIONS["fvcore"]
-
-Shape: TypeAlias = tuple[int, int, int]
-"""Images, height and width of a map."""
 
 # Where in a module an operator ran -> its term. Products outside these are attention's own.
 _BY_PART = {
@@ -61,29 +60,28 @@ def identities(spec: Spec, resolution: Resolution) -> list[ModuleTerms]:
 def _identities(spec: Spec, setting: Setting) -> list[ModuleTerms]:
     model = build_for_count(spec, setting)
     mixers = {path: m for path, m in model.named_modules() if isinstance(m, Mixer)}
-    shapes: dict[str, list[Shape]] = {path: [] for path in mixers}
-    handles = [
-        mixer.register_forward_pre_hook(_note(shapes[path]), with_kwargs=True)
-        for path, mixer in mixers.items()
-    ]
-    try:
+    # Each module's maps by height and width, and how many images it saw there.
+    maps: dict[nn.Module, Counter[tuple[int, int]]] = defaultdict(Counter)
+
+    def note(module: nn.Module, inputs: tuple[Any, ...], named: dict[str, Any]) -> None:
+        b, h, w, _ = next(x for x in (*inputs, *named.values()) if isinstance(x, Tensor)).shape
+        maps[module][h, w] += b
+
+    with ExitStack() as stack:
+        for mixer in mixers.values():
+            stack.enter_context(mixer.register_forward_pre_hook(note, with_kwargs=True))
         counted = count_built(spec.name, model, setting)
-    finally:
-        for handle in handles:
-            handle.remove()
     found = []
     for path, mixer in mixers.items():
-        maps = {(h, w) for _, h, w in shapes[path]}
-        if len(maps) > 1:
+        if len(maps[mixer]) > 1:
             raise UsageError(
                 f"{spec.name}: {path} runs on maps of several sizes; a formula is of one size."
             )
-        formula = formula_of(mixer, *maps.pop()) if maps else None
-        if formula is not None:
-            calls = [c for c in counted.calls if (c.module + ".").startswith(path + ".")]
-            runs = sum(b for b, _, _ in shapes[path])
-            place = (spec.name, str(setting.resolution), path)
-            found.append(module_terms(place, mixer, formula, calls, runs))
+        for (height, width), images in maps[mixer].items():
+            if (formula := formula_of(mixer, height, width)) is not None:
+                calls = [c for c in counted.calls if (c.module + ".").startswith(path + ".")]
+                place = (spec.name, str(setting.resolution), path)
+                found.append(module_terms(place, mixer, formula, calls, images))
     if not found:
         raise UsageError(
             f"{spec.name} has no attention module that a formula here describes; dat_t has "
@@ -114,16 +112,6 @@ def check(modules: Sequence[ModuleTerms]) -> None:
         raise CheckFailed(
             f"{len(failing)} of {len(modules)} identities fail: {', '.join(failing)}."
         )
-
-
-def _note(shapes: list[Shape]) -> Any:
-    """A hook that notes the shape of the map that a module is given."""
-
-    def hook(module: nn.Module, inputs: tuple[Any, ...], named: dict[str, Any]) -> None:
-        b, h, w, _ = next(x for x in (*inputs, *named.values()) if isinstance(x, Tensor)).shape
-        shapes.append((b, h, w))
-
-    return hook
 
 
 def module_terms(
@@ -177,22 +165,15 @@ def attribute(
 ) -> dict[str, int]:
     """What was counted, by term."""
     known = {expected.name for expected in formula.expected}
-    counted: dict[str, int] = {}
-    for call in _by_kind(calls):
-        amount = weight_of(call)
-        if amount:
+    counted = Counter[str]()
+    # By kind, so that attention that is one operator with its bias is apart again.
+    for call in (c._replace(cost={kind: n}) for c in calls for kind, n in c.cost.items()):
+        if amount := weight_of(call):
             name = term_of(call, call.module[len(path) :].lstrip("."), mixer)
             if name in (formulas.PROJECTIONS, formulas.KEYS) and name not in known:
                 name = formulas.ALL_PROJECTIONS  # where one term holds them all
-            counted[name] = counted.get(name, 0) + amount
+            counted[name] += amount
     return counted
-
-
-def _by_kind(calls: Sequence[OperatorCall]) -> Iterator[OperatorCall]:
-    """Attention that is one operator with its bias, apart again."""
-    for call in calls:
-        for kind, amount in call.cost.items():
-            yield call._replace(cost={kind: amount})
 
 
 def term_of(call: OperatorCall, part: str, mixer: Mixer) -> str:

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import time
+from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from statistics import median
-from typing import Literal
+from typing import Literal, TypeAlias
 
 import torch
 from torch import Tensor
@@ -97,39 +98,41 @@ def _pairs(
 
 def ratios(points: Sequence[MeasuredModule]) -> tuple[CostRatio, ...]:
     """Deformable over global attention, on every map where both were timed."""
-    return tuple(_ratio(ours, theirs) for ours, theirs in _pairs(points) if theirs is not None)
-
-
-def _ratio(ours: MeasuredModule, theirs: MeasuredModule) -> CostRatio:
-    over, under = (median_interval(p.timing.samples, _BOTH) for p in (ours, theirs) if p.timing)
-    enough = min(over.coverage, under.coverage) >= _BOTH
-    return CostRatio(
-        ours.height,
-        over.value / under.value,
-        over.low / under.high if enough else None,
-        over.high / under.low if enough else None,
-        ours.formula / theirs.formula,
-        ours.macs / theirs.macs,
-        ours.bytes / theirs.bytes,
-        ours.peak_bytes / theirs.peak_bytes if ours.peak_bytes and theirs.peak_bytes else None,
-    )
+    found = []
+    for ours, theirs in _pairs(points):
+        if theirs is None:
+            continue
+        over, under = (median_interval(p.timing.samples, _BOTH) for p in (ours, theirs) if p.timing)
+        enough = min(over.coverage, under.coverage) >= _BOTH
+        peaks = ours.peak_bytes, theirs.peak_bytes
+        ratio = CostRatio(
+            ours.height,
+            over.value / under.value,
+            over.low / under.high if enough else None,
+            over.high / under.low if enough else None,
+            ours.formula / theirs.formula,
+            ours.macs / theirs.macs,
+            ours.bytes / theirs.bytes,
+            peaks[0] / peaks[1] if peaks[0] and peaks[1] else None,
+        )
+        found.append(ratio)
+    return tuple(found)
 
 
 def left_out(points: Sequence[MeasuredModule]) -> tuple[LeftOut, ...]:
     """Time that the formula leaves out against MACs that it leaves out, on every map."""
-    return tuple(_left_out(ours, theirs) for ours, theirs in _pairs(points) if ours.shares)
-
-
-def _left_out(ours: MeasuredModule, theirs: MeasuredModule | None) -> LeftOut:
-    assert ours.mac_fraction is not None
-    return LeftOut(
-        ours.height,
-        _share(ours, "left out"),
-        _share(ours, "rest"),
-        sum(share.mac_share for share in ours.shares if share.group == "left out"),
-        ours.mac_fraction,
-        _share(theirs, "rest") if theirs is not None and theirs.shares else None,
-        theirs.mac_fraction if theirs is not None else None,
+    return tuple(
+        LeftOut(
+            ours.height,
+            _share(ours, "left out"),
+            _share(ours, "rest"),
+            sum(share.mac_share for share in ours.shares if share.group == "left out"),
+            ours.mac_fraction,
+            _share(theirs, "rest") if theirs is not None and theirs.shares else None,
+            theirs.mac_fraction if theirs is not None else None,
+        )
+        for ours, theirs in _pairs(points)
+        if ours.shares and ours.mac_fraction is not None
     )
 
 
@@ -153,20 +156,8 @@ DETR_POINTS = 49
 """Keys a query in Table 8: as many as DAT-T's queries have at 224."""
 
 
-@dataclass(frozen=True)
-class MeasureJob:
-    """One point to be: a module on a square map."""
-
-    kind: str
-    config: MixerConfig
-    side: int
-    stride: int  # r
-
-    def build(self, setting: ModuleSetting, device: torch.device) -> Mixer:
-        """The module on its own, with a bias table of this map's size."""
-        mixer = make_mixer(self.config, setting.dim, setting.heads, self.side).eval()
-        mixer.attention = setting.attention
-        return mixer.to(device, setting.dtype)
+Job: TypeAlias = tuple[str, MixerConfig, int, int]
+"""One point to be: the kind of a module, the module, the side of a square map, and r."""
 
 
 @dataclass(frozen=True)
@@ -184,20 +175,11 @@ class ModuleSetting:
         """(B, H, W, C) of a square map."""
         return self.batch, side, side, self.dim
 
-
-def _setting_of(
-    dim: int, heads: int, batch: int, dtype: str, device: str, attention: Attention
-) -> ModuleSetting:
-    """What all points share, checked.
-
-    Raises:
-        UsageError: it cannot be timed so, or not here.
-    """
-    Setting(Resolution(224, 224), batch, dtype, device, attention)  # refuses what is not known
-    where = check_device(device)
-    if where.type == "meta":
-        raise UsageError("nothing runs on meta, so nothing can be timed; use cpu or cuda.")
-    return ModuleSetting(dim, heads, batch, getattr(torch, dtype), where, attention)
+    def build(self, config: MixerConfig, side: int, device: torch.device) -> Mixer:
+        """A module on its own, with a bias table of this map's size."""
+        mixer = make_mixer(config, self.dim, self.heads, side).eval()
+        mixer.attention = self.attention
+        return mixer.to(device, self.dtype)
 
 
 def deformable_sizes(spec: Spec, stage: int) -> dict[str, int]:
@@ -225,7 +207,7 @@ def jobs_of(
     sides: Sequence[int],
     strides: Sequence[int],
     side_for_strides: int,
-) -> Iterator[MeasureJob]:
+) -> Iterator[Job]:
     """Every point to be, once: small maps first, the modules of one map beside each other.
 
     Raises:
@@ -249,17 +231,17 @@ def jobs_of(
     except ValueError as error:
         raise UsageError(f"{error}.") from error
     for side in sorted(set(sides)):
-        yield MeasureJob("DMHA", Deformable(groups, kernel), side, 1)
-        yield MeasureJob("MSA", SpatialReduction(1), side, 1)
-        yield MeasureJob("SRA", SpatialReduction(RATIO), side, RATIO)
-        yield MeasureJob("W-MSA", Window(WINDOW), side, 1)
-        yield MeasureJob("D-DETR", DeformableDetr(DETR_POINTS), side, 1)
+        yield ("DMHA", Deformable(groups, kernel), side, 1)
+        yield ("MSA", SpatialReduction(1), side, 1)
+        yield ("SRA", SpatialReduction(RATIO), side, RATIO)
+        yield ("W-MSA", Window(WINDOW), side, 1)
+        yield ("D-DETR", DeformableDetr(DETR_POINTS), side, 1)
     for stride in sorted(set(strides), reverse=True):
         alone = side_for_strides not in sides  # else r = 1, and SRA's ratio, are there already
         if stride != 1 or alone:
-            yield MeasureJob("DMHA", Deformable(groups, kernel, stride), side_for_strides, stride)
+            yield ("DMHA", Deformable(groups, kernel, stride), side_for_strides, stride)
         if stride != 1 and (stride != RATIO or alone):
-            yield MeasureJob("SRA", SpatialReduction(stride), side_for_strides, stride)
+            yield ("SRA", SpatialReduction(stride), side_for_strides, stride)
 
 
 # Whose time it is: a module's operators under the profiler, attributed as its counts are.
@@ -302,22 +284,20 @@ def shares(
     in_formula = {expected.name for expected in formula.expected if expected.formula}
     macs = attribute("", mixer, formula, calls)
     operators = [_label(mixer, formula, call) for call in calls]
-    labels: dict[tuple[str, str], dict[_Shapes, str]] = {}
+    labels: dict[tuple[str, str], dict[_Shapes, str]] = defaultdict(dict)
     for call, label in zip(calls, operators, strict=True):
         if call.cost:
             # Without numbers, which the profiler cannot tell from arguments that are not tensors.
-            shapes = tuple(shape for shape in call.shapes if shape)
-            labels.setdefault((call.module, call.operator), {})[shapes] = label
+            labels[call.module, call.operator][tuple(filter(None, call.shapes))] = label
     with module_ranges(mixer), observing(DeclaredRanges()):
         observed, _ = profiled(lambda: mixer(x), x.device, runs, shapes=True)
-    seconds: dict[str, list[float]] = {}
+    seconds: dict[str, list[float]] = defaultdict(lambda: [0.0] * runs)
     for number, run in enumerate(observed):
         for span in run.backward:  # whatever is in no forward's range
             if span.name.startswith(MODULE):
                 for label, spent in _placed(span, "", labels):
-                    seconds.setdefault(label, [0.0] * runs)[number] += spent
-    within = {name: median(seconds[name]) if name in seconds else 0.0 for name in (*names, *REST)}
-    within |= {name: median(s) for name, s in seconds.items() if name not in within}
+                    seconds[label][number] += spent
+    within = {name: median(seconds[name]) for name in dict.fromkeys((*names, *REST, *seconds))}
     whole, counted = sum(within.values()), sum(macs.values())
     return tuple(
         TimeShare(
@@ -374,14 +354,12 @@ _PROFILED = 0.2
 _RUNS = 20
 """The most runs under the profiler."""
 
-MEMORY = "out of memory"
-
 
 @dataclass(frozen=True)
 class _Counted:
     """A point that is counted and waits to be timed."""
 
-    job: MeasureJob
+    config: MixerConfig
     formula: Formula
     calls: Sequence[OperatorCall]
     point: MeasuredModule
@@ -414,13 +392,18 @@ def measure(  # noqa: PLR0913 (a module and a grid, each by its sizes)
         step: told what is being measured.
 
     Raises:
-        UsageError: sizes that do not fit each other, or too few of them for a line.
+        UsageError: sizes that do not fit each other, or too few of them for a line; or it cannot
+            be timed so, or not here.
         MeasurementError: not one point could be measured.
     """
     if side_for_strides is None:
         side_for_strides = max(sides, default=0)
     jobs = list(jobs_of(dim, heads, groups, kernel, sides, strides, side_for_strides))
-    how = _setting_of(dim, heads, batch, dtype, device, attention)
+    Setting(Resolution(224, 224), batch, dtype, device, attention)  # refuses what is not known
+    where = check_device(device)
+    if where.type == "meta":
+        raise UsageError("nothing runs on meta, so nothing can be timed; use cpu or cuda.")
+    how = ModuleSetting(dim, heads, batch, getattr(torch, dtype), where, attention)
     if not budget > 0:
         raise UsageError(f"budget {budget:g}: write a number of seconds above 0.")
     warn_if_loaded()
@@ -468,23 +451,19 @@ def _ceilings(how: ModuleSetting, seconds: float) -> Ceilings:
         ) from error
 
 
-def _counted(job: MeasureJob, how: ModuleSetting) -> _Counted:
+def _counted(job: Job, how: ModuleSetting) -> _Counted:
     """The module's formula and its operators, from a run on meta."""
-    bare = job.build(how, torch.device("meta"))
-    formula = formula_of(bare, job.side, job.side)
+    kind, config, side, stride = job
+    bare = how.build(config, side, torch.device("meta"))
+    formula = formula_of(bare, side, side)
     assert formula is not None
-    calls = count(bare, torch.empty(how.shape(job.side), dtype=how.dtype, device="meta")).calls
-    point = MeasuredModule(
-        job.kind,
-        job.side,
-        job.side,
-        formula.sizes.keys,
-        job.stride,
-        how.batch * sum(expected.formula for expected in formula.expected),
-        sum(weight_of(call) for call in calls),
-        sum(call.bytes_read + call.bytes_written for call in calls),
-    )
-    return _Counted(job, formula, calls, point)
+    calls = count(bare, torch.empty(how.shape(side), dtype=how.dtype, device="meta")).calls
+    published = how.batch * sum(expected.formula for expected in formula.expected)
+    macs = sum(weight_of(call) for call in calls)
+    moved = sum(call.bytes_read + call.bytes_written for call in calls)
+    keys = formula.sizes.keys
+    point = MeasuredModule(kind, side, side, keys, stride, published, macs, moved)
+    return _Counted(config, formula, calls, point)
 
 
 def _measured(
@@ -494,12 +473,14 @@ def _measured(
     wanted = max(call.bytes_read + call.bytes_written for call in counted.calls)
     free = available_bytes(how.device)
     if free is not None and wanted > free:
-        reason = f"{MEMORY}: one operator moves {units.size(wanted)}, {units.size(free)} are free"
+        reason = (
+            f"out of memory: one operator moves {units.size(wanted)}, {units.size(free)} are free"
+        )
         return replace(counted.point, reason=reason)
     try:
         return _timed(counted, how, limits, seconds)
     except (RuntimeError, MemoryError) as error:
-        reason = f"{MEMORY}: " if memory_error(error) is not None else ""
+        reason = "out of memory: " if memory_error(error) is not None else ""
         reason += first_line(error)
     if how.device.type == "cuda":
         torch.cuda.empty_cache()
@@ -509,8 +490,9 @@ def _measured(
 def _timed(
     counted: _Counted, how: ModuleSetting, limits: Ceilings, seconds: float
 ) -> MeasuredModule:
-    mixer = counted.job.build(how, how.device)
-    x = torch.randn(how.shape(counted.job.side), device=how.device).to(how.dtype)  # (B, H, W, C)
+    side = counted.point.height
+    mixer = how.build(counted.config, side, how.device)
+    x = torch.randn(how.shape(side), device=how.device).to(how.dtype)  # (B, H, W, C)
     peak: int | None = None
     with torch.inference_mode():
         timing = time_calls(lambda: mixer(x), how.device, budget=(1 - _PROFILED) * seconds)

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
+from collections import Counter, defaultdict
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 
 from .. import units
@@ -20,14 +20,11 @@ from .records import (
     CostRatio,
     Fit,
     FormulaTerm,
-    LeftOut,
     MeasuredModule,
     Measurements,
     ModuleTerms,
     ShareGroup,
 )
-
-DEFORMABLE = ("DMHA", "D-DETR")
 
 
 def tables(modules: Sequence[ModuleTerms], every: bool = False, one: bool = False) -> list[Table]:
@@ -43,21 +40,24 @@ def tables(modules: Sequence[ModuleTerms], every: bool = False, one: bool = Fals
         title = "Kinds of attention on one map of stage 3, in multiply-adds"
         return [_overview(modules, title, alone=True)]
     title = "Attention modules: published formulas beside what is counted, in multiply-adds"
-    deformable = [m for m in modules if m.kind in DEFORMABLE]
-    chosen = modules if every or not deformable else deformable
+    chosen = modules if every else deformable(modules)
     detailed = [_terms(module, number) for module, number in _alike(chosen).items()]
     return [_overview(modules, title, alone=False), *detailed]
 
 
-def _alike(modules: Iterable[ModuleTerms]) -> dict[ModuleTerms, int]:
+def deformable(modules: Sequence[ModuleTerms]) -> Sequence[ModuleTerms]:
+    """Those with deformable attention; all of them where none has it."""
+    return [m for m in modules if m.kind in ("DMHA", "D-DETR")] or modules
+
+
+def _alike(modules: Sequence[ModuleTerms]) -> dict[ModuleTerms, int]:
     """The first of the modules that are the same in everything but their place, and their number.
 
     Modules of several stages are never the same.
     """
-    groups: dict[object, list[ModuleTerms]] = {}
+    groups: dict[object, list[ModuleTerms]] = defaultdict(list)
     for m in modules:
-        key = (m.model, m.resolution, m.stage, m.kind, m.sizes, m.terms)
-        groups.setdefault(key, []).append(m)
+        groups[m.model, m.resolution, m.stage, m.kind, m.sizes, m.terms].append(m)
     return {group[0]: len(group) for group in groups.values()}
 
 
@@ -193,16 +193,8 @@ def measured_tables(measurements: Measurements) -> list[Table]:
         found.append(_ratios(measurements))
     profiled = [point for point in measurements.points if point.shares]
     if profiled:
-        found += [_parts(profiled), _groups(profiled, _slower(measurements))]
+        found += [_parts(profiled), _groups(profiled, measurements)]
     return found
-
-
-def _slower(of: Measurements) -> list[str]:
-    """Why DAT is slower than its MACs say."""
-    if not of.left_out:
-        return []
-    slower = [r for r in of.ratios if r.side == of.left_out[-1].side]
-    return [_why(of.left_out[-1], any(r.low is not None and r.low > 1 for r in slower))]
 
 
 def _same_cost(ratios: Sequence[CostRatio]) -> str:
@@ -223,7 +215,12 @@ def _same_cost(ratios: Sequence[CostRatio]) -> str:
     )
 
 
-def _why(of: LeftOut, slower: bool) -> str:
+def _why(found: Measurements) -> Iterator[str]:
+    """Why DAT is slower than its MACs say, on the largest map."""
+    if not found.left_out:
+        return
+    of = found.left_out[-1]
+    slower = any(r.side == of.side and r.low is not None and r.low > 1 for r in found.ratios)
     asked = "Why is DAT slower than its MACs say?" if slower else "Where does DAT's time go?"
     text = (
         f"{asked} On {of.side}x{of.side} at r = 1 the formula leaves "
@@ -231,12 +228,12 @@ def _why(of: LeftOut, slower: bool) -> str:
         f"time; softmax, elementwise operators and copies, no MACs at all, take "
         f"{percent(of.rest)}. It reaches {percent(of.mac_fraction)} of the matrix product's MAC/s"
     )
-    if of.global_mac_fraction is None or of.global_rest is None:
-        return f"{text}."
-    return (
-        f"{text}; global attention {percent(of.global_mac_fraction)}, with "
-        f"{percent(of.global_rest)} of its time in no MACs."
-    )
+    if of.global_mac_fraction is not None and of.global_rest is not None:
+        text += (
+            f"; global attention {percent(of.global_mac_fraction)}, with "
+            f"{percent(of.global_rest)} of its time in no MACs"
+        )
+    yield f"{text}."
 
 
 def _points(of: Measurements) -> Table:
@@ -252,15 +249,10 @@ def _points(of: Measurements) -> Table:
 
     columns = (
         Column("point", "module", value="name"),
-        *(
-            Column(column, title, hidden=True)
-            for column, title in (
-                ("kind", "kind"),
-                ("height", "H"),
-                ("width", "W"),
-                ("stride", "r"),
-            )
-        ),
+        Column("kind", "kind", hidden=True),
+        Column("height", "H", hidden=True),
+        Column("width", "W", hidden=True),
+        Column("stride", "r", hidden=True),
         Column("keys", "Ns", units.integer, when="wide"),
         Column("formula", "formula", macs, when="wide"),
         Column("macs", "counted", macs),
@@ -317,24 +309,18 @@ def _notes(of: Measurements) -> list[str]:
 
 
 def _exponents(of: Measurements) -> Table:
-    figures = (
-        ("time", "time ^"),
-        ("low", "95 % from"),
-        ("high", "to"),
-        ("formula", "formula ^"),
-        ("macs", "counted ^"),
-        ("bytes", "bytes ^"),
-    )
     columns = (
         Column("line", "cost over size", value=lambda line: f"{line.kind} over {line.over}"),
         Column("kind", "kind", hidden=True),
         Column("over", "size", hidden=True),
         Column("held", "held"),
         Column("points", "points", units.integer),
-        *(
-            Column(n, t, units.ratio, when="widest" if n == "bytes" else "always")
-            for n, t in figures
-        ),
+        Column("time", "time ^", units.ratio),
+        Column("low", "95 % from", units.ratio),
+        Column("high", "to", units.ratio),
+        Column("formula", "formula ^", units.ratio),
+        Column("macs", "counted ^", units.ratio),
+        Column("bytes", "bytes ^", units.ratio, when="widest"),
     )
     note = (
         "Least squares of logarithms over the same points; where a cost is a sum of powers, the "
@@ -374,7 +360,7 @@ def _parts(profiled: Sequence[MeasuredModule]) -> Table:
     return Table.of(columns, point.shares, f"{point.name}: where its time goes", [note])
 
 
-def _groups(profiled: Sequence[MeasuredModule], answer: Sequence[str]) -> Table:
+def _groups(profiled: Sequence[MeasuredModule], of: Measurements) -> Table:
     """Every module on the largest map, and DMHA and SRA at every stride."""
 
     def total(group: ShareGroup, field: str = "share") -> Callable[[MeasuredModule], float]:
@@ -393,7 +379,7 @@ def _groups(profiled: Sequence[MeasuredModule], answer: Sequence[str]) -> Table:
         columns,
         [point for point in profiled if point.height in sides],
         "Shares of the time, by what the formula says of the work",
-        [*answer, "No MACs: softmax, elementwise operators, copies, views and dispatch."],
+        [*_why(of), "No MACs: softmax, elementwise operators, copies, views and dispatch."],
     )
 
 
@@ -407,10 +393,9 @@ def stacks(modules: Sequence[ModuleTerms]) -> Bars:
     """
     if not modules:
         raise ValueError("there is no module to draw")
-    groups: dict[tuple[object, ...], list[ModuleTerms]] = {}
+    groups: dict[tuple[object, ...], list[ModuleTerms]] = defaultdict(list)
     for module in modules:
-        key = (module.model, module.stage, module.resolution, module.terms)
-        groups.setdefault(key, []).append(module)
+        groups[module.model, module.stage, module.resolution, module.terms].append(module)
     # The same module at several resolutions is what a reader compares: they stand together.
     places = list(dict.fromkeys((m.model, m.stage, m.kind) for m in modules))
     ordered = sorted(
@@ -419,13 +404,12 @@ def stacks(modules: Sequence[ModuleTerms]) -> Bars:
     bars = [group[0] for group in ordered]
     several = len({bar.model for bar in bars}) > 1
     names = [_name(group, with_model=several) for group in ordered]
-    names_of_terms = dict.fromkeys(term.name for bar in bars for term in bar.terms)
-    parts = []
-    for name in names_of_terms:
-        # A term that one formula has and another leaves out is two parts.
-        for extra in (False, True):
-            amounts = tuple(_counted(bar, name, extra) for bar in bars)
-            parts.append(FigurePart(name, amounts, extra))
+    # A term that one formula has and another leaves out is two parts.
+    parts = [
+        FigurePart(name, tuple(_counted(bar, name, extra) for bar in bars), extra)
+        for name in dict.fromkeys(term.name for bar in bars for term in bar.terms)
+        for extra in (False, True)
+    ]
     # What a formula has comes first, and of that the projections, then the products.
     parts.sort(key=lambda part: (part.extra, _position(part.name, bars)))
     model = "" if several else f"{bars[0].model}: "
@@ -463,10 +447,7 @@ def _counted(module: ModuleTerms, name: str, left_out: bool) -> int:
 def charts(modules: Sequence[ModuleTerms]) -> list[Chart]:
     """The terms of each model's modules: of the deformable ones where it has some."""
     named = list(dict.fromkeys(m.model for m in modules))
-    bars = {}
-    for name in named:
-        own = [m for m in modules if m.model == name]
-        bars[name] = stacks([m for m in own if m.kind in DEFORMABLE] or own)
+    bars = {n: stacks(deformable([m for m in modules if m.model == n])) for n in named}
     chart = Chart.of(
         bars,
         "eq10-terms",
