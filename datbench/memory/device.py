@@ -9,7 +9,7 @@ import time
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import AbstractContextManager, nullcontext, suppress
 from dataclasses import dataclass, replace
-from typing import Any, Protocol, TypeVar, cast
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -58,8 +58,6 @@ from .simulation import checkpointed, simulate_model
 TIMEOUT = 300.0
 """Seconds that one run may take, the start of its process and `import torch` included."""
 
-_WORKER = "datbench.memory.device:work"
-
 
 def measure_gpu(
     name: str | Spec,
@@ -92,7 +90,7 @@ def measure_gpu(
             )
     job = DeviceJob(spec.name, setting, mode, recipe, limit)
     began = time.perf_counter()
-    reply = ask(_WORKER, job, GpuRow, timeout)
+    reply = ask("datbench.memory.device:work", job, GpuRow, timeout)
     seconds = time.perf_counter() - began
     if reply.answer is not None:
         reason = reply.answer.reason and short(reply.answer.reason)
@@ -168,51 +166,39 @@ def process_memory(place: GpuPlace, pid: int, known: frozenset[int] = frozenset(
     """
     try:
         with nvml(place) as (library, handle):
-            return _read(library, handle, pid, known)
+            driver = _or_none(library, library.nvmlSystemGetDriverVersion)
+            try:
+                listed = _processes(library, handle)
+            except library.NVMLError as error:
+                said = nvml_words(error).replace("NVML:", "NVML does not list processes:", 1)
+                return GpuProcess(None, said, None, driver)
     except LibraryError as error:
         return GpuProcess(None, str(error).rstrip("."))
-
-
-def _read(library: Any, handle: Any, pid: int, known: frozenset[int]) -> GpuProcess:
-    driver = _or_none(library, library.nvmlSystemGetDriverVersion)
-    try:
-        listed = _processes(library, handle)
-    except library.NVMLError as error:
-        said = nvml_words(error).replace("NVML:", "NVML does not list processes:", 1)
-        return GpuProcess(None, said, None, driver)
-    amount, reason = _own(listed, pid)
     others = len(set(listed) - {pid} - known)
-    return GpuProcess(amount, reason, others, driver)
+    if pid not in listed:
+        among = f"{len(listed)} others" if listed else "nobody"
+        said = (
+            f"NVML lists {among} on this GPU and not process {pid}; "
+            "a container that numbers its processes itself hides it"
+        )
+    elif not listed[pid]:
+        said = "NVML lists the process without its memory; a container or the driver hides it"
+    else:
+        return GpuProcess(listed[pid], None, others, driver)
+    return GpuProcess(None, said, others, driver)
 
 
 def _processes(library: Any, handle: Any) -> dict[int, int | None]:
     """Bytes of every process; the larger figure of one that computes and draws."""
-    found: dict[int, int | None] = {}
-    for process in library.nvmlDeviceGetComputeRunningProcesses(handle):
-        found[process.pid] = _amount(library, process.usedGpuMemory)
+    # The library turns "not available" into None; its older releases did not everywhere.
+    unknown = (None, library.NVML_VALUE_NOT_AVAILABLE_ulonglong.value)
+    computing = library.nvmlDeviceGetComputeRunningProcesses(handle)
     drawing = _or_none(library, lambda: library.nvmlDeviceGetGraphicsRunningProcesses(handle))
-    for process in drawing or ():
-        amounts = (found.get(process.pid), _amount(library, process.usedGpuMemory))
-        found[process.pid] = max((a for a in amounts if a is not None), default=None)
+    found: dict[int, int | None] = {}
+    for process in (*computing, *(drawing or ())):
+        amounts = (found.get(process.pid), process.usedGpuMemory)
+        found[process.pid] = max((a for a in amounts if a not in unknown), default=None)
     return found
-
-
-def _amount(library: Any, amount: int | None) -> int | None:
-    """The library turns "not available" into None; its older releases did not everywhere."""
-    return None if amount == library.NVML_VALUE_NOT_AVAILABLE_ulonglong.value else amount
-
-
-def _own(listed: dict[int, int | None], pid: int) -> tuple[int | None, str | None]:
-    if pid not in listed:
-        among = f"{len(listed)} others" if listed else "nobody"
-        return None, (
-            f"NVML lists {among} on this GPU and not process {pid}; "
-            "a container that numbers its processes itself hides it"
-        )
-    amount = listed[pid]
-    if not amount:
-        return None, "NVML lists the process without its memory; a container or the driver hides it"
-    return amount, None
 
 
 def _or_none(library: Any, ask: Callable[[], T]) -> T | None:
@@ -230,34 +216,17 @@ _ALLOCATOR = ("PYTORCH_ALLOC_CONF", "PYTORCH_CUDA_ALLOC_CONF")
 """Variables that set the caching allocator; torch before 2.9 knows the second alone."""
 
 
-class Cuda(Protocol):
-    """What is used of `torch.cuda`."""
-
-    def set_device(self, device: Any) -> None: ...  # noqa: D102
-    def get_device_properties(self, device: Any) -> Any: ...  # noqa: D102
-    def get_allocator_backend(self) -> str: ...  # noqa: D102
-    def current_blas_handle(self) -> Any: ...  # noqa: D102
-    def synchronize(self) -> None: ...  # noqa: D102
-    def empty_cache(self) -> None: ...  # noqa: D102
-    def reset_peak_memory_stats(self) -> None: ...  # noqa: D102
-    def memory_allocated(self) -> int: ...  # noqa: D102
-    def memory_reserved(self) -> int: ...  # noqa: D102
-    def max_memory_allocated(self) -> int: ...  # noqa: D102
-    def max_memory_reserved(self) -> int: ...  # noqa: D102
-    def memory_stats(self) -> Mapping[str, Any]: ...  # noqa: D102
-
-
-Amounts = dict[Held, int | None]
-
-Reasons = dict[Held, str | None]
-
-
 class OnGpu:
-    """A GPU's figures."""
+    """A GPU's figures; from here on the GPU is the current one.
 
-    def __init__(self, device: str, cuda: Cuda) -> None:
+    Args:
+        cuda: `torch.cuda`, or what a test has in its place.
+    """
+
+    def __init__(self, device: str, cuda: Any) -> None:
         self.cuda = cuda
-        properties = cuda.get_device_properties(torch.device(device))
+        where = torch.device(device)
+        properties = cuda.get_device_properties(where)
         self.place = GpuPlace.of(properties)
         # Before this process has a context: whoever is listed now is somebody else.
         first = process_memory(self.place, os.getpid(), frozenset({os.getppid()}))
@@ -270,18 +239,10 @@ class OnGpu:
             cuda=torch.version.cuda,
             allocator=_allocator(cuda),
         )
-        self.held = self.retries = 0
-
-    @classmethod
-    def at(cls, device: str, cuda: Cuda | None = None) -> OnGpu:
-        """The device that torch calls so, from here on the current one."""
-        layer = cuda if cuda is not None else cast(Cuda, torch.cuda)
-        here = cls(device, layer)
-        if torch.device(device).index is not None:
-            layer.set_device(torch.device(device))
+        if where.index is not None:
+            cuda.set_device(where)
         # Made when memory is short, cuBLAS fails with a status that does not say so.
-        layer.current_blas_handle()
-        return here
+        cuda.current_blas_handle()
 
     def built(self) -> None:
         """Give back what building left in the cache."""
@@ -316,7 +277,7 @@ class OnGpu:
             process=process.amount,
             retries=int(stats.get("num_alloc_retries", 0)) - self.retries,
         )
-        amounts: Amounts = {
+        amounts: dict[Held, int | None] = {
             **before,
             "workspaces": self.held - sum(before.values()),
             "run": self.allocated - self.held,
@@ -361,8 +322,8 @@ class OnCpu:
         """
         resident, allocated = self.resident, again()
         none = "the CPU has no caching allocator"
-        reasons: Reasons = {"workspaces": none, "slack": none}
-        amounts: Amounts = {**before, "run": allocated - sum(before.values())}
+        reasons: dict[Held, str | None] = {"workspaces": none, "slack": none}
+        amounts: dict[Held, int | None] = {**before, "run": allocated - sum(before.values())}
         if resident is None:
             reasons["context"] = "this system does not tell a process's largest resident set"
         elif resident < allocated:
@@ -391,7 +352,7 @@ def _plausible(process: GpuProcess, reserved: int) -> GpuProcess:
     return replace(process, amount=None, reason=reason)
 
 
-def _allocator(cuda: Cuda) -> str:
+def _allocator(cuda: Any) -> str:
     told = next((os.environ[name] for name in _ALLOCATOR if os.environ.get(name)), None)
     backend = cuda.get_allocator_backend()
     return f"{backend}, {told}" if told else backend
@@ -400,7 +361,7 @@ def _allocator(cuda: Cuda) -> str:
 # The process in which one configuration runs.
 
 
-def work(job: DeviceJob, cuda: Cuda | None = None) -> GpuRow:
+def work(job: DeviceJob, cuda: Any = None) -> GpuRow:
     """Run one configuration. Whatever it raises is an outcome.
 
     Args:
@@ -412,7 +373,7 @@ def work(job: DeviceJob, cuda: Cuda | None = None) -> GpuRow:
     try:
         if job.limit is not None and cuda is None:
             _limit(device, job.limit)
-        here = OnGpu.at(device, cuda) if on_gpu else OnCpu()
+        here = OnGpu(device, cuda or torch.cuda) if on_gpu else OnCpu()
         peaks, lines = _measured(job, here)
     except (Exception, SystemExit) as error:
         return job.row(*failure(error, on_gpu), here)
@@ -518,7 +479,8 @@ def measured_on_cpu(row: MemoryRow) -> CpuPeak:
     if row.recipe.autocast is not None:
         raise UsageError(NO_AUTOCAST)
     setting = replace(row.setting, device="cpu")
-    reply = ask(_VERIFIER, VerifyJob(row.model, setting, row.mode, row.recipe), Profiled)
+    job = DeviceJob(row.model, setting, row.mode, row.recipe)
+    reply = ask("datbench.memory.device:verify", job, Profiled)
     found, ending = reply.answer, reply.ending
     if found is None:
         assert ending is not None
@@ -536,19 +498,6 @@ def measured_on_cpu(row: MemoryRow) -> CpuPeak:
     return CpuPeak(found.peak, found.at_end, found.operator, difference)
 
 
-_VERIFIER = "datbench.memory.device:verify"
-
-
-@dataclass(frozen=True)
-class VerifyJob:
-    """A run on the CPU for a process of its own."""
-
-    model: str
-    setting: Setting
-    mode: MemoryMode
-    recipe: Recipe
-
-
 @dataclass(frozen=True)
 class Profiled:
     """What the profiler saw of a run, in bytes."""
@@ -558,7 +507,7 @@ class Profiled:
     operator: str  # at the peak
 
 
-def verify(job: VerifyJob) -> Profiled:
+def verify(job: DeviceJob) -> Profiled:
     """Do one run."""
     model = build_model(job.model, job.setting, training=job.mode != "inference")
     given = make_inputs(job.setting, model)
@@ -590,9 +539,7 @@ def profiled(
         if recipe.optimizer is not None:
             iterate(model, given, "backward")
             optimizer = stepped(recipe.optimizer, model)
-        there = [*model.parameters(), *model.buffers(), *tensors_in(given)]
-        there += [] if optimizer is None else optimizer_state(optimizer)
-        before = {t.untyped_storage()._cdata: t.untyped_storage().nbytes() for t in there}
+        before = held_before(model, given, optimizer, "cpu")
         activities = [ProfilerActivity.CPU]
         with quiet_kineto(), profile(activities=activities, profile_memory=True) as profiler:
             # Held until the profiler has stopped, so that they are alive at the end.

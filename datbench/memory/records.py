@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Literal, get_args
 
 from .. import units
@@ -112,22 +112,14 @@ class MemoryRow(Brief):
         """Parts summed to these places, those that keep most first, then those at the peak."""
         sums: dict[tuple[str | None, ...], MemoryPart] = {}
         for part in self.parts:
-            here = replace(
-                part,
-                stage=part.stage if "stage" in places else None,
-                module=part.module if "module" in places else None,
-                operator=part.operator if "operator" in places else None,
-            )
-            place = (here.stage, here.module, here.operator)
-            before = sums.get(place)
-            if before is not None:
-                here = replace(
-                    here,
-                    tensors=before.tensors + part.tensors,
-                    kept=None if part.kept is None else part.kept + (before.kept or 0),
-                    at_peak=before.at_peak + part.at_peak,
-                )
-            sums[place] = here
+            stage = part.stage if "stage" in places else None
+            module = part.module if "module" in places else None
+            operator = part.operator if "operator" in places else None
+            place = (stage, module, operator)
+            before = sums.get(place, MemoryPart(*place, 0, None, 0))
+            kept = None if part.kept is None else part.kept + (before.kept or 0)
+            tensors, at_peak = before.tensors + part.tensors, before.at_peak + part.at_peak
+            sums[place] = MemoryPart(*place, tensors, kept, at_peak)
         return sorted(sums.values(), key=lambda part: (-(part.kept or 0), -part.at_peak))
 
 

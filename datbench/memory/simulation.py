@@ -58,39 +58,37 @@ def checkpointed(model: nn.Module, how: Checkpointing | None) -> Iterator[None]:
     if how is None:
         yield
         return
-    ours = [module for module in model.modules() if isinstance(module, StageModule)]
-    if not ours:
-        switches = _switches(model)
-        if not switches:
-            raise UsageError(
-                f"--checkpointing: {type(model).__qualname__} cannot be checkpointed: it has "
-                "neither blocks of ours nor a set_grad_checkpointing() that takes True."
-            )
-        for switch in switches:
-            switch(True)
-        try:
-            yield
-        finally:
-            for switch in switches:
-                switch(False)
-        return
-    for stage in ours:
-        # The blocks themselves are called, so that hooks see them run again.
-        stage.blocks.forward = _each_checkpointed(stage.blocks)  # type: ignore[method-assign]
+    ours = [m.blocks for m in model.modules() if isinstance(m, StageModule)]
+    switches = list(map(_switch, ours)) if ours else _switches(model)
+    if not switches:
+        raise UsageError(
+            f"--checkpointing: {type(model).__qualname__} cannot be checkpointed: it has "
+            "neither blocks of ours nor a set_grad_checkpointing() that takes True."
+        )
+    for switch in switches:
+        switch(True)
     try:
         yield
     finally:
-        for stage in ours:
-            del stage.blocks.forward
+        for switch in switches:
+            switch(False)
 
 
-def _each_checkpointed(blocks: nn.Sequential) -> Any:
+def _switch(blocks: nn.Sequential) -> Callable[[bool], object]:
+    """Turns it on and off for our blocks; they themselves are called, so that hooks see them."""
+
     def forward(x: Tensor) -> Tensor:
         for block in blocks:
             x = checkpoint(block, x, use_reentrant=False)
         return x
 
-    return forward
+    def switch(on: bool) -> None:
+        if on:
+            blocks.forward = forward  # type: ignore[method-assign]
+        else:
+            del blocks.forward
+
+    return switch
 
 
 def _switches(module: nn.Module) -> list[Callable[[bool], object]]:

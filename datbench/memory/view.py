@@ -139,11 +139,11 @@ def tables(rows: Sequence[MemoryRow], by: Sequence[By] = (), one: bool = False) 
     """
     row = rows[0]
     if one and by:
-        found = [_breakdown(row, by[0])]
+        found = [_parts_table(row, by[0])]
     elif one or len(rows) > 1:
         found = [many_models(rows)]
     else:
-        found = [_one_model(row), *([_breakdown(row, part) for part in by] or [_largest(row)])]
+        found = [_one_model(row), *(_parts_table(row, part) for part in by or (None,))]
     if all(each.allocator for each in rows):
         found.insert(1, _replays_table(rows))
     return found
@@ -192,28 +192,21 @@ def _difference(share: float) -> str:
     return f"{round(100 * share, 2) + 0.0:+.2f} %"  # no negative zero
 
 
-def _largest(row: MemoryRow) -> Table:
-    """The largest parts by stage and operator."""
-    parts = row.parts_by("stage", "operator")[:LARGEST]
-    kept = row.line("kept").amount is not None
-    title = f"The largest that are {'saved for backward' if kept else 'alive at the peak'}"
-    return _parts_table(row, parts, ("stage", "operator"), title)
+def _parts_table(row: MemoryRow, by: By | None) -> Table:
+    """What operators made by one place; the largest by stage and operator where none is named."""
 
-
-def _breakdown(row: MemoryRow, by: By) -> Table:
-    """Everything that operators made, by one place."""
-    return _parts_table(row, row.parts_by(by), (by,), f"By the {by} that made it")
-
-
-def _parts_table(
-    row: MemoryRow, parts: Sequence[MemoryPart], places: Sequence[By], title: str
-) -> Table:
     def name_of(place: By) -> Callable[[MemoryPart], str]:
         if place == "operator":
             return lambda part: _short(part.operator or "")
         return lambda part: getattr(part, place) or "(model)"
 
     nothing_kept = row.line("kept").amount is None
+    if by is None:
+        places: tuple[By, ...] = ("stage", "operator")
+        title = f"The largest that are {'alive at the peak' if nothing_kept else LABELS['kept']}"
+    else:
+        places, title = (by,), f"By the {by} that made it"
+    parts = row.parts_by(*places)[: LARGEST if by is None else None]
     columns = (
         *fixed(fact_columns([row], _SIMULATED), row),
         *(Column(place, place, value=name_of(place), label=True) for place in places),
@@ -436,21 +429,20 @@ def _beside_table(rows: Sequence[GpuRow]) -> Table:
 
 def _measured_notes(rows: Sequence[GpuRow]) -> tuple[str, ...]:
     """What the reader must know to believe the figures, each once."""
-    notes: dict[str, None] = {}
+    notes = []
     for row in rows:
         if row.others:
             n = row.others
             which = "1 other process was" if n == 1 else f"{n} other processes were"
-            notes[f"Warning: {which} on the GPU already; its memory is not free for this one."] = (
-                None
+            notes.append(
+                f"Warning: {which} on the GPU already; its memory is not free for this one."
             )
         if row.peaks is not None and row.peaks.retries:
-            notes[
+            notes.append(
                 f"{row.model}, batch {row.setting.batch}: the allocator gave its cache back "
                 f"{row.peaks.retries} times before it got more; memory was short."
-            ] = None
-        if row.environment is not None:
-            found = row.environment
+            )
+        if (found := row.environment) is not None:
             named = {
                 "driver": found.driver,
                 "torch": found.torch,
@@ -460,14 +452,18 @@ def _measured_notes(rows: Sequence[GpuRow]) -> tuple[str, ...]:
             said = [f"{name} {value}" for name, value in named.items() if value is not None]
             size = f" ({units.size(found.memory)})" if found.memory else ""
             where = f"{found.name or 'an unknown device'}{size}"
-            notes[f"Measured on {where}: {', '.join(said)}."] = None
-    return tuple(notes)
+            notes.append(f"Measured on {where}: {', '.join(said)}.")
+    return tuple(dict.fromkeys(notes))
 
 
 # Charts: what is alive at the peak and over the run, and the peak against the size of the input.
 
 
 SIMULATED = "simulated on tensors without values, which is the same on every machine"
+
+_SIMULATED_NOTE = "Simulated on tensors without values."
+
+_KNOWN = tuple(LABELS[each] for each in CATEGORIES)
 
 
 def against_size(rows: Sequence[MemoryRow]) -> Figure:
@@ -484,30 +480,28 @@ def against_size(rows: Sequence[MemoryRow]) -> Figure:
         [(row.model, row.setting.resolution, row.peak.amount / 2**30) for row in rows],
         f"Simulated peak of memory ({mode}, batch {batch}, {dtype})",
         "GiB",
-        "Simulated on tensors without values.",
+        _SIMULATED_NOTE,
     )
 
 
 def bars(rows: Sequence[MemoryRow], names: Sequence[str] = ()) -> Bars:
     """What is alive at the peak, by category, a bar for each row."""
-    parts = []
     names = names or [
         f"{row.model}, {row.setting.resolution}, batch {row.setting.batch}, {row.mode}"
         for row in rows
     ]
-    for category in CATEGORIES:
-        amounts = tuple(float(row.line(category).at_peak or 0) for row in rows)
-        if any(amounts):
-            parts.append(FigurePart(LABELS[category], amounts))
-    note = "Simulated on tensors without values."
+    parts = (
+        FigurePart(LABELS[each], tuple(float(row.line(each).at_peak or 0) for row in rows))
+        for each in CATEGORIES
+    )
     return Bars(
         "Memory alive at the peak",
         tuple(names),
-        tuple(parts),
+        tuple(part for part in parts if any(part.amounts)),
         "byte",
-        (note,),
+        (_SIMULATED_NOTE,),
         equal=False,
-        known=tuple(LABELS[each] for each in CATEGORIES),
+        known=_KNOWN,
     )
 
 
@@ -570,5 +564,5 @@ def _in_mib(figure: Figure) -> Figure:
         "alive (MiB)",
         tuple(series),
         stacked=True,
-        known=tuple(LABELS[each] for each in CATEGORIES),
+        known=_KNOWN,
     )

@@ -26,7 +26,7 @@ from ..counting.count import count_model
 from ..errors import LibraryError, one_line
 from ..machine import GpuPlace
 from ..memory.allocator import replay
-from ..memory.device import DeviceJob, VerifyJob, process_memory, verify
+from ..memory.device import DeviceJob, process_memory, verify
 from ..memory.device import work as held_by
 from ..memory.records import CONTEXT, GpuRow, Replay
 from ..memory.simulation import Trace, simulate_model
@@ -141,7 +141,7 @@ def memory(device: str) -> Rows:
         recipe = PLAIN.of(mode)
         setting = replace(SMALL, batch=4)
         expected = _simulated(DeviceJob(model, setting, mode, recipe)).peak.amount
-        measured = verify(VerifyJob(model, setting, mode, recipe)).peak
+        measured = verify(DeviceJob(model, setting, mode, recipe)).peak
         # README's figure.
         yield CheckRow.of("memory", f"{model}, {mode}", "cpu", "bytes", expected, measured, 0.02)
 

@@ -10,12 +10,12 @@ from datbench.eq10.curves import MONOMIALS, claims, fit, parse_grid
 from datbench.errors import UsageError
 from datbench.setting import Kind
 
-FVCORE, TORCH = CONVENTIONS["fvcore"], CONVENTIONS["torch"]
+FVCORE = CONVENTIONS["fvcore"]
 
 SMALL = {"height": (5, 8), "width": (6,), "dim": (24, 48), "groups": (3,), "heads": (3, 6)}
 
 
-def test_counts_by_fvcores_rules() -> None:
+def test_counts_by_the_rules_of_two_counters() -> None:
     found = fit(SMALL, FVCORE)
     assert {c.monomial: c.fitted for c in found.coefficients} == dict(
         zip(MONOMIALS, ["2", "2", "2", "1", "11", "4"], strict=True)
@@ -28,10 +28,8 @@ def test_counts_by_fvcores_rules() -> None:
         "LayerNorm of the offset network": "5",
         "sampling of features": "4",
     }
-
-
-def test_multiply_adds_alone_are_the_papers_formula() -> None:
-    found = fit(SMALL, TORCH)
+    # Multiply-adds alone are the paper's formula.
+    found = fit(SMALL, CONVENTIONS["torch"])
     assert [int(c.fitted) for c in found.coefficients] == [c.paper for c in found.coefficients]
     assert found.holds
 
@@ -49,17 +47,20 @@ def test_the_fit_does_not_know_the_formula(monkeypatch: pytest.MonkeyPatch) -> N
     assert not found.holds
 
 
-@pytest.mark.parametrize(("kind", "weight"), [(Kind.MATMUL, 3), (Kind.LINEAR, 2), (Kind.CONV, 2)])
-def test_a_wrong_weight_of_its_own_work_contradicts_the_formula(kind: Kind, weight: int) -> None:
-    other = replace(FVCORE, weights={**FVCORE.weights, kind: weight})
-    found = fit(SMALL, other)
-    assert found.worst == 0
-    assert not found.holds
-
-
-def test_what_it_leaves_out_may_weigh_anything() -> None:
-    other = replace(FVCORE, weights={**FVCORE.weights, Kind.SAMPLE: 3, Kind.NORM: 9})
-    assert fit(SMALL, other).holds
+@pytest.mark.parametrize(
+    ("weights", "holds"),
+    [
+        # A wrong weight of its own work contradicts the formula.
+        ({Kind.MATMUL: 3}, False),
+        ({Kind.LINEAR: 2}, False),
+        ({Kind.CONV: 2}, False),
+        # What it leaves out may weigh anything.
+        ({Kind.SAMPLE: 3, Kind.NORM: 9}, True),
+    ],
+)
+def test_other_weights(weights: dict[Kind, int], holds: bool) -> None:
+    found = fit(SMALL, replace(FVCORE, weights={**FVCORE.weights, **weights}))
+    assert (found.worst, found.holds) == (0, holds)
 
 
 def test_work_that_the_monomials_cannot_express_is_not_fitted_away() -> None:
@@ -85,23 +86,15 @@ def test_a_grid_that_is_too_small_is_refused(grid: str, words: str) -> None:
         fit({**SMALL, **parse_grid(grid)}, FVCORE)
 
 
-def test_a_grid_has_every_value_once() -> None:
-    assert parse_grid("height=7,7,8") == {"height": (7, 8)}
-    with pytest.raises(UsageError, match="height is given twice"):
-        parse_grid("height=7 height=8")
-
-
-@pytest.mark.parametrize(
-    "text", ["height", "height=", "height=0", "height=7,,8", "side=7", "dim=1e3", "heads=-1"]
-)
-def test_a_grid_is_refused(text: str) -> None:
-    with pytest.raises(UsageError, match="is not understood; write NAME=N,N"):
-        parse_grid(text)
-
-
-def test_grid() -> None:
+def test_grids() -> None:
     assert parse_grid("height=7,14  dim=32") == {"height": (7, 14), "dim": (32,)}
     assert parse_grid("") == {}
+    assert parse_grid("height=7,7,8") == {"height": (7, 8)}  # every value once
+    with pytest.raises(UsageError, match="height is given twice"):
+        parse_grid("height=7 height=8")
+    for text in ("height", "height=", "height=0", "height=7,,8", "side=7", "dim=1e3", "heads=-1"):
+        with pytest.raises(UsageError, match="is not understood; write NAME=N,N"):
+            parse_grid(text)
 
 
 def test_the_worked_example() -> None:

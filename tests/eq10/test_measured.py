@@ -4,6 +4,7 @@ import dataclasses
 import json
 import math
 import random
+from collections.abc import Iterator
 
 import pytest
 import torch
@@ -30,23 +31,22 @@ SMALL = {
     "sides": (4, 6, 8),
     "strides": (4, 2, 1),
     "side_for_strides": 8,
-    "budget": 1.0,
+    "budget": 0.5,
 }
 
 
-@pytest.fixture(autouse=True)
-def _given_ceilings(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.fixture(autouse=True, scope="module")
+def _given_ceilings() -> Iterator[None]:
     """The real ones take half a second and half a gigabyte; their own test measures small ones."""
-    limits = Ceilings("cpu", "float32", 1, 5e10, 512, 2e10, 1 << 29)
-    monkeypatch.setattr(measured, "ceilings", lambda *_: limits)
+    with pytest.MonkeyPatch.context() as patch:
+        limits = Ceilings("cpu", "float32", 1, 5e10, 512, 2e10, 1 << 29)
+        patch.setattr(measured, "ceilings", lambda *_: limits)
+        yield
 
 
 @pytest.fixture(scope="module")
 def small() -> Measurements:
-    with pytest.MonkeyPatch.context() as patch:
-        limits = Ceilings("cpu", "float32", 1, 5e10, 512, 2e10, 1 << 29)
-        patch.setattr(measured, "ceilings", lambda *_: limits)
-        return measure(**SMALL, batch=2)  # type: ignore[arg-type]
+    return measure(**SMALL, batch=2)  # type: ignore[arg-type]
 
 
 def of(found: Measurements, kind: str, side: int, stride: int = 1) -> MeasuredModule:
@@ -64,9 +64,6 @@ def test_every_point_is_there_once(small: Measurements) -> None:
     assert len(found) == len(set(found))
     assert set(found) == wanted
     assert not small.interrupted
-
-
-def test_nothing_is_negative_and_medians_lie_in_their_intervals(small: Measurements) -> None:
     for point in small.points:
         timing = point.timing
         assert point.reason is None
@@ -89,15 +86,12 @@ def test_formula_and_counts_are_the_identitys_for_the_whole_batch(small: Measure
     assert point.macs == 2 * (formula + 9 * ns * c + 4 * m * hw * ns)
     alone = of(small, "MSA", 8)
     assert alone.formula == alone.macs == 2 * (4 * hw * c * c + 2 * hw * hw * c)
-
-
-def test_bytes_are_the_counters(small: Measurements) -> None:
     mixer = SpatialReductionAttention(16, 4, SpatialReduction(1))
     calls = count(mixer, torch.zeros(2, 8, 8, 16)).calls
-    assert of(small, "MSA", 8).bytes == sum(c.bytes_read + c.bytes_written for c in calls)
+    assert alone.bytes == sum(c.bytes_read + c.bytes_written for c in calls)
 
 
-def test_shares_add_up_to_one_and_macs_to_what_was_counted(small: Measurements) -> None:
+def test_shares_add_up_and_each_term_has_time_of_its_own(small: Measurements) -> None:
     for point in small.points:
         assert sum(share.share for share in point.shares) == pytest.approx(1)
         assert sum(share.mac_share for share in point.shares) == pytest.approx(1)
@@ -106,9 +100,6 @@ def test_shares_add_up_to_one_and_macs_to_what_was_counted(small: Measurements) 
         assert {share.group for share in point.shares} <= {"formula", "left out", "rest"}
         names = [share.name for share in point.shares]
         assert not [n for n in names if "unattributed" in n]
-
-
-def test_each_term_of_the_module_has_time_of_its_own(small: Measurements) -> None:
     point = of(small, "DMHA", 8)
     groups = {share.name: share.group for share in point.shares if share.seconds > 0}
     assert groups == {
@@ -128,12 +119,7 @@ def test_each_term_of_the_module_has_time_of_its_own(small: Measurements) -> Non
     assert called["attention products"] == called["offset network"] == 2
 
 
-def test_the_results_are_json(small: Measurements) -> None:
-    text = json.dumps(dataclasses.asdict(small), allow_nan=False)
-    assert json.loads(text)["points"][0]["timing"]["samples"]
-
-
-def test_exponents_stand_beside_the_formulas(small: Measurements) -> None:
+def test_exponents_stand_beside_the_formulas_in_records_and_tables(small: Measurements) -> None:
     lines = {(line.kind, line.over): line for line in small.exponents}
     assert set(lines) == {(kind, "HW") for kind in KINDS} | {("DMHA", "Ns")}
     assert lines["W-MSA", "HW"].formula == pytest.approx(1)
@@ -143,9 +129,8 @@ def test_exponents_stand_beside_the_formulas(small: Measurements) -> None:
     for line in lines.values():
         assert line.low <= line.time <= line.high
         assert line.points == 3
-
-
-def test_tables_of_a_real_run(small: Measurements) -> None:
+    text = json.dumps(dataclasses.asdict(small), allow_nan=False)
+    assert json.loads(text)["points"][0]["timing"]["samples"]
     found = measured_tables(small)
     assert len(to_csv(found).splitlines()) == 1 + len(small.points)
     text = to_markdown(found)
@@ -154,35 +139,19 @@ def test_tables_of_a_real_run(small: Measurements) -> None:
     assert "interpolation of the position bias" in text
 
 
-def test_fused_attention_is_one_operator_of_the_products() -> None:
-    found = measure(**SMALL, attention="sdpa")  # type: ignore[arg-type]
-    shares = {share.name: share for share in of(found, "MSA", 8).shares}
+@pytest.mark.parametrize(("attention", "kind"), [("sdpa", "MSA"), ("chunked", "DMHA")])
+def test_attention_of_one_operator_is_the_products(
+    attention: str, kind: str, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """Nothing is written: some builds of torch write lines at every profile, below Python."""
+    monkeypatch.setattr(chunks, "LIMIT", 8000)
+    found = measure(**SMALL, attention=attention)  # type: ignore[arg-type]
+    shares = {share.name: share for share in of(found, kind, 8).shares}
     assert shares["attention products"].operators == 1
-    assert shares["softmax"].seconds == 0
-
-
-def test_attention_in_chunks_is_the_products(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(chunks, "LIMIT", 2000)
-    found = measure(**SMALL, attention="chunked")  # type: ignore[arg-type]
-    shares = {share.name: share for share in of(found, "DMHA", 8).shares}
-    assert shares["attention products"].operators == 1
-    assert shares["attention products"].share > shares["copies, views and dispatch"].share
-
-
-def test_ceilings_are_measured() -> None:
-    from datbench.timing.ceilings import ceilings
-
-    found = ceilings(torch.device("cpu"), torch.float32, 0.02, sides=(16, 32), copied=1 << 16)
-    assert found.macs > 0
-    assert found.bytes > 0
-    assert found.side in (16, 32)
-    assert found.copied == 1 << 17
-    assert found.threads == torch.get_num_threads()
-
-
-def test_nothing_is_written(capfd: pytest.CaptureFixture[str]) -> None:
-    """Some builds of torch write lines at every profile, below Python."""
-    measure(**SMALL)  # type: ignore[arg-type]
+    if attention == "sdpa":
+        assert shares["softmax"].seconds == 0
+    else:
+        assert shares["attention products"].share > shares["copies, views and dispatch"].share
     assert capfd.readouterr() == ("", "")
 
 
@@ -209,22 +178,19 @@ def test_out_of_memory_is_a_row(monkeypatch: pytest.MonkeyPatch) -> None:
     assert f"{point.name}: {point.reason}." in measured_tables(found)[0].notes
 
 
-def test_a_module_larger_than_the_memory_is_not_tried(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_is_larger_than_the_memory_is_not_tried(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(measured, "available_bytes", lambda _: 40_000)
     found = measure(**SMALL)  # type: ignore[arg-type]
     reasons = [point.reason for point in found.points if point.reason]
     assert reasons
     assert len(reasons) < len(found.points)
     assert all(r.startswith("out of memory: one operator moves ") for r in reasons)
-
-
-def test_nothing_measured_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(measured, "available_bytes", lambda _: 1)
     with pytest.raises(MeasurementError, match="no attention module could be measured: out of"):
         measure(**SMALL)  # type: ignore[arg-type]
 
 
-@pytest.mark.parametrize("finished", [0, 1, 7])
+@pytest.mark.parametrize("finished", [0, 7])
 def test_an_interruption_keeps_the_finished_points(finished: int) -> None:
     steps: list[str] = []
 
@@ -307,9 +273,7 @@ def test_the_ratio_of_two_medians_has_an_interval_of_both() -> None:
     assert 1.8 < ratio.low < ratio.time < ratio.high < 2.2
     assert ratio.formula == ratio.bytes == 1
     assert ratio.memory is None
-
-
-def test_too_few_samples_give_no_interval() -> None:
+    # Too few samples give none.
     short = point("MSA", 8, 1.0)
     assert short.timing is not None
     timing = dataclasses.replace(short.timing, samples=(1.0, 1.0, 1.0), coverage=0.75)
@@ -327,7 +291,12 @@ def test_left_out_is_summed_by_group() -> None:
     assert (both.side, both.global_rest, both.global_mac_fraction) == (16, 0.3, 0.1)
 
 
-def _answers(found: Measurements) -> str:
+def _answers(small: Measurements, times: dict[int, float]) -> str:
+    """What is said where DMHA takes these times by the side, and global attention 1."""
+    points = []
+    for side, time in times.items():
+        points += [point("DMHA", side, time, 0.1), point("MSA", side, 1.0, 0.1)]
+    found = dataclasses.replace(small, ratios=measured.ratios(points))
     return " ".join(note for table in measured_tables(found) for note in table.notes)
 
 
@@ -344,33 +313,19 @@ def _answers(found: Measurements) -> str:
 def test_the_verdict_follows_the_intervals(
     small: Measurements, times: tuple[float, float], said: str
 ) -> None:
-    points = []
-    for side, time in zip((8, 16), times, strict=True):
-        points += [point("DMHA", side, time, 0.1), point("MSA", side, 1.0, 0.1)]
-    found = dataclasses.replace(small, ratios=measured.ratios(points))
-    assert said in _answers(found)
+    assert said in _answers(small, dict(zip((8, 16), times, strict=True)))
 
 
 def test_why_is_asked_only_of_what_is_slower(small: Measurements) -> None:
     side = small.left_out[-1].side
     for time, asked in ((2.0, "Why is DAT slower than its MACs say?"), (1.0, "Where does DAT's")):
-        points = [point("DMHA", side, time, 0.1), point("MSA", side, 1.0, 0.1)]
-        found = dataclasses.replace(small, ratios=measured.ratios(points))
-        assert asked in _answers(found)
+        assert asked in _answers(small, {side: time})
 
 
-@pytest.mark.parametrize(
-    ("value", "text"),
-    [
-        (2.0, "2.00 s"),
-        (0.01234, "12.3 ms"),
-        (999.96e-6, "1.00 ms"),
-        (1.23e-4, "123 us"),
-        (0, "0.00 ns"),
-    ],
-)
-def test_seconds_have_three_figures(value: float, text: str) -> None:
-    assert seconds(value) == text
+def test_seconds_have_three_figures() -> None:
+    values = {2.0: "2.00 s", 0.01234: "12.3 ms", 999.96e-6: "1.00 ms", 1.23e-4: "123 us"}
+    for value, text in {**values, 0: "0.00 ns"}.items():
+        assert seconds(value) == text
 
 
 @pytest.mark.gpu

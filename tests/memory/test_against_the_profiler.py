@@ -12,14 +12,7 @@ import datbench
 from datbench.memory import simulate
 from datbench.memory.device import profiled
 from datbench.models.layers import ConvMlp, MapConv, Mlp
-from datbench.setting import (
-    MEMORY_MODES,
-    PLAIN,
-    Checkpointing,
-    MemoryMode,
-    Optimizer,
-    Recipe,
-)
+from datbench.setting import MEMORY_MODES, PLAIN, Checkpointing, MemoryMode, Optimizer, Recipe
 from tests.nets import short
 
 # oneDNN's own bookkeeping for a convolution, some hundred bytes to some KiB, is not simulated.
@@ -113,23 +106,22 @@ def test_attention_in_inference(fused: bool) -> None:
 @pytest.mark.parametrize("mode", MEMORY_MODES)
 @pytest.mark.parametrize("name", ["dat_t", "datpp_t", "dat_t_ddetr_16_16"])
 def test_variants(name: str, mode: MemoryMode) -> None:
-    """oneDNN's work space for the weights' gradients is several percent of a narrow model's."""
-    model = datbench.create_model(name if mode == "backward" else short(name))
-    _agree(model, (2, 3, 96, 64), mode)
+    """oneDNN's work space for the weights' gradients is several percent of those of small maps."""
+    shape = (2, 3, 224, 224) if mode == "backward" else (2, 3, 96, 64)
+    _agree(datbench.create_model(short(name)), shape, mode, at_end=1e-4 if mode == "step" else 1e-3)
 
 
-@pytest.mark.parametrize(
-    ("optimizer", "checkpointing"), [("sgd", None), ("sgd-momentum", "block"), ("adamw", None)]
-)
+@pytest.mark.parametrize(("optimizer", "checkpointing"), [("sgd", None), ("sgd-momentum", "block")])
 def test_full_steps(optimizer: Optimizer, checkpointing: Checkpointing | None) -> None:
-    recipe = Recipe(optimizer, checkpointing=checkpointing)
-    _agree(datbench.create_model("dat_t"), (2, 3, 96, 64), "step", recipe, at_end=1e-4)
+    """AdamW's is among the variants' modes."""
+    model = datbench.create_model("dat_t" if optimizer == "sgd" else short("dat_t"))
+    _agree(model, (2, 3, 96, 64), "step", Recipe(optimizer, checkpointing=checkpointing), 1e-4)
 
 
 @pytest.mark.parametrize("mode", ["forward", "backward"])
 def test_checkpointing(mode: MemoryMode) -> None:
     """With maps so large that activations make the peak."""
-    model = datbench.create_model("dat_t")
+    model = datbench.create_model("dat_t" if mode == "forward" else short("dat_t"))
     _agree(model, (2, 3, 224, 224), mode, Recipe(checkpointing="block"))
 
 

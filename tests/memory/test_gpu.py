@@ -16,10 +16,10 @@ import torch
 from torch import Tensor, nn
 
 from datbench import process
-from datbench.errors import UnknownNameError, UsageError
+from datbench.errors import UsageError
 from datbench.machine import GpuPlace
 from datbench.memory import device
-from datbench.memory.device import Cuda, GpuProcess, measure_gpu, process_memory
+from datbench.memory.device import GpuProcess, measure_gpu, process_memory
 from datbench.memory.records import GpuRow
 from datbench.memory.view import many_runs, measured_tables
 from datbench.process import Ending, Reply
@@ -177,9 +177,9 @@ def amounts(of: GpuRow) -> dict[str, int | None]:
 
 
 def test_a_ledger_of_a_gpu(models: None, driver: Gpu) -> None:
+    driver.compute |= {os.getppid(): 300 * MIB}  # the process that asked is no stranger
     found = row(does("nothing"), FakeCuda())
     assert found.outcome == "measured"
-    assert found.peaks is not None
     assert asdict(found.peaks) == {
         "allocated": 20 * MIB,
         "requested": 19 * MIB,
@@ -200,7 +200,6 @@ def test_a_ledger_of_a_gpu(models: None, driver: Gpu) -> None:
     }
     optimizer = found.line("optimizer")
     assert optimizer.reason == "no optimizer's step was made"
-    assert found.environment is not None
     assert asdict(found.environment) == {
         "name": "Fake 1",
         "memory": 80 << 30,
@@ -216,12 +215,11 @@ def test_a_ledger_of_a_gpu(models: None, driver: Gpu) -> None:
 
 
 def test_torch_has_what_is_used_of_it() -> None:
-    used = [name for name in vars(Cuda) if not name.startswith("_")]
+    used = [name for name, what in vars(FakeCuda).items() if name[0] != "_" and callable(what)]
     assert len(used) == 12
     for name in used:
         given = [None] if name in ("set_device", "get_device_properties") else []
         inspect.signature(getattr(torch.cuda, name)).bind(*given)
-        assert callable(getattr(FakeCuda, name))
 
 
 class Logs(nn.Module):
@@ -289,11 +287,6 @@ def test_nvml_may_have_no_figure(
     assert found.others is None
 
 
-def test_the_process_that_asked_is_no_stranger(models: None, driver: Gpu) -> None:
-    driver.compute |= {os.getppid(): 300 * MIB}
-    assert row(does("nothing"), FakeCuda()).others == 0
-
-
 def test_a_cache_that_was_given_back_is_told(
     models: None, driver: Gpu, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -320,21 +313,23 @@ def test_out_of_memory_on_a_gpu(what: str, models: None, driver: Gpu) -> None:
     assert "| out of memory | CUDA" in to_markdown(measured_tables([found]))
 
 
-def test_the_machines_memory_is_not_the_gpus(models: None, driver: Gpu) -> None:
-    assert row(does("fills the machine"), FakeCuda()).outcome == "failed"
-    job = device.DeviceJob(does("fills the GPU"), SETTING, "backward", Recipe())
-    assert device.work(job).outcome == "failed"
-    machine = device.work(replace(job, model=does("fills the machine")))
-    assert machine.outcome == "out of memory"
-
-
-def test_other_failures(models: None, driver: Gpu) -> None:
-    found = row(does("raises"), FakeCuda())
-    assert (found.outcome, found.reason) == ("failed", "ValueError: no such thing (in Does)")
-    found = row(does("has no gradient"), FakeCuda())
+@pytest.mark.parametrize(
+    ("what", "reason"),
+    [
+        ("fills the machine", ""),  # its memory is not the GPU's
+        ("raises", "ValueError: no such thing (in Does)"),
+        ("has no gradient", "the model's output has no gradient"),
+    ],
+)
+def test_other_failures(what: str, reason: str, models: None, driver: Gpu) -> None:
+    found = row(does(what), FakeCuda())
     assert found.outcome == "failed"
-    assert (found.reason or "").startswith("the model's output has no gradient")
+    assert found.reason.startswith(reason)
     assert row(does("has no gradient"), FakeCuda(), "inference").outcome == "measured"
+    on_cpu = {"fills the GPU": "failed", "fills the machine": "out of memory"}
+    for what, outcome in on_cpu.items():
+        job = device.DeviceJob(does(what), SETTING, "backward", Recipe())
+        assert device.work(job).outcome == outcome
 
 
 def test_autocast_and_checkpointing_take_effect(
@@ -348,32 +343,26 @@ def test_autocast_and_checkpointing_take_effect(
             seen.append(y.dtype)
             return y
 
-    monkeypatch.setattr(device, "checkpointed", _noted(seen))
+    @contextmanager
+    def noted(model: nn.Module, how: str) -> Iterator[None]:
+        seen.append(how)
+        yield
+
+    monkeypatch.setattr(device, "checkpointed", noted)
     monkeypatch.setattr(nn, "Conv2d", Sees)
     recipe = Recipe(autocast="bfloat16", checkpointing="block")
     assert row(does("nothing"), FakeCuda(), "backward", recipe).outcome == "measured"
     assert seen == ["block", torch.bfloat16, torch.bfloat16]
 
 
-def _noted(seen: list[Any]) -> Any:
-    @contextmanager
-    def checkpointed(model: nn.Module, how: str) -> Iterator[None]:
-        seen.append(how)
-        yield
-
-    return checkpointed
-
-
 # --- in a process of its own ---
 
 
-def test_a_ledger_of_the_cpu() -> None:
-    setting = Setting(Resolution(64, 64), batch=2, device="cpu")
-    found = measure_gpu("dat_t", setting, "step", Recipe("adamw"), timeout=120)
-    assert found.reason is None
-    assert found.outcome == "measured"
+def test_a_ledger_of_the_cpu(models: None) -> None:
+    found = measure_gpu(does("nothing"), SETTING, "step", Recipe("adamw"), timeout=120)
+    assert (found.outcome, found.reason) == ("measured", None)
     held = amounts(found)
-    assert held["inputs"] == 2 * 3 * 64 * 64 * 4
+    assert held["inputs"] == 2 * 3 * 32 * 32 * 4
     assert held["optimizer"] >= 2 * held["parameters"]
     assert (held["workspaces"], held["slack"]) == (None, None)
     known = [held[part] for part in ("parameters", "buffers", "inputs", "optimizer", "run")]
@@ -425,17 +414,16 @@ def test_a_process_that_takes_too_long(models: None) -> None:
 
 def test_what_is_refused_before_a_process_is_started(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(device, "ask", None)
-    with pytest.raises(UnknownNameError, match="unknown model 'dat_q'"):
-        measure_gpu("dat_q", SETTING, "backward")
-    with pytest.raises(UsageError, match="memory is measured on cuda or on cpu, not on meta"):
-        measure_gpu("dat_t", replace(SETTING, device="meta"), "backward")
-    with pytest.raises(UsageError, match="no optimizer's step"):
-        measure_gpu("dat_t", SETTING, "backward", Recipe("adamw"))
-    with pytest.raises(UsageError, match="cannot be verified there"):
-        measure_gpu("dat_t", SETTING, "backward", Recipe(autocast="bfloat16"))
-    half = replace(SETTING, dtype="float16", device="cuda")
-    with pytest.raises(UsageError, match="takes no autocast"):
-        measure_gpu("dat_t", half, "backward", Recipe(autocast="bfloat16"))
+    cast = Recipe(autocast="bfloat16")
+    for name, setting, recipe, words in (
+        ("dat_q", SETTING, None, "unknown model 'dat_q'"),
+        ("dat_t", replace(SETTING, device="meta"), None, "on cuda or on cpu, not on meta"),
+        ("dat_t", SETTING, Recipe("adamw"), "no optimizer's step"),
+        ("dat_t", SETTING, cast, "cannot be verified there"),
+        ("dat_t", replace(SETTING, dtype="float16", device="cuda"), cast, "takes no autocast"),
+    ):
+        with pytest.raises(UsageError, match=words):
+            measure_gpu(name, setting, "backward", recipe)
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
     with pytest.raises(UsageError, match="device 'cuda:99' is not available here"):
@@ -443,10 +431,10 @@ def test_what_is_refused_before_a_process_is_started(monkeypatch: pytest.MonkeyP
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="needs a machine without CUDA")
-@pytest.mark.parametrize("name", ["cuda", "cuda:0", "cuda:x"])
-def test_a_machine_without_a_gpu(name: str) -> None:
-    with pytest.raises(UsageError, match=f"device '{name}' is not available here; use meta or cpu"):
-        measure_gpu("dat_t", replace(SETTING, device=name), "backward")
+def test_a_machine_without_a_gpu() -> None:
+    for name in ("cuda", "cuda:0", "cuda:x"):
+        with pytest.raises(UsageError, match=f"'{name}' is not available here; use meta or cpu"):
+            measure_gpu("dat_t", replace(SETTING, device=name), "backward")
 
 
 # --- on a GPU ---
@@ -483,6 +471,15 @@ def test_our_process_and_its_gpu(only_ours: Gpu) -> None:
     only_ours.compute = {MINE: 5 << 30, 7: 1 << 30, 8: None}
     assert process_memory(PLACE, MINE) == GpuProcess(5 << 30, None, 2, only_ours.driver)
     assert process_memory(PLACE, MINE, known=frozenset({7, 99})).others == 1
+    # One that computes and draws is counted once.
+    only_ours.compute = {MINE: 5 << 30}
+    only_ours.graphics = {MINE: 6 << 30, 9: None}
+    found = process_memory(PLACE, MINE)
+    assert (found.amount, found.others) == (6 << 30, 1)
+    only_ours.graphics = {MINE: None}
+    assert process_memory(PLACE, MINE).amount == 5 << 30
+    for other in (GpuPlace("another", None), GpuPlace(None, None)):
+        assert process_memory(other, MINE) == GpuProcess(None, "NVML: Not Found")
 
 
 @pytest.mark.parametrize(
@@ -502,11 +499,6 @@ def test_the_device_is_found_by_its_own_names(
     assert process_memory(place, MINE).amount == 5 << 30
     handles = [c for c in only_ours.calls if "GetHandle" in c]
     assert handles == [f"nvmlDeviceGetHandleBy{name}" for name in asked]
-
-
-@pytest.mark.parametrize("place", [GpuPlace("another", None), GpuPlace(None, None)])
-def test_a_device_that_nvml_does_not_know(only_ours: Gpu, place: GpuPlace) -> None:
-    assert process_memory(place, MINE) == GpuProcess(None, "NVML: Not Found")
 
 
 def test_torch_tells_the_place() -> None:
@@ -537,14 +529,6 @@ def test_a_container_that_hides_the_process(
     assert found.others == len(set(compute) - {MINE})
 
 
-def test_a_process_that_computes_and_draws_is_counted_once(only_ours: Gpu) -> None:
-    only_ours.graphics = {MINE: 6 << 30, 9: None}
-    found = process_memory(PLACE, MINE)
-    assert (found.amount, found.others) == (6 << 30, 1)
-    only_ours.graphics = {MINE: None}
-    assert process_memory(PLACE, MINE).amount == 5 << 30
-
-
 @pytest.mark.parametrize(
     ("function", "code", "reason"),
     [
@@ -562,18 +546,15 @@ def test_what_nvml_refuses_is_a_reason_or_does_not_matter(
 ) -> None:
     only_ours.refused = {function: code}
     found = process_memory(PLACE, MINE)
-    if reason is None:
-        assert (found.amount, found.reason) == (5 << 30, None)
-    else:
-        assert found.amount is None
-        assert (found.reason or "").startswith(reason)
+    assert found.amount == (5 << 30 if reason is None else None)
+    assert (found.reason or "").startswith(reason or "")
+    assert (found.reason is None) is (reason is None)
 
 
 def test_without_the_library(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "pynvml", None)  # as if it was not installed
-    missing = process_memory(PLACE, MINE)
-    assert missing.amount is None
-    assert missing.reason == "nvidia-ml-py is not installed; pip install nvidia-ml-py"
+    reason = "nvidia-ml-py is not installed; pip install nvidia-ml-py"
+    assert process_memory(PLACE, MINE) == GpuProcess(None, reason)
     monkeypatch.setitem(sys.modules, "pynvml", SimpleNamespace(nvmlInit=None))
     assert "not nvidia-ml-py's" in (process_memory(PLACE, MINE).reason or "")
 
