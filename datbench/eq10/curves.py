@@ -44,14 +44,6 @@ MAP_SIDE = 14
 
 
 @dataclass(frozen=True)
-class Curve:
-    """One module over several maps."""
-
-    name: str
-    points: tuple[ModuleTerms, ...]
-
-
-@dataclass(frozen=True)
 class ComparedModules:
     """The modules that are compared; default: of stage 3 of DAT-T."""
 
@@ -87,14 +79,14 @@ def point_of(mixer: Mixer, height: int, width: int, name: str = "") -> ModuleTer
     return module_terms((name, f"map {width}x{height}", ""), mixer, formula, calls)
 
 
-def sweep(compared: ComparedModules, sides: Sequence[int] = SIDES) -> tuple[Curve, ...]:
-    """Every module on square maps of these sides."""
+def sweep(
+    compared: ComparedModules, sides: Sequence[int] = SIDES
+) -> dict[str, tuple[ModuleTerms, ...]]:
+    """Every module on square maps of these sides, by the name that it has in a plot."""
     if not sides or min(sides) < compared.ratio:
         raise UsageError(f"sides {list(sides)}: give one or more, none below {compared.ratio}.")
-    return tuple(
-        Curve(name, tuple(point_of(mixer, side, side) for side in sides))
-        for name, mixer in ((name, _on_meta(mixer, compared)) for name, mixer in compared.configs())
-    )
+    mixers = {name: _on_meta(mixer, compared) for name, mixer in compared.configs()}
+    return {n: tuple(point_of(mixer, side, side) for side in sides) for n, mixer in mixers.items()}
 
 
 def kinds_on(height: int, width: int) -> list[ModuleTerms]:
@@ -124,20 +116,17 @@ def cost_against_side(
     Global attention grows with the fourth power of a side, the others with its square: the first
     figure shows that and hides the rest, which the second shows.
     """
-    curves = sweep(compared, sides)
+    curves, x = sweep(compared, sides), tuple(map(float, sides))
     where = f"(C={compared.dim}, M={compared.heads})"
     along = "side of the map (pixels; in stage 3 a 16th of the input's)"
-    x = {curve: tuple(float(point.sizes.height) for point in curve.points) for curve in curves}
 
     def cost(title: str, label: str, scale: Callable[[ModuleTerms], float]) -> Figure:
         series = tuple(
             Series(
-                curve.name,
-                x[curve],
-                tuple(point.counted / scale(point) for point in curve.points),
-                tuple(point.by_formula / scale(point) for point in curve.points),
+                *(name, x, tuple(point.counted / scale(point) for point in points)),
+                tuple(point.by_formula / scale(point) for point in points),
             )
-            for curve in curves
+            for name, points in curves.items()
         )
         notes = ("Markers: counted. Lines: the published formula.",)
         return Figure(f"{title} {where}", along, label, series, True, True, notes)
@@ -149,8 +138,8 @@ def cost_against_side(
         lambda point: 1e6 * point.sizes.height * point.sizes.width,
     )
     over = tuple(
-        Series(curve.name, x[curve], tuple(100 * p.residual / p.by_formula for p in curve.points))
-        for curve in curves
+        Series(name, x, tuple(100 * p.residual / p.by_formula for p in points))
+        for name, points in curves.items()
     )
     notes = (
         "Above 0: what the formula leaves out. Below 0: what it counts and fvcore gives no weight.",

@@ -26,7 +26,7 @@ from ..models.mixers.deformable_detr import DeformableDetrAttention
 from ..models.mixers.neighborhood import NeighborhoodAttention
 from ..models.mixers.spatial_reduction import SpatialReductionAttention
 from ..models.mixers.window import WindowAttention
-from .records import Sizes
+from .records import FormulaTerm, Sizes
 
 # What the terms are called.
 PROJECTIONS = "query and output projections"
@@ -47,24 +47,13 @@ LEFT_OUT = "the formula leaves it out"
 
 
 @dataclass(frozen=True)
-class Expected:
-    """A term before anything is counted; see `datbench.eq10.records.FormulaTerm`."""
-
-    name: str
-    expression: str
-    formula: int
-    predicted: int
-    cause: str = ""
-
-
-@dataclass(frozen=True)
 class Formula:
     """A kind of attention with its published formula and its terms at some size."""
 
     kind: str
     formula: str
     sizes: Sizes
-    expected: tuple[Expected, ...]
+    expected: tuple[FormulaTerm, ...]  # nothing is counted yet
 
 
 def formula_of(mixer: Mixer, height: int, width: int) -> Formula | None:
@@ -84,13 +73,14 @@ def formula_of(mixer: Mixer, height: int, width: int) -> Formula | None:
 
 def _term(
     sizes: Sizes, name: str, expression: str, predicted: int | None = None, cause: str = ""
-) -> Expected:
+) -> FormulaTerm:
     """A term of the formula; what must be counted is the same, unless a cause is given."""
     amount = evaluate(expression, names_of(sizes))
-    return Expected(name, expression, amount, amount if predicted is None else predicted, cause)
+    predicted = amount if predicted is None else predicted
+    return FormulaTerm(name, expression, amount, predicted, 0, cause)
 
 
-def _attention(sizes: Sizes) -> tuple[Expected, ...]:
+def _attention(sizes: Sizes) -> tuple[FormulaTerm, ...]:
     return (
         _term(sizes, PROJECTIONS, "2 HW C²"),
         _term(sizes, KEYS, "2 Ns C²"),
@@ -98,8 +88,9 @@ def _attention(sizes: Sizes) -> tuple[Expected, ...]:
     )
 
 
-def _left_out(sizes: Sizes, name: str, expression: str) -> Expected:
-    return Expected(name, expression, 0, evaluate(expression, names_of(sizes)), LEFT_OUT)
+def _left_out(sizes: Sizes, name: str, expression: str) -> FormulaTerm:
+    predicted = evaluate(expression, names_of(sizes))
+    return FormulaTerm(name, expression, 0, predicted, 0, LEFT_OUT)
 
 
 def _deformable(mixer: DeformableAttention, height: int, width: int) -> Formula:

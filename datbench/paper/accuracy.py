@@ -16,7 +16,7 @@ from ..render.vega import SHAPES, Chart, Spec, bottom, field, spec, words
 from ..setting import Resolution
 from ..timing.records import ThroughputRow
 from .records import Comparison, Line
-from .tables import RowData, paper_tables
+from .tables import paper_tables
 
 USUAL = Resolution(224, 224)
 """The input of ImageNet-1K where a table prints no other."""
@@ -83,18 +83,18 @@ def printed() -> list[RatedModel]:
                     top1,
                     costs,
                     row.build.model if row.build else "",
-                    _printed_input(row),
+                    _input(row.values.get("resolution", ""))
+                    or (row.build.res if row.build else None),
                     table.table,
                 )
                 found.setdefault((each.name, top1, costs.get("macs")), each)
     return list(found.values())
 
 
-def _printed_input(row: RowData) -> Resolution | None:
-    side = re.match(r"[0-9]+", row.values.get("resolution", ""))
-    if side is not None:
-        return Resolution(int(side[0]), int(side[0]))
-    return row.build.res if row.build is not None else None
+def _input(text: str) -> Resolution | None:
+    """The size that a cell begins with, such as ``224²``."""
+    sides = re.match(r"(\d+)(?:x(\d+))?", text)
+    return Resolution(int(sides[1]), int(sides[2] or sides[1])) if sides else None
 
 
 def number(text: str) -> float | None:
@@ -131,14 +131,12 @@ def _compared(line: Line, top1: float, table: str) -> RatedModel:
         (line.cells[n].evidence for n in ("flops", "params") if line.cells[n].evidence), ()
     )
     size = built[0].resolution if built else line.labels.get("resolution", "")
-    sides = re.match(r"(\d+)(?:x(\d+))?", size)
-    resolution = Resolution(int(sides[1]), int(sides[2] or sides[1])) if sides else None
     return RatedModel(
         line.labels.get("method", ""),
         top1,
         costs,
         built[0].model if built else "",
-        resolution,
+        _input(size),
         table,
         bool(built),
     )

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
+from functools import partial
 
 from .. import units
 from ..errors import UsageError
-from ..render.table import Column, Table, Value, fact_columns
+from ..render.table import Column, Table, fact_columns
 from ..setting import describe, one_of, varying
 from .records import (
     VERDICTS,
@@ -47,7 +48,8 @@ def comparison_table(comparison: Comparison) -> Table:
     """The printed rows, with our figure and the verdict beside each computed column."""
     columns: list[Column] = []
     for heading in comparison.headings:
-        name, unit, text = heading.name, heading.unit, _prefixed(heading.unit)
+        name, unit = heading.name, heading.unit
+        text: Callable[[float], str] = partial(units.prefixed, prefix=unit)
         if heading.quantity == "memory":
             unit, text = "GiB", units.gib
         cells = comparison.column(name)
@@ -61,7 +63,7 @@ def comparison_table(comparison: Comparison) -> Table:
                 Column(f"{name}_computed", title, text, f"cells.{name}.amount", when="widest"),
                 Column(
                     *(f"{name}_verdict", "verdict"),
-                    value=_verdict_in(name),
+                    value=partial(_verdict_in, name),
                     style=_style,
                     # Where all agree, the title says it.
                     when="wide" if all(c.verdict == "agrees" for c in cells) else "always",
@@ -74,12 +76,8 @@ def comparison_table(comparison: Comparison) -> Table:
     return Table.of(columns, comparison.lines, title, (comparison.source, *_notes(comparison)))
 
 
-def _verdict_in(name: str) -> Callable[[Line], Value]:
-    def value(line: Line) -> Value:
-        cell = line.cells.get(name)
-        return None if cell is None else _said(cell)
-
-    return value
+def _verdict_in(name: str, line: Line) -> str | None:
+    return _said(line.cells[name]) if name in line.cells else None
 
 
 def _said(judged: Cell | Ratio) -> str:
@@ -95,10 +93,6 @@ def _style(text: str) -> str:
     if "unexpected" in text:
         return "bold red"
     return next((style for verdict, style in _STYLES.items() if text.startswith(verdict)), "")
-
-
-def _prefixed(prefix: str) -> Callable[[float], str]:
-    return lambda value: units.prefixed(value, prefix)
 
 
 def _notes(comparison: Comparison) -> list[str]:
@@ -164,10 +158,12 @@ def _memory_table(heading: Heading, cells: Sequence[Cell]) -> Table:
     columns = (
         Column("row", "row"),
         Column("printed", "printed"),
-        *(Column(rule, f"{rule} (GiB)", units.gib, f"amounts.{rule}") for rule in rules[:1]),
         *(
-            Column(rule, f"{rule} (GiB)", units.gib, f"amounts.{rule}", when="widest")
-            for rule in rules[1:]
+            Column(
+                *(rule, f"{rule} (GiB)", units.gib, f"amounts.{rule}"),
+                when="widest" if number else "always",
+            )
+            for number, rule in enumerate(rules)
         ),
         Column("printed_ratio", "printed / last", units.ratio, printed),
         Column("ratio", f"{rules[1]} / last", units.ratio, ratio),
@@ -183,7 +179,7 @@ def _rules_table(heading: Heading, cells: Sequence[Cell]) -> Table:
         Column("printed", "printed"),
         *(
             Column(
-                *(rule, f"{rule} ({unit})", _prefixed(unit), f"totals.{rule}"),
+                *(rule, f"{rule} ({unit})", partial(units.prefixed, prefix=unit), f"totals.{rule}"),
                 when="wide" if number else "always",
             )
             for number, rule in enumerate(cells[0].totals)
@@ -286,17 +282,6 @@ def cell_table(comparisons: Sequence[Comparison]) -> Table:
 # Searches for a configuration.
 
 
-@dataclass(frozen=True)
-class SearchRow:
-    """What one configuration of a search gives for one cell."""
-
-    head: str
-    list: str  # ``best`` over all cells, or ``nearest`` to one
-    rank: int  # from 1
-    candidate: Candidate
-    miss: Miss
-
-
 def search_tables(searches: Sequence[Search]) -> list[Table]:
     """For each head, the configurations that miss least over all cells; then those nearest to one
     cell each, whatever they give for the others.
@@ -327,14 +312,10 @@ def _nearest_table(search: Search) -> Table:
         Column("row", "row", value="miss.row"),
         Column("printed", "printed", value="miss.printed"),
         *_choice_columns(search),
-        Column("computed", "computed", value=lambda row: _missed(row.miss)),
+        Column("computed", "computed", value=lambda row: _missed(row["miss"])),
         Column("worst", "worst", units.percent, "candidate.worst"),
     )
-    rows = [
-        row
-        for row in _search_rows(search)
-        if row.list == "nearest" and row.miss is row.candidate.misses[row.rank - 1]
-    ]
+    rows = [{"candidate": c, "miss": c.misses[i]} for i, c in enumerate(search.nearest)]
     note = "The nearest of each row, whatever it gives for the others; worst: over all rows."
     return Table.of(columns, rows, f"{search.head}: row by row", (note,))
 
@@ -349,14 +330,14 @@ def miss_table(searches: Sequence[Search]) -> Table:
         Column("difference", "difference", value="miss.relative"),
         Column("agrees", "agrees", value="miss.agrees"),
     )
-    return Table.of(columns, (row for search in searches for row in _search_rows(search)))
-
-
-def _search_rows(search: Search) -> Iterator[SearchRow]:
-    for kind, candidates in (("best", search.best), ("nearest", search.nearest)):
-        for rank, candidate in enumerate(candidates, start=1):
-            for miss in candidate.misses:
-                yield SearchRow(search.head, kind, rank, candidate, miss)
+    rows = (
+        {"head": search.head, "list": name, "rank": rank, "candidate": candidate, "miss": miss}
+        for search in searches
+        for name in ("best", "nearest")  # over all cells, or to one
+        for rank, candidate in enumerate(getattr(search, name), start=1)
+        for miss in candidate.misses
+    )
+    return Table.of(columns, rows)
 
 
 def _choice_columns(search: Search) -> list[Column]:
@@ -371,8 +352,8 @@ def _missed(miss: Miss) -> str:
 # One row a model, for a paper.
 
 
-def _scaled(scale: float, digits: int) -> Callable[[float], str]:
-    return lambda value: f"{value / scale:,.{digits}f}"
+def _scaled(scale: float, digits: int, value: float) -> str:
+    return f"{value / scale:,.{digits}f}"
 
 
 SUMMARY: dict[str, tuple[str, str, float, int]] = {
@@ -421,7 +402,7 @@ def summary_table(rows: Sequence[SummaryRow], columns: Mapping[str, int] | None 
     ]
     for name, digits in chosen.items():
         heading, field, scale, _ = SUMMARY[name]
-        found.append(Column(name, heading, _scaled(scale, digits), field))
+        found.append(Column(name, heading, partial(_scaled, scale, digits), field))
     title = f"Models compared: {describe(rows[0], *differ, 'backward', 'device')}"
     return Table.of(found, rows, title, _summary_notes(rows, chosen))
 

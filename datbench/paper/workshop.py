@@ -165,7 +165,7 @@ class Workshop:
 
 def _hold(spec: Spec, setting: Setting) -> Held:
     row = memory_row(spec, setting, "forward")
-    kept = next(line.amount for line in row.lines if line.category == "kept")
+    kept = row.line("kept").amount
     assert kept is not None
     return Held(kept, row.after_forward)
 

@@ -23,21 +23,21 @@ def by_name(figure: Figure) -> dict[str, Series]:
 
 def test_counted_is_the_formula_and_what_it_leaves_out() -> None:
     # 10 is no multiple of the window, 7 none of the strides and ratios
-    curves = {curve.name: curve for curve in sweep(SMALL, (7, 9, 10, 24, 48))}
+    curves = sweep(SMALL, (7, 9, 10, 24, 48))
     names = ["DMHA r=1", "DMHA r=2", "MSA", "SRA R=2", "W-MSA s=3", "NA s=3", "D-DETR K=4"]
     assert [*curves] == names
-    for curve in curves.values():
-        for point in curve.points:
+    for name, points in curves.items():
+        for point in points:
             causes = sum(term.predicted - term.formula for term in point.terms)
-            assert point.counted == point.by_formula + causes, (curve.name, point.height)
+            assert point.counted == point.by_formula + causes, (name, point.sizes.height)
             assert all(term.counted == term.predicted for term in point.terms)
 
 
 def test_the_figures_of_section_3_2() -> None:
     """14x14, C=384, k=5: 147.141 MMACs by Eq. 10, 149.662 counted, 1.4 % of it offsets."""
-    dmha, msa, *_ = sweep(ComparedModules(), (14,))
-    assert (dmha.points[0].by_formula, dmha.points[0].counted) == (147_141_120, 149_662_464)
-    assert msa.points[0].counted == 4 * 196 * 384**2 + 2 * 196**2 * 384
+    (dmha,), (msa,), *_ = sweep(ComparedModules(), (14,)).values()
+    assert (dmha.by_formula, dmha.counted) == (147_141_120, 149_662_464)
+    assert msa.counted == 4 * 196 * 384**2 + 2 * 196**2 * 384
     offsets = by_name(share_against_stride(strides=(1, 2)))["offset network"]
     assert offsets.y[0] == pytest.approx(100 * 2_032_128 / 149_662_464)
     assert offsets.y[1] == pytest.approx(100 * 508_032 / 80_767_680)

@@ -51,9 +51,15 @@ def worker(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
     return "a_worker:work"
 
 
-def test_a_process_answers_or_its_ending_is_told(worker: str) -> None:
+def test_a_process_answers_or_its_ending_is_told(worker: str, tmp_path: Path) -> None:
+    # Another datbench in the working directory is not taken.
+    (tmp_path / "datbench").mkdir()
+    (tmp_path / "datbench" / "__init__.py").write_text("raise ImportError('the wrong one')")
     answered = process.ask(worker, {"do": "answers", "number": 21}, dict, 30)
     assert answered == process.Reply({"twice": 42})
+    other = process.ask(worker, {"do": "answers", "number": 21}, process.Ending, 30)
+    said = "its answer is of another version of datbench"
+    assert other == process.Reply(None, process.Ending(0, said))
     ending = process.ask(worker, {"do": "raises"}, dict, 30).ending
     assert ending == process.Ending(1, "ValueError: no")
     assert str(ending) == "exit code 1: ValueError: no"
@@ -67,21 +73,6 @@ def test_an_early_answer_is_kept_and_says_how_its_process_ended(worker: str) -> 
     reply = process.ask(worker, {"do": "keeps"}, dict, 2)
     assert reply == process.Reply({"early": 1}, process.Ending(None, ""))
     assert str(reply.ending) == "out of time"
-
-
-def test_another_datbench_in_the_working_directory_is_not_taken(
-    worker: str, tmp_path: Path
-) -> None:
-    (tmp_path / "datbench").mkdir()
-    (tmp_path / "datbench" / "__init__.py").write_text("raise ImportError('the wrong one')")
-    reply = process.ask(worker, {"do": "answers", "number": 21}, dict, 30)
-    assert reply.answer == {"twice": 42}
-
-
-def test_an_answer_of_another_form_is_an_ending(worker: str) -> None:
-    reply = process.ask(worker, {"do": "answers", "number": 21}, process.Ending, 30)
-    said = "its answer is of another version of datbench"
-    assert reply == process.Reply(None, process.Ending(0, said))
 
 
 def test_endings_in_words() -> None:
