@@ -72,28 +72,23 @@ def test_the_peak_is_the_sum_of_its_parts(mode: MemoryMode) -> None:
     assert live == sum(trace.live(trace.end).values())
 
 
-def test_views_and_writing_in_place_cost_nothing() -> None:
-    class Shapes(nn.Module):
-        def forward(self, x: Tensor) -> Tensor:
-            y = x.view(4, 32).t() + 1  # 512
-            y.mul_(2).relu_()
-            return y[:8]
-
-    trace = simulate(Shapes(), image(8, 16), mode="inference")
-    assert [block.size for block in trace.blocks] == [512, 512]
-    assert [block.category for block in trace.blocks] == ["inputs", "outputs"]
+class _Views(nn.Module):
+    def forward(self, x: Tensor) -> Tensor:
+        y = x.view(4, 32).t() + 1  # 512
+        y.mul_(2).relu_()
+        return y[:8]
 
 
-def test_a_hidden_copy_is_seen() -> None:
-    class Copies(nn.Module):
-        def forward(self, x: Tensor) -> Tensor:
-            return x.t().reshape(128).sum()
+class _Copies(nn.Module):
+    def forward(self, x: Tensor) -> Tensor:
+        return x.t().reshape(128).sum()
 
-    trace = simulate(Copies(), image(8, 16), mode="inference")
-    assert [(b.operator, b.size) for b in trace.blocks[1:]] == [
-        ("aten::clone", 512),
-        ("aten::sum", 4),
-    ]
+
+def test_views_and_writing_in_place_cost_nothing_and_a_hidden_copy_is_seen() -> None:
+    blocks = simulate(_Views(), image(8, 16), mode="inference").blocks
+    assert [(b.category, b.size) for b in blocks] == [("inputs", 512), ("outputs", 512)]
+    blocks = simulate(_Copies(), image(8, 16), mode="inference").blocks
+    assert [(b.operator, b.size) for b in blocks[1:]] == [("aten::clone", 512), ("aten::sum", 4)]
 
 
 def test_layer_norm_keeps_its_statistics_in_float32() -> None:
@@ -116,10 +111,10 @@ class _Fused(nn.Module):
         return F.scaled_dot_product_attention(q, k, v, self.bias).transpose(1, 2).sum()
 
 
-def test_fused_attention_keeps_no_weights() -> None:
+def test_fused_attention_keeps_no_weights_and_pads_the_rows_of_a_bias() -> None:
     with torch.device("meta"):
-        model = _Fused(bias=False)
-    trace = simulate(model, image(3, 49, 32), mode="forward")
+        plain, biased = _Fused(bias=False), _Fused(bias=True)
+    trace = simulate(plain, image(3, 49, 32), mode="forward")
     kept = {(b.operator, b.size) for b in trace.blocks if b.category == "kept" and b.size > 8}
     fused = "aten::_scaled_dot_product_efficient_attention"
     assert kept == {
@@ -127,12 +122,7 @@ def test_fused_attention_keeps_no_weights() -> None:
         (fused, 4 * 3 * 49 * 32),  # the output
         (fused, 4 * 3 * 2 * 64),  # a logarithm for each query, 49 padded to 64
     }
-
-
-def test_fused_attention_pads_the_rows_of_a_bias() -> None:
-    with torch.device("meta"):
-        model = _Fused(bias=True)
-    trace = simulate(model, image(3, 49, 32), mode="backward")
+    trace = simulate(biased, image(3, 49, 32), mode="backward")
     padded = [b.size for b in trace.blocks if b.operator == "aten::constant_pad_nd"]
     assert padded[0] == 4 * 2 * 49 * 64
     assert trace.whole("gradients") == trace.whole("parameters")
@@ -157,8 +147,7 @@ def _line(trace: Trace, optimizer: Optimizer) -> LedgerLine:
 
 
 @pytest.mark.parametrize(
-    ("optimizer", "state"),
-    [("adamw", 2 * WEIGHTS + COUNTS), ("sgd-momentum", WEIGHTS)],
+    ("optimizer", "state"), [("adamw", 2 * WEIGHTS + COUNTS), ("sgd-momentum", WEIGHTS)]
 )
 def test_state(optimizer: Optimizer, state: int) -> None:
     trace = simulate(mlp(), image(8, 16), mode="step", recipe=Recipe(optimizer))
@@ -169,22 +158,17 @@ def test_state(optimizer: Optimizer, state: int) -> None:
 
 def test_sgd_keeps_none_and_says_so() -> None:
     trace = simulate(mlp(), image(8, 16), mode="step", recipe=Recipe("sgd"))
-    line = _line(trace, "sgd")
-    assert (line.amount, line.at_peak) == (None, None)
-    assert line.reason == "SGD without momentum keeps none"
+    reason = "SGD without momentum keeps none"
+    assert _line(trace, "sgd") == LedgerLine("optimizer", None, None, reason)
     assert trace.peak == simulate(mlp(), image(8, 16), mode="backward").peak
 
 
-def test_the_peak_is_in_the_step() -> None:
+def test_the_peak_is_in_the_step_which_begins_without_gradients() -> None:
     """AdamW's square roots of all second moments at once."""
     trace = simulate(mlp(), image(8, 16), mode="step")
     assert trace.peak.amount == 5 * WEIGHTS + COUNTS + INPUT + OUTPUT
     assert (trace.peak.operator, trace.peak.phase) == ("aten::_foreach_sqrt", "step")
     assert trace.live(trace.peak_time)["temporary"] == WEIGHTS
-
-
-def test_the_second_step_begins_without_gradients() -> None:
-    trace = simulate(mlp(), image(8, 16), mode="step")
     after_forward = trace.live(trace.forward_end)
     assert after_forward["gradients"] == 0
     assert after_forward["optimizer"] == 2 * WEIGHTS + COUNTS
@@ -219,11 +203,10 @@ def test_the_model_is_unchanged(optimizer: Optimizer) -> None:
 def test_what_cannot_be_simulated() -> None:
     with pytest.raises(UsageError, match="on meta"):
         simulate(nn.Linear(2, 2), image(1, 2))
-    with pytest.raises(MeasurementError, match="no gradient; use --mode inference"):
-        simulate(nn.Identity(), image(1, 2), mode="forward")
     with pytest.raises(UsageError, match="mode backward makes no optimizer's step"):
         simulate(mlp(), image(8, 16), mode="backward", recipe=Recipe("adamw"))
-    with pytest.raises(MeasurementError, match="no gradient"):
-        simulate(nn.Identity(), image(8, 16), mode="step")
+    for mode, words in (("forward", "no gradient; use --mode inference"), ("step", "no gradient")):
+        with pytest.raises(MeasurementError, match=words):
+            simulate(nn.Identity(), image(8, 16), mode=mode)
     with pytest.raises(MeasurementError, match="no parameter of the model has a gradient"):
         simulate(nn.Identity(), image(8, 16).requires_grad_(), mode="step")

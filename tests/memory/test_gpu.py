@@ -31,7 +31,7 @@ from tests.fake_nvml import Gpu
 
 UUID = "12345678-aaaa-bbbb-cccc-1234567890ab"
 SETTING = Setting(Resolution(32, 32), batch=2, device="cpu")
-MIB = 1 << 20
+MIB, MINE = 1 << 20, os.getpid()
 T = TypeVar("T")
 
 POSIX = pytest.mark.skipif(os.name != "posix", reason="signals and process groups are POSIX")
@@ -145,12 +145,17 @@ class FakeCuda:
 
 
 @pytest.fixture
-def driver(monkeypatch: pytest.MonkeyPatch) -> Gpu:
-    found = Gpu(compute={os.getpid(): 500 * MIB})
+def driver(monkeypatch: pytest.MonkeyPatch) -> Iterator[Gpu]:
+    """The GPU behind `import pynvml`, with one process on it: ours.
+
+    However a test ends, NVML was shut down as often as it was started.
+    """
+    found = Gpu(compute={MINE: 500 * MIB})
     monkeypatch.setitem(sys.modules, "pynvml", found.module())
     for name in ("PYTORCH_ALLOC_CONF", "PYTORCH_CUDA_ALLOC_CONF"):
         monkeypatch.delenv(name, raising=False)
-    return found
+    yield found
+    assert found.started == 0 or "nvmlShutdown" in found.refused
 
 
 def row(
@@ -274,7 +279,7 @@ def test_nvml_may_have_no_figure(
         measured_tables([found])
     )
 
-    driver.compute = {os.getpid(): 29 * MIB}  # less than torch has: it cannot be this process
+    driver.compute = {MINE: 29 * MIB}  # less than torch has: it cannot be this process
     found = row(does("nothing"), FakeCuda())
     assert found.peaks.process is None
     assert "it is another process's" in to_markdown(measured_tables([found]))
@@ -285,6 +290,8 @@ def test_nvml_may_have_no_figure(
     assert found.outcome == "measured"
     assert context.reason == "nvidia-ml-py is not installed; pip install nvidia-ml-py"
     assert found.others is None
+    monkeypatch.setitem(sys.modules, "pynvml", SimpleNamespace(nvmlInit=None))
+    assert "not nvidia-ml-py's" in process_memory(PLACE, MINE).reason
 
 
 def test_a_cache_that_was_given_back_is_told(
@@ -452,32 +459,19 @@ def test_a_gpu_that_is_too_small() -> None:
 
 BUS = "00000000:17:00.0"
 PLACE = GpuPlace(UUID, BUS)
-MINE = 4242
 
 
-@pytest.fixture
-def only_ours(monkeypatch: pytest.MonkeyPatch) -> Iterator[Gpu]:
-    """The GPU behind `import pynvml`, with one process on it: ours.
-
-    However a test ends, NVML was shut down as often as it was started.
-    """
-    found = Gpu(uuid=f"GPU-{UUID}", bus=BUS, compute={MINE: 5 << 30})
-    monkeypatch.setitem(sys.modules, "pynvml", found.module())
-    yield found
-    assert found.started == 0 or "nvmlShutdown" in found.refused
-
-
-def test_our_process_and_its_gpu(only_ours: Gpu) -> None:
-    only_ours.compute = {MINE: 5 << 30, 7: 1 << 30, 8: None}
-    assert process_memory(PLACE, MINE) == GpuProcess(5 << 30, None, 2, only_ours.driver)
+def test_our_process_and_its_gpu(driver: Gpu) -> None:
+    driver.compute |= {7: 1 << 30, 8: None}
+    assert process_memory(PLACE, MINE) == GpuProcess(500 * MIB, None, 2, driver.driver)
     assert process_memory(PLACE, MINE, known=frozenset({7, 99})).others == 1
     # One that computes and draws is counted once.
-    only_ours.compute = {MINE: 5 << 30}
-    only_ours.graphics = {MINE: 6 << 30, 9: None}
+    driver.compute = {MINE: 500 * MIB}
+    driver.graphics = {MINE: 600 * MIB, 9: None}
     found = process_memory(PLACE, MINE)
-    assert (found.amount, found.others) == (6 << 30, 1)
-    only_ours.graphics = {MINE: None}
-    assert process_memory(PLACE, MINE).amount == 5 << 30
+    assert (found.amount, found.others) == (600 * MIB, 1)
+    driver.graphics = {MINE: None}
+    assert process_memory(PLACE, MINE).amount == 500 * MIB
     for other in (GpuPlace("another", None), GpuPlace(None, None)):
         assert process_memory(other, MINE) == GpuProcess(None, "NVML: Not Found")
 
@@ -493,11 +487,11 @@ def test_our_process_and_its_gpu(only_ours: Gpu) -> None:
     ],
 )
 def test_the_device_is_found_by_its_own_names(
-    only_ours: Gpu, there: str, place: GpuPlace, asked: list[str]
+    driver: Gpu, there: str, place: GpuPlace, asked: list[str]
 ) -> None:
-    only_ours.uuid = there
-    assert process_memory(place, MINE).amount == 5 << 30
-    handles = [c for c in only_ours.calls if "GetHandle" in c]
+    driver.uuid = there
+    assert process_memory(place, MINE).amount == 500 * MIB
+    handles = [c for c in driver.calls if "GetHandle" in c]
     assert handles == [f"nvmlDeviceGetHandleBy{name}" for name in asked]
 
 
@@ -511,21 +505,22 @@ def test_torch_tells_the_place() -> None:
 @pytest.mark.parametrize(
     ("compute", "reason"),
     [
-        ({}, "NVML lists nobody on this GPU and not process 4242; a container"),
-        ({7: 1, 8: 2}, "NVML lists 2 others on this GPU and not process 4242; a container"),
+        ({}, "NVML lists nobody on this GPU and not process"),
+        ({7: 1, 8: 2}, "NVML lists 2 others on this GPU and not process"),
         ({MINE: None}, "NVML lists the process without its memory"),
         ({MINE: 2**64 - 1}, "NVML lists the process without its memory"),
         ({MINE: 0}, "NVML lists the process without its memory"),
     ],
 )
 def test_a_container_that_hides_the_process(
-    only_ours: Gpu, compute: dict[int, int | None], reason: str
+    driver: Gpu, compute: dict[int, int | None], reason: str
 ) -> None:
-    only_ours.compute = compute
+    driver.compute = compute
     found = process_memory(PLACE, MINE)
     assert found.amount is None
     assert found.reason.startswith(reason)
-    assert found.driver == only_ours.driver
+    assert "a container" in found.reason
+    assert found.driver == driver.driver
     assert found.others == len(set(compute) - {MINE})
 
 
@@ -542,21 +537,13 @@ def test_a_container_that_hides_the_process(
     ],
 )
 def test_what_nvml_refuses_is_a_reason_or_does_not_matter(
-    only_ours: Gpu, function: str, code: int, reason: str | None
+    driver: Gpu, function: str, code: int, reason: str | None
 ) -> None:
-    only_ours.refused = {function: code}
+    driver.refused = {function: code}
     found = process_memory(PLACE, MINE)
-    assert found.amount == (5 << 30 if reason is None else None)
+    assert found.amount == (500 * MIB if reason is None else None)
     assert (found.reason or "").startswith(reason or "")
     assert (found.reason is None) is (reason is None)
-
-
-def test_without_the_library(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(sys.modules, "pynvml", None)  # as if it was not installed
-    reason = "nvidia-ml-py is not installed; pip install nvidia-ml-py"
-    assert process_memory(PLACE, MINE) == GpuProcess(None, reason)
-    monkeypatch.setitem(sys.modules, "pynvml", SimpleNamespace(nvmlInit=None))
-    assert "not nvidia-ml-py's" in (process_memory(PLACE, MINE).reason or "")
 
 
 def test_what_stands_for_the_library_is_like_it() -> None:
