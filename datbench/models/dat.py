@@ -7,6 +7,7 @@ published configurations of either year.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 
 from .config import (
@@ -109,40 +110,31 @@ DATPP_B = replace(
 )
 
 
-def _deformable(pyramid: Pyramid, bias: PositionBias = "relative", offsets: bool = True) -> Pyramid:
-    """`pyramid` with this position bias, and with or without offsets, in every DMHA."""
-
-    def changed(mixer: Mixer) -> Mixer:
-        if not isinstance(mixer, Deformable):
-            return mixer
-        return replace(mixer, bias=bias, offsets=offsets)
-
+def _changed(pyramid: Pyramid, change: Callable[[int, Deformable], Mixer]) -> Pyramid:
+    """`pyramid` with another mixer for each DMHA; `change` takes its stage too, from 1."""
     first, second, third, fourth = (
-        replace(stage, blocks=tuple(changed(mixer) for mixer in stage.blocks))
-        for stage in pyramid.stages
+        replace(
+            stage,
+            blocks=tuple(change(i, m) if isinstance(m, Deformable) else m for m in stage.blocks),
+        )
+        for i, stage in enumerate(pyramid.stages, 1)
     )
     return replace(pyramid, stages=(first, second, third, fourth))
 
 
-def _ddetr(points3: int, points4: int) -> Pyramid:
-    """Table 8: Deformable-DETR attention in place of DMHA, with the given keys a query."""
-    first, second, third, fourth = DAT_T.stages
-    return replace(
-        DAT_T,
-        stages=(
-            first,
-            second,
-            replace(third, blocks=(_LOCAL, DeformableDetr(points3)) * 3),
-            replace(fourth, blocks=(_LOCAL, DeformableDetr(points4))),
-        ),
-    )
+def _deformable(bias: PositionBias = "relative", offsets: bool = True) -> Pyramid:
+    """DAT-T with this position bias, and with or without offsets."""
+    return _changed(DAT_T, lambda _, mixer: replace(mixer, bias=bias, offsets=offsets))
+
+
+def _ddetr(*points: int) -> Pyramid:
+    """Table 8: Deformable-DETR attention in stages 3 and 4, with these keys a query."""
+    return _changed(DAT_T, lambda stage, _: DeformableDetr(points[stage - 3]))
 
 
 def _fewer_keys(pyramid: Pyramid) -> Pyramid:
     """Sampling points at every second pixel in stage 3: strides (2, 1), 49 keys at 224."""
-    first, second, third, fourth = pyramid.stages
-    blocks = tuple(replace(m, stride=2) if isinstance(m, Deformable) else m for m in third.blocks)
-    return replace(pyramid, stages=(first, second, replace(third, blocks=blocks), fourth))
+    return _changed(pyramid, lambda i, mixer: replace(mixer, stride=2) if i == 3 else mixer)
 
 
 # Table 7: strides [4, 2, 1, 1], groups [1, 2, 3, 6]. The paper gives no offset range for stages 1
@@ -173,35 +165,35 @@ REGISTRY = Registry(
         ),
         ModelSpec(
             "dat_t_no_offsets_no_bias",
-            _deformable(DAT_T, offsets=False, bias="none"),
+            _deformable(offsets=False, bias="none"),
             "ablation",
             "DAT Table 6, row 1",
             "no offsets, no position bias",
         ),
         ModelSpec(
             "dat_t_no_offsets",
-            _deformable(DAT_T, offsets=False),
+            _deformable(offsets=False),
             "ablation",
             "DAT Table 6, row 2",
             "no offsets, relative position bias",
         ),
         ModelSpec(
             "dat_t_no_bias",
-            _deformable(DAT_T, bias="none"),
+            _deformable(bias="none"),
             "ablation",
             "DAT Table 6, row 3",
             "offsets, no position bias",
         ),
         ModelSpec(
             "dat_t_fixed_bias",
-            _deformable(DAT_T, bias="fixed"),
+            _deformable(bias="fixed"),
             "ablation",
             "DAT Table 6, row 4",
             "offsets, a learnt bias for each pair of query and key",
         ),
         ModelSpec(
             "dat_t_dwconv_bias",
-            _deformable(DAT_T, bias="dwconv"),
+            _deformable(bias="dwconv"),
             "ablation",
             "DAT Table 6, row 5",
             "offsets, depthwise convolution as position encoding",

@@ -28,9 +28,8 @@ from .comparison import COMPARISONS
 from .comparison.spec import ComparisonSpec
 from .dat import REGISTRY
 from .detectors.heads import HEADS, JOINT, find, split
-from .detectors.spec import DetectorSpec, MapsSpec
+from .detectors.spec import Backbone, DetectorSpec, MapsSpec
 from .external import (
-    FactorySpec,
     TimmSpec,
     factory_spec,
     near_in_timm,
@@ -56,13 +55,8 @@ if TYPE_CHECKING:
 
     from .module import ModuleSpec
     from .pyramid import PyramidBackbone
-    from .torchvision import TorchvisionSpec
-    from .transformers import FamilySpec, TransformersSpec
 
-NamedSpec: TypeAlias = (
-    "ModelSpec | ComparisonSpec | TimmSpec | TransformersSpec | FamilySpec | TorchvisionSpec"
-    " | FactorySpec | DetectorSpec | MapsSpec"
-)
+NamedSpec: TypeAlias = "Backbone | DetectorSpec | MapsSpec"
 """What a name resolves to."""
 
 Spec: TypeAlias = "NamedSpec | ModuleSpec"

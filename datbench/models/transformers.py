@@ -46,78 +46,38 @@ ARCHITECTURES: Mapping[str, TransformersArchitecture] = {
 
 @dataclass(frozen=True)
 class TransformersSpec:
-    """A model of transformers', with options."""
+    """A model of transformers', with options.
 
-    name: str  # as the user wrote it; it resolves back to this spec
-    architecture: str  # a key of `ARCHITECTURES`
-    options: Mapping[str, Any] = field(default_factory=dict)  # for the library's configuration
-
-    @property
-    def resolution(self) -> Resolution:
-        """The size that the published figures belong to, or that `image_size` asks for."""
-        side = self.options.get("image_size", SIDE)
-        return Resolution(side, side)
-
-    def build(self, resolution: Resolution, features: bool, attention: Attention) -> nn.Module:
-        """The model, on the default device.
-
-        The library computes these models' attention in one way only, whatever `attention` says.
-        """
-        family = ARCHITECTURES[self.architecture].family
-        if features and family != "Pvt":
-            raise UsageError(f"{self.name} has three stages: no four maps of strides 4 to 32.")
-        config = self._config(_load(f"{family}Config"))
-        make = _load(f"{family}ForImageClassification")
-        try:
-            model = make(config)
-            made: nn.Module
-            if family == "Cvt":
-                made = CvtLogits(model, model.cvt.encoder.stages, model.layernorm)
-            elif features:
-                made = PvtMaps(model)
-            else:
-                made = PvtLogits(model, _stages(model), model.pvt.encoder.layer_norm)
-            made.in_chans = config.num_channels
-            return made
-        except (TypeError, ValueError, ArithmeticError, LookupError) as error:
-            raise self._refused(error) from error
-
-    def _config(self, make: Any) -> Any:
-        settings = ARCHITECTURES[self.architecture].settings
-        known = {*inspect.signature(make).parameters, "num_labels"} - {"kwargs"}
-        for option in self.options:
-            if option not in known:
-                raise UnknownNameError.among(f"option of {self.name.split(',')[0]}", option, known)
-        try:
-            return make(**{"num_labels": 1000, **settings, **self.options})
-        except Exception as error:  # its validators raise errors of their own
-            raise self._refused(error) from error
-
-    def _refused(self, error: Exception) -> UsageError:
-        said = one_line(error).rstrip(".")
-        return UsageError(f"{self.name}: transformers does not build it: {said}.")
-
-
-@dataclass(frozen=True)
-class FamilySpec:
-    """Any family of the library's: its configuration, with options, and the model of that.
-
-    It is the model without a head; with ``num_labels`` it is the classifier.
+    Any family of the library's gives the model without a head, or with ``num_labels`` the
+    classifier. Those of `ARCHITECTURES` are classifiers.
     """
 
     name: str  # as the user wrote it; it resolves back to this spec
-    family: str  # the library's name of it: ``vit``, ``dinov2``
+    architecture: str  # a key of `ARCHITECTURES`, or the library's name of a family: ``vit``
     options: Mapping[str, Any] = field(default_factory=dict)  # fields of the configuration
 
     @property
+    def published(self) -> TransformersArchitecture | None:
+        """Our literal of it, if there is one."""
+        return ARCHITECTURES.get(self.architecture)
+
+    @property
     def resolution(self) -> Resolution:
-        """The image size of the configuration."""
-        size = getattr(self._config(), "image_size", SIDE)
+        """The image size of the configuration; a literal's is known without the library."""
+        size = self.options.get("image_size", SIDE)
+        if self.published is None:
+            size = getattr(self._config(), "image_size", SIDE)
         height, width = size if isinstance(size, (list, tuple)) else (size, size)
         return Resolution(width, height)
 
     def build(self, resolution: Resolution, features: bool, attention: Attention) -> nn.Module:
-        """The model for this input, on the default device; nothing is downloaded."""
+        """The model for this input, on the default device; nothing is downloaded.
+
+        The library computes the attention of PVT and CvT in one way only, whatever `attention`
+        says.
+        """
+        if self.published is not None:
+            return self._published(self.published.family, features)
         if features:
             raise UsageError(f"{self.name}: --features is for datbench's and timm's models.")
         config = self._config()
@@ -140,13 +100,39 @@ class FamilySpec:
         model.in_chans = channels
         return model
 
-    def _config(self, **more: Any) -> Any:
-        fields = inspect.signature(_load("CONFIG_MAPPING")[self.family]).parameters
-        for option in self.options:
-            if option not in (*fields, "num_labels"):
-                raise UnknownNameError.among(f"option of {self.family}", option, fields)
+    def _published(self, family: str, features: bool) -> nn.Module:
+        if features and family != "Pvt":
+            raise UsageError(f"{self.name} has three stages: no four maps of strides 4 to 32.")
+        config = self._config()
+        make = _load(f"{family}ForImageClassification")
         try:
-            return _load("AutoConfig").for_model(self.family, **{**self.options, **more})
+            model = make(config)
+            made: nn.Module
+            if family == "Cvt":
+                made = Logits(model, model.cvt.encoder.stages, model.layernorm)
+            elif features:
+                made = PvtMaps(model)
+            else:
+                made = Logits(model, _stages(model), model.pvt.encoder.layer_norm)
+            made.in_chans = config.num_channels
+            return made
+        except (TypeError, ValueError, ArithmeticError, LookupError) as error:
+            raise self._refused(error) from error
+
+    def _config(self, **more: Any) -> Any:
+        what, published = self.architecture, self.published
+        if published is None:
+            settings, make = more, _load("CONFIG_MAPPING")[self.architecture]
+        else:
+            what = self.name.split(",")[0]
+            settings = {"num_labels": 1000, **published.settings}
+            make = _load(f"{published.family}Config")
+        known = {*inspect.signature(make).parameters, "num_labels"} - {"kwargs"}
+        for option in self.options:
+            if option not in known:
+                raise UnknownNameError.among(f"option of {what}", option, known)
+        try:
+            return make(**{**settings, **self.options})
         except Exception as error:  # its validators raise errors of their own
             raise self._refused(error) from error
 
@@ -159,17 +145,15 @@ def _pixels(channels: int, batch: int, height: int, width: int) -> dict[str, Ten
     return {"pixel_values": torch.rand(batch, channels, height, width, device="cpu")}
 
 
-def transformers_spec(text: str) -> TransformersSpec | FamilySpec:
+def transformers_spec(text: str) -> TransformersSpec:
     """``transformers:NAME[,option=value...]``. The library is loaded for names that it knows."""
     name, options = split_options(text, text[len(TRANSFORMERS) :])
-    if name not in ARCHITECTURES:
-        families = _load("CONFIG_MAPPING")
-        if name not in families:
-            names = [*ARCHITECTURES, *families]
-            raise UnknownNameError.among("transformers model", name, names)
-        return FamilySpec(text, name, options)
-    if not isinstance(options.get("image_size", SIDE), int):
-        raise UsageError(f"{text}: write image_size as one number.")
+    if name in ARCHITECTURES:
+        if not isinstance(options.get("image_size", SIDE), int):
+            raise UsageError(f"{text}: write image_size as one number.")
+    elif name not in (families := _load("CONFIG_MAPPING")):
+        names = [*ARCHITECTURES, *families]
+        raise UnknownNameError.among("transformers model", name, names)
     return TransformersSpec(text, name, options)
 
 
@@ -195,7 +179,7 @@ def _load(name: str) -> Any:
 # called, and registered nowhere.
 
 
-class _Logits(nn.Module):
+class Logits(nn.Module):
     """A classifier: (B, 3, H, W) -> (B, classes)."""
 
     def __init__(self, model: Any, stages: nn.ModuleList, norm: nn.Module) -> None:
@@ -207,14 +191,6 @@ class _Logits(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         return self._whole[0](pixel_values=x).logits
-
-
-class CvtLogits(_Logits):
-    """CvT."""
-
-
-class PvtLogits(_Logits):
-    """PVT."""
 
 
 class PvtMaps(nn.Module):

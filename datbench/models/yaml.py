@@ -15,7 +15,7 @@ would change a figure and is not built.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
@@ -316,20 +316,17 @@ class Configuration:
         """That of the code."""
         return 2023 if self.code == "2023" else 2022
 
-    def refuse(self, key: str, problem: str) -> NoReturn:
-        """Raise UsageError about `key`."""
+    def refuse(self, key: str, problem: str, stage: int | None = None) -> NoReturn:
+        """Raise UsageError about `key`, or about its value for a stage (from 0)."""
+        where = "" if stage is None else f"stage {stage + 1}: "
         note = "" if key in self.given else f" ({key} is absent: this is its published default)"
-        raise UsageError(f"{self.where}{key}: {problem}{note}.")
-
-    def refuse_stage(self, key: str, i: int, problem: str) -> NoReturn:
-        """The same about stage `i`, from 0."""
-        self.refuse(key, f"stage {i + 1}: {problem}")
+        raise UsageError(f"{self.where}{key}: {where}{problem}{note}.")
 
     def value(self, key: str, i: int, low: int, high: int) -> int:
         """A stage's value of a key that the other stages may leave at -1."""
         value: int = getattr(self.values, key)[i]
         if not low <= value <= high:
-            self.refuse_stage(key, i, f"{value} lies outside {low} to {high}")
+            self.refuse(key, f"{value} lies outside {low} to {high}", i)
         return value
 
     def uniform(self, key: str) -> Any:
@@ -346,7 +343,7 @@ class Configuration:
         self._check_letters()
         for i in range(3):
             if dat.dims[i + 1] != 2 * dat.dims[i]:  # the published projection would not fit
-                self.refuse("dims", f"stage {i + 2}: {dat.dims[i + 1]} is not twice {dat.dims[i]}")
+                self.refuse("dims", f"{dat.dims[i + 1]} is not twice {dat.dims[i]}", i + 1)
         overlap = dat.use_conv_patches
         stem: Stem = "overlap" if year == 2022 else "double"
         ffn: FeedForward = "conv" if year == 2022 else "conv_residual"
@@ -387,12 +384,10 @@ class Configuration:
         for i, letters in enumerate(self.values.stage_spec):
             depth = self.values.depths[i]
             if len(letters) != depth:
-                self.refuse_stage(
-                    "stage_spec", i, f"it has {len(letters)} letters for depth {depth}"
-                )
+                self.refuse("stage_spec", f"it has {len(letters)} letters for depth {depth}", i)
             for letter in letters:
-                if letter not in _MIXERS:
-                    built = ", ".join(_MIXERS)
+                if letter not in LETTERS:
+                    built = ", ".join(LETTERS)
                     self.refuse("stage_spec", f"block {letter[:9]!r} is not built; choose {built}")
 
     def _layer_scale(self) -> float | None:
@@ -407,15 +402,15 @@ class Configuration:
         """Stage `i`, from 0."""
         dim, heads = self.values.dims[i], self.values.heads[i]
         if dim % heads:
-            self.refuse_stage("heads", i, f"width {dim} is not a multiple of {heads} heads")
+            self.refuse("heads", f"width {dim} is not a multiple of {heads} heads", i)
         side = (self.values.img_size // 4) >> i  # of its map at the training size
         letters = self.values.stage_spec[i]
-        made = {letter: _MIXERS[letter](self, i, side) for letter in sorted(set(letters))}
+        made = {letter: _mixer(self, letter, i, side) for letter in sorted(set(letters))}
         return Stage(dim, heads, tuple(made[letter] for letter in letters))
 
 
-# The blocks, a letter for each.
-
+LETTERS = "L", "S", "N", "P", "D"
+"""The blocks that are built."""
 
 _KERNELS_JUNE = (9, 7, 5, 3)
 """The offset network's in each stage, whatever the map (models/dat_blocks.py, 42b489e)."""
@@ -430,31 +425,28 @@ _WINDOW, _KERNEL = 64, 127
 """Far above what is published."""
 
 
-def _window(dat: Configuration, i: int, side: int) -> Mixer:
-    return Window(dat.value("window_sizes", i, 1, _WINDOW))
-
-
-def _shifted_window(dat: Configuration, i: int, side: int) -> Mixer:
-    size = dat.value("window_sizes", i, 2, _WINDOW)
-    return Window(size, shift=-(-size // 2))
-
-
-def _neighborhood(dat: Configuration, i: int, side: int) -> Mixer:
-    size = dat.value("nat_ksizes", i, min(_NAT_KERNELS), max(_NAT_KERNELS))
-    if size not in _NAT_KERNELS:
-        dat.refuse_stage("nat_ksizes", i, f"{size} is even; write an odd number")
-    return Neighborhood(size)
-
-
-def _spatial_reduction(dat: Configuration, i: int, side: int) -> Mixer:
-    return SpatialReduction(dat.value("sr_ratios", i, 1, side))
+def _mixer(dat: Configuration, letter: str, i: int, side: int) -> Mixer:
+    match letter:
+        case "L":
+            return Window(dat.value("window_sizes", i, 1, _WINDOW))
+        case "S":
+            size = dat.value("window_sizes", i, 2, _WINDOW)
+            return Window(size, shift=-(-size // 2))
+        case "N":
+            size = dat.value("nat_ksizes", i, min(_NAT_KERNELS), max(_NAT_KERNELS))
+            if size not in _NAT_KERNELS:
+                dat.refuse("nat_ksizes", f"{size} is even; write an odd number", i)
+            return Neighborhood(size)
+        case "P":
+            return SpatialReduction(dat.value("sr_ratios", i, 1, side))
+    return _deformable(dat, i, side)
 
 
 def _deformable(dat: Configuration, i: int, side: int) -> Mixer:
     heads, year = dat.values.heads[i], dat.year
     groups = dat.value("groups", i, 1, heads)
     if heads % groups:
-        dat.refuse_stage("groups", i, f"{heads} heads are no multiple of {groups} groups")
+        dat.refuse("groups", f"{heads} heads are no multiple of {groups} groups", i)
     stride = dat.value("strides", i, 1, side)
     kernel = _kernel(dat, i, side)
     bias = _bias(dat.values, i)
@@ -463,17 +455,17 @@ def _deformable(dat: Configuration, i: int, side: int) -> Mixer:
     table = side if year == 2022 else side // stride
     if bias == "fixed" and points != table:
         problem = f"its table is for {table}x{table} keys, not {points}x{points}"
-        dat.refuse_stage("fixed_pes", i, problem)
+        dat.refuse("fixed_pes", problem, i)
     offsets = not dat.values.no_offs[i]
     if not offsets and year == 2023:
         # That code runs the offset network, frozen, and drops the bias: other figures than Table 6.
-        dat.refuse_stage("no_offs", i, "it is built for the code of 2022 only")
+        dat.refuse("no_offs", "it is built for the code of 2022 only", i)
     if not offsets and stride != 1:
-        dat.refuse_stage("no_offs", i, "without offsets only a stride of 1 is built")
+        dat.refuse("no_offs", "without offsets only a stride of 1 is built", i)
     # Below 0 the position is bounded instead of the offset; at 0, in 2022, neither is.
     factor = dat.values.offset_range_factor[i]
     if factor == 0 and year == 2022:
-        dat.refuse_stage("offset_range_factor", i, "0 leaves the 2022 offsets unbounded: not built")
+        dat.refuse("offset_range_factor", "0 leaves the 2022 offsets unbounded: not built", i)
     return Deformable(
         groups, kernel, stride, None if factor < 0 else float(factor), bias, offsets, year
     )
@@ -487,7 +479,7 @@ def _kernel(dat: Configuration, i: int, side: int) -> int:
     if side not in _KERNEL_JANUARY:
         sides = ", ".join(str(known) for known in sorted(_KERNEL_JANUARY))
         problem = f"the code of January 2022 has no offset kernel for a map of side {side}"
-        dat.refuse_stage("img_size", i, f"{problem}, only for {sides}; leave out code=2022-01")
+        dat.refuse("img_size", f"{problem}, only for {sides}; leave out code=2022-01", i)
     return _KERNEL_JANUARY[side]
 
 
@@ -497,12 +489,3 @@ def _bias(dat: Arguments, i: int) -> PositionBias:
     if dat.dwc_pes[i]:
         return "dwconv"
     return "fixed" if dat.fixed_pes[i] else "relative"
-
-
-_MIXERS: Mapping[str, Callable[[Configuration, int, int], Mixer]] = {
-    "L": _window,
-    "S": _shifted_window,
-    "N": _neighborhood,
-    "P": _spatial_reduction,
-    "D": _deformable,
-}

@@ -6,17 +6,23 @@ equals the goldens itself; its weights come here through the published checkpoin
 
 import json
 import math
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 from functools import lru_cache
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 from torch import Tensor, nn
 
 import datbench
-from benchmarks.published_way import goldens
+from benchmarks.published_way import datpp2023
+from benchmarks.published_way.dat2022 import VARIANTS, build_dat2022
+from benchmarks.published_way.datpp2023 import build_datpp2023
 from benchmarks.published_way.recipe import BIAS_TABLES, OWN_VALUES, recipe_input, recipe_tensor
 from datbench.models.pyramid import PyramidBackbone
+from tests.nets import narrow
 
 THEIR_NAME = {
     "datpp_b_384": "datpp_b",
@@ -27,11 +33,9 @@ THEIR_NAME = {
     "dat_t_ddetr_49_49": "ddetr_49_49",
     "dat_t_ddetr_196_49": "ddetr_196_49",
 }
-TINY = [name for name in datbench.list_models() if name.startswith(("dat_t", "datpp_t"))]
-MEDIUM = ["dat_s", "datpp_s", "dat_b_384"]
-# Square and not, multiple of the window and not, smaller than the window, odd. (H, W)
+Size = tuple[int, int]
+
 AT_224 = ["dat_t_no_offsets", "dat_t_no_offsets_no_bias", "dat_t_fixed_bias", "datpp_t"]
-SIZES = [(224, 224), (75, 130), (33, 200)]
 
 
 def _weights(model: nn.Module) -> dict[str, Tensor]:
@@ -52,21 +56,32 @@ def _weights(model: nn.Module) -> dict[str, Tensor]:
     return made
 
 
+def _published(name: str, thin: bool) -> nn.Module:
+    """The model by the published code, with its own width or that of `narrow`."""
+    name = THEIR_NAME.get(name, name)
+    for variants, make in ((datpp2023.VARIANTS, build_datpp2023), (VARIANTS, build_dat2022)):
+        if name in variants:
+            config: Any = variants[name]
+            stages = tuple(replace(stage, dim=4 * stage.heads) for stage in config.stages)
+            return make(replace(config, stages=stages) if thin else config)
+    raise KeyError(name)
+
+
 @lru_cache(maxsize=2)
-def _pair(name: str, directory: Path) -> tuple[nn.Module, PyramidBackbone]:
-    theirs = goldens.build(THEIR_NAME.get(name, name)).eval()
+def _pair(name: str, directory: Path, thin: bool) -> tuple[nn.Module, PyramidBackbone]:
+    theirs = _published(name, thin)
     theirs.load_state_dict(_weights(theirs))
     path = directory / "published.pth"
     torch.save({"model": theirs.state_dict()}, path)
-    ours = datbench.create_model(name).eval()
+    ours = datbench.create_model(narrow(name) if thin else name).eval()
     datbench.load_checkpoint(ours, path)
     path.unlink()
     return theirs, ours
 
 
-def _check(name: str, size: tuple[int, int], directory: Path, batch: int = 2) -> None:
-    theirs, ours = _pair(name, directory)
-    x = torch.randn(batch, 3, *size)
+def _check(name: str, size: Size, directory: Path, thin: bool = True) -> None:
+    theirs, ours = _pair(name, directory, thin)
+    x = torch.randn(2 if thin else 1, 3, *size)
     with torch.no_grad():
         expected = theirs(x)
         if not expected.isfinite().all():  # a published grid of one point divides by zero
@@ -82,37 +97,35 @@ def directory(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return tmp_path_factory.mktemp("weights")
 
 
-def _defined(name: str, size: tuple[int, int]) -> bool:
-    """The published look-up without offsets is defined at the training size only."""
-    return size == (224, 224) or not name.startswith("dat_t_no_offsets")
+def _cases(sizes: Callable[[str], Sequence[Size]]) -> list[tuple[str, Size]]:
+    """Names vary slowest: each pair is built once."""
+    return [
+        (name, size)
+        for name in datbench.list_models()
+        for size in sizes(name)
+        # The published look-up without offsets is defined at the training size only.
+        if size == (224, 224) or not name.startswith("dat_t_no_offsets")
+    ]
 
 
-# Names vary slowest: each pair is built once. At 224 the slow session has the others.
-@pytest.mark.parametrize(
-    ("name", "size"),
-    [(n, s) for n in TINY for s in SIZES if _defined(n, s) and (n in AT_224 or s != (224, 224))],
-)
-def test_tiny(name: str, size: tuple[int, int], directory: Path) -> None:
-    _check(name, size, directory, batch=1 if size == (224, 224) else 2)
+def _quick(name: str) -> list[Size]:
+    """Multiple of the window and not, smaller than the window, odd. (H, W)"""
+    found = [(75, 130)]
+    if name.startswith(("dat_t", "datpp_t")):
+        found += [(33, 200), *([(224, 224)] if name in AT_224 else [])]
+    return found
 
 
-@pytest.mark.parametrize("name", MEDIUM)
-def test_large_at_a_small_size(name: str, directory: Path) -> None:
-    _check(name, (96, 160), directory, batch=1)
+@pytest.mark.parametrize(("name", "size"), _cases(_quick))
+def test_thin(name: str, size: Size, directory: Path) -> None:
+    """Every block, head and group of a model, with four channels a head."""
+    _check(name, size, directory)
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(
-    ("name", "size"),
-    [
-        (name, size)
-        for name in datbench.list_models()
-        for size in [(224, 224), (384, 384), (640, 480)]
-        if _defined(name, size)
-    ],
-)
-def test_at_full_size(name: str, size: tuple[int, int], directory: Path) -> None:
-    _check(name, size, directory, batch=1)
+@pytest.mark.parametrize(("name", "size"), _cases(lambda _: [(224, 224), (384, 384), (640, 480)]))
+def test_at_full_size(name: str, size: Size, directory: Path) -> None:
+    _check(name, size, directory, thin=False)
 
 
 # Outputs of the published models, for pinned weights and input.

@@ -23,11 +23,25 @@ Shapes = list[tuple[int, ...]]
 
 
 class Plain(nn.Module):
-    """Four maps by convolutions alone; it declares nothing."""
+    """Four maps by convolutions alone, of 8, 12, 16 and 20 channels.
 
-    def __init__(self, as_mapping: bool = False, maps: int = 4, stride: int = 4) -> None:
+    Args:
+        channels: what it declares; default: nothing.
+        reads: it reads a value, and so cannot run on meta.
+    """
+
+    def __init__(
+        self,
+        as_mapping: bool = False,
+        maps: int = 4,
+        stride: int = 4,
+        channels: tuple[int, ...] | None = None,
+        reads: bool = False,
+    ) -> None:
         super().__init__()
         self.as_mapping = as_mapping
+        self.reads = reads
+        self.channels = channels
         strides = [stride, 2, 2, 2][:maps]
         dims = [3, 8, 12, 16, 20]
         self.convs = nn.ModuleList(
@@ -35,33 +49,12 @@ class Plain(nn.Module):
         )
 
     def forward(self, x: Tensor) -> list[Tensor] | dict[str, Tensor]:
+        assert not self.reads or abs(x.mean().item()) < 1
         found = []
         for conv in self.convs:
             x = conv(x)
             found.append(x)
         return {str(i): x for i, x in enumerate(found)} if self.as_mapping else found
-
-
-class Single(nn.Conv2d):
-    def __init__(self) -> None:
-        super().__init__(3, 8, 4, stride=4)
-
-
-class Liar(Plain):
-    channels = (8, 12, 16, 24)
-
-
-class Many(Plain):
-    channels = (8, 12, 16, 20, 24)
-
-
-class Coarse(Plain):
-    """It declares the right channels, of maps that are too coarse."""
-
-    channels = (8, 12, 16, 20)
-
-    def __init__(self) -> None:
-        super().__init__(stride=8)
 
 
 class Pools(nn.Module):
@@ -74,14 +67,6 @@ class Pools(nn.Module):
     def forward(self, x: Tensor) -> list[Tensor]:
         assert not self.reads or abs(x.mean().item()) < 1
         return [F.avg_pool2d(x, stride) for stride in (4, 8, 16, 32)]
-
-
-class Reads(Plain):
-    """It cannot run on meta."""
-
-    def forward(self, x: Tensor) -> list[Tensor] | dict[str, Tensor]:
-        assert abs(x.mean().item()) < 1
-        return super().forward(x)
 
 
 HERE = f"{__name__}:"
@@ -234,12 +219,18 @@ def test_bad_names(name: str, words: str) -> None:
     ("name", "words"),
     [
         ("ceit_s+retinanet", "ceit_s has no four maps of strides 4 to 32"),
-        ("Single+retinanet", "returns one tensor"),
+        ("torch.nn:AvgPool2d,kernel_size=4+retinanet", "returns one tensor"),
         ("Plain,maps=3+retinanet", "returns 3 outputs"),
-        ("Many+retinanet", "declares 5 feature maps; a head needs four"),
-        ("Liar+retinanet", "8, 12, 16, 20, and the head was made for 8, 12, 16, 24"),
+        (
+            "Plain,channels=(8, 12, 16, 20, 24)+retinanet",
+            "declares 5 feature maps; a head needs four",
+        ),
+        (
+            "Plain,channels=(8, 12, 16, 24)+retinanet",
+            "8, 12, 16, 20, and the head was made for 8, 12, 16, 24",
+        ),
         ("Plain,stride=2+retinanet", "a head needs stride 4 there"),
-        ("Coarse+retinanet", "a head needs stride 4 there"),
+        ("Plain,stride=8,channels=(8, 12, 16, 20)+retinanet", "a head needs stride 4 there"),
         # timm raises an AssertionError of one and an IndexError of the other.
         ("timm:levit_128s+mask_rcnn", "timm:levit_128s has fewer than four maps"),
         ("timm:efficientvit_m0+upernet", "timm:efficientvit_m0 has fewer than four maps"),
@@ -249,7 +240,7 @@ def test_backbones_without_four_maps(name: str, words: str) -> None:
     """Refused where they are built, by a run, though parameters alone need none."""
     if name.startswith("timm:"):
         pytest.importorskip("timm", reason="needs datbench[timm]", exc_type=ImportError)
-    name = name if name.startswith(("ceit", "timm:")) else HERE + name
+    name = HERE + name if name.startswith("Plain") else name
     with pytest.raises(UsageError, match=words):
         build_for_count(name, Setting(Resolution(128, 128)))
     with pytest.raises(UsageError, match=words):
@@ -307,7 +298,7 @@ def test_small_inputs_are_refused() -> None:
 
 
 @pytest.mark.filterwarnings("ignore:.*without values:datbench.errors.DatbenchWarning")
-@pytest.mark.parametrize("name", ["Plain", "Plain,as_mapping=True", "Reads"])
+@pytest.mark.parametrize("name", ["Plain", "Plain,as_mapping=True", "Plain,reads=True"])
 def test_factories(name: str) -> None:
     """Channels are found out by a run; what reads values is made and counted on the CPU."""
     spec = resolve(f"{HERE}{name}+retinanet")

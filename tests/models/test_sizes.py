@@ -6,6 +6,7 @@ import torch
 import datbench
 from datbench.errors import UnknownNameError, UsageError
 from datbench.models.spec import ModelSpec, Registry
+from tests.nets import narrow
 
 KINDS = ["dat_t", "datpp_t", "dat_t_sra", "dat_t_ddetr_16_16"]
 
@@ -14,7 +15,7 @@ KINDS = ["dat_t", "datpp_t", "dat_t_sra", "dat_t_ddetr_16_16"]
 @pytest.mark.parametrize("size", [(32, 32), (32, 300), (33, 47)])
 def test_smallest_inputs_are_finite(name: str, size: tuple[int, int]) -> None:
     """The published DAT++ is NaN at 32x32, where a grid of one point divides by zero."""
-    model = datbench.create_model(name).eval()
+    model = datbench.create_model(narrow(name)).eval()
     with torch.no_grad():
         logits = model(torch.randn(2, 3, *size))
     assert logits.shape == (2, 1000)
@@ -45,7 +46,7 @@ def test_dense_features(name: str) -> None:
 @pytest.mark.parametrize("attention", ["eager", "sdpa"])
 @pytest.mark.parametrize("name", KINDS)
 def test_every_trainable_parameter_gets_a_gradient(name: str, attention: str) -> None:
-    model = datbench.create_model(name, attention=attention, drop_path=0.2).train()
+    model = datbench.create_model(narrow(name), attention=attention, drop_path=0.2).train()
     with torch.no_grad():  # zero weights would hide a broken path
         for parameter in model.parameters():
             if parameter.requires_grad and parameter.ndim > 1:
@@ -65,7 +66,7 @@ def test_eager_and_fused_gradients_agree() -> None:
     gradients = []
     for attention in ("eager", "sdpa"):
         torch.manual_seed(0)
-        model = datbench.create_model("datpp_t", attention=attention)
+        model = datbench.create_model(narrow("datpp_t"), attention=attention)
         model(x).square().sum().backward()
         gradients.append(model.stages[0].blocks[0].mixer.bias_table.grad)
     torch.testing.assert_close(*gradients, atol=1e-4, rtol=1e-3)

@@ -1,7 +1,7 @@
 """Models of others' papers that no library builds as the tables need them, from their papers.
 
-A new one is a file with a frozen architecture that has a `make`, and its module, and a row of
-`COMPARISONS`. The rows are free of torch; an architecture loads when it is used.
+A new one is a file with a frozen architecture and its module, which is called `MODEL` too, and a
+row of `COMPARISONS`. The rows are free of torch; an architecture loads when it is used.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ from ..spec import Registry
 from .spec import ComparisonSpec
 
 _PVT, _DPT, _NAT = "PVT (ICCV 2021)", "DPT (ACM MM 2021)", "NAT (CVPR 2023)"
+_CEIT, _GLIT, _REGIONVIT = "CeiT (ICCV 2021)", "GLiT (ICCV 2021)", "RegionViT (ICLR 2022)"
 
 COMPARISONS = Registry(
     (
@@ -20,9 +21,9 @@ COMPARISONS = Registry(
         ComparisonSpec("dpt_t", "pvt.DPT_T", _DPT, "DPT-Tiny, PVT with deformable patches"),
         ComparisonSpec("dpt_s", "pvt.DPT_S", _DPT, "DPT-Small, PVT with deformable patches"),
         ComparisonSpec("dpt_m", "pvt.DPT_M", _DPT, "DPT-Medium, PVT with deformable patches"),
-        ComparisonSpec("ceit_s", "ceit.CEIT_S", "CeiT (ICCV 2021)", "CeiT-S, convolutions in FFNs"),
+        ComparisonSpec("ceit_s", "ceit.CEIT_S", _CEIT, "CeiT-S, convolutions in FFNs", False),
         ComparisonSpec(
-            "glit_t", "glit.GLIT_T", "GLiT (ICCV 2021)", "GLiT-Tiny, searched, global and local"
+            "glit_t", "glit.GLIT_T", _GLIT, "GLiT-Tiny, searched, global and local", False
         ),
         ComparisonSpec("nat_mini", "nat.NAT_MINI", _NAT, "NAT-Mini, neighbourhood attention"),
         ComparisonSpec("nat_t", "nat.NAT_T", _NAT, "NAT-Tiny, neighbourhood attention"),
@@ -31,7 +32,7 @@ COMPARISONS = Registry(
         ComparisonSpec(
             "regionvit_s",
             "regionvit.REGIONVIT_S",
-            "RegionViT (ICLR 2022)",
+            _REGIONVIT,
             "RegionViT-S, regional and local tokens",
         ),
     )

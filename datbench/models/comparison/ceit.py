@@ -10,7 +10,6 @@ followed: its last block runs over every class token and not only the last.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -31,11 +30,6 @@ class Ceit:
     expansion: int = 4
     image_size: int = 224  # side of the training input; it fixes the position embeddings' size
     classes: int = 1000
-    has_maps: ClassVar[bool] = False  # only one, of stride 16
-
-    def make(self, features: bool, attention: Attention) -> nn.Module:
-        """The module; it takes any input."""
-        return CeitModel(self, attention)
 
 
 CEIT_S = Ceit(dim=384, heads=6)
@@ -148,3 +142,6 @@ class CeitModel(TokenModel):
             x = block(x, (h, w))
             tokens.append(x[:, 0])
         return self.head(self.norm(self.last(torch.stack(tokens, dim=1))))
+
+
+MODEL = CeitModel

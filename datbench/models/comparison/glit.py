@@ -8,7 +8,6 @@ What the blocks of GLiT-Small and GLiT-Base are is not published, so they are no
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar
 
 import torch
 import torch.nn.functional as F
@@ -41,11 +40,6 @@ class GlitNet:
     blocks: tuple[Glit, ...]
     image_size: int = 224  # side of the training input; it fixes the position embeddings' size
     classes: int = 1000
-    has_maps: ClassVar[bool] = False  # only one, of stride 16
-
-    def make(self, features: bool, attention: Attention) -> nn.Module:
-        """The module; it takes any input."""
-        return GlitModel(self, attention)
 
 
 _MIXED = Glit(attention=1, local=4, expansion=6)
@@ -132,3 +126,6 @@ class GlitModel(TokenModel):
         x = self.patch(image.permute(0, 2, 3, 1))  # (B, h, w, C)
         x = self.blocks(self.sequence(x))  # (B, 1 + h w, C)
         return self.head(self.norm(x)[:, 0])
+
+
+MODEL = GlitModel

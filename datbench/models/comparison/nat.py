@@ -6,34 +6,19 @@ SHI-Labs/Neighborhood-Attention-Transformer, `classification/nat.py`.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import ClassVar
-
-from torch import nn
-
-from ...setting import Attention
 from ..config import Neighborhood, Pyramid, Stage
 from ..pyramid import PyramidBackbone
 
-
-@dataclass(frozen=True)
-class Nat(Pyramid):
-    """A NAT."""
-
-    has_maps: ClassVar[bool] = True
-
-    def make(self, features: bool, attention: Attention) -> nn.Module:
-        """The module; it takes any input."""
-        return PyramidBackbone(self, features, attention)
+MODEL = PyramidBackbone
 
 
-def _nat(head: int, depth: int, expansion: int, layer_scale: float | None = None) -> Nat:
+def _nat(head: int, depth: int, expansion: int, layer_scale: float | None = None) -> Pyramid:
     """Heads of 32 channels, `head` of them in stage 1; `depth` blocks in stage 3."""
     first, second, third, fourth = (
         Stage(32 * head * 2**i, head * 2**i, (Neighborhood(7),) * blocks)
         for i, blocks in enumerate((3, 4, depth, 5))
     )
-    return Nat(
+    return Pyramid(
         (first, second, third, fourth),
         stem="convs",
         downsample="overlap",

@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -46,11 +45,6 @@ class Pvt:
     image_size: int = 224  # side of the training input; it fixes the position embeddings' size
     classes: int = 1000
     drop_path: float = 0.0  # the last block's rate of stochastic depth, in training
-    has_maps: ClassVar[bool] = True  # of the stages
-
-    def make(self, features: bool, attention: Attention) -> nn.Module:
-        """The module; it takes any input."""
-        return PyramidTransformer(self, features, attention)
 
 
 def _pvt(depths: tuple[int, int, int, int], deformable_points: int | None = None) -> Pvt:
@@ -235,3 +229,6 @@ class PyramidTransformer(nn.Module):
             x = stage(x)
             maps.append(x.permute(0, 3, 1, 2))  # (B, C_i, H_i, W_i)
         return maps if self.head is None else self.head(x)
+
+
+MODEL = PyramidTransformer

@@ -11,7 +11,6 @@ and IBM/RegionViT for what the paper leaves open.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar
 
 import torch
 import torch.nn.functional as F
@@ -33,11 +32,6 @@ class RegionVit:
     window: int = 7  # side of a regional token's window, in local tokens
     expansion: int = 4
     classes: int = 1000
-    has_maps: ClassVar[bool] = True  # of the local tokens
-
-    def make(self, features: bool, attention: Attention) -> nn.Module:
-        """The module; it takes any input."""
-        return RegionVitModel(self, features, attention)
 
 
 REGIONVIT_S = RegionVit(dims=(96, 192, 384, 768), heads=(3, 6, 12, 24), depths=(2, 2, 8, 2))
@@ -200,3 +194,6 @@ def _mask(h: int, w: int, rows: int, cols: int, window: int, like: Tensor) -> Te
     mask = F.pad(inside, (0, right, 0, bottom), value=float("-inf"))
     mask = mask.view(rows, window, cols, window).transpose(1, 2)  # (rows, cols, s, s)
     return F.pad(mask.reshape(rows * cols, window * window), (1, 0))
+
+
+MODEL = RegionVitModel

@@ -5,24 +5,13 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from importlib import import_module
-from typing import TYPE_CHECKING, Any, ClassVar, Protocol
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from ...errors import UnknownNameError, UsageError
 from ...setting import Attention, Resolution
 
 if TYPE_CHECKING:
     from torch import nn
-
-
-class Architecture(Protocol):
-    """A frozen description of a network, which knows its module."""
-
-    @property
-    def has_maps(self) -> bool:
-        """Whether it can return four maps for dense prediction."""
-
-    def make(self, features: bool, attention: Attention) -> nn.Module:
-        """The module, on the default device; it takes any input."""
 
 
 @dataclass(frozen=True)
@@ -33,7 +22,7 @@ class ComparisonSpec:
     literal: str  # of its architecture: the module beside this one, and the name in it
     source: str  # where it is published
     summary: str  # one line for `datbench models`
-    evaluated_at: int = 224  # side of the input that its published figures belong to
+    has_maps: bool = True  # four of them, for dense prediction
     classes: int = 1000
     family: ClassVar[str] = "comparison"
 
@@ -53,22 +42,26 @@ class ComparisonSpec:
         return replace(self, name=name, classes=classes) if options else self
 
     @property
-    def config(self) -> Architecture:
+    def config(self) -> Any:
         """The architecture. It stands beside its module, which needs torch: both load here."""
-        module, name = self.literal.split(".")
-        found: Any = getattr(import_module(f".{module}", __package__), name)
+        found: Any = getattr(self._file(), self.literal.partition(".")[2])
         return replace(found, classes=self.classes)
+
+    def _file(self) -> Any:
+        return import_module(f".{self.literal.partition('.')[0]}", __package__)
 
     @property
     def resolution(self) -> Resolution:
         """The input that the published figures belong to."""
-        return Resolution(self.evaluated_at, self.evaluated_at)
+        return Resolution(224, 224)
 
     def build(self, resolution: Resolution, features: bool, attention: Attention) -> nn.Module:
-        """The model for this input, on the default device."""
-        config = self.config
-        if features and not config.has_maps:
+        """The model, on the default device; it takes any input."""
+        make = self._file().MODEL
+        if self.has_maps:
+            return make(self.config, features, attention)
+        if features:
             raise UsageError(
                 f"{self.name} has no four maps of strides 4 to 32: leave features out."
             )
-        return config.make(features, attention)
+        return make(self.config, attention)

@@ -16,12 +16,11 @@ if TYPE_CHECKING:
     from torch import nn
 
     from ..torchvision import TorchvisionSpec
-    from ..transformers import FamilySpec, TransformersSpec
+    from ..transformers import TransformersSpec
     from .dense import FourMaps
 
 Backbone: TypeAlias = (
-    "ModelSpec | ComparisonSpec | TimmSpec | TransformersSpec | FamilySpec | TorchvisionSpec"
-    " | FactorySpec"
+    "ModelSpec | ComparisonSpec | TimmSpec | TransformersSpec | TorchvisionSpec | FactorySpec"
 )
 
 NORMED = ("swin_",)
@@ -82,7 +81,7 @@ class MapsSpec:
             return PyramidBackbone(spec.config, features=True, attention=attention)
         if isinstance(spec, FactorySpec):
             return spec.build(resolution, False, attention)
-        if isinstance(spec, ComparisonSpec) and not spec.config.has_maps:
+        if isinstance(spec, ComparisonSpec) and not spec.has_maps:
             raise UsageError(
                 f"{spec.name} has no four maps of strides 4 to 32, which a head needs."
             )
