@@ -230,7 +230,8 @@ def parse_json(text: str, name: str) -> Any:
         UsageError: it is not complete, or has a key twice in one object.
     """
     try:
-        return json.loads(text, object_pairs_hook=_once, parse_int=_bounded)
+        # Python reads no whole number of 5,000 digits; one of 40 is refused by the field's name.
+        return json.loads(text, object_pairs_hook=_once, parse_int=lambda digits: int(digits[:40]))
     except UsageError as error:
         raise UsageError(f"{name}: {error}") from None
     except (ValueError, RecursionError) as error:
@@ -244,11 +245,6 @@ def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
         twice, _ = Counter(key for key, _ in pairs).most_common(1)[0]
         raise UsageError(f"the key {twice!r:.60} stands twice in one object.")
     return found
-
-
-def _bounded(digits: str) -> int:
-    """A whole number; Python reads none of 5,000 digits, and 40 are refused by the field's name."""
-    return int(digits[:40])
 
 
 # From plain values back to records: what a record's types say is checked by pydantic.
@@ -268,11 +264,8 @@ _EXPECTED = {
     "string_type": "text",
     "bool_type": "true or false",
     "none_required": "null",
-    "tuple_type": "a list",
-    "list_type": "a list",
-    "dict_type": "an object",
-    "dataclass_type": "an object",
-    "model_type": "an object",
+    **dict.fromkeys(("tuple_type", "list_type"), "a list"),
+    **dict.fromkeys(("dict_type", "dataclass_type", "model_type"), "an object"),
 }
 
 
@@ -485,8 +478,7 @@ def load(path: Path, *kinds: str) -> ResultFile:
         kinds: that are wanted of a directory, where it may hold several.
 
     Raises:
-        UsageError: it cannot be read, anything in it is not what it must be, or a directory holds
-            several kinds.
+        UsageError: as `load_all`; or a directory holds several kinds.
     """
     found = load_all(path)
     wanted = [each for each in found if not kinds or each.kind in kinds] or found
@@ -771,16 +763,7 @@ def _elements(row: Mapping[str, Any], name: str) -> list[dict[str, Any]]:
             f"--by {name}: the rows have no such list; they have {', '.join(known) or 'none'}."
         )
     rest = flat(row, short=True)
-    return [
-        rest
-        | {
-            f"{name}.{below}" if below else name: inner
-            for below, inner in flat(
-                element if isinstance(element, Mapping) else {"": element}
-            ).items()
-        }
-        for element in value
-    ]
+    return [rest | flat({name: element}) for element in value]
 
 
 def frame(
@@ -901,12 +884,10 @@ def identity(row: Mapping[str, Any]) -> str:
 
 
 def _named(row: Mapping[str, Any]) -> str:
-    setting = row.get("setting")
-    parts = [str(row.get("model") or row.get("table") or "a row")]
-    if isinstance(setting, Mapping):
-        parts.append(f"{setting.get('width')}x{setting.get('height')}")
-        parts.append(f"batch {setting.get('batch')}")
-    return ", ".join(parts)
+    found = str(row.get("model") or row.get("table") or "a row")
+    if isinstance(row.get("setting"), Mapping):
+        found += ", {width}x{height}, batch {batch}".format_map(row["setting"])
+    return found
 
 
 def _difference(one: Environment, other: Environment) -> str:

@@ -20,6 +20,7 @@ from contextlib import (
 from contextvars import ContextVar
 from dataclasses import fields, is_dataclass, replace
 from functools import partial
+from itertools import chain
 from operator import is_
 from pathlib import Path
 from types import SimpleNamespace
@@ -227,21 +228,14 @@ def _tensors_of(module: nn.Module, seen: dict[nn.Module, None]) -> Iterator[Tens
             yield from _tensors_of(part, seen)
 
 
-def make_image(setting: Setting, module: nn.Module | None = None, number: int = 0) -> Tensor:
+def make_image(setting: Setting, channels: int = 3, number: int = 0) -> Tensor:
     """A batch of images, (B, C, H, W), normally distributed; on meta without values.
 
     They are the same in every process: what is counted, measured and timed is one input.
 
     Args:
-        module: the model that takes them, whose dtype and channels they have.
         number: of the batch; another one has other values.
     """
-    if module is None:
-        return _image(setting, 3, number)
-    return _image(as_built(module, setting), image_channels(module), number)
-
-
-def _image(setting: Setting, channels: int, number: int) -> Tensor:
     size, dtype = setting.resolution, getattr(torch, setting.dtype)
     shape = (setting.batch, channels, size.height, size.width)
     if setting.device == "meta":
@@ -269,13 +263,16 @@ def make_inputs(setting: Setting, module: nn.Module, number: int = 0) -> Inputs:
         )
     if setting.inputs and not setting.inputs[0].startswith(OWN):
         source = torch.Generator().manual_seed((_seed.get() or SEED) + number)
-        given = parse(setting.inputs)
-        values = [_made(each.value, setting, source) for each in given]
-        args = tuple(v for each, v in zip(given, values, strict=True) if each.name is None)
-        return Inputs(args, {g.name: v for g, v in zip(given, values, strict=True) if g.name})
+        make = partial(_made, setting, source)
+        made = [
+            (given.name, tree_map_only((TensorOf, FileOf), make, given.value))
+            for given in parse(setting.inputs)
+        ]
+        args = tuple(value for name, value in made if name is None)
+        return Inputs(args, {name: value for name, value in made if name})
     example: Any = getattr(module, OWN, None)
     if example is None:
-        return Inputs((_image(setting, image_channels(module), number),))
+        return Inputs((make_image(setting, image_channels(module), number),))
     if callable(example):
         size = setting.resolution
         example = example(setting.batch, size.height, size.width)
@@ -293,18 +290,10 @@ def _placed(setting: Setting, tensor: Tensor) -> Tensor:
     return tensor.to(setting.device, dtype)
 
 
-def _made(value: Any, setting: Setting, source: torch.Generator) -> Any:
-    """An argument: its leaves are made, or read."""
-    if isinstance(value, (list, tuple)):
-        return type(value)(_made(each, setting, source) for each in value)
-    if isinstance(value, dict):
-        return {name: _made(each, setting, source) for name, each in value.items()}
-    if isinstance(value, FileOf):
-        return _from_file(value.path, setting)
-    return _filled(value, setting, source) if isinstance(value, TensorOf) else value
-
-
-def _filled(made: TensorOf, setting: Setting, source: torch.Generator) -> Tensor:
+def _made(setting: Setting, source: torch.Generator, made: TensorOf | FileOf) -> Any:
+    """An argument, or what is in its containers: a tensor that is filled, or what a file holds."""
+    if isinstance(made, FileOf):
+        return _from_file(made.path, setting)
     size = setting.resolution
     shape = made.shape({"B": setting.batch, "H": size.height, "W": size.width})
     dtype: torch.dtype = getattr(torch, setting.dtype if made.dtype == "float" else made.dtype)
@@ -604,7 +593,8 @@ def unchanged(model: nn.Module, *inputs: Any) -> Iterator[ExitStack]:
                 undo.callback(_refill, buffer, buffer.detach().clone())
         weights = [(weight, weight.data) for weight in parameters if not is_lazy(weight)]
         undo.callback(_reassign, weights)
-        undo.callback(_put_back, [_held(vars(module)) for module in model.modules()])
+        held = (_containers(vars(module)) for module in model.modules())
+        undo.callback(_put_back, list(chain.from_iterable(held)))
         for leaf in leaves:
             leaf.grad = None
         try:
@@ -627,22 +617,21 @@ def _reassign(weights: list[tuple[nn.Parameter, Tensor]]) -> None:
             weight.data = data
 
 
-_Held = tuple[list[Any], list[tuple[Any, Any]]]
-"""Empty containers, which most of a module's are; others, each with a plain copy."""
+def _containers(attributes: dict[str, Any]) -> Iterator[tuple[Any, Any]]:
+    """A module's attributes, and those of them that are containers, each with a plain copy."""
+    for value in (attributes, *attributes.values()):
+        for kind in (dict, list, set):
+            if isinstance(value, kind):
+                yield value, kind(value)
 
 
-def _held(attributes: dict[str, Any]) -> _Held:
-    """A module's attributes, and those of them that are containers."""
-    empty: list[Any] = []
-    filled: list[tuple[Any, Any]] = [(attributes, dict(attributes))]
-    for value in attributes.values():
-        if isinstance(value, (dict, list, set)):
-            if value:
-                kind = next(kind for kind in (dict, list, set) if isinstance(value, kind))
-                filled.append((value, kind(value)))
-            else:
-                empty.append(value)
-    return empty, filled
+def _put_back(held: list[tuple[Any, Any]]) -> None:
+    """Give containers what they held."""
+    for container, content in held:
+        if (container or content) and not _holds(container, content):
+            container.clear()
+            add = container.extend if isinstance(container, list) else container.update
+            add(content)
 
 
 def _holds(container: Any, content: Any) -> bool:
@@ -653,18 +642,6 @@ def _holds(container: Any, content: Any) -> bool:
     if same and isinstance(container, dict):
         return all(map(is_, container.values(), content.values()))
     return same
-
-
-def _put_back(modules: list[_Held]) -> None:
-    """Give containers what they held."""
-    for empty, filled in modules:
-        for container in filter(None, empty):
-            container.clear()
-        for container, content in filled:
-            if not _holds(container, content):
-                container.clear()
-                add = container.extend if isinstance(container, list) else container.update
-                add(content)
 
 
 _optimized: Any = torch.jit.optimized_execution  # type: ignore[attr-defined]
@@ -680,10 +657,9 @@ def as_written() -> Iterator[None]:
     # Costs nothing where none was ever compiled. Functions that compile themselves when they are
     # called, as flex_attention and torch.cond do, then ask the environment.
     compiled = "torch._dynamo" in sys.modules
-    asked = os.environ.get("TORCHDYNAMO_DISABLE")
-    os.environ["TORCHDYNAMO_DISABLE"] = "1"
     try:
         with (
+            _variable("TORCHDYNAMO_DISABLE", "1"),
             warnings.catch_warnings(),
             _optimized(False),  # fused operators of scripts reach no dispatcher
             torch.compiler.set_stance("force_eager") if compiled else nullcontext(),
@@ -695,23 +671,25 @@ def as_written() -> Iterator[None]:
             yield
     finally:
         torch.backends.mha.set_fastpath_enabled(fast_path)
-        del os.environ["TORCHDYNAMO_DISABLE"]
-        if asked is not None:
-            os.environ["TORCHDYNAMO_DISABLE"] = asked
+
+
+def quiet_kineto() -> AbstractContextManager[None]:
+    """Without the lines that some builds write to stderr at every profile."""
+    name = "KINETO_LOG_LEVEL"
+    return _variable(name, os.environ.get(name, "99"))
 
 
 @contextmanager
-def quiet_kineto() -> Iterator[None]:
-    """Without the lines that some builds write to stderr at every profile."""
-    name = "KINETO_LOG_LEVEL"
-    if name in os.environ:
-        yield
-        return
-    os.environ[name] = "99"
+def _variable(name: str, value: str) -> Iterator[None]:
+    """Set a variable of the environment, and leave it as it was."""
+    before = os.environ.get(name)
+    os.environ[name] = value
     try:
         yield
     finally:
         del os.environ[name]
+        if before is not None:
+            os.environ[name] = before
 
 
 def synchronize(device: torch.device) -> None:

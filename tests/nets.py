@@ -1,6 +1,8 @@
 """Tiny models that several tests use, and the sizes of their tensors in bytes."""
 
+from collections.abc import Callable
 from dataclasses import replace
+from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -12,6 +14,24 @@ from datbench.models.spec import ModelSpec
 WEIGHTS = 4 * (16 * 64 + 64 + 64 * 16 + 16)
 INPUT, OUTPUT, HIDDEN = 4 * 8 * 16, 4 * 8 * 16, 4 * 8 * 64
 """Of `mlp`, whose input is (8, 16)."""
+
+
+class Net(nn.Module):
+    """A module of the layers that its class names, each by what makes it."""
+
+    layers: ClassVar[dict[str, Callable[[], nn.Module]]] = {}
+
+    def __init_subclass__(cls, **layers: Callable[[], nn.Module]) -> None:
+        cls.layers = layers
+
+    def __init__(self) -> None:
+        super().__init__()
+        for name, make in self.layers.items():
+            setattr(self, name, make())
+
+
+def conv() -> nn.Conv2d:
+    return nn.Conv2d(3, 8, 3, padding=1, bias=False)
 
 
 def mlp(device: str = "meta") -> nn.Sequential:

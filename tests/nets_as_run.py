@@ -3,27 +3,21 @@
 import torch
 from torch import Tensor, nn
 
+from .nets import Net
+
 IMAGE = (1, 3, 32, 32)
 
 
-class Drops(nn.Module):
+class Drops(Net, stem=lambda: nn.Conv2d(3, 4, 4, 4), deep=lambda: nn.Conv2d(4, 4, 3, padding=1)):
     """Goes on with the columns of the map that are above 0: the work depends on values."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.stem, self.deep = nn.Conv2d(3, 4, 4, 4), nn.Conv2d(4, 4, 3, padding=1)
 
     def forward(self, x: Tensor) -> Tensor:
         y = self.stem(x)  # (B, 4, 8, 8)
         return self.deep(y[..., y.mean((0, 1, 2)) > 0]).mean((2, 3))
 
 
-class Reads(nn.Module):
+class Reads(Net, conv=lambda: nn.Conv2d(3, 4, 3, padding=1)):
     """Reads a value that changes nothing, and makes a tensor on the CPU."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.conv = nn.Conv2d(3, 4, 3, padding=1)
 
     def forward(self, x: Tensor) -> Tensor:
         return self.conv(x) + torch.linspace(0, 1, 32) * x.abs().max().item()
@@ -131,18 +125,13 @@ def dynamic() -> nn.Module:
     return torch.ao.quantization.quantize_dynamic(plain(), {nn.Linear})
 
 
-def listed() -> nn.Module:
+class Listed(nn.Module):
     """Weights that no module registers."""
 
-    class Listed(nn.Module):
-        def __init__(self) -> None:
-            super().__init__()
-            self.weights = [torch.zeros(4, 3, 3, 3)]
+    weights = (torch.zeros(4, 3, 3, 3),)
 
-        def forward(self, x: Tensor) -> Tensor:
-            return nn.functional.conv2d(x, self.weights[0])
-
-    return Listed()
+    def forward(self, x: Tensor) -> Tensor:
+        return nn.functional.conv2d(x, self.weights[0])
 
 
 def tuned() -> nn.Module:

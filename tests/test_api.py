@@ -19,6 +19,8 @@ import datbench
 from datbench import Result, testing
 from datbench.errors import UsageError
 
+from .nets import Net
+
 pytestmark = pytest.mark.filterwarnings("ignore:the machine is loaded")
 
 IMAGES = torch.zeros(2, 3, 8, 8)
@@ -31,12 +33,8 @@ def net() -> nn.Module:
     )
 
 
-class Named(nn.Module):
+class Named(Net, linear=lambda: nn.Linear(4, 5)):
     """Takes its tensor by name; `mode` is the name of an option too."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.linear = nn.Linear(4, 5)
 
     def forward(self, *, tokens: Tensor, mode: Tensor | None = None) -> Tensor:
         return self.linear(tokens if mode is None else tokens + mode)
@@ -71,6 +69,11 @@ def test_a_module_counts_what_its_layers_do() -> None:
     assert datbench.flops(model, res=8, batch=2).macs == MACS
     assert datbench.flops(model, IMAGES, convention="torch").flops == 2 * MACS
     assert datbench.count(model, IMAGES).total("fvcore") == MACS
+    # Inputs of any size have a setting.
+    long = torch.empty(1, 1, 1, 40_000, device="meta")
+    assert datbench.flops(nn.Conv2d(1, 1, 1, bias=False).to("meta"), long).macs == 40_000
+    many = torch.empty(2**21, 1, device="meta")
+    assert datbench.flops(nn.Linear(1, 1, bias=False), many).macs == 2**21
 
 
 @pytest.mark.parametrize(
@@ -93,13 +96,6 @@ def test_named_inputs_reach_the_forward(named: dict[str, Any]) -> None:
     testing.assert_macs(Named(), (), 7 * 20, kwargs=given)
 
 
-def test_inputs_of_any_size_have_a_setting() -> None:
-    long = torch.empty(1, 1, 1, 40_000, device="meta")
-    assert datbench.flops(nn.Conv2d(1, 1, 1, bias=False).to("meta"), long).macs == 40_000
-    many = torch.empty(2**21, 1, device="meta")
-    assert datbench.flops(nn.Linear(1, 1, bias=False), many).macs == 2**21
-
-
 def test_several_make_a_sequence() -> None:
     found = datbench.flops(["dat_t", "datpp_t"], res=["64", (96, 64)], batch=[1, 2])
     assert len(found) == 8
@@ -107,31 +103,32 @@ def test_several_make_a_sequence() -> None:
     assert found.macs[1] == 2 * found.macs[0]
     assert list(found.to_dataframe()["macs"]) == list(found.macs) == [row.macs for row in found]
     assert "rows" not in found.to_dataframe()
+    assert {"macs", "stages", "by", "plot"} <= set(dir(found))
+    for function in (datbench.flops, datbench.memory, datbench.throughput, datbench.compare):
+        assert {"res", "batch", "dtype", "mode"} <= set(inspect.signature(function).parameters)
 
 
-def results() -> dict[str, Callable[[], Result]]:
-    model, other = net(), net()
-    return {
-        "flops dat_t --res 64": lambda: datbench.flops("dat_t", res=64),
-        "flops dat_t --res 64 --by stage": lambda: datbench.flops("dat_t", res=64).by("stage"),
-        "flops dat_t --res 64 --by module --depth 2": (
-            lambda: datbench.flops("dat_t", res="64x64").by("module", 2)
-        ),
-        "flops dat_t datpp_t --res 64": lambda: datbench.flops(["dat_t", "datpp_t"], res=64),
-        "memory dat_t --res 64 --mode step": lambda: datbench.memory("dat_t", res=64, mode="step"),
-        "table 1": lambda: datbench.table(1),
-        "throughput": lambda: datbench.throughput(model, IMAGES, budget=0.01),
-        "compare": lambda: datbench.compare(model, other, IMAGES, budget=0.001, seed=1),
-    }
+RESULTS: dict[str, Callable[[], Result]] = {
+    "flops dat_t --res 64": lambda: datbench.flops("dat_t", res=64),
+    "flops dat_t --res 64 --by stage": lambda: datbench.flops("dat_t", res=64).by("stage"),
+    "flops dat_t --res 64 --by module --depth 2": (
+        lambda: datbench.flops("dat_t", res="64x64").by("module", 2)
+    ),
+    "flops dat_t datpp_t --res 64": lambda: datbench.flops(["dat_t", "datpp_t"], res=64),
+    "memory dat_t --res 64 --mode step": lambda: datbench.memory("dat_t", res=64, mode="step"),
+    "table 1": lambda: datbench.table(1),
+    "throughput": lambda: datbench.throughput(net(), IMAGES, budget=0.01),
+    "compare": lambda: datbench.compare(net(), net(), IMAGES, budget=0.001, seed=1),
+}
 
 
-@pytest.mark.parametrize("command", results())
+@pytest.mark.parametrize("command", RESULTS)
 def test_a_result_shows_what_the_command_prints(
     command: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     from datbench.cli.main import main
 
-    found = results()[command]()
+    found = RESULTS[command]()
     print(found)
     printed = capsys.readouterr().out
     assert len(repr(found)) < 400
@@ -154,9 +151,8 @@ def test_a_breakdown_adds_up() -> None:
         frame = parts.to_dataframe()
         assert frame["macs"].sum() == sum(row.amount for row in parts) == found.macs
         assert len(frame) == len(parts)
-    stages = datbench.memory("dat_t", res=64).by("stage")
-    kept = datbench.memory("dat_t", res=64).line("kept").amount
-    assert stages.to_dataframe()["kept"].sum() == kept
+    held = datbench.memory("dat_t", res=64)
+    assert held.by("stage").to_dataframe()["kept"].sum() == held.line("kept").amount
 
 
 @pytest.mark.parametrize(
@@ -237,9 +233,3 @@ def test_results_are_saved_and_drawn(tmp_path: Path) -> None:
     found.plot().save(tmp_path / "counted.svg")
     assert (tmp_path / "counted.svg").read_text().startswith("<svg")
     assert found.plot()._repr_svg_() == (tmp_path / "counted.svg").read_text()
-
-
-def test_options_are_seen_where_they_are_typed() -> None:
-    for function in (datbench.flops, datbench.memory, datbench.throughput, datbench.compare):
-        assert {"res", "batch", "dtype", "mode"} <= set(inspect.signature(function).parameters)
-    assert {"macs", "stages", "by", "plot"} <= set(dir(datbench.flops("dat_t", res=32)))

@@ -2,8 +2,7 @@
 
 import importlib.metadata
 import re
-import subprocess
-import sys
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +12,8 @@ from torch import nn
 
 from datbench.errors import UsageError
 from datbench.testing import assert_macs, flops, memory
+
+from .nets import Net
 
 pytest_plugins = ["pytester"]
 
@@ -30,86 +31,73 @@ def net() -> nn.Sequential:
 X = torch.zeros(2, 16)
 
 
-def test_count() -> None:
+def test_right_figures_pass() -> None:
     found = flops(net(), X)
     assert (found.total, int(found), found.unit) == (960, 960, "MAC")
     assert found.by_module() == {"0": 640, "1": 0, "2": 320}
-    assert found.of("2") == 320
-    assert found.unknown() == {}
-    assert sum(found.by_operator().values()) == 960
+    assert (found.of("2"), found.unknown(), sum(found.by_operator().values())) == (320, {}, 960)
     assert flops(net(), X, convention="torch").total == 1920
     assert flops(net(), X, backward=True).total > 960
-    with pytest.raises(KeyError):
-        found.of("3")
-
-
-def test_count_on_meta() -> None:
     with torch.device("meta"):
         assert flops(net(), torch.empty(2, 16)).total == 960
-
-
-def test_right_figures_pass() -> None:
-    assert_macs(net(), X, 960)
-    assert_macs(net(), (X,), {"0": 640, "2": 320, "(model)": 960})
+    for inputs, expected in (
+        (X, 960),
+        (X, 9.6e2),  # whole numbers may be floats
+        (X, {"0": 640.0}),
+        ((X,), {"0": 640, "2": 320, "(model)": 960}),
+    ):
+        assert_macs(net(), inputs, expected)
     assert_macs(net(), X, 1920, convention="torch")
 
 
-def test_a_wrong_total_says_where_the_macs_are() -> None:
+def failure_of(model: nn.Module, expected: Any, **options: Any) -> list[str]:
+    """The lines with which an assertion fails."""
     with pytest.raises(AssertionError) as caught:
-        assert_macs(net(), X, 961)
-    first, *rest = str(caught.value).splitlines()
+        assert_macs(model, X, expected, **options)
+    return str(caught.value).splitlines()
+
+
+def test_a_wrong_figure_says_where_the_macs_are() -> None:
+    """A mapping names the module that changed."""
+    first, *rest = failure_of(net(), 961)
     assert first == "the model: 960, expected 961 (-1, -0.104 %)"
     words = [line.split() for line in rest]
     assert ["640", "MAC", "66.7", "%", "0"] in words
     assert ["320", "MAC", "33.3", "%", "2"] in words
     assert any(line.endswith("aten::linear") for line in rest)
-
-
-def test_a_mapping_names_the_module_that_changed() -> None:
-    with pytest.raises(AssertionError) as caught:
-        assert_macs(net(), X, {"0": 640, "2": 300, "3": 1})
-    lines = str(caught.value).splitlines()
-    assert lines[0] == "2 of 3 modules are not as expected (MACs):"
-    assert lines[1] == "2: 320, expected 300 (+20, +6.67 %)"
-    assert lines[2] == "3: nothing ran in a module of this name"
+    assert failure_of(net(), 1e3)[0].endswith("960, expected 1,000 (-40, -4 %)")
+    lines = failure_of(net(), {"0": 640, "2": 300, "3": 1})
+    assert lines[:3] == [
+        "2 of 3 modules are not as expected (MACs):",
+        "2: 320, expected 300 (+20, +6.67 %)",
+        "3: nothing ran in a module of this name",
+    ]
     assert not any(line.startswith("0:") for line in lines)
+    with pytest.raises(KeyError):
+        flops(net(), X).of("3")
 
 
-class Factored(nn.Module):
+class Factored(Net, linear=lambda: nn.Linear(16, 20)):
     """A linear layer, and then an operator that no rule counts."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.linear = nn.Linear(16, 20)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         return torch.linalg.qr(self.linear(x)).R
 
 
 def test_an_operator_without_a_rule_fails() -> None:
-    for expected in (640, {"linear": 640, "(model)": 640}):
-        with pytest.raises(AssertionError) as caught:
-            assert_macs(Factored(), X, expected)
-        assert str(caught.value).startswith("without a rule, counted as nothing: aten::linalg_qr ")
-        assert "(1 call); name them in allow_unknown" in str(caught.value)
     name = "aten::linalg_qr"
+    for expected in (640, {"linear": 640, "(model)": 640}):
+        first, *_ = failure_of(Factored(), expected)
+        assert first.startswith(f"without a rule, counted as nothing: {name} (1 call); name them")
+        assert "in allow_unknown" in first
     assert flops(Factored(), X).unknown() == {name: 1}
     assert_macs(Factored(), X, {"linear": 640})  # nothing of it ran there
-    assert_macs(Factored(), X, 640, allow_unknown=True)
-    assert_macs(Factored(), X, 640, allow_unknown=[name])
-    assert_macs(Factored(), X, 640, allow_unknown=name)
+    for allowed in (True, [name], name):
+        assert_macs(Factored(), X, 640, allow_unknown=allowed)
     inside = nn.Sequential()
     inside.add_module("body", Factored())
     assert flops(inside, X).unknown("body") == {name: 1}
-    with pytest.raises(AssertionError, match="aten::linalg_qr"):
-        assert_macs(Factored(), X, 640, allow_unknown=["aten::other"])
-
-
-def test_whole_numbers_may_be_floats() -> None:
-    assert_macs(net(), X, 9.6e2)
-    assert_macs(net(), X, {"0": 640.0})
-    with pytest.raises(AssertionError, match=r"960, expected 1,000 \(-40, -4 %\)"):
-        assert_macs(net(), X, 1e3)
+    assert name in failure_of(Factored(), 640, allow_unknown=["aten::other"])[0]
 
 
 @pytest.mark.parametrize(
@@ -133,11 +121,7 @@ def test_what_cannot_be_meant_is_refused(inputs: Any, expected: Any, said: str) 
     assert "\n" not in str(caught.value)
 
 
-class Named(nn.Module):
-    def __init__(self) -> None:
-        super().__init__()
-        self.linear = nn.Linear(16, 20)
-
+class Named(Net, linear=lambda: nn.Linear(16, 20)):
     def forward(self, *, x: torch.Tensor, times: int = 1) -> torch.Tensor:
         for _ in range(times):
             y = self.linear(x)
@@ -157,60 +141,43 @@ def test_a_shared_module_counts_under_its_first_path() -> None:
     layer = nn.Linear(16, 16)
     model = nn.Sequential(layer, nn.Sequential(nn.ReLU(), layer))
     assert_macs(model, X, {"0": 1024, "(model)": 1024})
-    with pytest.raises(AssertionError) as caught:
-        assert_macs(model, X, {"1.1": 512})
-    assert "1.1: this is 0, and what it runs stands there" in str(caught.value).splitlines()
+    assert "1.1: this is 0, and what it runs stands there" in failure_of(model, {"1.1": 512})
     with pytest.raises(KeyError, match="this is 0"):
         flops(model, X).of("1.1")
-
-
-def test_a_category_that_is_none_is_named() -> None:
-    found = memory(net(), X)
-    with pytest.raises(KeyError, match="nope: the ledger has parameters, buffers, inputs, kept"):
-        found["nope"]  # type: ignore[index]
 
 
 def test_memory_of_plain_modules() -> None:
     model = net()
     found = memory(model, X, mode="inference")
     weights = 4 * (16 * 20 + 20 + 20 * 8 + 8)
-    assert found["parameters"] == weights
-    assert found["inputs"] == 4 * 2 * 16
-    assert found.kept is None
+    assert (found["parameters"], found["inputs"], found.kept) == (weights, 4 * 2 * 16, None)
     trained = memory(model, X)
     assert trained.kept >= 4 * 2 * 20
     assert trained.peak >= found.peak >= weights
+    assert trained == memory(net(), kwargs={"input": X})
     # AdamW: two moments, and a count of steps for each of the four tensors.
     assert memory(model, X, mode="step")["optimizer"] == 2 * weights + 4 * 4
     assert not any(parameter.is_meta for parameter in model.parameters())
+    with pytest.raises(KeyError, match="nope: the ledger has parameters, buffers, inputs, kept"):
+        found["nope"]  # type: ignore[index]
 
 
-class WithAPlainTensor(nn.Module):
-    """A tensor that is neither a parameter nor a buffer."""
-
+class Scales(nn.Module):
     def __init__(self) -> None:
         super().__init__()
-        self.scale = torch.ones(3)
+        self.scale = torch.ones(3)  # neither a parameter nor a buffer
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         return x * self.scale
 
 
-def test_memory_takes_named_arguments() -> None:
-    assert memory(net(), kwargs={"input": X}) == memory(net(), X)
-
-
-def test_memory_of_a_plain_tensor() -> None:
-    model = WithAPlainTensor()
-    found = memory(model, torch.zeros(2, 3), mode="inference")
-    assert found.peak >= 2 * 3 * 4
+def test_memory_of_plain_and_shared_tensors() -> None:
+    model = Scales()
+    assert memory(model, torch.zeros(2, 3), mode="inference").peak >= 2 * 3 * 4
     assert model.scale.device.type == "cpu"
-
-
-def test_memory_counts_shared_tensors_once() -> None:
-    model = nn.Sequential(nn.Linear(16, 16), nn.Linear(16, 16))
-    model[1].weight = model[0].weight
-    assert memory(model, X)["parameters"] == 4 * (16 * 16 + 2 * 16)
+    shares = nn.Sequential(nn.Linear(16, 16), nn.Linear(16, 16))
+    shares[1].weight = shares[0].weight
+    assert memory(shares, X)["parameters"] == 4 * (16 * 16 + 2 * 16)
 
 
 SUITE = """
@@ -237,33 +204,27 @@ def test_fixtures(pytester: pytest.Pytester) -> None:
     ran.stdout.no_fnmatch_line("*datbench/testing.py*")  # the failure stands in the user's line
 
 
-def test_with_xdist(pytester: pytest.Pytester) -> None:
-    pytest.importorskip("xdist")
-    pytester.makepyfile(
-        """
-        import sys
-
-        def test_there(datbench_flops, datbench_memory, assert_macs):
-            assert "torch" not in sys.modules
-            assert callable(datbench_flops) and callable(datbench_memory) and callable(assert_macs)
-        """
-    )
-    ran = pytester.runpytest_subprocess(*PLUGIN, "-n", "1")
-    ran.assert_outcomes(passed=1)
-
-
 def test_nothing_is_loaded_for_suites_that_do_not_use_it(pytester: pytest.Pytester) -> None:
+    """Nor before a fixture is called; in a worker of xdist, where there is one."""
     pytester.makepyfile(
         """
         import sys
 
         def test_nothing():
             assert "datbench.pytest_plugin" in sys.modules
-            heavy = {"torch", "numpy", "pandas", "timm", "datbench.testing", "datbench.testing"}
+            heavy = {"torch", "numpy", "pandas", "timm", "datbench.testing"}
             assert heavy & set(sys.modules) == set()
+
+        def test_there(datbench_flops, datbench_memory, assert_macs):
+            assert "torch" not in sys.modules
+            assert callable(datbench_flops) and callable(datbench_memory) and callable(assert_macs)
         """
     )
-    pytester.runpytest_subprocess(*PLUGIN).assert_outcomes(passed=1)
+    beside = ("-n", "1") if find_spec("xdist") else ()
+    pytester.runpytest_subprocess(*PLUGIN, *beside).assert_outcomes(passed=2)
+    # In the metadata of an installed package; a checkout may have been installed before.
+    found = importlib.metadata.entry_points(group="pytest11", name="datbench")
+    assert {each.value for each in found} <= {"datbench.pytest_plugin"}
 
 
 def test_the_page_is_true(pytester: pytest.Pytester) -> None:
@@ -277,12 +238,3 @@ def test_the_page_is_true(pytester: pytest.Pytester) -> None:
     with pytest.raises(AssertionError) as caught:
         assert_macs(model, torch.zeros(1, 3, 32, 32), {"0": 221_184, "2": 30_000})
     assert f"{caught.value}\n" in blocks
-
-
-def test_the_entry_point_is_declared() -> None:
-    """In the metadata of an installed package; a checkout may have been installed before."""
-    found = importlib.metadata.entry_points(group="pytest11", name="datbench")
-    for each in found:
-        assert each.value == "datbench.pytest_plugin"
-    code = "import datbench.pytest_plugin, sys; sys.exit('torch' in sys.modules)"
-    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

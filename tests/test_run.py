@@ -20,7 +20,7 @@ from datbench.errors import DatbenchWarning, MeasurementError, UsageError
 from datbench.memory.device import profiled
 from datbench.models.mixers.grids import sample
 from datbench.models.resolve import resolve
-from datbench.run import make_image, ready
+from datbench.run import make_inputs, ready
 from datbench.setting import How, Recipe, Resolution, Setting
 
 from . import nets_as_run as nets
@@ -80,7 +80,7 @@ def test_a_count_is_of_the_image_that_is_timed() -> None:
     with pytest.warns(DatbenchWarning, match="on the image that is timed"):
         assert datbench.count_model(spec, CPU).multiply_adds() == row.macs
     # Another image has other work, so that the two agree for a reason.
-    other = make_image(CPU, runner.model, number=1)
+    other = make_inputs(CPU, runner.model, number=1).args[0]
     assert datbench.count(runner.model, other).multiply_adds() != row.macs
 
 
@@ -139,7 +139,7 @@ def test_no_parameters_are_not_zero_without_a_word(run: Run) -> None:
     for command in ("flops", "params", "memory"):
         size = () if command == "params" else ("--res", "32")
         mode = ("--mode", "inference") if command == "memory" else ()
-        assert "registers no parameters" in run(command, f"{NETS}:listed", *size, *mode).err
+        assert "registers no parameters" in run(command, f"{NETS}:Listed", *size, *mode).err
 
 
 def test_a_model_in_half_precision_gets_its_images(run: Run) -> None:

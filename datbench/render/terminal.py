@@ -10,7 +10,7 @@ import math
 import os
 import sys
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import pairwise
@@ -39,17 +39,20 @@ def console(stderr: bool = False) -> Console:
     )
 
 
+def _watched() -> bool:
+    """Whether somebody may watch: standard error is a terminal."""
+    return sys.stderr is not None and sys.stderr.isatty()
+
+
 Job = TypeVar("Job")
 
 
-def progress(jobs: Sequence[Job], name: Callable[[Job], str]) -> Iterable[Job]:
+def progress(jobs: Sequence[Job], name: Callable[[Job], str]) -> Iterator[Job]:
     """Yield every job, showing the name of the one at work."""
-    if len(jobs) < 2 or sys.stderr is None or not sys.stderr.isatty():
-        return jobs
-    return _shown(jobs, name)
+    if len(jobs) < 2 or not _watched():
+        yield from jobs
+        return
 
-
-def _shown(jobs: Sequence[Job], name: Callable[[Job], str]) -> Iterator[Job]:
     from rich.progress import Progress
 
     with Progress(console=console(stderr=True), transient=True) as bar:
@@ -66,7 +69,7 @@ def status() -> Iterator[Callable[..., None]]:
 
     Both the time that has passed and the time that is left go on while it works.
     """
-    if sys.stderr is None or not sys.stderr.isatty():
+    if not _watched():
         yield lambda text, left=0.0: None
         return
 
@@ -109,7 +112,7 @@ class ProgressBars:
         self._last = 0.0
 
     def __enter__(self) -> ProgressBars:
-        if sys.stderr is not None and sys.stderr.isatty():
+        if _watched():
             from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
             from rich.table import Column
 
@@ -213,11 +216,9 @@ class Scale:
 
     def exact(self, value: float) -> float:
         """Where a value lies, between two cells perhaps."""
-        low, high, at = (
-            map(math.log, (self.low, self.high, value))
-            if self.log
-            else (self.low, self.high, value)
-        )
+        low, high, at = self.low, self.high, value
+        if self.log:
+            low, high, at = map(math.log, (low, high, at))
         return (at - low) / (high - low) * (self.size - 1)
 
     def cell(self, value: float) -> int:
@@ -312,11 +313,12 @@ def _legend(series: Sequence[Series], owners: list[list[int | None]], width: int
     if len(lines) > 1:
         lines = [f"  {'':<{room}}  first .. last"]
     for number, (one, name) in enumerate(zip(series, names, strict=True)):
-        single = len(one.x) == 1
-        values = f"{one.y[0]:.4g}" if single else f"{one.y[0]:.4g} .. {one.y[-1]:.4g}"
-        hidden = "" if number in seen or not one.marked else " (behind others)"
-        sign = MARKERS[number % len(MARKERS)] if one.marked else LINE
-        text = f"{sign} {name:<{room}}  {values}{hidden}" if one.marked else f"{sign} {name}"
+        text = f"{LINE} {name}"
+        if one.marked:
+            shown = dict.fromkeys((0, len(one.y) - 1))
+            values = " .. ".join(f"{one.y[place]:.4g}" for place in shown)
+            hidden = "" if number in seen else " (behind others)"
+            text = f"{MARKERS[number % len(MARKERS)]} {name:<{room}}  {values}{hidden}"
         lines += wrap(text, width, subsequent_indent="  ") if len(text) > width else [text]
     return lines
 
@@ -328,13 +330,10 @@ def _bars(plot: Bars, width: int) -> list[str]:
         lines += ["", *wrap(plot.label(number), width), _bar(plot, number, width)]
     lines.append("")
     for number, part in enumerate(plot.parts):
-        text = f"{_fill(number)} {units.printable(part.name)}: {_share_range(plot, part)}"
+        name, sign = units.printable(part.name), FILLS[number % len(FILLS)]
+        text = f"{sign} {name}: {_share_range(plot, part)}"
         lines += wrap(text, width, subsequent_indent="  ")
     return lines
-
-
-def _fill(number: int) -> str:
-    return FILLS[number % len(FILLS)]
 
 
 def _bar(plot: Bars, number: int, width: int) -> str:
@@ -344,7 +343,7 @@ def _bar(plot: Bars, number: int, width: int) -> str:
         if part.extra and share and not split:
             drawn, split = f"{drawn}|", True
         ends += share
-        drawn += _fill(index) * (round(ends * room) + split - len(drawn))
+        drawn += FILLS[index % len(FILLS)] * (round(ends * room) + split - len(drawn))
     return drawn
 
 

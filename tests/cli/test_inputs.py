@@ -33,7 +33,7 @@ MODELS = {
         CONV * 32 * 32 + 77 * 64,
     ),
     "Digits": (["float:{B}x1x28x28"], 6 * 25 * 28 * 28 + 6 * 14 * 14 * 10),
-    "Clip": (["float:{B}x3x8x{H}x{W}"], 4 * 3 * 75 * 8 * 16 * 16),
+    "clip": (["float:{B}x3x8x{H}x{W}"], 4 * 3 * 75 * 8 * 16 * 16),
     "Named": (["x=float:2x4", "mask=float:2x5:ones"], 2 * 4 * 5),
     "Sized": (["float:1x3x{H}x{W},[2,3]"], CONV * 34 * 35),
     "half": (["x=float:3x4"], 3 * 4 * 5),
