@@ -3,8 +3,11 @@
 import csv
 import io
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Protocol
+
+import pytest
 
 
 @dataclass(frozen=True)
@@ -51,3 +54,13 @@ class Run(Protocol):
     """`run("flops", "dat_t")` is `datbench flops dat_t`."""
 
     def __call__(self, *arguments: str) -> Result: ...
+
+
+def refused(answers: Mapping[str, str]) -> pytest.MarkDecorator:
+    """Runs a test for each command line (`words`) and a part of its refusal (`said`)."""
+    return pytest.mark.parametrize(("words", "said"), answers.items(), ids=list(answers))
+
+
+def unwrapped(text: str) -> str:
+    """Text with single blanks in place of its line ends and gaps."""
+    return " ".join(text.split())

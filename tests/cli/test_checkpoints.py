@@ -3,8 +3,9 @@
 import re
 import sys
 import types
-from collections.abc import Callable, Collection
+from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -17,6 +18,7 @@ import datbench
 from benchmarks.published_way.recipe import recipe_input
 from datbench.errors import CheckpointError, DatbenchWarning, UsageError, listening
 from datbench.models.checkpoints import match_checkpoint
+from datbench.models.config import Pyramid, Stage, Window
 from datbench.models.dat import DAT_T, REGISTRY
 from datbench.models.pyramid import PyramidBackbone
 from datbench.models.records import CheckpointReport
@@ -46,15 +48,18 @@ def logits(model: torch.nn.Module) -> Tensor:
     return found
 
 
-def check_partition(
-    report: CheckpointReport, model: PyramidBackbone, keys: Collection[str]
-) -> None:
-    """Every parameter of ours and every key of the file is accounted for once."""
+def loaded(model: PyramidBackbone, weights: Weights, content: object = None) -> CheckpointReport:
+    """What is loaded of a file with these weights in the content, or alone.
+
+    Every parameter of ours and every key of the file is accounted for once.
+    """
+    report = datbench.load_checkpoint(model, save(content or {"model": weights}))
     ours = [*report.matched, *(r.name for r in report.resized), *report.initialised]
     assert sorted(ours) == sorted(model.state_dict())
-    assert set(report.ignored) <= set(keys)
+    assert set(report.ignored) <= set(weights)
     assert len(set(report.ignored)) == len(report.ignored)
-    assert len(keys) == len(report.matched) + len(report.resized) + len(report.ignored)
+    assert len(weights) == len(report.matched) + len(report.resized) + len(report.ignored)
+    return report
 
 
 @PAIRS
@@ -62,33 +67,36 @@ def test_a_classification_file_makes_the_same_model(pair: Pair) -> None:
     theirs = pair.build_theirs()
     weights = theirs.state_dict()
     model = build(pair)
-    report = datbench.load_checkpoint(
-        model, save({"model": weights, "epoch": 299, "optimizer": {"lr": 1e-3}})
-    )
-    check_partition(report, model, weights)
+    content = {"model": weights, "epoch": 299, "optimizer": {"lr": 1e-3}}
+    report = loaded(model, weights, content)
     assert not report.resized + report.initialised
     assert all(key.endswith(COMPUTED) for key in report.ignored)
     torch.testing.assert_close(logits(model), logits(theirs), atol=1e-4, rtol=1e-4)
 
 
 @YEARS
-def test_a_detector_file_makes_the_same_features(pair: Pair) -> None:
+def test_classifiers_and_detectors_read_each_others_files(pair: Pair) -> None:
     weights = pair.build_theirs().state_dict()
-    dims = tuple(stage.dim for stage in pair.config.stages)
-    content = detector(weights, dims)
+    content = detector(weights, tuple(stage.dim for stage in pair.config.stages))
     state = content["state_dict"]
     assert isinstance(state, dict)
-    model = build(pair, features_only=True)
-    report = datbench.load_checkpoint(model, save(content))
-    check_partition(report, model, state)
+    whole, backbone = build(pair), build(pair, features_only=True)
+    before = backbone.norms[0].weight.clone()
+    report = loaded(backbone, weights)
+    norms = {f"norms.{i}.{part}" for i in range(4) for part in ("weight", "bias")}
+    assert set(report.initialised) == norms
+    assert {key for key in weights if key.startswith("cls_")} <= set(report.ignored)
+    assert torch.equal(backbone.norms[0].weight, before)
+    report = loaded(whole, state, content)
+    assert {name.partition(".")[0] for name in report.initialised} == {"head"}
+    assert "backbone.norms.0.norm.weight" in report.ignored
+    report = loaded(backbone, state, content)
     assert not report.resized + report.initialised
-    assert {"neck.lateral_convs.0.conv.weight", "roi_head.bbox_head.fc_cls.bias"} <= set(
-        report.ignored
-    )
-    assert torch.equal(model.norms[2].bias, state["backbone.norms.2.norm.bias"])
-    whole = build(pair)
-    datbench.load_checkpoint(whole, save({"model": weights}))
-    ours, theirs = model.state_dict(), whole.state_dict()
+    outside = {"neck.lateral_convs.0.conv.weight", "roi_head.bbox_head.fc_cls.bias"}
+    assert outside <= set(report.ignored)
+    assert torch.equal(backbone.norms[2].bias, state["backbone.norms.2.norm.bias"])
+    loaded(whole, weights)
+    ours, theirs = backbone.state_dict(), whole.state_dict()
     assert all(torch.equal(ours[k], theirs[k]) for k in ours if not k.startswith("norms."))
 
 
@@ -252,7 +260,6 @@ def test_foreign_classes_beside_the_weights_are_not_imported(
     Path("their_trainer.py").write_text("import os\nos.mkdir('imported')\n")
     model = build(DAT)
     report = datbench.load_checkpoint(model, FILE)
-    check_partition(report, model, weights)
     assert report.weights == "model"
     expected, _ = match_checkpoint(model, save(weights))
     assert all(torch.equal(value, expected[name]) for name, value in model.state_dict().items())
@@ -270,7 +277,6 @@ def test_a_classifier_of_another_size(run: Run, weights: Weights) -> None:
     before = model.head.linear.weight.clone()
     with pytest.warns(DatbenchWarning, match=r"not read: cls_head.weight is \(10, 64\)"):
         report = datbench.load_checkpoint(model, FILE, head=False)
-    check_partition(report, model, weights)
     assert report.initialised == ("head.linear.weight", "head.linear.bias")
     assert torch.equal(model.head.linear.weight, before)
     datbench.load_checkpoint(build(DAT, features_only=True), FILE)
@@ -314,7 +320,6 @@ def test_show_takes_the_weights_that_are_named(run: Run) -> None:
     assert run(*words, "--weights", "ema").complaint() == (
         "weights.pth has no weights under 'ema'; it has model, model_ema."
     )
-    assert "--checkpoint FILE" in run("show", "dat_t", "--weights", "model").complaint()
 
 
 @YEARS
@@ -324,8 +329,7 @@ def test_buffers_that_we_compute_may_be_there_or_not(pair: Pair) -> None:
     extra = {f"stages.3.attns.0.{name}": torch.ones(3) for name in COMPUTED}
     model = build(pair)
     for content in (weights, without, {**without, **extra}):
-        report = datbench.load_checkpoint(model, save({"model": content}))
-        check_partition(report, model, content)
+        report = loaded(model, content)
         assert len(report.matched) == len(without)
         assert set(report.ignored) == set(content) - set(without)
 
@@ -339,8 +343,7 @@ def test_layer_scale_goes_to_its_block_and_branch(pair: Pair, parameter: str) ->
             key = f"stages.{i}.layer_scales.{j}.{parameter}"
             weights[key] = torch.full((stage.dim,), 10.0 * i + j)
     model = build(pair, layer_scale=1e-5)
-    report = datbench.load_checkpoint(model, save({"model": weights}))
-    check_partition(report, model, weights)
+    loaded(model, weights)
     block = model.stages[2].blocks[1]
     assert torch.equal(block.scale1.weight, torch.full((32,), 22.0))
     assert torch.equal(block.scale2.weight, torch.full((32,), 23.0))
@@ -353,121 +356,85 @@ def bicubic(table: Tensor, side: int) -> Tensor:
     return F.interpolate(table[None], (side, side), mode="bicubic", align_corners=False)[0]
 
 
-def test_deformable_tables_are_resized_bicubically() -> None:
-    """A 2022 file of 64 into a model of 96: maps of 4 and 2 become 6 and 3."""
-    weights = DAT.build_theirs().state_dict()
-    larger = replace(DAT.config, image_size=96)
-    model = datbench.create_model(ModelSpec("tiny", larger, "dat", "a test", "tiny"))
-    report = datbench.load_checkpoint(model, save({"model": weights}))
-    check_partition(report, model, weights)
-    expected = {
-        "stages.2.blocks.1.mixer.bias_table": ("stages.2.attns.1.rpe_table", (4, 7, 7), 11),
-        "stages.3.blocks.1.mixer.bias_table": ("stages.3.attns.1.rpe_table", (8, 3, 3), 5),
-    }
-    assert {r.name: r.was for r in report.resized} == {
-        n: was for n, (_, was, _) in expected.items()
-    }
-    for name, (key, was, side) in expected.items():
-        table = model.state_dict()[name]
-        assert table.shape == (was[0], side, side)
-        assert torch.equal(table, bicubic(weights[key], side))
-    logits(model.eval())
+def _larger(stage: Stage, size: int) -> Stage:
+    """The stage with larger windows, shifted by half of them."""
+    blocks = [
+        replace(mixer, size=size, shift=mixer.shift and size // 2)
+        if isinstance(mixer, Window)
+        else mixer
+        for mixer in stage.blocks
+    ]
+    return replace(stage, blocks=tuple(blocks))
 
 
-def test_window_tables_are_resized_bicubically() -> None:
-    """Windows of 4 into windows of 6: tables of side 7 become 11, a column a head."""
-    weights = DAT.build_theirs().state_dict()
-    wider = replace(
-        DAT.config,
-        stages=tuple(
-            replace(
-                stage,
-                blocks=tuple(
-                    replace(mixer, size=6, shift=mixer.shift and 3)
-                    if hasattr(mixer, "shift")
-                    else mixer
-                    for mixer in stage.blocks
-                ),
+def _flat(table: Tensor, heads: int) -> Tensor:
+    """(49, M) of windows of 4 -> (121, M) of windows of 6, a column a head."""
+    return bicubic(table.t().reshape(heads, 7, 7), 11).reshape(heads, 121).t()
+
+
+_FIRST = DATPP.config.stages[0]
+_WIDER = replace(_FIRST, blocks=(replace(_FIRST.blocks[0], size=5), _FIRST.blocks[1]))
+_MIXER = "stages.{}.blocks.{}.mixer.bias_table"
+
+RESIZED: dict[str, tuple[Pair, Pyramid, int, dict[str, tuple[str, Callable[..., Tensor]]]]] = {
+    # A file of 64 into a model of 96: maps of 4 and 2 become 6 and 3.
+    "deformable": (
+        DAT,
+        replace(DAT.config, image_size=96),
+        2,
+        {
+            _MIXER.format(2, 1): ("stages.2.attns.1.rpe_table", lambda x: bicubic(x, 11)),
+            _MIXER.format(3, 1): ("stages.3.attns.1.rpe_table", lambda x: bicubic(x, 5)),
+        },
+    ),
+    "windows": (
+        DAT,
+        replace(DAT.config, stages=tuple(_larger(stage, 6) for stage in DAT.config.stages)),
+        6,
+        {
+            _MIXER.format(stage, 0): (
+                f"stages.{stage}.attns.0.relative_position_bias_table",
+                partial(_flat, heads=heads),
             )
-            for stage in DAT.config.stages
-        ),
-    )
-    model = datbench.create_model(ModelSpec("tiny", wider, "dat", "a test", "tiny"))
-    report = datbench.load_checkpoint(model, save({"model": weights}))
-    check_partition(report, model, weights)
-    assert len(report.resized) == 6
-    for stage, heads in ((0, 1), (2, 4)):
-        flat = weights[f"stages.{stage}.attns.0.relative_position_bias_table"]  # (49, M)
-        maps = bicubic(flat.t().reshape(heads, 7, 7), 11)
-        table = model.state_dict()[f"stages.{stage}.blocks.0.mixer.bias_table"]
-        assert torch.equal(table, maps.reshape(heads, 121).t())
+            for stage, heads in ((0, 1), (2, 4))
+        },
+    ),
+    "neighbourhoods": (
+        DATPP,
+        replace(DATPP.config, stages=(_WIDER, *DATPP.config.stages[1:])),
+        1,
+        {_MIXER.format(0, 0): ("stages.0.attns.0.rpb", lambda x: bicubic(x, 9))},
+    ),
+}
+"""A file's model, the model that reads it, how many tables differ, and what some of them become."""
 
 
-def test_neighbourhood_tables_are_resized_bicubically() -> None:
-    weights = DATPP.build_theirs().state_dict()
-    first = DATPP.config.stages[0]
-    wider = replace(first, blocks=(replace(first.blocks[0], size=5), first.blocks[1]))
-    config = replace(DATPP.config, stages=(wider, *DATPP.config.stages[1:]))
-    model = datbench.create_model(ModelSpec("tiny", config, "dat++", "a test", "tiny"))
-    report = datbench.load_checkpoint(model, save({"model": weights}))
-    (resized,) = report.resized
-    assert (resized.was, resized.now) == ((1, 5, 5), (1, 9, 9))
-    table = model.state_dict()[resized.name]
-    assert torch.equal(table, bicubic(weights["stages.0.attns.0.rpb"], 9))
+@pytest.mark.parametrize("kind", RESIZED)
+def test_tables_are_resized_bicubically(kind: str) -> None:
+    pair, config, number, expected = RESIZED[kind]
+    weights = pair.build_theirs().state_dict()
+    model = datbench.create_model(ModelSpec("tiny", config, "dat", "a test", "tiny"))
+    report = loaded(model, weights)
+    assert len(report.resized) == number
+    was = {each.name: each.was for each in report.resized}
+    for name, (key, resized) in expected.items():
+        assert was[name] == weights[key].shape
+        assert torch.equal(model.state_dict()[name], resized(weights[key]))
+    if kind == "deformable":
+        logits(model.eval())
 
 
 def test_a_file_of_224_fits_a_model_of_384() -> None:
     weights = shapes("dat_t")
-    table = "stages.2.attns.1.rpe_table"
-    weights[table] = torch.randn(weights[table].shape)
     config = replace(DAT_T, image_size=384)
-    with torch.device("meta"):
-        model = datbench.create_model(ModelSpec("dat_t_384", config, "dat", "a test", "DAT-T"))
-    tensors, report = match_checkpoint(model, save({"model": weights}))
-    check_partition(report, model, weights)
+    model = datbench.create_model(
+        ModelSpec("dat_t_384", config, "dat", "a test", "DAT-T"), device="meta"
+    )
+    _, report = match_checkpoint(model, save({"model": weights}))
     assert {(r.was, r.now) for r in report.resized} == {
         ((12, 27, 27), (12, 47, 47)),
         ((24, 13, 13), (24, 23, 23)),
     }
-    assert torch.equal(tensors["stages.2.blocks.1.mixer.bias_table"], bicubic(weights[table], 47))
-
-
-@YEARS
-def test_features_from_a_classification_file(pair: Pair) -> None:
-    weights = pair.build_theirs().state_dict()
-    model = build(pair, features_only=True)
-    before = model.norms[0].weight.clone()
-    report = datbench.load_checkpoint(model, save({"model": weights}))
-    check_partition(report, model, weights)
-    assert set(report.initialised) == {
-        f"norms.{i}.{p}" for i in range(4) for p in ("weight", "bias")
-    }
-    heads = {k for k in weights if k.startswith("cls_")}
-    assert heads <= set(report.ignored)
-    assert torch.equal(model.norms[0].weight, before)
-
-
-@YEARS
-def test_logits_from_a_detector_file(pair: Pair) -> None:
-    dims = tuple(stage.dim for stage in pair.config.stages)
-    content = detector(pair.build_theirs().state_dict(), dims)
-    model = build(pair)
-    report = datbench.load_checkpoint(model, save(content))
-    check_partition(report, model, content["state_dict"])
-    assert {name.partition(".")[0] for name in report.initialised} == {"head"}
-    assert "backbone.norms.0.norm.weight" in report.ignored
-
-
-@YEARS
-def test_safetensors(pair: Pair) -> None:
-    weights = pair.build_theirs().state_dict()
-    path = Path("weights.safetensors")
-    save_file({key: value.contiguous() for key, value in weights.items()}, path)
-    model, same = build(pair), build(pair)
-    report = datbench.load_checkpoint(model, path)
-    check_partition(report, model, weights)
-    datbench.load_checkpoint(same, save({"model": weights}))
-    assert torch.equal(logits(model), logits(same))
 
 
 @pytest.mark.parametrize("features", [False, True])
@@ -576,14 +543,11 @@ def test_the_frozen_grid_of_deformable_detr_is_loaded_where_it_fits() -> None:
     pair = LAYOUTS["2022, Deformable-DETR"]
     weights = pair.build_theirs().state_dict()
     key, name = "stages.0.attns.1.reference", "stages.0.blocks.1.mixer.reference"
-    report = datbench.load_checkpoint(build(pair), save(weights))
-    assert name in report.matched
-    model = build(pair)
-    report = datbench.load_checkpoint(model, save({k: weights[k] for k in weights if k != key}))
-    assert report.initialised == (name,)
+    assert name in loaded(build(pair), weights).matched
+    without = {other: value for other, value in weights.items() if other != key}
+    assert loaded(build(pair), without).initialised == (name,)
     larger = replace(pair.config, image_size=96)
     model = datbench.create_model(ModelSpec("tiny", larger, "dat", "a test", "tiny"))
-    report = datbench.load_checkpoint(model, save(weights))
-    check_partition(report, model, weights)
+    report = loaded(model, weights)
     assert report.initialised == (name,)
     assert key in report.ignored

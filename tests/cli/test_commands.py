@@ -272,13 +272,6 @@ def test_a_tree_has_shapes_parameters_and_macs(
     assert "    0" in run(*command, "--format", "md").text.replace("\u00a0", " ")
 
 
-def test_a_tree_is_of_modules(run: Run) -> None:
-    assert "add --by module" in run("show", "dat_t", "--depth", "2").complaint()
-    assert "unknown breakdown 'stage'" in run("show", "dat_t", "--by", "stage").complaint()
-    two = ("--by", "module", "--checkpoint", "x.pth")
-    assert "one at a time" in run("show", "dat_t", *two).complaint()
-
-
 def test_an_option_is_what_it_says_where_python_adds_none_to_its_type() -> None:
     """As Python 3.10 does of a parameter whose default is None."""
     from datbench.cli.command import WHAT, expanded, option

@@ -1,7 +1,5 @@
 """`datbench eq10` as a user meets it."""
 
-import pytest
-
 from .runner import Run
 
 
@@ -84,33 +82,3 @@ def test_measure(run: Run) -> None:
     assert all(point["timing"]["samples"] for point in row["points"])
     assert row["ceilings"]["macs"] > 0
     assert {(e["kind"], e["over"]) for e in row["exponents"]} >= {("DMHA", "HW"), ("DMHA", "Ns")}
-
-
-@pytest.mark.parametrize(
-    ("arguments", "words"),
-    [
-        (("torch.nn:Identity",), "dat_t has deformable and window attention"),
-        (("dat_q",), "did you mean"),
-        (("time", "datpp_t", "dat_t"), "name only one"),
-        (("time", "dat_t", "--stage", "1"), "no deformable attention in stage 1"),
-        (("time", "timm:resnet18"), "timm:resnet18 has no deformable attention"),
-        (("time", "--res", "128,x"), "resolution 'x' is not understood"),
-        (
-            ("time", "--res", "128,100"),
-            "--res 100x100: square maps are timed; write multiples of 16",
-        ),
-        (("time", "--res", "1280x800"), "square maps are timed"),
-        (("time", "--res", "128,256"), "sides"),
-        (("time", "--device", "cuda:99"), "is not available here"),
-        (("time", "--dtype", "int8"), "dtype"),
-        (("time", "--attention", "flash"), "unknown attention 'flash'"),
-        (("time", "--budget", "0"), "--budget 0: write a number of seconds above 0"),
-        (("time", "--batch", "1,2"), "name only one batch"),
-        (("fit", "kernel=3"), "cannot tell k² Ns C, Ns C apart"),
-        (("fit", "side=3"), "is not understood"),
-        (("fit", "--convention", "mmdet"), "choose one of fvcore, torch"),
-        (("dat_t", "--stage", "5"), "--stage"),
-    ],
-)
-def test_bad_input(run: Run, arguments: tuple[str, ...], words: str) -> None:
-    assert words in run("eq10", *arguments).complaint(2)

@@ -12,13 +12,9 @@ from datbench.counting.peers.adapters import PEERS, Peer
 from datbench.counting.records import Chain, ChainTerm, PeerTerm
 from datbench.counting.view import rule, sentence, what
 
-from .runner import Run
+from .runner import Run, unwrapped
 
 SMALL = ("explain", "dat_t", "--res", "64")
-
-
-def unwrapped(text: str) -> str:
-    return " ".join(text.split())
 
 
 def test_the_sums_are_written_out_with_their_units(run: Run) -> None:
@@ -143,24 +139,3 @@ def test_a_sum_in_words() -> None:
     terms = tuple(ChainTerm(n, n, "norm", 1, 1, d, d) for n, d in differences.items())
     chain = Chain("x", "y", "MAC", 10**9, 3 * 10**9 - 10**6, terms)
     assert sentence(chain) == "1.0000 x + 2.0000 a - 0.0010 b = 2.9990 y"
-
-
-@pytest.mark.parametrize(
-    ("arguments", "expected"),
-    [
-        (("dat_q",), "unknown model 'dat_q'; did you mean"),
-        (("dat_t", "--res", "12y0"), "resolution '12y0' is not understood"),
-        (("dat_t", "--attention", "flash"), "unknown attention 'flash'"),
-        (("dat_t", "--timeout", "3"), "--timeout limits the other counters; add --third-party."),
-        (("dat_t", "--third-party", "--timeout", "-1"), "--timeout -1: write a number of seconds"),
-        (
-            ("dat_t", "--third-party", "--timeout", "nan"),
-            "--timeout nan: write a number of seconds",
-        ),
-        (("dat_t", "--out", "x.nothing"), "names no format"),
-    ],
-)
-def test_mistakes_are_told_before_anything_runs(
-    run: Run, arguments: tuple[str, ...], expected: str
-) -> None:
-    assert expected in run("explain", *arguments).complaint()

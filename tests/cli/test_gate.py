@@ -523,24 +523,6 @@ def test_a_baseline_that_is_none(run: Run, text: str | None, code: int, said: st
     assert said in run("gate", "--baseline", "b.json").complaint(code)
 
 
-@pytest.mark.parametrize(
-    ("arguments", "said"),
-    [
-        ((), "name the file: --baseline FILE."),
-        (("update", "--baseline", ".", "dat_t"), "is a directory"),
-        (("--baseline", "b.json", "--models", "dat_t"), "is now datbench gate update MODEL..."),
-        (("update", "--baseline", "b.json", "--res", "64"), "are of models; name one"),
-        (("update", "--baseline", "b.json"), "there is nothing to write"),
-        (("update", "--baseline", "b.json", "dat_ss"), "did you mean dat_s"),
-        (("update", "--baseline", "b.json", "dat_t", "--mode", "step"), "inference, backward"),
-        (("update", "--baseline", "b.json", "--remove", "x"), "unknown model of the baseline"),
-    ],
-)
-def test_what_is_refused(run: Run, arguments: tuple[str, ...], said: str) -> None:
-    assert said in run("gate", *arguments).complaint()
-    assert not Path("b.json").exists()
-
-
 def test_a_baseline_without_times_has_none_to_measure(run: Run, baseline: str) -> None:
     assert "b.json holds no time" in run("gate", "--baseline", baseline, "--time").complaint()
     assert "is a directory" in run("gate", "--baseline", baseline, "--out", ".").complaint()

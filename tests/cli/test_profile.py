@@ -103,38 +103,6 @@ def test_a_trace_is_written_whole(run: Run, tmp_path: Path) -> None:
     assert {"stages.2.blocks.1.mixer (DeformableAttention)", "aten::linear"} <= names
 
 
-@pytest.mark.parametrize(
-    ("arguments", "words"),
-    [
-        ((), "name a model"),
-        (("dat_q",), "did you mean"),
-        (("dat_t", "--device", "meta"), "meta runs nothing"),
-        (("dat_t", "--device", "cuda:99"), "is not available here"),
-        (("dat_t", "--by", "layer"), "choose one of stage, module, operator"),
-        (("dat_t", "--depth", "2"), "add --by module"),
-        (("dat_t", "--batch", "0"), "--batch '0'"),
-        (("dat_t", "--budget", "0"), "--budget 0"),
-        (("dat_t", "--budget", "nan"), "--budget nan"),
-        (("dat_t", "--threads", "0"), "threads"),
-        (("dat_t", "--mode", "stap"), "did you mean step?"),
-        (("dat_t", "--batch", "1,2"), "name only one model, size and batch"),
-        (("dat_t", "--attention", "flash"), "eager, sdpa"),
-        (("dat_t", "--res", "12"), "both sides need at least 32 pixels"),
-        (("dat_t", "--trace", "nowhere/run.json"), "there is no directory"),
-        (("dat_t", "--trace", "run.txt"), "written as .json or .json.gz"),
-        (("dat_t", "--plot"), "is now datbench plot roofline --from FILE"),
-        (("dat_t", "--trace", "x.json", "--out", "x.json"), "are one file; name two"),
-        (("dat_t", "--trace", "./x.json", "--out", "x.json"), "are one file; name two"),
-        (("dat_t", "--by", "stage,operator", "--format", "csv"), "a CSV file holds one table"),
-    ],
-)
-def test_what_is_wrong_is_said_at_once(
-    run: Run, tmp_path: Path, arguments: tuple[str, ...], words: str
-) -> None:
-    assert words in run("profile", *arguments).complaint(2)
-    assert not list(tmp_path.iterdir())
-
-
 def test_one_file_by_two_names(run: Run, tmp_path: Path) -> None:
     (tmp_path / "x.json").write_text("kept")
     (tmp_path / "soft.json").symlink_to("x.json")

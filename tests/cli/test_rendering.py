@@ -147,13 +147,6 @@ def test_spare_columns_go_before_a_table_comes_in_parts() -> None:
     assert sum(line.startswith("net") for line in every) == 2
 
 
-def test_notes_and_titles_have_the_words_of_the_unit(run: Run) -> None:
-    assert run("flops", "dat_t", "datpp_t").text.startswith("MACs under the fvcore convention; ")
-    strict = run("flops", "dat_t", "datpp_t", "--convention", "strict").text
-    assert strict.startswith("FLOPs under the strict convention; ")
-    assert "One multiply-add is two FLOPs." in strict
-
-
 @pytest.mark.skipif(sys.platform == "win32", reason="there are no pseudo-terminals")
 @pytest.mark.parametrize("columns", [80, 120])
 def test_on_a_terminal(run: Run, columns: int) -> None:

@@ -146,17 +146,3 @@ def test_a_row_may_take_something_else_than_an_image(run: Run) -> None:
     )
     (row,) = run("summary", "ids.toml", "--batch", "8", "--format", "json").rows
     assert (row["name"], row["params"], row["macs"]) == ("Words", 9 * 16 + 68, 12 * 64)
-
-
-@pytest.mark.parametrize(
-    ("arguments", "said"),
-    [
-        ((), "name a model"),
-        (("dat_t", "--columns", "macs,speed"), "unknown column 'speed'"),
-        (("dat_t", "--columns", "macs:two"), "write the decimals behind the colon"),
-        (("none.toml",), "none.toml"),
-        (("dat_t", "--columns", "images/s"), "--from FILE of `datbench throughput`"),
-    ],
-)
-def test_what_is_refused(run: Run, arguments: tuple[str, ...], said: str) -> None:
-    assert said in run("summary", *arguments).complaint()

@@ -206,7 +206,6 @@ def test_a_template_is_a_table(run: Run) -> None:
     (table,) = run("table", "mine.toml", "--format", "json").rows
     verdicts = [cell["verdict"] for line in table["lines"] for cell in line["cells"].values()]
     assert verdicts.count("agrees") == 3
-    assert "table template" in run("table", "other.toml").complaint()
 
 
 def test_a_csv_file_is_a_table(run: Run) -> None:
@@ -273,12 +272,6 @@ def test_memory_is_measured_where_a_device_is(run: Run, monkeypatch: pytest.Monk
     assert "allocated on cuda, batch 64 (GiB)" in text
 
 
-def test_a_device_that_is_not_there(run: Run) -> None:
-    assert "is not available here" in run("table", "8", "--device", "cuda:99").complaint()
-    assert "table 8 prints some" in run("table", "6", "--device", "cuda").complaint()
-    assert "printed memory is measured on cuda" in run("table", "8", "--device", "cpu").complaint()
-
-
 def test_several_tables_end_with_an_overview(run: Run) -> None:
     text = run("table", "8", "6", "8").text
     assert text.count("Table 8:") == 1
@@ -293,22 +286,6 @@ def test_tables_share_the_terminal_with_narrow_people(
     text = run("table", "8").text
     assert max(len(line) for line in text.splitlines()) <= 60
     assert "37.2634" in text
-
-
-@pytest.mark.parametrize(
-    ("arguments", "code", "words"),
-    [
-        (("table",), 2, "name a table: 1, 2, 3"),
-        (("table", "10"), 2, "unknown table '10'; there are 1, 2, 3"),
-        (("table", "2b"), 2, "datpp, davit, davit_dense, nat and all"),
-        (("table", "none.toml"), 2, "there is no file none.toml"),
-        (("table", "./"), 2, "is a directory; name a file"),
-        (("table", "8", "--out", "no/dir.md"), 2, "there is no directory"),
-        (("table", "8", "--format", "xml"), 2, "--format"),
-    ],
-)
-def test_bad_input(run: Run, arguments: tuple[str, ...], code: int, words: str) -> None:
-    assert words in run(*arguments).complaint(code)
 
 
 WITHOUT_TIMM = """

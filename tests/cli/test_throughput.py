@@ -207,54 +207,10 @@ def test_a_protocol_stands_beside_the_figure_above_it(run: Run) -> None:
     assert line[6] == above
 
 
-@pytest.mark.parametrize(
-    ("arguments", "part"),
-    [
-        (("--batch", ""), "--batch '': write a number from 1"),
-        (("--batch", "1,"), "--batch '': write a number from 1"),
-        (("--batch", "1,x"), "--batch 'x': write a number"),
-        (("--batch", "²"), "write a number from 1"),
-        (("--batch", "9" * 30), "write a number from 1"),
-        (("--device", "cuda:77"), "device 'cuda:77' is not available here"),
-        (("--device", "meta"), "time is measured on cuda or on cpu, not on 'meta'"),
-        (("--device", "nowhere"), "not on 'nowhere'"),
-        (("--dtype", "int8"), "unknown dtype 'int8'; choose one of"),
-        (("--attention", "flash"), "unknown attention 'flash'"),
-        (("--mode", "stpe"), "did you mean step?"),
-        (("--threads", "0"), "'--threads'"),
-        (("--processes", "0"), "'--processes'"),
-        (("--budget", "0"), "--budget 0: write a number of seconds above 0"),
-        (("--budget", "nan"), "--budget nan: write a number of seconds"),
-        (("--budget", "inf"), "--budget inf: write a number of seconds"),
-        (("--width", "-1"), "--width -1: write a percentage above 0"),
-        (("--width", "inf"), "--width inf: write a percentage"),
-        (("--timeout", "0"), "--timeout 0: write a number of seconds"),
-        (("--timeout", "inf"), "--timeout inf: write a number of seconds"),
-        (("--budget", "10", "--timeout", "6"), "write a longer --timeout or a shorter --budget"),
-        (("--timeout", "1e300"), "of a day at most"),
-        (("--device", "cpu", "--flush-l2"), "flushed on a GPU only"),
-        (("--protocol", "swn"), "did you mean swin?"),
-        (("--protocol", "swin", "--batch", "8"), "swin takes batches of 64; give --batch 64"),
-        (("--protocol", "swin", "--mode", "step"), "swin times inference; give another --mode"),
-        (("--protocol", "dat", "--gpus", "2"), "leave out --gpus"),
-        (("--device", "cpu", "--gpus", "1000"), "--gpus 1000: this machine has"),
-    ],
-)
-def test_what_is_refused_before_anything_is_timed(
-    run: Run, monkeypatch: pytest.MonkeyPatch, arguments: tuple[str, ...], part: str
-) -> None:
-    monkeypatch.setattr(rows, "measure_rows", None)
-    assert part in run("throughput", "dat_t", *arguments).complaint()
-
-
 def test_no_compiler_is_said_in_a_line(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("CXX", "no_such_compiler")
     told = run("throughput", "dat_t", "--device", "cpu", "--compile").complaint()
     assert told.startswith("torch.compile needs a C++ compiler")
-
-
-def test_no_model_is_refused(run: Run) -> None:
-    assert "name a model" in run("throughput").complaint()
 
 
 def test_help_names_every_protocol(run: Run) -> None:

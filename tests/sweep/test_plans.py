@@ -128,29 +128,6 @@ def test_options_are_a_plan(run: Run, tmp_path: Path) -> None:
     assert len(part) == 4
 
 
-@pytest.mark.parametrize(
-    ("arguments", "said"),
-    [
-        (["--shard", "3/2", "dat_t"], "--shard '3/2': write the part and the number of parts"),
-        (["--shard", "0/2", "dat_t"], "--shard '0/2'"),
-        (["--res", "64"], "the options say what is measured of models: name some."),
-        (["--kind", "flops"], "the options say what is measured of models: name some."),
-        ([], "holds no sweep: write"),
-        (["--memory", "16GiB"], "the options say what is measured of models: name some."),
-        (["dat_t", "--device", "meta"], "device: nothing is measured on meta; write cpu or cuda."),
-        (["dat_t", "--timeout", "-1"], "--timeout -1: write a number of seconds above 0."),
-        (["dat_t", "--budget", "inf"], "--budget inf: write a number of seconds above 0."),
-        (["dat_t", "--engine", "pbs"], "unknown engine 'pbs'"),
-        (["dat_t", "--slurm", "partition=x"], "--slurm is for --engine slurm."),
-        (["dat_t", "--kind", "memory-largest"], "memory: say what the largest batch has to fit"),
-    ],
-)
-def test_options_that_are_wrong(arguments: list[str], said: str, run: Run, tmp_path: Path) -> None:
-    code = 3 if "holds no sweep" in said else 2
-    assert said in run("sweep", "run", str(tmp_path / "x"), *arguments).complaint(code)
-    assert not (tmp_path / "x").exists()
-
-
 def test_units_are_frozen(run: Run, tmp_path: Path) -> None:
     folder = plan(tmp_path / "sweep", GRID)
     Sweep.create(folder)
