@@ -130,7 +130,7 @@ def test_settings_are_rows_of_one_table(run: Run) -> None:
         recipe = row["optimizer"], row["autocast"], row["checkpointing"]
         assert recipe == ("adamw", "bfloat16", "")  # in every row
         assert int(row["optimizer_state"]) > 2 * int(row["parameters"])
-    text = run("memory", "dat_t", *models, "--res", "64", "--dtype", "bfloat16").text
+    text = run("memory", "dat_t", "dat_s", "--res", "64", "--dtype", "bfloat16").text
     first, heading, *_ = text.splitlines()
     assert first == "Memory in bytes; 64x64, batch 1, bfloat16, eager attention, forward"
     assert "batch" not in heading  # what all rows share

@@ -21,7 +21,7 @@ from datbench.setting import Resolution, Setting
 from datbench.timing.records import ThroughputRow
 
 from ..row_samples import sample
-from .runner import Run
+from .runner import Run, refused
 
 SMALL = ("dat_t", "--tables", "7", "--res", "64", "--plots", "none")
 NOTHING = ("none", "--tables", "none", "--plots", "none")
@@ -52,43 +52,47 @@ def test_every_format_has_the_same_rows(former: Path) -> None:
     assert (content["format"], content["version"], content["kind"]) == ("datbench", 3, "report")
     assert row["model"] == counted["model"] == "dat_t"
     assert int(row["macs"]) == counted["macs"]
-    shown = f"{counted['macs'] / 1e9:.4f}"
-    assert f" {shown} " in (former / "report.md").read_text()
+    shown = f" {counted['macs'] / 1e9:.4f} "
+    text = (former / "report.md").read_text()
     latex = (former / "latex" / "models.tex").read_text()
-    assert f" {shown} " in latex
+    assert shown in text
+    assert shown in latex
     assert "\\toprule" in latex
     (table,) = parts["table", ""]["rows"]
     cells = sum(len(line["cells"]) for line in table["lines"])
     assert len(rows_of(former / "csv" / "table-7.csv")) == cells == 15
-
-
-def test_every_table_is_a_file(former: Path) -> None:
     names = ["attention", "memory", "models", "sources", "table-7"]
-    assert sorted(path.stem for path in (former / "csv").iterdir()) == names
-    assert sorted(path.stem for path in (former / "latex").iterdir()) == names
+    for folder in ("csv", "latex"):
+        assert sorted(path.stem for path in (former / folder).iterdir()) == names
     assert not (former / "report.html").exists()
     assert not (former / "plots").exists()
-
-
-def test_what_is_missing_is_said_with_its_command(former: Path) -> None:
-    text = (former / "report.md").read_text()
-    for command in ("throughput", "profile", "memory"):
+    for command in ("throughput", "profile", "memory"):  # what is missing
         assert f"`datbench {command} " in text
     assert "**0** timed runs" in text
 
 
+def test_what_is_written_reads_well(former: Path) -> None:
+    """The head says when, where and by which command; a wide table is as wide as the text."""
+    made = (former / "report.md").read_text().splitlines()[2]
+    command = shlex.join(["datbench", "report", *SMALL, "--out", str(former)])
+    assert f"by `{command}`, with datbench" in made
+    assert re.match(r"Made on \d{4}-\d\d-\d\d \d\d:\d\d ", made)
+    assert f" on {platform.node()} by " in made
+    wide = (former / "latex" / "memory.tex").read_text()
+    assert "\\resizebox{\\linewidth}{!}{%\n\\begin{tabular}" in wide
+    assert "\\end{tabular}\n}\n" in wide
+    assert wide.count("{") - wide.count("\\{") == wide.count("}") - wide.count("\\}")
+    assert "resizebox" not in (former / "latex" / "models.tex").read_text()
+
+
 def test_the_json_is_read_back(run: Run, former: Path) -> None:
-    file = former / "report.json"
-    assert "whole" in run("results", "validate", str(file)).text
-    out = run("report", *NOTHING, "--from", str(file), "--out", "again").text
-    assert out == "again/report.md\n"
-    assert Path("again/csv/models.csv").read_text() == (former / "csv/models.csv").read_text()
-    assert Path("again/csv/table-7.csv").read_text() == (former / "csv/table-7.csv").read_text()
-
-
-def test_rows_that_are_there_already_stand_once(run: Run, former: Path) -> None:
-    run("report", *SMALL, "--from", str(former / "report.json"), "--out", "out")
-    assert len(Path("out/csv/models.csv").read_text().splitlines()) == 2
+    file = str(former / "report.json")
+    assert "whole" in run("results", "validate", file).text
+    assert run("report", *NOTHING, "--from", file, "--out", "again").text == "again/report.md\n"
+    for name in ("models", "table-7"):
+        assert rows_of(f"again/csv/{name}.csv") == rows_of(former / "csv" / f"{name}.csv")
+    run("report", *SMALL, "--from", file, "--out", "out")
+    assert len(rows_of("out/csv/models.csv")) == 1  # what is there already stands once
 
 
 def test_a_comment_says_what_changed(run: Run, former: Path) -> None:
@@ -176,23 +180,15 @@ def changes_of(
 
 
 @pytest.mark.parametrize(
-    "of",
+    ("name", "value"),
     [
-        {"attention": "sdpa"},
-        {"compile": True},
-        {"channels_last": True},
-        {"threads": 2},
-        {"gpus": 2},
-        {"flush": True},
-        {"batch": 2},
-        {"dtype": "bfloat16"},
-        {"mode": "step"},
-        {"device": "cuda"},
+        *(("attention", "sdpa"), ("compile", True), ("channels_last", True), ("threads", 2)),
+        *(("gpus", 2), ("flush", True), ("batch", 2), ("dtype", "bfloat16"), ("mode", "step")),
+        ("device", "cuda"),
     ],
-    ids=lambda of: next(iter(of)),
 )
-def test_a_speed_is_compared_at_its_own_setting_alone(run: Run, of: dict[str, object]) -> None:
-    found = changes_of(run, [throughput(10.0)], [throughput(20.0, **of)])
+def test_a_speed_is_compared_at_its_own_setting_alone(run: Run, name: str, value: object) -> None:
+    found = changes_of(run, [throughput(10.0)], [throughput(20.0, **{name: value})])
     assert sorted(row["change"] for row in found) == ["new", "not in this report"]
     assert len({row["detail"] for row in found}) == 2
 
@@ -222,24 +218,19 @@ def test_macs_are_compared_at_their_own_setting_alone(run: Run) -> None:
     assert {row["change"] for row in forward} == {"new", "not in this report"}
 
 
-def test_the_job_summary_grows(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_other_files_and_the_job_summary_stay(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    Path("out/csv").mkdir(parents=True)
+    Path("out/mine.txt").write_text("mine")
+    Path("out/csv/models.csv").write_text("old")
     Path("summary.md").write_text("before\n")
     monkeypatch.setenv("GITHUB_STEP_SUMMARY", "summary.md")
-    run("report", "dat_t", "--tables", "none", "--res", "64", "--plots", "none", "--out", "o")
+    run(*"report dat_t --tables none --res 64 --plots none --out out".split())
     text = Path("summary.md").read_text()
     assert text.startswith("before\n### Benchmark report")
     assert "dat_t" in text
-
-
-def test_other_files_of_the_directory_stay(run: Run) -> None:
-    out = Path("out")
-    (out / "csv").mkdir(parents=True)
-    (out / "mine.txt").write_text("mine")
-    (out / "csv" / "models.csv").write_text("old")
-    run(*"report dat_t --tables none --res 64 --plots none --out out".split())
-    assert (out / "mine.txt").read_text() == "mine"
-    assert "dat_t" in (out / "csv" / "models.csv").read_text()
-    assert [path.name for path in Path().iterdir()] == ["out"]  # nothing is left beside it
+    assert Path("out/mine.txt").read_text() == "mine"
+    assert "dat_t" in Path("out/csv/models.csv").read_text()
+    assert {path.name for path in Path().iterdir()} == {"out", "summary.md"}  # nothing is left
 
 
 FACTORY = """
@@ -257,28 +248,25 @@ def broken():
 """
 
 
-def test_any_model(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Without attention there are no terms; a broken model is named, and the rest is there."""
+@pytest.fixture
+def _shop(monkeypatch: pytest.MonkeyPatch) -> None:
     Path("shop.py").write_text(FACTORY)
     monkeypatch.syspath_prepend(".")
-    models = ("shop:net", "shop:broken")
-    run("report", *models, "--tables", "none", "--res", "64", "--plots", "none", "--out", "out")
+
+
+@pytest.mark.usefixtures("_shop")
+def test_what_failed_is_told_everywhere(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The rest is there; without attention there are no terms."""
+    monkeypatch.setenv("GITHUB_STEP_SUMMARY", "summary.md")
+    rest = ("--tables", "none", "--res", "64", "--plots", "none", "--out", "out")
+    made = run("report", "shop:net", "shop:broken", *rest)
+    assert (made.code, made.out) == (0, "out/report.md\n")
+    assert made.err.startswith("datbench: not in the report: shop:broken: ")
     assert not Path("out/csv/attention.csv").exists()
     text = Path("out/report.md").read_text()
     assert "shop:net" in text
     assert "## What could not be computed" in text
     assert "Not here: shop:broken: " in text
-
-
-def test_what_failed_is_told_everywhere(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
-    Path("shop.py").write_text(FACTORY)
-    monkeypatch.syspath_prepend(".")
-    monkeypatch.setenv("GITHUB_STEP_SUMMARY", "summary.md")
-    rest = ("--tables", "none", "--res", "64", "--plots", "none", "--out", "out")
-    made = run("report", "shop:net", "shop:broken", *rest)
-    assert made.code == 0
-    assert made.out == "out/report.md\n"
-    assert made.err.startswith("datbench: not in the report: shop:broken: ")
     for name in ("out/comment.md", "summary.md"):
         text = Path(name).read_text()
         assert "- Could not be computed: shop:broken: " in text
@@ -287,57 +275,56 @@ def test_what_failed_is_told_everywhere(run: Run, monkeypatch: pytest.MonkeyPatc
         assert "`datbench throughput shop:net " in text
 
 
-def test_a_report_of_nothing_is_none(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
-    Path("shop.py").write_text(FACTORY)
-    monkeypatch.syspath_prepend(".")
+@pytest.mark.usefixtures("_shop")
+def test_a_report_of_nothing_is_none(run: Run) -> None:
     broken = ("shop:broken", "--tables", "none", "--plots", "none", "--out", "out")
     complaint = run("report", *broken).complaint(5)
     assert "nothing could be computed: shop:broken: " in complaint
     assert not Path("out").exists()
 
 
-@pytest.mark.parametrize(
-    ("arguments", "words"),
-    [
-        ((), "--out DIR"),
-        (("--out", ""), "--out DIR"),
-        (("--out", "file"), "is a file"),
-        (("--out", "no/where"), "there is no directory"),
-        (("--out", "out", "dat_x"), "unknown model 'dat_x'"),
-        (("--out", "out", "--tables", "2,12"), "unknown table '12'; there are 1, 2"),
-        (("--out", "out", "none", "dat_t"), "stands alone"),
-        (
-            ("--out", "out", "none", "--input", "float:1x3x{H}x{W}"),
-            "--input is what models take",
-        ),
-        (("--out", "out", "none", "--tables", "none"), "nothing to report"),
-        (("--out", "out", "none", "--res", "64"), "--res is the size of models; name one."),
-        (("--out", "out", "--plots", "gif"), "choose one of svg, png, none"),
-        (("--out", "out", "--res", "12y0"), "is not understood"),
-        (("--out", "out", "--from", "none.json"), "there is no file"),
-        (("--out", "out", "--from", "empty.json"), "is empty"),
-        (("--out", "out", "--from", "cut.json"), "not complete JSON"),
-        (("--out", "out", "--from", "foreign.json"), "not a datbench result"),
-        (("--out", "out", "--from", "newer.json"), "Upgrade"),
-        (("--out", "out", "--from", "norows.json"), "holds no rows"),
-        (("--out", "out", "--from", "broken.json"), "broken.json, row 1"),
-        (("--out", "out", "--baseline", "none.json"), "there is no file"),
-        (("--out", "out", "--no-html"), "--no-html is now --plots svg or none."),
-    ],
-)
-def test_bad_input(run: Run, arguments: tuple[str, ...], words: str) -> None:
-    Path("file").write_text("")
-    Path("empty.json").write_text("")
+REFUSED = {
+    "": "--out DIR",
+    "--out ''": "--out DIR",
+    "--out file": "is a file",
+    "--out no/where": "there is no directory",
+    "--out out dat_x": "unknown model 'dat_x'",
+    "--out out --tables 2,12": "unknown table '12'; there are 1, 2",
+    "--out out none dat_t": "stands alone",
+    "--out out none --input float:1x3x{H}x{W}": "--input is what models take",
+    "--out out none --tables none": "nothing to report",
+    "--out out none --res 64": "--res is the size of models; name one.",
+    "--out out --plots gif": "choose one of svg, png, none",
+    "--out out --res 12y0": "is not understood",
+    "--out out --from none.json": "there is no file",
+    "--out out --from empty.json": "is empty",
+    "--out out --from cut.json": "not complete JSON",
+    "--out out --from foreign.json": "not a datbench result",
+    "--out out --from newer.json": "Upgrade",
+    "--out out --from norows.json": "holds no rows",
+    "--out out --from broken.json": "broken.json, row 1",
+    "--out out --baseline none.json": "there is no file",
+    "--out out --no-html": "--no-html is now --plots svg or none.",
+}
+
+
+@refused(REFUSED)
+def test_bad_input(run: Run, words: str, said: str) -> None:
     whole = dumps(document("flops", [], {}))
-    Path("cut.json").write_text(whole[:30])
-    Path("foreign.json").write_text("{}")
-    Path("newer.json").write_text(whole.replace('"version": 3', '"version": 9'))
-    Path("norows.json").write_text(whole)
-    Path("broken.json").write_text(dumps(document("flops", [{"model": 1}], {})))
-    before = sorted(Path().iterdir())
-    none = () if "--plots" in arguments else ("--plots", "none")
-    assert words in run("report", *none, *arguments).complaint(2)
-    assert sorted(Path().iterdir()) == before
+    files = {
+        "file": "",
+        "empty.json": "",
+        "cut.json": whole[:30],
+        "foreign.json": "{}",
+        "newer.json": whole.replace('"version": 3', '"version": 9'),
+        "norows.json": whole,
+        "broken.json": dumps(document("flops", [{"model": 1}], {})),
+    }
+    for name, text in files.items():
+        Path(name).write_text(text)
+    none = "" if "--plots" in words else "--plots none"
+    assert said in run(*shlex.split(f"report {none} {words}")).complaint()
+    assert {path.name for path in Path().iterdir()} == files.keys()
 
 
 def test_without_the_plotting_library(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -355,17 +342,6 @@ def test_without_the_plotting_library(run: Run, monkeypatch: pytest.MonkeyPatch)
     assert not Path("out").exists()
 
 
-def test_names_are_no_html(run: Run) -> None:
-    run("flops", "dat_t", "--res", "64", "--out", "counts.json")
-    content = json.loads(Path("counts.json").read_text())
-    content["rows"][0]["model"] = "<b>|x"
-    Path("counts.json").write_text(json.dumps(content))
-    run("report", *NOTHING, "--from", "counts.json", "--out", "out")
-    text = Path("out/report.md").read_text()
-    assert "&lt;b>\\|x" in text
-    assert "<b>" not in text
-
-
 def test_two_environments_are_told(run: Run) -> None:
     row = {"name": "x", "value": 1}
     for number, cpu in enumerate(("One", "Other")):
@@ -380,34 +356,17 @@ def test_two_environments_are_told(run: Run) -> None:
 def test_a_name_ends_no_line_and_styles_nothing(run: Run) -> None:
     run("memory", "dat_t", "--res", "64", "--out", "memory.json")
     content = json.loads(Path("memory.json").read_text())
-    content["rows"][0]["model"] = "**x**\n\\input{y} [a](http://b) _z_ dat_t"
+    content["rows"][0]["model"] = "**x**\n\\input{y} [a](http://b) _z_ <b>|x dat_t"
     Path("memory.json").write_text(json.dumps(content))
     run("report", *NOTHING, "--from", "memory.json", "--out", "out")
     text = Path("out/report.md").read_text()
     assert "\\*\\*x\\*\\*\\n" in text
-    assert "[a]\\(http://b) \\_z\\_ dat_t" in text
+    assert "[a]\\(http://b) \\_z\\_ &lt;b>\\|x dat_t" in text
     assert "[a](" not in text
+    assert "<b>" not in text
     for path in Path("out/latex").iterdir():
         lines = path.read_text().splitlines()
         assert not any(line.lstrip().startswith("\\input") for line in lines)
-
-
-def test_a_wide_table_fits_a_page(former: Path) -> None:
-    """As wide as the text where it would be wider; and none where it is not."""
-    wide = (former / "latex" / "memory.tex").read_text()
-    assert "\\resizebox{\\linewidth}{!}{%\n\\begin{tabular}" in wide
-    assert "\\end{tabular}\n}\n" in wide
-    assert wide.count("{") - wide.count("\\{") == wide.count("}") - wide.count("\\}")
-    sources = (former / "latex" / "models.tex").read_text()
-    assert "resizebox" not in sources
-
-
-def test_the_head_says_when_where_and_by_which_command(former: Path) -> None:
-    made = (former / "report.md").read_text().splitlines()[2]
-    command = shlex.join(["datbench", "report", *SMALL, "--out", str(former)])
-    assert f"by `{command}`, with datbench" in made
-    assert re.match(r"Made on \d{4}-\d\d-\d\d \d\d:\d\d ", made)
-    assert f" on {platform.node()} by " in made
 
 
 def test_a_category_has_its_colour_whatever_else_is_there() -> None:
