@@ -18,8 +18,9 @@ from datbench.setting import How, Setting
 from datbench.timing import process
 from datbench.timing.records import ComparedSide, ProcessTiming, Timing
 
-from .runner import Result, Run
+from .runner import Result, Run, unwrapped
 
+PAIR = ("compare", "dat_t", "dat_s", "--device", "cpu")
 Timer = Callable[..., ProcessTiming]
 
 
@@ -69,22 +70,27 @@ def parts(found: Result, code: int) -> dict[str, Any]:
     return row
 
 
-def test_a_table_and_a_sentence(run: Run, machine: list[dict[str, Any]]) -> None:
-    found = run("compare", "dat_t", "dat_s", "--device", "cpu", "--seed", "1")
+def test_a_table_and_a_sentence_in_every_format(run: Run, machine: list[dict[str, Any]]) -> None:
+    found = run(*PAIR, "--seed", "1")
     assert found.code == 1
     assert "B against A: 224x224, batch 1, float32, eager attention, inference, on cpu" in found.out
-    text = " ".join(found.out.split())
+    text = unwrapped(found.out)
     assert re.search(r"slower: B is 9\.\d+ % slower; the speed of B over that of A is 0\.909", text)
     assert "--seed 1" in text
     price, verdict = found.err.splitlines()
     assert price.startswith("datbench: A and B in 20 processes (up to 40 while ambiguous): about")
     assert verdict.startswith("datbench: slower: B is 9.")
     assert len(machine) == 20
+    assert "| slower" in run(*PAIR, "--format", "md").out
+    assert run("compare", "dat_t", "dat_t", "--device", "cpu", "--out", "found.csv").code == 0
+    heading, row = Path("found.csv").read_text().splitlines()
+    assert heading.startswith("a,b,rate_a,rate_b,ratio,low,high,coverage,processes,verdict")
+    assert ",same," in row
 
 
 def test_json_holds_everything(run: Run, machine: list[dict[str, Any]]) -> None:
-    found = run("compare", "dat_s", "dat_t", "--seed", "1", "--device", "cpu", "--format", "json")
-    row = parts(found, 0)
+    words = ("compare", "dat_s", "dat_t", "--seed", "1", "--device", "cpu", "--format", "json")
+    row = parts(run(*words), 0)
     assert row["decision"]["verdict"] == "faster"
     assert row["plan"]["seed"] == 1
     assert row["order"].replace(" ", "") == "".join(each["side"] for each in row["runs"])
@@ -93,8 +99,7 @@ def test_json_holds_everything(run: Run, machine: list[dict[str, Any]]) -> None:
     ]
     assert all(len(each["timing"]["timing"]["samples"]) == 9 for each in row["runs"])
     assert row["a"]["setting"]["width"] == 224
-    again = run("compare", "dat_s", "dat_t", "--seed", "1", "--device", "cpu", "--format", "json")
-    assert parts(again, 0)["order"] == row["order"]
+    assert parts(run(*words), 0)["order"] == row["order"]
 
 
 def test_options_of_a_side_count_before_the_common_ones(
@@ -119,18 +124,8 @@ def test_options_of_a_side_count_before_the_common_ones(
     assert str(other["setting"].resolution) == "64x64"
 
 
-def test_csv_and_markdown(run: Run, machine: list[dict[str, Any]], tmp_path: Path) -> None:
-    out = tmp_path / "found.csv"
-    assert run("compare", "dat_t", "dat_t", "--device", "cpu", "--out", str(out)).code == 0
-    heading, row = out.read_text().splitlines()
-    assert heading.startswith("a,b,rate_a,rate_b,ratio,low,high,coverage,processes,verdict")
-    assert ",same," in row
-    found = run("compare", "dat_t", "dat_s", "--device", "cpu", "--format", "md")
-    assert "| slower" in found.out
-
-
 def test_a_against_itself_first(run: Run, machine: list[dict[str, Any]]) -> None:
-    found = run("compare", "dat_t", "dat_s", "--device", "cpu", "--aa", "5")
+    found = run(*PAIR, "--aa", "5")
     assert found.code == 1
     assert len(machine) == 20 + 4 * 4 + 20
     assert all(each["name"] == "dat_t" for each in machine[:36])
@@ -171,8 +166,8 @@ def unsound(
         return took(1.1 if next(order) == "B" else 1.0)
 
     in_place_of_processes(monkeypatch, time_in_process)
-    few = ("--processes", "8", "--seed", "7", "--device", "cpu")
-    return run("compare", "dat_t", "dat_s", "--aa", "3", *few, "--format", "json")
+    few = ("--aa", "3", "--processes", "8", "--seed", "7")
+    return run(*PAIR, *few, "--format", "json")
 
 
 @pytest.mark.parametrize(("b", "alone"), [(2.0, "slower"), (0.5, "faster")])
@@ -185,20 +180,15 @@ def test_no_verdict_of_an_unsound_set_up_counts(
     assert "A differed from itself in 3 of 3 comparisons" in found.err
     assert f"the processes alone would say {alone}." in found.err
     assert "would settle it" not in found.err
-
-
-def test_an_unsound_set_up_does_not_hide_a_failure(
-    run: Run, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    found = unsound(run, monkeypatch, 1.0, ProcessTiming("crashed", "a reason"))
-    assert parts(found, 5)["decision"]["verdict"] == "failed"
+    # It does not hide a failure.
+    failed = unsound(run, monkeypatch, 1.0, ProcessTiming("crashed", "a reason"))
+    assert parts(failed, 5)["decision"]["verdict"] == "failed"
 
 
 def test_ambiguous_says_how_many(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     noise = random.Random(0)
     in_place_of_processes(monkeypatch, lambda *_, **__: took(noise.lognormvariate(0, 0.05)))
-    few = ("--processes", "8", "--device", "cpu")
-    found = run("compare", "dat_t", "dat_s", *few)
+    found = run(*PAIR, "--processes", "8")
     assert found.code == 4
     assert "processes of each side would settle it" in found.err
 
@@ -211,8 +201,7 @@ def test_a_failed_process_is_exit_code_5(
         return ProcessTiming(outcome, "a reason") if name == "dat_s" else took(1)
 
     in_place_of_processes(monkeypatch, time_in_process)
-    arguments = ("compare", "dat_t", "dat_s", "--device", "cpu", "--seed", "0", "--format", "json")
-    found = run(*arguments)
+    found = run(*PAIR, "--seed", "0", "--format", "json")
     assert parts(found, 5)["decision"]["verdict"] == "failed"
     assert f"of B, {outcome}: a reason" in found.err
 
@@ -234,7 +223,7 @@ def test_ctrl_c_and_a_cancelled_job_keep_what_was_finished(
     in_place_of_processes(monkeypatch, time_in_process)
     before = signal.signal(signal.SIGTERM, not_ours)
     try:
-        found = run("compare", "dat_t", "dat_s", "--device", "cpu", "--format", "json")
+        found = run(*PAIR, "--format", "json")
         assert signal.getsignal(signal.SIGTERM) is not_ours
     finally:
         signal.signal(signal.SIGTERM, before)
@@ -288,7 +277,7 @@ def test_two_at_once_or_one_at_a_time(run: Run, monkeypatch: pytest.MonkeyPatch)
 
     monkeypatch.setattr(process, "time_in_process", one)
     monkeypatch.setattr(process, "time_pair", pair)
-    arguments = ("compare", "dat_t", "dat_s", "--device", "cpu", "--seed", "1", "--format", "json")
+    arguments = (*PAIR, "--seed", "1", "--format", "json")
     row = parts(run(*arguments), 0)
     assert row["plan"]["by_turns"]
     assert (len(together), alone) == (10, [])

@@ -15,6 +15,7 @@ from datbench.timing.records import ProcessTiming, ThroughputRow, TimeOutcome, T
 from .runner import Run
 
 HERE = {"processor": "One CPU", "cpus": 2, "gpus": [], "torch": "2.8.0", "python": "3.11.2"}
+OTHER = {**HERE, "processor": "Another CPU"}
 
 
 def row(
@@ -77,7 +78,7 @@ def test_verdicts_and_exit_codes(
     assert len(only["runs"]) == 8 + len(b)
 
 
-def test_a_row_in_one_file_only_is_missing(run: Run, write: Any) -> None:
+def test_what_is_missing_failed_or_sampled_longer(run: Run, write: Any) -> None:
     a = write("a", row(spread(1)), row(spread(1), "dat_s"))
     b = write("b", row(spread(1)), row(spread(1), compile=True))
     found = run("compare", "files", a, b)
@@ -85,85 +86,87 @@ def test_a_row_in_one_file_only_is_missing(run: Run, write: Any) -> None:
     assert "missing in 2 of 3 rows; the first is dat_s, 224x224, batch 8, cpu: missing" in found.err
     assert found.out.count("missing: ") == 2
     assert "were not interleaved" in found.out
-
-
-def test_a_regression_counts_before_what_is_missing(run: Run, write: Any) -> None:
-    a = write("a", row(spread(1)), row(spread(1), "dat_s"))
+    # A regression counts before what is missing.
     assert run("compare", "files", a, write("b", row(spread(1.1)))).code == 1
-
-
-def test_how_long_it_was_sampled_is_no_setting(run: Run, write: Any) -> None:
-    a, b = write("a", row(spread(1))), write("b", row(spread(1), budget=9.0, width=0.01))
-    assert run("compare", "files", a, b).code == 0
-
-
-def test_a_failed_row_is_no_regression(run: Run, write: Any) -> None:
-    a, b = write("a", row(spread(1))), write("b", row([1.0] * 2, outcome="out of memory"))
-    found = run("compare", "files", a, b)
+    one = write("one", row(spread(1)))
+    assert (
+        run("compare", "files", one, write("b", row(spread(1), budget=9.0, width=0.01))).code == 0
+    )
+    found = run("compare", "files", one, write("b", row([1.0] * 2, outcome="out of memory")))
     assert found.code == 5
     assert "failed: B out of memory: a reason" in found.err
+    found = run("compare", "files", one, write("b", row(spread(1.0, 0.02))))
+    assert found.code == 4
+    assert "`datbench throughput --processes" in found.err
+    assert "(--processes" not in found.err
 
 
-def test_different_machines_are_refused(run: Run, write: Any) -> None:
-    a = write("a", row(spread(1)))
-    b = write("b", row(spread(1), environment={**HERE, "processor": "Another CPU"}))
+def test_different_machines_are_refused_and_other_versions_are_noted(run: Run, write: Any) -> None:
+    """Row by row: files of two machines are fine where the same rows are of the same one."""
+    here, there = row(spread(1)), row(spread(1), environment=OTHER)
+    a, b = write("a", here), write("b", there)
     refused = run("compare", "files", a, b).complaint(2)
     assert "different machines (processor One CPU and Another CPU)" in refused
     text = run("compare", "files", a, b, "--across-machines").text
     assert "Warning: the files are from different machines: processor One CPU" in text
-
-
-def test_other_versions_on_one_machine_are_noted(run: Run, write: Any) -> None:
+    other = replace(there, model="dat_s")
+    both = write("both", here, other)
+    assert run("compare", "files", both, both).code == 0
+    refused = run("compare", "files", both, write("c", other, there)).complaint(2)
+    assert "processor One CPU and Another CPU" in refused
     newer = {**HERE, "torch": "2.9.0", "gpus": [{"name": "a GPU beside the CPU"}]}
-    text = run(
-        "compare",
-        "files",
-        write("a", row(spread(1))),
-        write("b", row(spread(1), environment=newer)),
-    ).text
+    text = run("compare", "files", a, write("d", row(spread(1), environment=newer))).text
     assert "Warning: torch 2.8.0 for A, 2.9.0 for B." in text
+    text = run("compare", "files", a, mixed(a, HERE, {**HERE, "torch": "2.9.0"})).text
+    assert "Warning: torch 2.8.0, 2.9.0 for A, 2.8.0, 2.9.0 for B." in text
 
 
-@pytest.mark.parametrize(
-    ("change", "said"),
-    [
-        (lambda text: text[: len(text) // 2], "is not complete JSON"),
-        (lambda text: text.replace('"datbench"', '"other"', 1), "is not a datbench result"),
-        (lambda text: text.replace('"version": 3', '"version": 99'), "Upgrade datbench"),
-        (lambda text: dumps(document("flops", [], {})), "holds 'flops'"),
-        (lambda text: text.replace('"median"', '"middle"'), "row 1: processes[1].timing.middle"),
-        (lambda text: text.replace('"median": 1', '"median": -1'), "must be seconds of a call"),
-        (lambda text: text.replace('"median": 1.0', '"median": 1e-300'), "not 1e-300"),
-        (lambda text: text.replace('"median": 1.0', '"median": 3.0'), "not lie among the samples"),
-        (lambda text: text.replace('"median": 1.0', '"median": "1"'), "must be a number"),
-        (lambda text: text.replace('"threads": 1', '"threads": [1]'), "processes[1].threads"),
-        (lambda text: text.replace('"threads": 1', '"threads": "x"'), "processes[1].threads"),
-        (lambda text: text.replace('"threads": 1', '"threads": -1'), "a number from 1, not -1"),
-        (lambda text: text.replace('"gpus": 1', '"gpus": 0'), "gpus: must be a number from 1"),
-        (lambda text: text.replace('"rows"', '"lines"'), "rows must be a list"),
-        (lambda text: text.replace('"processor"', '"p"'), "does not say what machine"),
-        (lambda text: "\x00\x01", "is not complete JSON"),
-    ],
-)
-def test_damaged_files_are_refused(run: Run, write: Any, change: Any, said: str) -> None:
-    a, b = write("a", row([1.0])), write("b", row([1.0]))
-    Path(b).write_text(change(Path(b).read_text()))
-    assert said in run("compare", "files", a, b).complaint(2)
+DAMAGED = {
+    "is not a datbench result": ('"datbench"', '"other"'),
+    "Upgrade datbench": ('"version": 3', '"version": 99'),
+    "row 1: processes[1].timing.middle": ('"median"', '"middle"'),
+    "must be seconds of a call": ('"median": 1', '"median": -1'),
+    "not 1e-300": ('"median": 1.0', '"median": 1e-300'),
+    "not lie among the samples": ('"median": 1.0', '"median": 3.0'),
+    "must be a number": ('"median": 1.0', '"median": "1"'),
+    "processes[1].threads": ('"threads": 1', '"threads": [1]'),
+    "processes[1].threads: ": ('"threads": 1', '"threads": "x"'),
+    "a number from 1, not -1": ('"threads": 1', '"threads": -1'),
+    "gpus: must be a number from 1": ('"gpus": 1', '"gpus": 0'),
+    "rows must be a list": ('"rows"', '"lines"'),
+    "does not say what machine": ('"processor"', '"p"'),
+}
+"""What a file is refused with in which some text is replaced."""
 
 
-@pytest.mark.parametrize("batch", [0, -1, "8", [8], 1 << 40])
-def test_batches_that_cannot_be_are_refused_in_both_files(
-    run: Run, write: Any, batch: object
-) -> None:
-    a, b = write("a", row([1.0])), write("b", row([1.0]))
-    for path in map(Path, (a, b)):
-        content = json.loads(path.read_text())
+@pytest.mark.parametrize("said", DAMAGED)
+def test_damaged_files_are_refused(run: Run, write: Any, said: str) -> None:
+    a, b = write("a", row([1.0])), Path(write("b", row([1.0])))
+    b.write_text(b.read_text().replace(*DAMAGED[said]))
+    assert said in run("compare", "files", a, str(b)).complaint(2)
+
+
+def test_files_of_something_else_are_refused(run: Run, write: Any) -> None:
+    a, b = write("a", row([1.0])), Path(write("b", row([1.0])))
+    text = b.read_text()
+    flops = dumps(document("flops", [], {}))
+    incomplete = "is not complete JSON"
+    for content, said in (
+        *((text[: len(text) // 2], incomplete), ("\x00\x01", incomplete), (flops, "holds 'flops'")),
+    ):
+        b.write_text(content)
+        assert said in run("compare", "files", a, str(b)).complaint(2)
+    nothing = write("nothing")
+    assert "neither" in run("compare", "files", nothing, nothing).complaint(3)
+
+
+def test_batches_that_cannot_be_are_refused_in_both_files(run: Run, write: Any) -> None:
+    path = write("a", row([1.0]))
+    content = json.loads(Path(path).read_text())
+    for batch in (0, -1, "8", [8], 1 << 40):
         content["rows"][0]["setting"]["batch"] = batch
-        path.write_text(json.dumps(content))
-    assert "a.json, row 1: setting" in run("compare", "files", a, b).complaint(2)
-
-
-OTHER = {**HERE, "processor": "Another CPU"}
+        Path(path).write_text(json.dumps(content))
+        assert "a.json, row 1: setting" in run("compare", "files", path, path).complaint(2)
 
 
 def mixed(path: str, first: dict[str, Any], second: dict[str, Any], threads: int = 1) -> str:
@@ -202,41 +205,9 @@ def test_files_merged_from_two_machines_are_refused(run: Run, write: Any, tmp_pa
     assert "mixes machines in one row" in run("compare", "files", a, merged).complaint(2)
 
 
-def test_machines_are_compared_row_by_row(run: Run, write: Any) -> None:
-    """Files of two machines are fine where the same rows are of the same one."""
-    rows = row(spread(1)), row(spread(1), "dat_s", environment=OTHER)
-    assert run("compare", "files", write("a", *rows), write("b", *rows)).code == 0
-    b = write("c", rows[1], row(spread(1), environment=OTHER))
-    assert "processor One CPU and Another CPU" in run(
-        "compare", "files", write("a", *rows), b
-    ).complaint(2)
-
-
-def test_versions_that_differ_within_a_row_are_noted(run: Run, write: Any) -> None:
-    a, b = write("a", row(spread(1))), write("b", row(spread(1)))
-    text = run("compare", "files", a, mixed(b, HERE, {**HERE, "torch": "2.9.0"})).text
-    assert "Warning: torch 2.8.0 for A, 2.8.0, 2.9.0 for B." in text
-
-
 def test_speed_counts_every_gpu(run: Run, write: Any) -> None:
     two = replace(row(spread(1.0)), gpus=2)
     found = run("compare", "files", write("a", two), write("b", two), "--format", "json")
     (only,) = json.loads(found.out)["rows"]
     assert only["rate_a"] == pytest.approx(2 * 8, rel=0.01)
     assert only["rate_b"] == pytest.approx(2 * 8, rel=0.01)
-
-
-def test_ambiguous_files_say_how_to_measure_more(run: Run, write: Any) -> None:
-    found = run(
-        "compare", "files", write("a", row(spread(1.0))), write("b", row(spread(1.0, 0.02)))
-    )
-    assert found.code == 4
-    assert "`datbench throughput --processes" in found.err
-    assert "(--processes" not in found.err
-
-
-def test_files_without_rows(run: Run, write: Any) -> None:
-    a, b = write("a", row(spread(1))), write("b")
-    Path(a).write_text(dumps({**document("throughput", [], {"processor": "x"})}))
-    Path(b).write_text(dumps({**document("throughput", [], {"processor": "x"})}))
-    assert "neither" in run("compare", "files", a, b).complaint(3)
