@@ -18,7 +18,6 @@ from datbench.models.detectors.heads import HEADS
 from datbench.models.detectors.modules import (
     FPN,
     RPN,
-    AuxiliaryHead,
     BoxHead,
     MaskHead,
     Regions,
@@ -38,6 +37,10 @@ DOUBLINGS = 4 * 128 * (3 * 128 * 512 + 2 * 64 * 256 + 32 * 128)
 RULE = RULES[WITHOUT_RESIZING]
 
 
+def _empty(*shape: int) -> torch.Tensor:
+    return torch.empty(shape, device="meta")
+
+
 def _on_meta(make: Callable[[], nn.Module]) -> nn.Module:
     with torch.device("meta"):
         return make().eval()
@@ -45,51 +48,34 @@ def _on_meta(make: Callable[[], nn.Module]) -> nn.Module:
 
 def _maps(width: int, height: int, dims: tuple[int, ...] = CHANNELS) -> list[torch.Tensor]:
     return [
-        torch.empty(1, dim, height // stride, width // stride, device="meta")
+        _empty(1, dim, height // stride, width // stride)
         for dim, stride in zip(dims, (4, 8, 16, 32), strict=True)
     ]
 
 
-def _figures(make: Callable[[], nn.Module], *inputs: object) -> tuple[float, float]:
-    module = _on_meta(make)
-    macs = datbench.count(module, *inputs).total(RULE)
-    return round(macs / 1e9, 3), round(datbench.parameters(module).params / 1e6, 3)
-
-
 def _levels(start: int, sides: int) -> list[torch.Tensor]:
     shapes = [(200, 320), (100, 160), (50, 80), (25, 40), (13, 20), (7, 10)][start : start + sides]
-    return [torch.empty(1, 256, *shape, device="meta") for shape in shapes]
-
-
-DETECTION = {
-    "FPN P3-P7": (lambda: FPN(CHANNELS, start=1, extra="convs"), (14.264, 4.475)),
-    "FPN P2-P6": (lambda: FPN(CHANNELS, extra="pool"), (53.084, 2.730)),
-}
-
-
-@pytest.mark.parametrize("part", DETECTION)
-def test_feature_pyramids(part: str) -> None:
-    make, expected = DETECTION[part]
-    assert _figures(make, _maps(1280, 800)) == expected
+    return [_empty(1, 256, *shape) for shape in shapes]
 
 
 @pytest.mark.parametrize(
-    ("make", "shape", "expected"),
+    ("make", "given", "expected"),
     [
-        (RetinaHead, None, (137.801, 6.463)),
-        (RPN, None, (50.616, 0.594)),
-        (lambda: BoxHead(convs=0, linears=2), (1000, 256, 7, 7), (14.304, 14.307)),
-        (lambda: BoxHead(convs=4, linears=1), (1000, 256, 7, 7), (128.962, 15.618)),
-        (MaskHead, (100, 256, 14, 14), (52.986, 2.643)),
+        (lambda: FPN(CHANNELS, start=1, extra="convs"), _maps(1280, 800), (14.264, 4.475)),
+        (lambda: FPN(CHANNELS, extra="pool"), _maps(1280, 800), (53.084, 2.730)),
+        (RetinaHead, _levels(1, 5), (137.801, 6.463)),
+        (RPN, _levels(0, 5), (50.616, 0.594)),
+        (lambda: BoxHead(convs=0, linears=2), _empty(1000, 256, 7, 7), (14.304, 14.307)),
+        (lambda: BoxHead(convs=4, linears=1), _empty(1000, 256, 7, 7), (128.962, 15.618)),
+        (MaskHead, _empty(100, 256, 14, 14), (52.986, 2.643)),
+        (lambda: UperHead(CHANNELS), _maps(2048, 512), (845.638, 31.497)),
     ],
-    ids=["RetinaHead", "RPN", "2FC", "4conv1fc", "mask"],
+    ids=["P3-P7", "P2-P6", "RetinaHead", "RPN", "2FC", "4conv1fc", "mask", "UperHead"],
 )
-def test_detection_heads(
-    make: Callable[[], nn.Module], shape: tuple[int, ...] | None, expected: tuple[float, float]
-) -> None:
-    start = 1 if make is RetinaHead else 0
-    given = _levels(start, 5) if shape is None else torch.empty(shape, device="meta")
-    assert _figures(make, given) == expected
+def test_parts(make: Callable[[], nn.Module], given: object, expected: tuple[float, float]) -> None:
+    macs = datbench.count(_on_meta(make), given).total(RULE)
+    params = datbench.parameters(_on_meta(make)).params
+    assert (round(macs / 1e9, 3), round(params / 1e6, 3)) == expected
 
 
 def test_semantic_fpn() -> None:
@@ -102,11 +88,6 @@ def test_semantic_fpn() -> None:
     macs = one.total(RULE) + other.total(RULE) + DOUBLINGS
     params = datbench.parameters(neck).params + datbench.parameters(head).params
     assert (round(macs / 1e9, 3), round(params / 1e6, 3)) == (86.873, 4.373)
-
-
-def test_upernet() -> None:
-    assert _figures(lambda: UperHead(CHANNELS), _maps(2048, 512)) == (845.638, 31.497)
-    assert _figures(lambda: AuxiliaryHead(384), _maps(2048, 512)[2])[1] == 0.924
 
 
 @pytest.mark.parametrize(
@@ -125,7 +106,7 @@ def test_whole_heads(head: str, gmacs: float, mparams: float) -> None:
     module = _on_meta(
         lambda: MODULES[head](head, _Given(shapes), CHANNELS, start=HEADS[head].start)
     )
-    count = datbench.count(module, torch.empty(1, 3, size.height, size.width, device="meta"))
+    count = datbench.count(module, _empty(1, 3, size.height, size.width))
     assert count.total(RULE) / 1e9 == pytest.approx(gmacs, abs=0.0015)  # sums of rounded parts
     assert datbench.parameters(module).params / 1e6 == pytest.approx(mparams, abs=0.0015)
     assert not count.with_status("unknown", RULE)
@@ -148,37 +129,38 @@ def test_cutting_out_regions_is_free_by_fvcore_and_not_by_strict() -> None:
     assert "datbench::roi_align" in {group.key for group in count.ignored(RULE)}
 
 
-SWIN = "timm:swin_{}_patch4_window7_224"
-TOTALS = [
-    ("retinanet", SWIN.format("tiny"), 248.03),
-    ("retinanet", SWIN.format("small"), 340.26),
-    ("mask_rcnn", SWIN.format("tiny"), 266.99),
-    ("mask_rcnn", SWIN.format("small"), 359.21),
-    ("cascade_mask_rcnn", SWIN.format("tiny"), 745.54),
-    ("cascade_mask_rcnn", SWIN.format("small"), 837.77),
-    ("cascade_mask_rcnn", SWIN.format("base"), 982.41),
-    ("upernet", SWIN.format("tiny"), 945.08),
-    ("upernet", SWIN.format("small"), 1038.30),
-    ("upernet", SWIN.format("base"), 1188.44),
-    ("retinanet", "dat_t_49_49", 254.55),
-    ("retinanet", "dat_s_49_49", 357.58),
-    ("mask_rcnn", "dat_t_49_49", 273.51),
-    ("mask_rcnn", "dat_s_49_49", 376.54),
-    ("cascade_mask_rcnn", "dat_t_49_49", 752.06),
-    ("cascade_mask_rcnn", "dat_s_49_49", 855.09),
-    ("cascade_mask_rcnn", "dat_b_49_49", 1000.13),
-    ("semantic_fpn", "dat_t_49_49", 192.93),
-    ("semantic_fpn", "dat_s_49_49", 298.30),
-    ("semantic_fpn", "dat_b_49_49", 447.21),
-    ("upernet", "dat_t_49_49", 951.69),
-    ("upernet", "dat_s_49_49", 1057.07),
-    ("upernet", "dat_b_49_49", 1208.06),
-]
+SWIN_T, SWIN_S, SWIN_B = (
+    f"timm:swin_{size}_patch4_window7_224" for size in ("tiny", "small", "base")
+)
+TOTALS = {
+    "retinanet": {SWIN_T: 248.03, SWIN_S: 340.26, "dat_t_49_49": 254.55, "dat_s_49_49": 357.58},
+    "mask_rcnn": {SWIN_T: 266.99, SWIN_S: 359.21, "dat_t_49_49": 273.51, "dat_s_49_49": 376.54},
+    "cascade_mask_rcnn": {
+        SWIN_T: 745.54,
+        SWIN_S: 837.77,
+        SWIN_B: 982.41,
+        "dat_t_49_49": 752.06,
+        "dat_s_49_49": 855.09,
+        "dat_b_49_49": 1000.13,
+    },
+    "semantic_fpn": {"dat_t_49_49": 192.93, "dat_s_49_49": 298.30, "dat_b_49_49": 447.21},
+    "upernet": {
+        SWIN_T: 945.08,
+        SWIN_S: 1038.30,
+        SWIN_B: 1188.44,
+        "dat_t_49_49": 951.69,
+        "dat_s_49_49": 1057.07,
+        "dat_b_49_49": 1208.06,
+    },
+}
 
 WORKSHOP = Workshop()
 
 
-@pytest.mark.parametrize(("head", "backbone", "gmacs"), TOTALS)
+@pytest.mark.parametrize(
+    ("head", "backbone", "gmacs"),
+    [(head, *total) for head, totals in TOTALS.items() for total in totals.items()],
+)
 def test_totals(head: str, backbone: str, gmacs: float) -> None:
     if backbone.startswith("timm:"):
         pytest.importorskip("timm", reason="needs datbench[timm]", exc_type=ImportError)
