@@ -1,120 +1,77 @@
 """Our variants as timm's after `register_timm`, and what timm's tools ask of a model."""
 
 import copy
-import os
 import subprocess
 import sys
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import pytest
 import torch
 
 import datbench
-from datbench.errors import UsageError
+from benchmarks.published_way import goldens
+from datbench.counting.conventions import CONVENTIONS
+from datbench.errors import LibraryError, UsageError
 
 NAMES = datbench.list_models()
 
 
-def _python(code: str, *flags: str, path: Path | None = None) -> subprocess.CompletedProcess[str]:
-    """Run in a fresh interpreter; `path` comes first on its search path."""
-    environment = dict(os.environ)
-    if path is not None:
-        environment["PYTHONPATH"] = os.pathsep.join(
-            part for part in (str(path), environment.get("PYTHONPATH")) if part
-        )
-    return subprocess.run(
-        [sys.executable, *flags, "-c", code],
-        capture_output=True,
-        text=True,
-        check=False,
-        env=environment,
-    )
-
-
-def _printed(code: str, *flags: str, path: Path | None = None) -> str:
-    done = _python(code, *flags, path=path)
-    assert done.returncode == 0, done.stderr
-    assert done.stderr == ""
-    return done.stdout.strip()
-
-
 # --- When it happens: a stand-in for timm, so that nothing heavy is loaded ------------------------
 
-MODELS = """
-known = {"dat_b": "timm's own"}
-is_model = known.__contains__
-def register_model(fn):
-    known[fn.__name__] = fn
-    return fn
-"""
+
+def _stand_in() -> Any:
+    """A `timm` that has a registry and nothing else."""
+    timm: Any = ModuleType("timm")
+    timm.models = ModuleType("timm.models")
+    timm.models.known = {"dat_b": "timm's own"}
+    timm.models.is_model = timm.models.known.__contains__
+    timm.models.register_model = lambda made: timm.models.known.update({made.__name__: made})
+    return timm
 
 
-@pytest.fixture
-def stand_in(tmp_path: Path) -> Path:
-    """A directory with a package `timm` that has a registry and nothing else."""
-    (tmp_path / "timm" / "models").mkdir(parents=True)
-    (tmp_path / "timm" / "__init__.py").write_text("from .models import is_model\n")
-    (tmp_path / "timm" / "models" / "__init__.py").write_text(MODELS)
-    return tmp_path
+class Fails:
+    """A finder of modules with a timm that does not load."""
+
+    def find_spec(self, name: str, path: object, target: object = None) -> None:
+        if name == "timm":
+            raise ImportError("no torchvision")
 
 
 def test_an_import_loads_and_changes_nothing() -> None:
     code = (
         "import sys; before = list(sys.meta_path)\n"
         "import datbench, datbench.models\n"
-        "print([m for m in ('timm', 'torch') if m in sys.modules], sys.meta_path == before)"
+        "assert not {'timm', 'torch'} & sys.modules.keys() and sys.meta_path == before"
     )
-    assert _printed(code) == "[] True"
+    subprocess.run([sys.executable, "-c", code], check=True)
 
 
-@pytest.mark.parametrize("imports", ["import datbench, timm", "import timm, datbench"])
-def test_timm_gets_them_when_it_is_told(stand_in: Path, imports: str) -> None:
-    code = (
-        f"{imports}\n"
-        "print(timm.is_model('dat_t'))\n"
-        "datbench.register_timm(); datbench.register_timm()\n"
-        "from timm.models import known\n"
-        "ours = [n for n, f in known.items() if getattr(f, '__name__', '') == n]\n"
-        "print(sorted(ours), known['dat_b'])"
-    )
-    ours = sorted(set(NAMES) - {"dat_b"})  # a name that timm has is left alone
-    assert _printed(code, "-W", "error", path=stand_in) == f"False\n{ours} timm's own"
+def test_timm_gets_them_when_it_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    timm = _stand_in()
+    monkeypatch.setitem(sys.modules, "timm", timm)
+    assert not timm.models.is_model("dat_t")
+    datbench.register_timm()
+    datbench.register_timm()
+    assert timm.models.known.pop("dat_b") == "timm's own"  # a name that timm has is left alone
+    assert {name: made.__name__ for name, made in timm.models.known.items()} == {
+        name: name for name in NAMES if name != "dat_b"
+    }
 
 
-def test_a_timm_that_does_not_load_may_load_later(stand_in: Path) -> None:
-    models = stand_in / "timm" / "models" / "__init__.py"
-    models.write_text("raise ImportError('no torchvision')")
-    code = (
-        "import datbench, pathlib\n"
-        "try:\n    datbench.register_timm()\n"
-        "except datbench.DatbenchError as error:\n    print(str(error)[:47])\n"
-        f"pathlib.Path({str(models)!r}).write_text({MODELS!r})\n"
-        "datbench.register_timm()\n"
-        "import timm; print(timm.is_model('dat_t'))"
-    )
-    assert (
-        _printed(code, "-B", path=stand_in)
-        == "timm cannot be loaded: no torchvision. Its torc\nTrue"
-    )
-
-
-def test_without_timm_everything_else_works() -> None:
-    code = (
-        "import sys\n"
-        "class Block:\n"
-        "    def find_spec(self, name, path, target=None):\n"
-        "        if name.partition('.')[0] == 'timm':\n"
-        "            raise ModuleNotFoundError(f'No module named {name!r}', name=name)\n"
-        "sys.meta_path.insert(0, Block())\n"
-        "import datbench\n"
-        "try:\n    datbench.register_timm()\n"
-        "except datbench.DatbenchError as error:\n    print(error)\n"
-        "print('dat_t' in datbench.list_models())"
-    )
-    assert _printed(code, "-W", "error") == (
-        "this needs timm, and timm is not installed: pip install timm torchvision.\nTrue"
-    )
+def test_a_timm_that_does_not_load_may_load_later(monkeypatch: pytest.MonkeyPatch) -> None:
+    timm = _stand_in()
+    monkeypatch.setitem(sys.modules, "timm", None)
+    with pytest.raises(LibraryError, match=r"^this needs timm, and timm is not installed: pip in"):
+        datbench.register_timm()
+    monkeypatch.delitem(sys.modules, "timm")
+    monkeypatch.setattr(sys, "meta_path", [Fails(), *sys.meta_path])
+    with pytest.raises(LibraryError, match=r"^timm cannot be loaded: no torchvision\. Its torc"):
+        datbench.register_timm()
+    monkeypatch.setitem(sys.modules, "timm", timm)
+    datbench.register_timm()
+    assert timm.models.is_model("dat_t")
 
 
 # --- What timm gets ------------------------------------------------------------------------------
@@ -128,15 +85,8 @@ def timm() -> Any:
 
 
 def test_timm_itself_lists_them(timm: Any) -> None:
-    code = (
-        "import datbench, timm\n"
-        "print(timm.list_models('dat*'))\n"
-        "datbench.register_timm()\n"
-        "print(timm.list_models('dat*'), timm.is_model('davit_tiny'))"
-    )
-    done = _python(code)
-    listed = sorted(NAMES, key=timm.models._registry._natural_key)
-    assert done.stdout.strip() == f"[]\n{listed} True", done.stderr
+    assert timm.list_models("dat*") == sorted(NAMES, key=timm.models._registry._natural_key)
+    assert timm.is_model("davit_tiny")
 
 
 @pytest.mark.parametrize("name", ["dat_t", "datpp_t"])
@@ -160,9 +110,12 @@ def test_the_same_model(timm: Any, name: str) -> None:
 
 
 def test_classes(timm: Any) -> None:
-    model = timm.create_model("dat_t", num_classes=10, drop_path_rate=0.3, device="meta")
+    model = timm.create_model(
+        "dat_t", num_classes=10, drop_path_rate=0.3, attention="sdpa", device="meta"
+    )
     assert model.num_classes == model.get_classifier().out_features == 10
     assert model.stages[3].blocks[1].drop_path.rate == pytest.approx(0.3)
+    assert model.stages[0].blocks[0].mixer.attention == "sdpa"
     model.reset_classifier(7, global_pool="avg")
     assert model(torch.empty(2, 3, 64, 64, device="meta")).shape == (2, 7)
     assert (model.num_classes, model.config.classes) == (7, 7)
@@ -173,31 +126,30 @@ def test_classes(timm: Any) -> None:
     assert not any(key.startswith("head.linear") for key in bare.state_dict())
 
 
-@pytest.mark.parametrize(
-    ("out_indices", "stages"),
-    [
+def test_features(timm: Any) -> None:
+    ours = datbench.create_model("dat_t", features_only=True).eval()
+    x = torch.randn(1, 3, 64, 96)
+    with torch.no_grad():
+        expected = ours(x)
+    for out_indices, stages in (
         (None, (0, 1, 2, 3)),
         ((0, 2), (0, 2)),
         ((-1, 1), (3, 1)),
         (2, (2, 3)),
         ([-4], (0,)),
-    ],
-)
-def test_features(timm: Any, out_indices: Any, stages: tuple[int, ...]) -> None:
-    model = timm.create_model(
-        "dat_t", features_only=True, out_indices=out_indices, num_classes=0
-    ).eval()
-    assert model.feature_info.channels() == [96 << i for i in stages]
-    assert model.feature_info.reduction() == [4 << i for i in stages]
-    assert model.feature_info.module_name() == [f"stages.{i}" for i in stages]
-    ours = datbench.create_model("dat_t", features_only=True).eval()
-    ours.load_state_dict(model.state_dict())
-    x = torch.randn(1, 3, 64, 96)
-    with torch.no_grad():
-        maps, expected = model(x), ours(x)
-    assert len(maps) == len(stages)
-    assert all(torch.equal(y, expected[i]) for y, i in zip(maps, stages, strict=True))
-    assert "classifier" not in model.pretrained_cfg
+    ):
+        model = timm.create_model(
+            "dat_t", features_only=True, out_indices=out_indices, num_classes=0
+        ).eval()
+        assert model.feature_info.channels() == [96 << i for i in stages]
+        assert model.feature_info.reduction() == [4 << i for i in stages]
+        assert model.feature_info.module_name() == [f"stages.{i}" for i in stages]
+        assert "classifier" not in model.pretrained_cfg
+        model.load_state_dict(ours.state_dict())
+        with torch.no_grad():
+            maps = model(x)
+        assert len(maps) == len(stages)
+        assert all(torch.equal(y, expected[i]) for y, i in zip(maps, stages, strict=True))
 
 
 def test_stages_after_the_last_do_not_run(timm: Any) -> None:
@@ -227,19 +179,17 @@ def test_description(timm: Any) -> None:
     )
 
 
-def test_attention_is_chosen(timm: Any) -> None:
-    model = timm.create_model("dat_t", attention="sdpa", device="meta")
-    assert model.stages[0].blocks[0].mixer.attention == "sdpa"
+@pytest.fixture(scope="module")
+def published(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("weights") / "published.pth"
+    torch.save({"model": goldens.build("dat_t").state_dict()}, path)
+    return path
 
 
 @pytest.mark.parametrize("options", [{}, {"num_classes": 0}, {"features_only": True}], ids=str)
-def test_published_weights_load(timm: Any, tmp_path: Path, options: dict[str, Any]) -> None:
+def test_published_weights_load(timm: Any, published: Path, options: dict[str, Any]) -> None:
     """What the file holds for a head that is not there is ignored."""
-    from benchmarks.published_way import goldens
-
-    torch.save({"model": goldens.build("dat_t").state_dict()}, tmp_path / "published.pth")
-    model = timm.create_model("dat_t", **options)
-    report = datbench.load_checkpoint(model, tmp_path / "published.pth")
+    report = datbench.load_checkpoint(timm.create_model("dat_t", **options), published)
     assert ("head.linear.weight" in report.matched) == (options == {})
     assert "stages.3.blocks.1.mixer.bias_table" in report.matched
     assert any(key.startswith("cls_head.") for key in report.ignored) == (options != {})
@@ -258,8 +208,6 @@ def test_a_copy_is_a_model_too(timm: Any) -> None:
 
 
 def test_it_counts_the_same(timm: Any) -> None:
-    from datbench.counting.conventions import CONVENTIONS
-
     x = torch.empty(1, 3, 224, 224, device="meta")
     counts = [
         datbench.count(make("dat_t", device="meta").eval(), x)
