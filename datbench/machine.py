@@ -66,16 +66,23 @@ LOADED = 0.8
 
 def warn_if_loaded() -> None:
     """Say that the machine is at work, before anything is timed on it."""
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    cores = usable_cores()
     try:
         load = os.getloadavg()[0]
     except (AttributeError, OSError):  # as on Windows
         return
-    if load > LOADED * (cores or 1):
+    if load > LOADED * cores:
         warn(
             f"the machine is loaded: {load:.1f} processes wanted its {cores} cores in the last "
             "minute, and times may be too long; measure when nothing else runs."
         )
+
+
+def usable_cores() -> int:
+    """Cores that this process may run on."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
 
 
 def _processor() -> str | None:

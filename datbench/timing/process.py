@@ -8,14 +8,14 @@ import os
 import shutil
 import sys
 import time
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Mapping
 from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
 
-from ..errors import DatbenchError, MeasurementError, UsageError
+from ..errors import MeasurementError, UsageError
 from ..machine import check_present
-from ..process import SHORT_OF_MEMORY, Question, Reply, ask, asking, short
+from ..process import SHORT_OF_MEMORY, Question, Reply, asking, short
 from ..setting import TIME_MODES, How, Setting
 from .records import UNFINISHED, ComparedSide, ProcessTiming
 from .turns import Pipes
@@ -56,21 +56,36 @@ def time_in_process(
     """
     check(setting, how)
     job = TimingJob(name, setting, how, time.time() + timeout, ceilings, protocols)
-    begin = time.perf_counter()
+    (found,) = _timed(lambda: [Question(WORKER, job, python, source)], timeout)
+    return found
+
+
+def _timed(make: Callable[[], list[Question]], timeout: float) -> list[ProcessTiming]:
+    """What processes gave that worked at once.
+
+    Args:
+        make: makes what they are asked.
+
+    Raises:
+        UsageError: an interpreter is not there.
+        MeasurementError: the machine cannot start a process.
+    """
+    begin, questions = time.perf_counter(), list[Question]()
     try:
-        reply = ask(
-            WORKER, job, ProcessTiming, timeout, python=python, source=source, patience=PATIENCE
-        )
+        questions += make()
+        with asking(questions, ProcessTiming) as asked:
+            replies = asked.replies(timeout, PATIENCE)
     except OSError as error:
-        raise not_started(error, python) from error
-    return timing_of(reply, timeout, setting.device, time.perf_counter() - begin)
-
-
-def not_started(error: OSError, *pythons: str | None) -> DatbenchError:
-    """What is wrong where no process could be started: an interpreter, or the machine."""
-    if error.filename is not None and error.filename in pythons:
-        return UsageError(f"{error.filename}: {error.strerror}; name a Python interpreter.")
-    return MeasurementError(f"no process can be started: {error.strerror or error}.")
+        if error.filename is not None and error.filename in [each.python for each in questions]:
+            said = f"{error.filename}: {error.strerror}; name a Python interpreter."
+            raise UsageError(said) from error
+        said = f"no process can be started: {error.strerror or error}."
+        raise MeasurementError(said) from error
+    seconds = time.perf_counter() - begin
+    return [
+        timing_of(reply, timeout, question.job.setting.device, seconds)
+        for question, reply in zip(questions, replies, strict=True)
+    ]
 
 
 def timing_of(
@@ -171,17 +186,7 @@ def time_pair(
     sides = (first, second)
     for side in sides:
         check(side.setting, side.how)
-    begin = time.perf_counter()
-    try:
-        with asking(_questions(sides, timeout, number), ProcessTiming) as asked:
-            replies = asked.replies(timeout, PATIENCE)
-    except OSError as error:
-        raise not_started(error, first.python, second.python) from error
-    seconds = time.perf_counter() - begin
-    one, other = (
-        _explained(timing_of(reply, timeout, side.setting.device, seconds))
-        for side, reply in zip(sides, replies, strict=True)
-    )
+    one, other = map(_explained, _timed(lambda: _questions(sides, timeout, number), timeout))
     return one, other
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import partial
 from types import MappingProxyType
 from typing import Literal
@@ -152,22 +152,17 @@ def run_protocol(
     seconds = _mean(run, protocol, clock, wait)
     if not seconds > 0:
         raise ValueError("the clock did not move")
-    found = ProtocolTiming(
-        protocol.name, protocol.warmup, protocol.calls, batch, seconds, batch / seconds
-    )
-    return found if row is None else compared(found, row)
-
-
-def compared(timing: ProtocolTiming, row: float) -> ProtocolTiming:
-    """Add the difference that the protocol alone makes to `row`, images a second."""
-    return replace(timing, difference=timing.images_per_second / row - 1)
+    rate = batch / seconds
+    difference = None if row is None else rate / row - 1  # what the protocol alone makes
+    figures = (protocol.warmup, protocol.calls, batch, seconds, rate, difference)
+    return ProtocolTiming(protocol.name, *figures)
 
 
 def _mean(
     run: Callable[[], object], protocol: Protocol, clock: Clock, wait: Callable[[], object]
 ) -> float:
     """Seconds of a call."""
-    each = protocol.waits == "each"
+    each, of_calls = protocol.waits == "each", protocol.sums == "calls"
     for _ in range(protocol.warmup):
         run()
     if protocol.waits != "around, late":
@@ -177,13 +172,13 @@ def _mean(
         wait()
     own = 0.0
     for _ in range(protocol.calls):
-        start = clock() if protocol.sums == "calls" else 0.0
+        start = clock() if of_calls else 0.0
         run()
         if each:
             wait()
-        if protocol.sums == "calls":
+        if of_calls:
             own += clock() - start
     if not each:
         wait()
     whole = clock() - began
-    return (own if protocol.sums == "calls" else whole) / protocol.calls
+    return (own if of_calls else whole) / protocol.calls

@@ -19,7 +19,7 @@ from typing import Annotated, Any
 from typing_extensions import Required, TypedDict
 
 from ..errors import UsageError
-from ..records import checked, read_as, read_json
+from ..records import checked, read_as
 from ..setting import Bounds, Count
 from ..units import Brief
 from .records import ThroughputRow
@@ -52,16 +52,12 @@ class Benchmark(Brief):
         return (self.median,) if problems or not found else found
 
 
-@dataclass(frozen=True, repr=False)
-class BenchmarkFile(Brief):
-    """A file of pytest-benchmark."""
+@dataclass(frozen=True)
+class BenchmarkFile:
+    """What is read of a file of pytest-benchmark."""
 
-    path: Path
     rows: tuple[Benchmark, ...]
     machine: Mapping[str, Any]
-    commit: Mapping[str, Any]
-    date: str | None  # when it was written, unchanged from the file
-    version: str | None
 
     def environment(self) -> dict[str, Any]:
         """What it was measured on, by our names; what it does not say is left out."""
@@ -117,17 +113,8 @@ class _File(TypedDict, total=False):
     version: str | None
 
 
-def read(path: Path) -> BenchmarkFile:
-    """A file that ``pytest --benchmark-json`` or ``--benchmark-save`` wrote.
-
-    Raises:
-        UsageError: the file cannot be read, is of another kind, is empty, or is damaged.
-    """
-    return from_document(read_json(path), path)
-
-
 def from_document(content: Any, path: Path) -> BenchmarkFile:
-    """Make a `BenchmarkFile` of a document that was read already.
+    """What ``pytest --benchmark-json`` or ``--benchmark-save`` wrote, of a document already read.
 
     Raises:
         UsageError: the document is of another kind, is empty, or is damaged.
@@ -141,14 +128,7 @@ def from_document(content: Any, path: Path) -> BenchmarkFile:
     twice, number = Counter(row.fullname for row in rows).most_common(1)[0]
     if number > 1:
         raise UsageError(f"{path} holds {twice} twice.")
-    return BenchmarkFile(
-        path,
-        rows,
-        file["machine_info"],
-        file.get("commit_info") or {},
-        file.get("datetime"),
-        file.get("version"),
-    )
+    return BenchmarkFile(rows, file["machine_info"])
 
 
 def _benchmark(entry: _Entry) -> Benchmark:
@@ -235,18 +215,12 @@ def _entry(row: ThroughputRow, samples: list[float]) -> dict[str, Any]:
     params = {
         "model": row.model,
         "res": str(setting.resolution),
-        "batch": setting.batch,
-        "dtype": setting.dtype,
-        "device": setting.device,
-        "attention": setting.attention,
-        "mode": how.mode,
-        "threads": how.threads,
-        "compile": how.compile,
-        "channels_last": how.channels_last,
+        **{name: getattr(setting, name) for name in ("batch", "dtype", "device", "attention")},
+        **{name: getattr(how, name) for name in ("mode", "threads", "compile", "channels_last")},
         "gpus": row.gpus,
     }
-    told = [str(params[name]) for name in ("model", "res")]
-    told += [f"batch{setting.batch}", setting.dtype, setting.device, setting.attention, how.mode]
+    told = [row.model, str(setting.resolution), f"batch{setting.batch}", setting.dtype]
+    told += [setting.device, setting.attention, how.mode]
     told += [] if how.threads is None else [f"threads{how.threads}"]
     told += [name for name in ("compile", "channels_last") if params[name]]
     told += [f"gpus{row.gpus}"] if row.gpus > 1 else []
@@ -280,7 +254,10 @@ def _entry(row: ThroughputRow, samples: list[float]) -> dict[str, Any]:
 def stats(samples: Sequence[float], iterations: int = 1) -> dict[str, Any]:
     """The figures of samples that a file holds, as pytest-benchmark defines them."""
     data = sorted(samples)
-    q1, q3 = _quartiles(data)
+    # Medians of the halves; of an odd number the mean of both ways to halve it.
+    half, other = len(data) // 2, (len(data) + 1) // 2
+    q1 = (statistics.median(data[: half or 1]) + statistics.median(data[:other])) / 2
+    q3 = (statistics.median(data[half:]) + statistics.median(data[min(other, len(data) - 1) :])) / 2
     iqr = q3 - q1
     mean = statistics.mean(data)
     stddev = statistics.stdev(data) if len(data) > 1 else 0.0
@@ -308,16 +285,3 @@ def stats(samples: Sequence[float], iterations: int = 1) -> dict[str, Any]:
         "iterations": iterations,
         "data": list(samples),
     }
-
-
-def _quartiles(data: Sequence[float]) -> tuple[float, float]:
-    """Medians of the halves; of an odd number the mean of both ways to halve it."""
-    count = len(data)
-    if count == 1:
-        return data[0], data[0]
-    half = count // 2
-    if count % 2 == 0:
-        return statistics.median(data[:half]), statistics.median(data[half:])
-    without = statistics.median(data[:half]), statistics.median(data[half + 1 :])
-    within = statistics.median(data[: half + 1]), statistics.median(data[half:])
-    return (without[0] + within[0]) / 2, (without[1] + within[1]) / 2

@@ -26,19 +26,9 @@ import torch.distributed as dist
 from torch import nn
 
 from ..errors import LibraryError, UsageError
-from ..process import (
-    JOB,
-    Ending,
-    Reply,
-    Tail,
-    command,
-    read,
-    short,
-    start,
-    write,
-    write_answer,
-    write_job,
-)
+from ..machine import usable_cores
+from ..process import JOB, Ending, Reply, Tail, command, read, short, start, write
+from ..process import write_answer, write_job
 from ..run import Runner, failure, ready
 from ..setting import How, Setting
 from ..signals import HANGUPS
@@ -83,7 +73,8 @@ def work(job: RankJob) -> ProcessTiming | None:
     folder, rank = Path(job.folder), os.environ["RANK"]
     (folder / f"{rank}.pid").write_text(str(os.getpid()), encoding="utf-8")
     try:
-        found = _measured(job, folder / STOP)
+        here = replace(job, setting=replace(job.setting, device=_device(job)))
+        found = _measured(here, folder / STOP)
     except (Exception, SystemExit) as error:
         failed = RankFailure(int(rank), *failure(error, job.device.type == "cuda"))
         write(folder / f"{rank}.failure.json", failed)
@@ -92,19 +83,17 @@ def work(job: RankJob) -> ProcessTiming | None:
         return None
     if job.ceilings and found["outcome"] == "measured":  # the other ranks leave them to this one
         write_answer(ProcessTiming(**{**found, "refused": {"ceilings": UNFINISHED}}))
-        add_ceilings(replace(job, setting=replace(job.setting, device=_device(job))), found)
+        add_ceilings(here, found)
     return ProcessTiming(**found)
 
 
 def _measured(job: RankJob, stop: Path) -> dict[str, Any]:
     """What is the same on all ranks, but for its `environment`."""
-    how = job.how
-    setting = replace(job.setting, device=_device(job))
-    device = torch.device(setting.device)
+    how, device = job.how, job.device
     torch.set_num_threads(_threads(how))
     _join(device, how, job.timeout)
     torch.manual_seed(0)
-    call, unused = _averaging(ready(job.model, setting, how), how, device)
+    call, unused = _averaging(ready(job.model, job.setting, how), how, device)
     compiling = first_call(call, device) if how.compile else None
     clock = Shared(lambda: stop.exists())
     budget = min(how.budget, clock.agreed(job.left))
@@ -128,11 +117,7 @@ def _measured(job: RankJob, stop: Path) -> dict[str, Any]:
     told: list[Any] = [None] * dist.get_world_size()
     dist.all_gather_object(told, (mine, telemetry), group=clock.group)
     medians, telemetries = zip(*told, strict=True)
-    distributed = {
-        "ranks": dist.get_world_size(),
-        "backend": dist.get_backend(),
-        "find_unused_parameters": unused,
-    }
+    distributed = {"ranks": len(told), "backend": dist.get_backend()}
     return {
         "outcome": "interrupted" if clock.stopped else "measured",
         "reason": "by Ctrl-C" if clock.stopped else None,
@@ -142,7 +127,8 @@ def _measured(job: RankJob, stop: Path) -> dict[str, Any]:
         "ranks": medians,
         "refused": {},
         "telemetry": merged(telemetries),
-        "environment": surroundings() | {"distributed": distributed},
+        "environment": surroundings()
+        | {"distributed": {**distributed, "find_unused_parameters": unused}},
     }
 
 
@@ -160,13 +146,6 @@ def _threads(how: How) -> int:
     if how.threads is not None:
         return how.threads
     return max(usable_cores() // int(os.environ["LOCAL_WORLD_SIZE"]), 1)
-
-
-def usable_cores() -> int:
-    """Cores that this process may run on."""
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
 
 
 def _join(device: torch.device, how: How, timeout: float) -> None:
@@ -305,13 +284,8 @@ def time_on_gpus(
         job = RankJob(name, setting, how, end, ceilings, timeout=timeout, folder=folder)
         here = Path(folder)
         write_job(here / "job.json", here / RESULT, job)
-        code, interrupted, said = _run(here, gpus, timeout)
-        found = _outcome(here, code, said, setting, timeout)
-    seconds = time.perf_counter() - began
-    if interrupted:
-        reason = "no sample was finished" if found.timing is None else "by Ctrl-C"
-        found = replace(found, outcome="interrupted", reason=reason)
-    return replace(found, seconds=seconds)
+        found = _outcome(here, *_run(here, gpus, timeout), setting, timeout)
+    return replace(found, seconds=time.perf_counter() - began)
 
 
 def check_ranks(setting: Setting, how: How, gpus: int) -> None:
@@ -398,12 +372,13 @@ def _end(process: subprocess.Popen[bytes], folder: Path) -> None:
 
 
 def _outcome(
-    folder: Path, code: int | None, said: str, setting: Setting, timeout: float
+    folder: Path, code: int | None, interrupted: bool, said: str, setting: Setting, timeout: float
 ) -> ProcessTiming:
     """What the ranks left behind, as a value."""
-    if (folder / RESULT).exists():
-        ending = None if code == 0 else Ending(code, _last(said))
-        reply = Reply(read(folder / RESULT, ProcessTiming), ending)
+    result, last = folder / RESULT, _last(said)
+    if interrupted or result.exists():
+        answer = read(result, ProcessTiming) if result.exists() else None
+        reply = Reply(answer, None if code == 0 else Ending(code, last), interrupted)
         return timing_of(reply, timeout, setting.device, 0.0)
     failures = [read(path, RankFailure) for path in sorted(folder.glob("*.failure.json"))]
     # One rank's failure breaks the others' connections: the cause goes before what it caused.
@@ -413,13 +388,11 @@ def _outcome(
     if failures and not (killed and _is_echo(failures[0].reason)):
         first = failures[0]
         return ProcessTiming(first.outcome, short(f"rank {first.rank}: {first.reason}"))
-    last = _last(said)
-    if code is not None and death is not None:
-        rank, how = death
-        ending = Ending(how, "" if how < 0 else last)
-        outcome, reason = ending.outcome(timeout, setting.device)
-        return ProcessTiming(outcome, f"rank {rank}: {reason}")
-    return ProcessTiming(*Ending(code, last).outcome(timeout, setting.device))
+    if code is None or death is None:
+        return ProcessTiming(*Ending(code, last).outcome(timeout, setting.device))
+    rank, how = death
+    outcome, reason = Ending(how, "" if how < 0 else last).outcome(timeout, setting.device)
+    return ProcessTiming(outcome, f"rank {rank}: {reason}")
 
 
 def _is_echo(reason: str) -> bool:

@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from statistics import fmean
-from typing import Protocol
+from typing import Any, Protocol
 
 from ..counting.conventions import CONVENTIONS
 from ..counting.count import count_anywhere, warn_of_sampling
@@ -35,17 +35,6 @@ class Timer(Protocol):
         ...
 
 
-@dataclass(frozen=True)
-class _Work:
-    """What one call of a batch is counted to do, or why that is not known."""
-
-    batch: int
-    macs: int | None = None
-    bytes: int | None = None
-    unknown: tuple[str, ...] = ()
-    reason: str | None = None
-
-
 @dataclass
 class _Job:
     """A row to be."""
@@ -57,7 +46,8 @@ class _Job:
     processes: list[ProcessTiming] = field(default_factory=list)
     took: list[float] = field(default_factory=list)  # seconds of each process but machine peaks
     halved: str | None = None
-    work: _Work | None = None
+    # what one call of a batch is counted to do, or why that is not known: fields of its row
+    work: dict[int, dict[str, Any]] = field(default_factory=dict)
 
     @property
     def key(self) -> Key:
@@ -158,8 +148,8 @@ def _time(job: _Job, timer: Timer, limits: dict[Key, Ceilings], protocols: tuple
     if job.processes and job.processes[0].timing is None:
         job.took.append(0.0)  # it would end as the first one did
         return True
-    if job.work is None:
-        job.work = _count(job)
+    if not job.work:
+        _count(job)
     first, begin = job.key not in limits, time.perf_counter()
     while True:
         found = timer(
@@ -181,8 +171,8 @@ def _time(job: _Job, timer: Timer, limits: dict[Key, Ceilings], protocols: tuple
     job.took.append(max(time.perf_counter() - begin - peaks, 0.0))
     if found.outcome == "interrupted":
         return False
-    if job.work.batch != job.setting.batch and found.timing is not None:
-        job.work = _count(job)
+    if job.setting.batch not in job.work and found.timing is not None:
+        _count(job)
     return True
 
 
@@ -191,9 +181,7 @@ def _row(job: _Job, limits: Ceilings | None, asked: int, gpus: int) -> Throughpu
     *_, last = job.processes
     good = (process for process in job.processes if process.outcome == "measured")
     ended = last if last.outcome == "interrupted" else next(good, last)
-    work = job.work
-    if work is None or work.batch != job.setting.batch:
-        work = _Work(job.setting.batch, reason="this batch was not counted")
+    work = job.work.get(job.setting.batch, {"counted": "this batch was not counted"})
     row = ThroughputRow(
         model=job.spec.name,
         setting=job.setting,
@@ -204,11 +192,8 @@ def _row(job: _Job, limits: Ceilings | None, asked: int, gpus: int) -> Throughpu
         asked=asked,
         gpus=gpus,
         processes=tuple(job.processes),
-        macs=work.macs,
-        bytes=work.bytes,
-        counted=work.reason,
-        unknown=work.unknown,
         ceilings=limits,
+        **work,
     )
     return summed(row, job.halved)
 
@@ -216,26 +201,26 @@ def _row(job: _Job, limits: Ceilings | None, asked: int, gpus: int) -> Throughpu
 def row_of(spec: Spec, setting: Setting, how: How, process: ProcessTiming) -> ThroughputRow:
     """The row of a process that was timed elsewhere; a batch out of memory stays as it is."""
     job = _Job(spec, setting, setting, how, [process])
-    job.work = _count(job)
+    _count(job)
     return _row(job, None, 1, 1)
 
 
-def _count(job: _Job) -> _Work:
+def _count(job: _Job) -> None:
     """The multiply-adds and bytes of one call: before it is timed, so that Ctrl-C need not wait."""
     batch = job.setting.batch
     there = replace(job.setting, device="meta", backward=job.how.mode == "step")
     try:
         built, count = count_anywhere(job.spec, there)
     except DatbenchError as error:
-        return _Work(batch, reason=str(error).rstrip("."))
+        job.work[batch] = {"counted": str(error).rstrip(".")}
+        return
     own = as_built(built.module, job.setting)
     job.setting = replace(job.setting, dtype=own.dtype, inputs=own.inputs)
     if not job.processes:
         warn_of_sampling(job.spec, job.setting, count.calls)
     fvcore = CONVENTIONS["fvcore"]
-    return _Work(
-        batch,
-        count.total(fvcore),
-        sum(call.bytes_read + call.bytes_written for call in count.calls),
-        tuple(group.key for group in count.with_status("unknown", fvcore)),
-    )
+    job.work[batch] = {
+        "macs": count.total(fvcore),
+        "bytes": sum(call.bytes_read + call.bytes_written for call in count.calls),
+        "unknown": tuple(group.key for group in count.with_status("unknown", fvcore)),
+    }

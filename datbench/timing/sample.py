@@ -9,10 +9,9 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from functools import lru_cache
 from statistics import median, quantiles
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
 
 from .records import Stopped, Timing
 
@@ -22,8 +21,7 @@ if TYPE_CHECKING:
 # Confidence intervals: of a median without a distribution, of a power law's exponent.
 
 
-@dataclass(frozen=True)
-class Interval:
+class Interval(NamedTuple):
     """An estimate between two bounds, and how likely they enclose what is estimated."""
 
     value: float
@@ -214,16 +212,12 @@ def _sample(
 def _timing(samples: list[float], early: list[float], calls: int, stopped: Stopped) -> Timing:
     begin = warm_up(samples)
     kept = tuple(samples[begin:])
-    found = median_interval(kept)
     return Timing(
         kept,
         (*early, *samples[:begin]),
         calls,
         stopped,
-        found.value,
-        found.low,
-        found.high,
-        found.coverage,
+        *median_interval(kept),
         settled=begin == 0 or begin < len(samples) // 2,
         drift=drift(kept),
     )
@@ -253,25 +247,11 @@ def stopwatch(device: str | torch.device, clock: Clock = time.perf_counter) -> S
     """What times calls on a device: CUDA events on a GPU, else the clock."""
     import torch
 
-    if torch.device(device).type == "cuda":
-        return _cuda_stopwatch(torch.device(device))
-
-    def watch(run: Callable[[], object], calls: int) -> float:
-        start = clock()
-        for _ in range(calls):
-            run()
-        return clock() - start
-
-    return watch
-
-
-def _cuda_stopwatch(device: torch.device) -> Stopwatch:
-    import torch
-
+    place = torch.device(device)
     event: Any = torch.cuda.Event
 
-    def watch(run: Callable[[], object], calls: int) -> float:
-        with torch.cuda.device(device):
+    def by_events(run: Callable[[], object], calls: int) -> float:
+        with torch.cuda.device(place):
             start, end = (event(enable_timing=True) for _ in range(2))
             start.record()
             for _ in range(calls):
@@ -280,7 +260,13 @@ def _cuda_stopwatch(device: torch.device) -> Stopwatch:
             end.synchronize()
             return float(start.elapsed_time(end)) / 1e3
 
-    return watch
+    def by_clock(run: Callable[[], object], calls: int) -> float:
+        start = clock()
+        for _ in range(calls):
+            run()
+        return clock() - start
+
+    return by_events if place.type == "cuda" else by_clock
 
 
 def _calibrate(

@@ -37,7 +37,7 @@ def summed(row: ThroughputRow, halved: str | None = None) -> ThroughputRow:
     timings = [process.timing for process in timed if process.timing is not None]
     if not timings:
         return replace(row, doubts=tuple(_of_the_row(row, halved)))
-    found = _interval(timings)
+    found, medians = _interval(timings), [timing.median for timing in timings]
     images = row.setting.batch * row.gpus
     row = replace(
         row,
@@ -46,7 +46,7 @@ def summed(row: ThroughputRow, halved: str | None = None) -> ThroughputRow:
         high=found.high,
         coverage=found.coverage,
         interval_of="samples" if len(timings) == 1 else "processes",
-        spread=_spread(timings),
+        spread=(max(medians) - min(medians)) / median(medians) if len(medians) > 1 else None,
         images_per_second=images / found.value,
         images_low=images / found.high,
         images_high=images / found.low,
@@ -68,11 +68,6 @@ def _interval(timings: list[Timing]) -> Interval:
     return median_interval([timing.median for timing in timings])
 
 
-def _spread(timings: list[Timing]) -> float | None:
-    medians = [timing.median for timing in timings]
-    return (max(medians) - min(medians)) / median(medians) if len(medians) > 1 else None
-
-
 def _protocols(timed: list[ProcessTiming]) -> Iterator[ProtocolTiming]:
     """Each protocol once: what the processes that followed it say together."""
     found: dict[str, list[ProtocolTiming]] = {}
@@ -84,16 +79,16 @@ def _protocols(timed: list[ProcessTiming]) -> Iterator[ProtocolTiming]:
         if len(ones) == 1 or len(differences) < len(ones):
             yield ones[0]
             continue
-        interval = median_interval(differences)
+        difference, low, high, coverage = median_interval(differences)
         seconds = median(one.seconds for one in ones)
         yield replace(
             ones[0],
             seconds=seconds,
             images_per_second=ones[0].batch / seconds,
-            difference=interval.value,
-            low=interval.low,
-            high=interval.high,
-            coverage=interval.coverage,
+            difference=difference,
+            low=low,
+            high=high,
+            coverage=coverage,
             processes=len(ones),
         )
 
@@ -157,11 +152,9 @@ def _cut_short(row: ThroughputRow) -> Iterator[str]:
     more = ""
     if last.timing is not None:
         more = f"; the last one's {len(last.timing.samples)} samples are in the JSON alone"
-    yield f"interrupted by Ctrl-C: the {_many(len(counted(others)))} that were finished{more}"
-
-
-def _many(processes: int) -> str:
-    return "process" if processes == 1 else f"{processes} processes"
+    done = len(counted(others))
+    many = "process" if done == 1 else f"{done} processes"
+    yield f"interrupted by Ctrl-C: the {many} that were finished{more}"
 
 
 def _of_the_samples(row: ThroughputRow, timed: list[ProcessTiming]) -> Iterator[str]:

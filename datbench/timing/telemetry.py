@@ -42,7 +42,20 @@ THROTTLING: Mapping[int, str] = {
 """Bits of nvml.h's nvmlClocksEventReasons, older nvmlClocksThrottleReasons. Left out is what slows
 nothing down or was chosen: GpuIdle, ApplicationsClocksSetting, SyncBoost, DisplayClockSetting."""
 
-_QUESTIONS = ("clock", "power", "temperature", "reasons")
+QUESTIONS: Mapping[str, tuple[str, tuple[str, ...], Callable[[float], float]]] = {
+    # Functions, the newer first, and a constant that some take; what their answer is in our units.
+    "clock": ("nvmlDeviceGetClockInfo", ("NVML_CLOCK_SM",), lambda megahertz: megahertz * 1e6),
+    "power": ("nvmlDeviceGetPowerUsage", (), lambda milliwatts: milliwatts / 1e3),
+    "temperature": ("nvmlDeviceGetTemperature", ("NVML_TEMPERATURE_GPU",), float),
+    # Newer libraries have the new name, older drivers the old.
+    "reasons": (
+        "nvmlDeviceGetCurrentClocksEventReasons nvmlDeviceGetCurrentClocksThrottleReasons",
+        (),
+        int,
+    ),
+    "energy": ("nvmlDeviceGetTotalEnergyConsumption", (), lambda millijoules: millijoules / 1e3),
+}
+"""What NVML is asked, by the name of the answer in a `Reading`."""
 
 
 @dataclass(frozen=True)
@@ -93,7 +106,7 @@ def summary(
     mean = fmean(powers) if powers else None
     counted = energy is not None and any(r.energy is not None for r in readings)
     why = missing or {}
-    said = [f"{what}: {why[what]}" for what in (*_QUESTIONS, "energy") if what in why]
+    said = [f"{what}: {why[what]}" for what in QUESTIONS if what in why]
     return Telemetry(
         clock=median(clocks) if clocks else None,
         clock_low=min(clocks, default=None),
@@ -342,52 +355,28 @@ class Questions:
     def __init__(
         self, library: Any, handle: Any, missing: dict[str, str], clock: Clock = time.perf_counter
     ) -> None:
-        self._handle = handle
-        self._missing = missing
-        self._clock = clock
-        self._ways: dict[str, tuple[Callable[[Any], Any], ...]] = {
-            "clock": (_of(library, "nvmlDeviceGetClockInfo", "NVML_CLOCK_SM"),),
-            "power": (_of(library, "nvmlDeviceGetPowerUsage"),),
-            "temperature": (_of(library, "nvmlDeviceGetTemperature", "NVML_TEMPERATURE_GPU"),),
-            # Newer libraries have the new name, older drivers the old.
-            "reasons": (
-                _of(library, "nvmlDeviceGetCurrentClocksEventReasons"),
-                _of(library, "nvmlDeviceGetCurrentClocksThrottleReasons"),
-            ),
-            "energy": (_of(library, "nvmlDeviceGetTotalEnergyConsumption"),),
-        }
+        self._library, self._handle = library, handle
+        self._missing, self._clock = missing, clock
+        self._ways = {what: functions.split() for what, (functions, _, _) in QUESTIONS.items()}
 
     def ask(self) -> Reading:
         """One reading; its moment is the middle of the questions."""
         begin = self._clock()
-        clock, power, temperature, reasons, energy = (self._answer(what) for what in self._ways)
-        return Reading(
-            at=(begin + self._clock()) / 2,
-            clock=None if clock is None else clock * 1e6,  # MHz
-            power=None if power is None else power / 1e3,  # mW
-            temperature=temperature,
-            reasons=None if reasons is None else int(reasons),
-            energy=None if energy is None else energy / 1e3,  # mJ
-        )
+        answers: dict[str, Any] = {what: self._answer(what) for what in QUESTIONS}
+        return Reading(at=(begin + self._clock()) / 2, **answers)
 
     def _answer(self, what: str) -> float | None:
-        while self._ways[what]:
+        _, constants, in_our_units = QUESTIONS[what]
+        ways = self._ways[what]
+        while ways:
             try:
-                return float(self._ways[what][0](self._handle))
+                if not hasattr(self._library, ways[0]):
+                    raise LibraryError(f"nvidia-ml-py has no {ways[0]}")
+                more = [getattr(self._library, name) for name in constants]
+                answer = getattr(self._library, ways[0])(self._handle, *more)
+                return in_our_units(float(answer))
             except Exception as error:  # whatever it is, it must not end the measurement
-                self._ways[what] = self._ways[what][1:]
-                if not self._ways[what]:
+                del ways[0]
+                if not ways:
                     self._missing[what] = nvml_words(error)
         return None
-
-
-def _of(library: Any, function: str, constant: str | None = None) -> Callable[[Any], Any]:
-    """A question that fails when it is asked if the library does not know it."""
-
-    def ask(handle: Any) -> Any:
-        if not hasattr(library, function):
-            raise LibraryError(f"nvidia-ml-py has no {function}")
-        arguments = () if constant is None else (getattr(library, constant),)
-        return getattr(library, function)(handle, *arguments)
-
-    return ask

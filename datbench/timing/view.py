@@ -40,10 +40,9 @@ def _lines(row: ThroughputRow) -> Iterator[tuple[str, str, str]]:
     if row.images_per_second is None or row.seconds is None:
         yield row.outcome, row.reason or "", ""
         return
-    images = _interval_words(row, row.images_low, row.images_high, rate)
+    images = _interval(row, "images_low", "images_high", rate)
     yield "images/s", rate(row.images_per_second), f"{images}, 95 %" if images else ""
-    seconds = _interval_words(row, row.low, row.high, units.seconds)
-    yield "median", units.seconds(row.seconds), seconds
+    yield "median", units.seconds(row.seconds), _interval(row, "low", "high", units.seconds)
     for each in row.latency:
         if each.percent != 50:
             value = "-" if each.seconds is None else units.seconds(each.seconds)
@@ -58,14 +57,10 @@ def _lines(row: ThroughputRow) -> Iterator[tuple[str, str, str]]:
     if row.macs is not None and row.mac_rate is not None:
         whole = f"{units.amount(row.macs, 'MAC', 2)} a call"
         part = _part(row.mac_fraction, "matrix product")
-        yield "MAC/s", units.amount(row.mac_rate, "MAC/s", 1), f"{whole}{part}"
+        yield "MAC/s", units.amount(row.mac_rate, "MAC/s", 1), whole + part
     if row.bytes is not None and row.byte_rate is not None:
-        whole = f"{units.size(row.bytes)} a call"
-        yield (
-            "bytes/s",
-            f"{units.size(row.byte_rate)}/s",
-            f"{whole}{_part(row.byte_fraction, 'copy')}",
-        )
+        whole, part = f"{units.size(row.bytes)} a call", _part(row.byte_fraction, "copy")
+        yield "bytes/s", f"{units.size(row.byte_rate)}/s", whole + part
     energy = "-" if row.energy is None else _joules(row.energy)
     yield "energy an image", energy, row.energy_reason or ""
     seen = next((process.telemetry for process in row.processes if process.telemetry), None)
@@ -77,15 +72,19 @@ def _lines(row: ThroughputRow) -> Iterator[tuple[str, str, str]]:
         yield "power", f"{seen.power:.0f} W", warm
 
 
-def _sure(found: ThroughputRow | ProtocolTiming) -> bool:
-    return found.coverage is not None and found.coverage >= CERTAIN
+def _if_sure(name: str) -> Callable[[ThroughputRow | ProtocolTiming], float | None]:
+    """Reads a bound of an interval; None where it is less sure than 95 %."""
+
+    def read(found: ThroughputRow | ProtocolTiming) -> float | None:
+        sure = found.coverage is not None and found.coverage >= CERTAIN
+        return getattr(found, name) if sure else None
+
+    return read
 
 
-def _interval_words(
-    row: ThroughputRow, low: float | None, high: float | None, say: Callable[[float], str]
-) -> str:
-    known = _sure(row) and low is not None and high is not None
-    return f"{say(low)} to {say(high)}" if known else ""  # type: ignore[arg-type]
+def _interval(row: ThroughputRow, low: str, high: str, say: Callable[[float], str]) -> str:
+    bounds = [bound for name in (low, high) if (bound := _if_sure(name)(row)) is not None]
+    return " to ".join(map(say, bounds)) if len(bounds) == 2 else ""
 
 
 def _part(fraction: float | None, ceiling: str) -> str:
@@ -103,8 +102,8 @@ def many(rows: Sequence[ThroughputRow]) -> Table:
         hidden = all(getattr(row, name) is None for row in rows)
         return Column(name, title, text, hidden=hidden, when="wide")
 
-    def if_sure(name: str) -> Callable[[ThroughputRow], Any]:
-        return lambda row: getattr(row, name) if _sure(row) else None
+    def ended(row: ThroughputRow) -> str:
+        return ", ".join(dict.fromkeys(row.stopped)) if row.outcome == "measured" else row.outcome
 
     measured = all(row.outcome == "measured" for row in rows)
     told = "model resolution batch dtype device attention mode compile channels_last flush gpus"
@@ -112,8 +111,8 @@ def many(rows: Sequence[ThroughputRow]) -> Table:
     columns = (
         *fact_columns(rows, told.split()),
         Column("images_per_second", "images/s", rate),
-        Column("images_low", "95 % from", rate, if_sure("images_low")),
-        Column("images_high", "to", rate, if_sure("images_high")),
+        Column("images_low", "95 % from", rate, _if_sure("images_low")),
+        Column("images_high", "to", rate, _if_sure("images_high")),
         Column("seconds", "median", units.seconds, when="wide"),
         *(_latency(rows, number) for number in PERCENTS[1:]),
         Column("samples", "samples", units.integer, when="widest"),
@@ -121,7 +120,7 @@ def many(rows: Sequence[ThroughputRow]) -> Table:
         optional("mac_fraction", "of matmul", percent),
         optional("byte_fraction", "of copy", percent),
         optional("energy", "J/image", _joules),
-        Column("ended", "ended", value=_ended, when="widest" if measured else "always"),
+        Column("ended", "ended", value=ended, when="widest" if measured else "always"),
         *(Column(name, name, hidden=True) for name in further.split()),
         *fact_columns(rows, ["threads"]),
         *(Column(name, name, hidden=True) for name in ("macs", "bytes", "byte_rate", "reason")),
@@ -164,17 +163,13 @@ def _latency(rows: Sequence[ThroughputRow], number: int) -> Column:
     return Column(f"p{number}", f"p{number}", units.seconds, read, hidden, when="wide")
 
 
-def _ended(row: ThroughputRow) -> str:
-    return ", ".join(dict.fromkeys(row.stopped)) if row.outcome == "measured" else row.outcome
-
-
 def _protocols(rows: Sequence[ThroughputRow]) -> Table:
     """What each protocol gives beside the row's own figure, from the same processes."""
     found = [{"row": row, "timing": timing} for row in rows for timing in row.protocols]
     several = any(timing.processes > 1 for row in rows for timing in row.protocols)
 
-    def bound(name: str) -> Callable[[dict[str, Any]], Any]:
-        return lambda pair: getattr(pair["timing"], name) if _sure(pair["timing"]) else None
+    def bound(name: str) -> Callable[[dict[str, Any]], float | None]:
+        return lambda pair: _if_sure(name)(pair["timing"])
 
     columns = (
         Column("model", "model", None, "row.model", label=True),
@@ -219,29 +214,26 @@ def notes(rows: Sequence[ThroughputRow]) -> Iterator[str]:
         if row.counted and row.seconds is not None
     )
     for limits in dict.fromkeys(row.ceilings for row in rows if row.ceilings is not None):
-        yield _ceilings(limits)
+        said = peaks(limits, medians=True)
+        yield f"Machine peak in {limits.dtype}, the fastest sample of each: {said}."
     yield from dict.fromkeys(filter(None, map(_machine, rows)))
 
 
-def _ceilings(limits: Ceilings) -> str:
-    """The fastest samples and the medians."""
+def peaks(limits: Ceilings, medians: bool = False) -> str:
+    """What the machine does at best, in words.
 
-    def beside(scatter: Scatter | None, figure: Callable[[float], str]) -> str:
-        return "" if scatter is None else f" (median {figure(scatter.median)})"
+    Args:
+        medians: say those of the samples too, where a file has them.
+    """
 
-    product = beside(limits.product, lambda rate: units.amount(rate, "MAC/s", 1))
-    copy = beside(limits.copy, lambda rate: f"{units.size(rate)}/s")
+    def said(fastest: float, scatter: Scatter | None, say: Callable[[float], str]) -> str:
+        usual = f" (median {say(scatter.median)})" if medians and scatter is not None else ""
+        return f"{say(fastest)}{usual}"
+
+    product = said(limits.macs, limits.product, lambda rate: units.amount(rate, "MAC/s", 1))
+    copy = said(limits.bytes, limits.copy, lambda rate: f"{units.size(rate)}/s")
     return (
-        f"Machine peak in {limits.dtype}, the fastest sample of each: "
-        f"{peaks(limits, product, copy)}."
-    )
-
-
-def peaks(limits: Ceilings, product: str = "", copy: str = "") -> str:
-    """What the machine does at best, in words; with what is said of either rate."""
-    return (
-        f"{units.amount(limits.macs, 'MAC/s', 1)}{product} in a matrix product of side "
-        f"{limits.side}, {units.size(limits.bytes)}/s{copy} in a copy that moves "
+        f"{product} in a matrix product of side {limits.side}, {copy} in a copy that moves "
         f"{units.size(limits.copied)}"
     )
 
@@ -290,13 +282,16 @@ def charts(rows: Sequence[ThroughputRow], where: str) -> list[Chart]:
     rows = [row for row in rows if row.images_per_second]
     if not rows:
         return []
-    names = labels(rows)
-    values = [
+    names, tenths = labels(rows), "{:,.1f}".format
+    values: list[Datum] = [
         {
             "model": name,
             "rate": row.images_per_second,
             "from": "median",
-            **_interval(row),
+            "low": _if_sure("images_low")(row),
+            "high": _if_sure("images_high")(row),
+            "interval": _interval(row, "images_low", "images_high", tenths)
+            or "too few samples for one",
             "setting": describe(row),
             "doubts": "; ".join(row.doubts) or "none",
         }
@@ -330,7 +325,6 @@ def charts(rows: Sequence[ThroughputRow], where: str) -> list[Chart]:
             above("model"),
         ],
     )
-    tenths = "{:,.1f}".format
     columns = (
         Column("model", "model"),
         Column("rate", "images/s", tenths),
@@ -356,11 +350,3 @@ def charts(rows: Sequence[ThroughputRow], where: str) -> list[Chart]:
             by="median time of a call",
         )
     ]
-
-
-def _interval(row: ThroughputRow) -> Datum:
-    """As the table has it: none that is less sure than 95 %."""
-    if not _sure(row) or row.images_low is None or row.images_high is None:
-        return {"low": None, "high": None, "interval": "too few samples for one"}
-    low, high = row.images_low, row.images_high
-    return {"low": low, "high": high, "interval": f"{low:,.1f} to {high:,.1f}"}

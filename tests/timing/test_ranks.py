@@ -132,10 +132,10 @@ def test_an_answer_outlives_its_process(tmp_path: Path) -> None:
     (tmp_path / "result.json").write_text(
         json.dumps({**ANSWER, "refused": {"ceilings": UNFINISHED}})
     )
-    found = ranks._outcome(tmp_path, None, "", ON_CPU, 60)
+    found = ranks._outcome(tmp_path, None, False, "", ON_CPU, 60)
     assert found.outcome == "measured"
     assert found.refused == {"ceilings": "the process did not finish it (out of time)"}
-    assert ranks._outcome(tmp_path, 0, "", ON_CPU, 60).timing == found.timing
+    assert ranks._outcome(tmp_path, 0, False, "", ON_CPU, 60).timing == found.timing
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="needs signals")
@@ -206,7 +206,7 @@ def test_what_ranks_leave_behind(
     for rank, (what, why) in failures.items():
         told = {"rank": rank, "outcome": what, "reason": why}
         (tmp_path / f"{rank}.failure.json").write_text(json.dumps(told))
-    found = ranks._outcome(tmp_path, 1, said, ON_CPU, 60)
+    found = ranks._outcome(tmp_path, 1, False, said, ON_CPU, 60)
     assert (found.outcome, found.reason) == (outcome, reason)
 
 

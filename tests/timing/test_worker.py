@@ -320,14 +320,11 @@ def test_another_checkout_and_another_interpreter_are_what_runs(
         time_in_process("dat_t", SETTING, QUICK, python=str(tmp_path / "no_python"))
 
 
-def test_ctrl_c_in_the_parent_is_an_outcome_with_what_the_worker_had(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
+def test_ctrl_c_in_the_parent_is_an_outcome_with_what_the_worker_had() -> None:
     answer = work("plain")
 
     def ends(reply: Reply[ProcessTiming]) -> ProcessTiming:
-        monkeypatch.setattr(timing_process, "ask", lambda *_, **__: reply)
-        return time_in_process(f"{ODD}:plain", SETTING, QUICK)
+        return timing_process.timing_of(reply, 60.0, "cpu", 1.0)
 
     kept = ends(Reply(answer, interrupted=True))
     assert (kept.outcome, kept.reason) == ("interrupted", "by Ctrl-C")
