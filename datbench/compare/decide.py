@@ -141,33 +141,27 @@ def _innermost(below: Callable[[int], float], level: float, most: int) -> tuple[
 
 def decide_pairs(differences: Sequence[float], floor: float, level: float) -> Decision:
     """Decide from log(seconds of B) - log(seconds of A) of processes next to each other in time."""
-    few = fewest_pairs(level)
-    if not differences:
-        return _nothing(floor, level, few)
-    interval = paired(differences, level)
-    spread = stdev(differences) if len(differences) > 1 else None
-    return _decision(interval, len(differences), spread, few, floor, level)
+    n = len(differences)
+    interval = paired(differences, level) if n else None
+    spread = stdev(differences) if n > 1 else None
+    return _decision(interval, n, spread, fewest_pairs(level), floor, level)
 
 
 def decide_samples(a: Sequence[float], b: Sequence[float], floor: float, level: float) -> Decision:
     """Decide from log(seconds) of processes that were not interleaved: those of two files."""
-    few = fewest_samples(level)
-    if not a or not b:
-        return _nothing(floor, level, few)
-    fewer = min(len(a), len(b))
-    spread = math.hypot(stdev(a), stdev(b)) if fewer > 1 else None
-    return _decision(shift(a, b, level), fewer, spread, few, floor, level)
-
-
-def _nothing(floor: float, level: float, few: int) -> Decision:
-    return Decision(
-        "ambiguous", floor, level, needed=few, reason="no process of each side has ended"
-    )
+    n = min(len(a), len(b))
+    interval = shift(a, b, level) if n else None
+    spread = math.hypot(stdev(a), stdev(b)) if n > 1 else None
+    return _decision(interval, n, spread, fewest_samples(level), floor, level)
 
 
 def _decision(
-    interval: Interval, n: int, spread: float | None, few: int, floor: float, level: float
+    interval: Interval | None, n: int, spread: float | None, few: int, floor: float, level: float
 ) -> Decision:
+    """The decision on `n` pairs, or samples of each side; `few` can give a verdict."""
+    if interval is None:
+        said = "no process of each side has ended"
+        return Decision("ambiguous", floor, level, needed=few, reason=said)
     verdict = judge(interval, floor, level)
     needed = reason = None
     if verdict == "ambiguous":

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -56,11 +56,9 @@ class FileRow:
     @property
     def images(self) -> int:
         """Images of one call: a batch for each GPU that took part. One, if calls are counted."""
-        return (
-            1
-            if self.unit == "calls/s"
-            else int(self.setting["batch"]) * int(self.how.get("gpus") or 1)
-        )
+        if self.unit == "calls/s":
+            return 1
+        return int(self.setting["batch"]) * int(self.how.get("gpus") or 1)
 
     @property
     def environments(self) -> tuple[Mapping[str, Any], ...]:
@@ -195,19 +193,8 @@ def _benchmark(row: Benchmark, environment: Mapping[str, Any], where: str) -> Fi
         timing = Timing((seconds,), (), 1, "samples", seconds, seconds, seconds, 0.0)
         processes.append(ProcessTiming("measured", timing=timing))
     setting = {"batch": batch, "device": row.params.get("device")}
-    name = row.fullname
-    return FileRow(
-        name,
-        name,
-        name,
-        setting,
-        {"gpus": gpus},
-        tuple(processes),
-        "measured",
-        None,
-        (environment,),
-        unit,
-    )
+    names, made = (row.fullname,) * 3, tuple(processes)
+    return FileRow(*names, setting, {"gpus": gpus}, made, "measured", None, (environment,), unit)
 
 
 def _of_one_machine(rows: FileRows, path: Path) -> FileRows:
@@ -270,19 +257,20 @@ def _compared(a: FileRow | None, b: FileRow | None, floor: float, level: float) 
         doubts.append(f"the files are from different machines: {'; '.join(machines)}")
     if a is not None and b is not None:
         doubts += software(a.environments, b.environments)
-    runs = tuple(
-        TimedRun(
-            number, 0, side, ProcessTiming(process.outcome, process.reason), rate(process, images)
-        )
-        for number, (side, process, images) in enumerate(_processes(a, b))
-    )
+    runs: list[TimedRun] = []
+    sides: tuple[tuple[SideName, FileRow | None], ...] = (("A", a), ("B", b))
+    for side, row in sides:
+        for process in row.processes if row else ():
+            ended = ProcessTiming(process.outcome, process.reason)
+            speed = rate(process, row.images) if row else None
+            runs.append(TimedRun(len(runs), 0, side, ended, speed))
     return ComparisonRow(
         either.name,
         either.name,
         _decided(a, b, runs, floor, level),
         median_rate(runs, "A"),
         median_rate(runs, "B"),
-        runs,
+        tuple(runs),
         interleaved=False,
         doubts=(*doubts, UNTURNED),
         setting={"model": either.model, "setting": either.setting, "how": either.how},
@@ -290,23 +278,13 @@ def _compared(a: FileRow | None, b: FileRow | None, floor: float, level: float) 
     )
 
 
-def _processes(
-    a: FileRow | None, b: FileRow | None
-) -> Iterator[tuple[SideName, ProcessTiming, int]]:
-    sides: tuple[tuple[SideName, FileRow | None], ...] = (("A", a), ("B", b))
-    for side, row in sides:
-        if row is not None:
-            yield from ((side, process, row.images) for process in row.processes)
-
-
 def _decided(
-    a: FileRow | None, b: FileRow | None, runs: tuple[TimedRun, ...], floor: float, level: float
+    a: FileRow | None, b: FileRow | None, runs: Sequence[TimedRun], floor: float, level: float
 ) -> Decision:
+    if a is None or b is None:
+        side = "A" if a is None else "B"
+        return Decision("missing", floor, level, reason=f"{side} has no such row")
     for side, row in (("A", a), ("B", b)):
-        if row is None:
-            return Decision("missing", floor, level, reason=f"{side} has no such row")
-    for side, row in (("A", a), ("B", b)):
-        assert row is not None
         ends = [(p.outcome, p.reason) for p in row.processes or (row,) if p.outcome not in KEPT]
         if ends:
             outcome, reason = ends[0]

@@ -147,11 +147,9 @@ def median_rate(runs: Sequence[TimedRun], side: SideName) -> float | None:
 def decided(runs: Sequence[TimedRun], floor: float, level: float) -> Decision:
     """The verdict of these runs; it is "failed" where a process failed."""
     wrong = [run for run in runs if run.rate is None and run.timing.outcome != "interrupted"]
-    # One that waited for the other in vain is not the reason.
-    failed = next(
-        (run for run in wrong if run.timing.reason != WAITED), wrong[0] if wrong else None
-    )
-    if failed is not None:
+    if wrong:
+        # One that waited for the other in vain is not the reason.
+        failed = min(wrong, key=lambda run: run.timing.reason == WAITED)
         timing = failed.timing
         what = "no time" if timing.outcome == "measured" else timing.outcome
         why = f"{what}: {timing.reason}" if timing.reason else what
@@ -162,14 +160,11 @@ def decided(runs: Sequence[TimedRun], floor: float, level: float) -> Decision:
 
 def differences(runs: Sequence[TimedRun]) -> list[float]:
     """log(seconds of B / seconds of A) of each whole pair of neighbours."""
-    found = []
-    for first, second in zip(runs[::2], runs[1::2], strict=False):
-        if first.rate is not None and second.rate is not None:
-            a, b = (first, second) if first.side == "A" else (second, first)
-            assert a.rate is not None
-            assert b.rate is not None
-            found.append(math.log(a.rate / b.rate))
-    return found
+    return [
+        math.log(first.rate / second.rate if first.side == "A" else second.rate / first.rate)
+        for first, second in zip(runs[::2], runs[1::2], strict=False)
+        if first.rate is not None and second.rate is not None
+    ]
 
 
 FEW = 6
@@ -277,9 +272,8 @@ def false_alarms(
 
 def trusted(decision: Decision, alarms: FalseAlarms | None) -> Decision:
     """The verdict on B, withdrawn where A differed from itself too often on this set-up."""
-    if alarms is None or not alarms.too_many or decision.ratio is None:
-        return decision
-    if decision.verdict == "failed":
+    told = decision.ratio is not None and decision.verdict != "failed"
+    if alarms is None or not alarms.too_many or not told:
         return decision
     reason = (
         f"A differed from itself in {alarms.false} of {len(alarms.decisions)} comparisons, so that "
@@ -290,10 +284,16 @@ def trusted(decision: Decision, alarms: FalseAlarms | None) -> Decision:
     )
 
 
+def _bounds(decision: Decision) -> tuple[float, float, float]:
+    """Least, estimate and most of a comparison all of whose processes ended well."""
+    found = (decision.low, decision.ratio, decision.high)
+    assert None not in found
+    return found  # type: ignore[return-value]
+
+
 def _width(decision: Decision) -> float:
-    assert decision.low is not None
-    assert decision.high is not None
-    return math.sqrt(decision.high / decision.low) - 1
+    low, _, high = _bounds(decision)
+    return math.sqrt(high / low) - 1
 
 
 def _visible(decisions: tuple[Decision, ...], floor: float) -> float:
@@ -304,11 +304,7 @@ def _visible(decisions: tuple[Decision, ...], floor: float) -> float:
     """
     limit = math.log1p(floor)
     takes = []
-    for decision in decisions:
-        assert decision.low is not None
-        assert decision.high is not None
-        assert decision.ratio is not None
-        low, middle, high = (math.log(x) for x in (decision.low, decision.ratio, decision.high))
+    for low, middle, high in (map(math.log, _bounds(decision)) for decision in decisions):
         takes += [max(-low, limit - middle), max(high, limit + middle)]
     takes.sort()
     return math.expm1(takes[math.ceil(FOUND * len(takes)) - 1])
@@ -332,28 +328,15 @@ def compare_sides(
         pairs: times A and B. Default: fresh processes, as the plan wants them.
     """
     warn_if_loaded()
-    with alone_on(a.setting.device, (b or a).setting.device):
-        return _compared(a, b, plan, timeout, itself, step_of, pairs)
-
-
-def _compared(
-    a: ComparedSide,
-    b: ComparedSide | None,
-    plan: RunPlan,
-    timeout: float,
-    itself: int,
-    step_of: Callable[[str], Step],
-    pairs: Pairs | None,
-) -> tuple[ComparisonRow | None, FalseAlarms | None]:
     alarms = None
-    if itself:
-        watch = step_of("A against itself")
-        alarms = false_alarms(_pairs(a, a, plan, timeout), a.setting.batch, plan, itself, watch)
-    if b is None or (alarms is not None and (alarms.interrupted or alarms.failed)):
-        return None, alarms
-    images: dict[SideName, int] = {"A": a.setting.batch, "B": b.setting.batch}
-    pairs = pairs or _pairs(a, b, plan, timeout)
-    found = compare(pairs, images, plan, step_of("A and B"))
+    with alone_on(a.setting.device, (b or a).setting.device):
+        if itself:
+            watch, with_itself = step_of("A against itself"), _pairs(a, a, plan, timeout)
+            alarms = false_alarms(with_itself, a.setting.batch, plan, itself, watch)
+        if b is None or (alarms is not None and (alarms.interrupted or alarms.failed)):
+            return None, alarms
+        images: dict[SideName, int] = {"A": a.setting.batch, "B": b.setting.batch}
+        found = compare(pairs or _pairs(a, b, plan, timeout), images, plan, step_of("A and B"))
     row = ComparisonRow(
         a,
         b,

@@ -22,17 +22,20 @@ _ratio = "{:.4f}".format
 
 def tables(rows: Sequence[ComparisonRow], alarms: FalseAlarms | None = None) -> list[Table]:
     """The comparisons; then what A against itself gave."""
+
+    def covered(row: ComparisonRow) -> float | None:
+        return row.decision.coverage or None
+
     alike = all(side_name(row, "a") == side_name(row, "b") for row in rows)
     columns = (
         Column("a", "model" if alike else "A", value=lambda row: side_name(row, "a"), label=True),
         Column("b", "B", value=lambda row: side_name(row, "b"), hidden=alike, label=True),
         *_speeds(rows),
         Column("ratio", "B/A", _ratio, "decision.ratio"),
-        Column("low", "from", _ratio, lambda row: _if_covered(row, row.decision.low)),
-        Column("high", "to", _ratio, lambda row: _if_covered(row, row.decision.high)),
-        Column(
-            "coverage", "coverage", value=lambda row: row.decision.coverage or None, hidden=True
-        ),
+        # One process of each side has no interval.
+        Column("low", "from", _ratio, lambda row: row.decision.low if covered(row) else None),
+        Column("high", "to", _ratio, lambda row: row.decision.high if covered(row) else None),
+        Column("coverage", "coverage", value=covered, hidden=True),
         Column("processes", "processes", units.integer, "decision.processes", when="widest"),
         Column("verdict", "verdict", value="decision.verdict"),
         Column("needed", "needed", units.integer, "decision.needed", hidden=True),
@@ -86,24 +89,21 @@ def charts(rows: Sequence[ComparisonRow], where: str) -> list[Chart]:
 
 def _speeds(rows: Sequence[ComparisonRow]) -> Iterator[Column]:
     """Each side's images a second; of benchmarks that count calls, the time of a call."""
+
+    def images(side: str, row: ComparisonRow) -> float | None:
+        return getattr(row, f"rate_{side}") if row.unit == "images/s" else None
+
+    def call(side: str, row: ComparisonRow) -> float | None:
+        rate = getattr(row, f"rate_{side}") if row.unit == "calls/s" else None
+        return rate and 1 / rate
+
     used = {row.unit for row in rows}
     for side in "ab" if "images/s" in used or not used else "":
         said = f"{side.upper()}, images/s"
-        yield Column(f"rate_{side}", said, units.rate, partial(_speed, side, False), when="wide")
+        yield Column(f"rate_{side}", said, units.rate, partial(images, side), when="wide")
     for side in "ab" if "calls/s" in used else "":
         said = f"{side.upper()}, a call"
-        yield Column(f"call_{side}", said, units.seconds, partial(_speed, side, True), when="wide")
-
-
-def _speed(side: str, calls: bool, row: ComparisonRow) -> float | None:
-    rate: float | None = getattr(row, f"rate_{side}")
-    if rate is None or calls != (row.unit == "calls/s"):
-        return None
-    return 1 / rate if calls else rate
-
-
-def _if_covered(row: ComparisonRow, bound: float | None) -> float | None:
-    return bound if row.decision.coverage else None
+        yield Column(f"call_{side}", said, units.seconds, partial(call, side), when="wide")
 
 
 def side_name(row: ComparisonRow, side: str) -> str:

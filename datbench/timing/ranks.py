@@ -27,8 +27,19 @@ from torch import nn
 
 from ..errors import LibraryError, UsageError
 from ..machine import usable_cores
-from ..process import JOB, Ending, Reply, Tail, command, read, short, start, write
-from ..process import write_answer, write_job
+from ..process import (
+    JOB,
+    Ending,
+    Reply,
+    Tail,
+    command,
+    read,
+    short,
+    start,
+    write,
+    write_answer,
+    write_job,
+)
 from ..run import Runner, failure, ready
 from ..setting import How, Setting
 from ..signals import HANGUPS

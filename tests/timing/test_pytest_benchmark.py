@@ -15,9 +15,8 @@ import pytest
 from datbench.cli.main import main
 from datbench.errors import UsageError
 from datbench.records import document as records_document
-from datbench.records import dumps
+from datbench.records import dumps, read_json
 from datbench.setting import How, Resolution, Setting
-from datbench.records import read_json
 from datbench.timing.pytest_benchmark import BenchmarkFile, document, from_document, stats
 from datbench.timing.records import ProcessTiming, ThroughputRow, Timing
 
