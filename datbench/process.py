@@ -449,7 +449,9 @@ def _message(result: Path, job: Any) -> str:
 
 
 def packed(value: Any) -> Any:
-    """A dataclass as plain values."""
+    """A dataclass, or a tuple of some, as plain values."""
+    if isinstance(value, tuple):
+        return [packed(each) for each in value]
     return asdict(value) if is_dataclass(value) and not isinstance(value, type) else value
 
 

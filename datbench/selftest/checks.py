@@ -128,7 +128,7 @@ def counts(device: str) -> Rows:
         for there in dict.fromkeys(("cpu", device)):
             measured = count_model(model, replace(setting, device=there)).total()
             words = f"{model}, {attention} attention, with the backward"
-            yield CheckRow.of("counts", words, there, "MACs", expected, measured)
+            yield CheckRow.of("counts", there, words, "MACs", expected, measured)
 
 
 def memory(device: str) -> Rows:
@@ -143,7 +143,7 @@ def memory(device: str) -> Rows:
         expected = _simulated(DeviceJob(model, setting, mode, recipe)).peak.amount
         measured = verify(DeviceJob(model, setting, mode, recipe)).peak
         # README's figure.
-        yield CheckRow.of("memory", f"{model}, {mode}", "cpu", "bytes", expected, measured, 0.02)
+        yield CheckRow.of("memory", "cpu", f"{model}, {mode}", "bytes", expected, measured, 0.02)
 
 
 def _simulated(job: DeviceJob) -> Trace:
@@ -165,31 +165,17 @@ def memory_runs(device: str) -> list[DeviceJob]:
     return list(dict.fromkeys(runs))
 
 
-@dataclass(frozen=True)
-class MemoryJob:
-    """Runs for one process."""
-
-    runs: tuple[DeviceJob, ...]
-
-
-@dataclass(frozen=True)
-class MemoryAnswer:
-    """What it held in those that it finished, in their order."""
-
-    rows: tuple[GpuRow, ...]
-
-
-def hold(job: MemoryJob) -> MemoryAnswer:
+def hold(runs: tuple[DeviceJob, ...]) -> tuple[GpuRow, ...]:
     """Make every run, at a batch that fits. A process for each would take minutes to start."""
     rows: tuple[GpuRow, ...] = ()
-    for run in job.runs:
+    for run in runs:
         row = held_by(run)
         if row.outcome == "out of memory":
             row = held_by(replace(run, setting=replace(run.setting, batch=LESS)))
         gc.collect()
         rows += (row,)
-        write_answer(MemoryAnswer(rows))
-    return MemoryAnswer(rows)
+        write_answer(rows)
+    return rows
 
 
 MEMORY_SECONDS = 150.0
@@ -203,13 +189,13 @@ simulated, and the cache keeps what earlier runs reserved."""
 def memory_of_gpu(device: str) -> Rows:
     """All runs in one process there, while they are simulated here."""
     runs = memory_runs(device)
-    question = Question("datbench.selftest.checks:hold", MemoryJob(tuple(runs)))
-    with asking([question], MemoryAnswer) as asked:
+    question = Question("datbench.selftest.checks:hold", tuple(runs))
+    with asking([question], tuple[GpuRow, ...]) as asked:
         begin = time.perf_counter()
         traces = {run: _simulated(run) for run in runs}
         left = max(MEMORY_SECONDS - (time.perf_counter() - begin), 1.0)
         (reply,) = asked.replies(left)
-    rows = reply.answer.rows if reply.answer else ()
+    rows = reply.answer or ()
     for run, row in zip(runs, rows, strict=False):
         there = replace(run, setting=row.setting)
         yield from beside_simulation(row, traces[run] if there == run else _simulated(there))
@@ -233,8 +219,8 @@ def beside_simulation(row: GpuRow, trace: Trace) -> Rows:
         ("allocated", simulated.allocated_peak, row.peaks.allocated - before, ALLOCATED),
         ("reserved", simulated.reserved_peak, row.peaks.reserved - before, RESERVED),
     ):
-        check, device = f"{what}: {words}", setting.device
-        yield CheckRow.of("memory", check, device, "bytes", expected, measured, allowed)
+        figures = (expected, measured, allowed)
+        yield CheckRow.of("memory", setting.device, f"{what}: {words}", "bytes", *figures)
 
 
 # The modelled allocator beside CUDA's, for the same requests.
@@ -299,7 +285,7 @@ def beside_model(device: str, told: str, answer: AllocatorAnswer) -> Rows:
     if not model.expandable:
         figures.append(("segments", "segments", model.segments, stats["segment.all.peak"]))
     for what, unit, expected, measured in figures:
-        yield CheckRow.of("allocator", f"{what}, {told}", device, unit, expected, measured)
+        yield CheckRow.of("allocator", device, f"{what}, {told}", unit, expected, measured)
 
 
 # Times.
@@ -341,8 +327,8 @@ def times(device: str) -> Rows:
         looped.append((time.perf_counter() - begin) / calls)
     # Wrong units or calls would be off by factors; another program may have the CPU meanwhile.
     allowed = 0.1 if on_gpu(device) else 0.5
-    words = "a call, beside a plain loop"
-    yield CheckRow.of("times", words, device, "s", min(looped), min(sampled), allowed)
+    figures = (min(looped), min(sampled), allowed)
+    yield CheckRow.of("times", device, "a call, beside a plain loop", "s", *figures)
 
 
 def comparison(device: str) -> Rows:
@@ -372,20 +358,19 @@ def judged(row: ComparisonRow, words: str, device: str, expected: float) -> Chec
         raise KeyboardInterrupt
     found = row.decision
     if found.ratio is None:
-        said = f"{words}: {sentence(found)}"
-        return _without_figures("comparison", device, "failed", said)
+        return _without_figures("comparison", device, "failed", f"{words}: {sentence(found)}")
     right = ("slower",) if expected < 1 else ("same", "ambiguous")
     refused = None if found.verdict in right else sentence(found).rstrip(".")
     # The first layer and the launches are the same in both.
     figures = (expected, found.ratio, 0.25, refused)
-    return CheckRow.of("comparison", words, device, "ratio", *figures)
+    return CheckRow.of("comparison", device, words, "ratio", *figures)
 
 
 def interleaving(device: str) -> Rows:
     """Two processes at once that take turns: as many each, and as fast as each other."""
+    without = partial(_without_figures, "interleaving", device)
     if os.name != "posix":
-        why = "pipes between processes are POSIX"
-        yield _without_figures("interleaving", device, "not run", why)
+        yield without("not run", "pipes between processes are POSIX")
         return
     side = _side(device, LAYERS, 1.0)
     one, other = time_pair(side, side, 100.0)
@@ -393,16 +378,13 @@ def interleaving(device: str) -> Rows:
         if each.outcome == "interrupted":
             raise KeyboardInterrupt
         if each.timing is None or not each.turns:
-            why = f"{each.outcome}: {each.reason}"
-            yield _without_figures("interleaving", device, "failed", why)
+            yield without("failed", f"{each.outcome}: {each.reason}")
             return
-    turns = (one.turns or 0, other.turns or 0)
-    words = "turns of two processes"
-    yield CheckRow.of("interleaving", words, device, "turns", *turns, allowed=0.2)
+    of = partial(CheckRow.of, "interleaving", device)
+    yield of("turns of two processes", "turns", one.turns or 0, other.turns or 0, 0.2)
     first, second = (each.timing.median if each.timing else 0.0 for each in (one, other))
     allowed = 0.1 if on_gpu(device) else 0.5  # two of them keep a CPU's caches from each other
-    words = "a call in either process"
-    yield CheckRow.of("interleaving", words, device, "s", first, second, allowed)
+    yield of("a call in either process", "s", first, second, allowed)
 
 
 # What the driver says, and the profile.
@@ -448,7 +430,7 @@ def what_the_driver_says(
     ]
     for what, unit, expected, measured, allowed in answers:
         if measured is not None:
-            yield CheckRow.of("telemetry", what, device, unit, expected, measured, allowed)
+            yield CheckRow.of("telemetry", device, what, unit, expected, measured, allowed)
         elif what in ("clock", "power"):
             yield _without_figures("telemetry", device, "failed", f"{what}: {why}")
         else:
@@ -460,15 +442,14 @@ def profile(device: str) -> Rows:
     setting = replace(FULL, batch=FULL.batch if on_gpu(device) else 1, device=device)
     row = profile_model("dat_t", setting, budget=6.0 if on_gpu(device) else 1.5)
     counted = count_model("dat_t", replace(setting, device="meta")).total()
-    yield CheckRow.of("profile", "multiply-adds of all parts", device, "MACs", counted, row.macs)
-    words = "calls that have their time"
-    figures = (row.expected, row.matched)
-    yield CheckRow.of("profile", words, device, "calls", *figures, refused=row.reason)
+    of = partial(CheckRow.of, "profile", device)
+    yield of("multiply-adds of all parts", "MACs", counted, row.macs)
+    yield of("calls that have their time", "calls", row.expected, row.matched, refused=row.reason)
     if on_gpu(device):  # at this batch a GPU does not wait for Python
-        words, whole, allowed = "kernels, beside a call", row.timing.median, 0.15
+        yield of("kernels, beside a call", "s", row.timing.median, row.busy, 0.15)
     else:
-        words, whole, allowed = "operators, beside a run under the profiler", row.profiled, 0.5
-    yield CheckRow.of("profile", words, device, "s", whole, row.busy, allowed)
+        words = "operators, beside a run under the profiler"
+        yield of(words, "s", row.profiled, row.busy, 0.5)
 
 
 CHECKS: dict[Subject, Callable[[str], Rows]] = {

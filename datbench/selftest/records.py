@@ -45,8 +45,8 @@ class CheckRow(Brief):
     def of(
         cls,
         subject: Subject,
-        check: str,
         device: str,
+        check: str,
         unit: CheckUnit,
         expected: float,
         measured: float,

@@ -19,13 +19,13 @@ def few(monkeypatch: pytest.MonkeyPatch) -> None:
     """A check of each sort in place of the real ones."""
 
     def passes(device: str) -> Iterator[CheckRow]:
-        yield CheckRow.of("counts", "dat_t", device, "MACs", 4_563_458_304, 4_563_458_304)
+        yield CheckRow.of("counts", device, "dat_t", "MACs", 4_563_458_304, 4_563_458_304)
 
     def fails(device: str) -> Iterator[CheckRow]:
-        yield CheckRow.of("memory", "dat_t", device, "bytes", 2**30, 2**31, 0.02)
+        yield CheckRow.of("memory", device, "dat_t", "bytes", 2**30, 2**31, 0.02)
 
     def raises(device: str) -> Iterator[CheckRow]:
-        yield CheckRow.of("times", "a call", device, "s", 0.01, 0.011, 0.2)
+        yield CheckRow.of("times", device, "a call", "s", 0.01, 0.011, 0.2)
         raise ValueError("no\nsuch thing")
 
     def lacks(device: str) -> Iterator[CheckRow]:

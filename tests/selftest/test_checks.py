@@ -33,10 +33,10 @@ GPU = "cuda:0"
 def test_two_figures_are_judged(
     expected: float, measured: float, allowed: float, difference: float, verdict: str
 ) -> None:
-    row = CheckRow.of("times", "a call", "cpu", "s", expected, measured, allowed)
+    row = CheckRow.of("times", "cpu", "a call", "s", expected, measured, allowed)
     assert row.difference == pytest.approx(difference)
     assert row.verdict == verdict
-    refused = CheckRow.of("times", "a call", "cpu", "s", 1, 1, 0, "no")
+    refused = CheckRow.of("times", "cpu", "a call", "s", 1, 1, 0, "no")
     assert (refused.verdict, refused.reason) == ("failed", "no")
 
 
@@ -88,8 +88,7 @@ def asks(monkeypatch: pytest.MonkeyPatch, ending: Ending | None = None) -> None:
 
         def replies(self, timeout: float) -> list[Any]:
             answer = checks.hold(self.job)
-            rows = answer.rows[:1] if ending else answer.rows
-            return [Reply(checks.MemoryAnswer(rows), ending)]
+            return [Reply(answer[:1] if ending else answer, ending)]
 
     monkeypatch.setattr(checks, "asking", Asked)
 
