@@ -4,6 +4,7 @@ import os
 import signal
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 from torch import Tensor, nn
@@ -38,39 +39,21 @@ def _raises(x: Tensor) -> None:
     raise ValueError("no such thing\nas this")
 
 
-def _where(x: Tensor) -> None:
-    found = sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else []
-    if len(found) > 1:
-        raise ValueError(f"this runs on processors {found}")
-
-
 BEGUN = "DATBENCH_TEST_BEGUN"
 """The variable that names the file which says that a model has been called often."""
 
 
-class _Later:
-    """Does something odd at its hundredth call."""
+class _At:
+    """Does something odd at one of its calls, and takes a while for each."""
 
-    def __init__(self, does: Callable[[Tensor], object]) -> None:
-        self.calls = 0
-        self.does = does
+    def __init__(self, call: int, does: Callable[[Tensor], object], seconds: float = 0.0) -> None:
+        self.calls, self.call, self.does, self.seconds = 0, call, does, seconds
 
     def __call__(self, x: Tensor) -> None:
         self.calls += 1
-        time.sleep(0.001)
-        if self.calls == 100:
+        time.sleep(self.seconds)
+        if self.calls == self.call:
             self.does(x)
-
-
-class _Saying:
-    def __init__(self) -> None:
-        self.calls = 0
-
-    def __call__(self, x: Tensor) -> None:
-        self.calls += 1
-        time.sleep(0.004)
-        if self.calls == 60:
-            Path(os.environ[BEGUN]).touch()
 
 
 def _leaves_a_child(x: Tensor) -> None:
@@ -82,69 +65,41 @@ def _leaves_a_child(x: Tensor) -> None:
     os._exit(3)
 
 
-class _Interrupting:
-    """Presses Ctrl-C in its own process, after some calls."""
-
-    def __init__(self) -> None:
-        self.calls = 0
-
-    def __call__(self, x: Tensor) -> None:
-        self.calls += 1
-        if self.calls == 9:
-            os.kill(os.getpid(), signal.SIGINT)
-            time.sleep(5)
+def _presses_ctrl_c(x: Tensor) -> None:
+    os.kill(os.getpid(), signal.SIGINT)
+    time.sleep(5)
 
 
-def plain() -> Net:
-    return Net(lambda x: None)
+def _on_one_processor(x: Tensor) -> None:
+    found = sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else []
+    if len(found) > 1:
+        raise ValueError(f"this runs on processors {found}")
+    time.sleep(0.006)
 
 
-def fills() -> Net:
-    return Net(_fills)
-
-
-def always_fills() -> Net:
-    return Net(_always_fills)
-
-
-def raises() -> Net:
-    return Net(_raises)
-
-
-def kills_itself() -> Net:
-    return Net(lambda x: os.kill(os.getpid(), signal.SIGKILL))
+plain = partial(Net, lambda x: None)
+fills = partial(Net, _fills)
+always_fills = partial(Net, _always_fills)
+raises = partial(Net, _raises)
+sleeps = partial(Net, lambda x: time.sleep(60))
+takes_a_while = partial(Net, lambda x: time.sleep(0.004))
+takes_longer = partial(Net, _on_one_processor)
 
 
 def fills_later() -> Net:
-    return Net(_Later(_always_fills))
-
-
-def sleeps() -> Net:
-    return Net(lambda x: time.sleep(60))
-
-
-def takes_a_while() -> Net:
-    return Net(lambda x: time.sleep(0.004))
-
-
-def takes_longer() -> Net:
-    def does(x: Tensor) -> None:
-        _where(x)
-        time.sleep(0.006)
-
-    return Net(does)
+    return Net(_At(30, _always_fills, 0.001))
 
 
 def leaves_a_child() -> Net:
-    return Net(_Later(_leaves_a_child))
+    return Net(_At(100, _leaves_a_child, 0.001))
 
 
 def says_that_it_has_begun() -> Net:
-    return Net(_Saying())
+    return Net(_At(60, lambda x: Path(os.environ[BEGUN]).touch(), 0.004))
 
 
 def interrupts() -> Net:
-    return Net(_Interrupting())
+    return Net(_At(9, _presses_ctrl_c))
 
 
 def no_gradient() -> nn.Module:

@@ -1,10 +1,11 @@
 """A worker's work in this process, and workers in theirs: every end is an outcome."""
 
 import json
+import math
 import os
 import signal
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -60,12 +61,16 @@ def work(name: str, how: How = QUICK, **more: Any) -> ProcessTiming:
 # What is timed.
 
 
+def runner(net: nn.Module, mode: Any = "inference") -> run.Runner:
+    return run.Runner(net, run.Inputs((run.make_image(SETTING),)), mode)
+
+
 def test_inference_is_in_inference_mode_and_evaluation() -> None:
     seen: list[tuple[bool, bool]] = []
     net = odd_models.Net(
         lambda x: seen.append((torch.is_inference_mode_enabled(), torch.is_grad_enabled()))
     ).eval()
-    run.Runner(net, run.Inputs((run.make_image(SETTING),)), "inference")()
+    runner(net)()
     assert seen == [(True, False)]
 
 
@@ -79,7 +84,7 @@ def test_a_forward_that_takes_gradients_is_timed_with_a_graph() -> None:
             x = x.detach().requires_grad_()
             return torch.autograd.grad(self.energy(x).sum(), x)[0]
 
-    call = run.Runner(Forces(), run.Inputs((run.make_image(SETTING),)), "inference")
+    call = runner(Forces())
     call()
     call()
 
@@ -87,7 +92,7 @@ def test_a_forward_that_takes_gradients_is_timed_with_a_graph() -> None:
 def test_a_training_iteration_is_forward_backward_and_step() -> None:
     net = odd_models.plain().train()
     before = {name: p.detach().clone() for name, p in net.named_parameters()}
-    call = run.Runner(net, run.Inputs((run.make_image(SETTING),)), "step")
+    call = runner(net, "step")
     call()
     first = {name: p.grad for name, p in net.named_parameters()}
     call()
@@ -96,20 +101,13 @@ def test_a_training_iteration_is_forward_backward_and_step() -> None:
         assert p.grad is not first[name]  # gradients do not add up
         torch.testing.assert_close(p.grad, first[name])  # a rate of 0: the same weights
         torch.testing.assert_close(p.detach(), before[name])
-    assert net.conv.bias.grad is not None
     # The sum of the outputs: each bias is in the mean of as many images as the batch has.
     torch.testing.assert_close(net.conv.bias.grad, torch.full((4,), 2.0), rtol=1e-3, atol=0)
 
 
-def test_images_are_the_same_everywhere_and_not_zero() -> None:
-    one, other = (run.make_image(SETTING) for _ in range(2))
-    assert one.shape == (2, 3, 32, 32)
-    assert torch.equal(one, other)
-    assert 0.9 < one.std() < 1.1
-
-
 def test_channels_last_is_of_weights_and_images() -> None:
     found = run.ready(f"{ODD}:plain", SETTING, How(channels_last=True))
+    assert found.inputs.args[0].shape == (2, 3, 32, 32)
     assert found.inputs.args[0].is_contiguous(memory_format=torch.channels_last)
     assert isinstance(found.model.conv, nn.Conv2d)
     assert found.model.conv.weight.is_contiguous(memory_format=torch.channels_last)
@@ -180,26 +178,35 @@ def test_ctrl_c_leaves_the_finished_samples() -> None:
     assert len(timing.warmup) + len(timing.samples) == 8
 
 
-@POSIX
-def test_a_short_time_is_shared_with_the_other_side() -> None:
-    """It gives every turn back at once; half of what is left is its own all the same."""
+@pytest.fixture
+def other_side() -> Iterator[tuple[int, Pipes]]:
+    """One that gives every turn back at once: what it is told, and this side's pipes."""
     (inward, theirs_out), (theirs_in, outward) = os.pipe(), os.pipe()
     os.write(theirs_out, 5000 * b".")
-    turns = Pipes(inward, outward, begins=True)
-    left = 4.0
-    begin = time.perf_counter()
-    answer = work(
-        "plain",
-        how=How(budget=60.0, threads=1),
-        turns=turns,
-        end=time.time() + worker.MARGIN + left,
-    )
+    yield theirs_in, Pipes(inward, outward, begins=True)
+    for descriptor in (theirs_in, theirs_out):
+        os.close(descriptor)
+
+
+@POSIX
+def test_a_short_time_is_shared_with_the_other_side(other_side: tuple[int, Pipes]) -> None:
+    """Half of what is left is its own, whatever the other side takes."""
+    told, turns = other_side
+    left = 3.0
+    begin, end = time.perf_counter(), time.time() + worker.MARGIN + left
+    answer = work("plain", how=How(budget=60.0, threads=1), turns=turns, end=end)
     assert (answer.outcome, answer.timing.stopped) == ("measured", "timeout")
     assert time.perf_counter() - begin < 0.75 * left + worker.MARGIN
     assert answer.turns > 1
-    assert os.read(theirs_in, 10_000).endswith(b".e")
-    for descriptor in (theirs_in, theirs_out):
-        os.close(descriptor)
+    assert os.read(told, 10_000).endswith(b".e")
+
+
+@POSIX
+def test_a_side_that_ends_badly_tells_the_other(other_side: tuple[int, Pipes]) -> None:
+    told, turns = other_side
+    answer = work("fills_later", how=How(budget=60.0, threads=1), turns=turns, end=time.time() + 60)
+    assert (answer.outcome, answer.turns) == ("out of memory", None)
+    assert os.read(told, 10_000).endswith(b"e")
 
 
 def test_protocols_follow_where_they_fit() -> None:
@@ -228,55 +235,32 @@ def test_ceilings_that_would_come_too_late_are_refused(monkeypatch: pytest.Monke
     assert answer.refused == {"ceilings": "--timeout left no time for it"}
 
 
-def test_a_protocol_that_is_slower_than_the_samples_is_ended() -> None:
+def fails() -> None:
+    raise RuntimeError("no\nmore")
+
+
+@pytest.mark.parametrize(
+    ("call", "left", "said"),
+    [
+        (lambda: time.sleep(0.05), 0.2, "dat was slower than the samples; --timeout ended it"),
+        (fails, math.inf, "RuntimeError: no more"),
+    ],
+)
+def test_a_protocol_that_ends_badly_leaves_the_samples(
+    call: Callable[[], object], left: float, said: str
+) -> None:
     refused: dict[str, str] = {}
-    job = job_of("plain", protocols=("dat",), end=time.time() + worker.MARGIN + 0.2)
-    assert not list(worker._follow(job, lambda: time.sleep(0.05), 1e-6, refused))
-    assert refused["dat"] == "dat was slower than the samples; --timeout ended it"
-
-
-def test_a_protocol_that_fails_leaves_the_samples() -> None:
-    def fails() -> None:
-        raise RuntimeError("no\nmore")
-
-    refused: dict[str, str] = {}
-    assert not list(worker._follow(job_of("plain", protocols=("dat",)), fails, 1e-6, refused))
-    assert refused == {"dat": "RuntimeError: no more"}
+    job = job_of("plain", protocols=("dat",), end=time.time() + worker.MARGIN + left)
+    assert not list(worker._follow(job, call, 1e-6, refused))
+    assert refused == {"dat": said}
 
 
 # Processes.
 
 
-def timed(name: str, how: How = QUICK, **more: Any) -> ProcessTiming:
-    return time_in_process(f"{ODD}:{name}", SETTING, how, **more)
-
-
-@pytest.fixture
-def _at_the_root(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.chdir(Path(__file__).parents[2])
-
-
-@pytest.mark.usefixtures("_at_the_root")
-def test_a_process_is_timed_with_its_own_threads_and_ceilings() -> None:
-    found = timed("plain", ceilings=True)
-    assert (found.outcome, found.reason) == ("measured", None)
-    assert found.timing.low <= found.timing.median <= found.timing.high
-    assert found.ceilings.threads == found.threads == 1
-    assert found.seconds > sum(found.timing.samples)
-
-
-@POSIX
-@pytest.mark.usefixtures("_at_the_root")
-def test_a_killed_process_is_a_crash() -> None:
-    killed = timed("kills_itself")
-    assert killed.outcome == "crashed"
-    assert "SIGKILL" in killed.reason
-    assert "smaller batch" in killed.reason
-
-
 @pytest.mark.usefixtures("_at_the_root")
 def test_a_process_that_takes_too_long_is_timed_out() -> None:
-    found = timed("sleeps", timeout=0.5)
+    found = time_in_process(f"{ODD}:sleeps", SETTING, QUICK, timeout=0.5)
     assert (found.outcome, found.reason) == ("timed out", "did not finish in 0.5 s")
 
 
@@ -299,22 +283,12 @@ def test_samples_outlive_what_comes_after_them(
 
 
 def test_another_checkout_and_another_interpreter_are_what_runs(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, made_up: Callable[..., Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A datbench made up here; the working directory holds yet another, which is not taken."""
-    for name in ("there", "here"):
-        package = tmp_path / name / "datbench"
-        package.mkdir(parents=True)
-        (package / "__init__.py").touch()
-        (package / "process.py").write_text(
-            "import json, sys\n"
-            "def serve(function):\n"
-            "    told = json.loads(sys.stdin.readline())\n"
-            f"    answer = {{'outcome': 'failed', 'reason': {name!r}}}\n"
-            "    open(told['result'], 'w').write(json.dumps(answer))\n"
-        )
-    monkeypatch.chdir(tmp_path / "here")
-    found = time_in_process("dat_t", SETTING, QUICK, source=tmp_path / "there")
+    """The working directory holds yet another datbench, which is not taken."""
+    there, here = (made_up(name, outcome="failed", reason=name) for name in ("there", "here"))
+    monkeypatch.chdir(here)
+    found = time_in_process("dat_t", SETTING, QUICK, source=there)
     assert (found.outcome, found.reason) == ("failed", "there")
     with pytest.raises(UsageError, match="name a Python interpreter"):
         time_in_process("dat_t", SETTING, QUICK, python=str(tmp_path / "no_python"))
