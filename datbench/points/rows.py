@@ -163,16 +163,17 @@ class _Canvas:
         self, found: Scored, scores: Tensor, head: int | None, group: int | None, top: int
     ) -> list[SamplingPoint]:
         """The heaviest of a block's points with scores (G, N); of one group, or of all."""
-        layer, places = found.layer, found.points  # (G, N, 2)
+        layer, places, first = found.layer, found.points, 1  # (G, N, 2)
         if group is not None:
-            places, scores = places[group - 1 : group], scores[group - 1 : group]
-        count = scores.shape[1]
-        order = scores.flatten().sort(descending=True, stable=True).indices[:top]
-        pixels = self.pixels(layer, places.double().flatten(0, 1))[order].tolist()
-        weights = scores.flatten()[order].tolist()
+            places, scores, first = places[group - 1 : group], scores[group - 1 : group], group
+        weights, order = scores.flatten().sort(descending=True, stable=True)
+        weights, order = weights[:top], order[:top]
+        x, y = self.pixels(layer, places.double().flatten(0, 1))[order].unbind(-1)
+        groups = order // scores.shape[1] + first
+        columns = (each.tolist() for each in (x, y, groups, weights))
         return [
-            SamplingPoint(x, y, layer.stage, layer.block, group or index // count + 1, head, weight)
-            for (x, y), weight, index in zip(pixels, weights, order.tolist(), strict=True)
+            SamplingPoint(x, y, layer.stage, layer.block, group, head, weight)
+            for x, y, group, weight in zip(*columns, strict=True)
         ]
 
 

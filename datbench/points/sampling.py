@@ -6,10 +6,12 @@ weights what softmax returned. Fused attention has no weights to see, so the mod
 
 from __future__ import annotations
 
-from collections.abc import Callable, Container, Iterator, Sequence
+from collections.abc import Container, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any
+from functools import partial
+from itertools import product
+from typing import Any, TypeAlias
 
 import torch
 import torch.nn.functional as F
@@ -21,6 +23,9 @@ from ..models.mixers.attention import Mixer
 from ..models.mixers.deformable import DeformableAttention
 from ..models.mixers.deformable_detr import DeformableDetrAttention
 from ..models.pyramid import PyramidBackbone
+
+Places: TypeAlias = Container[tuple[int, int]]
+"""Stage and block of some deformable blocks."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -59,9 +64,7 @@ def samples(mixer: nn.Module) -> bool:
     return isinstance(mixer, DeformableDetrAttention)
 
 
-def layers(
-    backbone: PyramidBackbone, image: Tensor, weights: Container[tuple[int, int]] | None = None
-) -> list[Layer]:
+def layers(backbone: PyramidBackbone, image: Tensor, weights: Places | None = None) -> list[Layer]:
     """Run the backbone on one image (1, 3, H, W), and return its deformable blocks in order.
 
     The model is run as it is (`train()` or `eval()`), with eager attention, and is unchanged
@@ -76,9 +79,7 @@ def layers(
     return watcher.layers
 
 
-def bytes_to_record(
-    backbone: PyramidBackbone, image: Tensor, weights: Container[tuple[int, int]] | None = None
-) -> int:
+def bytes_to_record(backbone: PyramidBackbone, image: Tensor, weights: Places | None = None) -> int:
     """The most that `layers` and scores made of what it returns hold at once, simulated.
 
     Args:
@@ -96,9 +97,7 @@ def bytes_to_record(
 class SamplingWatcher(TorchFunctionMode):
     """Sees the calls of `grid_sample` and softmax inside deformable attention."""
 
-    def __init__(
-        self, backbone: PyramidBackbone, weights: Container[tuple[int, int]] | None
-    ) -> None:
+    def __init__(self, backbone: PyramidBackbone, weights: Places | None) -> None:
         super().__init__()
         self.layers: list[Layer] = []
         self._weights = weights
@@ -108,14 +107,11 @@ class SamplingWatcher(TorchFunctionMode):
         self._seen: Tensor | None = None
 
     def __enter__(self) -> SamplingWatcher:
-        self._handles = [
-            handle
-            for stage, block, mixer in self._places
-            for handle in (
-                mixer.register_forward_pre_hook(self._enter(stage, block)),
-                mixer.register_forward_hook(self._leave(stage, block)),
-            )
-        ]
+        self._handles = []
+        for stage, block, mixer in self._places:
+            enter, leave = partial(self._enter, stage, block), partial(self._leave, stage, block)
+            self._handles.append(mixer.register_forward_pre_hook(enter))
+            self._handles.append(mixer.register_forward_hook(leave))
         super().__enter__()  # type: ignore[no-untyped-call]
         return self
 
@@ -133,42 +129,36 @@ class SamplingWatcher(TorchFunctionMode):
                 self._seen = result
         return result
 
-    def _enter(self, stage: int, block: int) -> Callable[[nn.Module, Any], None]:
-        def enter(module: nn.Module, args: Any) -> None:
-            self._inside, self._points, self._seen = True, None, None
-            self._keeps = self._weights is None or (stage, block) in self._weights
+    def _enter(self, stage: int, block: int, module: nn.Module, args: Any) -> None:
+        self._inside, self._points, self._seen = True, None, None
+        self._keeps = self._weights is None or (stage, block) in self._weights
 
-        return enter
-
-    def _leave(self, stage: int, block: int) -> Callable[[nn.Module, Any, Any], None]:
-        def leave(module: nn.Module, args: Any, output: Any) -> None:
-            self._inside = False
-            assert self._points is not None
-            _, h, w, _ = args[0].shape
-            own = isinstance(module, DeformableDetrAttention)
-            heads = module.heads
-            assert isinstance(heads, int)
-            # (G, Hk, Wk, 2) -> (G, N, 2); of Deformable-DETR attention (M, H W, K, 2)
-            points = self._points if own else self._points.flatten(1, 2)
-            seen = self._seen
-            if seen is not None:
-                # (1, H W, M, K) -> (M, H W, K), or (1, M, H W, N) -> (M, H W, N)
-                seen = seen[0].transpose(0, 1) if own else seen[0]
-            self.layers.append(Layer(stage, block, h, w, heads, own, points, seen))
-
-        return leave
+    def _leave(self, stage: int, block: int, module: nn.Module, args: Any, output: Any) -> None:
+        self._inside = False
+        assert self._points is not None
+        _, h, w, _ = args[0].shape
+        own = isinstance(module, DeformableDetrAttention)
+        heads = module.heads
+        assert isinstance(heads, int)
+        # (G, Hk, Wk, 2) -> (G, N, 2); of Deformable-DETR attention (M, H W, K, 2)
+        points = self._points if own else self._points.flatten(1, 2)
+        seen = self._seen
+        if seen is not None:
+            # (1, H W, M, K) -> (M, H W, K), or (1, M, H W, N) -> (M, H W, N)
+            seen = seen[0].transpose(0, 1) if own else seen[0]
+        self.layers.append(Layer(stage, block, h, w, heads, own, points, seen))
 
 
 @contextmanager
 def _eager(backbone: PyramidBackbone) -> Iterator[None]:
     mixers = [mixer for mixer in backbone.modules() if isinstance(mixer, Mixer)]
-    before = [(mixer, mixer.attention) for mixer in mixers]
+    before = [mixer.attention for mixer in mixers]
     try:
-        for mixer, _ in before:
+        for mixer in mixers:
             mixer.attention = "eager"
         yield
     finally:
-        for mixer, attention in before:
+        for mixer, attention in zip(mixers, before, strict=True):
             mixer.attention = attention
 
 
@@ -233,13 +223,12 @@ def landed(points: Tensor, weights: Tensor, height: int, width: int) -> Tensor:
     y = (points[:, 1].double() + 1) / 2 * (height - 1)
     left, top = x.floor(), y.floor()
     given = torch.zeros(height * width, dtype=torch.float64)
-    for down in (0, 1):
-        for right in (0, 1):
-            column, row = left + right, top + down
-            part = (1 - (x - column).abs()) * (1 - (y - row).abs()) * weights
-            inside = (column >= 0) & (column < width) & (row >= 0) & (row < height)
-            index = (row * width + column)[inside].long()
-            given.index_add_(0, index, part[inside])
+    for down, right in product((0, 1), repeat=2):
+        column, row = left + right, top + down
+        part = (1 - (x - column).abs()) * (1 - (y - row).abs()) * weights
+        inside = (column >= 0) & (column < width) & (row >= 0) & (row < height)
+        index = (row * width + column)[inside].long()
+        given.index_add_(0, index, part[inside])
     return given.view(height, width)
 
 

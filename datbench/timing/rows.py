@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from statistics import fmean
-from typing import Any, Protocol
+from typing import Any, TypeAlias
 
 from ..counting.conventions import CONVENTIONS
 from ..counting.count import count_anywhere, warn_of_sampling
@@ -25,14 +25,8 @@ Key = tuple[str, str, int | None]
 """The machine peaks' device, dtype and threads."""
 
 
-class Timer(Protocol):
-    """`time_in_process`, or a test's."""
-
-    def __call__(
-        self, name: str, setting: Setting, how: How, *, ceilings: bool, protocols: tuple[str, ...]
-    ) -> ProcessTiming:
-        """Time a model in a fresh process."""
-        ...
+Timer: TypeAlias = Callable[..., ProcessTiming]
+"""`time_in_process`, or a test's: takes a name, `Setting` and `How`, `ceilings` and `protocols`."""
 
 
 @dataclass
@@ -52,9 +46,6 @@ class _Job:
     @property
     def key(self) -> Key:
         return self.setting.device, self.setting.dtype, self.how.threads
-
-    def __str__(self) -> str:
-        return f"{self.spec.name}, batch {self.setting.batch}"
 
 
 @dataclass(frozen=True)
@@ -116,7 +107,7 @@ def _timer(gpus: int, timeout: float) -> Timer:
     from .ranks import time_on_gpus
 
     def timer(
-        name: str, setting: Setting, how: How, *, ceilings: bool, protocols: tuple[str, ...]
+        name: str, setting: Setting, how: How, *, ceilings: bool, **protocols: Any
     ) -> ProcessTiming:
         return time_on_gpus(name, setting, how, gpus, timeout=timeout, ceilings=ceilings)
 
@@ -135,12 +126,9 @@ def _left(jobs: Sequence[_Job], turns: int) -> float:
 
 
 def _words(job: _Job, number: int, jobs: int, turn: int, turns: int) -> str:
-    parts = [str(job)]
-    if jobs > 1:
-        parts.append(f"row {number + 1} of {jobs}")
-    if turns > 1:
-        parts.append(f"process {turn + 1} of {turns}")
-    return ", ".join(parts)
+    row = f", row {number + 1} of {jobs}" if jobs > 1 else ""
+    process = f", process {turn + 1} of {turns}" if turns > 1 else ""
+    return f"{job.spec.name}, batch {job.setting.batch}{row}{process}"
 
 
 def _time(job: _Job, timer: Timer, limits: dict[Key, Ceilings], protocols: tuple[str, ...]) -> bool:
