@@ -10,6 +10,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn.parameter import is_lazy
 from torch.utils._pytree import tree_leaves
 
 from ..errors import UnknownNameError, UsageError
@@ -91,15 +92,20 @@ class ModuleSpec:
 
 
 def without_values(model: nn.Module) -> nn.Module:
-    """A copy on meta; tensors that are shared stay shared, and `model` stays as it is."""
+    """A copy on meta; tensors that are shared stay shared, and `model` stays as it is.
+
+    No value is copied on the way, which would take memory of the device.
+    """
     known: dict[int, Any] = {}
-    for parameter in model.parameters():
-        empty = torch.empty_like(parameter, device="meta")
-        known[id(parameter)] = nn.Parameter(empty, requires_grad=parameter.requires_grad)
     # A tensor that is neither parameter nor buffer, as torch's older weight_norm leaves one, too.
     plain = (value for module in model.modules() for value in vars(module).values())
-    for tensor in (*model.buffers(), *(value for value in plain if isinstance(value, Tensor))):
-        known[id(tensor)] = torch.empty_like(tensor, device="meta")
+    tensors = (value for value in plain if isinstance(value, Tensor))
+    for tensor in (*model.parameters(), *model.buffers(), *tensors):
+        if not is_lazy(tensor):
+            empty = torch.empty_like(tensor, device="meta")
+            if isinstance(tensor, nn.Parameter):
+                empty = nn.Parameter(empty, requires_grad=tensor.requires_grad)
+            known[id(tensor)] = empty
     return copy.deepcopy(model, known)
 
 

@@ -109,11 +109,11 @@ class TransformersSpec:
             model = make(config)
             made: nn.Module
             if family == "Cvt":
-                made = Logits(model, model.cvt.encoder.stages, model.layernorm)
+                made = CvtLogits(model, model.cvt.encoder.stages, model.layernorm)
             elif features:
                 made = PvtMaps(model)
             else:
-                made = Logits(model, _stages(model), model.pvt.encoder.layer_norm)
+                made = PvtLogits(model, _stages(model), model.pvt.encoder.layer_norm)
             made.in_chans = config.num_channels
             return made
         except (TypeError, ValueError, ArithmeticError, LookupError) as error:
@@ -179,7 +179,7 @@ def _load(name: str) -> Any:
 # called, and registered nowhere.
 
 
-class Logits(nn.Module):
+class _Logits(nn.Module):
     """A classifier: (B, 3, H, W) -> (B, classes)."""
 
     def __init__(self, model: Any, stages: nn.ModuleList, norm: nn.Module) -> None:
@@ -191,6 +191,14 @@ class Logits(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         return self._whole[0](pixel_values=x).logits
+
+
+class CvtLogits(_Logits):
+    """CvT."""
+
+
+class PvtLogits(_Logits):
+    """PVT."""
 
 
 class PvtMaps(nn.Module):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
+from itertools import groupby
 
 from ..records import ModelEntry
 from ..render.table import Column, Table
@@ -68,12 +69,7 @@ def _map_sides(config: Pyramid, side: int) -> list[int]:
 
 
 def _stage_row(number: int, stage: Stage, width: int, height: int) -> dict[str, str | int]:
-    repeated: list[tuple[str, int]] = []
-    for text in map(_mixer, stage.blocks):
-        if repeated and repeated[-1][0] == text:
-            repeated[-1] = (text, repeated[-1][1] + 1)
-        else:
-            repeated.append((text, 1))
+    repeated = [(text, len([*same])) for text, same in groupby(map(_mixer, stage.blocks))]
     period = len(set(stage.blocks))
     if len(repeated) > period and len(repeated) % period == 0:
         blocks = f"({', '.join(text for text, _ in repeated[:period])}) x {len(repeated) // period}"

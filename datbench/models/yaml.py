@@ -122,34 +122,26 @@ KEYS = {
     *("ns_per_pts", "type", "use_checkpoint", "init_cfg", "pretrained"),
 }
 
-# What is read of a file.
 
-
-class ModelSection(TypedDict, total=False):
-    """``MODEL``."""
-
+class _Model(TypedDict, total=False):
     NAME: str
     DAT: Required[Arguments]
 
 
-class DataSection(TypedDict, total=False):
-    """``DATA``."""
-
+class _Data(TypedDict, total=False):
     IMG_SIZE: Annotated[int, Bounds(MIN_SIDE, MAX_SIDE)]
 
 
-class DenseModel(TypedDict):
-    """``model``."""
-
+class _Dense(TypedDict):
     backbone: Arguments
 
 
 class Sections(TypedDict, total=False):
-    """A whole file, of one of the three."""
+    """What is read of a file: one of the three sections that hold arguments."""
 
-    MODEL: ModelSection
-    DATA: DataSection | None
-    model: DenseModel
+    MODEL: _Model
+    DATA: _Data | None
+    model: _Dense
     backbone: Arguments
 
 

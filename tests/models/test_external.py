@@ -1,8 +1,5 @@
 """Models of others: timm's and a user's factory, built, counted and refused."""
 
-import sys
-from pathlib import Path
-
 import pytest
 import torch
 from torch import nn
@@ -11,90 +8,12 @@ import datbench
 from datbench import Resolution, Setting
 from datbench.counting.conventions import CONVENTIONS
 from datbench.counting.count import build_for_count
-from datbench.errors import DatbenchWarning, MeasurementError, UnknownNameError, UsageError
+from datbench.errors import DatbenchWarning
 from datbench.models.external import FactorySpec, TimmSpec
 from datbench.models.resolve import resolve
 from datbench.setting import Kind
 
 FVCORE = CONVENTIONS["fvcore"]
-
-FACTORIES = """
-import torch
-from torch import nn
-
-class Net(nn.Module):
-    def __init__(self, width=8, *, scale=1.0):
-        super().__init__()
-        self.conv = nn.Conv2d(3, width, 3, bias=False)
-        self.scale = scale
-
-    def forward(self, x):
-        return self.conv(x) * self.scale
-
-    @classmethod
-    def wide(cls):
-        return cls(64)
-
-def reads_values():
-    net = Net()
-    net.rates = [x.item() for x in torch.linspace(0, 1, 4)]
-    net.batches = int(torch.ones(3).sum())
-    return net
-
-def needs(width, depth, *, heads):
-    return Net(width)
-
-def raises():
-    raise KeyError("nothing here")
-
-def number():
-    return 3
-
-def quits():
-    raise SystemExit(0)
-
-class TwoInputs(Net):
-    def forward(self, x, y):
-        return x + y
-
-class QuitsLater(Net):
-    def forward(self, x):
-        raise SystemExit(7)
-
-class ReadsInputs(Net):
-    def forward(self, x):
-        return self.conv(x) * x.sum().item()
-
-class Prints(Net):
-    def __init__(self):
-        print("a print while it is made")
-        super().__init__()
-
-    def forward(self, x):
-        print("a print while it runs")
-        return super().forward(x)
-
-def lazy():
-    return nn.Sequential(nn.Flatten(), nn.LazyLinear(5))
-
-def fails_on_images():
-    return nn.Linear(7, 7)
-
-made = Net()
-name = "Net"
-"""
-
-
-@pytest.fixture
-def factories(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
-    """A module in the current directory, which no one put on the path."""
-    monkeypatch.setattr(sys, "path", [p for p in sys.path if p not in ("", str(Path.cwd()))])
-    monkeypatch.chdir(tmp_path)
-    name = f"factories_{tmp_path.name.replace('-', '_')}"
-    (tmp_path / f"{name}.py").write_text(FACTORIES)
-    monkeypatch.setattr(sys, "dont_write_bytecode", True)
-    yield name
-    sys.modules.pop(name, None)
 
 
 def _macs(name: str) -> int:
@@ -122,36 +41,6 @@ def test_a_factory_that_reads_values_is_built_on_the_cpu(factories: str) -> None
     assert _macs(spec.name) == 8 * 27 * 32 * 32
 
 
-@pytest.mark.parametrize(
-    ("name", "error", "words"),
-    [
-        ("needs", UsageError, "needs arguments: width, depth, heads; write "),
-        (
-            "needs,width=1",
-            UsageError,
-            "{name} needs arguments: depth, heads; write {name},depth=...,heads=....",
-        ),
-        ("Net,wide=3", UsageError, "unexpected keyword argument 'wide'"),
-        ("number", UsageError, "returns int, which is not a torch.nn.Module"),
-        ("made", UsageError, "is a model already; name the function or class that makes it"),
-        ("name", UsageError, "is a str, not a function or class"),
-        ("Nett", UnknownNameError, "unknown factory 'Nett'; did you mean Net or name?"),
-        ("Net.tall", UnknownNameError, "unknown factory"),
-        ("raises", MeasurementError, "raised KeyError: 'nothing here'"),
-        ("quits", MeasurementError, "raised SystemExit: 0"),
-        ("QuitsLater", MeasurementError, "on cpu: SystemExit: 7"),
-        ("TwoInputs", MeasurementError, "missing 1 required positional argument"),
-        ("fails_on_images", MeasurementError, "at 34x34 on meta: mat1 and mat2 "),
-    ],
-)
-def test_a_factory_is_refused(factories: str, name: str, error: type, words: str) -> None:
-    name = f"{factories}:{name}"
-    with pytest.raises(error) as refused:
-        _macs(name)
-    assert words.format(name=name) in str(refused.value)
-    assert refused.type is error
-
-
 def test_a_model_that_reads_its_input_runs_on_the_cpu(factories: str) -> None:
     with pytest.warns(DatbenchWarning, match=r"real ones on the CPU \(Tensor\.item"):
         assert _macs(f"{factories}:ReadsInputs") == 8 * 27 * 32 * 32
@@ -165,39 +54,6 @@ def test_what_a_model_prints_is_not_our_output(
     assert captured.out == ""
     assert "a print while it is made" in captured.err
     assert "a print while it runs" in captured.err
-
-
-@pytest.mark.parametrize(
-    ("name", "words"),
-    [
-        ("no_such_package:make", "there is no module 'no_such_package'"),
-        ("torch.no_such_part:make", "there is no module 'torch.no_such_part'"),
-        ("x:", "write package.module:factory"),
-        (":x", "write package.module:factory"),
-        ("a b:c", "write package.module:factory"),
-        ("a:b:c", "write package.module:factory"),
-        ("torch.nn:Linear,in_features", "'in_features' is not an option; write name=value"),
-    ],
-)
-def test_a_name_is_refused(name: str, words: str) -> None:
-    with pytest.raises(UsageError, match=words):
-        _macs(name)
-
-
-@pytest.mark.parametrize(
-    ("text", "words"),
-    [
-        ("import no_such_dependency", "raised ModuleNotFoundError: No module named"),
-        ("1 / 0", "importing it raised ZeroDivisionError"),
-        ("def f(:", "importing it raised SyntaxError"),
-    ],
-)
-def test_a_module_that_does_not_import(
-    factories: str, tmp_path: Path, text: str, words: str
-) -> None:
-    (tmp_path / f"{factories}_broken.py").write_text(text)
-    with pytest.raises(UsageError, match=words):
-        _macs(f"{factories}_broken:make")
 
 
 def test_options_are_literals_or_words() -> None:
@@ -252,23 +108,6 @@ def test_features_of_a_timm_model(timm: object) -> None:
     module = build_for_count(spec, Setting(Resolution(64, 64), features=True))
     maps = module(torch.empty(1, 3, 64, 64, device="meta"))
     assert [m.shape[2] for m in maps] == [32, 16, 8, 4, 2]
-
-
-@pytest.mark.parametrize(
-    ("name", "error", "words"),
-    [
-        ("timm:resnet81", UnknownNameError, "unknown timm model 'resnet81'; did you mean"),
-        ("timm:resnet18,depth=3", UsageError, "timm does not build it: "),
-        ("timm:", UnknownNameError, "unknown timm model ''."),
-        ("timm:resnet18.nosuchtag", UnknownNameError, "unknown tag of timm's resnet18"),
-        ("timm:resnet18,pretrained=True", UsageError, "leave out pretrained"),
-        ("timm:davit_tiny,window_size=seven", MeasurementError, "davit_tiny"),
-    ],
-)
-def test_a_timm_name_is_refused(timm: object, name: str, error: type, words: str) -> None:
-    with pytest.raises(error) as refused:
-        _macs(name)
-    assert words in str(refused.value)
 
 
 def test_what_is_built_is_in_evaluation_mode() -> None:

@@ -16,7 +16,6 @@ from datbench.errors import (
     LibraryError,
     MeasurementError,
     UnknownNameError,
-    UsageError,
 )
 from datbench.models.aliases import ALIASES
 from datbench.models.resolve import resolve
@@ -75,30 +74,6 @@ def test_every_alias_is_there() -> None:
 
     named = {name.removeprefix("timm:") for name in ALIASES.values() if name.startswith("timm:")}
     assert named <= set(timm.list_models())
-
-
-@pytest.mark.parametrize(
-    ("name", "said"),
-    [
-        ("convnext_tiny", r"did you mean convnext_t .*timm has timm:convnext_tiny"),
-        ("efficientformer_l1", "timm has timm:efficientformer_l1"),
-        ("dat_tt", "did you mean dat_t"),
-        ("torchvision:resnet49", "unknown torchvision model 'resnet49'; did you mean resnet"),
-        ("torchvision:resnet18,weights=1", "no weights are needed to count"),
-        ("torchvision:resnet18,widht=1", "torchvision does not build it: TypeError"),
-        ("transformers:vitt", "unknown transformers model 'vitt'; did you mean vit"),
-        (
-            "transformers:vit,hiden_size=3",
-            "unknown option of vit 'hiden_size'; did you mean hidden",
-        ),
-        ("nowhere/net.py:Net", "there is no file nowhere/net.py"),
-    ],
-)
-def test_what_is_wrong_with_a_name_is_said(name: str, said: str) -> None:
-    for library in ("timm", "torchvision", "transformers"):
-        _library(library)
-    with pytest.raises(UsageError, match=said):
-        datbench.flops(name)
 
 
 def test_without_timm_an_unknown_name_is_told_too(monkeypatch: pytest.MonkeyPatch) -> None:

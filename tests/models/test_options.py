@@ -1,6 +1,5 @@
 """A variant with other options than the published ones, by name and in `create_model`."""
 
-import re
 from pathlib import Path
 
 import pytest
@@ -98,32 +97,6 @@ def test_a_comparison_model_takes_classes() -> None:
     published = build(resolve("pvt_t"), spec.resolution, device="meta")
     less = datbench.parameters(published).params - datbench.parameters(model).params
     assert less == 990 * (512 + 1)
-
-
-@pytest.mark.parametrize(
-    ("name", "words"),
-    [
-        ("dat_t,numclasses=3", "unknown option 'numclasses'; did you mean num_classes"),
-        ("dat_t,img_size=384", "did you mean image_size"),
-        ("dat_t,num_classes=-1", "num_classes: must not be negative"),
-        ("dat_t,num_classes=ten", "num_classes: must be a whole number, not 'ten'"),
-        ("dat_t,num_classes=True", "num_classes: must be a whole number"),
-        ("dat_t,in_chans=0", "in_chans: must be a number from 1"),
-        ("dat_t,drop_path=1", "drop_path: write a rate from 0 to below 1"),
-        ("dat_t,drop_path=1e999", "drop_path"),
-        ("dat_t,image_size=8", "image_size: must be a number from 32"),
-        ("dat_t,", "'' is not an option; write name=value"),
-        ("dat_x,num_classes=2", "unknown model 'dat_x'; did you mean dat_t"),
-        ("pvt_t,in_chans=4", "of pvt_t, num_classes can be chosen"),
-        ("pvt_t,num_classes=0", "num_classes: write a whole number from 1"),
-        ("dat_t+upernet,in_chans=4", "options stand before the head: dat_t,in_chans=4+upernet"),
-    ],
-)
-def test_what_is_refused(name: str, words: str) -> None:
-    with pytest.raises(DatbenchError, match=re.escape(words)):
-        resolve(name)
-    with pytest.raises(DatbenchError):
-        datbench.create_model(name)
 
 
 def test_every_command_takes_them(run: Run, tmp_path: Path) -> None:

@@ -84,11 +84,8 @@ def _shapes(maps: list[Tensor]) -> Shapes:
 
 
 def _sizes(start: int, levels: int, width: int = 96, height: int = 64) -> Shapes:
-    found = []
-    for i in range(levels):
-        stride = 2 ** (start + i)
-        found.append((-(-height // stride), -(-width // stride)))
-    return found
+    strides = [2 ** (start + i) for i in range(levels)]
+    return [(-(-height // stride), -(-width // stride)) for stride in strides]
 
 
 def test_retinanet() -> None:
@@ -119,10 +116,12 @@ def test_segmentors(head: str) -> None:
     assert model(x).shape == (2, 150, 64, 96)
     torch.testing.assert_close(model(x), model(x))
     trained = model.train()(x)
-    if head == "upernet":
-        assert [tuple(y.shape) for y in trained] == [(2, 150, 64, 96)] * 2
-    else:
+    if head == "semantic_fpn":
         assert trained.shape == (2, 150, 64, 96)
+        return
+    assert [tuple(y.shape) for y in trained] == [(2, 150, 64, 96)] * 2
+    with pytest.raises(UsageError, match="use a batch of 2 or more"):
+        model(x[:1])
 
 
 @pytest.mark.parametrize("head", HEADS)
@@ -135,12 +134,6 @@ def test_every_parameter_is_trained(head: str, monkeypatch: pytest.MonkeyPatch) 
     leaves = tree_leaves(out)
     sum(leaf.sum() for leaf in leaves).backward()
     assert [n for n, p in model.named_parameters() if p.grad is None] == []
-
-
-def test_upernet_cannot_be_trained_on_one_image() -> None:
-    model = _made(f"{HERE}Plain+upernet").train()
-    with pytest.raises(UsageError, match="use a batch of 2 or more"):
-        model(torch.randn(1, 3, 64, 96))
 
 
 # Regions.
@@ -204,20 +197,6 @@ def test_names_resolve_back() -> None:
 @pytest.mark.parametrize(
     ("name", "words"),
     [
-        ("dat_t+retinanot", "unknown head 'retinanot'; did you mean retinanet?"),
-        ("dat_tt+retinanet", "unknown model 'dat_tt'; did you mean dat_t"),
-        ("dat_t+retinanet+upernet", "two heads"),
-    ],
-)
-def test_bad_names(name: str, words: str) -> None:
-    with pytest.raises(UsageError, match=words.replace("?", r"\?").replace("+", r"\+")):
-        resolve(name)
-    assert issubclass(UnknownNameError, UsageError)
-
-
-@pytest.mark.parametrize(
-    ("name", "words"),
-    [
         ("ceit_s+retinanet", "ceit_s has no four maps of strides 4 to 32"),
         ("torch.nn:AvgPool2d,kernel_size=4+retinanet", "returns one tensor"),
         ("Plain,maps=3+retinanet", "returns 3 outputs"),
@@ -274,12 +253,12 @@ def test_a_backbone_without_parameters() -> None:
 def test_retinanet_has_no_norm_on_the_map_that_it_leaves_out(name: str) -> None:
     if name.startswith("timm:"):
         pytest.importorskip("timm", reason="needs datbench[timm]", exc_type=ImportError)
-    for head, trained in (("retinanet", False), ("mask_rcnn", True)):
+    for head, trained in (("mask_rcnn", True), ("retinanet", False)):
         model = _made(f"{name}+{head}", 64, 64, "meta")
         norms = model.backbone.norms if model.norms is None else model.norms
         assert isinstance(norms, nn.ModuleList)
         assert [bool(list(norm.parameters())) for norm in norms] == [trained, True, True, True]
-        assert datbench.count(model.eval(), torch.empty(1, 3, 64, 64, device="meta")).calls
+    assert model.eval()(torch.empty(1, 3, 64, 64, device="meta"))
 
 
 def test_create_model_says_what_builds_the_others() -> None:

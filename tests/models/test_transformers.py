@@ -14,7 +14,7 @@ import datbench
 from datbench import Resolution, Setting
 from datbench.counting.conventions import CONVENTIONS
 from datbench.counting.count import build_for_count
-from datbench.errors import DatbenchError, LibraryError, UnknownNameError, UsageError
+from datbench.errors import LibraryError, UsageError
 from datbench.models.comparison.pvt import PVT_T, PyramidTransformer
 from datbench.models.comparison.tokens import EPS
 from datbench.models.resolve import resolve
@@ -78,39 +78,6 @@ def test_a_broken_library(monkeypatch: pytest.MonkeyPatch, broken: Exception, wo
     monkeypatch.setitem(sys.modules, "transformers", Broken())
     with pytest.raises(LibraryError, match=words):
         datbench.count_model("transformers:cvt_13", AT_224)
-
-
-@pytest.mark.parametrize(
-    ("name", "error", "words"),
-    [
-        ("cvt_31", UnknownNameError, "did you mean cvt_21 or cvt_13"),
-        ("microsoft/cvt-13", UnknownNameError, "unknown transformers model"),
-        ("cvt_13,labels", UsageError, "write name=value"),
-        ("pvt_tiny,image_size=[3]", UsageError, "write image_size as one number"),
-    ],
-)
-def test_a_name_is_refused(name: str, error: type, words: str) -> None:
-    with pytest.raises(error, match=words):
-        resolve(f"transformers:{name}")
-
-
-# With the library
-
-
-@needs_library
-@pytest.mark.parametrize(
-    ("name", "error", "words"),
-    [
-        ("cvt_13,num_label=3", UnknownNameError, "option of transformers:cvt_13 'num_label'"),
-        ("cvt_13,depth=3", UsageError, "transformers does not build it: "),
-        ("pvt_tiny,hidden_sizes=[64]", UsageError, "transformers does not build it: IndexError"),
-        ("cvt_13,depth=[1]", DatbenchError, "cvt_13"),
-    ],
-)
-def test_options_are_refused(name: str, error: type, words: str) -> None:
-    with pytest.raises(error, match=words) as refused:
-        datbench.count_model(f"transformers:{name}", AT_224)
-    assert "\n" not in str(refused.value)
 
 
 @needs_library

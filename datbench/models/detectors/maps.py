@@ -8,12 +8,12 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn.parameter import is_lazy
 
 from ...errors import DatbenchError, UsageError
 from ...setting import Resolution
 from ..comparison.regionvit import RegionVitModel
 from ..layers import image_channels
+from ..module import without_values
 from ..pyramid import PyramidBackbone
 
 STRIDES = (4, 8, 16, 32)
@@ -60,7 +60,7 @@ def _run(backbone: nn.Module, resolution: Resolution) -> tuple[Any, Tensor]:
     with torch.no_grad():
         try:
             image = torch.empty(size, device="meta")
-            return _on_meta(backbone).eval()(image), image
+            return without_values(backbone).eval()(image), image
         except DatbenchError:
             raise
         except (RuntimeError, NotImplementedError):
@@ -69,29 +69,17 @@ def _run(backbone: nn.Module, resolution: Resolution) -> tuple[Any, Tensor]:
             return copy.deepcopy(backbone).eval()(image), image
 
 
-def _on_meta(module: nn.Module) -> nn.Module:
-    """A copy on meta; no weight is copied on the way, which would take memory of the device."""
-    known: dict[int, Any] = {id(b): b.detach().to("meta") for b in module.buffers()}
-    for p in module.parameters():
-        if not is_lazy(p):
-            known[id(p)] = nn.Parameter(p.detach().to("meta"), p.requires_grad)
-    return copy.deepcopy(module, known)
-
-
 def _listed(name: str, out: Any) -> list[Tensor]:
     """The four maps that a backbone returns, in a list, a tuple or a mapping of tensors."""
     found = list(out.values()) if isinstance(out, Mapping) else out
+    needs = "a head needs four feature maps, of strides 4, 8, 16 and 32."
     if not isinstance(found, (list, tuple)):
         what = f"one tensor {_shape(found)}" if isinstance(found, Tensor) else type(found).__name__
-        raise UsageError(
-            f"{name} returns {what}; a head needs four feature maps, of strides 4, 8, 16 and 32."
-        )
+        raise UsageError(f"{name} returns {what}; {needs}")
     maps = [x for x in found if isinstance(x, Tensor) and x.ndim == 4]
-    if len(maps) != len(STRIDES) or len(maps) != len(found):
-        raise UsageError(
-            f"{name} returns {len(found)} outputs, of which {len(maps)} are maps (B, C, H, W); a "
-            "head needs four feature maps, of strides 4, 8, 16 and 32."
-        )
+    if not len(found) == len(maps) == len(STRIDES):
+        what = f"{len(found)} outputs, of which {len(maps)} are maps (B, C, H, W)"
+        raise UsageError(f"{name} returns {what}; {needs}")
     return maps
 
 
