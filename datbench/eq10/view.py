@@ -36,13 +36,12 @@ def tables(modules: Sequence[ModuleTerms], every: bool = False, one: bool = Fals
     """
     if one:
         return [_every_term(modules)]
-    if not any(m.module for m in modules):
+    if not any(m.module for m in modules):  # they stand in no model
         title = "Kinds of attention on one map of stage 3, in multiply-adds"
         return [_overview(modules, title, alone=True)]
     title = "Attention modules: published formulas beside what is counted, in multiply-adds"
-    chosen = modules if every else deformable(modules)
-    detailed = [_terms(module, number) for module, number in _alike(chosen).items()]
-    return [_overview(modules, title, alone=False), *detailed]
+    detailed = _alike(modules if every else deformable(modules)).items()
+    return [_overview(modules, title, alone=False), *(_terms(m, number) for m, number in detailed)]
 
 
 def deformable(modules: Sequence[ModuleTerms]) -> Sequence[ModuleTerms]:
@@ -62,11 +61,7 @@ def _alike(modules: Sequence[ModuleTerms]) -> dict[ModuleTerms, int]:
 
 
 def _overview(modules: Sequence[ModuleTerms], title: str, alone: bool) -> Table:
-    """One row for modules that are alike.
-
-    Args:
-        alone: they stand in no model; the model's name is the module's.
-    """
+    """One row for modules that are alike; of those that stand alone, the model's name is theirs."""
     alike = _alike(modules)
     several = len({m.model for m in modules}) > 1
     columns = (

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import pickle
 from collections.abc import Sequence
-from dataclasses import replace
 from typing import Any
 
 from .. import units
@@ -88,15 +87,10 @@ def _chosen(trace: Trace, curves: dict[str, list[int]], start: int, points: int)
 def visualiser(trace: Trace, expandable: bool = False) -> bytes:
     """A snapshot as `torch.cuda.memory._dump_snapshot` writes it, for pytorch.org/memory_viz.
 
-    Addresses are the modelled allocator's. The stack of a block is its module and operator, then
-    phase and category; a time is the event's number.
+    It has the segments at the end of the run, and every change before it. Addresses are the
+    modelled allocator's. The stack of a block is its module and operator, then phase and category;
+    a time is the event's number.
     """
-    # Newer protocols have opcodes that the visualiser does not read.
-    return pickle.dumps(snapshot(trace, expandable), protocol=4)
-
-
-def snapshot(trace: Trace, expandable: bool = False) -> dict[str, Any]:
-    """The same as values: the segments at the end of the run, and every change before it."""
     allocator = Allocator(expandable)
     entries: list[dict[str, Any]] = []
     living: dict[int, StorageBlock] = {}
@@ -104,24 +98,26 @@ def snapshot(trace: Trace, expandable: bool = False) -> dict[str, Any]:
         block, time = step.event.block, step.event.time
         assert step.address is not None  # no limit was given
         for change in step.changes:
-            grown = replace(block, size=change.size)
-            entries.append(_entry(change.action, change.address, grown, time))
-            del entries[-1]["category"]
+            entries.append(_entry(change.action, change.address, change.size, block, time))
         if step.event.change > 0:
             living[step.address] = block
-            entries.append(_entry("alloc", step.address, block, time))
+            actions = ["alloc"]
         else:
             del living[step.address]
-            entries.append(_entry("free_requested", step.address, block, time))
-            entries.append(_entry("free_completed", step.address, block, time))
+            actions = ["free_requested", "free_completed"]
+        category = {"category": str(block.category)}
+        for action in actions:
+            entries.append(_entry(action, step.address, block.size, block, time) | category)
     # The visualiser's page fails on categories unless "unknown" is one of them.
     end = {"action": "snapshot", "addr": 0, "size": 0, "stream": 0, "time_us": trace.end}
     entries.append({**end, "frames": [], "category": "unknown"})
-    return {
+    content = {
         "segments": [_segment(run, living, expandable) for run in allocator.runs()],
         "device_traces": [entries],
         "allocator_settings": {"expandable_segments": expandable},
     }
+    # Newer protocols have opcodes that the visualiser does not read.
+    return pickle.dumps(content, protocol=4)
 
 
 def _frames(block: StorageBlock) -> list[dict[str, Any]]:
@@ -133,16 +129,9 @@ def _frames(block: StorageBlock) -> list[dict[str, Any]]:
     return what
 
 
-def _entry(action: str, address: int, block: StorageBlock, time: int) -> dict[str, Any]:
-    return {
-        "action": action,
-        "addr": address,
-        "size": block.size,
-        "stream": 0,
-        "time_us": time,
-        "frames": _frames(block),
-        "category": str(block.category),
-    }
+def _entry(action: str, address: int, size: int, block: StorageBlock, time: int) -> dict[str, Any]:
+    where = {"action": action, "addr": address, "size": size, "stream": 0, "time_us": time}
+    return {**where, "frames": _frames(block)}
 
 
 def _segment(run: list[Piece], living: dict[int, StorageBlock], expandable: bool) -> dict[str, Any]:

@@ -244,11 +244,11 @@ def measured(
             "the tables, with its head, at the input that they print."
         )
     check_alike(drawn, "draw")
-    settings, where = [_timed_setting(row) for row, _ in drawn], drawn[0][1]
+    first, where = drawn[0]
     notes = [
         "Measured images a second of inference: a model's fastest row, at the input that the "
         "table prints. Accuracy as printed.",
-        f"{_said(settings[0])}; measured on {place_of(where)}.",
+        f"{_said(_timed_setting(first))}; measured on {place_of(where)}.",
     ]
     if len(drawn) < len(rows):
         notes.append(
