@@ -252,13 +252,7 @@ def jobs_of(
 # makes.
 
 
-SOFTMAX = "softmax"
-
-ELEMENTWISE = "elementwise"
-
-MOVES = "copies, views and dispatch"
-
-REST = (SOFTMAX, ELEMENTWISE, MOVES)
+REST = SOFTMAX, ELEMENTWISE, MOVES = ("softmax", "elementwise", "copies, views and dispatch")
 
 _COPIES = frozenset("aten::copy_ aten::clone aten::_to_copy aten::contiguous".split())
 

@@ -8,6 +8,7 @@ from decimal import Decimal
 
 from .. import units
 from ..errors import CheckFailed, DatbenchError, MissingError, UnknownNameError, UsageError
+from ..machine import check_present
 from .records import Cell, Comparison, Evidence, Heading, Line, Ratio, Score, Verdict
 from .tables import (
     ALONE,
@@ -481,8 +482,6 @@ def check_device(tables: Sequence[TableData], device: str) -> None:
     Raises:
         UsageError: the message says why.
     """
-    from ..machine import check_present
-
     if not any(column.batch for table in tables for column in table.columns):
         raise UsageError("--device measures printed memory; table 8 prints some.")
     if not device.startswith("cuda"):
