@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import replace
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -32,6 +32,18 @@ class Net(nn.Module):
 
 def conv() -> nn.Conv2d:
     return nn.Conv2d(3, 8, 3, padding=1, bias=False)
+
+
+class Call(nn.Module):
+    """A module around a function, with the layer that it uses."""
+
+    def __init__(self, function: Callable[..., Any], layer: nn.Module | None = None) -> None:
+        super().__init__()
+        self.function = function
+        self.layer = layer
+
+    def forward(self, *inputs: Any) -> Any:
+        return self.function(*inputs)
 
 
 def mlp(device: str = "meta") -> nn.Sequential:

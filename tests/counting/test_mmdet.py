@@ -9,9 +9,7 @@ from torch import Tensor, nn
 
 import datbench
 from benchmarks.published_way import goldens
-from datbench.counting.conventions import CONVENTIONS
-
-MMDET = CONVENTIONS["mmdet"]
+from tests.nets import Call
 
 
 def _convolution(module: nn.Module, x: Tensor, out: Tensor) -> int:
@@ -71,7 +69,7 @@ def test_our_models_count_as_the_published_code_would(name: str) -> None:
     expected = _hooked(theirs.eval(), torch.zeros(1, 3, 96, 160))
     ours = datbench.create_model(name, device="meta").eval()
     count = datbench.count(ours, torch.zeros(1, 3, 96, 160, device="meta"))
-    assert count.total(MMDET) == expected
+    assert count.total("mmdet") == expected
 
 
 def test_plain_modules() -> None:
@@ -90,12 +88,9 @@ def test_plain_modules() -> None:
         nn.LayerNorm(4),
     ).eval()
     x = torch.zeros(2, 3, 32, 32)
-    assert datbench.count(model, x).total(MMDET) == _hooked(model, x)
+    assert datbench.count(model, x).total("mmdet") == _hooked(model, x)
 
 
 def test_products_outside_hooked_modules_do_not_count() -> None:
-    class Attention(nn.Module):
-        def forward(self, x: Tensor) -> Tensor:
-            return nn.functional.linear(x, x) @ x
-
-    assert datbench.count(Attention(), torch.zeros(4, 4)).total(MMDET) == 0
+    attention = Call(lambda x: nn.functional.linear(x, x) @ x)
+    assert datbench.count(attention, torch.zeros(4, 4)).total("mmdet") == 0

@@ -8,11 +8,9 @@ import torch
 from torch import Tensor, nn
 
 import datbench
-from datbench.counting.conventions import CONVENTIONS
 from datbench.counting.rules import ABOUT, RULES
 from datbench.setting import Kind
-
-FVCORE = CONVENTIONS["fvcore"]
+from tests.nets import Call
 
 
 def _numpy(x: Tensor) -> Tensor:
@@ -82,42 +80,23 @@ class Saved(torch.autograd.Function):
         return found
 
 
-class Around(nn.Module):
-    def __init__(self, function: Callable[[Tensor], Tensor]) -> None:
-        super().__init__()
-        self.linear = nn.Linear(4, 4)
-        self.function = function
-
-    def forward(self, x: Tensor) -> Tensor:
-        return self.function(self.linear(x) * 1)
+def _around(function: Callable[[Tensor], Tensor]) -> Call:
+    layer = nn.Linear(4, 4)
+    return Call(lambda x: function(layer(x) * 1), layer)
 
 
 def _unknown(count: Any) -> dict[str, int]:
-    return {group.key: group.calls for group in count.with_status("unknown", FVCORE)}
+    return {group.key: group.calls for group in count.with_status("unknown", "fvcore")}
 
 
-@pytest.mark.parametrize(
-    ("function", "forward", "backward"),
-    [
-        (Kernel.apply, ["Kernel"], ["KernelBackward"]),
-        (Allocated.apply, ["Allocated"], ["AllocatedBackward"]),
-        (Zeroed.apply, ["Zeroed"], ["ZeroedBackward"]),
-        (InPlace.apply, ["InPlace"], ["InPlaceBackward"]),
-        (Reversed.apply, [], []),
-        (Saved.apply, [], []),
-    ],
-    ids=["from numpy", "allocated", "zeroed", "in place", "by operators", "saved"],
-)
-def test_a_function_that_computes_elsewhere_is_named(
-    function: Callable[[Tensor], Tensor], forward: list[str], backward: list[str]
-) -> None:
-    model = Around(function)
-    named = {"forward": forward, "backward": backward}
-    count = datbench.count(model, torch.zeros(2, 4), backward=True)
-    for phase, names in named.items():
-        calls = [c for c in count.calls if c.status == "unknown" and c.phase == phase]
-        assert [call.operator for call in calls] == [f"prim::PythonOp.{name}" for name in names]
-        assert {call.module for call in calls} <= {""}  # not the linear layer's
+@pytest.mark.parametrize("function", [Kernel, Allocated, Zeroed, InPlace, Reversed, Saved])
+def test_a_function_that_computes_elsewhere_is_named(function: type[Any]) -> None:
+    count = datbench.count(_around(function.apply), torch.zeros(2, 4), backward=True)
+    name = f"prim::PythonOp.{function.__name__}"
+    named = {"forward": name, "backward": f"{name}Backward"} if issubclass(function, Kernel) else {}
+    unknown = [call for call in count.calls if call.status == "unknown"]
+    assert [(call.phase, call.operator) for call in unknown] == list(named.items())
+    assert {call.module for call in unknown} <= {""}  # not the linear layer's
 
 
 @pytest.mark.parametrize(
@@ -135,8 +114,8 @@ def test_a_function_that_computes_elsewhere_is_named(
 def test_a_module_that_calls_a_kernel_itself_is_named(
     function: Callable[[Tensor], Tensor], unknown: int
 ) -> None:
-    found = _unknown(datbench.count(Around(function), torch.zeros(2, 4)))
-    assert found == ({"prim::PythonOp.Around": 1} if unknown else {})
+    found = _unknown(datbench.count(_around(function), torch.zeros(2, 4)))
+    assert found == ({"prim::PythonOp.Call": 1} if unknown else {})
 
 
 def test_a_rule_for_such_a_function_counts_it() -> None:
@@ -144,7 +123,7 @@ def test_a_rule_for_such_a_function_counts_it() -> None:
         lambda args, kwargs, out: {Kind.MATMUL: args[0].numel() * out.shape[-1]}
     )
     try:
-        count = datbench.count(Around(Kernel.apply), torch.zeros(2, 4))
+        count = datbench.count(_around(Kernel.apply), torch.zeros(2, 4))
     finally:
         del RULES["prim::PythonOp.Kernel"], ABOUT["prim::PythonOp.Kernel"]
     assert count.multiply_adds() == 2 * 4 * 4 + 8 * 4
@@ -153,6 +132,6 @@ def test_a_rule_for_such_a_function_counts_it() -> None:
 
 def test_functions_are_torchs_own_again_afterwards() -> None:
     plain = Kernel.forward
-    datbench.count(Around(Kernel.apply), torch.zeros(2, 4))
+    datbench.count(_around(Kernel.apply), torch.zeros(2, 4))
     assert Kernel.forward is plain
     assert "forward" not in vars(type(Kernel))

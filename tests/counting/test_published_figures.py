@@ -7,11 +7,8 @@ import pytest
 
 import datbench
 from datbench import Resolution, Setting
-from datbench.counting.conventions import CONVENTIONS
 from datbench.models.dat import REGISTRY
 from datbench.paper.published import published, references
-
-FVCORE = CONVENTIONS["fvcore"]
 
 REFERENCES = references()
 
@@ -23,7 +20,7 @@ def test_every_variant_has_a_published_figure() -> None:
 @pytest.mark.parametrize("name", REFERENCES)
 def test_count_and_parameters(name: str) -> None:
     spec, entry = REGISTRY.get(name), REFERENCES[name]
-    gmacs = datbench.count_model(name, Setting(spec.resolution)).total(FVCORE) / 1e9
+    gmacs = datbench.count_model(name, Setting(spec.resolution)).total() / 1e9
     mparams = datbench.parameters(datbench.create_model(name, device="meta")).params / 1e6
     assert (round(gmacs, 4), round(mparams, 4)) == (entry.gmacs, entry.mparams)
     assert published(name).cells, "no table prints this variant"
@@ -39,7 +36,7 @@ def test_count_and_parameters(name: str) -> None:
     ],
 )
 def test_sizes_that_need_padding(name: str, width: int, height: int, gmacs: float) -> None:
-    macs = datbench.count_model(name, Setting(Resolution(width, height))).total(FVCORE)
+    macs = datbench.count_model(name, Setting(Resolution(width, height))).total()
     assert round(macs / 1e9, 5) == gmacs
 
 
@@ -48,7 +45,7 @@ def test_sizes_that_need_padding(name: str, width: int, height: int, gmacs: floa
     [("dat_t", 4_588_941_408), ("dat_s", 9_008_368_224), ("datpp_t", 4_287_725_056)],
 )
 def test_integers(name: str, macs: int) -> None:
-    assert datbench.count_model(name, Setting(Resolution(224, 224))).total(FVCORE) == macs
+    assert datbench.count_model(name, Setting(Resolution(224, 224))).total() == macs
 
 
 def test_deformable_detr_prints_masks_and_grids_as_parameters() -> None:
@@ -65,8 +62,8 @@ def test_deformable_detr_prints_masks_and_grids_as_parameters() -> None:
 def test_backward_of_grouped_convolutions() -> None:
     """torch's own counter ignores groups in the backward: DAT-T++ reads 64 GMAC there."""
     count = datbench.count_model("datpp_t", Setting(Resolution(224, 224), backward=True))
-    forward = count.total(CONVENTIONS["torch"], "forward")
-    backward = count.total(CONVENTIONS["torch"], "backward")
+    forward = count.total("torch", "forward")
+    backward = count.total("torch", "backward")
     # Every product has two gradients, but the first convolution's input needs none.
     stem = 3 * 3 * 3 * 32 * 112 * 112
     assert backward == 2 * (forward - 2 * stem) + 2 * stem

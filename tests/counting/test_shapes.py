@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from torch import Tensor, nn
+from torch import Tensor
 
 import datbench
 from datbench import Resolution, Setting
@@ -16,7 +16,7 @@ from datbench.counting import recorder
 from datbench.counting.count import build_for_count, count_built
 from datbench.counting.operators import OperatorPlan, execute
 from datbench.counting.shapes import elementwise, predict
-from tests.nets import short
+from tests.nets import Call, short
 
 Result = tuple[str, list[tuple[tuple[int, ...], tuple[int, ...], torch.dtype]]]
 
@@ -145,15 +145,6 @@ def _last(x: Tensor) -> Tensor:
     return x.contiguous(memory_format=torch.channels_last)
 
 
-class _Whole(nn.Module):
-    def __init__(self, function: Callable[[Tensor], Tensor]) -> None:
-        super().__init__()
-        self.function = function
-
-    def forward(self, x: Tensor) -> Tensor:
-        return self.function(x)
-
-
 @pytest.mark.parametrize("name", MAPS)
 def test_forward_and_backward_of_maps(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """Rows, channels last, slices and permuted maps."""
@@ -175,7 +166,7 @@ def test_forward_and_backward_of_maps(name: str, monkeypatch: pytest.MonkeyPatch
             base = torch.ones(sizes, dtype=dtype, device=device)
             image = base.permute([order.index(d) for d in range(4)])[:, : shape[1]]
             image.requires_grad_()
-            datbench.count(_Whole(MAPS[name]), image, backward=True)
+            datbench.count(Call(MAPS[name]), image, backward=True)
         for predicted, real in zip(found["meta"], found["cpu"], strict=True):
             assert predicted == real
 

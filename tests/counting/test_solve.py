@@ -81,23 +81,14 @@ def test_a_poor_column_is_the_last_resort() -> None:
 
 
 def test_one_row_proves_little() -> None:
-    assert (
-        solve([EquationRow({"a": 10}, Fraction(1000))], COLUMNS) is None
-    )  # 100 for each: who knows
-    assert (
-        solve([EquationRow({"a": 10}, Fraction(37))], COLUMNS) is None
-    )  # 3.7 for each: nobody does
-    found = solve([EquationRow({"a": 1001, "b": 13}, Fraction(2 * 1001 - 13))], COLUMNS)
-    assert found.weights == {"a": 2, "b": -1}
+    for target in (1000, 37):  # 100 for each: who knows; 3.7 for each: nobody does
+        assert solve([EquationRow({"a": 10}, Fraction(target))], COLUMNS) is None
     row = [EquationRow({"a": 1001, "b": 13}, Fraction(2 * 1001 - 13))]
+    assert solve(row, COLUMNS).weights == {"a": 2, "b": -1}
     assert solve(row, COLUMNS, guess=False) is None
 
 
-def test_rows_that_contradict_each_other_have_no_explanation() -> None:
-    assert (
-        solve([EquationRow({"a": 1}, Fraction(1)), EquationRow({"a": 1}, Fraction(2))], COLUMNS)
-        is None
-    )
-    assert (
-        solve([EquationRow({"a": 1}, Fraction(1)), EquationRow({}, Fraction(2))], COLUMNS) is None
-    )
+@pytest.mark.parametrize("other", [{"a": 1}, {}])
+def test_rows_that_contradict_each_other_have_no_explanation(other: dict[str, int]) -> None:
+    rows = [EquationRow({"a": 1}, Fraction(1)), EquationRow(other, Fraction(2))]
+    assert solve(rows, COLUMNS) is None
