@@ -20,7 +20,7 @@ import threading
 import time
 import traceback
 import warnings
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass, is_dataclass
 from importlib import import_module
@@ -310,6 +310,7 @@ class Branch:
                 self._popen.stdin.write(f"{_message(Path(os.devnull), job)}\n".encode())
                 self._popen.stdin.flush()
                 self.pid, self.errors = self._popen.pid, os.dup(self._popen.stderr.fileno())
+                self._listen()
                 return
             self.errors, writes = os.pipe()
             with warnings.catch_warnings():
@@ -319,8 +320,32 @@ class Branch:
             if self.pid == 0:
                 self._child(job, parent, says, writes)
             os.close(writes)
+            self._listen()
         finally:
             os.close(says)
+
+    def _listen(self) -> None:
+        self.open = {self.said: bytearray(), self.errors: bytearray()}
+        self._heard, self._wrote = self.open.values()
+        for descriptor in self.open:
+            os.set_blocking(descriptor, False)
+
+    def hear(self) -> list[Any]:
+        """What it has said since: the values of whole lines of JSON."""
+        for descriptor, kept in list(self.open.items()):
+            with contextlib.suppress(BlockingIOError):
+                while data := os.read(descriptor, 1 << 16):
+                    kept += data
+                del self.open[descriptor]
+        del self._wrote[: -Tail.MOST]
+        *lines, rest = self._heard.split(b"\n")
+        self._heard[:] = rest
+        return [json.loads(line) for line in lines]
+
+    def ending(self, code: int | None) -> Ending:
+        """How it ended, with the last line that it wrote."""
+        lines = self._wrote.decode(errors="replace").split("\n")
+        return Ending(code, next((line.strip() for line in reversed(lines) if line.strip()), ""))
 
     def _child(self, job: Any, parent: int, says: int, writes: int) -> None:
         code = 1
@@ -367,6 +392,16 @@ class Branch:
             with contextlib.suppress(BrokenPipeError):
                 self._popen.stdin.close()
             self._popen.stderr.close()
+
+
+def wait_for(branches: Iterable[Branch], seconds: float) -> None:
+    """Wait until one of them says or writes something, or closes its pipes."""
+    import selectors
+
+    with selectors.DefaultSelector() as selector:
+        for descriptor in (each for branch in branches for each in branch.open):
+            selector.register(descriptor, selectors.EVENT_READ)
+        selector.select(seconds)
 
 
 def alive(pid: int) -> bool:

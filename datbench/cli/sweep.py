@@ -111,7 +111,8 @@ def run(
         options.seconds(flag, value, 0.0)
     from ..sweep import view
     from ..sweep.plan import PLAN, listed, read_plan
-    from ..sweep.run import RunPlan, check_code, state
+    from ..sweep.records import RunPlan
+    from ..sweep.run import check_code, state
     from ..sweep.run import run as run_here
     from ..sweep.slurm import Cluster, end_of_job, options_of
     from ..sweep.store import Sweep, planned

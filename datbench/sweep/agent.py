@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import json
 import os
-import selectors
 import signal
 import time
 from collections import deque
@@ -18,7 +17,7 @@ from typing import Any
 
 from ..errors import listening
 from ..machine import alone_on, summary
-from ..process import Branch, Ending, short
+from ..process import Branch, short, wait_for
 from .records import AgentJob, Outcome
 from .store import PlannedUnit, Sweep, read_mark
 from .work import UnitsJob, ended, import_all, opened, record
@@ -50,16 +49,9 @@ class _Child:
     units: deque[PlannedUnit]
     static: bool
     deadline: float
+    lock: ExitStack
     began: float = field(default_factory=time.time)
-    heard: bytearray = field(default_factory=bytearray)
-    errors: bytearray = field(default_factory=bytearray)
     late: bool = False  # it was ended because its time was over
-    lock: ExitStack = field(default_factory=ExitStack)
-
-    def last_line(self) -> str:
-        """The last line of its standard error."""
-        lines = [line.strip() for line in self.errors.decode(errors="replace").splitlines()]
-        return next((line for line in reversed(lines) if line), "")
 
 
 class Refused(Exception):
@@ -91,7 +83,6 @@ class Agent:
     def __init__(self, job: AgentJob, say: Callable[[Any], None]) -> None:
         self.job, self.say = job, say
         self.sweep: Sweep = opened(job.folder)
-        self.selector = selectors.DefaultSelector()
         self.children: list[_Child] = []
         self.around: dict[str, dict[str, Any]] = {}  # of what is computed, and of what is measured
         marks = self.sweep.tries()
@@ -112,7 +103,7 @@ class Agent:
         units.sort(key=lambda each: self.tries.get(each.key, 0) > 0)  # what vanished comes last
         import_all({each.specified.get("model") for each in units})
         self.say({"ready": len(units)})
-        for static, lanes in ((True, self.job.jobs), (False, 1)):
+        for static, lanes in ((True, self.job.plan.jobs), (False, 1)):
             queue = deque(each for each in units if each.unit.static is static)
             try:
                 while queue or self.children:
@@ -127,12 +118,12 @@ class Agent:
                     child.branch.kill()
 
     def _left(self) -> float:
-        return self.job.end - time.time()
+        return self.job.plan.end - time.time()
 
     def _start(self, queue: deque[PlannedUnit], static: bool) -> None:
         """Begin the next units, if there is anything to do about them."""
         units: deque[PlannedUnit] = deque()
-        share = -(-len(queue) // self.job.jobs)
+        share = -(-len(queue) // self.job.plan.jobs)
         while queue and len(units) < (min(share, BATCH) if static else 1):
             planned = queue.popleft()
             if (outcome := self.sweep.outcome(planned)) is not None:  # another agent was first
@@ -158,20 +149,16 @@ class Agent:
             numbers=tuple(each.number for each in units),
             tries=tuple(self.tries[each.key] for each in units),
             code=self.job.code,
-            shard=self.job.shard,
-            timeout=self.job.timeout,
+            shard=self.job.plan.name,
+            timeout=self.job.plan.timeout,
             around=self.around.get(str(static), {}),
             last=self.again.get(first.key, 0) >= DISTURBED,
         )
         branch = Branch("datbench.sweep.work:attend", job)
-        child = _Child(branch, units, static, self._deadline(first), lock=lock)
-        for descriptor, kept in ((branch.said, child.heard), (branch.errors, child.errors)):
-            os.set_blocking(descriptor, False)
-            self.selector.register(descriptor, selectors.EVENT_READ, (child, kept))
-        self.children.append(child)
+        self.children.append(_Child(branch, units, static, self._deadline(first), lock))
 
     def _deadline(self, planned: PlannedUnit) -> float:
-        timeout = self.job.timeout or planned.timeout
+        timeout = self.job.plan.timeout or planned.timeout
         return time.time() + max(0.0, min(timeout, self._left() - MARGIN / 2))
 
     def _given_up(self, planned: PlannedUnit) -> bool:
@@ -187,7 +174,7 @@ class Agent:
 
     def _pruned(self, planned: PlannedUnit) -> bool:
         """Whether a smaller batch has run out of memory already."""
-        smaller = self.sweep.smaller_out_of_memory(planned) if self.job.prune else None
+        smaller = self.sweep.smaller_out_of_memory(planned) if self.job.plan.prune else None
         if smaller is None:
             return False
         batch = smaller.specified["setting"]["batch"]
@@ -206,7 +193,7 @@ class Agent:
         """Add the record of a unit that no process has measured to its end."""
         around = self.around.get(str(planned.unit.static)) or summary()
         tries = (self.tries.get(planned.key, 1),)
-        job = UnitsJob(self.job.folder, (planned.number,), tries, self.job.code, self.job.shard)
+        job = UnitsJob(self.job.folder, (planned.number,), tries, self.job.code, self.job.plan.name)
         rows = ended(planned.unit, outcome, reason)
         content = record(planned, job, outcome, short(reason), rows, around, began, more)
         try:
@@ -216,56 +203,29 @@ class Agent:
         self.sweep.end(planned)
         self.say({"done": planned.key, "outcome": outcome, "seconds": time.time() - began})
 
-    # What children say.
-
     def _wait(self, queue: deque[PlannedUnit]) -> None:
         """Wait for anything to happen, and deal with it."""
-        now = time.time()
-        nearest = min((child.deadline for child in self.children), default=now)
+        nearest = min((child.deadline for child in self.children), default=0.0) - time.time()
         # A process whose pipes are closed ends in a moment.
-        ending = len(self.selector.get_map()) < 2 * len(self.children)
-        for key, _ in self.selector.select(max(0.0, min(nearest - now, 0.01 if ending else 1.0))):
-            child, kept = key.data
-            if not self._read(key.fd, kept):
-                self.selector.unregister(key.fd)
-            if kept is child.heard:
-                self._hear(child, queue)
+        ending = any(len(child.branch.open) < 2 for child in self.children)
+        wait_for(
+            [child.branch for child in self.children], max(0.0, min(nearest, 0.01 if ending else 1))
+        )
         for child in list(self.children):
+            self._hear(child, queue)
             if time.time() > child.deadline and not child.late:
                 child.late = True
                 child.branch.kill()
             if (code := child.branch.poll()) is not None:
                 self.children.remove(child)
-                for descriptor, kept in (
-                    (child.branch.said, child.heard),
-                    (child.branch.errors, child.errors),
-                ):
-                    while self._read(descriptor, kept):
-                        pass
-                    if descriptor in self.selector.get_map():
-                        self.selector.unregister(descriptor)
+                self._hear(child, queue)
                 child.branch.close()
                 child.lock.close()
-                self._hear(child, queue)
                 self._over(child, code, queue)
 
-    @staticmethod
-    def _read(descriptor: int, kept: bytearray) -> bool:
-        """Read what is there; whether there may be more."""
-        try:
-            data = os.read(descriptor, 1 << 16)
-        except BlockingIOError:
-            return False
-        kept += data
-        del kept[: -(1 << 18)]
-        return bool(data)
-
     def _hear(self, child: _Child, queue: deque[PlannedUnit]) -> None:
-        """Deal with the lines that a child said."""
-        while b"\n" in child.heard:
-            line, _, rest = bytes(child.heard).partition(b"\n")
-            child.heard[:] = rest
-            said = json.loads(line)
+        """Deal with what a child says."""
+        for said in child.branch.hear():
             if "environment" in said:
                 self.around[str(child.static)] = said["environment"]
             elif "begun" in said:
@@ -297,13 +257,12 @@ class Agent:
             self.sweep.end(first)
             self.say({"done": first.key, "outcome": outcome, "seconds": 0.0})
             return
-        timeout = self.job.timeout or first.timeout
+        timeout = self.job.plan.timeout or first.timeout
         if child.late and time.time() - child.began < timeout:  # the job's time, not the unit's
             self.sweep.end(first)
             return
-        device = first.unit.setting.device
-        ending = Ending(None if child.late else code, child.last_line())
-        reason = ending.outcome(timeout, device)[1]
+        ending = child.branch.ending(None if child.late else code)
+        reason = ending.outcome(timeout, first.unit.setting.device)[1]
         if child.late:
             self._put(first, "timeout", reason, child.began)
         elif code < 0 and -code in OUTSIDE:

@@ -12,7 +12,7 @@ from ..memory.simulation import traced_row
 from ..models.resolve import resolve
 from ..render.terminal import progress
 from ..setting import WITH_BACKWARD, MemoryMode, Recipe
-from .plan import pruning_key, words
+from .plan import pruning_key, words_of
 from .records import SweepFit
 from .store import PlannedUnit
 
@@ -47,7 +47,7 @@ def _of_group(members: Sequence[PlannedUnit], memory: str | None) -> list[SweepF
     try:
         row, _ = traced_row(resolve(unit.model or ""), setting, mode, recipe)
     except DatbenchError as error:
-        return [SweepFit(words(each.unit), None, there, str(error)) for each in members]
+        return [SweepFit(words_of(each.specified), None, there, str(error)) for each in members]
     fixed = sum(
         line.at_peak or 0
         for line in row.lines
@@ -55,7 +55,9 @@ def _of_group(members: Sequence[PlannedUnit], memory: str | None) -> list[SweepF
     )
     each_image = (row.peak.amount - fixed) / unit.setting.batch
     return [
-        SweepFit(words(each.unit), round(fixed + each_image * each.unit.setting.batch), there)
+        SweepFit(
+            words_of(each.specified), round(fixed + each_image * each.unit.setting.batch), there
+        )
         for each in members
     ]
 

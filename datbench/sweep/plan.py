@@ -192,7 +192,8 @@ def units_of(text: str, name: str = PLAN) -> list[tuple[Unit, float]]:
             if unit in found:
                 first = found[unit][0]
                 which = "twice" if first == number else f"in grid {first + 1} too"
-                raise UsageError(f"{where.of('', number)}: {words(unit)} is {which}; name it once.")
+                said = words_of(specification(unit))
+                raise UsageError(f"{where.of('', number)}: {said} is {which}; name it once.")
             usual = COMPILED if unit.how is not None and unit.how.compile else TIMEOUT
             found[unit] = (number, grid.timeout or plan.timeout or usual)
     order = [unit for unit in found if unit.static]
@@ -218,8 +219,7 @@ def _of_grid(grid: Grid) -> Iterator[Unit]:
     if not kinds:
         raise _At("kind", "the grid is empty: name a kind.")
     for kind in kinds:
-        if kind not in KINDS:
-            raise _At("kind", str(_refusal(lambda kind=kind: one_of("kind", kind, KINDS))))
+        _read("kind", one_of, "kind", kind, KINDS)
     used = {name for kind in kinds for name in AXES[kind]}
     for each in fields(Grid):
         value = getattr(grid, each.name)
@@ -244,15 +244,6 @@ def _many(value: Any) -> tuple[Any, ...]:
     if value is None:
         return ()
     return value if isinstance(value, tuple) else (value,)
-
-
-def _refusal(call: Any) -> DatbenchError:
-    """What a call is refused with."""
-    try:
-        call()
-    except DatbenchError as error:
-        return error
-    raise AssertionError
 
 
 @cache
@@ -335,30 +326,20 @@ def specification(unit: Unit) -> dict[str, Any]:
     return {name: value for name, value in plain(unit).items() if value is not None}
 
 
-def key_of(unit: Unit) -> str:
+def key_of(specified: Mapping[str, Any]) -> str:
     """The hash of a unit's specification alone."""
-    return key_of_plain(specification(unit))
-
-
-def key_of_plain(specified: Mapping[str, Any]) -> str:
-    """The same of a specification as JSON has it."""
     text = json.dumps(specified, sort_keys=True, separators=(",", ":"))
     return hashlib.sha256(text.encode()).hexdigest()[:20]
 
 
-def words(unit: Unit) -> str:
-    """A unit in words: ``throughput dat_t, 224x224, batch 8, float32, ...``."""
-    return words_of(specification(unit))
-
-
 def words_of(specified: Mapping[str, Any]) -> str:
-    """The same of a specification as JSON has it."""
+    """A specification in words: ``throughput dat_t, 224x224, batch 8, float32, ...``."""
     said = specified["setting"]
-    setting = {**said, "resolution": f"{said['width']}x{said['height']}"}
     if specified["kind"] == "peaks":
         return f"peaks, {said['dtype']}, on {said['device']}"
     how = {k: v for k, v in (specified.get("how") or {}).items() if k not in ("budget", "width")}
     about = {"how": how, "recipe": specified.get("recipe"), "mode": specified.get("mode")}
+    setting = {**said, "resolution": f"{said['width']}x{said['height']}"}
     row = SimpleNamespace(
         model=specified["model"], setting=setting, **{k: v for k, v in about.items() if v}
     )
@@ -392,4 +373,4 @@ def listed(specified: Mapping[str, Any], timeout: float, key: str) -> SweepUnit:
 def pruning_key(specified: Mapping[str, Any]) -> str:
     """What units have in common that differ in their batch and round alone."""
     setting = {k: v for k, v in specified["setting"].items() if k != "batch"}
-    return key_of_plain({**specified, "setting": setting, "round": 0})
+    return key_of({**specified, "setting": setting, "round": 0})

@@ -3,25 +3,18 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Any, Literal, TypeAlias
+from typing import Any, Literal, TypeAlias, get_args
 
 from ..setting import Count, How, MemoryMode, Positive, Recipe, Setting
 
 UnitKind = Literal["flops", "memory", "memory-largest", "peaks", "throughput", "memory-measured"]
 """Kinds of result files that a unit may make; ``peaks`` are the machine's own."""
 
-KINDS: tuple[UnitKind, ...] = (
-    "flops",
-    "memory",
-    "memory-largest",
-    "peaks",
-    "throughput",
-    "memory-measured",
-)
+KINDS: tuple[UnitKind, ...] = get_args(UnitKind)
 
 Outcome = Literal["ok", "oom", "timeout", "failed", "unsupported", "crashed"]
 
-OUTCOMES: tuple[Outcome, ...] = ("ok", "oom", "timeout", "failed", "unsupported", "crashed")
+OUTCOMES: tuple[Outcome, ...] = get_args(Outcome)
 """How a unit ended. oom: out of memory. unsupported: the model cannot be run so at all. crashed:
 its process was killed, or vanished, each time that it was tried."""
 
@@ -143,17 +136,31 @@ class SweepState:
 
 
 @dataclass(frozen=True)
+class RunPlan:
+    """How a sweep is run."""
+
+    shard: int = 1  # of `shards`, from 1
+    shards: int = 1
+    jobs: int = 1  # processes at once of units that are computed
+    prune: bool = True
+    timeout: float | None = None  # seconds of a unit, in place of its own
+    end: float = float("inf")  # of the time that there is, in seconds since the epoch
+    helps: bool = False  # whether it works beside another process at the same shard
+
+    @property
+    def name(self) -> str:
+        """Such as ``2/8``."""
+        return f"{self.shard}/{self.shards}"
+
+
+@dataclass(frozen=True)
 class AgentJob:
     """What an agent is to do."""
 
     folder: str
     keys: tuple[str, ...]  # of the units, in their order
     code: dict[str, str]
-    shard: str = "1/1"
-    jobs: int = 1  # processes at once of units that are computed
-    prune: bool = True
-    timeout: float | None = None  # seconds of a unit, in place of its own
-    end: float = float("inf")  # of the time that there is, in seconds since the epoch
+    plan: RunPlan
     gpu: str = ""  # that it measures on, as CUDA_VISIBLE_DEVICES names it
 
 

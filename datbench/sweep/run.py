@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import json
 import os
-import selectors
 import time
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack, suppress
@@ -18,33 +17,15 @@ from pathlib import Path
 from ..errors import DatbenchError, MeasurementError, UsageError, warn
 from ..files import write_whole
 from ..machine import visible_gpus
-from ..process import Branch, Ending
-from ..records import parse_json, read_json
+from ..process import Branch, wait_for
+from ..records import read_json
 from ..render.terminal import ProgressBars
 from .plan import words_of
-from .records import KINDS, OUTCOMES, RESULTS, AgentJob, Outcome, SweepCount, SweepState
+from .records import KINDS, OUTCOMES, RESULTS, AgentJob, Outcome, RunPlan, SweepCount, SweepState
 from .store import PlannedUnit, Sweep, code, only_one, read_mark
 
 RESTARTS = 3
 """How often an agent that was killed is started again without a new record."""
-
-
-@dataclass(frozen=True)
-class RunPlan:
-    """How a sweep is run."""
-
-    shard: int = 1  # of `shards`, from 1
-    shards: int = 1
-    jobs: int = 1  # processes at once of units that are computed
-    prune: bool = True
-    timeout: float | None = None  # seconds of a unit, in place of its own
-    end: float = float("inf")  # of the time that there is, in seconds since the epoch
-    helps: bool = False  # whether it works beside another process at the same shard
-
-    @property
-    def name(self) -> str:
-        """Such as ``2/8``."""
-        return f"{self.shard}/{self.shards}"
 
 
 def shard_of(sweep: Sweep, shard: int, shards: int) -> Sequence[PlannedUnit]:
@@ -143,14 +124,15 @@ class _Agent:
     """An agent at its units."""
 
     name: str
-    branch: Branch
     job: AgentJob
     left: dict[str, PlannedUnit]
-    heard: bytearray = field(default_factory=bytearray)
-    errors: bytearray = field(default_factory=bytearray)
+    branch: Branch = field(init=False)
     stop: str | None = None  # at its end: which record could not be written; empty: all could
     deaths: int = 0  # since its last record
     done: int = 0
+
+    def __post_init__(self) -> None:
+        self.branch = Branch("datbench.sweep.agent:serve", self.job, forked=False)
 
 
 class _Driver:
@@ -165,39 +147,15 @@ class _Driver:
         gpus: Sequence[str],
         of: int,
     ) -> None:
-        self.sweep, self.plan, self.units, self.of = sweep, plan, units, of
-        self.selector = selectors.DefaultSelector()
+        self.sweep, self.units, self.of = sweep, units, of
         self.agents = []
         self.began = time.monotonic()
         for number, gpu in enumerate(gpus):
             share = {each.key: each for each in units[number :: len(gpus)]}
-            job = AgentJob(
-                str(sweep.folder.absolute()),
-                tuple(share),
-                now,
-                plan.name,
-                plan.jobs,
-                plan.prune,
-                plan.timeout,
-                plan.end,
-                gpu,
-            )
             if share:
+                job = AgentJob(str(sweep.folder.absolute()), tuple(share), now, plan, gpu)
                 name = gpu if len(gpus) > 1 else f"shard {plan.name}" if plan.shards > 1 else ""
-                self.agents.append(_Agent(name, self._start(job), job, share))
-        for agent in self.agents:
-            self._listen(agent)
-
-    @staticmethod
-    def _start(job: AgentJob) -> Branch:
-        return Branch("datbench.sweep.agent:serve", job, forked=False)
-
-    def _listen(self, agent: _Agent) -> None:
-        for descriptor, kept in (
-            (agent.branch.said, agent.heard),
-            (agent.branch.errors, agent.errors),
-        ):
-            self.selector.register(descriptor, selectors.EVENT_READ, (agent, kept))
+                self.agents.append(_Agent(name, job, share))
 
     def work(self) -> None:
         """Wait until all agents have done their units; end them if this is interrupted."""
@@ -222,27 +180,15 @@ class _Driver:
                     path.unlink(missing_ok=True)
 
     def _wait(self, bars: ProgressBars) -> None:
-        for key, _ in self.selector.select(0.2):
-            agent, kept = key.data
-            data = os.read(key.fd, 1 << 16)
-            kept += data
-            del kept[: -(1 << 18)]
-            if not data:
-                self.selector.unregister(key.fd)
-            if kept is agent.heard:
-                self._hear(agent, bars)
+        wait_for([agent.branch for agent in self.agents], 0.2)
         for agent in list(self.agents):
-            registered = {key.fd for key in self.selector.get_map().values()}
-            drained = agent.branch.said not in registered
-            code = agent.branch.poll() if drained else None
-            if code is not None:
+            self._hear(agent, bars)
+            if (code := agent.branch.poll()) is not None:
+                self._hear(agent, bars)
                 self._over(agent, code)
 
     def _hear(self, agent: _Agent, bars: ProgressBars) -> None:
-        while b"\n" in agent.heard:
-            line, _, rest = bytes(agent.heard).partition(b"\n")
-            agent.heard[:] = rest
-            said = parse_json(line.decode(), "an agent")
+        for said in agent.branch.hear():
             if "warning" in said:
                 warn(said["warning"])
             elif "stop" in said:
@@ -277,18 +223,14 @@ class _Driver:
                 warn(f"the time of this job is over; {len(agent.left)} units are pending.")
             return
         if code >= 0 or agent.deaths >= RESTARTS:
-            lines = agent.errors.decode(errors="replace").strip().splitlines()
-            ending = Ending(code, lines[-1] if lines else "")
+            ending = agent.branch.ending(code)
             raise MeasurementError(f"the process that does the units ended without them: {ending}.")
         left = {key: each for key, each in agent.left.items() if not self.sweep.outcome(each)}
         agent.done += len(agent.left) - len(left)
         if left:
             job = replace(agent.job, keys=tuple(left))
-            again = _Agent(
-                agent.name, self._start(job), job, left, deaths=agent.deaths + 1, done=agent.done
-            )
+            again = _Agent(agent.name, job, left, deaths=agent.deaths + 1, done=agent.done)
             self.agents.append(again)
-            self._listen(again)
 
 
 def state(sweep: Sweep, jobs: dict[str, str] | None = None) -> SweepState:

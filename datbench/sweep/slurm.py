@@ -15,6 +15,7 @@ import subprocess
 import time
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +23,8 @@ from ..errors import DatbenchError, MeasurementError, UsageError, warn
 from ..files import write_whole
 from ..process import command
 from ..render.terminal import ProgressBars
-from .run import RunPlan, shard_of
+from .records import RunPlan
+from .run import shard_of
 from .store import Sweep, only_one
 
 PATIENCE = 60.0
@@ -180,48 +182,55 @@ class Cluster:
             os.close(handle)
 
     def _run(self, plan: RunPlan, bars: ProgressBars) -> None:
-        began = answered = time.monotonic()
+        began, units = time.monotonic(), len(self.sweep.units)
         before, cancels = len(self.sweep.scan()), self._cancels()
         old: set[str] | None = None  # jobs that had ended before
-        silent = False
         while True:
             # The queue first: what a job did before it left the queue is seen then.
-            jobs, done = self.jobs(), self.sweep.scan()
-            if len(done) == len(self.sweep.units):
+            jobs, done = self._queue(), self.sweep.scan()
+            if len(done) == units:
                 if not self.sweep.set_broken_aside():
                     return
                 done = self.sweep.scan()
-            now = time.monotonic()
-            if jobs is None:
-                said = "squeue does not answer; jobs may be at work"
-                if now - answered > SILENCE:
-                    raise MeasurementError(f"{said}: give the same command again later.")
-                if not silent:
-                    warn(f"{said}, so this waits.")
-                silent = True
-                time.sleep(POLL)
-                continue
-            answered, silent = now, False
             at_work = [job for job in jobs if job.at_work]
-            over = {job.name for job in jobs} - {job.name for job in at_work}
+            over = {job.name for job in jobs if not job.at_work}
             old = over if old is None else old
             self.shards = self.shards or (at_work[-1].shards if at_work else self._most(plan.jobs))
             new = [j.shard for j in jobs if j.state == "CANCELLED" and j.name not in old]
             self.cancelled.update(range(1, self.shards + 1) if self._cancels() > cancels else new)
-            ready = self._ready(at_work, done)
-            if ready:
+            if ready := self._ready(at_work, done):
                 self.submit(plan, ready)
-            elif not at_work:
+                continue
+            if not at_work:
                 why = "were cancelled" if self.cancelled else "end without new records"
                 raise MeasurementError(
-                    f"jobs of {self.sweep.folder} {why}; {len(self.sweep.units) - len(done)} units "
-                    f"are pending; {self.sweep.folder / 'log'} has what the jobs said."
+                    f"jobs of {self.sweep.folder} {why}; {units - len(done)} units are pending; "
+                    f"{self.sweep.folder / 'log'} has what the jobs said."
                 )
-            else:
-                each = (now - began) / max(1, len(done) - before)
-                left = each * (len(self.sweep.units) - len(done)) if len(done) > before else 0.0
-                self._show(bars, done, at_work, left)
-                time.sleep(POLL)
+            new_records = len(done) - before
+            passed = time.monotonic() - began
+            left = passed / new_records * (units - len(done)) if new_records > 0 else 0.0
+            self._show(bars, done, at_work, left)
+            time.sleep(POLL)
+
+    def _queue(self) -> list[ShardJob]:
+        """The jobs that squeue lists; waits while it is silent and records are missing.
+
+        Raises:
+            MeasurementError: it is silent for too long.
+        """
+        asked = time.monotonic()
+        for attempt in count():
+            jobs = self.jobs()
+            if jobs is not None or len(self.sweep.scan()) == len(self.sweep.units):
+                break
+            said = "squeue does not answer; jobs may be at work"
+            if time.monotonic() - asked > SILENCE:
+                raise MeasurementError(f"{said}: give the same command again later.")
+            if attempt == 0:
+                warn(f"{said}, so this waits.")
+            time.sleep(POLL)
+        return jobs or []
 
     def _ready(self, at_work: Sequence[ShardJob], done: Mapping[str, Any]) -> list[int]:
         """Shards to submit: with pending units, without a job, not cancelled, not hopeless."""

@@ -33,7 +33,7 @@ from ..files import read_text, write_whole
 from ..process import PACKAGES, alive
 from ..records import checked, load, read_json
 from ..version import __version__
-from .plan import PLAN, key_of, key_of_plain, pruning_key, specification, units_of
+from .plan import PLAN, key_of, pruning_key, specification, units_of
 from .records import KINDS, OUTCOMES, Outcome, Unit
 
 UNITS = "units.jsonl"
@@ -104,17 +104,32 @@ def lines_of(text: str, name: str) -> list[str]:
     Raises:
         UsageError: the plan is wrong.
     """
-    return [
-        json.dumps(
-            {
-                "key": key_of(unit),
-                "kind": unit.kind,
-                "timeout": timeout,
-                "unit": specification(unit),
-            }
-        )
-        for unit, timeout in units_of(text, name)
-    ]
+    lines = []
+    for unit, timeout in units_of(text, name):
+        found = specification(unit)
+        line = {"key": key_of(found), "kind": unit.kind, "timeout": timeout, "unit": found}
+        lines.append(json.dumps(line))
+    return lines
+
+
+def _text(folder: Path, text: str | None) -> tuple[str, str]:
+    """A plan, and the name of its file: what options say, or what stands in ``sweep.toml``.
+
+    Raises:
+        MissingError: neither says anything.
+    """
+    if text is not None:
+        return text, ""
+    if not (folder / PLAN).is_file():
+        raise _missing(folder)
+    return read_text(folder / PLAN), str(folder / PLAN)
+
+
+def _missing(folder: Path) -> MissingError:
+    return MissingError(
+        f"{folder} holds no sweep: write {folder / PLAN}, or name models, and "
+        f"`datbench sweep run {folder}`."
+    )
 
 
 class Sweep:
@@ -135,10 +150,7 @@ class Sweep:
         """
         path = folder / UNITS
         if not path.is_file():
-            raise MissingError(
-                f"{folder} holds no sweep: write {folder / PLAN}, or name models, and "
-                f"`datbench sweep run {folder}`."
-            )
+            raise _missing(folder)
         head, *lines = read_text(path).splitlines() or [""]
         try:
             if json.loads(head)["format"] != FORMAT:
@@ -158,14 +170,12 @@ class Sweep:
         Raises:
             UsageError: the plan is wrong, or the directory is another sweep's.
         """
-        plan, name = folder / PLAN, ""
         if folder.exists() and not folder.is_dir():
             raise UsageError(f"{folder} is a file; a sweep is a directory.")
-        if text is None:
-            if not plan.is_file():
-                return cls.open(folder)  # says what is missing
-            text, name = read_text(plan), str(plan)
         frozen = folder / UNITS
+        if text is None and frozen.is_file() and not (folder / PLAN).is_file():
+            return cls.open(folder)
+        text, name = _text(folder, text)
         digest = sha256(text.encode()).hexdigest()
         if frozen.is_file() and _head(frozen).get("plan") == digest:
             return cls.open(folder)
@@ -183,8 +193,8 @@ class Sweep:
             folder.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise UsageError(f"{folder}: {error.strerror}.") from error
-        if not plan.is_file():
-            write_whole(plan, text)
+        if not (folder / PLAN).is_file():
+            write_whole(folder / PLAN, text)
         write_whole(frozen, "".join(f"{line}\n" for line in (head, *lines)))
         return cls.open(folder)
 
@@ -297,7 +307,7 @@ class Sweep:
             path = self.path(self.by_key[key], outcome)
             try:
                 block = read_json(path)["unit"]
-                if block["outcome"] != outcome or key_of_plain(block["specification"]) != key:
+                if block["outcome"] != outcome or key_of(block["specification"]) != key:
                     raise UsageError(f"{path} is the record of another unit.")
                 if thoroughly:
                     load(path)
@@ -344,12 +354,7 @@ def planned(folder: Path, text: str | None) -> list[PlannedUnit]:
     """
     if text is None and (folder / UNITS).is_file():
         return list(Sweep.open(folder).units)
-    name = ""
-    if text is None:
-        if not (folder / PLAN).is_file():
-            Sweep.open(folder)  # says what is missing
-        text, name = read_text(folder / PLAN), str(folder / PLAN)
-    return [PlannedUnit.read(n, line) for n, line in enumerate(lines_of(text, name))]
+    return [PlannedUnit.read(n, line) for n, line in enumerate(lines_of(*_text(folder, text)))]
 
 
 def read_mark(path: Path) -> dict[str, Any]:

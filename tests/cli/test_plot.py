@@ -1,6 +1,5 @@
 """`datbench plot`: every kind, in the terminal and as files, from models and from result files."""
 
-import json
 import pickle
 import re
 from dataclasses import replace
@@ -16,7 +15,7 @@ from datbench.setting import How, Resolution, Setting
 from datbench.timing.records import ThroughputRow
 
 from ..row_samples import sample
-from .runner import Run
+from .runner import Run, refused, unwrapped
 
 pytest.importorskip("vl_convert", reason="needs datbench[plots]")
 
@@ -55,23 +54,6 @@ def test_accuracy_points_are_printed_cells() -> None:
     assert found["DAT-B", 84.8] == ("dat_b_384", {"macs": 49.8e9, "params": 88e6})
 
 
-def test_accuracy_against_measured_throughput(run: Run, tmp_path: Path) -> None:
-    setting = Setting(Resolution(224, 224), device="cpu")
-    rows = [
-        ThroughputRow(model, setting, How(), "measured", None, 1, 1, 1, (), images_per_second=rate)
-        for model, rate in (("dat_t", 40.0), ("dat_t", 50.0), ("dat_s", 20.0), ("my:net", 9.0))
-    ]
-    (tmp_path / "t.json").write_text(dumps(document("throughput", rows, {})))
-    text = run("plot", "accuracy", "--of", "throughput", "--from", "t.json").text
-    assert "images/s" in text
-    assert "DAT" in text
-    assert "Swin" not in text
-    assert re.search(r"20 +50$", text, re.MULTILINE)  # the axis: the best row of each model
-    said = " ".join(text.split())
-    assert "device cpu, batch 1, dtype float32, attention eager" in said
-    assert "Not drawn: 1 of 4 rows" in said
-
-
 def timed(name: str, model: str, rate: float, side: int = 224, **how: Any) -> str:
     """A result file of one row, with a machine of its own on demand."""
     where = {"processor": how.pop("processor", "A")}
@@ -82,6 +64,20 @@ def timed(name: str, model: str, rate: float, side: int = 224, **how: Any) -> st
     )
     Path(name).write_text(dumps(document("throughput", [row], where)))
     return name
+
+
+def test_accuracy_against_measured_throughput(run: Run) -> None:
+    """The best row of each model that papers print, with its setting."""
+    rates = (("dat_t", 40.0), ("dat_t", 50.0), ("dat_s", 20.0), ("my:net", 9.0))
+    files = [timed(f"{place}.json", *rate) for place, rate in enumerate(rates)]
+    text = run("plot", "accuracy", "--of", "throughput", *(f"--from={f}" for f in files)).text
+    assert "images/s" in text
+    assert "DAT" in text
+    assert "Swin" not in text
+    assert re.search(r"20 +50$", text, re.MULTILINE)  # the axis
+    said = unwrapped(text)
+    assert "device cpu, batch 1, dtype float32, attention eager" in said
+    assert "Not drawn: 1 of 4 rows" in said
 
 
 def test_accuracy_takes_inference_at_the_inputs_of_the_print(run: Run, tmp_path: Path) -> None:
@@ -95,7 +91,7 @@ def test_accuracy_takes_inference_at_the_inputs_of_the_print(run: Run, tmp_path:
     text = run("plot", "accuracy", "--of", "throughput", *(f"--from={f}" for f in files)).text
     assert re.search(r"^ *5 +40$", text, re.MULTILINE)
     assert "DAT at 384x384" in text  # a point of its own
-    assert "Not drawn: 3 of 5 rows" in " ".join(text.split())
+    assert "Not drawn: 3 of 5 rows" in unwrapped(text)
     assert "measured on A" in text
     words = ("plot", "accuracy", "--of", "throughput", "--from", "b.json")
     assert "no row of these files has a published accuracy" in run(*words).complaint()
@@ -224,7 +220,7 @@ def test_roofline(run: Run, files: Path) -> None:
     assert "under the roofline" in text
     assert "stages under" in text
     setting = "64x64, batch 1, float32, eager attention, inference, on cpu, 1 thread"
-    assert setting in " ".join(text.split())
+    assert setting in unwrapped(text)
     assert "measured on" in text
     other = run("plot", "roofline", "--of", "operator", "--from", str(files / "profile.json")).text
     assert "operators under" in other
@@ -262,44 +258,38 @@ def test_an_icicle_is_the_same_every_time(run: Run, files: Path) -> None:
     assert Path("a.svg").read_bytes() == Path("b.svg").read_bytes()
 
 
-@pytest.mark.parametrize(
-    ("words", "said"),
-    [
-        (("acuracy",), "No such command 'acuracy'"),
-        (("cost",), "name a model"),
-        (("cost", "dat_t", "--of", "time"), "choose one of macs, memory"),
-        (("eq10", "dat_t", "--of", "macs"), "No such option: --of"),
-        (("cost", "dat_t", "--from", "flops.json"), "leave out models"),
-        (("cost", "--from", "eq10.json"), "holds 'eq10'; name a file of flops or memory"),
-        (("cost", "--from", "memory.json", "--of", "macs"), "holds 'memory'; name a file of flops"),
-        (("cost", "--from", "memory.json", "--mode", "step"), "leave out models and how they run"),
-        (("memory", "--from", "memory.json", "--batch", "2"), "leave out models and how they run"),
-        (("eq10", "--from", "eq10.json", "--stage", "3"), "leave out models and how they run"),
-        (("cost", "--from", "flops.json", "--from", "memory.json"), "are of several kinds"),
-        (("cost", "--from", "none.json"), "there is no file"),
-        (("timeline", "--from", "memory.json"), "No such option: --from"),
-        (("timeline", "dat_t", "dat_s"), "draws one run"),
-        (("icicle", "--from", "flops.json"), "holds several rows"),
-        (("icicle", "dat_t", "dat_s"), "draws one"),
-        (("icicle", "dat_t", "--of", "time"), "datbench profile"),
-        (("icicle", "--from", "one.json", "--of", "time"), "a count has no times"),
-        (("roofline",), "datbench profile"),
-        (("accuracy", "--of", "throughput"), "together"),
-        (("accuracy", "--from", "flops.json"), "together"),
-        (("memory", "dat_t", "--mode", "bakward"), "did you mean backward"),
-        (("memory", "dat_t", "--out", "a.pdf"), ".png or .svg"),
-        (("memory", "dat_t", "--out", "no/a.png"), "there is no directory"),
-        (("cost", "--from", "broken.json"), "not complete JSON"),
-        (("memory", "--from", "damaged.json"), "row 1"),
-    ],
-)
-def test_what_is_refused(run: Run, files: Path, words: tuple[str, ...], said: str) -> None:
-    (files / "broken.json").write_text('{"format": "datb')
-    content: dict[str, Any] = json.loads((files / "memory.json").read_text())
-    del content["rows"][0]["mode"]
-    (files / "damaged.json").write_text(json.dumps(content))
-    words = tuple(str(files / w) if w.endswith(".json") else w for w in words)
-    assert said in run("plot", *words).complaint()
+REFUSED = {
+    "acuracy": "No such command 'acuracy'",
+    "cost": "name a model",
+    "cost dat_t --of time": "choose one of macs, memory",
+    "eq10 dat_t --of macs": "No such option: --of",
+    "cost dat_t --from flops.json": "leave out models",
+    "cost --from eq10.json": "holds 'eq10'; name a file of flops or memory",
+    "cost --from memory.json --of macs": "holds 'memory'; name a file of flops",
+    "cost --from memory.json --mode step": "leave out models and how they run",
+    "memory --from memory.json --batch 2": "leave out models and how they run",
+    "eq10 --from eq10.json --stage 3": "leave out models and how they run",
+    "cost --from flops.json --from memory.json": "are of several kinds",
+    "cost --from none.json": "there is no file",
+    "timeline --from memory.json": "No such option: --from",
+    "timeline dat_t dat_s": "draws one run",
+    "icicle --from flops.json": "holds several rows",
+    "icicle dat_t dat_s": "draws one",
+    "icicle dat_t --of time": "datbench profile",
+    "icicle --from one.json --of time": "a count has no times",
+    "roofline": "datbench profile",
+    "accuracy --of throughput": "together",
+    "accuracy --from flops.json": "together",
+    "memory dat_t --mode bakward": "did you mean backward",
+    "memory dat_t --out a.pdf": ".png or .svg",
+    "memory dat_t --out no/a.png": "there is no directory",
+}
+
+
+@refused(REFUSED)
+def test_what_is_refused(run: Run, files: Path, words: str, said: str) -> None:
+    given = (str(files / word) if word.endswith(".json") else word for word in words.split())
+    assert said in run("plot", *given).complaint()
     assert not Path("a.pdf").exists()
 
 

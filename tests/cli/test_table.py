@@ -72,7 +72,13 @@ def test_a_table_of_ones_own(run: Run, mine: Path) -> None:
     assert run("table", str(mine), "--check").code == 0
 
 
-def test_check_fails_for_a_wrong_print(run: Run, mine: Path) -> None:
+def test_check_fails_for_what_is_not_as_expected(run: Run, mine: Path) -> None:
+    def expecting(printed: str, flops: str) -> str:
+        build = '{ model = "dat_t" }'
+        return MINE.replace("4.6G", printed).replace(
+            build, f'{build}, expect = {{ flops = "{flops}" }}'
+        )
+
     mine.write_text(MINE.replace("4.6G", "4.9G"))
     done = run("table", str(mine), "--check")
     assert done.code == 1
@@ -81,18 +87,9 @@ def test_check_fails_for_a_wrong_print(run: Run, mine: Path) -> None:
         "expected agrees.\n"
     )
     assert "wrong in print (unexpected)" in done.out
-    expected = MINE.replace("4.6G", "4.9G").replace(
-        'build = { model = "dat_t" }',
-        'build = { model = "dat_t" }, expect = { flops = "wrong in print" }',
-    )
-    mine.write_text(expected)
+    mine.write_text(expecting("4.9G", "wrong in print"))
     assert run("table", str(mine), "--check").code == 0
-
-
-def test_an_expected_difference_that_is_gone_fails_too(run: Run, mine: Path) -> None:
-    mine.write_text(
-        MINE.replace('{ model = "dat_t" }', '{ model = "dat_t" }, expect = { flops = "differs" }')
-    )
+    mine.write_text(expecting("4.6G", "differs"))  # an expected difference that is gone
     done = run("table", str(mine), "--check")
     assert done.code == 1
     assert "DAT-T, flops: agrees, expected differs" in done.err
@@ -149,7 +146,7 @@ def test_a_users_table_has_a_name_of_its_own(run: Run, mine: Path) -> None:
     assert "table '2' is one of the papers'" in run("table", str(mine)).complaint()
 
 
-def test_csv_is_one_row_a_cell(run: Run) -> None:
+def test_csv_is_one_row_a_cell_with_what_every_rule_gives(run: Run) -> None:
     rows = run("table", "6", "8", "--format", "csv").lines
     assert len(rows) == 28 + 20
     assert {row["verdict"] for row in rows} <= set(VERDICTS)
@@ -157,19 +154,19 @@ def test_csv_is_one_row_a_cell(run: Run) -> None:
     assert (first["table"], first["row"], first["column"]) == ("6", "S, ✗, ✗", "flops")
     assert (first["printed"], first["computed"], first["unit"]) == ("4.57G", "4574297856", "MAC")
     assert (float(first["low"]), float(first["high"])) == (4.565e9, 4.575e9)
-
-
-def test_csv_says_what_every_rule_gives(run: Run) -> None:
-    rows = run("table", "8", "--format", "csv").lines
-    first, params = rows[0], next(row for row in rows if row["column"] == "params")
-    assert first["follows"].startswith("fvcore, ")
-    assert first["computed"] == first["fvcore"]
-    assert int(first["mmdet"]) < int(first["multiply-adds"]) < int(first["fvcore"])
+    flops, *others = (row for row in rows if row["table"] == "8")
+    params = next(row for row in others if row["column"] == "params")
+    assert flops["follows"].startswith("fvcore, ")
+    assert flops["computed"] == flops["fvcore"]
+    assert int(flops["mmdet"]) < int(flops["multiply-adds"]) < int(flops["fvcore"])
     assert params["follows"] == params["fvcore"] == ""
 
 
-def test_rules_on_request(run: Run) -> None:
-    assert "by whose rules" not in run("table", "8").text
+def test_rules_on_request_and_an_overview_of_several(run: Run) -> None:
+    short = run("table", "8", "6", "8").text
+    assert short.count("Table 8:") == 1
+    assert short.splitlines()[-1].split() == ["all", "24", "0", "0", "5", "19", "0"]
+    assert "by whose rules" not in short
     text = run("table", "8", "6", "--notes").text
     assert text.count("FLOPs: by whose rules") == 2
     scores = text[text.index("Printed values that the total by each rule rounds to") :]
@@ -220,29 +217,32 @@ def test_a_csv_file_is_a_table(run: Run) -> None:
     assert [(row["name"], row["top1"]) for row in rows] == [("DAT-T", 82.0), ("DAT-S", None)]
 
 
-@pytest.mark.parametrize(
-    ("text", "said"),
-    [
-        ("", "needs a column model"),
-        ("model,note\ndat_t,x\n", "needs a column model, and some of flops"),
-        ("model,flops,flops\ndat_t,1,2\n", "once each"),
-        ("model,flops\ndat_t\n", "row 1: write 2 cells"),
-        ("model,flops\ndat_t,4.6GB\n", "row 1 (dat_t), column flops: '4.6GB' is not a figure"),
-        ("model,flops\ndat_tt,4.6\n", "unknown model 'dat_tt'"),
-    ],
-)
-def test_a_csv_file_that_is_none(run: Run, text: str, said: str) -> None:
-    Path("bad.csv").write_text(text)
-    assert said in run("table", "bad.csv").complaint()
+NO_TABLES = {
+    "": "needs a column model",
+    "model,note\ndat_t,x\n": "needs a column model, and some of flops",
+    "model,flops,flops\ndat_t,1,2\n": "once each",
+    "model,flops\ndat_t\n": "row 1: write 2 cells",
+    "model,flops\ndat_t,4.6GB\n": "row 1 (dat_t), column flops: '4.6GB' is not a figure",
+    "model,flops\ndat_tt,4.6\n": "unknown model 'dat_tt'",
+}
 
 
-def test_markdown_and_latex(run: Run, tmp_path: Path) -> None:
-    out = tmp_path / "t.md"
-    assert run("table", "6", "--out", str(out)).code == 0
-    assert "### Table 6: Ablation" in out.read_text()
+def test_a_csv_file_that_is_none(run: Run) -> None:
+    for text, said in NO_TABLES.items():
+        Path("bad.csv").write_text(text)
+        assert said in run("table", "bad.csv").complaint()
+
+
+def test_markdown_latex_and_a_narrow_terminal(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert run("table", "6", "--out", "t.md").code == 0
+    assert "### Table 6: Ablation" in Path("t.md").read_text()
     latex = run("table", "6", "--format", "latex").text
     assert r"\ensuremath{\surd}" in latex
     assert "✓" not in latex.partition("\\end{table")[0]
+    monkeypatch.setenv("COLUMNS", "60")
+    text = run("table", "8").text
+    assert max(len(line) for line in text.splitlines()) <= 60
+    assert "37.2634" in text
 
 
 def test_memory_is_measured_where_a_device_is(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -270,22 +270,6 @@ def test_memory_is_measured_where_a_device_is(run: Run, monkeypatch: pytest.Monk
         assert rules["allocated on cuda, batch 128: out of memory"] is None
     text = run("table", "8", "--device", "cuda", "--format", "md").text
     assert "allocated on cuda, batch 64 (GiB)" in text
-
-
-def test_several_tables_end_with_an_overview(run: Run) -> None:
-    text = run("table", "8", "6", "8").text
-    assert text.count("Table 8:") == 1
-    last = text.splitlines()[-1].split()
-    assert last == ["all", "24", "0", "0", "5", "19", "0"]
-
-
-def test_tables_share_the_terminal_with_narrow_people(
-    run: Run, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv("COLUMNS", "60")
-    text = run("table", "8").text
-    assert max(len(line) for line in text.splitlines()) <= 60
-    assert "37.2634" in text
 
 
 WITHOUT_TIMM = """

@@ -12,7 +12,7 @@ from typing import Any
 
 from datbench.process import PACKAGES
 from datbench.records import load
-from datbench.sweep.plan import key_of_plain
+from datbench.sweep.plan import key_of
 
 MODELS = """
 import os, signal, time
@@ -117,7 +117,7 @@ def records(folder: Path) -> dict[str, Path]:
         assert suffix == "json"
         assert key not in found
         content = json.loads(path.read_text(encoding="utf-8"))
-        assert key_of_plain(content["unit"]["specification"]) == key
+        assert key_of(content["unit"]["specification"]) == key
         assert content["unit"]["outcome"] == outcome
         load(path)
         found[key] = path

@@ -62,7 +62,7 @@ dtype = ["float32", "bfloat16"]
 device = "cpu"
 """
     units = [unit for unit, _ in units_of(text)]
-    assert len({key_of(unit) for unit in units}) == len(units) == 16 + 2 + 3 * 16
+    assert len({key_of(specification(unit)) for unit in units}) == len(units) == 16 + 2 + 3 * 16
     kinds = [unit.kind for unit in units]
     assert kinds == ["flops"] * 16 + ["peaks"] * 2 + ["throughput"] * 48
     rounds = [[specification(u) | {"round": 0} for u in units if u.kind == "throughput"
@@ -83,7 +83,7 @@ device = "cpu"
 def test_a_key_is_of_the_specification_alone() -> None:
     """The time-out, other units and the machine do not change it: kept here, it must never do."""
     ((unit, timeout),), ((same, usual),) = units_of(GRID + "timeout = 5\n"), units_of(GRID)
-    assert key_of(unit) == key_of(same) == "e72635b779013418a929"
+    assert key_of(specification(unit)) == key_of(specification(same)) == "e72635b779013418a929"
     assert (timeout, usual) == (5.0, 300.0)
 
 
