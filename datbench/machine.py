@@ -45,16 +45,19 @@ def summary() -> dict[str, Any]:
 
 def environment() -> dict[str, Any]:
     """Versions, processor, memory and GPUs. A value that cannot be had is None."""
-    found = summary()
-    found["packages"] = {package: _version(package) for package in PACKAGES}
-    found["processor"] = _processor()
-    found["cpus"] = os.cpu_count()
-    found["usable_cpus"] = (
-        len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else None
-    )
-    found["memory_bytes"] = _memory()
-    found |= _torch_settings()
-    return found
+    try:
+        memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    except (ValueError, OSError, AttributeError):
+        memory = None
+    return {
+        **summary(),
+        "packages": {package: _version(package) for package in PACKAGES},
+        "processor": _proc("/proc/cpuinfo", "model name") or platform.processor() or None,
+        "cpus": os.cpu_count(),
+        "usable_cpus": usable_cores() if hasattr(os, "sched_getaffinity") else None,
+        "memory_bytes": memory,
+        **_torch_settings(),
+    }
 
 
 COMMAND: ContextVar[Sequence[str]] = ContextVar("command", default=())
@@ -85,27 +88,13 @@ def usable_cores() -> int:
     return os.cpu_count() or 1
 
 
-def _processor() -> str | None:
-    return _proc("/proc/cpuinfo", "model name") or platform.processor() or None
-
-
-def _memory() -> int | None:
-    try:
-        return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    except (ValueError, OSError, AttributeError):
-        return None
-
-
 def _proc(path: str, key: str) -> str | None:
     """The first line of this key in a file of Linux's; None elsewhere."""
-    try:
-        with open(path, encoding="utf-8") as lines:
-            for line in lines:
-                name, _, value = line.partition(":")
-                if name.strip() == key:
-                    return value.strip()
-    except OSError:
-        pass
+    with contextlib.suppress(OSError), open(path, encoding="utf-8") as lines:
+        for line in lines:
+            name, _, value = line.partition(":")
+            if name.strip() == key:
+                return value.strip()
     return None
 
 
@@ -149,22 +138,19 @@ def _torch_settings() -> dict[str, Any]:
     """What torch itself says of the machine."""
     import torch
 
-    gpus = []
-    if torch.cuda.is_available():
-        for index in range(torch.cuda.device_count()):
-            properties = torch.cuda.get_device_properties(index)
-            gpus.append(
-                {
-                    "name": properties.name,
-                    "memory_bytes": properties.total_memory,
-                    "capability": f"{properties.major}.{properties.minor}",
-                }
-            )
+    count = torch.cuda.device_count() if torch.cuda.is_available() else 0
     return {
         "torch_threads": torch.get_num_threads(),
         "cpu_capability": torch.backends.cpu.get_cpu_capability(),
         "cuda": torch.version.cuda,
-        "gpus": gpus,
+        "gpus": [
+            {
+                "name": properties.name,
+                "memory_bytes": properties.total_memory,
+                "capability": f"{properties.major}.{properties.minor}",
+            }
+            for properties in map(torch.cuda.get_device_properties, range(count))
+        ],
     }
 
 
@@ -187,7 +173,7 @@ def visible_gpus() -> list[str]:
     shown = os.environ.get("CUDA_VISIBLE_DEVICES")
     if shown is None:
         return every or (["0"] if has_gpu() else [])
-    names = [name.strip() for name in shown.split(",") if name.strip()]
+    names = filter(None, map(str.strip, shown.split(",")))
     # CUDA counts as NVML does only in the order of the bus; a number stays one otherwise.
     by_bus = os.environ.get("CUDA_DEVICE_ORDER") == "PCI_BUS_ID" or len(every) == 1
     return [
@@ -319,13 +305,9 @@ class GpuPlace:
     def of(cls, properties: Any) -> GpuPlace:
         """Read torch's properties of a device; torch 2.6 has no place on the bus."""
         uuid = getattr(properties, "uuid", None)
-        parts = [
-            getattr(properties, f"pci_{name}_id", None) for name in ("domain", "bus", "device")
-        ]
-        bus = None
-        if None not in parts:
-            domain, number, device = parts
-            bus = f"{domain:08x}:{number:02x}:{device:02x}.0"
+        names = ("domain", "bus", "device")
+        parts: list[Any] = [getattr(properties, f"pci_{name}_id", None) for name in names]
+        bus = None if None in parts else "{:08x}:{:02x}:{:02x}.0".format(*parts)
         return cls(None if uuid is None else str(uuid), bus)
 
 
@@ -355,6 +337,11 @@ def _library() -> Iterator[Any]:
             raise LibraryError(nvml_words(error)) from error
 
 
+def _shut_down(library: Any) -> None:
+    with contextlib.suppress(library.NVMLError):
+        library.nvmlShutdown()
+
+
 @contextlib.contextmanager
 def nvml(place: GpuPlace) -> Iterator[tuple[Any, Any]]:
     """NVML at work, and its handle of a GPU.
@@ -364,11 +351,6 @@ def nvml(place: GpuPlace) -> Iterator[tuple[Any, Any]]:
     """
     with _library() as library:
         yield library, _handle(library, place)
-
-
-def _shut_down(library: Any) -> None:
-    with contextlib.suppress(library.NVMLError):
-        library.nvmlShutdown()
 
 
 def _handle(library: Any, place: GpuPlace) -> Any:
@@ -427,16 +409,15 @@ def distinct(values: Iterable[Any]) -> list[Any]:
 
 
 def joined(values: Sequence[Any]) -> str:
-    """Values in words, with commas between them."""
+    """Values in words, with commas between them; GPUs by their names."""
     return ", ".join(map(short, values))
 
 
 def short(value: Any) -> str:
-    """A value of an environment in words; GPUs by their names."""
-    if isinstance(value, list):
-        names = [str(v.get("name") if isinstance(v, dict) else v) for v in value]
-        return ", ".join(names) or "none"
-    return str(value)
+    """A value of an environment in words."""
+    if not isinstance(value, list):
+        return str(value)
+    return ", ".join(str(v.get("name") if isinstance(v, dict) else v) for v in value) or "none"
 
 
 def place_of(environment: Mapping[str, Any]) -> str:
@@ -448,8 +429,7 @@ def places_apart(environments: Sequence[Mapping[str, Any]]) -> list[str]:
     """A place for each environment, in the words in which they differ."""
     places = [_place(here) for here in environments]
     if len(set(map(tuple, places))) < 2:  # as counts are made, which need no processor's name
-        also = ("python", "platform")
-        places = [[f"{n} {here[n]}" for n in also if here.get(n)] for here in environments]
+        places = [_versions(here, "python", "platform") for here in environments]
     shared = set.intersection(*map(set, places)) if places else set()
     said = [", ".join(part for part in place if part not in shared) for place in places]
     return [name or place_of(here) for name, here in zip(said, environments, strict=True)]
@@ -458,14 +438,14 @@ def places_apart(environments: Sequence[Mapping[str, Any]]) -> list[str]:
 def _place(environment: Mapping[str, Any]) -> list[str]:
     gpus = environment.get("gpus") or []
     names = list(dict.fromkeys(str(gpu.get("name")) for gpu in gpus if isinstance(gpu, Mapping)))
-    parts = [*names]
-    if environment.get("processor"):
+    if processor := environment.get("processor"):
         cores = environment.get("usable_cpus")
-        parts.append(f"{environment['processor']}{f', {cores} cores' if cores else ''}")
-    for package in ("torch", "cuda", "datbench"):
-        if environment.get(package):
-            parts.append(f"{package} {environment[package]}")
-    return parts
+        names.append(f"{processor}{f', {cores} cores' if cores else ''}")
+    return names + _versions(environment, "torch", "cuda", "datbench")
+
+
+def _versions(environment: Mapping[str, Any], *names: str) -> list[str]:
+    return [f"{name} {environment[name]}" for name in names if environment.get(name)]
 
 
 def same_place(one: Mapping[str, Any], other: Mapping[str, Any]) -> bool:

@@ -124,12 +124,12 @@ def ask(
     return reply
 
 
+@dataclass(frozen=True)
 class Asked(Generic[T]):
     """Processes at their jobs."""
 
-    def __init__(self, workers: Sequence[_Worker], answer: type[T]) -> None:
-        self._workers = workers
-        self._answer = answer
+    workers: Sequence[_Worker]
+    answer: type[T]
 
     def replies(self, timeout: float = float("inf"), patience: float = 0.0) -> list[Reply[T]]:
         """Wait for all of them. None is left when this returns.
@@ -150,20 +150,20 @@ class Asked(Generic[T]):
                 raise
             interrupted = True
             with contextlib.suppress(KeyboardInterrupt):
-                for worker in self._workers:
+                for worker in self.workers:
                     worker.process.send_signal(signal.SIGINT)
                 self._wait(patience)
-        codes = [worker.process.poll() for worker in self._workers]
-        for worker in self._workers:
+        codes = [worker.process.poll() for worker in self.workers]
+        for worker in self.workers:
             worker.end()
         return [
-            worker.reply(code, self._answer, interrupted)
-            for worker, code in zip(self._workers, codes, strict=True)
+            worker.reply(code, self.answer, interrupted)
+            for worker, code in zip(self.workers, codes, strict=True)
         ]
 
     def _wait(self, seconds: float) -> None:
         deadline = time.monotonic() + seconds
-        for worker in self._workers:
+        for worker in self.workers:
             with contextlib.suppress(subprocess.TimeoutExpired):
                 worker.process.wait(max(0.0, deadline - time.monotonic()))
 
@@ -191,7 +191,7 @@ def asking(
             for descriptor in (kept for question in questions for kept in question.keeps):
                 os.close(descriptor)
         for worker, question in zip(workers, questions, strict=True):
-            worker.send(question.job)
+            _tell(worker.process, worker.result, question.job)
         yield Asked(workers, answer)
 
 
@@ -200,24 +200,16 @@ class _Worker:
 
     def __init__(self, question: Question, result: Path, env: Mapping[str, str] | None) -> None:
         program = f"from datbench.process import serve; serve({question.function!r})"
-        self._result = result
+        self.result = result
         self.process = start(
             command(program, question.python, question.source), env=env, keeps=question.keeps
         )
-        self._said = Tail(self.process)
-
-    def send(self, job: Any) -> None:
-        """Tell it its job."""
-        assert self.process.stdin is not None
-        with contextlib.suppress(BrokenPipeError):  # it is gone already; its code says how
-            self.process.stdin.write(f"{_message(self._result, job)}\n".encode())
-            self.process.stdin.flush()
+        self.said = Tail(self.process)
 
     def end(self) -> None:
         """Kill what is left of it and of what it started."""
         if os.name == "posix":  # also where it has ended by itself: a child of it may not have
-            with contextlib.suppress(ProcessLookupError, PermissionError):
-                os.killpg(self.process.pid, signal.SIGKILL)
+            _kill_group(self.process.pid)
         elif self.process.poll() is None:
             self.process.kill()
         self.process.wait()
@@ -227,12 +219,11 @@ class _Worker:
 
     def reply(self, code: int | None, answer: type[T], interrupted: bool) -> Reply[T]:
         """What it gave; it has ended."""
-        lines = [line.strip() for line in self._said.text().splitlines() if line.strip()]
-        ending = Ending(code, lines[-1] if lines else "")
-        if not self._result.exists():
+        ending = Ending(code, _last_line(self.said.text()))
+        if not self.result.exists():
             return Reply(None, ending, interrupted)
         try:
-            found = read(self._result, answer)
+            found = read(self.result, answer)
         except ValueError:
             said = "its answer is of another version of datbench"
             return Reply(None, Ending(code, said), interrupted)
@@ -286,6 +277,25 @@ def start(
             mask(signal.SIG_SETMASK, before)
 
 
+def _tell(process: subprocess.Popen[bytes], result: Path, job: Any) -> None:
+    """Tell a process its job, and where its answer belongs."""
+    assert process.stdin is not None
+    with contextlib.suppress(BrokenPipeError):  # it is gone already; its code says how
+        process.stdin.write(f"{message(result, job)}\n".encode())
+        process.stdin.flush()
+
+
+def _kill_group(pid: int) -> None:
+    """Kill a process and what it started."""
+    with contextlib.suppress(ProcessLookupError, PermissionError):
+        os.killpg(pid, signal.SIGKILL)
+
+
+def _last_line(text: str) -> str:
+    """The last line that says something; empty without."""
+    return next((line.strip() for line in reversed(text.splitlines()) if line.strip()), "")
+
+
 class Branch:
     """A job in a process that was forked from this one, with all that is imported here.
 
@@ -305,10 +315,8 @@ class Branch:
             if not forked:
                 program = f"from datbench.process import serve; serve({target!r}, {says})"
                 self._popen = start(command(program), keeps=[says])
-                assert self._popen.stdin is not None
+                _tell(self._popen, Path(os.devnull), job)
                 assert self._popen.stderr is not None
-                self._popen.stdin.write(f"{_message(Path(os.devnull), job)}\n".encode())
-                self._popen.stdin.flush()
                 self.pid, self.errors = self._popen.pid, os.dup(self._popen.stderr.fileno())
                 self._listen()
                 return
@@ -344,8 +352,7 @@ class Branch:
 
     def ending(self, code: int | None) -> Ending:
         """How it ended, with the last line that it wrote."""
-        lines = self._wrote.decode(errors="replace").split("\n")
-        return Ending(code, next((line.strip() for line in reversed(lines) if line.strip()), ""))
+        return Ending(code, _last_line(self._wrote.decode(errors="replace")))
 
     def _child(self, job: Any, parent: int, says: int, writes: int) -> None:
         code = 1
@@ -373,14 +380,14 @@ class Branch:
         if pid == 0:
             return None
         self.kill()  # what it started
+        code = os.waitstatus_to_exitcode(status)
         if self._popen is not None:
-            self._popen.returncode = os.waitstatus_to_exitcode(status)
-        return os.waitstatus_to_exitcode(status)
+            self._popen.returncode = code
+        return code
 
     def kill(self) -> None:
         """End it and what it started."""
-        with contextlib.suppress(ProcessLookupError, PermissionError):
-            os.killpg(self.pid, signal.SIGKILL)
+        _kill_group(self.pid)
 
     def close(self) -> None:
         """Close this process's ends of its pipes."""
@@ -474,12 +481,10 @@ def read(path: Path, hint: type[T]) -> T:
     return found
 
 
-def write_job(path: Path, result: Path, job: Any) -> None:
-    """A file that the variable `JOB` may name: a job, and where its answer belongs."""
-    path.write_text(_message(result, job), encoding="utf-8")
-
-
-def _message(result: Path, job: Any) -> str:
+def message(result: Path, job: Any) -> str:
+    """What a process is told, or a file that the variable `JOB` names: its job, and where its
+    answer belongs.
+    """
     return json.dumps({"result": str(result), "job": packed(job)})
 
 

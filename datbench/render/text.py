@@ -77,9 +77,8 @@ def to_csv(tables: Sequence[Table]) -> str:
     import pandas as pd
 
     table = tables[0]
-    frame = pd.DataFrame(
-        list(table.rows), columns=[column.name for column in table.columns], dtype=object
-    )
+    names = [column.name for column in table.columns]
+    frame = pd.DataFrame(list(table.rows), columns=names, dtype=object)
     return str(frame.to_csv(index=False, lineterminator="\n"))
 
 
@@ -158,10 +157,8 @@ def _escape(text: str) -> str:
     """Text with LaTeX's special characters made harmless."""
     found = printable(text).translate(_LATEX)
     # Behind a line's end a bracket or star would belong to it; blanks that indent are kept.
-    indent = len(found) - len(found.lstrip(" "))
-    return (
-        "~" * indent + ("{}" if found[indent : indent + 1] in ("[", "*") else "") + found[indent:]
-    )
+    words = found.lstrip(" ")
+    return "~" * (len(found) - len(words)) + ("{}" if words[:1] in ("[", "*") else "") + words
 
 
 def to_plain(
@@ -300,11 +297,6 @@ def _length(text: str) -> int:
     return cell_len(text)
 
 
-def _natural(cells: Cells) -> int:
-    """The width of a column of which nothing is folded."""
-    return max(map(_length, (cells[0].title, *cells[1])))
-
-
 def _unfolded(cells: Cells) -> int:
     """The width below which more than the heading is folded."""
     return max(map(_length, (*cells[0].title.split(), *cells[1])), default=1)
@@ -328,27 +320,16 @@ def _widths(columns: Sequence[Cells], width: int) -> list[int]:
 
     Where one part of a table is still too wide, its words and numbers are broken.
     """
-    widths = list(map(_natural, columns))
+    widths = [max(map(_length, (column.title, *texts))) for column, texts in columns]
     room = width - _GAP * (len(columns) - 1)
-    floors = (
-        list(map(_unfolded, columns)),
-        [_least(c, width) for c in columns],
-        [1] * len(columns),
-    )
-    for floor in floors:
+    for least in (_unfolded, lambda cells: _least(cells, width), lambda cells: 1):
+        floor = list(map(least, columns))
         while sum(widths) > room:
             able = [n for n, each in enumerate(widths) if each > floor[n]]
             if not able:
                 break
             widths[max(able, key=widths.__getitem__)] -= 1
     return widths
-
-
-def _styled(cells: Cells, text: str) -> RichText:
-    from rich.text import Text
-
-    style = cells[0].style
-    return Text(text, style=style(text) if style else "")
 
 
 def _drawn(columns: Sequence[Cells], width: int) -> RichTable:
@@ -364,6 +345,9 @@ def _drawn(columns: Sequence[Cells], width: int) -> RichTable:
             overflow="fold",
             width=wide,
         )
-    for row in zip(*(texts for _, texts in columns), strict=True):
-        drawn.add_row(*map(_styled, columns, row))
+    cells = [
+        [Text(t, column.style(t) if column.style else "") for t in ts] for column, ts in columns
+    ]
+    for row in zip(*cells, strict=True):
+        drawn.add_row(*row)
     return drawn

@@ -111,26 +111,15 @@ def theme(dark: bool = False) -> Spec:
     ink, muted, grid = (
         ("#e6e4df", "#a9a7a1", "#3a3a3c") if dark else ("#1f2328", "#5c6066", "#e3e1dc")
     )
-    text = {"labelColor": muted, "titleColor": ink, "labelFontSize": 12, "titleFontSize": 12}
+    text: Spec = {"labelColor": muted, "titleColor": ink, "labelFontSize": 12, "titleFontSize": 12}
+    text["titleFontWeight"] = 500
+    lines = {"gridColor": grid, "domainColor": muted, "tickColor": muted}
     return {
         "background": None,
         "font": FONT,
         "aria": False,  # the page describes the chart and gives its figures as a table
-        "axis": {
-            **text,
-            "titleFontWeight": 500,
-            "gridColor": grid,
-            "domainColor": muted,
-            "tickColor": muted,
-            "titlePadding": 10,
-        },
-        "legend": {
-            **text,
-            "titleFontWeight": 500,
-            "symbolStrokeWidth": 2,
-            "symbolOpacity": 1,
-            "labelLimit": 320,
-        },
+        "axis": {**text, **lines, "titlePadding": 10},
+        "legend": {**text, "symbolStrokeWidth": 2, "symbolOpacity": 1, "labelLimit": 320},
         "view": {"stroke": None},
         "range": {"category": list(DARK if dark else LIGHT), "symbol": list(SHAPES)},
         "text": {"color": ink},
@@ -164,6 +153,12 @@ def words(name: str, title: str | None = None, **rest: Any) -> Spec:
     return field(name, title, "nominal", **rest)
 
 
+def layer(mark: str | Spec, *transform: Spec, **channels: Any) -> Spec:
+    """A mark and its channels, of values that are transformed first."""
+    found: Spec = {"mark": mark, "encoding": channels}
+    return {**found, "transform": list(transform)} if transform else found
+
+
 def chosen(name: str, choices: Sequence[str]) -> Spec:
     """A menu above the chart, and the filter that follows it; nothing for a single choice."""
     if len(choices) < 2:
@@ -183,18 +178,10 @@ def bottom(columns: int = 3, narrow: int = 1) -> Spec:
 
 def above(name: str) -> Spec:
     """A layer that says the name of each row above its bar or point: no name is cut off."""
-    return {
-        "mark": {
-            "type": "text",
-            "align": "left",
-            "baseline": "bottom",
-            "dy": -6,
-            "fontSize": 12,
-            "limit": {"expr": "width"},
-        },
-        "encoding": {"x": {"value": 0}, "text": words(name)},
-        "transform": [{"aggregate": [{"op": "count", "as": "parts"}], "groupby": [name]}],
-    }
+    once = {"aggregate": [{"op": "count", "as": "parts"}], "groupby": [name]}
+    mark = {"type": "text", "align": "left", "baseline": "bottom", "dy": -6, "fontSize": 12}
+    mark["limit"] = {"expr": "width"}
+    return layer(mark, once, x={"value": 0}, text=words(name))
 
 
 def rows_of(name: str, order: Sequence[str]) -> Spec:
@@ -208,10 +195,9 @@ ROW = 48
 
 def _drawn(plots: Mapping[str, Plot]) -> tuple[Spec, Table]:
     """Plots of one type as Vega-Lite, and as a table."""
-    figures = {name: plot for name, plot in plots.items() if isinstance(plot, Figure)}
-    bars = {name: plot for name, plot in plots.items() if isinstance(plot, Bars)}
-    icicles = {name: plot for name, plot in plots.items() if isinstance(plot, Icicle)}
-    return _figures(figures) if figures else _bars(bars) if bars else _icicles(icicles)
+    draw: Any = {Figure: _figures, Bars: _bars, Icicle: _icicles}[type(next(iter(plots.values())))]
+    found: tuple[Spec, Table] = draw(plots)
+    return found
 
 
 def _table(columns: Sequence[Column], values: Sequence[Datum], *notes: str) -> Table:
@@ -245,61 +231,33 @@ def _figures(figures: Mapping[str, Figure]) -> tuple[Spec, Table]:
     columns = 4 if max(map(len, names)) < 18 else 2
     legend = {**bottom(columns, 1 + (columns == 4)), **({"values": names} if first.known else {})}
     color = words("series", scale=domain, legend=legend)
-    tooltip = [
-        words("series"),
-        field("x", first.x_label, format=".4~g"),
-        field("y", first.y_label, format=".4~g"),
-    ]
-    rest: Spec
+    x, y = ("x", first.x_label), ("y", first.y_label)
+    tooltip = [words("series"), field(*x, format=".4~g"), field(*y, format=".4~g")]
     if first.stacked:
         # Each choice of a menu has its own length.
-        across = field("x", first.x_label, scale={"nice": False}, axis={"format": ".6~r"})
-        up = field("y", first.y_label, stack="zero")
-        rest = {
-            "mark": {"type": "area", "interpolate": "step-after"},
-            "encoding": {"x": across, "y": up, "color": color, "order": field("order")},
-        }
-        rest["encoding"]["tooltip"] = tooltip
+        across = field(*x, scale={"nice": False}, axis={"format": ".6~r"})
+        up, order = field(*y, stack="zero"), field("order")
+        area: Spec = {"type": "area", "interpolate": "step-after"}
+        rest = layer(area, x=across, y=up, color=color, order=order, tooltip=tooltip)
     else:
-        across = _axis("x", first.x_label, [d["x"] for d in values], first.log_x)
-        heights = [d[end] for d in values for end in ("y", "line")]
-        up = _axis("y", first.y_label, heights, first.log_y)
+        across = _axis(*x, [d["x"] for d in values], first.log_x)
+        up = _axis(*y, [d[end] for d in values for end in ("y", "line")], first.log_y)
         shapes = ["stroke" if n in unmarked else SHAPES[i % 6] for i, n in enumerate(names)]
         shape = words("series", scale={**domain, "range": shapes}, legend=color["legend"])
         sized = any(series.size is not None for series in first.series)
         point = {"type": "point", "filled": sized, "opacity": 0.75 if sized else 1}
+        size = field("size", scale=None)
         # A later line is thinner: where two coincide, both are seen.
         widths = {"domain": [0, max(len(names) - 1, 1)], "range": [3, 1.2]}
-        rest = {
-            "encoding": {"x": across, "color": color},
-            "layer": [
-                {
-                    "mark": "line",
-                    "encoding": {
-                        "y": {**up, "field": "line"},
-                        "strokeWidth": field("order", scale=widths, legend=None),
-                    },
-                },
-                {
-                    "transform": [{"filter": "datum.marked"}],
-                    "mark": point,
-                    "encoding": {
-                        "y": up,
-                        "shape": shape,
-                        "size": field("size", scale=None),
-                        "tooltip": tooltip,
-                    },
-                },
-            ],
-        }
-    table = _table(
-        [
-            Column("series", "series"),
-            Column("x", first.x_label, _general),
-            Column("y", first.y_label, _general),
-        ],
-        [d for d in values if d["marked"]],
-    )
+        width = field("order", scale=widths, legend=None)
+        marked = {"filter": "datum.marked"}
+        layers = [
+            layer("line", y={**up, "field": "line"}, strokeWidth=width),
+            layer(point, marked, y=up, shape=shape, size=size, tooltip=tooltip),
+        ]
+        rest = {"encoding": {"x": across, "color": color}, "layer": layers}
+    axes = (Column(*axis, lambda value: f"{value:.6g}") for axis in (x, y))
+    table = _table([Column("series", "series"), *axes], [d for d in values if d["marked"]])
     return spec(values, 340, **rest, **chosen("model", list(figures))), table
 
 
@@ -323,10 +281,6 @@ def _axis(name: str, label: str, values: Sequence[float], log: bool) -> Spec:
     scale: Spec = {"type": "log" if log else "linear", "domain": domain, "nice": False}
     scale |= {} if log else {"zero": False}
     return field(name, label, scale=scale, axis=axis)
-
-
-def _general(value: float) -> str:
-    return f"{value:.6g}"
 
 
 _MIB = 1 << 20
@@ -356,35 +310,25 @@ def _bars(bars: Mapping[str, Bars]) -> tuple[Spec, Table]:
     parts = list(dict.fromkeys(d["part"] for d in sorted(values, key=lambda d: d["order"])))
     domain = list(first.known or parts)
     palette = {"scheme": "tableau20"} if len(domain) > len(LIGHT) else {}
-    along = (
-        field("share", f"share of the {unit}", axis={"format": "%", "tickCount": 10}, stack="zero")
-        if first.equal
-        else field("amount", unit, stack="zero")
-    )
+    along = field("amount", unit, stack="zero")
+    if first.equal:
+        axis = {"format": "%", "tickCount": 10}
+        along = field("share", f"share of the {unit}", axis=axis, stack="zero")
     extra = any(part.extra for each in bars.values() for part in each.parts)
     legend = {**bottom(3, 1 if max(map(len, parts)) > 18 else 2), "values": parts}
     pale = {"domain": ["in the formula", "left out"], "range": [1, 0.55]}
-    stacked = {
-        "mark": {"type": "bar", "height": 22, "yOffset": 8, "stroke": None},
-        "encoding": {
-            "x": along,
-            "color": words(
-                "part",
-                scale={"domain": domain, **palette},
-                legend=legend,
-            ),
-            "order": field("order"),
-            "opacity": field("left_out", None, "ordinal", scale=pale, legend=None),
-            "tooltip": [
-                words("bar"),
-                words("part"),
-                words("said", "amount"),
-                field("share", "share", format=".1%"),
-                *([words("left_out", "published formula")] if extra else []),
-                *([words("about", "setting")] if first.about else []),
-            ],
-        },
-    }
+    tooltip = [words("bar"), words("part"), words("said", "amount")]
+    tooltip += [field("share", "share", format=".1%")]
+    tooltip += [words("left_out", "published formula")] if extra else []
+    tooltip += [words("about", "setting")] if first.about else []
+    stacked = layer(
+        {"type": "bar", "height": 22, "yOffset": 8, "stroke": None},
+        x=along,
+        color=words("part", scale={"domain": domain, **palette}, legend=legend),
+        order=field("order"),
+        opacity=field("left_out", None, "ordinal", scale=pale, legend=None),
+        tooltip=tooltip,
+    )
     body = spec(
         values,
         ROW * max(len(each.names) for each in bars.values()),
@@ -424,59 +368,36 @@ def _icicles(icicles: Mapping[str, Icicle]) -> tuple[Spec, Table]:
     branches = list(dict.fromkeys(d["branch"] for d in values))
     shades = {"domain": [0, levels], "range": [{"expr": "full"}, {"expr": "pale"}]}
     down = {"domain": [0, levels], "reverse": True, "nice": False}
+    whole = {"domain": [0, 1], "nice": False}
     place: Spec = {
-        "x": field(
-            "start",
-            axis={"format": "%", "grid": False, "tickCount": 10},
-            scale={"domain": [0, 1], "nice": False},
-        ),
-        "x2": {"field": "end"},
+        "x": field("start", axis={"format": "%", "grid": False, "tickCount": 10}, scale=whole),
         "y": field("top", axis=None, scale=down),
-        "y2": {"field": "bottom"},
     }
     wide = "(datum.end - datum.start) * width"
     told = "datum.name + '  ' + datum.amount + ', ' + format(datum.share, '.1%')"
-    body = spec(
-        values,
-        36 * levels,
-        layer=[
-            {
-                "mark": {"type": "rect", "strokeWidth": 0.5, "stroke": {"expr": "surface"}},
-                "encoding": {
-                    **place,
-                    "color": words("branch", scale={"domain": branches}, legend=None),
-                    "opacity": field("top", legend=None, scale=shades),
-                    "tooltip": [
-                        words("module"),
-                        words("amount"),
-                        field("share", "share of the whole", format=".2%"),
-                    ],
-                },
-            },
-            {
-                "transform": [
-                    {"filter": f"{wide} > 24"},
-                    {"calculate": told, "as": "told"},
-                    {
-                        "calculate": f"{wide} > 7 * length(datum.told) ? datum.told : datum.name",
-                        "as": "label",
-                    },
-                ],
-                "mark": {
-                    "type": "text",
-                    "align": "left",
-                    "baseline": "middle",
-                    "dx": 5,
-                    "dy": 17,
-                    "fontSize": 11,
-                    "color": INK,
-                    "limit": {"expr": f"{wide} - 8"},
-                },
-                "encoding": {"x": place["x"], "y": place["y"], "text": words("label")},
-            },
-        ],
-        **chosen("model", list(icicles)),
-    )
+    label = f"{wide} > 7 * length(datum.told) ? datum.told : datum.name"
+    text = {"type": "text", "align": "left", "baseline": "middle", "dx": 5, "dy": 17}
+    text |= {"fontSize": 11, "color": INK, "limit": {"expr": f"{wide} - 8"}}
+    share = field("share", "share of the whole", format=".2%")
+    layers = [
+        layer(
+            {"type": "rect", "strokeWidth": 0.5, "stroke": {"expr": "surface"}},
+            **place,
+            x2={"field": "end"},
+            y2={"field": "bottom"},
+            color=words("branch", scale={"domain": branches}, legend=None),
+            opacity=field("top", legend=None, scale=shades),
+            tooltip=[words("module"), words("amount"), share],
+        ),
+        layer(
+            text,
+            {"filter": f"{wide} > 24"},
+            *({"calculate": what, "as": name} for name, what in (("told", told), ("label", label))),
+            **place,
+            text=words("label"),
+        ),
+    ]
+    body = spec(values, 36 * levels, layer=layers, **chosen("model", list(icicles)))
     body["params"] = [
         *body.get("params", []),
         {"name": "surface", "value": "white"},
@@ -564,9 +485,8 @@ def image(panels: Sequence[Spec], suffix: str) -> bytes:
     config = {**theme(), "background": "white", "padding": 12}
     svgs = [vl_convert.vegalite_to_svg(json.dumps(each), config=config) for each in panels]
     text = _numbered(svgs[0] if len(svgs) == 1 else _stacked(svgs))
-    return (
-        text.encode() if suffix.lower() == ".svg" else bytes(vl_convert.svg_to_png(text, scale=2))
-    )
+    svg = suffix.lower() == ".svg"
+    return text.encode() if svg else bytes(vl_convert.svg_to_png(text, scale=2))
 
 
 def _stacked(svgs: Sequence[str]) -> str:

@@ -33,12 +33,12 @@ from ..process import (
     Reply,
     Tail,
     command,
+    message,
     read,
     short,
     start,
     write,
     write_answer,
-    write_job,
 )
 from ..run import Runner, failure, ready
 from ..setting import How, Setting
@@ -294,7 +294,7 @@ def time_on_gpus(
         end = time.time() + timeout
         job = RankJob(name, setting, how, end, ceilings, timeout=timeout, folder=folder)
         here = Path(folder)
-        write_job(here / "job.json", here / RESULT, job)
+        (here / "job.json").write_text(message(here / RESULT, job), encoding="utf-8")
         found = _outcome(here, *_run(here, gpus, timeout), setting, timeout)
     return replace(found, seconds=time.perf_counter() - began)
 
