@@ -239,19 +239,6 @@ def test_python_of_the_pages_runs(
     assert figures == 1
 
 
-def test_readme_names_every_command() -> None:
-    from datbench.cli.main import NAMES
-
-    readme = (ROOT / "README.md").read_text(encoding="utf-8")
-    assert [name for name in NAMES if f"datbench {name}" not in readme] == []
-
-
-def test_every_page_is_in_the_navigation() -> None:
-    site = (ROOT / "mkdocs.yml").read_text()
-    for path in DOCS.rglob("*.md"):
-        assert str(path.relative_to(DOCS)) in site
-
-
 def test_the_account_of_what_is_wrong_in_print_is_whole() -> None:
     """Print and computed figure of every cell that does not agree stand there; README counts."""
     pytest.importorskip("timm", reason="needs datbench[timm]", exc_type=ImportError)

@@ -204,7 +204,9 @@ def test_fixtures(pytester: pytest.Pytester) -> None:
     ran.stdout.no_fnmatch_line("*datbench/testing.py*")  # the failure stands in the user's line
 
 
-def test_nothing_is_loaded_for_suites_that_do_not_use_it(pytester: pytest.Pytester) -> None:
+def test_nothing_is_loaded_for_suites_that_do_not_use_it(
+    pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Nor before a fixture is called; in a worker of xdist, where there is one."""
     pytester.makepyfile(
         """
@@ -220,8 +222,10 @@ def test_nothing_is_loaded_for_suites_that_do_not_use_it(pytester: pytest.Pytest
             assert callable(datbench_flops) and callable(datbench_memory) and callable(assert_macs)
         """
     )
-    beside = ("-n", "1") if find_spec("xdist") else ()
-    pytester.runpytest_subprocess(*PLUGIN, *beside).assert_outcomes(passed=2)
+    monkeypatch.setenv("PYTEST_DISABLE_PLUGIN_AUTOLOAD", "1")  # others take seconds
+    beside = ("-p", "xdist", "-n", "1") if find_spec("xdist") else ()
+    ran = pytester.runpytest_subprocess("-p", "datbench.pytest_plugin", *beside)
+    ran.assert_outcomes(passed=2)
     # In the metadata of an installed package; a checkout may have been installed before.
     found = importlib.metadata.entry_points(group="pytest11", name="datbench")
     assert {each.value for each in found} <= {"datbench.pytest_plugin"}
