@@ -491,6 +491,8 @@ def compare(  # noqa: PLR0913 (options, each with its name)
     Raises:
         UsageError: an argument is wrong; the message says what to write.
     """
+    told, (_, cast) = mode_of(mode, TIME_MODES, "inference"), precision_of(dtype)
+    how = How(told, threads, compile, channels_last, budget=budget, autocast=cast)
     from .compare.decide import check_plan
     from .compare.run import compare_sides, one_at_a_time
     from .compare.sides import side, split
@@ -498,8 +500,6 @@ def compare(  # noqa: PLR0913 (options, each with its name)
     from .timing.process import TIMEOUT, check
     from .timing.records import ComparedSide
 
-    told, (_, cast) = mode_of(mode, TIME_MODES, "inference"), precision_of(dtype)
-    how = How(told, threads, compile, channels_last, budget=budget, autocast=cast)
     here = not (isinstance(a, str) and isinstance(b, str))
     models: dict[SideName, Model] = {"A": a, "B": b}
     specs: dict[SideName, Spec] = {}
