@@ -59,9 +59,13 @@ def image(*shape: int) -> Tensor:
 
 def narrow(name: str) -> ModelSpec:
     """A published model whose heads have four channels: the same blocks, heads and groups."""
+    stages = [replace(stage, dim=4 * stage.heads) for stage in REGISTRY.get(name).config.stages]
+    return _with_stages(name, stages)
+
+
+def _with_stages(name: str, stages: list[Stage]) -> ModelSpec:
     spec = REGISTRY.get(name)
-    first, second, third, fourth = (replace(s, dim=4 * s.heads) for s in spec.config.stages)
-    return replace(spec, config=replace(spec.config, stages=(first, second, third, fourth)))
+    return replace(spec, config=replace(spec.config, stages=tuple(stages)))
 
 
 def short(name: str) -> ModelSpec:
@@ -69,16 +73,15 @@ def short(name: str) -> ModelSpec:
 
     It runs the same code as the model: DAT++-T's 26 blocks are 7 here.
     """
-    spec = REGISTRY.get(name)
-    narrower = 3 if spec.config.stages[0].heads % 3 == 0 else 2
-    stages = []
-    for stage in spec.config.stages:
-        blocks = [
-            replace(mixer, groups=max(mixer.groups // narrower, 1))
-            if isinstance(mixer, Deformable)
-            else mixer
-            for mixer in dict.fromkeys(stage.blocks)
-        ]
-        stages.append(Stage(stage.dim // narrower, stage.heads // narrower, tuple(blocks)))
-    first, second, third, fourth = stages
-    return replace(spec, config=replace(spec.config, stages=(first, second, third, fourth)))
+    published = REGISTRY.get(name).config.stages
+    narrower = 3 if published[0].heads % 3 == 0 else 2
+
+    def block(mixer: object) -> object:
+        deformable = isinstance(mixer, Deformable)
+        return replace(mixer, groups=max(mixer.groups // narrower, 1)) if deformable else mixer
+
+    stages = [
+        Stage(s.dim // narrower, s.heads // narrower, tuple(map(block, dict.fromkeys(s.blocks))))
+        for s in published
+    ]
+    return _with_stages(name, stages)

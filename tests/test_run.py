@@ -5,6 +5,7 @@ import json
 import threading
 import warnings
 from collections.abc import Callable
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -17,20 +18,24 @@ from datbench import testing
 from datbench.counting.conventions import CONVENTIONS
 from datbench.counting.count import count_row, parameters
 from datbench.errors import DatbenchWarning, MeasurementError, UsageError
+from datbench.memory import device
 from datbench.memory.device import profiled
 from datbench.models.mixers.grids import sample
 from datbench.models.resolve import resolve
 from datbench.run import make_inputs, ready
 from datbench.setting import How, Recipe, Resolution, Setting
+from datbench.timing import process
 
 from . import nets_as_run as nets
 from .cli.conftest import run as run
 from .cli.runner import Run
+from .processes import asked_here
 
 FVCORE = CONVENTIONS["fvcore"]
 SIZE = Resolution(32, 32)
 CPU = Setting(SIZE, device="cpu")
 NETS = "tests.nets_as_run"
+HALVES = (torch.bfloat16, torch.float16)
 
 # Quantization is torchao's since torch 2.10, and says so; scripts are deprecated.
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::UserWarning:torch")
@@ -42,9 +47,7 @@ def _from_the_root(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_every_command_falls_back_to_the_cpu_in_one_line(
-    run: Run,
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
+    run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
     name = f"{NETS}:Reads"
@@ -207,7 +210,7 @@ def test_what_fails_everywhere_is_told_once() -> None:
         datbench.count_model(f"{NETS}:plain", Setting(Resolution(64, 64)))
 
 
-@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+@pytest.mark.parametrize("dtype", HALVES)
 def test_half_precision_samples_where_it_should(dtype: torch.dtype) -> None:
     """On a CPU too, and on maps whose addresses half precision does not hold."""
     maps = torch.rand(1, 24, 24, 64).permute(0, 3, 1, 2)  # channels last
@@ -216,7 +219,20 @@ def test_half_precision_samples_where_it_should(dtype: torch.dtype) -> None:
     assert (sample(maps.to(dtype), points).float() - exact).abs().max() < 0.01
 
 
-def _half_is_near(name: str, attention: Any, size: tuple[int, int], dtype: torch.dtype) -> None:
+EVERY = product(datbench.list_models(), ("eager", "sdpa"), ((224, 224), (800, 1280)), HALVES)
+
+
+@pytest.mark.parametrize(
+    ("name", "attention", "size", "dtype"),
+    [
+        ("dat_t", "sdpa", (224, 224), torch.bfloat16),
+        ("datpp_t", "sdpa", (224, 224), torch.float16),
+        *(pytest.param(*each, marks=pytest.mark.slow) for each in EVERY),
+    ],
+)
+def test_a_variant_in_half_precision_computes_what_it_does_in_full(
+    name: str, attention: Any, size: tuple[int, int], dtype: torch.dtype
+) -> None:
     """To half precision's rounding of 20 layers, and the same twice."""
     model = datbench.create_model(name, attention=attention).eval()
     with torch.no_grad():
@@ -231,27 +247,17 @@ def _half_is_near(name: str, attention: Any, size: tuple[int, int], dtype: torch
     assert torch.equal(half, again)
 
 
-@pytest.mark.parametrize(("name", "dtype"), [("dat_t", torch.bfloat16), ("datpp_t", torch.float16)])
-def test_a_variant_in_half_precision_computes_what_it_does_in_full(
-    name: str, dtype: torch.dtype
-) -> None:
-    _half_is_near(name, "sdpa", (224, 224), dtype)
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
-@pytest.mark.parametrize("size", [(224, 224), (800, 1280)])
-@pytest.mark.parametrize("attention", ["eager", "sdpa"])
-@pytest.mark.parametrize("name", datbench.list_models())
-def test_every_variant_in_half_precision(
-    name: str, attention: Any, size: tuple[int, int], dtype: torch.dtype
-) -> None:
-    _half_is_near(name, attention, size, dtype)
+@pytest.fixture
+def _no_processes(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is measured is measured in this process."""
+    for module in (device, process):
+        monkeypatch.setattr(module, "ask", asked_here)
 
 
 HALF = ("--dtype", "bfloat16", "--device", "cpu", "--format", "json")
 
 
+@pytest.mark.usefixtures("_no_processes")
 @pytest.mark.parametrize(
     ("command", "name", "said"),
     [
@@ -268,6 +274,7 @@ def test_sampling_in_half_precision_on_a_cpu_is_told(
     assert run(*command, name, "--res", "32", *HALF).err.count(said) == 1
 
 
+@pytest.mark.usefixtures("_no_processes")
 @pytest.mark.parametrize("command", [("throughput", "--budget", "0.1"), ("memory", "measure")])
 def test_a_run_that_fails_names_the_module(run: Run, command: tuple[str, ...]) -> None:
     found = run(*command, f"{NETS}:plain", "--res", "64", "--device", "cpu")

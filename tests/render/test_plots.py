@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from datbench.eq10.records import FormulaTerm, ModuleTerms, Sizes
 from datbench.eq10.view import stacks
 from datbench.errors import LibraryError, UsageError
-from datbench.render.figure import Bars, Figure, FigurePart, Plot, Series
+from datbench.render.figure import Bars, Figure, FigurePart, Series
 from datbench.render.terminal import FILLS, LEAST_WIDTH, LINE, MARKERS, to_terminal
 from datbench.render.vega import to_bytes
 
@@ -114,17 +114,20 @@ def test_every_process_draws_the_same_bytes(
         assert here == (tmp_path / f"there{suffix}").read_bytes()
 
 
-def test_without_vl_convert_the_remedy_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_cannot_be_drawn_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    for suffix in (".pdf", ""):
+        with pytest.raises(UsageError, match=r"\.png or \.svg"):
+            to_bytes([FIGURE], suffix)
     monkeypatch.setitem(sys.modules, "vl_convert", None)
     with pytest.raises(LibraryError, match=r"pip install vl-convert-python"):
         to_bytes([FIGURE], ".svg")
     assert "global" in to_terminal(FIGURE)  # which needs no library
-
-
-@pytest.mark.parametrize("suffix", [".pdf", ""])
-def test_other_suffixes_are_refused(suffix: str) -> None:
-    with pytest.raises(UsageError, match=r"\.png or \.svg"):
-        to_bytes([FIGURE], suffix)
+    with pytest.raises(ValueError, match="no place for 0"):
+        Figure("t", "x", "y", (Series("a", (1,), (0,)),), log_y=True)
+    with pytest.raises(ValueError, match="as many y as x"):
+        Series("a", (1, 2), (1,))
+    with pytest.raises(ValueError, match="no shares"):
+        Bars("t", ("a",), (FigurePart("p", (0,)),), "MAC")
 
 
 @pytest.mark.parametrize("width", [40, 60, 100, 10])
@@ -197,19 +200,9 @@ def test_every_bar_is_full(columns: list[tuple[int, ...]], width: int) -> None:
     assert all(len(bar.replace("|", "")) == width - 1 for bar in bars)
 
 
-@pytest.mark.parametrize("plot", [FIGURE, BARS])
-def test_names_cannot_steer_a_terminal(plot: Plot) -> None:
-    if isinstance(plot, Figure):
-        plot = Figure("\x1b[2J", "x", "y", (Series("\x1b]0;x\x07", (1,), (1,)),))
-    else:
-        plot = Bars("t", ("\x1b[2J",), (FigurePart("\x1b", (1.0,)),), "MAC")
-    assert "\x1b" not in to_terminal(plot)
-
-
-def test_values_that_cannot_be_drawn_are_refused() -> None:
-    with pytest.raises(ValueError, match="no place for 0"):
-        Figure("t", "x", "y", (Series("a", (1,), (0,)),), log_y=True)
-    with pytest.raises(ValueError, match="as many y as x"):
-        Series("a", (1, 2), (1,))
-    with pytest.raises(ValueError, match="no shares"):
-        Bars("t", ("a",), (FigurePart("p", (0,)),), "MAC")
+def test_names_cannot_steer_a_terminal() -> None:
+    for plot in (
+        Figure("\x1b[2J", "x", "y", (Series("\x1b]0;x\x07", (1,), (1,)),)),
+        Bars("t", ("\x1b[2J",), (FigurePart("\x1b", (1.0,)),), "MAC"),
+    ):
+        assert "\x1b" not in to_terminal(plot)
