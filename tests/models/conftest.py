@@ -35,15 +35,8 @@ def needs(width, depth, *, heads):
 def raises():
     raise KeyError("nothing here")
 
-def number():
-    return 3
-
 def quits():
     raise SystemExit(0)
-
-class TwoInputs(Net):
-    def forward(self, x, y):
-        return x + y
 
 class QuitsLater(Net):
     def forward(self, x):
@@ -65,11 +58,7 @@ class Prints(Net):
 def lazy():
     return nn.Sequential(nn.Flatten(), nn.LazyLinear(5))
 
-def fails_on_images():
-    return nn.Linear(7, 7)
-
 made = Net()
-name = "Net"
 """
 
 

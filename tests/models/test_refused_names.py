@@ -36,7 +36,7 @@ REFUSED: dict[type[DatbenchError], dict[str, str]] = {
         "transformers:cvt_13,num_label=3": "option of transformers:cvt_13 'num_label'",
         "no_such_package:make": "there is no module 'no_such_package'",
         "torch.no_such_part:make": "there is no module 'torch.no_such_part'",
-        "mine:Nett": "unknown factory 'Nett'; did you mean Net or name?",
+        "mine:Nett": "unknown factory 'Nett'; did you mean Net?",
         "mine:Net.tall": "unknown factory",
     },
     UsageError: {
@@ -68,9 +68,9 @@ REFUSED: dict[type[DatbenchError], dict[str, str]] = {
         "mine:needs": "needs arguments: width, depth, heads; write ",
         "mine:needs,width=1": "* needs arguments: depth, heads; write *,depth=...,heads=....",
         "mine:Net,wide=3": "unexpected keyword argument 'wide'",
-        "mine:number": "returns int, which is not a torch.nn.Module",
+        "builtins:int": "returns int, which is not a torch.nn.Module",
         "mine:made": "is a model already; name the function or class that makes it",
-        "mine:name": "is a str, not a function or class",
+        "string:digits": "is a str, not a function or class",
     },
     MeasurementError: {
         "timm:davit_tiny,window_size=seven": "davit_tiny",
@@ -78,8 +78,8 @@ REFUSED: dict[type[DatbenchError], dict[str, str]] = {
         "mine:raises": "raised KeyError: 'nothing here'",
         "mine:quits": "raised SystemExit: 0",
         "mine:QuitsLater": "on cpu: SystemExit: 7",
-        "mine:TwoInputs": "missing 1 required positional argument",
-        "mine:fails_on_images": "at 34x34 on meta: mat1 and mat2 ",
+        "torch.nn:CosineSimilarity": "missing 1 required positional argument",
+        "torch.nn:Linear,in_features=7,out_features=7": "at 34x34 on meta: mat1 and mat2 ",
     },
 }
 
