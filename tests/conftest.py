@@ -27,44 +27,26 @@ with suppress(ImportError):  # tests of a GPU do without it
 
 
 @pytest.fixture(autouse=True, scope="session")
-def _one_thread() -> None:
-    """Small models gain nothing from threads, and lose a hundredfold where cores are shared."""
+def _surroundings(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    # Small models gain nothing from threads, and lose a hundredfold where cores are shared.
     torch.set_num_threads(1)
     os.environ.setdefault("OMP_NUM_THREADS", "1")  # of the processes that tests start
-
-
-@pytest.fixture(autouse=True, scope="session")
-def _locks_of_its_own(tmp_path_factory: pytest.TempPathFactory) -> None:
-    """Tests that run beside each other do not wait for each other's measurements."""
+    # Tests that run beside each other do not wait for each other's measurements.
     os.environ[LOCKS] = str(tmp_path_factory.mktemp("locks"))
-
-
-@pytest.fixture(autouse=True, scope="session")
-def _ctrl_c_interrupts() -> None:
-    """A shell's background job starts with SIGINT ignored, and what it starts inherits that."""
+    # A shell's background job starts with SIGINT ignored, and what it starts inherits that.
     if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
         signal.signal(signal.SIGINT, signal.default_int_handler)
-
-
-@pytest.fixture(autouse=True, scope="session")
-def _a_quiet_machine() -> Iterator[None]:
-    """Tests run beside each other, which what they time would say."""
     with pytest.MonkeyPatch.context() as patch:
+        # Tests run beside each other, which what they time would say.
         patch.setattr(os, "getloadavg", lambda: (0.0, 0.0, 0.0))
+        # Typer makes the same commands anew for every call of the program, in some 60 ms.
+        patch.setattr(typer.main, "get_command", cache(typer.main.get_command))
         yield
 
 
 def pytest_runtest_setup(item: pytest.Item) -> None:
     if item.get_closest_marker("gpu") and not torch.cuda.is_available():
         pytest.skip("needs a CUDA device")
-
-
-@pytest.fixture(autouse=True, scope="session")
-def _commands_are_made_once() -> Iterator[None]:
-    """Typer makes the same commands anew for every call of the program, in some 60 ms."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(typer.main, "get_command", cache(typer.main.get_command))
-        yield
 
 
 @pytest.fixture(autouse=True)

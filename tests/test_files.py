@@ -25,41 +25,38 @@ def content(folder: Path) -> dict[str, bytes]:
     }
 
 
-def test_a_former_run_is_replaced_as_a_whole(tmp_path: Path) -> None:
-    out = tmp_path / "out"
-    write_all(out, OLD, OWN)
-    out.chmod(0o750)
-    write_all(out, NEW, OWN)
-    assert content(out) == NEW
-    assert out.stat().st_mode & 0o777 == 0o750
-    assert list(tmp_path.iterdir()) == [out]
+@pytest.fixture
+def out(tmp_path: Path) -> Path:
+    """A directory with the files of a former run."""
+    write_all(tmp_path / "out", OLD, OWN)
+    return tmp_path / "out"
 
 
+@pytest.mark.parametrize("others", [{}, {"mine.txt": b"mine", "csv/mine.txt": b"mine"}])
 @pytest.mark.parametrize("here", [False, True])
-def test_what_is_somebody_elses_stays(
-    tmp_path: Path, here: bool, monkeypatch: pytest.MonkeyPatch
+def test_a_former_run_is_replaced_as_a_whole(
+    out: Path, here: bool, others: dict[str, bytes], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Also the directory itself, where a shell may be in it."""
-    out = tmp_path / "out"
-    write_all(out, OLD, OWN)
-    others = {} if here else {"mine.txt": b"mine", "csv/mine.txt": b"mine"}
+    """What is somebody else's stays; also the directory itself, where a shell may be in it."""
     for name, data in others.items():
         (out / name).write_bytes(data)
     if here:
         monkeypatch.chdir(out / "csv")
+    out.chmod(0o750)
     before = out.stat().st_ino
     write_all(out, NEW, OWN)
     assert content(out) == {**NEW, **others}
-    assert out.stat().st_ino == before
+    assert out.stat().st_mode & 0o777 == 0o750
+    assert (out.stat().st_ino == before) == bool(here or others)
+    assert list(out.parent.iterdir()) == [out]
 
 
 @pytest.mark.skipif(os.name != "posix", reason="signals are POSIX")
 @pytest.mark.parametrize("others", [{}, {"mine.txt": b"mine"}])
 @pytest.mark.parametrize("moment", [1, 2, 3])
 def test_an_interrupt_never_leaves_files_of_two_runs(
-    tmp_path: Path, others: dict[str, bytes], moment: int, monkeypatch: pytest.MonkeyPatch
+    out: Path, others: dict[str, bytes], moment: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    out = tmp_path / "out"
     write_all(out, {**OLD, **others}, OWN)
     calls = []
 
@@ -84,15 +81,10 @@ def test_an_interrupt_never_leaves_files_of_two_runs(
     with pytest.raises(KeyboardInterrupt):
         writes()
     assert content(out) in ({**OLD, **others}, {**NEW, **others})
-    assert list(tmp_path.iterdir()) == [out]
+    assert list(out.parent.iterdir()) == [out]
 
 
-def test_what_cannot_be_written_changes_nothing(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    out = tmp_path / "out"
-    write_all(out, OLD, OWN)
-
+def test_what_cannot_be_written_changes_nothing(out: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def full(descriptor: int) -> None:
         raise OSError(28, "No space left on device")
 
@@ -100,7 +92,7 @@ def test_what_cannot_be_written_changes_nothing(
     with pytest.raises(DatbenchError, match="out: No space left on device"):
         write_all(out, NEW, OWN)
     assert content(out) == OLD
-    assert list(tmp_path.iterdir()) == [out]
+    assert list(out.parent.iterdir()) == [out]
 
 
 def test_content_is_on_the_disk_before_the_name_is(
