@@ -12,7 +12,7 @@ from ..errors import UsageError
 from ..machine import place_of, same_place
 from ..render.figure import MOST, Figure, Series
 from ..render.table import Column, Table
-from ..render.vega import SHAPES, Chart, Spec, bottom, field, spec, words
+from ..render.vega import SHAPES, Chart, Spec, bottom, field, layer, spec, words
 from ..setting import Resolution
 from ..timing.records import ThroughputRow
 from .records import Comparison, Line
@@ -400,47 +400,23 @@ def _scatter(
     domain = {"domain": list(FAMILIES)}
     legend = {**bottom(5, 3), "values": families}
     color = words("family", scale=domain, legend=legend)
-    body = spec(
-        values,
-        360,
-        encoding=_axes(values, label, ".3~s" if timed else ".3~g"),
-        layer=[
-            {
-                "transform": [{"filter": "datum.joined"}],
-                "mark": {"type": "line", "opacity": 0.35, "strokeWidth": 2},
-                "encoding": {"color": color, "detail": words("input"), "order": field("x")},
-            },
-            {
-                "mark": {"type": "point", "filled": True, "opacity": 0.9},
-                "encoding": {
-                    "color": color,
-                    "shape": words(
-                        "family", scale={**domain, "range": list(SHAPES)}, legend=legend
-                    ),
-                    "tooltip": [
-                        words("method"),
-                        words("model", "built as"),
-                        words("input"),
-                        field("x", label, format=",.4~g"),
-                        field("top1", "top-1 (%)"),
-                        words("table"),
-                        words("known", "cost"),
-                    ],
-                },
-            },
-            *(
-                {
-                    "transform": [{"filter": f"datum.label && {side}"}],
-                    "mark": {"type": "text", "align": align, "dx": dx, "dy": -9, "fontSize": 11},
-                    "encoding": {"text": words("label")},
-                }
-                for side, align, dx in (
-                    ("!datum.joined", "left", 9),
-                    ("datum.joined", "right", -9),
-                )
-            ),
-        ],
-    )
+    shape = words("family", scale={**domain, "range": list(SHAPES)}, legend=legend)
+    tooltip = [words("method"), words("model", "built as"), words("input")]
+    tooltip += [field("x", label, format=",.4~g"), field("top1", "top-1 (%)")]
+    tooltip += [words("table"), words("known", "cost")]
+    line: Spec = {"type": "line", "opacity": 0.35, "strokeWidth": 2}
+    point: Spec = {"type": "point", "filled": True, "opacity": 0.9}
+    layers = [
+        layer(
+            line, {"filter": "datum.joined"}, color=color, detail=words("input"), order=field("x")
+        ),
+        layer(point, color=color, shape=shape, tooltip=tooltip),
+    ]
+    for side, align, dx in (("!datum.joined", "left", 9), ("datum.joined", "right", -9)):
+        text = {"type": "text", "align": align, "dx": dx, "dy": -9, "fontSize": 11}
+        layers.append(layer(text, {"filter": f"datum.label && {side}"}, text=words("label")))
+    axes = _axes(values, label, ".3~s" if timed else ".3~g")
+    body = spec(values, 360, encoding=axes, layer=layers)
     columns = (
         Column("method", "method"),
         Column("input", "input"),

@@ -7,7 +7,7 @@ from typing import Any
 
 from .. import units
 from ..render.table import Column, Table, fact_columns
-from ..render.vega import ROW, Chart, Datum, above, field, rows_of, spec, words
+from ..render.vega import ROW, Chart, Datum, above, field, layer, rows_of, spec, words
 from ..setting import describe, label, labels, varying
 from ..units import percent, rate, signed_percent
 from .records import CERTAIN, PERCENTS, Ceilings, ProtocolTiming, Scatter, ThroughputRow, counted
@@ -298,33 +298,18 @@ def charts(rows: Sequence[ThroughputRow], where: str) -> list[Chart]:
         for name, row in zip(names, rows, strict=True)
     ]
     across = field("rate", "images/s", scale={"zero": True})
-    body = spec(
-        values,
-        ROW * len(rows),
-        encoding={"y": rows_of("model", names)},
-        layer=[
-            {
-                "transform": [{"filter": "isValid(datum.low)"}],
-                "mark": {"type": "rule", "strokeWidth": 3, "yOffset": 8},
-                "encoding": {"x": {**across, "field": "low"}, "x2": {"field": "high"}},
-            },
-            {
-                "mark": {"type": "point", "filled": True, "size": 90, "yOffset": 8},
-                "encoding": {
-                    "x": across,
-                    "color": words("from", legend=None),
-                    "tooltip": [
-                        words("model"),
-                        field("rate", "images/s", format=",.1f"),
-                        words("interval", "95 % interval"),
-                        words("setting"),
-                        words("doubts", "warnings"),
-                    ],
-                },
-            },
-            above("model"),
-        ],
-    )
+    rule = {"type": "rule", "strokeWidth": 3, "yOffset": 8}
+    point = {"type": "point", "filled": True, "size": 90, "yOffset": 8}
+    ends = {"x": {**across, "field": "low"}, "x2": {"field": "high"}}
+    tooltip = [words("model"), field("rate", "images/s", format=",.1f")]
+    tooltip += [words("interval", "95 % interval"), words("setting"), words("doubts", "warnings")]
+    layers = [
+        layer(rule, {"filter": "isValid(datum.low)"}, **ends),
+        layer(point, x=across, color=words("from", legend=None), tooltip=tooltip),
+        above("model"),
+    ]
+    height, y = ROW * len(rows), rows_of("model", names)
+    body = spec(values, height, encoding={"y": y}, layer=layers)
     columns = (
         Column("model", "model"),
         Column("rate", "images/s", tenths),
