@@ -159,7 +159,7 @@ def _classify(operator: OpOverload, name: str) -> tuple[Status, Rule | None]:
     if name.startswith("aten::_foreach_"):
         return "counted", _each
     # Before views: `reshape`, `contiguous` and `to` say that they may alias, and may copy.
-    if _is_composite(operator):
+    if overload_is_composite(_full_name(operator)):
         return "composite", None
     if operator.is_view:
         return "free", None
@@ -289,9 +289,10 @@ def _full_name(operator: OpOverload) -> str:
     return f"{name}.{schema.overload_name}" if schema.overload_name else name
 
 
-def _is_composite(operator: OpOverload) -> bool:
-    return bool(
-        torch._C._dispatch_has_kernel_for_dispatch_key(
-            _full_name(operator), "CompositeImplicitAutograd"
-        )
-    )
+def overload_is_composite(name: str) -> bool:
+    """Whether an operator of this full name is made of others, whatever the device."""
+    try:
+        found = torch._C._dispatch_has_kernel_for_dispatch_key(name, "CompositeImplicitAutograd")
+    except RuntimeError:  # TorchScript's own overloads are not dispatched
+        return False
+    return bool(found)

@@ -163,14 +163,12 @@ def _linear(args: Sequence[Any], kwargs: Mapping[str, Any], out: Any) -> Cost:
     return cost
 
 
-@_aten(
+_aten(
     "mm bmm matmul mv dot vdot inner _int_mm _scaled_mm _scaled_mm_v2 _weight_int8pack_mm "
     "_sparse_mm_reduce_impl",
     "output elements x terms of each sum. "
     "fvcore `matmul_flop_jit`, `bmm_flop_jit`; torch `mm_flop`, `bmm_flop`",
-)
-def _matmul(args: Sequence[Any], kwargs: Mapping[str, Any], out: Any) -> Cost:
-    return {Kind.MATMUL: _product(args[0], args[1], out)}
+)(lambda args, kwargs, out: {Kind.MATMUL: _product(args[0], args[1], out)})
 
 
 def _product(left: Tensor, right: Tensor, out: Tensor) -> int:
@@ -201,13 +199,10 @@ def _product(left: Tensor, right: Tensor, out: Tensor) -> int:
 def _add_matmul(args: Sequence[Any], kwargs: Mapping[str, Any], out: Any) -> Cost:
     """The product of the second and third argument, added to the first; addbmm sums a batch."""
     left, right = args[1], args[2]
-    columns = right.shape[-1] if right.ndim > 1 else 1
+    terms = left.numel() * (right.shape[-1] if right.ndim > 1 else 1)
     if left.layout != torch.strided or right.layout != torch.strided:
-        return {
-            Kind.MATMUL: _product(left, right, out),
-            Kind.ELEMENTWISE: values_of(out).numel(),
-        }
-    return {Kind.MATMUL: left.numel() * columns, Kind.ELEMENTWISE: out.numel()}
+        terms = _product(left, right, out)
+    return {Kind.MATMUL: terms, Kind.ELEMENTWISE: values_of(out).numel()}
 
 
 @_aten("sparse_sampled_addmm", "a product of the terms of each stored element. Ours")
@@ -216,21 +211,21 @@ def _sampled_addmm(args: Sequence[Any], kwargs: Mapping[str, Any], out: Any) -> 
     return {Kind.MATMUL: stored * args[1].shape[-1], Kind.ELEMENTWISE: stored}
 
 
-@_aten("_sparse_mm_reduce_impl_backward", "a product for each gradient that is computed. Ours")
-def _sparse_mm_backward(args: Sequence[Any], kwargs: Mapping[str, Any], out: Any) -> Cost:
-    terms = values_of(args[0]).numel() * args[1].shape[-1]
-    return {Kind.MATMUL: terms * sum(map(bool, args[5]))}
-
-
-@_aten("affine_grid_generator cudnn_affine_grid_generator", "a product for each point. Ours")
-def _affine_grid(args: Sequence[Any], kwargs: Mapping[str, Any], out: Any) -> Cost:
-    return {Kind.MATMUL: out.numel() * args[0].shape[-1]}  # (B, H, W, 2) of theta (B, 2, 3)
-
-
-@_aten("conv_tbc", _ABOUT_CONV)
-def _conv_tbc(args: Sequence[Any], kwargs: Mapping[str, Any], out: Any) -> Cost:
-    macs = out.numel() * math.prod(args[1].shape[:2])  # weight (k, C_in, C_out)
-    return {Kind.CONV: macs, Kind.CONV_BIAS: out.numel()}
+_aten("_sparse_mm_reduce_impl_backward", "a product for each gradient that is computed. Ours")(
+    lambda args, kwargs, out: {
+        Kind.MATMUL: values_of(args[0]).numel() * args[1].shape[-1] * sum(map(bool, args[5]))
+    }
+)
+# (B, H, W, 2) of theta (B, 2, 3)
+_aten("affine_grid_generator cudnn_affine_grid_generator", "a product for each point. Ours")(
+    lambda args, kwargs, out: {Kind.MATMUL: out.numel() * args[0].shape[-1]}
+)
+_aten("conv_tbc", _ABOUT_CONV)(  # weight (k, C_in, C_out)
+    lambda args, kwargs, out: {
+        Kind.CONV: out.numel() * math.prod(args[1].shape[:2]),
+        Kind.CONV_BIAS: out.numel(),
+    }
+)
 
 
 @_aten("_grouped_mm", "a product for each row of a group. Ours")
@@ -378,10 +373,13 @@ def recurrent_backward(args: Sequence[Any]) -> Cost:
     return {Kind.RECURRENT: macs, Kind.ELEMENTWISE: 2 * gates}
 
 
-@_aten("mkldnn_rnn_layer", "the same, one layer of the CPU's kernel. Ours")
-def _mkldnn_rnn(args: Sequence[Any], kwargs: Mapping[str, Any], out: Any) -> Cost:
-    steps = math.prod(args[0].shape[:-1])
-    return {Kind.RECURRENT: sum(w.numel() for w in args[1:3]) * steps}
+def _mkldnn_rnn(times: int) -> Rule:
+    return lambda args, kwargs, out: {
+        Kind.RECURRENT: times * sum(w.numel() for w in args[1:3]) * _steps(args[0])
+    }
+
+
+_aten("mkldnn_rnn_layer", "the same, one layer of the CPU's kernel. Ours")(_mkldnn_rnn(1))
 
 
 # Normalisation.
@@ -399,12 +397,9 @@ _ABOUT_BATCH_NORM = (
 
 def _norm(weight: int, affine: Kind = Kind.NORM, plain: Kind = Kind.NORM_PLAIN) -> Rule:
     """Input elements, of a kind that depends on whether there is a weight, at this position."""
-
-    def rule(args: Sequence[Any], kwargs: Mapping[str, Any], out: Any) -> Cost:
-        given = argument(args, kwargs, weight, "weight") is not None
-        return {affine if given else plain: args[0].numel()}
-
-    return rule
+    return lambda args, kwargs, out: {
+        plain if argument(args, kwargs, weight, "weight") is None else affine: args[0].numel()
+    }
 
 
 _over_batch = _norm(1)
@@ -414,15 +409,14 @@ _aten("layer_norm native_layer_norm group_norm", _ABOUT_NORM)(_norm(2))
 _aten("instance_norm native_group_norm", _ABOUT_NORM)(_over_batch)
 
 
-@_aten(
+_aten(
     "batch_norm native_batch_norm cudnn_batch_norm miopen_batch_norm _native_batch_norm_legit",
     _ABOUT_BATCH_NORM,
+)(
+    lambda args, kwargs, out: (
+        _over_batch if argument(args, kwargs, 5, "training") else _over_stored
+    )(args, kwargs, out)
 )
-def _batch_norm(args: Sequence[Any], kwargs: Mapping[str, Any], out: Any) -> Cost:
-    training = argument(args, kwargs, 5, "training")
-    return (_over_batch if training else _over_stored)(args, kwargs, out)
-
-
 _aten("_batch_norm_with_update", _ABOUT_BATCH_NORM)(_over_batch)
 _aten("_native_batch_norm_legit_no_training _batch_norm_no_update", _ABOUT_BATCH_NORM)(_over_stored)
 _aten("rms_norm _fused_rms_norm", "input elements. Ours: fvcore skips it")(_input(Kind.NORM_RMS))
@@ -444,15 +438,16 @@ _aten(
     "output elements. fvcore `elementwise_flop_counter(0, 1)`, mmcv `upsample_flops_counter_hook`",
 )(_output(Kind.UPSAMPLE_NEAREST))
 
-_aten(
-    """
+_UPSAMPLES = """
     upsample_bicubic2d upsample_linear1d upsample_trilinear3d upsample_nearest1d
     upsample_nearest3d _upsample_nearest_exact1d _upsample_nearest_exact2d
     _upsample_nearest_exact3d _upsample_bilinear2d_aa _upsample_bicubic2d_aa
     _upsample_lanczos2d_aa
-    """,
-    "output elements. mmcv `upsample_flops_counter_hook`; fvcore skips it",
-)(_output(Kind.UPSAMPLE_OTHER))
+"""
+
+_aten(_UPSAMPLES, "output elements. mmcv `upsample_flops_counter_hook`; fvcore skips it")(
+    _output(Kind.UPSAMPLE_OTHER)
+)
 
 _aten(
     "adaptive_avg_pool2d _adaptive_avg_pool2d",
@@ -514,20 +509,15 @@ _aten("scatter_add scatter_reduce", _ABOUT_ROWS)(_input(Kind.REDUCTION, 2))
 _aten("embedding_dense_backward", _ABOUT_ROWS)(_input(Kind.REDUCTION))
 
 
-@_aten("scatter", _ABOUT_ROWS)
-def _scatter(args: Sequence[Any], kwargs: Mapping[str, Any], out: Any) -> Cost:
-    if argument(args, kwargs, 4, "reduce") is None:
-        return {}  # it writes, and computes nothing
-    return {Kind.REDUCTION: args[2].numel()}
+def _where_added(index: int, name: str) -> Rule:
+    """What is written costs nothing where this argument does not say that it is added up."""
+    return lambda args, kwargs, out: (
+        {Kind.REDUCTION: args[2].numel()} if argument(args, kwargs, index, name) else {}
+    )
 
 
-@_aten("index_put _index_put_impl _unsafe_index_put", _ABOUT_ROWS)
-def _index_put(args: Sequence[Any], kwargs: Mapping[str, Any], out: Any) -> Cost:
-    if not argument(args, kwargs, 3, "accumulate", False):
-        return {}  # it writes, and computes nothing
-    return {Kind.REDUCTION: args[2].numel()}
-
-
+_aten("scatter", _ABOUT_ROWS)(_where_added(4, "reduce"))
+_aten("index_put _index_put_impl _unsafe_index_put", _ABOUT_ROWS)(_where_added(3, "accumulate"))
 _aten("_unsafe_masked_index_put_accumulate", _ABOUT_ROWS)(_input(Kind.REDUCTION, 3))
 
 
@@ -549,11 +539,9 @@ def _embedding_bag_backward(args: Sequence[Any], kwargs: Mapping[str, Any], out:
 
 
 def _search(edges: int) -> Rule:
-    def rule(args: Sequence[Any], kwargs: Mapping[str, Any], out: Any) -> Cost:
-        steps = math.ceil(math.log2(args[edges].shape[-1] + 1))
-        return {Kind.ELEMENTWISE: out.numel() * steps}
-
-    return rule
+    return lambda args, kwargs, out: {
+        Kind.ELEMENTWISE: out.numel() * math.ceil(math.log2(args[edges].shape[-1] + 1))
+    }
 
 
 _ABOUT_SEARCH = "one comparison for each step of a binary search. Ours"
@@ -574,27 +562,17 @@ def _loss(args: Sequence[Any], kwargs: Mapping[str, Any], out: Any) -> Cost:
     return {Kind.ELEMENTWISE: elements, Kind.REDUCTION: elements if first(out).ndim == 0 else 0}
 
 
-_aten("nll_loss_forward nll_loss2d_forward", "elements of the target. Ours")(
-    _input(Kind.REDUCTION, 1)
+_ABOUT_TARGET = "elements of the target. Ours"
+
+_aten("nll_loss_forward nll_loss2d_forward", _ABOUT_TARGET)(_input(Kind.REDUCTION, 1))
+_aten("nll_loss_backward nll_loss2d_backward", _ABOUT_TARGET)(_input(Kind.ELEMENTWISE, 2))
+_aten("_ctc_loss", "elements of the table of log-probabilities, (B, T, 2 S + 1). Ours")(
+    lambda args, kwargs, out: {Kind.REDUCTION: out[1].numel()}
 )
-_aten("nll_loss_backward nll_loss2d_backward", "elements of the target. Ours")(
-    _input(Kind.ELEMENTWISE, 2)
-)
-
-
-@_aten("_ctc_loss", "elements of the table of log-probabilities, (B, T, 2 S + 1). Ours")
-def _ctc_loss(args: Sequence[Any], kwargs: Mapping[str, Any], out: Any) -> Cost:
-    return {Kind.REDUCTION: out[1].numel()}
-
-
 _aten("_ctc_loss_backward", _ABOUT_TWICE)(_input(Kind.REDUCTION, 6, times=2))
-
-
-@_aten("_weight_norm_interface", "the weight's norm and its scaling. Ours")
-def _weight_norm(args: Sequence[Any], kwargs: Mapping[str, Any], out: Any) -> Cost:
-    return {Kind.REDUCTION: args[0].numel(), Kind.ELEMENTWISE: args[0].numel()}
-
-
+_aten("_weight_norm_interface", "the weight's norm and its scaling. Ours")(
+    lambda args, kwargs, out: dict.fromkeys((Kind.REDUCTION, Kind.ELEMENTWISE), args[0].numel())
+)
 _aten("_weight_norm_interface_backward", _ABOUT_TWICE)(_input(Kind.ELEMENTWISE, 1, times=4))
 
 # Direct methods of linear algebra, by the leading terms of LAPACK Working Note 41. A matrix has m
@@ -696,46 +674,36 @@ def _sdpa_backward(args: Sequence[Any], kwargs: Mapping[str, Any], out: Any) -> 
     return {kind: 2 * amount for kind, amount in cost.items()}
 
 
-@_aten("mkldnn_rnn_layer_backward", _ABOUT_TWICE)
-def _mkldnn_rnn_backward(args: Sequence[Any], kwargs: Mapping[str, Any], out: Any) -> Cost:
-    return {Kind.RECURRENT: 2 * _mkldnn_rnn(args, kwargs, out)[Kind.RECURRENT]}
+_aten("mkldnn_rnn_layer_backward", _ABOUT_TWICE)(_mkldnn_rnn(2))
 
-
-# The kind of work, the argument that has the forward's size, and the operators.
-_TWICE = (
+for rule, names in (  # of the argument that has the forward's size
     (
-        Kind.NORM,
-        0,
+        _input(Kind.NORM, times=2),
         "native_layer_norm_backward native_group_norm_backward native_batch_norm_backward "
         "cudnn_batch_norm_backward miopen_batch_norm_backward batch_norm_backward",
     ),
-    (Kind.NORM_RMS, 0, "_fused_rms_norm_backward"),
-    (Kind.SAMPLE, 0, "grid_sampler_2d_backward grid_sampler_3d_backward"),
-    (Kind.UPSAMPLE_BILINEAR, 0, "upsample_bilinear2d_backward"),
-    (Kind.UPSAMPLE_NEAREST, 0, "upsample_nearest2d_backward"),
+    (_input(Kind.NORM_RMS, times=2), "_fused_rms_norm_backward"),
+    (_input(Kind.SAMPLE, times=2), "grid_sampler_2d_backward grid_sampler_3d_backward"),
+    (_input(Kind.UPSAMPLE_BILINEAR, times=2), "upsample_bilinear2d_backward"),
+    (_input(Kind.UPSAMPLE_NEAREST, times=2), "upsample_nearest2d_backward"),
     (
-        Kind.UPSAMPLE_OTHER,
-        0,
-        "upsample_bicubic2d_backward upsample_linear1d_backward upsample_trilinear3d_backward "
-        "upsample_nearest1d_backward upsample_nearest3d_backward "
-        "_upsample_nearest_exact1d_backward _upsample_nearest_exact2d_backward "
-        "_upsample_nearest_exact3d_backward _upsample_bilinear2d_aa_backward "
-        "_upsample_bicubic2d_aa_backward _upsample_lanczos2d_aa_backward",
+        _input(Kind.UPSAMPLE_OTHER, times=2),
+        " ".join(f"{name}_backward" for name in _UPSAMPLES.split()),
     ),
-    (Kind.ADAPTIVE_POOL2D, 1, "_adaptive_avg_pool2d_backward"),
+    (_input(Kind.ADAPTIVE_POOL2D, 1, times=2), "_adaptive_avg_pool2d_backward"),
     (
-        Kind.POOL,
-        1,
+        _input(Kind.POOL, 1, times=2),
         "avg_pool2d_backward avg_pool3d_backward max_pool2d_with_indices_backward "
         "max_pool3d_with_indices_backward _adaptive_avg_pool3d_backward "
         "adaptive_max_pool2d_backward adaptive_max_pool3d_backward "
         "fractional_max_pool2d_backward fractional_max_pool3d_backward",
     ),
-    (Kind.SOFTMAX, 0, "_softmax_backward_data _log_softmax_backward_data _masked_softmax_backward"),
-)
-
-for kind, index, names in _TWICE:
-    _aten(names, _ABOUT_TWICE)(_input(kind, index, times=2))
+    (
+        _input(Kind.SOFTMAX, times=2),
+        "_softmax_backward_data _log_softmax_backward_data _masked_softmax_backward",
+    ),
+):
+    _aten(names, _ABOUT_TWICE)(rule)
 
 _aten(
     """

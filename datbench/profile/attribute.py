@@ -26,6 +26,7 @@ from torch import nn
 from torch.autograd.profiler import profile, record_function
 from torch.nn.modules.module import register_module_forward_hook, register_module_forward_pre_hook
 
+from ..counting.operators import overload_is_composite
 from ..counting.recorder import OperatorCall
 from ..models.declared import Declaration
 from ..run import PHASES, quiet_kineto, synchronize
@@ -172,22 +173,13 @@ Key = tuple[ProfilePhase, str, str, tuple[tuple[int, ...], ...]]
 """Phase, module, operator, and shapes where calls are told apart by them."""
 
 
-@dataclass(frozen=True)
-class Placed:
-    """Seconds of one operator's, and whether they are a call that the counter saw too."""
-
-    key: Key
-    seconds: float
-    seen: bool
-
-
 @dataclass
 class Attributed:
     """One run's times by key."""
 
-    matched: int  # calls of the counter's forward that were there, in order; of `expected`
-    expected: int
-    complete: bool  # whether all were; if not, the forward went by modules
+    matched: int = 0  # calls of the counter's forward that were there, in order; of `expected`
+    expected: int = 0
+    complete: bool = True  # whether all were; if not, the forward went by modules
     seconds: dict[Key, float] = field(default_factory=dict)
     calls: Counter[Key] = field(default_factory=Counter)
     unseen: Counter[str] = field(default_factory=Counter)  # the counter did not see them; by name
@@ -217,20 +209,20 @@ def attribute(
         step: operators of the optimizer's step.
     """
     calls = _ByCalls(forward)
-    for span in run.forward:
-        calls.walk(span)
+    calls.walk(run.forward)
     walk: _Walk = calls
-    found = Attributed(calls.at, len(calls.calls), calls.at == len(calls.calls))
-    if not found.complete:
+    found = calls.found
+    if calls.at < len(calls.calls):
         walk = modules = _ByModules(forward)
-        for span in run.forward:
-            modules.walk(span)
-    found.unseen = walk.unseen
-    for one in (*walk.placed, *_backward(run.backward, backward, walk.owners)):
-        found.place(one.key, one.seconds)
+        modules.walk(run.forward)
+        found = walk.found
+    found.matched, found.expected = calls.at, len(calls.calls)
+    found.complete = walk is calls
+    for key, seconds in _backward(run.backward, backward, walk.owners):
+        found.place(key, seconds)
     for span in run.step:
-        for one in _named(span, "step", OPTIMIZER, step):
-            found.place(one.key if one.seen else ("step", OPTIMIZER, OPTIMIZER, ()), one.seconds)
+        for name, seconds, seen in _named(span, step):
+            found.place(("step", OPTIMIZER, name if seen else OPTIMIZER, ()), seconds)
     return found
 
 
@@ -246,13 +238,12 @@ class _Walk:
     """Places the spans of a forward, and remembers whose each autograd node is."""
 
     def __init__(self) -> None:
-        self.placed: list[Placed] = []
+        self.found = Attributed()
         self.owners: dict[int, Owner] = {}
-        self.unseen: Counter[str] = Counter()
 
     def place(self, span: Span, key: Key) -> None:
         """Place an operator that the counter saw too, with all that is inside."""
-        self.placed.append(Placed(key, span.whole, seen=True))
+        self.found.place(key, span.whole)
         inside = canonical(span.name) if span.name.startswith(DECLARED) else ""
         self._own(span, Owner(key[1], inside))
 
@@ -261,10 +252,9 @@ class _Walk:
         name = canonical(span.name)
         self.owners[span.sequence] = Owner(module)
         wraps = _wraps(name)
-        seconds = span.own if wraps else span.whole
-        self.placed.append(Placed(("forward", module, name, ()), seconds, seen=False))
+        self.found.place(("forward", module, name, ()), span.own if wraps else span.whole)
         if not wraps:
-            self.unseen[name] += 1
+            self.found.unseen[name] += 1
         return span.children if wraps else ()
 
     def _own(self, span: Span, owner: Owner) -> None:
@@ -282,17 +272,17 @@ class _ByCalls(_Walk):
         self.calls = [call for call in calls if not _optional(call.operator)]
         self.at = 0
 
-    def walk(self, span: Span) -> None:
-        """Place a span: the next call, a wrapper to look into, or neither."""
-        # What wraps the next call runs in the same module.
-        call = self.calls[min(self.at, len(self.calls) - 1)] if self.calls else None
-        matches = call is not None and canonical(span.name) == canonical(call.operator)
-        if call is not None and matches and self.at < len(self.calls):
-            self.place(span, key_of(call, by_shapes=True))
-            self.at += 1
-            return
-        for child in self.place_other(span, call.module if call is not None else ""):
-            self.walk(child)
+    def walk(self, spans: Sequence[Span]) -> None:
+        """Place each: the next call, a wrapper to look into, or neither."""
+        for span in spans:
+            # What wraps the next call runs in the same module.
+            call = self.calls[min(self.at, len(self.calls) - 1)] if self.calls else None
+            matches = call is not None and canonical(span.name) == canonical(call.operator)
+            if call is not None and matches and self.at < len(self.calls):
+                self.place(span, key_of(call, by_shapes=True))
+                self.at += 1
+            else:
+                self.walk(self.place_other(span, "" if call is None else call.module))
 
 
 class _ByModules(_Walk):
@@ -302,18 +292,16 @@ class _ByModules(_Walk):
         super().__init__()
         self.known = _names_by_module(calls)
 
-    def walk(self, span: Span, module: str = "") -> None:
-        """Place a span and what is inside; a range's own time is Python's, between operators."""
-        inside = span.children
-        if span.name.startswith(MODULE):
-            module = span.name.removeprefix(MODULE)
-        elif canonical(span.name) in self.known.get(module, ()):
-            self.place(span, ("forward", module, canonical(span.name), ()))
-            return
-        else:
-            inside = self.place_other(span, module)
-        for child in inside:
-            self.walk(child, module)
+    def walk(self, spans: Sequence[Span], module: str = "") -> None:
+        """Place each and what is inside; a range's own time is Python's, between operators."""
+        for span in spans:
+            name = canonical(span.name)
+            if span.name.startswith(MODULE):
+                self.walk(span.children, span.name.removeprefix(MODULE))
+            elif name in self.known.get(module, ()):
+                self.place(span, ("forward", module, name, ()))
+            else:
+                self.walk(self.place_other(span, module), module)
 
 
 def _names_by_module(calls: Sequence[OperatorCall]) -> dict[str, set[str]]:
@@ -323,19 +311,15 @@ def _names_by_module(calls: Sequence[OperatorCall]) -> dict[str, set[str]]:
     return known
 
 
-def _named(
-    span: Span, phase: ProfilePhase, module: str, known: Collection[str]
-) -> Iterator[Placed]:
-    """A span under its own name if that is known or has nothing known inside; else looked into."""
+def _named(span: Span, known: Collection[str]) -> Iterator[tuple[str, float, bool]]:
+    """A span's name, its seconds, and whether it is known; looked into if what is inside is."""
     name = canonical(span.name)
-    if name in known:
-        yield Placed((phase, module, name, ()), span.whole, seen=True)
-    elif not _holds(span, known):
-        yield Placed((phase, module, name, ()), span.whole, seen=False)
-    else:
-        yield Placed((phase, module, name, ()), span.own, seen=False)
-        for child in span.children:
-            yield from _named(child, phase, module, known)
+    if name in known or not _holds(span, known):
+        yield name, span.whole, name in known
+        return
+    yield name, span.own, False
+    for child in span.children:
+        yield from _named(child, known)
 
 
 def _holds(span: Span, known: Collection[str]) -> bool:
@@ -344,27 +328,24 @@ def _holds(span: Span, known: Collection[str]) -> bool:
 
 def _backward(
     spans: Sequence[Span], calls: Sequence[OperatorCall], owners: Mapping[int, Owner]
-) -> Iterator[Placed]:
+) -> Iterator[tuple[Key, float]]:
     known = _names_by_module(calls)
     numbers = sorted(owners)
     for span in spans:
         if _ACCUMULATES in span.name:
-            yield Placed(("backward", GRADIENTS, _ACCUMULATES, ()), span.whole, seen=False)
+            yield ("backward", GRADIENTS, _ACCUMULATES, ()), span.whole
             continue
-        if not span.name.startswith(NODE):
-            yield from _named(span, "backward", AUTOGRAD, known.get("", ()))
-            continue
+        is_node = span.name.startswith(NODE)
         # A node that no operator made (a custom Function) belongs where the one before it does.
-        at = bisect.bisect_right(numbers, span.sequence) - 1
-        owner = owners[numbers[at]] if numbers and at >= 0 else Owner(AUTOGRAD)
+        at = bisect.bisect_right(numbers, span.sequence) - 1 if is_node else -1
+        owner = owners[numbers[at]] if at >= 0 else Owner(AUTOGRAD)
         if owner.declared:
-            key: Key = ("backward", owner.module, owner.declared, ())
-            yield Placed(key, span.whole, seen=True)
+            yield ("backward", owner.module, owner.declared, ()), span.whole
             continue
-        for one in _named(span, "backward", owner.module, known.get(owner.module, ())):
-            ours = one.seen or one.key[2].startswith("aten::")
-            key = one.key if ours else ("backward", owner.module, AUTOGRAD, ())
-            yield Placed(key, one.seconds, one.seen)
+        names = known.get(owner.module if is_node else "", ())
+        for name, seconds, seen in _named(span, names):
+            ours = seen or not is_node or name.startswith("aten::")
+            yield ("backward", owner.module, name if ours else AUTOGRAD, ()), seconds
 
 
 def canonical(name: str) -> str:
@@ -391,37 +372,36 @@ def is_composite(name: str) -> bool:
     packet: Any = getattr(getattr(torch.ops, space, None), base, None)
     overloads = packet.overloads() if hasattr(packet, "overloads") else ()
     names = [name if overload == "default" else f"{name}.{overload}" for overload in overloads]
-    return any(map(_is_composite, names))
-
-
-def _is_composite(overload: str) -> bool:
-    try:
-        found = torch._C._dispatch_has_kernel_for_dispatch_key(
-            overload, "CompositeImplicitAutograd"
-        )
-    except RuntimeError:  # TorchScript's own overloads are not dispatched
-        return False
-    return bool(found)
+    return any(map(overload_is_composite, names))
 
 
 # Ranges of the profiler's, by which spans are known.
 
 
-class DeclaredRanges:
-    """Ranges of the profiler's around operators that a model declares."""
+class _Ranges:
+    """Ranges that are open, inside one another."""
 
     def __init__(self) -> None:
         self._open: list[Any] = []
 
-    def enter(self, declaration: Declaration) -> None:
-        """A declared operator begins."""
-        named: Any = record_function(DECLARED + declaration.operator)
+    def begin(self, name: str) -> None:
+        """Open one more."""
+        named: Any = record_function(name)
         named.__enter__()
         self._open.append(named)
 
     def exit(self) -> None:
-        """It has ended."""
-        self._open.pop().__exit__(None, None, None)
+        """Close the last, if there is one."""
+        if self._open:
+            self._open.pop().__exit__(None, None, None)
+
+
+class DeclaredRanges(_Ranges):
+    """Ranges of the profiler's around operators that a model declares."""
+
+    def enter(self, declaration: Declaration) -> None:
+        """A declared operator begins."""
+        self.begin(DECLARED + declaration.operator)
 
 
 def by_path(path: str, module: nn.Module) -> str:
@@ -446,23 +426,16 @@ def module_ranges(
     names: dict[int, str] = {}
     for path, module in model.named_modules():
         names.setdefault(id(module), name(path, module))
-    opened: list[Any] = []
+    ranges = _Ranges()
 
     def enter(module: nn.Module, inputs: Any) -> None:
-        named: Any = record_function(names.get(id(module), type(module).__qualname__))
-        named.__enter__()
-        opened.append(named)
+        ranges.begin(names.get(id(module), type(module).__qualname__))
 
     def leave(module: nn.Module, inputs: Any, output: Any) -> None:
-        if opened:
-            opened.pop().__exit__(None, None, None)
+        ranges.exit()
 
-    handles = (
+    with (
         register_module_forward_pre_hook(enter),
         register_module_forward_hook(leave, always_call=True),
-    )
-    try:
+    ):
         yield
-    finally:
-        for handle in handles:
-            handle.remove()

@@ -165,46 +165,35 @@ def reconcile(count: Count) -> tuple[Chain, ...]:
     return tuple(chain(count, start, end) for start, end in steps)
 
 
-@dataclass
-class _Sum:
-    """A term in the making."""
-
-    calls: int = 0
-    amount: int = 0
-    difference: int = 0
-    weights: set[int] = field(default_factory=set)
-
-
 def chain(count: Count, start: Convention, end: Convention) -> Chain:
     """The difference of two weightings of one count, by operator and kind of work."""
-    costs = [
-        (call, kind, amount) for call in count.calls for kind, amount in call.cost.items() if amount
-    ]
-    several = _several_kinds((call.operator, kind) for call, kind, _ in costs)
-    sums: dict[tuple[str, Kind], _Sum] = defaultdict(_Sum)
     total = reached = 0
-    for call, kind, amount in costs:
-        before, after = (c.weigh({kind: 1}, call.module_type) for c in (start, end))
-        total += before * amount
-        reached += after * amount
-        if before != after:
-            term = sums[call.operator, kind]
-            term.calls += 1
-            term.amount += amount
-            term.difference += (after - before) * amount
-            term.weights.add(after - before)
-    terms = [
-        ChainTerm(
-            label=label(operator, kind if operator in several else None),
-            operator=operator,
-            kind=str(kind),
-            calls=term.calls,
-            amount=term.amount,
-            each=next(iter(term.weights)) if len(term.weights) == 1 else None,
-            difference=term.difference,
-        )
-        for (operator, kind), term in sums.items()
-    ]
+    # Of each work: for each call, the difference of the weights, and the amount.
+    works: dict[tuple[str, Kind], list[tuple[int, int]]] = defaultdict(list)
+    for call in count.calls:
+        for kind, amount in call.cost.items():
+            before, after = (c.weigh({kind: 1}, call.module_type) for c in (start, end))
+            total += before * amount
+            reached += after * amount
+            if amount:
+                works[call.operator, kind].append((after - before, amount))
+    several = _several_kinds(works)
+    terms = []
+    for (operator, kind), found in works.items():
+        changed = [(each, amount) for each, amount in found if each]
+        weights = {each for each, _ in changed}
+        if changed:
+            terms.append(
+                ChainTerm(
+                    label=label(operator, kind if operator in several else None),
+                    operator=operator,
+                    kind=str(kind),
+                    calls=len(changed),
+                    amount=sum(amount for _, amount in changed),
+                    each=weights.pop() if len(weights) == 1 else None,
+                    difference=sum(each * amount for each, amount in changed),
+                )
+            )
     terms.sort(key=lambda term: -abs(term.difference))
     return Chain(start.name, end.name, end.unit, total, reached, tuple(terms))
 
@@ -273,19 +262,12 @@ def explain(
     """
     if tally.modules is None:
         return None
+    theirs = [macs(tally.modules.get(module.path, 0), unit) for module in observed]
     parts = [
-        _Part(
-            module.path,
-            module.type,
-            macs(tally.modules.get(module.path, 0), unit) - module.multiply_adds,
-            Counter(module.amounts),
-            module.calls,
-        )
-        for module in observed
+        _Part(m.path, m.type, amount - m.multiply_adds, Counter(m.amounts), m.calls)
+        for m, amount in zip(observed, theirs, strict=True)
     ]
-    outside = macs(tally.total, unit) - sum(
-        part.target + module.multiply_adds for part, module in zip(parts, observed, strict=True)
-    )
+    outside = macs(tally.total, unit) - sum(theirs)
     found: list[_Weight] = []
     pending = _solve_classes(parts, found)
     if outside:
