@@ -16,6 +16,7 @@ import typer.main
 from datbench.machine import LOCKS
 from datbench.models.spec import TIMM, TRANSFORMERS
 from datbench.paper import workshop
+from tests.processes import asking_here
 from tests.skips import pytest_sessionfinish, pytest_terminal_summary  # noqa: F401 (hooks)
 
 # The same examples in every run: a run fails for what was changed, and for nothing else.
@@ -47,6 +48,13 @@ def _surroundings(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
 def pytest_runtest_setup(item: pytest.Item) -> None:
     if item.get_closest_marker("gpu") and not torch.cuda.is_available():
         pytest.skip("needs a CUDA device")
+
+
+@pytest.fixture
+def _no_processes(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is measured is measured in this process, unless two processes take turns."""
+    for module in ("process", "timing.process"):
+        monkeypatch.setattr(f"datbench.{module}.asking", asking_here)
 
 
 @pytest.fixture(autouse=True)

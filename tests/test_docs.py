@@ -158,6 +158,7 @@ def commands_of(page: str) -> list[str]:
 RAN: set[str] = set()
 
 
+@pytest.mark.usefixtures("_no_processes")
 @pytest.mark.parametrize("page", [page for page in PAGES if commands_of(page)])
 def test_commands_of_a_page_run(
     page: str,

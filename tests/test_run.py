@@ -18,18 +18,15 @@ from datbench import testing
 from datbench.counting.conventions import CONVENTIONS
 from datbench.counting.count import count_row, parameters
 from datbench.errors import DatbenchWarning, MeasurementError, UsageError
-from datbench.memory import device
 from datbench.memory.device import profiled
 from datbench.models.mixers.grids import sample
 from datbench.models.resolve import resolve
 from datbench.run import make_inputs, ready
 from datbench.setting import How, Recipe, Resolution, Setting
-from datbench.timing import process
 
 from . import nets_as_run as nets
 from .cli.conftest import run as run
 from .cli.runner import Run
-from .processes import asked_here
 
 FVCORE = CONVENTIONS["fvcore"]
 SIZE = Resolution(32, 32)
@@ -245,13 +242,6 @@ def test_a_variant_in_half_precision_computes_what_it_does_in_full(
         half, again = (model(image.to(dtype)).float() for _ in range(2))
     assert (half - exact).abs().max() < 0.05 * exact.abs().max()
     assert torch.equal(half, again)
-
-
-@pytest.fixture
-def _no_processes(monkeypatch: pytest.MonkeyPatch) -> None:
-    """What is measured is measured in this process."""
-    for module in (device, process):
-        monkeypatch.setattr(module, "ask", asked_here)
 
 
 HALF = ("--dtype", "bfloat16", "--device", "cpu", "--format", "json")
