@@ -37,7 +37,7 @@ def terms(
     from ..render.terminal import progress
 
     jobs = inputs.sized() if inputs.model else replace(inputs, model=["dat_t"]).sized(PAPERS)
-    modules = identity.identities_of(progress(jobs, lambda job: job[0].name), stage)
+    modules = identity.identities_of(progress(jobs), stage)
     output.write(tables(modules, output.notes, output.one), "eq10", modules)
     if check:
         identity.check(modules)

@@ -74,7 +74,7 @@ def flops(
     if processes is not None and len({spec.name for spec, _ in jobs}) > 1:
         rows = count_in_processes(jobs, weights, processes)
     else:
-        named = progress(jobs, lambda job: job[0].name)
+        named = progress(jobs)
         rows = [count_row(spec, setting, weights) for spec, setting in named]
     people = output.wanted in (Format.TABLE, Format.MD)
     output.write(tables(rows, parts, depth, one=not people), "flops", rows)

@@ -115,7 +115,7 @@ def simulate(
     from ..render.terminal import progress
 
     rows = []
-    for spec, setting in progress(jobs, lambda job: job[0].name):
+    for spec, setting in progress(jobs):
         row, trace = traced_row(spec, setting, mode, recipe)
         if verify:
             from ..memory.device import measured_on_cpu
@@ -187,7 +187,7 @@ def largest(
         check_present(device)
     found = [
         largest_batch(spec, setting, mode, size, room, recipe=recipe)
-        for spec, setting in progress(jobs, lambda job: job[0].name)
+        for spec, setting in progress(jobs)
     ]
     rows: list[Any] = list(found)
     if device is not None:

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from enum import Enum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 import typer
 
@@ -19,9 +19,6 @@ from ..render.table import Table
 from ..render.terminal import console
 from .command import OUTPUT, option
 from .options import OutPath
-
-if TYPE_CHECKING:
-    from ..render.figure import Plot
 
 
 class Format(str, Enum):
@@ -41,9 +38,6 @@ _SUFFIXES = {
     ".json": Format.JSON,
     ".tex": Format.LATEX,
 }
-
-PLOT_WIDTH = 110
-"""Columns that a plot takes at most."""
 
 READER_GONE = 141
 """Exit code of a program whose reader has left (`datbench ... | head`), as a shell reports it."""
@@ -181,24 +175,6 @@ class Output(Destination):
         else:
             name = self.path.stem if self.path else ""
             self.put(as_text(tables, self.wanted, self.notes, name))
-
-
-def draw(plots: Sequence[Plot], where: Destination) -> None:
-    """Write plots to a file, or draw them on the terminal.
-
-    Raises:
-        LibraryError: vl-convert, which draws files, is not installed.
-        DatbenchError: the file could not be written.
-    """
-    from ..render.terminal import to_terminal
-
-    if where.path is not None:
-        from ..render.vega import to_bytes
-
-        where.put(to_bytes(plots, where.path.suffix))
-    else:
-        width = min(console().width, PLOT_WIDTH)
-        where.put("\n".join(to_terminal(plot, width) for plot in plots))
 
 
 def write_text(text: str) -> None:

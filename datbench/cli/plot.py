@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar
 
 from ..counting.conventions import CONVENTIONS
 from ..errors import MeasurementError, UsageError
 from ..setting import MEMORY_MODES, PLAIN, WITH_BACKWARD, Name, Resolution, mode_of, one_of
 from .command import RESULT, group, option
 from .options import From, Inputs, ModeName, Run, Stage, only
-from .output import Destination, draw
+from .output import Destination
 
 if TYPE_CHECKING:
     from ..profile.view import By
@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 SIDES = (224, 384, 512, 800, 1024)
 """Default sides of the squares that cost is drawn at."""
 
+WIDTH = 110
+"""Columns that a plot takes at most."""
 
 Of = Annotated[
     str | None,
@@ -34,6 +36,53 @@ Of = Annotated[
         names=("macs", "params", "throughput", "memory", "stage", "module", "operator", "time"),
     ),
 ]
+
+
+@dataclass(frozen=True)
+class Picture(Destination):
+    """Where a plot goes; what cannot be written is refused before any work."""
+
+    others: ClassVar[tuple[str, ...]] = ()
+    """Suffixes besides those of plots."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.path is not None and self.suffix not in self.others:
+            from ..render.vega import check_suffix
+
+            check_suffix(self.suffix)
+
+    @property
+    def suffix(self) -> str:
+        """Of the file, in small letters; empty for the terminal."""
+        return "" if self.path is None else self.path.suffix.lower()
+
+    def draw(self, made: Plot | Sequence[Plot] | None) -> None:
+        """Write a plot or several into the file, or draw them on the terminal.
+
+        Raises:
+            LibraryError: vl-convert, which draws files, is not installed.
+            DatbenchError: there is nothing to draw, or the file could not be written.
+        """
+        if made is None:
+            raise MeasurementError("there is nothing to draw: no row has both amounts.")
+        plots = made if isinstance(made, Sequence) else [made]
+        from ..render.terminal import console, to_terminal
+
+        if self.path is not None:
+            from ..render.vega import to_bytes
+
+            self.put(to_bytes(plots, self.suffix))
+        else:
+            width = min(console().width, WIDTH)
+            self.put("\n".join(to_terminal(plot, width) for plot in plots))
+
+
+@dataclass(frozen=True)
+class Snapshot(Picture):
+    """The same, or a file for pytorch.org/memory_viz."""
+
+    others: ClassVar = (".pickle",)
 
 
 def _of(kind: str, name: str | None, *known: Name) -> Name:
@@ -57,8 +106,7 @@ def _counted(jobs: Sequence[tuple[Any, Any]]) -> list[Any]:
     from ..counting.count import count_row
     from ..render.terminal import progress
 
-    fvcore = CONVENTIONS["fvcore"]
-    return [count_row(*job, fvcore) for job in progress(jobs, lambda job: job[0].name)]
+    return [count_row(*job, CONVENTIONS["fvcore"]) for job in progress(jobs)]
 
 
 def _simulated(run: Run, mode: MemoryMode, sizes: Sequence[Resolution] = ()) -> list[Any]:
@@ -66,22 +114,10 @@ def _simulated(run: Run, mode: MemoryMode, sizes: Sequence[Resolution] = ()) -> 
     from ..render.terminal import progress
 
     jobs = run.jobs(backward=mode in WITH_BACKWARD, sizes=sizes)
-    return [memory_row(*job, mode) for job in progress(jobs, lambda job: job[0].name)]
+    return [memory_row(*job, mode) for job in progress(jobs)]
 
 
-def _drawn(where: Destination, make: Callable[[], Plot | Sequence[Plot] | None]) -> None:
-    """Make a plot and draw it; what cannot be written is refused before any work."""
-    if where.path is not None:
-        from ..render.vega import check_suffix
-
-        check_suffix(where.path.suffix)
-    made = make()
-    if made is None:
-        raise MeasurementError("there is nothing to draw: no row has both amounts.")
-    draw(made if isinstance(made, Sequence) else [made], where)
-
-
-def accuracy(where: Destination, of: Of = None, from_: From = None) -> None:
+def accuracy(where: Picture, of: Of = None, from_: From = None) -> None:
     """Draw the published accuracy against a cost; throughput comes from --from files.
 
     Examples:
@@ -94,19 +130,15 @@ def accuracy(where: Destination, of: Of = None, from_: From = None) -> None:
             "--of throughput and --from FILE go together, the file from `datbench throughput "
             "--format json`."
         )
+    from ..models.resolve import own_input
+    from ..paper.accuracy import drawn
+    from ..records import rows_of
 
-    def make() -> Plot:
-        from ..models.resolve import own_input
-        from ..paper.accuracy import drawn
-        from ..records import rows_of
-
-        return drawn(of, rows_of(from_, "throughput"), own_input)
-
-    _drawn(where, make)
+    where.draw(drawn(of, rows_of(from_, "throughput"), own_input))
 
 
 def cost(
-    run: Run, where: Destination, of: Of = None, from_: From = None, mode: ModeName = None
+    run: Run, where: Picture, of: Of = None, from_: From = None, mode: ModeName = None
 ) -> None:
     """Draw MACs or simulated memory against the input size.
 
@@ -115,72 +147,58 @@ def cost(
     """
     drawn = _of("cost", of, "macs", "memory")
     told = mode_of(mode, MEMORY_MODES, "inference")
+    from ..counting.view import cost as of_macs
+    from ..memory.records import MemoryRow
+    from ..memory.view import against_size
+    from ..render.figure import MOST
 
-    def make() -> Plot:
-        from ..counting.view import cost as of_macs
-        from ..memory.records import MemoryRow
-        from ..memory.view import against_size
-        from ..render.figure import MOST
-
-        sizes = [Resolution(side, side) for side in SIDES]
-        if _either(run, from_, mode):
-            rows = _rows(from_, *({"macs": "flops"}.get(of, of) if of else "flops memory").split())
-        elif drawn == "memory":
-            rows = _simulated(run, told, sizes)
-        else:
-            rows = _counted(run.jobs(backward=told in WITH_BACKWARD, sizes=sizes))
-        if len({row.model for row in rows}) > MOST:
-            raise UsageError(f"a plot tells {MOST} models apart; name fewer.")
-        return against_size(rows) if isinstance(rows[0], MemoryRow) else of_macs(rows)
-
-    _drawn(where, make)
+    sizes = [Resolution(side, side) for side in SIDES]
+    if _either(run, from_, mode):
+        rows = _rows(from_, *({"macs": "flops"}.get(of, of) if of else "flops memory").split())
+    elif drawn == "memory":
+        rows = _simulated(run, told, sizes)
+    else:
+        rows = _counted(run.jobs(backward=told in WITH_BACKWARD, sizes=sizes))
+    if len({row.model for row in rows}) > MOST:
+        raise UsageError(f"a plot tells {MOST} models apart; name fewer.")
+    where.draw(against_size(rows) if isinstance(rows[0], MemoryRow) else of_macs(rows))
 
 
-def eq10(inputs: Inputs, where: Destination, stage: Stage = None, from_: From = None) -> None:
+def eq10(inputs: Inputs, where: Picture, stage: Stage = None, from_: From = None) -> None:
     """Draw the terms of attention modules; without a model, DMHA against size and stride.
 
     Examples:
     datbench plot eq10 dat_t --out terms.svg
     """
+    from ..eq10.view import stacks
 
-    def make() -> Plot | Sequence[Plot]:
-        from ..eq10.view import stacks
+    if _either(inputs, from_, stage):
+        return where.draw(stacks(_rows(from_, "eq10")))
+    from ..eq10.curves import plots
+    from ..eq10.identity import identities_of
+    from ..render.terminal import progress
+    from .eq10 import PAPERS
 
-        if _either(inputs, from_, stage):
-            return stacks(_rows(from_, "eq10"))
-        from ..eq10.identity import identities_of
-        from ..render.terminal import progress
-        from .eq10 import PAPERS
-
-        asked = inputs if inputs.model else replace(inputs, model=["dat_t"])
-        jobs = asked.sized(() if inputs.model else PAPERS)
-        modules = identities_of(progress(jobs, lambda job: job[0].name), stage)
-        if inputs.model:
-            return stacks(modules)
-        from ..eq10.curves import plots
-
-        return plots(modules)
-
-    _drawn(where, make)
+    asked = inputs if inputs.model else replace(inputs, model=["dat_t"])
+    jobs = asked.sized(() if inputs.model else PAPERS)
+    modules = identities_of(progress(jobs), stage)
+    return where.draw(stacks(modules) if inputs.model else plots(modules))
 
 
-def memory(run: Run, where: Destination, from_: From = None, mode: ModeName = None) -> None:
+def memory(run: Run, where: Picture, from_: From = None, mode: ModeName = None) -> None:
     """Draw what is alive at the peak of memory, part by part.
 
     Examples:
     datbench plot memory dat_t dat_s --batch 8
     """
     told = mode_of(mode, MEMORY_MODES, "forward")
+    from ..memory.view import bars
 
-    def make() -> Plot:
-        from ..memory.view import bars
-
-        return bars(_rows(from_, "memory") if _either(run, from_, mode) else _simulated(run, told))
-
-    _drawn(where, make)
+    rows = _rows(from_, "memory") if _either(run, from_, mode) else _simulated(run, told)
+    where.draw(bars(rows))
 
 
-def timeline(run: Run, where: Destination, mode: ModeName = None) -> None:
+def timeline(run: Run, where: Snapshot, mode: ModeName = None) -> None:
     """Draw what is alive over a simulated run; .pickle is for pytorch.org/memory_viz.
 
     Examples:
@@ -190,27 +208,18 @@ def timeline(run: Run, where: Destination, mode: ModeName = None) -> None:
     told = mode_of(mode, MEMORY_MODES, "forward")
     jobs = run.jobs(backward=told in WITH_BACKWARD)
     spec, setting = only(jobs, "model, size and batch", "plot timeline draws one run")
+    from ..memory.simulation import simulate_model
+    from ..memory.timeline import timeline as drawn
+    from ..memory.timeline import visualiser
 
-    def trace() -> Any:
-        from ..memory.simulation import simulate_model
-
-        return simulate_model(spec, setting, told, PLAIN)[1]
-
-    def make() -> Plot:
-        from ..memory.timeline import timeline as drawn
-
-        title = f"{spec.name} at {setting.resolution}: memory over the run"
-        return drawn(trace(), f"{title} ({told}, batch {setting.batch})")
-
-    if where.path is not None and where.path.suffix.lower() == ".pickle":
-        from ..memory.timeline import visualiser
-
-        where.put(visualiser(trace()))
-    else:
-        _drawn(where, make)
+    _, trace = simulate_model(spec, setting, told, PLAIN)
+    if where.suffix in where.others:
+        return where.put(visualiser(trace))
+    title = f"{spec.name} at {setting.resolution}: memory over the run"
+    return where.draw(drawn(trace, f"{title} ({told}, batch {setting.batch})"))
 
 
-def roofline(where: Destination, from_: From = None, of: Of = None) -> None:
+def roofline(where: Picture, from_: From = None, of: Of = None) -> None:
     """Draw what the parts of a profile achieve, under the peaks of the machine.
 
     Examples:
@@ -218,19 +227,16 @@ def roofline(where: Destination, from_: From = None, of: Of = None) -> None:
     datbench plot roofline --from dat_t.json --of operator
     """
     by: By = _of("roofline", of, "stage", "module", "operator")
+    from ..machine import place_of
+    from ..profile.view import parts
+    from ..profile.view import roofline as drawn
 
-    def make() -> Plot | None:
-        from ..machine import place_of
-        from ..profile.view import parts
-        from ..profile.view import roofline as drawn
-
-        row, where = _one_profile(from_, "profile")
-        return drawn(row, parts(row, by), f"{by}s", place_of(where))
-
-    _drawn(where, make)
+    row, around = _one_profile(from_, "profile")
+    where.draw(drawn(row, parts(row, by), f"{by}s", place_of(around)))
 
 
-def _one_profile(files: list[Path] | None, *kinds: str) -> tuple[Any, Mapping[str, Any]]:
+def _one_profile(files: list[Path] | None, *kinds: str) -> tuple[Any, Any]:
+    """The one row, and where it was measured."""
     if not files:
         raise UsageError("name the file of `datbench profile MODEL --out FILE.json`: --from FILE.")
     from ..records import rows_of
@@ -238,7 +244,7 @@ def _one_profile(files: list[Path] | None, *kinds: str) -> tuple[Any, Mapping[st
     return only(rows_of(files, *kinds), "row", f"{files[0]} holds several rows")
 
 
-def icicle(run: Run, where: Destination, from_: From = None, of: Of = None) -> None:
+def icicle(run: Run, where: Picture, from_: From = None, of: Of = None) -> None:
     """Draw one model module inside module, by MACs or by the time of a profile.
 
     Examples:
@@ -246,26 +252,22 @@ def icicle(run: Run, where: Destination, from_: From = None, of: Of = None) -> N
     datbench plot icicle --from dat_t.json --of time
     """
     of = _of("icicle", of, "macs", "time")
+    from ..counting.view import icicle as of_counts
+    from ..profile.records import ProfileRow
+    from ..profile.view import icicle as of_profile
 
-    def make() -> Plot | None:
-        from ..counting.view import icicle as of_counts
-        from ..profile.records import ProfileRow
-        from ..profile.view import icicle as of_profile
-
-        if _either(run, from_) or of == "time":
-            row = _one_profile(from_, "flops", "profile")[0]
-        else:
-            row = _counted([only(run.jobs(), "model, size and batch", "plot icicle draws one")])[0]
-        if isinstance(row, ProfileRow):
-            return of_profile(row, of == "time")
-        if of == "time":
-            raise UsageError("a count has no times; --of time takes a file of `datbench profile`.")
-        return of_counts(row)
-
-    _drawn(where, make)
+    if _either(run, from_) or of == "time":
+        row = _one_profile(from_, "flops", "profile")[0]
+    else:
+        row = _counted([only(run.jobs(), "model, size and batch", "plot icicle draws one")])[0]
+    if isinstance(row, ProfileRow):
+        return where.draw(of_profile(row, of == "time"))
+    if of == "time":
+        raise UsageError("a count has no times; --of time takes a file of `datbench profile`.")
+    return where.draw(of_counts(row))
 
 
-def compare(where: Destination, from_: From = None) -> None:
+def compare(where: Picture, from_: From = None) -> None:
     """Draw the intervals of comparisons.
 
     Examples:
@@ -276,7 +278,7 @@ def compare(where: Destination, from_: From = None) -> None:
 
     if not from_:
         raise UsageError("name the file of `datbench compare A B --out FILE.json`: --from FILE.")
-    _drawn(where, lambda: intervals(_rows(from_, "compare")))
+    where.draw(intervals(_rows(from_, "compare")))
 
 
 app = group(

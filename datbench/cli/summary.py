@@ -55,6 +55,6 @@ def summary(
     jobs = [job for one in runs for job in one.jobs(backward=told in WITH_BACKWARD)]
     jobs = [job for place, job in enumerate(jobs) if job not in jobs[:place]]
     wanted = asked or ("params", "macs", "memory")
-    watched = progress(jobs, lambda job: job[0].name)
+    watched = progress(jobs)
     rows = summarise(watched, told, wanted, own, measured, not run.batch)
     output.write([summary_table(rows, asked)], "summary", rows)

@@ -214,5 +214,5 @@ def computed(jobs: Sequence[tuple[Spec, Setting]]) -> Iterator[Baseline]:
     """Counts to add to a baseline."""
     from .baseline import count_baseline
 
-    for spec, setting in progress(jobs, lambda job: job[0].name):
+    for spec, setting in progress(jobs):
         yield count_baseline(spec, setting)

@@ -47,8 +47,12 @@ def _watched() -> bool:
 Job = TypeVar("Job")
 
 
-def progress(jobs: Sequence[Job], name: Callable[[Job], str]) -> Iterator[Job]:
-    """Yield every job, showing the name of the one at work."""
+def _model(job: Any) -> str:
+    return str(job[0].name)
+
+
+def progress(jobs: Sequence[Job], name: Callable[[Job], str] = _model) -> Iterator[Job]:
+    """Yield every job, showing the name of the one at work: of a model with its setting."""
     if len(jobs) < 2 or not _watched():
         yield from jobs
         return
