@@ -1,5 +1,16 @@
 """`datbench eq10` as a user meets it."""
 
+import json
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from datbench.eq10 import measured
+from datbench.eq10.records import Measurements
+from tests.row_samples import sample
+
 from .runner import Run
 
 
@@ -73,12 +84,20 @@ def test_paper(run: Run) -> None:
     assert "122.9814" in text
 
 
-def test_measure(run: Run) -> None:
-    """Structure alone: times are another matter on every machine."""
-    arguments = ("eq10", "time", "--res", "128,144,160", "--budget", "1.5")
-    (row,) = run(*arguments, "--format", "json").rows
-    kinds = {point["kind"] for point in row["points"]}
-    assert kinds == {"DMHA", "MSA", "W-MSA", "SRA", "D-DETR"}
-    assert all(point["timing"]["samples"] for point in row["points"])
-    assert row["ceilings"]["macs"] > 0
-    assert {(e["kind"], e["over"]) for e in row["exponents"]} >= {("DMHA", "HW"), ("DMHA", "Ns")}
+@pytest.mark.parametrize("interrupted", [False, True])
+def test_measure(run: Run, monkeypatch: pytest.MonkeyPatch, interrupted: bool) -> None:
+    """What is asked for, and what is kept; tests/eq10/test_measured.py measures."""
+    asked: dict[str, Any] = {}
+
+    def measure(**how: Any) -> Measurements:
+        asked.update(how)
+        return replace(sample(Measurements), interrupted=interrupted)
+
+    monkeypatch.setattr(measured, "measure", measure)
+    arguments = ("eq10", "time", "--res", "128,144,160", "--budget", "1.5", "--out", "t.json")
+    assert run(*arguments).code == (130 if interrupted else 0)
+    assert (asked["sides"], asked["budget"], asked["batch"]) == ((8, 9, 10), 1.5, 1)
+    assert (asked["dim"], asked["heads"], asked["groups"], asked["kernel"]) == (384, 12, 3, 5)
+    (row,) = json.loads(Path("t.json").read_text())["rows"]
+    assert [point["kind"] for point in row["points"]]
+    assert run("results", "show", "t.json").text
