@@ -1,7 +1,6 @@
 """`--out`: the suffix decides the format, and a file is whole or as it was."""
 
 import errno
-import json
 import os
 import stat
 import tempfile
@@ -9,7 +8,6 @@ import threading
 from pathlib import Path
 from typing import Any
 
-import pandas as pd
 import pytest
 
 from .runner import Run
@@ -18,47 +16,35 @@ FLOPS = ("flops", "dat_t", "dat_s", "--res", "64")
 
 
 @pytest.mark.parametrize(
-    ("suffix", "format", "start"),
+    ("name", "kind", "start"),
     [
-        (".txt", "table", "MACs under"),
-        (".csv", "csv", "model,resolution,"),
-        (".md", "md", "### MACs under"),
-        (".json", "json", "{\n"),
-        (".tex", "latex", r"\begin{table"),
-        (".JSON", "json", "{\n"),
+        ("result.txt", "table", "MACs under"),
+        ("result.csv", "csv", "model,resolution,"),
+        ("result.md", "md", "### MACs under"),
+        ("result.json", "json", "{\n"),
+        ("result.tex", "latex", r"\begin{table"),
+        ("result.JSON", "json", "{\n"),
     ],
 )
-def test_the_suffix_decides_the_format(run: Run, suffix: str, format: str, start: str) -> None:
-    out = Path(f"result{suffix}")
-    assert run(*FLOPS, "--out", str(out)).text == ""
-    assert out.read_text().startswith(start)
-    named = out.read_text().replace("\\label{tab:result}\n", "")  # LaTeX has the file's name
-    assert named == run(*FLOPS, "--format", format).text
-    assert list(Path().iterdir()) == [out]
-
-
-def test_the_format_may_be_told(run: Run) -> None:
-    assert run(*FLOPS, "--out", "result.txt", "--format", "csv").text == ""
-    assert pd.read_csv("result.txt")["model"].tolist() == ["dat_t", "dat_s"]
-    assert run(*FLOPS, "--out", "no_suffix", "--format", "json").text == ""
-    assert json.loads(Path("no_suffix").read_text())["rows"]
-
-
-def test_no_colour_in_a_file_whatever_the_terminal(
-    run: Run, monkeypatch: pytest.MonkeyPatch
+def test_the_suffix_decides_the_format_unless_it_is_told(
+    run: Run, name: str, kind: str, start: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    """No colour in a file, whatever the terminal."""
+    told = run(*FLOPS, "--format", kind).text
     monkeypatch.setenv("FORCE_COLOR", "1")
-    assert run(*FLOPS, "--out", "result.txt").text == ""
-    assert "\x1b" not in Path("result.txt").read_text()
+    assert run(*FLOPS, "--out", name).text == ""
+    written = Path(name).read_text()
+    assert written.startswith(start)
+    assert written.replace("\\label{tab:result}\n", "") == told  # LaTeX has the file's name
+    assert [path.name for path in Path().iterdir()] == [name]
+    assert run(*FLOPS, "--out", "odd.txt", "--format", kind).text == ""
+    assert Path("odd.txt").read_text().startswith(start)
 
 
-def test_a_new_file_has_the_permissions_of_any_new_file(run: Run) -> None:
+def test_a_new_file_has_the_usual_permissions_and_an_old_one_keeps_its_own(run: Run) -> None:
     Path("like").touch()
     run("models", "--out", "new.md")
     assert Path("new.md").stat().st_mode == Path("like").stat().st_mode
-
-
-def test_an_old_file_keeps_its_permissions(run: Run) -> None:
     old = Path("old.md")
     old.touch()
     old.chmod(0o640)

@@ -101,37 +101,31 @@ def test_the_jsons_raw_samples_give_its_percentiles(run: Run) -> None:
 
 
 @pytest.mark.usefixtures("_here")
-def test_one_row_is_a_list_of_figures_and_several_are_a_table(run: Run) -> None:
-    one = run("throughput", "my_nets:plain", *QUICK).text
+def test_one_row_is_a_list_of_figures_and_several_are_a_table(
+    run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A file that is shown again reads as the command's own answer; a table fits its terminal."""
+    assert run("throughput", "my_nets:plain", *QUICK, "--out", "one.json").text == ""
+    one = run("results", "show", "one.json").text
     for part in ("images/s", "median", "p99", "samples", "ended by", "MAC/s", "energy an image"):
         assert part in one
     assert "use --processes" in one
     assert "1 thread" in one
-    several = run("throughput", "my_nets:plain", "my_nets:small", "--batch", "1,2", *QUICK).text
-    lines = [line for line in several.splitlines() if line.startswith("my_nets:")]
-    assert [line.split()[:2] for line in lines] == [
-        ["my_nets:plain", "1"],
-        ["my_nets:plain", "2"],
-        ["my_nets:small", "1"],
-        ["my_nets:small", "2"],
-    ]
-
-
-@pytest.mark.usefixtures("_here")
-@pytest.mark.parametrize("wide", [80, 100, 120])
-def test_a_table_fits_its_terminal(run: Run, monkeypatch: pytest.MonkeyPatch, wide: int) -> None:
-    monkeypatch.setenv("COLUMNS", str(wide))
-    text = run("throughput", "my_nets:plain", "--batch", "1,2", *QUICK).text
-    assert max(map(len, text.splitlines())) <= wide
-
-
-@pytest.mark.usefixtures("_here")
-def test_every_format_has_the_same_figures(run: Run) -> None:
-    (row,) = run("throughput", "my_nets:plain", *QUICK, "--format", "csv").lines
+    (row,) = run("results", "show", "one.json", "--format", "csv").lines
     assert float(row["images_per_second"]) == pytest.approx(1 / float(row["seconds"]))
     assert (row["model"], row["outcome"], row["threads"]) == ("my_nets:plain", "measured", "1")
     assert "| images/s" in run("throughput", "my_nets:plain", *QUICK, "--format", "md").text
     assert "tabular" in run("throughput", "my_nets:plain", *QUICK, "--format", "latex").text
+    models = ("my_nets:plain", "my_nets:small")
+    assert run("throughput", *models, "--batch", "1,2", *QUICK, "--out", "four.json").text == ""
+    for wide in (80, 100, 120):
+        monkeypatch.setenv("COLUMNS", str(wide))
+        several = run("results", "show", "four.json").text
+        assert max(map(len, several.splitlines())) <= wide
+        lines = [line for line in several.splitlines() if line.startswith("my_nets:")]
+        assert [tuple(line.split()[:2]) for line in lines] == [
+            (model, batch) for model in models for batch in "12"
+        ]
 
 
 @pytest.mark.usefixtures("_here")
@@ -179,32 +173,26 @@ def test_ctrl_c_writes_what_is_finished(
 
 
 @pytest.mark.usefixtures("_here")
-def test_protocols_have_a_table_of_their_own(run: Run) -> None:
-    text = run("throughput", "my_nets:plain", *QUICK, "--protocol", "dat").text
-    assert "Published protocols" in text
-    line = next(line for line in text.splitlines() if " dat " in line)
-    assert line.split()[1:5] == ["1", "dat", "50", "30"]
-    assert line.endswith("%")
-    (row,) = run(
-        "throughput", "my_nets:plain", *QUICK, "--protocol", "swin", "--format", "json"
-    ).rows
-    assert row["setting"]["batch"] == 64  # the protocol's, where none is asked for
-    (found,) = row["protocols"]
-    assert found["batch"] == 64
-
-
-@pytest.mark.usefixtures("_here")
 def test_a_protocol_stands_beside_the_figure_above_it(run: Run) -> None:
-    again = ("--protocol", "dat", "--processes", "3")
-    (row,) = run("throughput", "my_nets:plain", *QUICK, *again, "--format", "json").rows
+    again = ("my_nets:plain", *QUICK, "--protocol", "dat", "--processes", "3", "--out", "p.json")
+    assert run("throughput", *again).text == ""
+    (row,) = json.loads(Path("p.json").read_text())["rows"]
     (found,) = row["protocols"]
     assert found["processes"] == 3
     own = [process["protocols"][0]["difference"] for process in row["processes"]]
     assert found["difference"] == sorted(own)[1]
-    text = run("throughput", "my_nets:plain", *QUICK, *again).text
+    text = run("results", "show", "p.json").text
+    assert "Published protocols" in text
     above = next(line.split()[1] for line in text.splitlines() if line.startswith("images/s"))
-    line = next(line.split() for line in text.splitlines() if " dat " in line)
-    assert line[6] == above
+    line = next(line for line in text.splitlines() if " dat " in line)
+    assert line.split()[1:5] == ["1", "dat", "50", "30"]
+    assert line.split()[6] == above
+    assert " %" in line
+    (row,) = run(
+        "throughput", "my_nets:plain", *QUICK, "--protocol", "swin", "--format", "json"
+    ).rows
+    (found,) = row["protocols"]
+    assert row["setting"]["batch"] == found["batch"] == 64  # its own, where none is asked for
 
 
 def test_no_compiler_is_said_in_a_line(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
