@@ -54,7 +54,7 @@ class Picture(Destination):
 
     @property
     def suffix(self) -> str:
-        """Of the file, in small letters; empty for the terminal."""
+        """The suffix of the file, in small letters; empty for the terminal."""
         return "" if self.path is None else self.path.suffix.lower()
 
     def draw(self, made: Plot | Sequence[Plot] | None) -> None:
