@@ -1,5 +1,6 @@
 """Checkpoints that must load: every published layout, whole, and into the right places."""
 
+import json
 import re
 import sys
 import types
@@ -531,9 +532,10 @@ def test_names_in_a_file_cannot_steer_the_terminal(run: Run) -> None:
     hostile = "neck.\x1b]0;gone\x07\n"
     weights = {f"backbone.{key}": value for key, value in shapes("dat_t").items()}
     save({**weights, hostile: torch.ones(1)})
+    assert run("show", "dat_t", "--checkpoint", str(FILE), "--out", "s.json").text == ""
     for kind in ("table", "md", "latex"):
-        assert run("show", "dat_t", "--checkpoint", str(FILE), "--format", kind).text
-    (row,) = run("show", "dat_t", "--checkpoint", str(FILE), "--format", "json").rows
+        assert run("results", "show", "s.json", "--format", kind).text
+    (row,) = json.loads(Path("s.json").read_text())["rows"]
     assert hostile in row["checkpoint"]["ignored"]
     save({**shapes("dat_t"), hostile: torch.ones(1)})
     assert r"neck.\x1b]0;gone" in run("show", "dat_t", "--checkpoint", str(FILE)).complaint()

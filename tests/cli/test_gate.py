@@ -368,7 +368,7 @@ def test_the_report_uses_the_baselines_settings(run: Run, baseline: str) -> None
 
 
 def test_a_renamed_variant_is_recognised_by_its_counts(run: Run) -> None:
-    run("gate", "update", "--baseline", "b.json", "dat_t", "--res", "224", "--mode", "inference")
+    run("gate", "update", "--baseline", "b.json", "dat_t", "--res", "64", "--mode", "inference")
     path = Path("b.json")
     path.write_text(path.read_text().replace('"dat_t"', '"dat_tiny"'))
     _, line = _code(run, "--baseline", "b.json", code=3)

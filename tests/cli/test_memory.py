@@ -253,7 +253,9 @@ def test_the_largest_batch(run: Run) -> None:
     assert "one image needs" in text
 
 
-def test_measured_on_the_cpu(run: Run) -> None:
+def test_measured_on_the_cpu(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    """In this process; tests/memory/test_gpu.py asks another one."""
+    monkeypatch.setattr(device, "ask", asked_here)
     arguments = ("memory", "measure", "dat_t", "--res", "64", "--batch", "2", "--device", "cpu")
     assert run(*arguments, "--verify", "--out", "m.json").text == ""
     (row,) = json.loads(Path("m.json").read_text())["rows"]
