@@ -16,6 +16,33 @@ from typing import Annotated, Any, Union, get_args, get_origin, get_type_hints
 import typer
 from typer.core import TyperCommand, TyperGroup
 
+COMMANDS = {
+    "models": "List the models and heads, with where each is published",
+    "show": "Show how a model is built, and whether a checkpoint fits",
+    "params": "Count parameters (trainable, frozen) and buffers",
+    "flops": "Count MACs or FLOPs, and parameters",
+    "explain": "Explain why counters disagree about one model, as a sum of operators",
+    "memory": "Tell where the memory goes: simulated, measured, or the largest batch that fits",
+    "throughput": "Time models: images per second and latency, with intervals",
+    "profile": "Tell why a model is slower than its FLOPs say",
+    "compare": "Tell whether B is as fast as A",
+    "eq10": "Take the papers' complexity formula (Eq. 10) apart",
+    "table": "Compare a paper's tables with what is computed",
+    "gate": "Fail in CI if something changed against a baseline",
+    "sweep": "Measure a grid of models, sizes and settings: killed and resumed at will",
+    "summary": "One row a model, as a table for a paper",
+    "report": "Write a report into a directory: HTML, markdown, CSV, LaTeX and JSON",
+    "plot": "Draw a plot, in the terminal or into a .png or .svg file",
+    "points": "Draw the deformed sampling points over an image",
+    "results": "Show, merge, convert and check result files",
+    "env": "Describe this machine: versions, processor, memory, GPUs",
+    "selftest": "Check that datbench counts, simulates and measures rightly on this machine",
+}
+"""What each command does."""
+
+ELSEWHERE = {"show": "models", "params": "models", "explain": "flops", "env": "models"}
+"""The modules of commands that do not have one of their own name."""
+
 SECTIONS = WHAT, HOW, RESULT, OUTPUT, OTHER = (
     "What is run",
     "How it is measured",
@@ -227,9 +254,9 @@ CONTEXT = {"help_option_names": ["-h", "--help"]}
 
 
 def group(
-    name: str, help: str, commands: Sequence[Callable[..., None]], usual: str | None = None
+    name: str, commands: Sequence[Callable[..., None]], usual: str | None = None
 ) -> typer.Typer:
-    """Commands under one name.
+    """Commands under one name of `COMMANDS`.
 
     Args:
         usual: the command that is meant where none is named.
@@ -237,8 +264,8 @@ def group(
     below = f" Without a command: {usual}, which `datbench {name} {usual} --help` describes."
     app = typer.Typer(
         name=name,
-        help=help + (below if usual else ""),
-        short_help=help.rstrip("."),
+        help=f"{COMMANDS[name]}.{below if usual else ''}",
+        short_help=COMMANDS[name],
         cls=type("Group", (Group,), {"usual": usual}),
         no_args_is_help=usual is None,
         rich_markup_mode=None,

@@ -213,4 +213,4 @@ def _run(
         return compare_sides(a, b, plan, timeout, aa, lambda what: progress(show, what))
 
 
-app = group("compare", "Tell whether B is as fast as A.", (run, files), usual="run")
+app = group("compare", (run, files), usual="run")

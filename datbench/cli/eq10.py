@@ -155,7 +155,6 @@ def time(
 
 app = group(
     "eq10",
-    "Take the papers' complexity formula (Eq. 10) apart.",
     (terms, kinds, fit, example, time),
     usual="terms",
 )

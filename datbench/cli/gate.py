@@ -119,6 +119,4 @@ def _all(name: str) -> Sequence[str]:
     return REGISTRY.names() if name == "all" else [name]
 
 
-app = group(
-    "gate", "Fail in CI if something changed against a baseline.", (check, update), usual="check"
-)
+app = group("gate", (check, update), usual="check")

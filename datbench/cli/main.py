@@ -15,69 +15,26 @@ from ..machine import COMMAND
 from ..signals import as_interrupts
 from ..units import printable
 from ..version import __version__
-from .command import CONTEXT, Group, add
+from .command import COMMANDS, CONTEXT, ELSEWHERE, Group, add
 from .moved import moved
-
-COMMANDS = {
-    "models": ("models:models", "List the models and heads, with where each is published"),
-    "show": ("models:show", "Show how a model is built, and whether a checkpoint fits"),
-    "params": ("models:params", "Count parameters (trainable, frozen) and buffers"),
-    "flops": ("flops:flops", "Count MACs or FLOPs, and parameters"),
-    "explain": (
-        "flops:explain",
-        "Explain why counters disagree about one model, as a sum of operators",
-    ),
-    "memory": (
-        "memory:app",
-        "Tell where the memory goes: simulated, measured, or the largest batch that fits",
-    ),
-    "throughput": (
-        "throughput:throughput",
-        "Time models: images per second and latency, with intervals",
-    ),
-    "profile": ("profile:profile", "Tell why a model is slower than its FLOPs say"),
-    "compare": ("compare:app", "Tell whether B is as fast as A"),
-    "eq10": ("eq10:app", "Take the papers' complexity formula (Eq. 10) apart"),
-    "table": ("table:app", "Compare a paper's tables with what is computed"),
-    "gate": ("gate:app", "Fail in CI if something changed against a baseline"),
-    "sweep": (
-        "sweep:app",
-        "Measure a grid of models, sizes and settings: killed and resumed at will",
-    ),
-    "summary": ("summary:summary", "One row a model, as a table for a paper"),
-    "report": (
-        "report:report",
-        "Write a report into a directory: HTML, markdown, CSV, LaTeX and JSON",
-    ),
-    "plot": ("plot:app", "Draw a plot, in the terminal or into a .png or .svg file"),
-    "points": ("points:app", "Draw the deformed sampling points over an image"),
-    "results": ("results:app", "Show, merge, convert and check result files"),
-    "env": ("models:env", "Describe this machine: versions, processor, memory, GPUs"),
-    "selftest": (
-        "selftest:selftest",
-        "Check that datbench counts, simulates and measures rightly on this machine",
-    ),
-}
-"""Where each is, and what it does: a command's module is loaded when the command is run."""
 
 NAMES = list(COMMANDS)
 
 
 class Commands(dict[str, Any]):
-    """The commands by name, each made when it is asked for."""
+    """The commands by name, each made, and its module loaded, when it is asked for."""
 
     def __init__(self) -> None:
         super().__init__(dict.fromkeys(COMMANDS))
 
     def __getitem__(self, name: str) -> Any:
         if (found := super().__getitem__(name)) is None:
-            module, _, attribute = COMMANDS[name][0].partition(":")
-            command = getattr(import_module(f".{module}", __package__), attribute)
-            if not isinstance(command, typer.Typer):
+            module = import_module(f".{ELSEWHERE.get(name, name)}", __package__)
+            app = getattr(module, "app", None)
+            if app is None:
                 app = typer.Typer(add_completion=False, rich_markup_mode=None)
-                add(app, command)
-                command = app
-            found = self[name] = typer.main.get_command(command)
+                add(app, getattr(module, name))
+            found = self[name] = typer.main.get_command(app)
         return found
 
     def items(self) -> Any:
@@ -101,7 +58,7 @@ class Root(Group):
 
     def about(self, name: str) -> str:
         """A line about a command."""
-        return COMMANDS[name][1]
+        return COMMANDS[name]
 
 
 app = typer.Typer(

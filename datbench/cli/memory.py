@@ -200,7 +200,6 @@ def largest(
 
 app = group(
     "memory",
-    "Tell where the memory goes: simulated, measured, or the largest batch that fits.",
     (simulate, measure, largest),
     usual="simulate",
 )

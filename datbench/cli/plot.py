@@ -283,6 +283,5 @@ def compare(where: Picture, from_: From = None) -> None:
 
 app = group(
     "plot",
-    "Draw a plot, in the terminal or into a .png or .svg file.",
     (accuracy, cost, eq10, memory, timeline, roofline, icicle, compare),
 )

@@ -143,7 +143,6 @@ def _head(text: str) -> int | Literal["each"] | None:
 
 app = group(
     "points",
-    "Draw the deformed sampling points over an image.",
     (propagated, groups, query),
     usual="propagated",
 )

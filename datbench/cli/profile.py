@@ -5,12 +5,11 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
-from ..files import complete_files
 from ..machine import device_of
 from ..profile.records import check_trace
 from ..setting import TIME_MODES, mode_of
 from . import options
-from .command import RESULT, option
+from .command import RESULT
 from .output import Output
 
 if TYPE_CHECKING:
@@ -30,12 +29,10 @@ def profile(
     top: options.Top = None,
     trace: Annotated[
         Path | None,
-        option(
+        options.file_option(
             RESULT,
             "--trace FILE",
             "Write one run as .json or .json.gz, for ui.perfetto.dev or chrome://tracing.",
-            readable=False,
-            complete_with=complete_files,
         ),
     ] = None,
 ) -> None:

@@ -141,6 +141,4 @@ def validate(file: Files, output: Output) -> None:
         raise UsageError(f"{len(broken)} of {len(checks)} files are broken: {place}: {problem}.")
 
 
-app = group(
-    "results", "Show, merge, convert and check result files.", (show, merge, convert, validate)
-)
+app = group("results", (show, merge, convert, validate))

@@ -297,6 +297,5 @@ def merge(
 
 app = group(
     "sweep",
-    "Measure a grid of models, sizes and settings: killed and resumed at will.",
     (run, status, retry, cancel, merge),
 )

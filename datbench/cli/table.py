@@ -82,7 +82,6 @@ def template(output: Destination) -> None:
 
 app = group(
     "table",
-    "Compare a paper's tables with what is computed.",
     (compare, search, template),
     usual="compare",
 )

@@ -6,7 +6,7 @@ import math
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import astuple, dataclass
-from typing import Any, Literal, TypeAlias, TypeVar
+from typing import Any, Literal, TypeAlias, TypeVar, get_args
 
 from ..compare.records import ERRORS as COMPARE_ERRORS
 from ..errors import CheckFailed, DatbenchError, FieldError
@@ -102,11 +102,11 @@ def _numbers(text: str, name: str) -> list[int]:
 
 What = Literal["count", "memory", "time"]
 
-WHATS: tuple[What, ...] = ("count", "memory", "time")
+WHATS: tuple[What, ...] = get_args(What)
 
 Phase = Literal["forward", "backward"]
 
-PHASES: tuple[Phase, ...] = ("forward", "backward")
+PHASES: tuple[Phase, ...] = get_args(Phase)
 
 Work = dict[Phase, dict[str, Count]]
 """By phase, the amounts of each kind of work unweighted, and the calls: ``{"forward": {...}}``."""
