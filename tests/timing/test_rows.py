@@ -63,20 +63,15 @@ def rows(processes: Processes, *names: str, count: int = 1, **more: object) -> T
 OOM = ProcessTiming("out of memory", "asked for too much")
 
 
-def test_one_process_is_its_samples() -> None:
+def test_one_process_is_its_samples_beside_the_roofline() -> None:
     (row,) = rows(Processes(measured())).rows
     only = row.processes[0].timing
     assert (row.seconds, row.low, row.high) == (only.median, only.low, only.high)
-    assert row.interval_of == "samples"
-    assert row.spread is None
+    assert (row.interval_of, row.spread) == ("samples", None)
     assert row.images_per_second == pytest.approx(8 / only.median)
     assert row.images_low == pytest.approx(8 / only.high)
     assert (row.samples, row.warmup, row.stopped) == (20, 1, ("interval",))
     assert any("other processes" in doubt for doubt in row.doubts)
-
-
-def test_work_and_ceilings_make_the_roofline() -> None:
-    (row,) = rows(Processes(measured())).rows
     assert row.mac_rate == row.macs / row.seconds
     assert row.mac_fraction == row.macs / row.seconds / 2e9
     assert row.byte_fraction == row.bytes / row.seconds / 4e9
@@ -121,6 +116,8 @@ def test_only_running_out_of_memory_makes_a_batch_smaller() -> None:
     assert [asked[1] for asked in processes.asked] == [8, 4, 2, 2]
     assert (row.requested_batch, row.setting.batch, row.outcome) == (8, 2, "measured")
     assert any("batch 8" in doubt and "asked for too much" in doubt for doubt in row.doubts)
+    (row,) = rows(Processes(OOM, OOM, OOM, OOM)).rows  # one image does not fit either
+    assert (row.outcome, row.setting.batch, row.seconds) == ("out of memory", 1, None)
     for outcome in ("crashed", "timed out", "failed"):
         processes = Processes(ProcessTiming(outcome, "why"))  # type: ignore[arg-type]
         (row,) = rows(processes).rows
@@ -140,18 +137,11 @@ def test_a_smaller_batch_is_counted_anew() -> None:
 def test_a_model_that_cannot_be_counted_is_timed_all_the_same() -> None:
     (row,) = rows(Processes(measured()), f"{ODD}:raises").rows
     assert row.macs is not None  # nothing odd happens on meta
-    (row,) = rows(Processes(measured()), f"{ODD}:no_gradient").rows
-    (train,) = measure_rows(
-        [(resolve(f"{ODD}:no_gradient"), SETTING)], How(mode="step"), timer=Processes(measured())
-    ).rows
+    job = (resolve(f"{ODD}:no_gradient"), SETTING)
+    (train,) = measure_rows([job], How(mode="step"), timer=Processes(measured())).rows
     assert train.macs is None
     assert train.counted is not None
     assert train.seconds is not None
-
-
-def test_a_batch_of_one_that_does_not_fit_is_a_row() -> None:
-    (row,) = rows(Processes(OOM, OOM, OOM, OOM)).rows
-    assert (row.outcome, row.setting.batch, row.seconds) == ("out of memory", 1, None)
 
 
 def test_a_row_whose_first_process_failed_is_not_tried_again() -> None:
@@ -159,12 +149,6 @@ def test_a_row_whose_first_process_failed_is_not_tried_again() -> None:
     first, second = rows(processes, ONE, TWO, count=2).rows
     assert [asked[0] for asked in processes.asked] == [ONE, TWO, TWO]
     assert (first.outcome, second.outcome) == ("crashed", "measured")
-
-
-def test_a_later_failure_is_a_doubt() -> None:
-    (row,) = rows(Processes(measured(), ProcessTiming("crashed", "why")), count=2).rows
-    assert (row.outcome, row.reason) == ("measured", None)
-    assert "a process crashed: why" in row.doubts
 
 
 def test_ctrl_c_keeps_what_is_finished_and_marks_it() -> None:
@@ -226,7 +210,8 @@ def test_a_process_that_was_cut_short_is_in_no_figure_beside_a_whole_one() -> No
 def test_a_process_that_failed_counts_nowhere_whatever_it_had() -> None:
     failed = ProcessTiming("failed", "why", timing(9.0))
     (row,) = rows(Processes(measured(), failed), count=2).rows
-    assert (row.outcome, row.samples, row.seconds) == ("measured", 20, timing().median)
+    assert (row.outcome, row.reason) == ("measured", None)
+    assert (row.samples, row.seconds) == (20, timing().median)
     assert "a process failed: why" in row.doubts
     (row,) = rows(Processes(failed)).rows
     assert (row.outcome, row.reason, row.seconds) == ("failed", "why", None)
@@ -248,19 +233,14 @@ def test_a_wide_interval_and_an_unsettled_level_are_doubts() -> None:
     assert any("too few samples" in doubt for doubt in row.doubts)
 
 
-def test_energy_is_of_an_image_or_has_a_reason() -> None:
+@pytest.mark.parametrize("gpus", [1, 4])
+def test_energy_is_of_an_image_of_any_gpu_or_has_a_reason(gpus: int) -> None:
     told = Telemetry(energy=32.0, calls=2, throttled=("power cap",), throttled_samples=(1, 2, 3))
-    (row,) = rows(Processes(measured(telemetry=told))).rows
-    assert row.energy == 2.0
+    (row,) = rows(Processes(measured(telemetry=told)), gpus=gpus).rows
+    assert row.energy == 32.0 / 2 / 8 / gpus
     assert any("power cap" in doubt and "3 samples" in doubt for doubt in row.doubts)
-    (row,) = rows(Processes(measured(telemetry=Telemetry(reason="no driver")))).rows
+    (row,) = rows(Processes(measured(telemetry=Telemetry(reason="no driver"))), gpus=gpus).rows
     assert (row.energy, row.energy_reason) == (None, "no driver")
-
-
-def test_energy_is_of_the_images_of_all_gpus() -> None:
-    told = Telemetry(energy=32.0, calls=2)
-    (row,) = rows(Processes(measured(telemetry=told)), gpus=4).rows
-    assert row.energy == 32.0 / 2 / 8 / 4
 
 
 def test_several_gpus_have_ceilings_too(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -311,28 +291,35 @@ def test_protocols_stand_beside_the_row_and_refused_ones_are_told() -> None:
     assert "nothing of swin: swin takes batches of 64" in row.doubts
 
 
-def of_threads(threads: int, batch: int = 1) -> ThroughputRow:
-    setting = Setting(Resolution(32, 32), batch, device="cpu")
-    process = ProcessTiming("measured", threads=threads)
-    return ThroughputRow(
-        "dat_t", setting, How(threads=threads), "measured", None, batch, 1, 1, (process,)
-    )
+def columns(*threads: int, batches: tuple[int, int] = (1, 1)) -> tuple[str, dict[str, list[int]]]:
+    """The title of a table of rows with these threads, and its columns that people see."""
+    found = [
+        ThroughputRow(
+            "dat_t",
+            Setting(Resolution(32, 32), batch, device="cpu"),
+            How(threads=count),
+            *("measured", None, batch, 1, 1),
+            (ProcessTiming("measured", threads=count),),
+        )
+        for count, batch in zip(threads, batches, strict=True)
+    ]
+    table = many(found)
+    seen = {
+        column.name: [values[place] for values in table.rows]
+        for place, column in enumerate(table.columns)
+        if not column.hidden
+    }
+    return table.title, seen
 
 
-def test_threads_are_told_apart() -> None:
-    table = many([of_threads(1), of_threads(8)])
-    assert "thread" not in table.title
-    names = [column.name for column in table.columns if not column.hidden]
-    assert "threads" in names
-    place = [column.name for column in table.columns].index("threads")
-    assert [values[place] for values in table.rows] == [1, 8]
-
-
-def test_equal_threads_stand_in_the_title() -> None:
-    table = many([of_threads(8), of_threads(8, batch=2)])
-    assert table.title.endswith("cpu, 8 threads")
-    assert "threads" not in [column.name for column in table.columns if not column.hidden]
-    assert "batch" in [column.name for column in table.columns if not column.hidden]
+def test_threads_are_told_apart_or_stand_in_the_title() -> None:
+    title, seen = columns(1, 8)
+    assert "thread" not in title
+    assert seen["threads"] == [1, 8]
+    title, seen = columns(8, 8, batches=(1, 2))
+    assert title.endswith("cpu, 8 threads")
+    assert "threads" not in seen
+    assert seen["batch"] == [1, 2]
 
 
 # Events, the cache's eviction and the driver's telemetry, where a GPU is.
