@@ -1,6 +1,8 @@
 """The checks of a machine: what passes, and what a wrong engine does to them."""
 
+from contextlib import nullcontext
 from dataclasses import replace
+from functools import cache
 from types import SimpleNamespace
 from typing import Any
 
@@ -45,10 +47,13 @@ def test_two_figures_are_judged(
 
 MIB = 1 << 20
 
+SIMULATED = cache(checks._simulated)
+"""Each run once for all tests."""
+
 
 def held(job: Any, outcome: str = "measured", more: float = 1.0) -> GpuRow:
     """A GPU that holds what is simulated, times `more`, and 8 MiB of workspaces."""
-    simulated = replay(checks._simulated(job))
+    simulated = replay(SIMULATED(job))
     peaks = GpuPeaks(
         allocated=round(simulated.allocated_peak * more) + 8 * MIB,
         requested=None,
@@ -71,26 +76,20 @@ def two_runs(monkeypatch: pytest.MonkeyPatch) -> None:
     small = Resolution(32, 32)
     two = [replace(one, setting=replace(one.setting, resolution=small)) for one in chosen[:2]]
     monkeypatch.setattr(checks, "memory_runs", lambda device: two)
+    monkeypatch.setattr(checks, "_simulated", SIMULATED)
 
 
 def asks(monkeypatch: pytest.MonkeyPatch, ending: Ending | None = None) -> None:
     """The other process's work is done here; it may end early."""
 
-    class Asked:
-        def __init__(self, questions: Any, answer: Any, env: Any = None) -> None:
-            self.job = questions[0].job
-
-        def __enter__(self) -> Any:
-            return self
-
-        def __exit__(self, *error: object) -> None:
-            pass
-
-        def replies(self, timeout: float) -> list[Any]:
-            answer = checks.hold(self.job)
+    def asking(questions: Any, answer: Any) -> Any:
+        def replies(timeout: float) -> list[Any]:
+            answer = checks.hold(questions[0].job)
             return [Reply(answer[:1] if ending else answer, ending)]
 
-    monkeypatch.setattr(checks, "asking", Asked)
+        return nullcontext(SimpleNamespace(replies=replies))
+
+    monkeypatch.setattr(checks, "asking", asking)
 
 
 def test_a_batch_that_does_not_fit_is_made_smaller(
@@ -155,25 +154,19 @@ def test_the_allocator_gets_every_request(monkeypatch: pytest.MonkeyPatch) -> No
         return Counted(*size) if more.get("device") == GPU else empty(*size, **more)
 
     monkeypatch.setattr(torch, "empty", make)
-    stats = {
-        "allocated_bytes.all.peak": 1,
-        "reserved_bytes.all.peak": 2,
-        "segment.all.peak": 3,
-    }
+    names = ("allocated_bytes.all.peak", "reserved_bytes.all.peak", "segment.all.peak")
+    stats = dict(zip(names, (1, 2, 3), strict=True))
     fake = SimpleNamespace(memory_stats=lambda device: stats)
     answer = checks.replay_there(checks.AllocatorJob(GPU, False), fake)
     assert peak == answer.model.requested_peak
     assert [row.measured for row in checks.beside_model(GPU, "x", answer)] == [1, 2, 3]
-    right = {
-        "allocated_bytes.all.peak": answer.model.allocated_peak,
-        "reserved_bytes.all.peak": answer.model.reserved_peak,
-        "segment.all.peak": answer.model.segments,
-    }
-    rows = list(checks.beside_model(GPU, "x", replace(answer, stats=right)))
-    assert {row.verdict for row in rows} == {"passed"}
-    right["reserved_bytes.all.peak"] += 512
-    rows = list(checks.beside_model(GPU, "x", replace(answer, stats=right)))
-    assert [row.verdict for row in rows] == ["passed", "failed", "passed"]
+    model = answer.model
+    figures = (model.allocated_peak, model.reserved_peak, model.segments)
+    right = dict(zip(names, figures, strict=True))
+    for more, verdict in ((0, "passed"), (512, "failed")):
+        right["reserved_bytes.all.peak"] += more
+        rows = checks.beside_model(GPU, "x", replace(answer, stats=right))
+        assert [row.verdict for row in rows] == ["passed", verdict, "passed"]
 
 
 @pytest.mark.parametrize(
