@@ -15,12 +15,7 @@ from ..setting import Setting
 from ..units import Brief
 
 Style = Literal["propagated", "groups", "query"]
-"""As DAT's Figure 5, 6 or 7 show them."""
-
-STYLES: tuple[Style, ...] = ("propagated", "groups", "query")
-
-FIGURES: dict[int, Style] = {5: "propagated", 6: "groups", 7: "query"}
-"""DAT (CVPR 2022): Section 4.5, and Appendix C."""
+"""As DAT's Figures 5, 6 and 7 show them (CVPR 2022, Section 4.5 and Appendix C)."""
 
 
 @dataclass(frozen=True)

@@ -42,16 +42,17 @@ def ceilings(
         ]
         moved = _copy(copied, device, dtype, budget / 3)
     side, product = max(found, key=lambda one: _rate(one[0] ** 3, one[1]))
+    of_product, of_copy = (side**3, product), (2 * copied, moved)
     return Ceilings(
         str(device),
         str(dtype).removeprefix("torch."),
         torch.get_num_threads(),
-        _rate(side**3, product),
+        _rate(*of_product),
         side,
-        _rate(2 * copied, moved),
+        _rate(*of_copy),
         2 * copied,
-        _scatter(side**3, product),
-        _scatter(2 * copied, moved),
+        _scatter(*of_product),
+        _scatter(*of_copy),
     )
 
 
@@ -60,13 +61,8 @@ def _rate(work: int, timing: Timing) -> float:
 
 
 def _scatter(work: int, timing: Timing) -> Scatter:
-    return Scatter(
-        median=work / timing.median,
-        low=work / timing.high,
-        high=work / timing.low,
-        coverage=timing.coverage,
-        samples=len(timing.samples),
-    )
+    median, low, high = (work / seconds for seconds in (timing.median, timing.high, timing.low))
+    return Scatter(median, low, high, timing.coverage, len(timing.samples))
 
 
 def _products(

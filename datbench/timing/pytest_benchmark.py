@@ -158,14 +158,11 @@ MODULE = "datbench"
 """Where a benchmark of ours stands: the file in the full name of a test."""
 
 
-def document(
-    rows: Sequence[ThroughputRow], environment: Mapping[str, Any], now: datetime | None = None
-) -> dict[str, Any]:
+def document(rows: Sequence[ThroughputRow], environment: Mapping[str, Any]) -> dict[str, Any]:
     """The JSON document of timed rows; a row without a sample is left out.
 
     Args:
         environment: what `datbench.machine.environment` says.
-        now: the time to write; default: the present.
     """
     return {
         "machine_info": _machine(environment),
@@ -178,7 +175,7 @@ def document(
             "branch": "(unknown)",
         },
         "benchmarks": [_entry(row, _samples(row)) for row in rows if _samples(row)],
-        "datetime": (now or datetime.now(timezone.utc)).isoformat(),
+        "datetime": datetime.now(timezone.utc).isoformat(),
         "version": "5.0.0",  # of the layout, which readers look at; not of any installed package
     }
 

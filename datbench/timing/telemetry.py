@@ -21,7 +21,6 @@ import torch
 from ..errors import LibraryError
 from ..machine import GpuPlace, nvml, nvml_words
 from .records import Telemetry, Timing
-from .sample import Clock
 
 # From readings of a GPU's driver, and the moments of samples, to what is said of the samples.
 
@@ -62,7 +61,7 @@ QUESTIONS: Mapping[str, tuple[str, tuple[str, ...], Callable[[float], float]]] =
 class Reading:
     """What the driver said at one moment; None where it does not say."""
 
-    at: float  # seconds, of the samples' clock
+    at: float  # seconds, by `time.perf_counter`
     clock: float | None = None  # of the streaming multiprocessors, in Hz
     # Watts; from Ampere on (not GA100) the mean of the last second, says NVML's reference.
     power: float | None = None
@@ -264,17 +263,16 @@ class Watch:
     Each sample's end is told by `stamp` (`time_calls(..., between=watch.stamp)`).
     """
 
-    def __init__(self, clock: Clock = time.perf_counter) -> None:
+    def __init__(self) -> None:
         self.readings: list[Reading] = []
         self.missing: dict[str, str] = {}
         self.reason: str | None = None
-        self._clock = clock
         self._stamps: list[float] = []
         self._asks = False
 
     def stamp(self) -> None:
         """A sample has just ended."""
-        self._stamps.append(self._clock())
+        self._stamps.append(time.perf_counter())
 
     def telemetry(self, timing: Timing) -> Telemetry:
         """What was seen during a timing's samples, its warm-up left out.
@@ -291,8 +289,8 @@ class Watch:
 
     def _wait_for_counter(self, end: float) -> None:
         """Until the counter of energy has moved after `end`, as long as the thread asks."""
-        deadline = self._clock() + PATIENCE
-        while self._asks and self._clock() < deadline:
+        deadline = time.perf_counter() + PATIENCE
+        while self._asks and time.perf_counter() < deadline:
             late = [reading.energy for reading in self.readings if reading.at >= end]
             if late and ("energy" in self.missing or len(set(late)) > 1):
                 return
@@ -321,18 +319,14 @@ class Watch:
 
 @contextlib.contextmanager
 def watching(
-    device: torch.device,
-    interval: float = INTERVAL,
-    *,
-    place: GpuPlace | None = None,
-    clock: Clock = time.perf_counter,
+    device: torch.device, interval: float = INTERVAL, *, place: GpuPlace | None = None
 ) -> Iterator[Watch]:
     """Ask the driver while the block runs. What it refuses is a reason, never an error.
 
     Args:
         place: which GPU. Default: as torch's properties of the device say.
     """
-    watch = Watch(clock)
+    watch = Watch()
     if place is None and device.type != "cuda":
         watch.reason = NOT_A_GPU
         yield watch
@@ -344,7 +338,7 @@ def watching(
         except LibraryError as error:
             watch.reason = str(error).rstrip(".")
         else:
-            questions = Questions(library, handle, watch.missing, clock)
+            questions = Questions(library, handle, watch.missing)
             stack.enter_context(watch._asking(questions.ask, interval))
         yield watch
 
@@ -352,18 +346,15 @@ def watching(
 class Questions:
     """What NVML is asked each time; a question that it refuses is not asked again."""
 
-    def __init__(
-        self, library: Any, handle: Any, missing: dict[str, str], clock: Clock = time.perf_counter
-    ) -> None:
-        self._library, self._handle = library, handle
-        self._missing, self._clock = missing, clock
+    def __init__(self, library: Any, handle: Any, missing: dict[str, str]) -> None:
+        self._library, self._handle, self._missing = library, handle, missing
         self._ways = {what: functions.split() for what, (functions, _, _) in QUESTIONS.items()}
 
     def ask(self) -> Reading:
         """One reading; its moment is the middle of the questions."""
-        begin = self._clock()
+        begin = time.perf_counter()
         answers: dict[str, Any] = {what: self._answer(what) for what in QUESTIONS}
-        return Reading(at=(begin + self._clock()) / 2, **answers)
+        return Reading(at=(begin + time.perf_counter()) / 2, **answers)
 
     def _answer(self, what: str) -> float | None:
         _, constants, in_our_units = QUESTIONS[what]
