@@ -42,11 +42,8 @@ UNTURNED = (
 class FileRow:
     """The rows of one file that belong together."""
 
-    key: str  # what two rows must have in common to be compared
     name: str  # for people
-    model: str
-    setting: dict[str, Any]
-    how: dict[str, Any]
+    of: dict[str, Any]  # its model, its setting, and how it was run
     processes: tuple[ProcessTiming, ...]
     outcome: TimeOutcome
     reason: str | None
@@ -58,7 +55,7 @@ class FileRow:
         """Images of one call: a batch for each GPU that took part. One, if calls are counted."""
         if self.unit == "calls/s":
             return 1
-        return int(self.setting["batch"]) * int(self.how.get("gpus") or 1)
+        return int(self.of["setting"]["batch"]) * int(self.of["how"].get("gpus") or 1)
 
     @property
     def environments(self) -> tuple[Mapping[str, Any], ...]:
@@ -68,7 +65,7 @@ class FileRow:
 
     def machine(self) -> dict[str, list[Any]]:
         """The different values of each thing that makes a machine, where it counts."""
-        on_gpu = str(self.setting.get("device")).startswith("cuda")
+        on_gpu = str(self.of["setting"].get("device")).startswith("cuda")
         found = {
             name: distinct(each[name] for each in self.environments if name in each)
             for name in HARDWARE
@@ -81,7 +78,7 @@ class FileRow:
 
 
 FileRows = dict[str, FileRow]
-"""What a file holds, by key."""
+"""What a file holds, by what two rows must have in common to be compared."""
 
 
 def read(path: Path) -> FileRows:
@@ -108,8 +105,8 @@ def of_results(results: ResultFile, path: Path) -> FileRows:
     rows: FileRows = {}
     for number, (row, here) in enumerate(zip(results.rows, results.measured_in, strict=True), 1):
         _check(row, f"{path}, row {number}")
-        found = _file_row(row, here)
-        rows[found.key] = _together(rows[found.key], found) if found.key in rows else found
+        key, found = _keyed(row, here)
+        rows[key] = _together(rows[key], found) if key in rows else found
     return _of_one_machine(rows, path)
 
 
@@ -135,22 +132,15 @@ def check_seconds(seconds: float, where: str) -> None:
         )
 
 
-def _file_row(value: ThroughputRow, environment: Mapping[str, Any]) -> FileRow:
+def _keyed(row: ThroughputRow, environment: Mapping[str, Any]) -> tuple[str, FileRow]:
     # More than one GPU is another way of running it.
-    setting, how = plain(value.setting), {**plain(value.how), "gpus": value.gpus}
+    setting, how = plain(row.setting), {**plain(row.how), "gpus": row.gpus}
     same = {name: each for name, each in how.items() if name not in SAMPLING}
+    key = json.dumps([row.model, setting, same], sort_keys=True)
     size = f"{setting.get('width')}x{setting.get('height')}"
-    return FileRow(
-        json.dumps([value.model, setting, same], sort_keys=True),
-        f"{value.model}, {size}, batch {setting.get('batch')}, {setting.get('device')}",
-        value.model,
-        setting,
-        how,
-        value.processes,
-        value.outcome,
-        value.reason,
-        (environment,),
-    )
+    name = f"{row.model}, {size}, batch {setting.get('batch')}, {setting.get('device')}"
+    of = {"model": row.model, "setting": setting, "how": how}
+    return key, FileRow(name, of, row.processes, row.outcome, row.reason, (environment,))
 
 
 def _together(one: FileRow, other: FileRow) -> FileRow:
@@ -193,8 +183,8 @@ def _benchmark(row: Benchmark, environment: Mapping[str, Any], where: str) -> Fi
         timing = Timing((seconds,), (), 1, "samples", seconds, seconds, seconds, 0.0)
         processes.append(ProcessTiming("measured", timing=timing))
     setting = {"batch": batch, "device": row.params.get("device")}
-    names, made = (row.fullname,) * 3, tuple(processes)
-    return FileRow(*names, setting, {"gpus": gpus}, made, "measured", None, (environment,), unit)
+    of = {"model": row.fullname, "setting": setting, "how": {"gpus": gpus}}
+    return FileRow(row.fullname, of, tuple(processes), "measured", None, (environment,), unit)
 
 
 def _of_one_machine(rows: FileRows, path: Path) -> FileRows:
@@ -273,7 +263,7 @@ def _compared(a: FileRow | None, b: FileRow | None, floor: float, level: float) 
         tuple(runs),
         interleaved=False,
         doubts=(*doubts, UNTURNED),
-        setting={"model": either.model, "setting": either.setting, "how": either.how},
+        setting=either.of,
         unit=either.unit,
     )
 

@@ -13,9 +13,6 @@ from typing import Any, Literal
 from ..setting import Count, How, Positive, Setting
 from ..units import Brief
 
-# What was measured, as plain values: timings and machine peaks.
-
-
 Stopped = Literal["interval", "budget", "samples", "timeout", "interrupted"]
 """Why sampling ended: the interval was narrow enough, the seconds or the samples were used up, the
 process had no time left for all of the seconds, or somebody pressed Ctrl-C."""

@@ -74,11 +74,6 @@ class TimingJob:
         """Seconds that are left to begin something in."""
         return self.end - time.time() - MARGIN
 
-    @property
-    def after(self) -> tuple[str, ...]:
-        """What follows the samples."""
-        return (*self.protocols, *(["ceilings"] if self.ceilings else []))
-
 
 def work(job: TimingJob) -> ProcessTiming:
     """Time one model. Whatever it raises is an outcome, and what was finished is kept."""
@@ -133,15 +128,13 @@ def _time(job: TimingJob, model: str | Spec, found: dict[str, Any]) -> None:
     found["timing"] = timing
     found["telemetry"] = telemetry if turns is None else by_turns(telemetry)
     if turns is not None:
-        found |= {
-            "turns": turns.taken,
-            "restless": turns.restless,
-            "processors": job.processors,
-        }
+        found |= {"turns": turns.taken, "restless": turns.restless}
+        found["processors"] = job.processors
     if timing.stopped == "interrupted":
         raise KeyboardInterrupt
-    if job.after:  # write the samples now: what comes after them may be cut off
-        cut = dict.fromkeys(job.after, UNFINISHED)
+    after = (*job.protocols, *(["ceilings"] if job.ceilings else []))
+    if after:  # write the samples now: what follows them may be cut off
+        cut = dict.fromkeys(after, UNFINISHED)
         early = {**found, "refused": cut, "environment": surroundings()}
         write_answer(ProcessTiming(**early))
     for followed in _follow(job, call, timing.median, found["refused"]):
