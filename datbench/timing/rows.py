@@ -26,7 +26,7 @@ Key = tuple[str, str, int | None]
 
 
 Timer: TypeAlias = Callable[..., ProcessTiming]
-"""`time_in_process`, or a test's: takes a name, `Setting` and `How`, `ceilings` and `protocols`."""
+"""`time_in_process`, or what a test has in its place, with the same parameters."""
 
 
 @dataclass
