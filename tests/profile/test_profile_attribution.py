@@ -1,5 +1,6 @@
 """The profiler's operators are the counter's: trees by hand, and models as they are."""
 
+from collections.abc import Sequence
 from types import SimpleNamespace
 from typing import Any
 
@@ -16,6 +17,7 @@ from datbench.profile.attribute import (
     NODE,
     RUN,
     STEP,
+    Attributed,
     ProfiledRun,
     Span,
     attribute,
@@ -27,16 +29,12 @@ from datbench.profile.attribute import (
 )
 from datbench.profile.profile import observe, running
 from datbench.run import Inputs, Runner, unchanged
-from datbench.setting import Attention, Kind, Resolution, Setting
+from datbench.setting import Attention, Resolution, Setting
 from tests.nets import short
 
-LINEAR = {Kind.LINEAR: 100}
 
-
-def call(operator: str, module: str, phase: str = "forward", **cost: int) -> OperatorCall:
-    status = "counted" if cost else "free"
-    work = LINEAR if cost else {}
-    return OperatorCall(operator, module, "", phase, status, work, 8, 8, ((2, 2),))  # type: ignore[arg-type]
+def call(operator: str, module: str, phase: Any = "forward") -> OperatorCall:
+    return OperatorCall(operator, module, "", phase, "free", {}, 8, 8, ((2, 2),))
 
 
 def span(name: str, at: float, own: float, *children: Span, sequence: int = -1) -> Span:
@@ -44,47 +42,48 @@ def span(name: str, at: float, own: float, *children: Span, sequence: int = -1) 
 
 
 CALLS = [
-    call("aten::linear", "a", macs=1),
+    call("aten::linear", "a"),
     call("aten::view", "a"),
     call("aten::gelu_", "b"),
-    call("aten::linear", "b", macs=1),
+    call("aten::linear", "b"),
 ]
 
 
-def forward() -> tuple[Span, ...]:
-    return (
-        span("aten::linear", 0, 1.0, span("aten::addmm", 0.5, 2.0, sequence=7), sequence=7),
-        span("aten::flatten", 4, 0.25, span("aten::_reshape_alias", 4, 0.125)),
-        span("aten::gelu", 5, 0.5),
-        span("aten::detach", 5.6, 0.0),
-        span("aten::linear", 6, 4.0, sequence=9),
-    )
+SPANS = (
+    span("aten::linear", 0, 1.0, span("aten::addmm", 0.5, 2.0, sequence=7), sequence=7),
+    span("aten::flatten", 4, 0.25, span("aten::_reshape_alias", 4, 0.125)),
+    span("aten::gelu", 5, 0.5),
+    span("aten::detach", 5.6, 0.0),
+    span("aten::linear", 6, 4.0, sequence=9),
+)
 
 
-def test_calls_meet_in_order_and_no_second_is_lost() -> None:
-    found = attribute(ProfiledRun(forward(), (), ()), CALLS, [], ())
+def attributed(
+    spans: Sequence[Span], backward: Sequence[Span] = (), calls: Sequence[OperatorCall] = ()
+) -> Attributed:
+    """No second is lost."""
+    found = attribute(ProfiledRun(tuple(spans), tuple(backward), ()), CALLS, calls, ())
+    assert sum(found.seconds.values()) == sum(span.whole for span in (*spans, *backward))
+    return found
+
+
+def test_calls_meet_in_order() -> None:
+    first, flatten, gelu, detach, last = SPANS
+    found = attributed(SPANS)
     assert (found.matched, found.expected, found.complete) == (4, 4, True)
     assert found.seconds["forward", "a", "aten::linear", ((2, 2),)] == 3.0  # its addmm's too
     assert found.seconds["forward", "a", "aten::view", ((2, 2),)] == 0.125
     assert found.seconds["forward", "b", "aten::gelu", ((2, 2),)] == 0.5  # in place or not
     assert found.seconds["forward", "a", "aten::flatten", ()] == 0.25  # the wrapper's own
-    assert sum(found.seconds.values()) == sum(span.whole for span in forward())
     assert not found.unseen
-
-
-def test_an_operator_that_was_not_counted_is_named() -> None:
-    extra = span("aten::sigmoid", 5.5, 0.75)
-    found = attribute(ProfiledRun((*forward()[:3], extra, *forward()[3:]), (), ()), CALLS, [], ())
+    # An operator that was not counted is named.
+    found = attributed([first, flatten, gelu, span("aten::sigmoid", 5.5, 0.75), detach, last])
     assert found.complete
     assert dict(found.unseen) == {"aten::sigmoid": 1}
     assert found.seconds["forward", "b", "aten::sigmoid", ()] == 0.75
-
-
-def test_a_call_that_is_missing_leaves_the_forward_unmatched() -> None:
-    found = attribute(ProfiledRun(forward()[:2] + forward()[3:], (), ()), CALLS, [], ())
-    assert not found.complete
-    assert found.matched == 2
-    assert sum(found.seconds.values()) == sum(s.whole for s in forward()[:2] + forward()[3:])
+    # A call that is missing leaves the forward unmatched.
+    found = attributed([first, flatten, detach, last])
+    assert (found.matched, found.complete) == (2, False)
 
 
 def test_the_backward_goes_where_its_node_was_made() -> None:
@@ -94,8 +93,8 @@ def test_the_backward_goes_where_its_node_was_made() -> None:
         span(f"{NODE}MyFunctionBackward", 30, 0.25, span("aten::mm", 30, 1.0), sequence=8),
         span(f"{NODE}torch::autograd::AccumulateGrad", 40, 0.125, sequence=-1),
     )
-    mm = [call("aten::mm", module, "backward", macs=1) for module in "ab"]
-    found = attribute(ProfiledRun(forward(), nodes, ()), CALLS, mm, ())
+    mm = [call("aten::mm", module, "backward") for module in "ab"]
+    found = attributed(SPANS, nodes, mm)
     assert found.seconds["backward", "b", "aten::mm", ()] == 2.0
     assert found.seconds["backward", "a", "aten::mm", ()] == 1.0
     assert found.seconds["backward", GRADIENTS, "AccumulateGrad", ()] == 0.125

@@ -4,6 +4,7 @@ import gzip
 import json
 from collections.abc import Iterator
 from dataclasses import replace
+from typing import Any
 
 import pytest
 import torch
@@ -53,17 +54,19 @@ def test_shares_are_of_the_whole(name: str, request: pytest.FixtureRequest) -> N
     assert 0 <= said.launching <= 1
 
 
-def test_macs_are_the_counters(dat: ProfileRow) -> None:
-    from datbench.counting.conventions import CONVENTIONS
-    from datbench.counting.count import count_model
-
-    counted = count_model("dat_t", Setting(Resolution(32, 32), backward=True))
-    assert dat.macs == counted.total(CONVENTIONS["fvcore"])
+def test_macs_are_the_counters_and_modules_are_cut(dat: ProfileRow) -> None:
+    counted = datbench.count_model("dat_t", Setting(Resolution(32, 32), backward=True))
+    assert dat.macs == counted.total("fvcore")
     assert {g.phase for g in dat.groups} == {"forward", "backward", "step"}
     step = [g.part for g in dat.groups if g.phase == "step" and g.part.bytes]
     # A step of SGD reads a weight and its gradient, and writes the weight.
     weights = sum(p.numel() for p in datbench.create_model("dat_t", device="meta").parameters())
     assert sum(part.bytes for part in step) == 3 * 4 * weights
+    whole = {part.name: part for part in parts(dat, "module", 2)}
+    assert sum(part.macs for part in whole.values()) == dat.macs
+    (stage,) = [part for part in dat.stages if part.name == "stages.2"]
+    assert whole["stages.2"].macs == stage.macs
+    assert whole["stages.2"].seconds == pytest.approx(stage.seconds)
 
 
 def test_what_is_slow_and_not_counted_stands_out(slow: ProfileRow) -> None:
@@ -77,26 +80,6 @@ def test_what_is_slow_and_not_counted_stands_out(slow: ProfileRow) -> None:
     assert slow.answer.counted < 0.5
     assert first.bound == "neither"
     assert slow.operators[0].name == "aten::sort"
-
-
-def test_modules_are_cut(dat: ProfileRow) -> None:
-    whole = {part.name: part for part in parts(dat, "module", 2)}
-    assert sum(part.macs for part in whole.values()) == dat.macs
-    stages = {part.name: part for part in dat.stages}
-    assert whole["stages.2"].macs == stages["stages.2"].macs
-    assert whole["stages.2"].seconds == pytest.approx(stages["stages.2"].seconds)
-
-
-def test_the_answer_in_words_has_the_rows_figures(slow: ProfileRow) -> None:
-    text = sentence(slow)
-    assert text.startswith("profile_nets:slow takes ")
-    assert f"{100 * slow.answer.counted:.1f} % goes into what FLOPs count" in text
-    table = answer(slow)
-    assert [row[2] for row in table.rows[:4]] == pytest.approx(
-        [slow.answer.counted, slow.answer.uncounted, slow.answer.moves, slow.answer.dispatch]
-    )
-    assert "sort" in str(table.rows[1][4])
-    assert "of the forward, in order." in " ".join(table.notes)
 
 
 LIMITS = Ceilings("cpu", "float32", 1, macs=1e9, side=512, bytes=1e9, copied=1 << 20)
@@ -118,25 +101,41 @@ def test_what_passes_a_ceiling_is_not_bound_by_it(macs: int, moved: int, bound: 
     assert part.bound == bound
 
 
-def known(row: ProfileRow, median: float, overhead: float, coverage: float) -> ProfileRow:
-    timing = replace(row.timing, median=median, samples=(median,), coverage=coverage)
-    return replace(row, timing=timing, overhead=overhead, between=median / 2)
+def known(row: ProfileRow, overhead: float, coverage: float) -> str:
+    """The sentence where half of the call passes between operators."""
+    timing = replace(row.timing, median=0.2, samples=(0.2,), coverage=coverage)
+    return sentence(replace(row, timing=timing, overhead=overhead, between=0.1))
 
 
-def test_what_passes_between_operators_is_told_only_where_it_is_known(slow: ProfileRow) -> None:
-    assert "50.0 % of the call passes between" in sentence(known(slow, 0.2, 0.1, 0.96))
-    faster = sentence(known(slow, 0.2, -0.2, 0.96))
+def test_the_answer_in_words_has_the_rows_figures(slow: ProfileRow) -> None:
+    text, found = sentence(slow), slow.answer
+    assert text.startswith("profile_nets:slow takes ")
+    assert f"{100 * found.counted:.1f} % goes into what FLOPs count" in text
+    table = answer(slow)
+    assert [row[2] for row in table.rows[:4]] == pytest.approx(
+        [found.counted, found.uncounted, found.moves, found.dispatch]
+    )
+    assert "sort" in str(table.rows[1][4])
+    assert "of the forward, in order." in " ".join(table.notes)
+    # What passes between operators is told only where it is known.
+    assert "50.0 % of the call passes between" in known(slow, 0.1, 0.96)
+    faster, once = known(slow, -0.2, 0.96), known(slow, 0.1, 0.0)
     assert "between operators is uncertain: the call was faster under the profiler" in faster
-    once = sentence(known(slow, 0.2, 0.1, 0.0))
     assert "uncertain: too few samples of the plain call (1) for an interval" in once
-    assert "50.0 %" not in faster.partition("Launching")[2]
-    assert "50.0 %" not in once.partition("Launching")[2]
+    assert not any("50.0 %" in text.partition("Launching")[2] for text in (faster, once))
     gpu = replace(slow, launch=None)
-    assert "In 50.0 % of the call no kernel runs" in sentence(known(gpu, 0.2, 0.1, 0.96))
-    assert "How long no kernel runs is uncertain" in sentence(known(gpu, 0.2, -0.2, 0.96))
+    assert "In 50.0 % of the call no kernel runs" in known(gpu, 0.1, 0.96)
+    assert "How long no kernel runs is uncertain" in known(gpu, -0.2, 0.96)
+    # A class without operators has dashes.
+    counted = tuple(group for group in slow.groups if group.work == "counted")
+    rows = {row[0]: row for row in answer(replace(slow, groups=counted)).rows}
+    empty = rows["copies alone"]
+    assert (empty[1], empty[3], empty[4]) == (None, None, "-")
+    assert rows["FLOPs count it"][3]
 
 
-def test_ceilings_that_do_not_bind_are_said_first(slow: ProfileRow) -> None:
+def test_machine_peaks_in_words(slow: ProfileRow) -> None:
+    """First those that do not bind; then the scatter of their samples."""
     first = sentence(replace(slow, ideal=slow.busy / 2))
     assert "times what its work takes at machine peak." in first
     low = replace(slow, ideal=2 * slow.busy)
@@ -144,9 +143,6 @@ def test_ceilings_that_do_not_bind_are_said_first(slow: ProfileRow) -> None:
     assert "times what its work takes" not in sentence(low)
     figure = roofline(low, low.operators, "operators")
     assert "The machine peak is not a bound" in figure.notes[-1]
-
-
-def test_the_ceilings_scatter_is_said(slow: ProfileRow) -> None:
     product = Scatter(0.75e9, 0.7e9, 0.8e9, 0.96, 9)
     copy = Scatter(1e9, 1e9, 1e9, 0.0, 1)
     row = replace(slow, ceilings=replace(LIMITS, product=product, copy=copy))
@@ -154,14 +150,6 @@ def test_the_ceilings_scatter_is_said(slow: ProfileRow) -> None:
     assert "the median is 75 % of it (9 samples) and the only sample." in notes
     without = " ".join(answer(replace(slow, ceilings=LIMITS)).notes)
     assert "the fastest sample of each." in without
-
-
-def test_a_class_without_operators_has_dashes(slow: ProfileRow) -> None:
-    counted = tuple(group for group in slow.groups if group.work == "counted")
-    rows = {row[0]: row for row in answer(replace(slow, groups=counted)).rows}
-    empty = rows["copies alone"]
-    assert (empty[1], empty[3], empty[4]) == (None, None, "-")
-    assert rows["FLOPs count it"][3]
 
 
 def test_a_model_that_does_otherwise_goes_by_modules(slow: ProfileRow) -> None:
@@ -214,12 +202,15 @@ def test_a_trace_parses_and_names_modules(compressed: bool) -> None:
     assert names.count("aten::sort") >= 8
 
 
-def test_what_cannot_be_profiled_is_said() -> None:
-    with pytest.raises(UsageError, match="meta runs nothing"):
-        profile_model("dat_t", Setting(Resolution(64, 64)))
-    with pytest.raises(UsageError, match="budget 0: write a number of seconds"):
-        profile_model("dat_t", SMALL, budget=0)
-    with pytest.raises(UsageError, match="threads 0"):
-        profile_model("dat_t", SMALL, threads=0)
-    with pytest.raises(MeasurementError, match="64x64, batch 1 on cpu: out of memory"):
-        profile_model("profile_nets:failing", SMALL, budget=0.1)
+@pytest.mark.parametrize(
+    ("name", "device", "options", "said"),
+    [
+        ("dat_t", "meta", {}, "meta runs nothing"),
+        ("dat_t", "cpu", {"budget": 0}, "budget 0: write a number of seconds"),
+        ("dat_t", "cpu", {"threads": 0}, "threads 0"),
+        ("profile_nets:failing", "cpu", {"budget": 0.1}, "64x64, batch 1 on cpu: out of memory"),
+    ],
+)
+def test_what_cannot_be_profiled(name: str, device: str, options: Any, said: str) -> None:
+    with pytest.raises((UsageError, MeasurementError), match=said):
+        profile_model(name, replace(SMALL, device=device), **options)
