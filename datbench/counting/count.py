@@ -119,13 +119,18 @@ class Count(Brief):
     stages: Mapping[str, str]  # stage of a module path
     # By convention, sums by module and by operator, of which every breakdown is made.
     _sums: list[tuple[Convention, _Sums, _Sums]] = field(default_factory=list, compare=False)
+    _equal: list[tuple[OperatorCall, int]] = field(default_factory=list, compare=False)
 
     def total(self, convention: str | Convention = "fvcore", phase: str | None = None) -> int:
         """The whole cost in the convention's unit, of one phase or both."""
         weights = find_convention(convention)
+        if not self._equal:  # calls of equal parts have one cost, the very same mapping
+            keys = [(id(call.cost), call.module_type, call.phase) for call in self.calls]
+            calls = dict(zip(keys, self.calls, strict=True))
+            self._equal.extend((calls[key], times) for key, times in Counter(keys).items())
         return sum(
-            weights.weigh(call.cost, call.module_type)
-            for call in self.calls
+            times * weights.weigh(call.cost, call.module_type)
+            for call, times in self._equal
             if call.cost and phase in (None, call.phase)
         )
 
@@ -490,8 +495,8 @@ def parameters_by(model: nn.Module, place: Place) -> dict[str, ParameterRow]:
         if is_lazy(tensor):
             raise UsageError(f"{name} has no size yet: run the model once on an input first.")
     for kind, name, tensor in tensors:
-        stage = stage_of(model, name.rpartition(".")[0])
-        where = {"total": "total", "part": stage.partition(".")[0], "stage": stage}[place]
+        where = "total" if place == "total" else stage_of(model, name.rpartition(".")[0])
+        where = where.partition(".")[0] if place == "part" else where
         sums.setdefault(where, Counter())[kind] += values_of(tensor.detach()).numel()
     if not any(kind != "buffers" for kind, *_ in tensors):
         warn_of_none(model)

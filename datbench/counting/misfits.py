@@ -241,25 +241,6 @@ def batched(rank: int, x: Tensor, weight: Tensor) -> Tensor:
     return x[None] if x.ndim == rank + 1 else x
 
 
-def _conv_transpose(
-    rank: int,
-    x: Tensor,
-    weight: Tensor,
-    bias: Tensor | None = None,
-    stride: Sequence[int] = (1,),
-    padding: Sequence[int] = (0,),
-    output_padding: Sequence[int] = (0,),
-    groups: int = 1,
-    dilation: Sequence[int] = (1,),
-) -> None:
-    x = batched(rank, x, weight)
-    convolves(x, weight, bias, stride, padding, dilation, True, output_padding, groups)
-
-
-for _rank, _transpose in enumerate(("1d", "2d.input", "3d.input"), 1):
-    shape_rule(f"conv_transpose{_transpose}")(partial(_conv_transpose, _rank))
-
-
 # Indexing and scattering
 
 
@@ -326,8 +307,13 @@ def _put(x: Tensor, index: Tensor, source: Tensor, accumulate: bool = False) -> 
         )
 
 
-@shape_rule("masked_scatter", "masked_fill.Scalar")
-def _masked(x: Tensor, mask: Tensor, source: Any) -> None:
+@shape_rule("masked_scatter")
+def masked(x: Tensor, mask: Tensor, source: Any) -> None:
+    """Refuse a mask that does not fit.
+
+    Raises:
+        RuntimeError: it does not broadcast, or holds no truth values.
+    """
     if mask.dtype != torch.bool:
         refuse(f"expected a boolean mask, but got {mask.dtype}")
     broadcast(x.shape, mask.shape)
@@ -335,13 +321,13 @@ def _masked(x: Tensor, mask: Tensor, source: Any) -> None:
 
 @shape_rule("masked_scatter_", "masked_fill_.Scalar")
 def _masked_in_place(x: Tensor, mask: Tensor, source: Any) -> None:
-    _masked(x, mask, source)
+    masked(x, mask, source)
     written(x, mask)
 
 
 @shape_rule("masked_fill.Tensor", "masked_fill_.Tensor")
 def _masked_fill(x: Tensor, mask: Tensor, value: Tensor) -> None:
-    _masked(x, mask, value)
+    masked(x, mask, value)
     if value.ndim != 0:
         refuse(
             "masked_fill only supports a 0-dimensional value tensor, but got tensor with "

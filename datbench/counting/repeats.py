@@ -26,7 +26,7 @@ KNOWN = ("datbench.models.", "torch.nn.modules.", "timm.")
 EqualPart: TypeAlias = tuple[str, nn.Module]
 """A module's path, and the module."""
 
-_PLAIN = (int, float, str, type(None), torch.dtype, torch.device)
+_PLAIN = {bool, int, float, str, type(None), torch.dtype, torch.device}
 
 _INTERNAL = vars(nn.Module()).keys() - {"training"}
 """What torch keeps in every module."""
@@ -40,14 +40,16 @@ class _Other(Exception):
 
 def _frozen(value: Any) -> Any:
     """A plain value that can be compared; a tensor's layout."""
+    if type(value) in _PLAIN:
+        return value
     if isinstance(value, Tensor):
         if not value.is_meta or value.layout is not torch.strided:
             raise _Other
         return value.shape, value.stride(), value.dtype, value.requires_grad
     if isinstance(value, (list, tuple)):
         return tuple(map(_frozen, value))
-    frozen = is_dataclass(value) and type(value).__module__.startswith("datbench.models.")
-    if isinstance(value, _PLAIN) or frozen:  # a configuration of a model of datbench's
+    ours = is_dataclass(value) and type(value).__module__.startswith("datbench.models.")
+    if ours or isinstance(value, tuple(_PLAIN)):  # a configuration of a model of datbench's
         return value
     raise _Other
 
@@ -70,9 +72,10 @@ def equal_parts(model: nn.Module) -> list[list[EqualPart]]:
         ]
         if not kind.__module__.startswith(KNOWN) or any(own[hooks] for hooks in _HOOKS):
             return None
-        held = ((name, held) for name, held in own.items() if name not in _INTERNAL)
+        held = [item for item in own.items() if item[0] not in _INTERNAL]
+        held += [*own["_parameters"].items(), *own["_buffers"].items()]
         try:
-            frozen = _frozen([*held, *own["_parameters"].items(), *own["_buffers"].items()])
+            frozen = tuple([(name, _frozen(value)) for name, value in held])
         except _Other:
             return None
         if None in parts:

@@ -30,6 +30,7 @@ from .misfits import (
     dimension,
     expands,
     floating,
+    masked,
     refuse,
     same_dtype,
     shape_rule,
@@ -361,6 +362,38 @@ def convolved(
     return (channels_last if last else contiguous)((x.shape[0], weight.shape[0], *size), x.dtype)
 
 
+def _conv_transpose(
+    rank: int,
+    x: Tensor,
+    weight: Tensor,
+    bias: Tensor | None = None,
+    stride: Sequence[int] = (1,),
+    padding: Sequence[int] = (0,),
+    output_padding: Sequence[int] = (0,),
+    groups: int = 1,
+    dilation: Sequence[int] = (1,),
+) -> Tensor | None:
+    """The weights are (channels in, channels out of a group, kernel); answered are maps alone."""
+    image = batched(rank, x, weight)
+    convolves(image, weight, bias, stride, padding, dilation, True, output_padding, groups)
+    plain = rank == 2 and x.ndim == 4 and x.is_floating_point()
+    if not plain or 0 in (*x.shape, *weight.shape):
+        return None
+    options = (stride, padding, output_padding, dilation)
+    steps = (list(option) * (2 // len(option)) for option in options)
+    size = [
+        (side - 1) * s - 2 * p + d * (kernel - 1) + more + 1
+        for side, kernel, s, p, more, d in zip(x.shape[2:], weight.shape[2:], *steps, strict=True)
+    ]
+    last = channels_fastest(x) or channels_fastest(weight)
+    make = channels_last if last else contiguous
+    return make((x.shape[0], groups * weight.shape[1], *size), x.dtype) if min(size) > 0 else None
+
+
+for _rank, _transpose in enumerate(("1d", "2d.input", "3d.input"), 1):
+    shape_rule(f"conv_transpose{_transpose}")(partial(_conv_transpose, _rank))
+
+
 # Normalisation, sampling, pooling
 
 
@@ -452,9 +485,8 @@ def _grid_sampler(x: Tensor, grid: Tensor, *modes: Any) -> Tensor | None:
 @shape_rule("adaptive_avg_pool2d")
 def _adaptive_avg_pool2d(x: Tensor, size: Sequence[int]) -> Tensor | None:
     floating(x)
-    if x.ndim != 4 or list(size) != [1, 1] or 0 in x.shape[1:]:
-        return None
-    return like_map(x, (*x.shape[:2], 1, 1))
+    plain = x.ndim == 4 and len(size) == 2 and min(size) > 0
+    return like_map(x, (*x.shape[:2], *size)) if plain and 0 not in x.shape[1:] else None
 
 
 @shape_rule("max_pool2d")
@@ -548,21 +580,29 @@ def _vector_norm(
     return _reduce(x, dim, keepdim, dtype=dtype)
 
 
-@shape_rule("sum.dim_IntList", "mean.dim", "amax")
+@shape_rule("sum.dim_IntList")
+def _sum(x: Tensor, dim: Sequence[int] | None = None, keepdim: bool = False, **options: Any) -> Any:
+    """Whole numbers and truth values are summed as int64."""
+    whole = not x.is_floating_point() and not x.is_complex()
+    return _reduce(x, dim, keepdim, of=torch.int64 if whole else None, **options)
+
+
+@shape_rule("mean.dim", "amax")
 def _reduce(
     x: Tensor,
     dim: Sequence[int] | None = None,
     keepdim: bool = False,
     *,
     dtype: torch.dtype | None = None,
+    of: torch.dtype | None = None,
 ) -> Tensor | None:
-    if dtype or not dim or not x.is_floating_point():
+    if dtype or not dim or not (of or x.is_floating_point()):
         return None
     if not are_dims(dim, x) or 0 in x.shape:
         return None
     dropped = {d % x.ndim for d in dim}
     sizes = [1 if i in dropped else n for i, n in enumerate(x.shape) if keepdim or i not in dropped]
-    return contiguous(sizes, x.dtype)
+    return contiguous(sizes, of or x.dtype)
 
 
 # Copies
@@ -586,6 +626,16 @@ def _make_contiguous(
     return contiguous(x.shape, x.dtype)
 
 
+@shape_rule("masked_fill.Scalar")
+def _masked_fill(x: Tensor, mask: Tensor, value: Any) -> Tensor | None:
+    """In rows; torch's own meta kernel imports its compiler."""
+    masked(x, mask, value)
+    if not x.is_floating_point() or isinstance(value, complex):
+        return None
+    within = abs(value) <= torch.finfo(x.dtype).max or not math.isfinite(value)
+    return contiguous(broadcast(x.shape, mask.shape), x.dtype) if within else None
+
+
 @shape_rule("roll")
 def _roll(x: Tensor, shifts: Sequence[int], dims: Sequence[int] = ()) -> Tensor | None:
     aligned = len(shifts) == (len(dims) or 1) and all(-x.ndim <= dim < x.ndim for dim in dims)
@@ -594,10 +644,11 @@ def _roll(x: Tensor, shifts: Sequence[int], dims: Sequence[int] = ()) -> Tensor 
 
 @shape_rule("cat")
 def _cat(tensors: Sequence[Tensor], dim: int = 0) -> Tensor | None:
-    """Channels last if all are."""
+    """Channels last if all are; of five dimensions, in rows if one surely is."""
     first = tensors[0]
     shape, rank = list(first.shape), first.ndim
-    if not -rank <= dim < rank or rank > 4 or any(0 in t.shape for t in tensors):
+    plain = rank < 5 or (rank == 5 and any(t.stride()[1] > t.stride()[-1] for t in tensors))
+    if not plain or not -rank <= dim < rank or any(0 in t.shape for t in tensors):
         return None
     dim %= rank
     shape[dim] = 0
@@ -671,6 +722,26 @@ def _arange(
     if device != META or type(start) is not int or type(end) is not int or end < start:
         return None
     return contiguous((end - start,), dtype or torch.int64)
+
+
+@shape_rule("linspace")
+def _linspace(
+    start: Any,
+    end: Any,
+    steps: int,
+    *,
+    dtype: torch.dtype | None = None,
+    layout: torch.layout | None = None,
+    device: Any = None,
+    **options: Any,
+) -> Tensor | None:
+    """On meta; torch's own kernel loads sympy."""
+    dtype = dtype or torch.get_default_dtype()
+    real = isinstance(start, (int, float)) and isinstance(end, (int, float))
+    if device != META or layout not in (None, torch.strided):
+        return None
+    plain = real and steps >= 0 and dtype.is_floating_point
+    return contiguous((steps,), dtype) if plain else None
 
 
 @shape_rule("zeros")

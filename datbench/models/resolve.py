@@ -205,8 +205,7 @@ def create_model(
             model (`build` makes those).
         UsageError: an option has no such value.
     """
-    import torch
-
+    from .on_meta import on_device
     from .pyramid import PyramidBackbone
 
     spec = resolve(name) if isinstance(name, str) else name
@@ -225,7 +224,7 @@ def create_model(
     }
     spec = variant(spec, {key: value for key, value in asked.items() if value is not None})
     # In torch 2.6 `get_default_device` does not see `with torch.device(...)`.
-    where: AbstractContextManager[Any] = nullcontext() if device is None else torch.device(device)
+    where: AbstractContextManager[Any] = nullcontext() if device is None else on_device(device)
     with where:
         return PyramidBackbone(spec.config, features=features_only, attention=attention)
 
@@ -246,11 +245,11 @@ def build(
     Raises:
         DatbenchError: it cannot be built; the message says why.
     """
-    import torch
+    from .on_meta import on_device
 
     if isinstance(spec, ModelSpec):
         return create_model(spec, features_only=features, attention=attention, device=device)
-    with torch.device(device):
+    with on_device(device):
         return spec.build(resolution, features, attention)
 
 

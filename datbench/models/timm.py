@@ -7,10 +7,14 @@ serve both.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import nullcontext
+import sys
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, nullcontext
 from dataclasses import replace
+from functools import wraps
+from importlib import import_module
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import torch
@@ -41,7 +45,7 @@ def load_timm() -> Any:
     """
     try:
         # Torch 2.6 does not import its compiler, as timm does, where meta is the default.
-        with torch.device("cpu"):
+        with torch.device("cpu"), _compiler_later():
             import timm
     except ModuleNotFoundError as error:
         raise LibraryError(
@@ -54,6 +58,32 @@ def load_timm() -> Any:
             "pip install --force-reinstall torch torchvision. Everything else works without timm."
         ) from error
     return timm
+
+
+@contextmanager
+def _compiler_later() -> Iterator[None]:
+    """Keep timm and its torchvision from importing torch's compiler, which takes as long as torch
+    itself: they only mark functions for it and ask it a question, and can do so when they run.
+    """
+    name = "torch._dynamo.utils"
+    if name in sys.modules:
+        yield
+        return
+    utils: Any = ModuleType(name)
+    utils.is_compile_supported = lambda device: import_module(name).is_compile_supported(device)
+    before = torch.compiler.disable
+
+    def disable(function: Callable[..., Any], **options: Any) -> Callable[..., Any]:
+        return wraps(function)(lambda *args, **kw: before(function, **options)(*args, **kw))
+
+    sys.modules[name] = utils
+    torch.compiler.disable = disable
+    try:
+        yield
+    finally:
+        torch.compiler.disable = before
+        if sys.modules.get(name) is utils:
+            del sys.modules[name]
 
 
 def register_timm() -> None:

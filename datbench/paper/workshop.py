@@ -19,6 +19,7 @@ from ..models.config import Deformable, Window
 from ..models.detectors.dense import MODULES, FourMaps
 from ..models.detectors.heads import HEADS, join
 from ..models.detectors.spec import DetectorSpec
+from ..models.on_meta import on_device
 from ..models.resolve import Spec, resolve
 from ..models.spec import ModelSpec
 from ..setting import MULTIPLY_ADDS, Kind, Resolution, Setting
@@ -189,7 +190,7 @@ def _make(spec: Spec, setting: Setting) -> Made:
 def _make_head(head: str, shapes: Shapes, resolution: Resolution) -> Made:
     """A head without a backbone, on maps of these shapes."""
     channels = tuple(shape[1] for shape in shapes)
-    with torch.device("meta"):
+    with on_device("meta"):
         module = MODULES[head](head, _Given(shapes), channels, start=HEADS[head].start).eval()
     return _made(module, count_built(head, module, Setting(resolution)), resolution)
 

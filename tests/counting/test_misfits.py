@@ -84,7 +84,7 @@ BY_CALL: tuple[tuple[str, Call], ...] = (
     ("mean.dim", (f(2, 3, 4, 5), [2, 3])),
     ("layer_norm", (f(2, 3, 4), [3, 4], f(3, 4), f(3, 4))),
     ("grid_sampler grid_sampler_2d", (f(2, 3, 5, 6), f(2, 4, 3, 2), False, False, False)),
-    ("adaptive_avg_pool2d", (f(2, 3, 4, 5), [1, 1])),
+    ("adaptive_avg_pool2d", (f(2, 3, 4, 5), [2, 1])),
     ("sum.dim_IntList", (f(2, 3, 4), [0, 2], True)),
     ("amax", (f(2, 3, 4), [1])),
     ("roll", (f(2, 3, 4), [1, 2], [0, 1])),
@@ -154,7 +154,7 @@ ANSWERED = {name.removeprefix("aten::") for name in SHAPES}
 LOSSES = {"nll_loss2d_forward", "soft_margin_loss", "binary_cross_entropy_with_logits"}
 """Their dtypes are left to torch."""
 
-ELSEWHERE = {"zeros", "arange", "arange.start"}
+ELSEWHERE = {"zeros", "linspace", "arange", "arange.start"}
 """They take no tensor."""
 
 

@@ -65,19 +65,39 @@ def test_every_operator_of_our_models(
         assert predicted == real
 
 
-@pytest.mark.parametrize("size", [(), (0,), (3, 1, 2)])
-@pytest.mark.parametrize("dtype", [None, torch.int64, torch.bfloat16])
-def test_zeros(size: tuple[int, ...], dtype: torch.dtype | None) -> None:
-    options = {"dtype": dtype, "layout": None, "pin_memory": False}
-    predicted = predict("aten::zeros", (size,), {**options, "device": torch.device("meta")})
-    real = torch.zeros(size, dtype=dtype)
+def _meta(*options: tuple[str, Any]) -> dict[str, Any]:
+    return {"layout": None, "pin_memory": False, "device": torch.device("meta"), **dict(options)}
+
+
+@pytest.mark.parametrize("dtype", [None, torch.float64, torch.bfloat16])
+@pytest.mark.parametrize(
+    ("name", "args"),
+    [
+        *(("zeros", (size,)) for size in ((), (0,), (3, 1, 2))),
+        *(("linspace", (0.0, 1, steps)) for steps in (0, 1, 5)),
+    ],
+)
+def test_creation(name: str, args: tuple[Any, ...], dtype: torch.dtype | None) -> None:
+    predicted = predict(f"aten::{name}", args, _meta(("dtype", dtype)))
+    real = getattr(torch, name)(*args, dtype=dtype)
     assert predicted.is_meta
     assert (predicted.shape, predicted.stride(), predicted.dtype) == (
         real.shape,
         real.stride(),
         real.dtype,
     )
-    assert predict("aten::zeros", (size,), {**options, "device": torch.device("cpu")}) is None
+    assert predict(f"aten::{name}", args, _meta(("device", torch.device("cpu")))) is None
+
+
+def test_regions_put_together() -> None:
+    """Of regions of interest: (1, N, C, H, W) of each map, as slices of one tensor."""
+    whole = torch.zeros(1, 2, 9, 5, 4).transpose(1, 2)  # (1, 9, 2, 5, 4)
+    parts = whole.split([4, 3, 2], 1)
+    predicted = predict("aten::cat", ([part.to("meta") for part in parts], 1), {})
+    real = torch.cat(parts, 1)
+    assert (predicted.shape, predicted.stride()) == (real.shape, real.stride())
+    last = [part.to("meta", memory_format=torch.channels_last_3d) for part in parts]
+    assert predict("aten::cat", (last, 1), {}) is None
 
 
 @st.composite
