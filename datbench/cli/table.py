@@ -42,13 +42,17 @@ def compare(
     from ..paper.tables import chosen_tables, files_among
     from ..paper.verdicts import check_device, check_verdicts, compare_tables
     from ..paper.view import cell_table, tables
+    from ..paper.workshop import Workshop
     from ..render.terminal import progress
 
     chosen = chosen_tables(*files_among(table or ()))
     where = None if device is None else device_of(device)
     if where is not None:
         check_device(chosen, where)
-    compared = compare_tables(progress(chosen, lambda each: f"table {each.table}"), where)
+    workshop = Workshop(where)
+    with workshop.ahead(chosen):
+        watched = progress(chosen, lambda each: f"table {each.table}")
+        compared = compare_tables(watched, workshop=workshop)
     shown = [cell_table(compared)] if output.one else tables(compared, output.notes)
     output.write(shown, "table", compared)
     if check:

@@ -42,7 +42,7 @@ class _OnMeta(DeviceContext):
             refused = refused or any(isinstance(a, Tensor) for a in args[1:])
             if tensor.is_meta and not refused:
                 return tensor
-        return super().__torch_function__(func, types, args, kwargs)
+        return super().__torch_function__(func, types, args, kwargs)  # type: ignore[no-untyped-call]
 
 
 def on_device(device: torch.device | str) -> AbstractContextManager[Any]:

@@ -71,17 +71,18 @@ def _compiler_later() -> Iterator[None]:
         return
     utils: Any = ModuleType(name)
     utils.is_compile_supported = lambda device: import_module(name).is_compile_supported(device)
-    before = torch.compiler.disable
+    compiler: Any = torch.compiler
+    before = compiler.disable
 
     def disable(function: Callable[..., Any], **options: Any) -> Callable[..., Any]:
         return wraps(function)(lambda *args, **kw: before(function, **options)(*args, **kw))
 
     sys.modules[name] = utils
-    torch.compiler.disable = disable
+    compiler.disable = disable
     try:
         yield
     finally:
-        torch.compiler.disable = before
+        compiler.disable = before
         if sys.modules.get(name) is utils:
             del sys.modules[name]
 

@@ -25,9 +25,7 @@ from .tables import (
     TableData,
     paper_tables,
 )
-from .workshop import Workshop
-
-UNITS = {"macs": "MAC", "flops": "FLOP", "params": "element"}
+from .workshop import UNITS, Workshop
 
 
 @dataclass(frozen=True)
@@ -458,18 +456,21 @@ def _judge(
     return "differs", "; ".join([*found, owned] if owned else found)
 
 
-def compare_tables(tables: Iterable[TableData], device: str | None = None) -> list[Comparison]:
+def compare_tables(
+    tables: Iterable[TableData], device: str | None = None, workshop: Workshop | None = None
+) -> list[Comparison]:
     """Compute every table; models that they share are counted once.
 
     A paper's verdicts rest on the papers alone; those of a user's table, on its own rows too.
 
     Args:
         device: where printed memory is measured besides being simulated.
+        workshop: where they are counted; the default is a new one.
 
     Raises:
         UsageError: a row of a user's table names a model that does not exist.
     """
-    workshop, known = Workshop(device), paper_tables()
+    workshop, known = workshop or Workshop(device), paper_tables()
     return [
         compare(table, [other for other in known if other is not table], workshop)
         for table in tables

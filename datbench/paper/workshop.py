@@ -2,9 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable, Mapping
+import json
+import os
+import select
+import signal
+import sys
+from collections import deque
+from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
-from typing import Any, TypeVar
+from typing import Any, TypeAlias, TypeVar
 
 import torch
 from torch import nn
@@ -12,6 +19,7 @@ from torch import nn
 from ..counting.conventions import CONVENTIONS, Convention
 from ..counting.count import Count, count_anywhere, count_built, mask_elements, parameters
 from ..errors import DatbenchError, UsageError
+from ..machine import usable_cores
 from ..memory.device import measure_gpu
 from ..memory.records import GpuRow
 from ..memory.simulation import memory_row
@@ -22,8 +30,9 @@ from ..models.detectors.spec import DetectorSpec
 from ..models.on_meta import on_device
 from ..models.resolve import Spec, resolve
 from ..models.spec import ModelSpec
+from ..process import Branch, packed, unpacked
 from ..setting import MULTIPLY_ADDS, Kind, Resolution, Setting
-from .tables import ALONE, HOOKS_AND_PRODUCTS, WITHOUT_RESIZING, Build
+from .tables import ALONE, HOOKS_AND_PRODUCTS, WITHOUT_RESIZING, Build, TableData
 
 _RESIZING = (Kind.UPSAMPLE_BILINEAR, Kind.UPSAMPLE_NEAREST)
 
@@ -54,6 +63,9 @@ RULES: Mapping[str, Convention] = {
     ALONE: Convention(ALONE, "MAC", "one for a multiply-add", dict.fromkeys(MULTIPLY_ADDS, 1)),
 }
 """What a column may be counted by, by name."""
+
+UNITS = {"macs": "MAC", "flops": "FLOP", "params": "element"}
+"""Of what is counted."""
 
 T = TypeVar("T")
 
@@ -97,6 +109,41 @@ class Workshop:
     def __init__(self, device: str | None = None) -> None:
         self.device = device
         self._known: dict[Hashable, Any] = {}
+        self._beside: Beside | None = None
+        self._own: deque[Job] = deque()  # what this process can do while it waits for that
+
+    @contextmanager
+    def ahead(self, tables: Sequence[TableData]) -> Iterator[None]:
+        """Meanwhile, a process of its own makes what models of other libraries give these tables:
+        their imports take seconds. None is begun for a few rows, on one core, or without forks.
+        """
+        jobs = dict.fromkeys(job for table in tables for job in _jobs(table))
+        others = [job for job in jobs if ":" in job[0].model]
+        if len(others) < SEVERAL or usable_cores() < 2 or sys.platform != "linux":
+            yield
+            return
+        self._own = deque(job for job in jobs if job not in others)
+        self._beside = Beside(others)
+        try:
+            yield
+        finally:
+            self._beside.end()
+            self._beside = None
+
+    def do(self, job: Job) -> Made | Held:
+        """What a job asks for."""
+        build, batch = job
+        return self.hold(build, batch) if batch else self.make(build)
+
+    def _found(self, job: Job, make: Callable[[], T]) -> T:
+        """What another process found, else what is made here."""
+        if self._beside is None or job not in self._beside.jobs:
+            return make()
+        while self._own and not self._beside.has_done(job):
+            with suppress(DatbenchError):  # it is raised again where it is needed
+                self.do(self._own.popleft())
+        found = self._beside.answer(job)
+        return make() if found is None else found
 
     def _once(self, key: Hashable, make: Callable[[], T]) -> T:
         """What `make` gives, made once; what it raises is raised every time."""
@@ -117,6 +164,10 @@ class Workshop:
 
     def make(self, build: Build) -> Made:
         """The counts of what `build` names."""
+        job = (build, 0)
+        return self._once(job, lambda: self._found(job, lambda: self._made(build)))
+
+    def _made(self, build: Build) -> Made:
         spec = self.spec(build)
         res = build.res or spec.resolution
         if build.inputs or not isinstance(spec, DetectorSpec):
@@ -131,6 +182,10 @@ class Workshop:
 
     def hold(self, build: Build, batch: int) -> Held:
         """The memory that the forward of `build` holds in training, simulated."""
+        job = (build, batch)
+        return self._once(job, lambda: self._found(job, lambda: self._held(build, batch)))
+
+    def _held(self, build: Build, batch: int) -> Held:
         spec = self.spec(build)
         setting = Setting(build.res or spec.resolution, batch=batch, inputs=build.inputs)
         return self._once((spec.name, setting), lambda: _hold(spec, setting))
@@ -162,6 +217,74 @@ class Workshop:
         if len(found) != 1:
             raise UsageError(f"stage {build.stage} of {build.model} has no one {quantity}.")
         return found.pop()
+
+
+# A process beside this one, which was forked from it, so that it need not import torch again.
+
+
+Job: TypeAlias = tuple[Build, int]
+"""A build to count, or with a number of images one whose forward's memory is simulated."""
+
+SEVERAL = 4
+"""Jobs from which a process of their own is worth its start."""
+
+
+def _jobs(table: TableData) -> Iterator[Job]:
+    """What the cells of a table are computed from."""
+    counted = any(column.quantity in UNITS for column in table.columns)
+    batches = [column.batch for column in table.columns if column.batch]
+    for row in table.rows:
+        for build in row.builds:
+            if counted:
+                yield build, 0
+            yield from ((build, times * batch) for batch in batches for times in (1, 2))
+
+
+class Beside:
+    """Another process, which does these jobs one after the other."""
+
+    def __init__(self, jobs: Sequence[Job]) -> None:
+        self.jobs = {job: number for number, job in enumerate(jobs)}
+        self._branch = Branch("datbench.paper.workshop:work_beside", tuple(jobs))
+        self._said = b""
+
+    def has_done(self, job: Job) -> bool:
+        """Whether the answer is there."""
+        while select.select([self._branch.said], [], [], 0)[0] and self._hear():
+            pass
+        return self._said.count(b"\n") > self.jobs[job]
+
+    def answer(self, job: Job) -> Any:
+        """What the job gives, as soon as it is done; None where it failed."""
+        while not self.has_done(job):
+            if not self._hear():  # it has ended
+                return None
+        line = self._said.split(b"\n", self.jobs[job] + 1)[-2]
+        return unpacked(Held if job[1] else Made, json.loads(line)) if line != b"null" else None
+
+    def _hear(self) -> bytes:
+        heard = os.read(self._branch.said, 1 << 16)
+        self._said += heard
+        return heard
+
+    def end(self) -> None:
+        """Stop it."""
+        with suppress(ProcessLookupError):
+            os.kill(self._branch.pid, signal.SIGKILL)  # it may not lead its group yet
+        os.waitpid(self._branch.pid, 0)
+        self._branch.kill()
+        self._branch.close()
+
+
+def work_beside(jobs: Sequence[Job], say: Callable[[Any], None]) -> None:
+    """Do jobs, and say what each gives; null where it fails, which is met again by who asked."""
+    torch.set_num_threads(1)  # threads of the process before the fork are not in this one
+    workshop = Workshop()
+    for job in jobs:
+        try:
+            say(packed(workshop.do(job)))
+        except DatbenchError:
+            say(None)
 
 
 def _hold(spec: Spec, setting: Setting) -> Held:

@@ -7,7 +7,7 @@ import platform
 import shlex
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from datetime import datetime
 from pathlib import Path
@@ -20,8 +20,6 @@ from ..gate.records import CountBaseline, MemoryBaseline
 from ..inputs import told
 from ..machine import COMMAND, summary
 from ..memory.records import MemoryRow, Timeline
-from ..paper.records import Comparison
-from ..process import Asked, Question, asking
 from ..records import ResultFile, document, dumps, load_all, parse, plain, read_json
 from ..setting import PLAIN, MemoryMode, Recipe, Resolution, Setting
 from ..timing.pytest_benchmark import from_document, is_benchmark_file
@@ -31,6 +29,7 @@ from .records import COMPUTED, PartRole, ReportPart, Source, distinct
 if TYPE_CHECKING:
     from ..models.resolve import Spec
     from ..paper.tables import TableData
+    from ..paper.workshop import Workshop
     from .records import Content, Missing
 
 SIZES = (384, 640, 1024)
@@ -70,6 +69,7 @@ def computed(
     tables: Sequence[TableData],
     before: Mapping[str, ReportRequest] | None = None,
     inputs: tuple[str, ...] = (),
+    workshop: Workshop | None = None,
 ) -> tuple[list[Source], list[Missing]]:
     """Everything that needs no machine; and what could not be computed, with the reason.
 
@@ -77,24 +77,20 @@ def computed(
         sizes: of the input; each model's own, and for the curves `SIZES` too, where None.
         before: what to compute of a model besides its own size, where `sizes` is None.
         inputs: what the models take in place of an image (`datbench.inputs`).
+        workshop: where models of tables are counted.
     """
     from ..render.terminal import progress
     from .records import Missing
 
     made = _Made(inputs)
-    others = far(specs, tables)
-    with elsewhere(others) as apart:
-        for spec in progress(specs, lambda spec: spec.name):
-            again = None if sizes or before is None else before.get(spec.name)
-            made.model(spec, list(sizes) if sizes else None, again or ReportRequest())
-        done = compared([table for table in tables if table not in others])
-        found = apart.replies()[0].answer if apart is not None else None
-        if found is None:
-            done |= compared(others)
-        else:
-            done |= {table.table: row for table, row in zip(others, found.rows, strict=True)}
+    for spec in progress(specs, lambda spec: spec.name):
+        again = None if sizes or before is None else before.get(spec.name)
+        made.model(spec, list(sizes) if sizes else None, again or ReportRequest())
     if tables:
-        made.add("table", [done[table.table] for table in tables])
+        from ..paper.verdicts import compare_tables
+
+        watched = progress(tables, lambda table: f"table {table.table}")
+        made.add("table", compare_tables(watched, workshop=workshop))
     failed = [Missing(f"{what}: {why}".rstrip(".")) for what, why in made.failed]
     return made.sources(), failed
 
@@ -237,11 +233,18 @@ def make(
     from .content import compact, content
     from .deltas import between
 
-    with ThreadPoolExecutor(1) as beside:
+    with ExitStack() as stack:
+        workshop = None
+        if tables:
+            from ..paper.workshop import Workshop
+
+            workshop = Workshop()
+            stack.enter_context(workshop.ahead(tables))  # forks, so before there is a thread
         # The page's script takes seconds of another core while rows are computed.
+        beside = stack.enter_context(ThreadPoolExecutor(1))
         script = beside.submit(vega_script).result if plots != "none" else None
         again = None if before is None else wanted_again(before)
-        own, failed = computed(specs, sizes, tables, again, inputs)
+        own, failed = computed(specs, sizes, tables, again, inputs, workshop)
         every = distinct([*own, *sources])
         if not every:
             raise MeasurementError(
@@ -325,73 +328,3 @@ def write(
     # Names of models and files need not be UTF-8.
     files |= {n: text.encode("utf-8", "backslashreplace") for n, text in texts.items()}
     write_all(out, files, OWN)
-
-
-# Where a report's tables are compared: here, or in a process of their own meanwhile.
-
-
-SEVERAL = 3
-"""Tables above which a process of their own is worth its start."""
-
-
-def far(specs: Sequence[Spec], tables: Sequence[TableData]) -> list[TableData]:
-    """What another process compares meanwhile, where there are enough cores and tables.
-
-    Those of datbench's own models stay here: timm takes seconds to import, which one process does.
-    """
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    found = [table for table in tables if _foreign(table)]
-    return found if len(found) > SEVERAL and specs and (cores or 1) > 1 else []
-
-
-def _foreign(table: TableData) -> bool:
-    return any(":" in build.model for row in table.rows for build in row.builds)
-
-
-def elsewhere(tables: Sequence[TableData]) -> AbstractContextManager[Asked[Compared] | None]:
-    """A process at these tables; none where there are none."""
-    if not tables:
-        return nullcontext()
-    job = FarTables(tuple(table.table for table in tables))
-    return asking([Question("datbench.report.build:compare_far", job)], Compared)
-
-
-def compared(tables: Sequence[TableData]) -> dict[str, Comparison]:
-    """The papers' tables, compared, by name; models that they share are counted once."""
-    if not tables:
-        return {}
-    from ..paper.tables import paper_tables
-    from ..paper.verdicts import compare
-    from ..paper.workshop import Workshop
-    from ..render.terminal import progress
-
-    workshop = Workshop()
-    found = {}
-    for table in progress(tables, lambda table: f"table {table.table}"):
-        others = [other for other in paper_tables() if other is not table]
-        found[table.table] = compare(table, others, workshop)
-    return found
-
-
-# The papers' tables in a process of their own, while the report's models are counted.
-
-
-@dataclass(frozen=True)
-class FarTables:
-    """Tables that another process is to compare, by name."""
-
-    names: tuple[str, ...]
-
-
-@dataclass(frozen=True)
-class Compared:
-    """What it found, in the same order."""
-
-    rows: tuple[Comparison, ...]
-
-
-def compare_far(job: FarTables) -> Compared:
-    """Compare the job's tables."""
-    from ..paper.tables import paper_table
-
-    return Compared(tuple(compared([paper_table(name) for name in job.names]).values()))

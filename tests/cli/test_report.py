@@ -396,36 +396,3 @@ def test_several_machines_stand_beside_each_other(run: Run) -> None:
         ["dat_s", "800.0", ""],
     ]
     assert "| Fast GPU |" in re.sub(" +", " ", Path("out/report.md").read_text())
-
-
-def test_another_datbench_in_the_working_directory_is_not_run(
-    run: Run, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """The process that compares tables is of this package."""
-    Path("datbench").mkdir()
-    Path("datbench/__init__.py").write_text("raise SystemExit('another datbench')")
-    from datbench.paper.tables import paper_table
-    from datbench.report.build import elsewhere
-
-    with elsewhere([paper_table("1")]) as asked:
-        (reply,) = asked.replies()
-    assert reply.ending is None
-    assert reply.answer is not None
-    assert [row.table for row in reply.answer.rows] == ["1"]
-
-
-def test_tables_of_others_models_are_compared_elsewhere(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Where there is a second core, enough of them, and something to do here meanwhile."""
-    from datbench.models.resolve import resolve
-    from datbench.paper.tables import paper_table, paper_tables
-    from datbench.report.build import far
-
-    specs = [resolve("dat_t")]
-    monkeypatch.setattr("os.sched_getaffinity", lambda process: {0, 1}, raising=False)
-    names = {table.table for table in far(specs, paper_tables())}
-    assert {"2", "3", "davit"} <= names
-    assert not names & {"1", "6", "8", "datpp"}  # these need no timm
-    assert far([], paper_tables()) == []
-    assert far(specs, [paper_table("2")]) == []
-    monkeypatch.setattr("os.sched_getaffinity", lambda process: {0}, raising=False)
-    assert far(specs, paper_tables()) == []

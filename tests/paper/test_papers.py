@@ -4,6 +4,9 @@ The figures beside the rows were computed on the published code and on timm's mo
 (and are asserted to the digits that are known), so that a verdict is not only our own word.
 """
 
+import os
+import signal
+import sys
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import replace
@@ -370,6 +373,47 @@ def test_a_model_is_counted_once(made: list[str]) -> None:
         compare(table, tables, shared)
     assert sorted(made) == sorted(set(made))
     assert len(made) == 11
+
+
+@pytest.fixture
+def two_cores(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(workshop, "usable_cores", lambda: 2)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="needs forks")
+def test_another_process_counts_models_of_other_libraries(made: list[str], two_cores: None) -> None:
+    table = paper_table("9")
+    alone = compare(table, [], WORKSHOP)
+    made.clear()
+    shared = Workshop()
+    with shared.ahead([table]):
+        assert compare(table, [], shared) == alone
+    assert made
+    assert not any(":" in name for name in made)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="needs forks")
+def test_what_another_process_does_not_answer_is_made_here(two_cores: None) -> None:
+    table = paper_table("9")
+    rows = tuple(row for row in table.rows if "PVTv2" in table.label(row))
+    shared = Workshop()
+    with shared.ahead([table]):
+        assert shared._beside is not None
+        os.kill(shared._beside._branch.pid, signal.SIGKILL)
+        cells = list(compare(replace(table, rows=rows), [], shared).cells())
+    assert cells
+    assert not any(cell.failed for cell in cells)
+
+
+def test_no_process_is_begun_for_a_few_rows_or_on_one_core(
+    two_cores: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shared = Workshop()
+    with shared.ahead([paper_table("8")]):
+        assert shared._beside is None
+    monkeypatch.setattr(workshop, "usable_cores", lambda: 1)
+    with shared.ahead(list(paper_tables())):
+        assert shared._beside is None
 
 
 # The search.
