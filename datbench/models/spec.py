@@ -6,11 +6,14 @@ import re
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Annotated, Any, Generic, Protocol, TypeVar
+from typing import TYPE_CHECKING, Annotated, Any, Generic, Protocol, TypeVar
 
 from ..errors import UnknownNameError, UsageError
-from ..setting import MAX_SIDE, MIN_SIDE, Bounds, Resolution
+from ..setting import MAX_SIDE, MIN_SIDE, Attention, Bounds, Resolution
 from .config import Pyramid
+
+if TYPE_CHECKING:
+    from torch import nn
 
 LIBRARIES = TIMM, TRANSFORMERS, TORCHVISION = ("timm:", "transformers:", "torchvision:")
 """Before the name of a library's model."""
@@ -47,6 +50,12 @@ class ModelSpec:
         """The input that the published figures belong to."""
         side = self.evaluated_at or self.config.image_size
         return Resolution(side, side)
+
+    def build(self, resolution: Resolution, features: bool, attention: Attention) -> nn.Module:
+        """The model, on the default device; it takes any input."""
+        from .pyramid import PyramidBackbone
+
+        return PyramidBackbone(self.config, features, attention)
 
 
 @dataclass(frozen=True)

@@ -1,6 +1,7 @@
 """Models of Hugging Face's transformers: built from our literals, counted, run and refused."""
 
 import logging
+import re
 import socket
 import sys
 from dataclasses import replace
@@ -100,53 +101,42 @@ def test_pvt_counts_as_our_own(name: str, setting: Setting) -> None:
     assert _totals(f"transformers:{name}", setting) == _totals(OURS[name], setting)
 
 
+RENAMED = (  # the library's stage is the patches, then the blocks
+    (r"^norm\.", "head.norm."),
+    (r"^head\.(?=weight|bias)", "head.linear."),
+    (r"(stages\.\d)\.0\.projection", r"\1.patches.0"),
+    (r"(stages\.\d)\.0\.layer_norm", r"\1.patches.1"),
+    (r"(stages\.\d)\.0\.cls_token", r"\1.class_token"),
+    (r"(stages\.\d)\.0\.position_embeddings", r"\1.positions"),
+    (r"(stages\.\d)\.(\d+)\.", lambda found: f"{found[1]}.blocks.{int(found[2]) - 1}."),
+    (r"attention\.self\.sequence_reduction", "mixer.reduce.0"),
+    (r"attention\.self\.layer_norm", "mixer.reduce.1"),
+    (r"attention\.self\.query", "mixer.query"),
+    (r"attention\.self\.key", "mixer.key_value"),
+    (r"attention\.output\.dense", "mixer.out"),
+    (r"layer_norm_", "norm"),
+    (r"mlp\.dense", "ffn.linear"),
+)
+
+
 def _as_ours(theirs: nn.Module) -> dict[str, Tensor]:
     """The library's weights of a PVT, under our names."""
-    names = {
-        "0.position_embeddings": "positions",
-        "0.projection": "patches.0",
-        "0.layer_norm": "patches.1",
-        "layer_norm_1": "norm1",
-        "layer_norm_2": "norm2",
-        "attention.self.query": "mixer.query",
-        "attention.self.sequence_reduction": "mixer.reduce.0",
-        "attention.self.layer_norm": "mixer.reduce.1",
-        "attention.output.dense": "mixer.out",
-        "mlp.dense1": "ffn.linear1",
-        "mlp.dense2": "ffn.linear2",
-    }
-    state, keys = {}, {}
-    for name, tensor in theirs.state_dict().items():
-        if name.split(".")[0] in ("norm", "head"):
-            part, rest = name.split(".", 1)
-            state[f"head.{'norm' if part == 'norm' else 'linear'}.{rest}"] = tensor
-            continue
-        _, stage, rest = name.split(".", 2)
-        prefix = f"stages.{stage}."
-        if rest == "0.cls_token":
-            state[prefix + "class_token"] = tensor[:, None]
-        elif "attention.self.key" in rest or "attention.self.value" in rest:
-            keys[name] = tensor
-        elif rest == "0.position_embeddings":
-            side = 56 >> int(stage)
+    state, found = {}, theirs.state_dict()
+    for key, tensor in found.items():
+        name = key
+        for pattern, new in RENAMED:
+            name = re.sub(pattern, new, name)
+        if ".self.key." in key:
+            tensor = torch.cat((tensor, found[key.replace(".key.", ".value.")]))
+        elif name.endswith("class_token"):
+            tensor = tensor[:, None]
+        elif name.endswith("positions"):
+            side = 56 >> int(name.split(".")[1])
             if tensor.shape[1] > side * side:
-                state[prefix + "class_position"] = tensor[:, None, :1]
-            state[prefix + "positions"] = tensor[:, -side * side :].unflatten(1, (side, side))
-        else:
-            number, _, inner = rest.partition(".")
-            for old, new in names.items():
-                rest = rest.replace(old, new)
-                inner = inner.replace(old, new)
-            # The library's stage is the patches, then the blocks.
-            rest = rest if number == "0" else f"blocks.{int(number) - 1}.{inner}"
-            state[prefix + rest] = tensor
-    for name, tensor in keys.items():
-        if ".key." in name:
-            _, stage, number, _ = name.split(".", 3)
-            value = keys[name.replace(".key.", ".value.")]
-            kind = name.rsplit(".", 1)[1]
-            joint = f"stages.{stage}.blocks.{int(number) - 1}.mixer.key_value.{kind}"
-            state[joint] = torch.cat((tensor, value))
+                state[name.replace("positions", "class_position")] = tensor[:, None, :1]
+            tensor = tensor[:, -side * side :].unflatten(1, (side, side))
+        if ".self.value." not in key:
+            state[name] = tensor
     return state
 
 

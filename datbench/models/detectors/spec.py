@@ -70,17 +70,7 @@ class MapsSpec:
         """
         from .maps import channels_of, without_norms
 
-        backbone = without_norms(self._backbone(resolution, attention), self.start)
-        return backbone, channels_of(self.backbone.name, backbone, resolution, trusted)
-
-    def _backbone(self, resolution: Resolution, attention: Attention) -> nn.Module:
         spec = self.backbone
-        if isinstance(spec, ModelSpec):
-            from ..pyramid import PyramidBackbone
-
-            return PyramidBackbone(spec.config, features=True, attention=attention)
-        if isinstance(spec, FactorySpec):
-            return spec.build(resolution, False, attention)
         if isinstance(spec, ComparisonSpec) and not spec.has_maps:
             raise UsageError(
                 f"{spec.name} has no four maps of strides 4 to 32, which a head needs."
@@ -88,16 +78,16 @@ class MapsSpec:
         if isinstance(spec, TimmSpec) and "out_indices" not in spec.options:
             # A ResNet has a map of stride 2 before the four.
             spec = replace(spec, options={**spec.options, "out_indices": (-4, -3, -2, -1)})
-            try:
-                return spec.build(resolution, True, attention)
-            except UsageError as error:
-                if "out of range" not in str(error.__cause__):
-                    raise
-                raise UsageError(
-                    f"{self.backbone.name} has fewer than four maps of strides 4 to 32, which a "
-                    "head needs."
-                ) from error
-        return spec.build(resolution, True, attention)
+        features = not isinstance(spec, FactorySpec)
+        try:
+            backbone = without_norms(spec.build(resolution, features, attention), self.start)
+        except UsageError as error:
+            if "out of range" not in str(error.__cause__) or spec is self.backbone:
+                raise
+            raise UsageError(
+                f"{spec.name} has fewer than four maps of strides 4 to 32, which a head needs."
+            ) from error
+        return backbone, channels_of(spec.name, backbone, resolution, trusted)
 
 
 @dataclass(frozen=True)
