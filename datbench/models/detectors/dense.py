@@ -105,7 +105,10 @@ class FourMaps(nn.Module):
 
 
 class RetinaNet(FourMaps):
-    """``scores`` (B, 720, H/s, W/s) and ``boxes`` (B, 36, H/s, W/s), for s from 8 to 128."""
+    """``scores`` (B, 720, H/s, W/s) and ``boxes`` (B, 36, H/s, W/s), for s from 8 to 128.
+
+    Source: mmdetection 2.x, retinanet_r50_fpn.
+    """
 
     def add_head(self, channels: Channels, start: int) -> None:
         self.neck = FPN(channels, start=start, extra="convs")
@@ -120,7 +123,7 @@ class MaskRCNN(FourMaps):
 
     Returns ``proposal_scores`` (B, 3, H/s, W/s) and ``proposal_boxes`` (B, 12, H/s, W/s) for s
     from 4 to 64, ``scores`` (1000 B, 81), ``boxes`` (1000 B, 320) and ``masks`` (100 B, 80, 28,
-    28), one of each for every stage.
+    28), one of each for every stage. Source: mmdetection 2.x, mask_rcnn_r50_fpn.
     """
 
     convs, linears = 0, 2  # layers of each box head
@@ -149,14 +152,17 @@ class MaskRCNN(FourMaps):
 
 
 class CascadeMaskRCNN(MaskRCNN):
-    """Three stages, each with four convolutions and one linear layer in its box head."""
+    """Three stages, each with four convolutions and one linear layer in its box head.
+
+    Source: Swin's cascade_mask_rcnn_swin_fpn, on mmdetection 2.x.
+    """
 
     convs, linears = 4, 1
     stages = 3
 
 
 class SemanticFPN(FourMaps):
-    """Logits (B, 150, H, W)."""
+    """Logits (B, 150, H, W). Source: mmsegmentation, fpn_r50."""
 
     def add_head(self, channels: Channels, start: int) -> None:
         self.neck = FPN(channels)
@@ -168,7 +174,10 @@ class SemanticFPN(FourMaps):
 
 
 class UperNet(FourMaps):
-    """Logits (B, 150, H, W); in training, the auxiliary head's too."""
+    """Logits (B, 150, H, W); in training, the auxiliary head's too.
+
+    Source: Swin's upernet_swin, on mmsegmentation.
+    """
 
     def add_head(self, channels: Channels, start: int) -> None:
         self.decode_head = UperHead(channels)

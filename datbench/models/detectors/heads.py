@@ -28,43 +28,26 @@ class HeadSpec:
     name: str
     summary: str
     resolution: Resolution  # the input that the papers' figures belong to
-    source: str  # the configurations whose structure it has
     start: int = 0  # the first of the four maps that it takes, from 0
 
 
 HEADS: Mapping[str, HeadSpec] = {
     head.name: head
     for head in (
+        HeadSpec("retinanet", "FPN P3 to P7 and RetinaNet's two towers", COCO, start=1),
         HeadSpec(
-            "retinanet",
-            "FPN P3 to P7 and RetinaNet's two towers",
-            COCO,
-            "mmdetection 2.x, retinanet_r50_fpn",
-            start=1,
-        ),
-        HeadSpec(
-            "mask_rcnn",
-            "FPN P2 to P6, RPN, a box head of two linear layers, a mask head",
-            COCO,
-            "mmdetection 2.x, mask_rcnn_r50_fpn",
+            "mask_rcnn", "FPN P2 to P6, RPN, a box head of two linear layers, a mask head", COCO
         ),
         HeadSpec(
             "cascade_mask_rcnn",
             "FPN P2 to P6, RPN, three stages of a 4conv1fc box head and a mask head",
             COCO,
-            "Swin's cascade_mask_rcnn_swin_fpn, on mmdetection 2.x",
         ),
-        HeadSpec(
-            "semantic_fpn",
-            "FPN P2 to P5 and Semantic FPN's head",
-            ADE20K,
-            "mmsegmentation, fpn_r50",
-        ),
+        HeadSpec("semantic_fpn", "FPN P2 to P5 and Semantic FPN's head", ADE20K),
         HeadSpec(
             "upernet",
             "pyramid pooling, FPN and fusion of 512 channels; an auxiliary FCN head in training",
             ADE20K,
-            "Swin's upernet_swin, on mmsegmentation",
         ),
     )
 }

@@ -98,8 +98,8 @@ def checked(
     came = tuple(x.shape[1] for x in maps)
     if channels is not None and came != tuple(channels):
         raise UsageError(
-            f"{name}: the channels of its maps are {_joined(came)}, and the head was made for "
-            f"{_joined(channels)}."
+            f"{name}: the channels of its maps are {', '.join(map(str, came))}, and the head was "
+            f"made for {', '.join(map(str, channels))}."
         )
     for x, stride in zip(maps, STRIDES, strict=True):
         for side, whole in zip(x.shape[-2:], image.shape[-2:], strict=True):
@@ -129,8 +129,4 @@ def is_channels_last(backbone: nn.Module) -> bool:
 
 
 def _shape(x: Tensor) -> str:
-    return "x".join(str(side) for side in x.shape)
-
-
-def _joined(channels: Sequence[int]) -> str:
-    return ", ".join(str(c) for c in channels)
+    return "x".join(map(str, x.shape))
