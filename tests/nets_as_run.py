@@ -1,5 +1,7 @@
 """Models of a user that cannot be counted from shapes alone, or are not what they seem."""
 
+from collections.abc import Callable
+
 import torch
 from torch import Tensor, nn
 
@@ -68,10 +70,6 @@ MACS, WEIGHTS = 4 * 27 * 1024 + 5 * 4096, 4 * 27 + 4 + 5 * 4096 + 5
 """Of `plain`, by pencil."""
 
 
-def half() -> nn.Module:
-    return plain().half()
-
-
 class Samples(nn.Module):
     """The centre of its input, in the input's type."""
 
@@ -84,32 +82,20 @@ class Samples(nn.Module):
         return nn.functional.grid_sample(x * self.scale, centre, align_corners=True).flatten(1)
 
 
-def traced() -> nn.Module:
-    return torch.jit.trace(plain(), torch.zeros(IMAGE))
+FORMS: dict[str, Callable[[], object]] = {
+    "half": lambda: plain().half(),
+    "traced": lambda: torch.jit.trace(plain(), torch.zeros(IMAGE)),
+    "scripted": lambda: torch.jit.script(plain()),
+    "frozen": lambda: torch.jit.freeze(torch.jit.script(plain())),
+    "fused": lambda: torch.jit.optimize_for_inference(torch.jit.script(plain())),
+    "exported": lambda: torch.export.export(plain(), (torch.zeros(IMAGE),)).module(),
+    "program": lambda: torch.export.export(plain(), (torch.zeros(IMAGE),)),
+    "graph": lambda: torch.fx.symbolic_trace(plain()),
+    "dynamic": lambda: torch.ao.quantization.quantize_dynamic(plain(), {nn.Linear}),
+}
+"""`plain` in other forms, each a factory of this module."""
 
-
-def scripted() -> nn.Module:
-    return torch.jit.script(plain())
-
-
-def frozen() -> nn.Module:
-    return torch.jit.freeze(scripted())
-
-
-def fused() -> nn.Module:
-    return torch.jit.optimize_for_inference(scripted())
-
-
-def exported() -> nn.Module:
-    return torch.export.export(plain(), (torch.zeros(IMAGE),)).module()
-
-
-def program() -> torch.export.ExportedProgram:
-    return torch.export.export(plain(), (torch.zeros(IMAGE),))
-
-
-def graph() -> nn.Module:
-    return torch.fx.symbolic_trace(plain())
+globals().update(FORMS)
 
 
 def quantized() -> nn.Module:
@@ -119,10 +105,6 @@ def quantized() -> nn.Module:
     torch.ao.quantization.prepare(net, inplace=True)
     net(torch.randn(IMAGE))
     return torch.ao.quantization.convert(net, inplace=True)
-
-
-def dynamic() -> nn.Module:
-    return torch.ao.quantization.quantize_dynamic(plain(), {nn.Linear})
 
 
 class Listed(nn.Module):
