@@ -542,23 +542,23 @@ def record_files(folder: Path) -> dict[str, list[Path]]:
 Gathered = Sequence[tuple[Document, ResultFile]]
 """Records of a sweep, as documents with a block about their unit, and as values."""
 
-TOGETHER = {"throughput": "timing.summary:together"}
-"""By kind, what makes one row of the rounds of one setting, as `RECORDS` names its classes."""
-
 
 def _gathered(kind: str, path: Path, read: Gathered, peaks: Gathered) -> ResultFile:
-    """The records of one kind as one file, in the order of their units."""
+    """The records of one kind as one file, in the order of their units; the rounds of a time are
+    one row.
+    """
+    timed = kind == "throughput"
     rounds: dict[str, list[tuple[Any, Environment]]] = {}
     for content, file in sorted(read, key=lambda each: each[0]["unit"]["number"]):
         specified = content["unit"]["specification"]
         about = {name: value for name, value in specified.items() if name != "round"}
         where = json.dumps([about, file.environment], sort_keys=True)
-        alone = "" if kind in TOGETHER else str(len(rounds))
+        alone = "" if timed else str(len(rounds))
         for row in file.rows:
             rounds.setdefault(where + alone, []).append((row, file.environment))
     rows = [pair for pairs in rounds.values() for pair in pairs]
-    if kind in TOGETHER:
-        together = record_class(TOGETHER[kind])
+    if timed:
+        together = record_class("timing.summary:together")
         rows = []
         for pairs in rounds.values():
             here = pairs[0][1]
@@ -892,7 +892,5 @@ def _named(row: Mapping[str, Any]) -> str:
 
 def _difference(one: Environment, other: Environment) -> str:
     """The first field that differs, in words."""
-    for name in (*one, *other):
-        if one.get(name) != other.get(name):
-            return f"{name} {one.get(name)} and {other.get(name)}"
-    return "they differ"
+    differ = (name for name in (*one, *other) if one.get(name) != other.get(name))
+    return next((f"{n} {one.get(n)} and {other.get(n)}" for n in differ), "they differ")

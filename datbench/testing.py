@@ -223,11 +223,12 @@ def assert_macs(
     __tracebackhide__ = True
     wanted = _amounts(expected)
     found = flops(model, *_arguments(inputs), convention=convention, kwargs=kwargs)
-    if isinstance(expected, Mapping):
-        problems = _changed(found, wanted)
-    else:
-        total = wanted[WHOLE]
-        problems = [] if found.total == total else [_differs("the model", found.total, total)]
+    problems = _changed(found, wanted)
+    if problems and isinstance(expected, Mapping):
+        changed = f"{len(problems)} of {len(wanted)} modules are not as expected"
+        problems.insert(0, f"{changed} ({found.unit}s):")
+    elif problems:
+        problems = [line.replace(WHOLE, "the model", 1) for line in problems]
     problems += _without_rules(found, wanted, allow_unknown)
     if problems:
         raise AssertionError("\n".join([*problems, *_where(found)]))
@@ -286,19 +287,10 @@ def _changed(found: Flops, expected: Mapping[str, int]) -> list[str]:
             problems.append(error.args[0])
             continue
         if now != amount:
-            problems.append(_differs(module or WHOLE, now, amount))
-    if problems:
-        title = f"{len(problems)} of {len(expected)} modules are not as expected ({found.unit}s):"
-        problems.insert(0, title)
+            change = f", {100 * (now - amount) / amount:+.3g} %" if amount else ""
+            said = f"{units.integer(now)}, expected {units.integer(amount)}"
+            problems.append(f"{module or WHOLE}: {said} ({now - amount:+,d}{change})")
     return problems
-
-
-def _differs(what: str, now: int, expected: int) -> str:
-    change = f", {100 * (now - expected) / expected:+.3g} %" if expected else ""
-    return (
-        f"{what}: {units.integer(now)}, expected {units.integer(expected)} "
-        f"({now - expected:+,d}{change})"
-    )
 
 
 def _where(found: Flops) -> list[str]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import Any, Literal, TypeAlias
 
 from .. import units
@@ -119,19 +120,16 @@ def fact_columns(
     seen = set(varying(rows) if shown is None else shown)
     numbers = {"batch", "gpus", "threads"}
 
-    def reader(name: str) -> Callable[[Any], Any]:
-        def read(row: Any) -> Any:
-            value = facts(row).get(name)
-            return value if isinstance(value, (bool, int, float, type(None))) else str(value)
-
-        return read
+    def read(name: str, row: Any) -> Any:
+        value = facts(row).get(name)
+        return value if isinstance(value, (bool, int, float, type(None))) else str(value)
 
     return [
         Column(
             name,
             _TITLES.get(name, name),
             units.integer if name in numbers else None,
-            reader(name),
+            partial(read, name),
             hidden=name not in seen,
             label=True,
         )
