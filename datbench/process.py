@@ -56,7 +56,10 @@ class Ending:
     def __str__(self) -> str:
         if self.code is None:
             return "out of time"
-        how = f"killed by {_signal(-self.code)}" if self.signalled else f"exit code {self.code}"
+        how = f"exit code {self.code}"
+        if self.signalled:
+            names = {each.value: f" ({each.name})" for each in signal.Signals}
+            how = f"killed by signal {-self.code}{names.get(-self.code, '')}"
         return f"{how}: {self.last}" if self.last else how
 
     def outcome(self, timeout: float, device: str) -> tuple[Literal["timed out", "crashed"], str]:
@@ -69,13 +72,6 @@ class Ending:
             if device.startswith("cpu"):
                 reason += "; try a smaller batch"
         return "crashed", short(reason)
-
-
-def _signal(number: int) -> str:
-    try:
-        return f"signal {number} ({signal.Signals(number).name})"
-    except ValueError:
-        return f"signal {number}"
 
 
 def short(reason: str) -> str:
@@ -318,21 +314,17 @@ class Branch:
                 _tell(self._popen, Path(os.devnull), job)
                 assert self._popen.stderr is not None
                 self.pid, self.errors = self._popen.pid, os.dup(self._popen.stderr.fileno())
-                self._listen()
-                return
-            self.errors, writes = os.pipe()
-            with warnings.catch_warnings():
-                # Of threads: those of libraries for linear algebra, which know about forks.
-                warnings.simplefilter("ignore", DeprecationWarning)
-                parent, self.pid = os.getpid(), os.fork()
-            if self.pid == 0:
-                self._child(job, parent, says, writes)
-            os.close(writes)
-            self._listen()
+            else:
+                self.errors, writes = os.pipe()
+                with warnings.catch_warnings():
+                    # Of threads: those of libraries for linear algebra, which know about forks.
+                    warnings.simplefilter("ignore", DeprecationWarning)
+                    parent, self.pid = os.getpid(), os.fork()
+                if self.pid == 0:
+                    self._child(job, parent, says, writes)
+                os.close(writes)
         finally:
             os.close(says)
-
-    def _listen(self) -> None:
         self.open = {self.said: bytearray(), self.errors: bytearray()}
         self._heard, self._wrote = self.open.values()
         for descriptor in self.open:

@@ -821,16 +821,13 @@ def memory_error(error: BaseException | None, on_gpu: bool | None = None) -> Bas
     seen: set[int] = set()
     while error is not None and id(error) not in seen:
         seen.add(id(error))
-        text = str(error)
-        if on_gpu is not False and (
-            isinstance(error, torch.OutOfMemoryError)
-            or any(said in text for said in _OUT_OF_MEMORY)
+        for there, kind, sentences in (
+            (True, torch.OutOfMemoryError, _OUT_OF_MEMORY),
+            (False, MemoryError, _OUT_OF_HOST_MEMORY),
         ):
-            return error
-        if on_gpu is not True and (
-            isinstance(error, MemoryError) or any(said in text for said in _OUT_OF_HOST_MEMORY)
-        ):
-            return error
+            said = isinstance(error, kind) or any(each in str(error) for each in sentences)
+            if said and on_gpu in (None, there):
+                return error
         error = error.__cause__ or error.__context__
     return None
 

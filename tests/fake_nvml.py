@@ -1,7 +1,6 @@
 """A module that stands for nvidia-ml-py's `pynvml`: one GPU, which says what a test writes down.
 
-Names, parameters and what is returned are the library's; `memory/test_nvml.py` compares the
-signatures where the library is installed.
+Constants and errors are the library's; `memory/test_gpu.py` compares the functions' signatures.
 """
 
 # ruff: noqa: N802
@@ -10,50 +9,14 @@ import functools
 import inspect
 import types
 from collections.abc import Callable
-from ctypes import c_ulonglong
 from dataclasses import dataclass, field
 from types import SimpleNamespace
 from typing import Any
 
-ERRORS = {
-    1: ("Uninitialized", "Uninitialized"),
-    3: ("NotSupported", "Not Supported"),
-    4: ("NoPermission", "Insufficient Permissions"),
-    6: ("NotFound", "Not Found"),
-    9: ("DriverNotLoaded", "Driver Not Loaded"),
-    12: ("LibraryNotFound", "NVML Shared Library Not Found"),
-    13: ("FunctionNotFound", "Function Not Found"),
-    15: ("GpuIsLost", "GPU is lost"),
-    999: ("Unknown", "Unknown Error"),
-}
-CONSTANTS = {"NVML_ERROR_NOT_FOUND": 6, "NVML_CLOCK_SM": 1, "NVML_TEMPERATURE_GPU": 0}
+import pynvml
+from pynvml import NVMLError
+
 UUID = "GPU-12345678-aaaa-bbbb-cccc-1234567890ab"
-
-
-class NVMLError(Exception):
-    """As the library's: made from a code, it becomes that code's subclass."""
-
-    classes: dict[int, type] = {}  # noqa: RUF012
-
-    def __new__(typ, value: int) -> "NVMLError":
-        made = Exception.__new__(NVMLError.classes.get(value, typ) if typ is NVMLError else typ)
-        made.value = value
-        return made
-
-    value: int
-
-    def __str__(self) -> str:
-        return ERRORS.get(self.value, ("", f"NVML Error with code {self.value}"))[1]
-
-
-def _subclass(name: str, code: int) -> type:
-    def new(typ: type) -> NVMLError:
-        return NVMLError.__new__(typ, code)
-
-    return type(f"NVMLError_{name}", (NVMLError,), {"__new__": new})
-
-
-NVMLError.classes = {code: _subclass(name, code) for code, (name, _) in ERRORS.items()}
 
 
 @dataclass(eq=False)
@@ -79,13 +42,8 @@ class Gpu:
     def module(self) -> types.ModuleType:
         """What `import pynvml` is to give."""
         fake = types.ModuleType("pynvml")
-        fake.__dict__.update(
-            NVMLError=NVMLError,
-            NVML_VALUE_NOT_AVAILABLE_ulonglong=c_ulonglong(-1),
-            **CONSTANTS,
-            **{cls.__name__: cls for cls in NVMLError.classes.values()},
-            **{name: self._function(getattr(self, name)) for name in FUNCTIONS},
-        )
+        functions = {name: self._function(getattr(self, name)) for name in FUNCTIONS}
+        fake.__dict__.update(vars(pynvml) | functions)
         return fake
 
     def _function(self, answer: Callable[..., Any]) -> Callable[..., Any]:
@@ -131,14 +89,14 @@ class Gpu:
         return _listed(self.graphics)
 
     def nvmlDeviceGetClockInfo(self, handle: object, type: int) -> int:
-        assert type == CONSTANTS["NVML_CLOCK_SM"]
+        assert type == pynvml.NVML_CLOCK_SM
         return self.megahertz()
 
     def nvmlDeviceGetPowerUsage(self, handle: object) -> int:
         return self.milliwatts()
 
     def nvmlDeviceGetTemperature(self, handle: object, sensor: int) -> int:
-        assert sensor == CONSTANTS["NVML_TEMPERATURE_GPU"]
+        assert sensor == pynvml.NVML_TEMPERATURE_GPU
         return self.degrees()
 
     def nvmlDeviceGetCurrentClocksEventReasons(self, handle: object) -> int:
