@@ -75,21 +75,9 @@ def test_a_rank_that_dies_is_an_outcome_and_leaves_nobody(factories: None, tmp_p
     assert all(gone(int((tmp_path / f"pid-{rank}").read_text())) for rank in (0, 1))
 
 
-ANSWER = {
-    "outcome": "measured",
-    "reason": None,
-    "timing": {
-        "samples": [0.5],
-        "warmup": [],
-        "calls": 1,
-        "stopped": "budget",
-        "median": 0.5,
-        "low": 0.5,
-        "high": 0.5,
-        "coverage": 0.0,
-    },
-    "ranks": [0.5, 0.25],
-}
+TIMED = {"samples": [0.5], "warmup": [], "calls": 1, "stopped": "budget", "coverage": 0.0}
+TIMED |= dict.fromkeys(("median", "low", "high"), 0.5)
+ANSWER = {"outcome": "measured", "reason": None, "timing": TIMED, "ranks": [0.5, 0.25]}
 
 
 @pytest.fixture
@@ -148,56 +136,34 @@ def test_ctrl_c_keeps_the_samples(fake: Path) -> None:
 
 
 REPORT = """
-============================================================
+=====
 datbench.timing.ranks FAILED
-------------------------------------------------------------
+-----
 Failures:
 [1]:
-  time      : 2030-01-01_00:00:00
   rank      : 0 (local_rank: 0)
   exitcode  : -15 (pid: 10)
-------------------------------------------------------------
+-----
 Root Cause (first observed failure):
 [0]:
   time      : 2030-01-01_00:00:00
   rank      : 3 (local_rank: 3)
   exitcode  : {code} (pid: 11)
-============================================================
+=====
 """
+ECHO = ("failed", "RuntimeError: Connection closed by peer [::1]")
+NO_LIBRARY = "ImportError: no such library\nx.errors.ChildFailedError:\n" + REPORT.format(code=4)
 
 
 @pytest.mark.parametrize(
     ("failures", "said", "outcome", "reason"),
     [
-        (
-            {
-                0: ("failed", "RuntimeError: Connection closed by peer [::1]"),
-                2: ("out of memory", "x"),
-            },
-            REPORT.format(code=1),
-            "out of memory",
-            "rank 2: x",
-        ),
-        (
-            {0: ("failed", "RuntimeError: Connection closed by peer"), 1: ("failed", "no model")},
-            REPORT.format(code=1),
-            "failed",
-            "rank 1: no model",
-        ),
-        (
-            {0: ("failed", "RuntimeError: Connection closed by peer [::1]")},
-            REPORT.format(code=-11),
-            "crashed",
-            "rank 3: killed by signal 11 (SIGSEGV)",
-        ),
+        ({0: ECHO, 2: ("out of memory", "x")}, REPORT.format(code=1), "out of memory", "rank 2: x"),
+        ({0: ECHO, 1: ("failed", "no model")}, REPORT.format(code=1), "failed", "rank 1: no model"),
+        ({0: ECHO}, REPORT.format(code=-11), "crashed", "rank 3: killed by signal 11 (SIGSEGV)"),
         ({}, "usage: ...\nno such thing\n=====\n", "crashed", "exit code 1: no such thing"),
         ({}, "", "crashed", "exit code 1"),
-        (
-            {},
-            "ImportError: no such library\nx.errors.ChildFailedError:\n" + REPORT.format(code=4),
-            "crashed",
-            "rank 3: exit code 4: ImportError: no such library",
-        ),
+        ({}, NO_LIBRARY, "crashed", "rank 3: exit code 4: ImportError: no such library"),
     ],
 )
 def test_what_ranks_leave_behind(
