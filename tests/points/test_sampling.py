@@ -1,9 +1,13 @@
 """What is recorded is what ran: positions, and weights that make the mixer's output."""
 
+from pathlib import Path
+from typing import Any
+
 import pytest
 import torch
 from torch import Tensor, nn
 
+import datbench
 from benchmarks.published_way import goldens
 from benchmarks.published_way.deformable2022 import DeformableAttention as Published
 from datbench.models.config import Deformable, DeformableDetr, Pyramid, Stage, Window
@@ -45,8 +49,14 @@ def tiny(*mixers: Deformable | DeformableDetr, dim: int = 24, heads: int = 6) ->
 IMAGE = torch.linspace(-1, 1, 3 * 64 * 96).sin().view(1, 3, 64, 96)
 
 
-def seen_input(model: PyramidBackbone, mixer: nn.Module, kept: list[Tensor]) -> None:
+def watched(model: PyramidBackbone, mixer: nn.Module) -> tuple[Layer, Tensor, Tensor]:
+    """The only deformable block of a model that was run, with its mixer's input and output."""
+    kept: list[Tensor] = []
     mixer.register_forward_hook(lambda module, args, out: kept.extend((args[0], out)))
+    (layer,) = layers(model, IMAGE)
+    assert layer.weights is not None
+    torch.testing.assert_close(layer.weights.sum(-1), torch.ones(6, 96))
+    return layer, kept[0], kept[1]
 
 
 def test_without_offsets_points_are_the_grid_by_hand() -> None:
@@ -72,13 +82,9 @@ def test_weights_are_softmax_over_keys_and_make_the_output(bias: str, code: int)
     model = tiny(Deformable(groups=2, kernel=3, stride=2, bias=bias, code=code))  # type: ignore[arg-type]
     mixer = places(model)[0][2]
     assert isinstance(mixer, DeformableAttention)
-    kept: list[Tensor] = []
-    seen_input(model, mixer, kept)
-    (layer,) = layers(model, IMAGE)
-    x, out = kept
+    layer, x, out = watched(model, mixer)
     assert layer.weights is not None
     assert layer.weights.shape == (6, 96, 24)
-    torch.testing.assert_close(layer.weights.sum(-1), torch.ones(6, 96))
     # The points sampled by hand, group by group, then values weighed by what was recorded.
     maps = x.permute(0, 3, 1, 2).reshape(2, 12, 8, 12)  # (G, C / G, H, W)
     sampled = torch.nn.functional.grid_sample(maps, layer.points[:, None], align_corners=True)
@@ -94,14 +100,10 @@ def test_deformable_detr_weights_make_the_output() -> None:
     assert isinstance(mixer, DeformableDetrAttention)
     for parameter in (mixer.offsets.weight, mixer.weights.weight):
         nn.init.normal_(parameter, std=0.3)
-    kept: list[Tensor] = []
-    seen_input(model, mixer, kept)
-    (layer,) = layers(model, IMAGE)
-    x, out = kept
+    layer, x, out = watched(model, mixer)
     assert layer.own
     assert layer.points.shape == (6, 96, 4, 2)
     assert layer.weights is not None
-    torch.testing.assert_close(layer.weights.sum(-1), torch.ones(6, 96))
     value = mixer.value(x).view(96, 6, 4).permute(1, 2, 0).reshape(6, 4, 8, 12)  # (M, d, H, W)
     sampled = torch.nn.functional.grid_sample(value, layer.points, align_corners=True)
     y = (sampled * layer.weights[:, None]).sum(-1)  # (M, d, H W)
@@ -109,10 +111,8 @@ def test_deformable_detr_weights_make_the_output() -> None:
     torch.testing.assert_close(mixer.out(y), out, atol=1e-5, rtol=1e-4)
 
 
-def test_points_are_those_of_the_published_way() -> None:
+def test_points_are_those_of_the_published_way(tmp_path: Path) -> None:
     """Of every deformable block of DAT-T, with weights that move points far."""
-    import datbench
-
     theirs = goldens.build("dat_t").eval()
     for name, parameter in theirs.named_parameters():
         if "conv_offset.3" in name:
@@ -126,14 +126,9 @@ def test_points_are_those_of_the_published_way() -> None:
     for module in theirs.modules():
         if isinstance(module, Published):
             module.register_forward_pre_hook(keep)
-    import tempfile
-    from pathlib import Path
-
     ours = datbench.create_model("dat_t", attention="sdpa").eval()
-    with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder, "weights.pth")
-        torch.save({"model": theirs.state_dict()}, path)
-        datbench.load_checkpoint(ours, path)
+    torch.save({"model": theirs.state_dict()}, tmp_path / "weights.pth")
+    datbench.load_checkpoint(ours, tmp_path / "weights.pth")
     image = torch.randn(1, 3, 96, 160)
     with torch.no_grad():
         theirs(image)
@@ -266,18 +261,13 @@ def test_the_heaviest_first_and_each_head_its_own() -> None:
     weights = torch.tensor([[[0.2, 0.8]], [[0.6, 0.4]]])
     places = [[[-1.0, 0.0], [1.0, 0.0]], [[-1.0, 0.0], [1.0, 0.0]]]
     here = Layer(2, 3, 1, 1, 2, False, torch.tensor(places), weights)
-    points, query = gathered([here], Selection("query", top=3), 10, 10)
-    assert query == (4.5, 4.5)
-    assert [(p.group, round(p.weight or 0, 6)) for p in points] == [(1, 0.8), (2, 0.6), (2, 0.4)]
-    points, _ = gathered([here], Selection("query", head="each", top=1), 10, 10)
-    assert [(p.head, p.group, round(p.weight or 0, 6)) for p in points] == [
-        (1, 1, 0.8),
-        (2, 2, 0.6),
-    ]
-    points, _ = gathered([here], Selection("query", head=2), 10, 10)
-    assert [(p.head, p.group, round(p.weight or 0, 6)) for p in points] == [
-        (2, 2, 0.6),
-        (2, 2, 0.4),
-    ]
-    points, _ = gathered([here], Selection("query", group=1), 10, 10)
-    assert [(p.group, round(p.weight or 0, 6)) for p in points] == [(1, 0.8), (1, 0.2)]
+
+    def heaviest(**wanted: Any) -> list[tuple[int | None, int, float]]:
+        points, query = gathered([here], Selection("query", **wanted), 10, 10)
+        assert query == (4.5, 4.5)
+        return [(p.head, p.group, round(p.weight or 0, 6)) for p in points]
+
+    assert heaviest(top=3) == [(None, 1, 0.8), (None, 2, 0.6), (None, 2, 0.4)]
+    assert heaviest(head="each", top=1) == [(1, 1, 0.8), (2, 2, 0.6)]
+    assert heaviest(head=2) == [(2, 2, 0.6), (2, 2, 0.4)]
+    assert heaviest(group=1) == [(None, 1, 0.8), (None, 1, 0.2)]

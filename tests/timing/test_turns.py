@@ -18,7 +18,7 @@ from datbench.process import Ending
 from datbench.setting import How, Resolution, Setting
 from datbench.timing import process
 from datbench.timing.process import processors, time_pair
-from datbench.timing.records import WAITED, ComparedSide, ProcessTiming
+from datbench.timing.records import WAITED, ComparedSide, ProcessTiming, Timing
 from datbench.timing.sample import time_calls
 from datbench.timing.turns import (
     LEAST,
@@ -76,6 +76,20 @@ def alone() -> Iterator[Alone]:
     for descriptor in (inward, outward, *theirs):
         with suppress(OSError):  # a test has closed it
             os.close(descriptor)
+
+
+def sampled(turns: Turns, seconds: float, budget: float = 60.0) -> Timing:
+    """Samples of a call that takes this long, until the budget ends; then its end is told."""
+    timing = time_calls(
+        lambda: time.sleep(seconds),
+        budget=budget,
+        width=0.0,
+        clock=turns.clock,
+        between=turns.sampled,
+    )
+    turns.end()
+    assert timing.stopped == "budget"
+    return timing
 
 
 def both_sides(side: Callable[[str, Pipes], None]) -> None:
@@ -216,10 +230,7 @@ def test_a_budget_of_one_call_leaves_the_other_side_its_own() -> None:
     def side(name: str, pipes: Pipes) -> None:
         turns = Turns(pipes, lambda: None, lambda: 20.0, working=lambda: False)
         turns.meet()
-        timing = time_calls(
-            lambda: time.sleep(0.03), budget=0.01, clock=turns.clock, between=turns.sampled
-        )
-        turns.end()
+        timing = sampled(turns, 0.03, budget=0.01)
         samples[name] = len(timing.samples)
 
     both_sides(side)
@@ -233,17 +244,8 @@ def test_where_the_other_side_ends_or_crashes_this_one_ends_too(alone: Alone, la
     turns = alone.turns()
     turns._tell = lambda what: None  # type: ignore[method-assign]  # a pipe that is still there
     turns.meet()
-    timing = time_calls(
-        lambda: time.sleep(0.004),
-        budget=60.0,
-        width=0.0,
-        clock=turns.clock,
-        between=turns.sampled,
-    )
-    assert timing.stopped == "budget"
-    assert 0.004 <= timing.median < 1
+    assert 0.004 <= sampled(turns, 0.004).median < 1
     assert turns.taken == 1
-    turns.end()
 
 
 def test_what_ends_before_the_first_turn_leaves_nothing_to_compare(alone: Alone) -> None:
@@ -267,11 +269,7 @@ def test_samples_outlive_a_side_that_hangs(alone: Alone) -> None:
     alone.hears(b".")
     turns = alone.turns(wait=0.05)
     turns.meet()
-    timing = time_calls(
-        lambda: time.sleep(0.012), budget=60.0, clock=turns.clock, between=turns.sampled
-    )
-    assert timing.stopped == "budget"
-    assert timing.samples
+    assert sampled(turns, 0.012).samples
 
 
 # Processes.
