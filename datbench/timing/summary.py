@@ -57,7 +57,7 @@ def summed(row: ThroughputRow, halved: str | None = None) -> ThroughputRow:
         protocols=tuple(_protocols(timed)),
     )
     row = _with_energy(_rated(row), timed)
-    return replace(row, doubts=(*_of_the_row(row, halved), *_of_the_samples(row, timed)))
+    return replace(row, doubts=(*_of_the_row(row, halved), *_of_the_samples(row, timed, found)))
 
 
 def _interval(timings: list[Timing]) -> Interval:
@@ -157,23 +157,20 @@ def _cut_short(row: ThroughputRow) -> Iterator[str]:
     yield f"interrupted by Ctrl-C: the {many} that were finished{more}"
 
 
-def _of_the_samples(row: ThroughputRow, timed: list[ProcessTiming]) -> Iterator[str]:
+def _of_the_samples(
+    row: ThroughputRow, timed: list[ProcessTiming], found: Interval
+) -> Iterator[str]:
     """What the samples do not show."""
-    assert row.seconds is not None
-    assert row.low is not None
-    assert row.high is not None
-    assert row.coverage is not None
     timings = [process.timing for process in timed if process.timing is not None]
-    width = (row.high - row.low) / row.seconds if row.seconds else 0.0
     if len(timings) == 1:
         yield "one process says nothing about other processes; use --processes"
-        if row.coverage < CERTAIN:
+        if found.coverage < CERTAIN:
             yield f"too few samples for an interval ({row.samples}); raise --budget"
-        elif width > row.how.width:
+        elif found.value and found.relative_width > row.how.width:
             yield f"the interval is wider than {100 * row.how.width:g} %; raise --budget"
     if "timeout" in row.stopped:
         yield "--timeout left less than --budget for the samples; raise it"
-    elif row.coverage < CERTAIN:
+    elif found.coverage < CERTAIN:
         yield "an interval at 95 % takes 6 processes"
     unsettled = sum(not timing.settled for timing in timings)
     if unsettled:

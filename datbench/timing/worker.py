@@ -197,15 +197,14 @@ def _sample(
 @contextmanager
 def _bound_to(processors: Sequence[int]) -> Iterator[None]:
     """Run on these processors only, meanwhile; where there are none, on any."""
-    if not processors:
-        yield
-        return
-    before = os.sched_getaffinity(0)
-    pin(processors)
+    before = os.sched_getaffinity(0) if processors else None
+    if processors:
+        pin(processors)
     try:
         yield
     finally:
-        pin(before)
+        if before is not None:
+            pin(before)
 
 
 def _follow(
