@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from .. import units
 from ..errors import UsageError
 from ..render.table import Column, Table
-from ..render.vega import SHAPES, Datum, Spec, field, words
+from ..render.vega import SHAPES, Datum, Spec, field, layer, words
 from ..render.vega import image as render
 from .records import PointsRow, SamplingPoint
 
@@ -144,19 +144,14 @@ def picture(row: PointsRow, image: Image, suffix: str) -> bytes:
     stored = BytesIO()
     smaller.save(stored, "PNG")
     url = f"data:image/png;base64,{b64encode(stored.getvalue()).decode()}"
-    paper: Spec = {
-        "data": {"values": [{}]},
-        "mark": {"type": "image", "url": url, "aspect": False, "align": "left", "baseline": "top"},
-        "encoding": {"x": {"value": 0}, "y": {"value": 0}},
-    }
-    paper["mark"] |= {"width": wide, "height": tall}
+    drawn: Spec = {"type": "image", "url": url, "aspect": False, "width": wide, "height": tall}
+    drawn |= {"align": "left", "baseline": "top"}
+    corner = layer(drawn, x={"value": 0}, y={"value": 0})
+    paper = {"data": {"values": [{}]}, **corner}
     heading = title(row) + ("" if to_scale else " (not to scale)")
-    columns = min(across, len(panels))
+    letters = max(int(wide * min(across, len(panels)) / 6.5), 60)
     body = {
-        "title": {
-            "text": wrap(units.printable(heading), max(int(wide * columns / 6.5), 60)),
-            "anchor": "start",
-        },
+        "title": {"text": wrap(units.printable(heading), letters), "anchor": "start"},
         "columns": across,
         "concat": [
             {
@@ -173,65 +168,45 @@ def picture(row: PointsRow, image: Image, suffix: str) -> bytes:
 
 def _panels(row: PointsRow) -> list[tuple[str, list[SamplingPoint]]]:
     """One panel for Figure 5; else one for each block, and for each head where heads differ."""
-    if row.style == "propagated":
-        heads = list(dict.fromkeys(point.head for point in row.points))
-        return [
-            ("" if head is None else f"head {head}", [p for p in row.points if p.head == head])
-            for head in heads
-        ]
     found: dict[str, list[SamplingPoint]] = {}
     for point in row.points:
-        name = f"stage {point.stage}, block {point.block}"
-        if point.head is not None:
-            name += f", head {point.head}"
-        found.setdefault(name, []).append(point)
+        block = f"stage {point.stage}, block {point.block}" if row.style != "propagated" else ""
+        head = "" if point.head is None else f"head {point.head}"
+        found.setdefault(", ".join(filter(None, (block, head))), []).append(point)
     return list(found.items())
 
 
 def _layers(row: PointsRow, points: Sequence[SamplingPoint], larger: float) -> list[Spec]:
     """The points over the image, and the query's star."""
-    place = {
-        "x": _along("x", row.width, reverse=False),
-        "y": _along("y", row.height, reverse=True),
-    }
-    heaviest = max((point.weight or 0.0 for point in points), default=0.0) or 1.0
-    grouped = row.style == "groups"
-    small = max(8.0, 30.0 * larger / max(len(points) / 300, 1.0))
-    values: list[Datum] = [
-        {
-            "x": point.x,
-            "y": point.y,
-            "group": f"group {point.group}",
-            "size": small
-            if grouped
-            else _SMALLEST + _BIGGEST * larger * (point.weight or 0.0) / heaviest,
-        }
-        for point in points
-    ]
+    place = {"x": _along("x", row.width), "y": _along("y", row.height, reverse=True)}
+    channels = {**place, "size": field("size", scale=None)}
     mark: Spec = {"type": "point", "filled": True, "clip": True, "opacity": 0.8}
-    encoding: Spec = {**place, "size": field("size", scale=None)}
-    if grouped:
+    if row.style == "groups":
+        sizes = [max(8.0, 30.0 * larger / max(len(points) / 300, 1.0))] * len(points)
         names = [f"group {number}" for number in sorted({point.group for point in row.points})]
         shapes = [SHAPES[n % len(SHAPES)] for n in range(len(names))]
         legend = {"orient": "bottom", "columns": 6, "title": None}
-        encoding["color"] = words("group", scale={"domain": names}, legend=legend)
-        encoding["shape"] = words("group", scale={"domain": names, "range": shapes}, legend=legend)
+        channels["color"] = words("group", scale={"domain": names}, legend=legend)
+        channels["shape"] = words("group", scale={"domain": names, "range": shapes}, legend=legend)
         mark |= {"stroke": "white", "strokeWidth": 0.4}
     else:
+        weights = [point.weight or 0.0 for point in points]
+        heaviest = max(weights, default=0.0) or 1.0
+        sizes = [_SMALLEST + _BIGGEST * larger * weight / heaviest for weight in weights]
         mark |= {"fill": ORANGE, "stroke": "black", "strokeWidth": 0.6}
-    layers: list[Spec] = [{"data": {"values": values}, "mark": mark, "encoding": encoding}]
+    values: list[Datum] = [
+        {"x": point.x, "y": point.y, "group": f"group {point.group}", "size": size}
+        for point, size in zip(points, sizes, strict=True)
+    ]
+    layers: list[Spec] = [{"data": {"values": values}, **layer(mark, **channels)}]
     if row.query is not None:
-        star = {"shape": STAR, "size": 220 * larger, "fill": "red", "stroke": "white"}
-        layers.append(
-            {
-                "data": {"values": [{"x": row.query[0], "y": row.query[1]}]},
-                "mark": {"type": "point", "strokeWidth": 1, "opacity": 1, **star},
-                "encoding": place,
-            }
-        )
+        star = {"type": "point", "strokeWidth": 1, "opacity": 1, "shape": STAR, "fill": "red"}
+        star |= {"size": 220 * larger, "stroke": "white"}
+        asks = {"x": row.query[0], "y": row.query[1]}
+        layers.append({"data": {"values": [asks]}, **layer(star, **place)})
     return layers
 
 
-def _along(name: str, pixels: int, reverse: bool) -> Spec:
+def _along(name: str, pixels: int, reverse: bool = False) -> Spec:
     scale = {"domain": [-0.5, pixels - 0.5], "nice": False, "zero": False, "reverse": reverse}
     return field(name, axis=None, scale=scale)

@@ -61,7 +61,7 @@ def time_in_process(
 
 
 def _timed(make: Callable[[], list[Question]], timeout: float) -> list[ProcessTiming]:
-    """What processes gave that worked at once.
+    """What processes answer that work at once.
 
     Args:
         make: makes what they are asked.
