@@ -19,7 +19,7 @@ from datbench.counting.conventions import CONVENTIONS
 from datbench.errors import UsageError
 from datbench.models.comparison import COMPARISONS
 from datbench.models.comparison.ceit import Ceit, CeitModel
-from datbench.models.comparison.glit import GLIT_T, Glit, GlitModel, GlitNet
+from datbench.models.comparison.glit import Glit, GlitModel, GlitNet
 from datbench.models.comparison.pvt import DeformablePatch, Pvt, PvtStage, PyramidTransformer
 from datbench.models.comparison.regionvit import RegionStage, RegionVit, RegionVitModel
 from datbench.models.comparison.tokens import resized
@@ -258,7 +258,7 @@ def test_glit_convolves_along_the_sequence() -> None:
 def test_the_published_blocks_of_glit_t_are_not_those_of_glit_s() -> None:
     """Twice as wide they have more parameters than the 24.6M that are published for GLiT-S."""
     with torch.device("meta"):
-        wide = GlitModel(replace(GLIT_T, dim=384), "eager")
+        wide = GlitModel(replace(COMPARISONS.get("glit_t").config, dim=384), "eager")
     assert sum(parameter.numel() for parameter in wide.parameters()) == 27_897_256
 
 

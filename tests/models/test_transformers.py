@@ -16,7 +16,7 @@ from datbench import Resolution, Setting
 from datbench.counting.conventions import CONVENTIONS
 from datbench.counting.count import build_for_count
 from datbench.errors import LibraryError, UsageError
-from datbench.models.comparison.pvt import PVT_T, PyramidTransformer
+from datbench.models.comparison.pvt import MODELS, PyramidTransformer
 from datbench.models.comparison.tokens import EPS
 from datbench.models.resolve import resolve
 from datbench.models.transformers import ARCHITECTURES, TransformersSpec
@@ -147,7 +147,7 @@ def test_pvt_computes_what_ours_does(features: bool, size: tuple[int, int]) -> N
     """The library's PVT and ours, with the same weights; its norms all have one epsilon."""
     spec = resolve(f"transformers:pvt_tiny,layer_norm_eps={EPS}")
     theirs = spec.build(Resolution(224, 224), features, "eager").eval()
-    ours = PyramidTransformer(PVT_T, features=features).eval()
+    ours = PyramidTransformer(MODELS["pvt_t"], features=features).eval()
     ours.load_state_dict(_as_ours(theirs))
     for module in ours.modules():
         if isinstance(module, nn.LayerNorm):

@@ -32,7 +32,7 @@ class Ceit:
     classes: int = 1000
 
 
-CEIT_S = Ceit(dim=384, heads=6)
+MODELS = {"ceit_s": Ceit(dim=384, heads=6)}
 
 PATCH = 4
 """Side of a patch of the stem's map, which has stride 4 itself."""
@@ -144,4 +144,4 @@ class CeitModel(TokenModel):
         return self.head(self.norm(self.last(torch.stack(tokens, dim=1))))
 
 
-MODEL = CeitModel
+MODULE = CeitModel

@@ -44,7 +44,7 @@ class GlitNet:
 
 _MIXED = Glit(attention=1, local=4, expansion=6)
 
-GLIT_T = GlitNet(
+_GLIT_T = GlitNet(
     dim=192,
     blocks=(
         Glit(attention=3, widening=0.5),
@@ -61,6 +61,8 @@ GLIT_T = GlitNet(
         Glit(attention=3, widening=2.0, expansion=6),
     ),
 )
+
+MODELS = {"glit_t": _GLIT_T}
 
 PATCH = 16
 
@@ -128,4 +130,4 @@ class GlitModel(TokenModel):
         return self.head(self.norm(x)[:, 0])
 
 
-MODEL = GlitModel
+MODULE = GlitModel

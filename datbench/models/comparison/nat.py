@@ -9,7 +9,7 @@ from __future__ import annotations
 from ..config import Neighborhood, Pyramid, Stage
 from ..pyramid import PyramidBackbone
 
-MODEL = PyramidBackbone
+MODULE = PyramidBackbone
 
 
 def _nat(head: int, depth: int, expansion: int, layer_scale: float | None = None) -> Pyramid:
@@ -27,10 +27,9 @@ def _nat(head: int, depth: int, expansion: int, layer_scale: float | None = None
     )
 
 
-NAT_MINI = _nat(2, depth=6, expansion=3)
-
-NAT_T = _nat(2, depth=18, expansion=3)
-
-NAT_S = _nat(3, depth=18, expansion=2, layer_scale=1e-5)
-
-NAT_B = _nat(4, depth=18, expansion=2, layer_scale=1e-5)
+MODELS = {
+    "nat_mini": _nat(2, depth=6, expansion=3),
+    "nat_t": _nat(2, depth=18, expansion=3),
+    "nat_s": _nat(3, depth=18, expansion=2, layer_scale=1e-5),
+    "nat_b": _nat(4, depth=18, expansion=2, layer_scale=1e-5),
+}

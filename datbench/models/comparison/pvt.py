@@ -60,19 +60,15 @@ def _pvt(depths: tuple[int, int, int, int], deformable_points: int | None = None
     )
 
 
-PVT_T = _pvt((2, 2, 2, 2))
-
-PVT_S = _pvt((3, 4, 6, 3))
-
-PVT_M = _pvt((3, 4, 18, 3))
-
-PVT_L = _pvt((3, 8, 27, 3))
-
-DPT_T = _pvt((2, 2, 2, 2), deformable_points=3)
-
-DPT_S = _pvt((3, 4, 6, 3), deformable_points=3)
-
-DPT_M = _pvt((3, 4, 18, 3), deformable_points=3)
+MODELS = {
+    "pvt_t": _pvt((2, 2, 2, 2)),
+    "pvt_s": _pvt((3, 4, 6, 3)),
+    "pvt_m": _pvt((3, 4, 18, 3)),
+    "pvt_l": _pvt((3, 8, 27, 3)),
+    "dpt_t": _pvt((2, 2, 2, 2), deformable_points=3),
+    "dpt_s": _pvt((3, 4, 6, 3), deformable_points=3),
+    "dpt_m": _pvt((3, 4, 18, 3), deformable_points=3),
+}
 
 INITIAL_EXTENT = 0.25
 """Half the side of the initial box, in patches: points on pixel centres of a 2x2 patch."""
@@ -231,4 +227,4 @@ class PyramidTransformer(nn.Module):
         return maps if self.head is None else self.head(x)
 
 
-MODEL = PyramidTransformer
+MODULE = PyramidTransformer

@@ -34,7 +34,9 @@ class RegionVit:
     classes: int = 1000
 
 
-REGIONVIT_S = RegionVit(dims=(96, 192, 384, 768), heads=(3, 6, 12, 24), depths=(2, 2, 8, 2))
+MODELS = {
+    "regionvit_s": RegionVit(dims=(96, 192, 384, 768), heads=(3, 6, 12, 24), depths=(2, 2, 8, 2))
+}
 
 STRIDE = 4
 """The stride of the first local map."""
@@ -196,4 +198,4 @@ def _mask(h: int, w: int, rows: int, cols: int, window: int, like: Tensor) -> Te
     return F.pad(mask.reshape(rows * cols, window * window), (1, 0))
 
 
-MODEL = RegionVitModel
+MODULE = RegionVitModel

@@ -19,7 +19,7 @@ class ComparisonSpec:
     """A model of another paper that datbench builds."""
 
     name: str  # what the user types
-    literal: str  # of its architecture: the module beside this one, and the name in it
+    file: str  # beside this one, with its architecture in `MODELS`, and `MODULE`
     source: str  # where it is published
     summary: str  # one line for `datbench models`
     has_maps: bool = True  # four of them, for dense prediction
@@ -44,11 +44,11 @@ class ComparisonSpec:
     @property
     def config(self) -> Any:
         """The architecture. It stands beside its module, which needs torch: both load here."""
-        found: Any = getattr(self._file(), self.literal.partition(".")[2])
+        found = self._file().MODELS[self.name.partition(",")[0].strip()]
         return replace(found, classes=self.classes)
 
     def _file(self) -> Any:
-        return import_module(f".{self.literal.partition('.')[0]}", __package__)
+        return import_module(f".{self.file}", __package__)
 
     @property
     def resolution(self) -> Resolution:
@@ -57,7 +57,7 @@ class ComparisonSpec:
 
     def build(self, resolution: Resolution, features: bool, attention: Attention) -> nn.Module:
         """The model, on the default device; it takes any input."""
-        make = self._file().MODEL
+        make = self._file().MODULE
         if self.has_maps:
             return make(self.config, features, attention)
         if features:
