@@ -50,13 +50,6 @@ Sizes: TypeAlias = "Size | list[Size] | None"
 """One size, or a list of several. Default: a module's 224x224, else that of published results."""
 
 
-_BREAKDOWNS: dict[str, tuple[Any, ...]] = {
-    "flops": ("part", "stage", "operator", "module"),
-    "memory": ("stage", "operator", "module"),
-}
-"""What one row of a kind is broken down by."""
-
-
 @dataclass(frozen=True)
 class Drawing:
     """Plots: a notebook shows them, `print` draws them as characters."""
@@ -160,7 +153,11 @@ class Result(Sequence[Any]):
         Raises:
             UsageError: there is no such breakdown.
         """
-        known: Any = _BREAKDOWNS.get(self.kind, ()) if len(self) == 1 and not self.shown else ()
+        known = ["stage", "operator", "module"]
+        if self.kind not in ("flops", "memory") or len(self) > 1 or self.shown:
+            known = []
+        elif self.kind == "flops":
+            known = ["part", *known]
         if name not in known:
             raise UnknownNameError.among(f"breakdown of {self!r}", name, known)
         if self.kind == "flops":
@@ -177,17 +174,16 @@ class Result(Sequence[Any]):
 
     def plot(self) -> Drawing:
         """A model's modules by MACs; several counts against the input size; memory at the peak."""
+        plot: Plot | None = None
         if self.kind == "flops":
             from .counting.view import cost, icicle
 
-            plot: Plot | None = icicle(self.rows[0]) if len(self) == 1 else cost(self.rows)
+            plot = icicle(self.rows[0]) if len(self) == 1 else cost(self.rows)
         elif self.kind == "memory":
             from .memory.view import bars
             from .setting import labels
 
             plot = bars(self.rows, labels(self.rows))
-        else:
-            plot = None
         if plot is None:
             raise UsageError(f"a result of {self.kind} has no plot.")
         return Drawing((plot,))

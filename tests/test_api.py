@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 
 import datbench
-from datbench import Result, testing
+from datbench import Result
 from datbench.errors import UsageError
 
 from .nets import Net
@@ -92,8 +92,6 @@ def test_named_inputs_reach_the_forward(named: dict[str, Any]) -> None:
     assert "tokens=float:7x4" in held.setting.inputs
     timed = datbench.throughput(Named(), budget=0.01, device="cpu", **named)
     assert (timed.macs, timed.outcome) == (7 * 20, "measured")
-    assert testing.flops(Named(), kwargs=given).total == 7 * 20
-    testing.assert_macs(Named(), (), 7 * 20, kwargs=given)
 
 
 def test_several_make_a_sequence() -> None:

@@ -43,24 +43,19 @@ def test_generated_pages_are_up_to_date(name: str) -> None:
     assert written == load("generate").page(name), "run python docs/generate.py"
 
 
-def help_of(words: str, capsys: pytest.CaptureFixture[str]) -> dict[str, str]:
-    """Text by argument, option or command of a command's --help, as it is printed."""
-    from datbench.cli.main import main
-
-    assert main([*words.split(), "--help"]) == 0
-    printed = capsys.readouterr().out.partition("Examples:\n")[0]
-    rows = re.findall(r"^  (\S.*?)(?:   *|\n {4,})(\S.*(?:\n {4,}.*)*)", printed, re.MULTILINE)
-    return {name: "".join(text.split()) for name, text in rows if "--help" not in name}
-
-
 @pytest.fixture
 def helps(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Helps:
     """The help of every command and sub-command, found through the help that lists it."""
+    from datbench.cli.main import main
+
     monkeypatch.setenv("COLUMNS", "80")
+    row = re.compile(r"^  (\S.*?)(?:   *|\n {4,})(\S.*(?:\n {4,}.*)*)", re.MULTILINE)
     found, left = {}, [""]
     while left:
         words = left.pop()
-        found[words] = help_of(words, capsys)
+        assert main([*words.split(), "--help"]) == 0
+        rows = row.findall(capsys.readouterr().out.partition("Examples:\n")[0])
+        found[words] = {n: "".join(text.split()) for n, text in rows if "--help" not in n}
         if words.count(" ") < 2:
             left += [f"{words} {name}" for name in found[words] if re.match("[a-z]", name)]
     return found
