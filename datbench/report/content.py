@@ -52,10 +52,10 @@ def models(rows: Rows) -> Section | None:
     found = rows.of("flops")
     if not found:
         return None
-    entries = [
+    entries = tuple(
         Entry(f"models{f'-{n}' if n else ''}", table, table)
         for n, table in enumerate(view.tables(found, one=True))
-    ]
+    )
     icicle = view.icicle_chart(view.by_convention(found)[0])
     return Section(
         "models",
@@ -63,7 +63,7 @@ def models(rows: Rows) -> Section | None:
         "A multiply-add is one MAC and two FLOPs. Papers of this field print MACs and call them "
         "FLOPs; here every heading says which.",
         (icicle,) if icicle else (),
-        tuple(entries),
+        entries,
     )
 
 
@@ -73,22 +73,21 @@ def accuracy(rows: Rows) -> Section | None:
     drawn = tuple(_apart(accuracy_charts(rows.of("table"), timed)))
     if not drawn:
         return None
-    missing = []
+    missing: tuple[Missing, ...] = ()
     if not any(chart.key.startswith("accuracy-throughput") for chart in drawn):
-        missing.append(
-            Missing(
-                "accuracy against throughput: no timed model has a published top-1",
-                "datbench throughput dat_t dat_s dat_b --batch 64 --device cuda --out times.json",
-            )
-        )
+        what = "accuracy against throughput: no timed model has a published top-1"
+        missing = (Missing(what, _TIMING),)
     return Section(
         "accuracy",
         "Accuracy against cost",
         "Accuracy is the papers'. The cost is computed where the model could be built, and the "
         "papers' too where it could not; every point says which.",
         drawn,
-        missing=tuple(missing),
+        missing=missing,
     )
+
+
+_TIMING = "datbench throughput dat_t dat_s dat_b --batch 64 --device cuda --out times.json"
 
 
 def _apart(drawn: Iterable[Chart]) -> Iterator[Chart]:
@@ -135,17 +134,7 @@ def terms(rows: Rows) -> Section | None:
 
 
 _HOME = frozenset(
-    {
-        "flops",
-        "figure",
-        "eq10",
-        "memory",
-        "memory-measured",
-        "throughput",
-        "pytest-benchmark",
-        "profile",
-        "table",
-    }
+    "flops figure eq10 memory memory-measured throughput pytest-benchmark profile table".split()
 )
 """Kinds that have a section of their own."""
 
@@ -179,13 +168,8 @@ def tables(rows: Rows) -> Section | None:
     overview = paper_view.overview(compared)
     entries = [Entry("overview", overview, overview)] if len(compared) > 1 else []
     entries += [_entry(f"table-{one.table}", "table", [one]) for one in compared]
-    return Section(
-        "tables",
-        "The papers' tables",
-        _tables_lead(compared),
-        (),
-        tuple(entries),
-    )
+    lead = _tables_lead(compared)
+    return Section("tables", "The papers' tables", lead, (), tuple(entries))
 
 
 def _tables_lead(compared: Sequence[Comparison]) -> str:
@@ -238,21 +222,13 @@ def memory(rows: Rows) -> Section | None:
         notes = tuple(n for n in table.notes if "below" not in n)
         table = replace(table, notes=(*notes, _TWO_MOMENTS))
         entries.append(Entry("memory", table, table))
-    measured = rows.of("memory-measured")
-    missing = []
-    if measured:
-        entries.append(
-            _entry(
-                "memory-measured", "memory-measured", measured, rows.environments("memory-measured")
-            )
-        )
+    kind = "memory-measured"
+    missing: tuple[Missing, ...] = ()
+    if measured := rows.of(kind):
+        entries.append(_entry(kind, kind, measured, rows.environments(kind)))
     else:
-        missing.append(
-            Missing(
-                "memory measured on a GPU",
-                "datbench memory measure dat_t --batch 64 --device cuda --out memory.json",
-            )
-        )
+        command = "datbench memory measure dat_t --batch 64 --device cuda --out memory.json"
+        missing = (Missing("memory measured on a GPU", command),)
     if not entries:
         return None
     return Section(
@@ -261,7 +237,7 @@ def memory(rows: Rows) -> Section | None:
         "Every storage's birth and death is simulated; nothing is allocated for it.",
         tuple(memory_view.charts(found, rows.of("figure"))),
         tuple(entries),
-        tuple(missing),
+        missing,
     )
 
 
@@ -284,12 +260,7 @@ def time(rows: Rows) -> Section:
         table = timing_view.by_machine(places)
         entries.insert(0, Entry("machines", table, table))
     if not drawn:
-        missing.append(
-            Missing(
-                "throughput",
-                "datbench throughput dat_t dat_s dat_b --batch 64 --device cuda --out times.json",
-            )
-        )
+        missing.append(Missing("throughput", _TIMING))
     for number, (where, found) in enumerate(rows.places("pytest-benchmark"), 1):
         table = _benchmarks_table(found, where)
         entries.append(Entry(f"pytest-benchmark-{number}", table, table))
@@ -303,12 +274,8 @@ def time(rows: Rows) -> Section:
             alone = not any(chart.key == "roofline" for chart in charts)
             entries.append(_profile(row, number, profiled, where, alone))
     if not number:
-        missing.append(
-            Missing(
-                "roofline, and time by module",
-                "datbench profile dat_t --batch 8 --out profile.json",
-            )
-        )
+        command = "datbench profile dat_t --batch 8 --out profile.json"
+        missing.append(Missing("roofline, and time by module", command))
     lead = (
         "Times belong to the machine that they were measured on; each plot shows one machine."
         if entries
@@ -381,15 +348,7 @@ def content(
     chapters: list[Section] = []
     if deltas is not None:
         chapters.append(against(deltas, baseline))
-    for build in (
-        models,
-        accuracy,
-        sizes,
-        terms,
-        memory,
-        time,
-        others,
-    ):
+    for build in (models, accuracy, sizes, terms, memory, time, others):
         section = build(rows)
         chapters += [section] if section is not None else []
     if failed:

@@ -1,6 +1,7 @@
 """Results as files that a test writes: what no machine of the tests could measure."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -8,7 +9,9 @@ from datbench.profile.records import CallGroup, ProfileAnswer, ProfileRow, part_
 from datbench.profile.records import ProfileTotal as Whole
 from datbench.records import document, dumps
 from datbench.setting import How, Resolution, Setting
+from datbench.timing.pytest_benchmark import stats
 from datbench.timing.records import Ceilings, ThroughputRow, Timing
+from tests.row_samples import sample
 
 HOSTILE = '<script>alert("1")</script>&[x](y)|`z'
 """A model's name, as a file of somebody else's may have it."""
@@ -29,24 +32,17 @@ TIMING = Timing((0.08,) * 9, (0.1,), 1, "interval", 0.08, 0.079, 0.081, 0.96)
 
 
 def throughput(model: str, rate: float) -> ThroughputRow:
+    seconds = 64 / rate
     return ThroughputRow(
-        model,
-        SETTING,
-        How(),
-        "measured",
-        None,
-        64,
-        1,
-        1,
-        (),
-        seconds=64 / rate,
-        low=64 / rate * 0.99,
-        high=64 / rate * 1.01,
+        *(model, SETTING, How(), "measured", None, 64, 1, 1, ()),
+        seconds=seconds,
+        low=seconds * 0.99,
+        high=seconds * 1.01,
         coverage=0.96,
-        interval_of="samples",
         images_per_second=rate,
         images_low=rate * 0.99,
         images_high=rate * 1.01,
+        interval_of="samples",
         samples=9,
         warmup=1,
         stopped=("interval",),
@@ -65,33 +61,30 @@ def profile(model: str) -> ProfileRow:
         group("aten::convolution", "stem.conv", 0.02, 10**9, 5 * 10**8),
         group("aten::add", "stages.0", 0.01, 0, 5 * 10**8),
     )
-    return ProfileRow(
+    return replace(
+        sample(ProfileRow),
         model=model,
         setting=SETTING,
         mode="inference",
-        threads=1,
-        channels_last=False,
         timing=TIMING,
         ceilings=LIMITS,
-        runs=5,
+        macs=whole.macs,
+        bytes=whole.bytes,
+        groups=groups,
+        matching="calls",
+        reason=None,
+        unseen={},
+        channels_last=False,
         profiled=0.09,
-        overhead=0.125,
         busy=0.07,
         between=0.01,
         launch=None,
         ideal=0.04,
-        macs=whole.macs,
-        bytes=whole.bytes,
-        matching="calls",
-        matched=3,
-        expected=3,
-        reason=None,
-        unseen={},
+        overhead=0.125,
         answer=ProfileAnswer(0.9, 0.1, 0.0, 0.0, 0.6, 0.3, 0.1, 0.1),
         stages=summed(groups, lambda g: g.stage, LIMITS),
         modules=summed(groups, lambda g: g.module, LIMITS),
         operators=summed(groups, lambda g: g.operator, LIMITS),
-        groups=groups,
     )
 
 
@@ -102,29 +95,8 @@ def written(path: Path, kind: str, rows: list[Any], environment: dict[str, Any] 
 
 BENCHMARKS = {
     "machine_info": {"cpu": {"brand_raw": "Example CPU", "count": 8}, "python_version": "3.11"},
-    "commit_info": {},
-    "datetime": "2026-01-01T00:00:00",
     "version": "5.0.0",
-    "benchmarks": [
-        {
-            "name": "test_forward",
-            "fullname": "tests/test_it.py::test_forward",
-            "group": None,
-            "params": None,
-            "extra_info": {},
-            "options": {},
-            "stats": {
-                "min": 0.01,
-                "max": 0.03,
-                "mean": 0.02,
-                "median": 0.02,
-                "stddev": 0.005,
-                "rounds": 3,
-                "iterations": 1,
-                "data": [0.01, 0.02, 0.03],
-            },
-        }
-    ],
+    "benchmarks": [{"name": "test_forward", "stats": stats([0.01, 0.02, 0.03])}],
 }
 
 

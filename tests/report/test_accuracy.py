@@ -45,9 +45,13 @@ def points(chart: Chart) -> dict[tuple[str, str], dict[str, Any]]:
     return {(d["method"], d["input"]): d for d in chart.spec["data"]["values"]}
 
 
-def test_a_line_joins_one_family_alone() -> None:
+def test_points_tell_what_they_are_and_a_line_joins_one_family_alone() -> None:
     macs = next(charts([EVERY]))
     found = points(macs)
+    labels = ["DAT-T", "DAT-B", "DAT-B, 384", "DAT-T*", "DAT-T++", ""]  # with another input
+    assert [d["label"] for d in found.values()] == labels
+    assert found["DAT-T", "224x224"]["where"] == "cost computed, accuracy printed"
+    assert found["Other-S", "224x224"]["where"] == "cost printed, accuracy printed"
     families = {method: d["family"] for (method, _), d in found.items()}
     assert families == {
         "DAT-T": "DAT",
@@ -56,26 +60,11 @@ def test_a_line_joins_one_family_alone() -> None:
         "DAT-T++": "DAT++",
         "Other-S": "others",
     }
-    assert [m for (m, _), d in found.items() if d["joined"]] == [
-        "DAT-T",
-        "DAT-B",
-        "DAT-B",
-        "DAT-T++",
-    ]
+    joined = [method for (method, _), d in found.items() if d["joined"]]
+    assert joined == ["DAT-T", "DAT-B", "DAT-B", "DAT-T++"]
     joining = macs.spec["layer"][0]["encoding"]
     assert (joining["color"]["field"], joining["detail"]["field"]) == ("family", "input")
     assert "DAT-S++" in macs.caption
-
-
-def test_labels_tell_the_input() -> None:
-    labels = [d["label"] for d in points(next(charts([EVERY]))).values()]
-    assert labels == ["DAT-T", "DAT-B", "DAT-B, 384", "DAT-T*", "DAT-T++", ""]
-
-
-def test_a_point_says_whether_it_is_computed() -> None:
-    found = points(next(charts([EVERY])))
-    assert found["DAT-T", "224x224"]["where"] == "cost computed, accuracy printed"
-    assert found["Other-S", "224x224"]["where"] == "cost printed, accuracy printed"
 
 
 def test_families_look_alike_in_every_chart() -> None:

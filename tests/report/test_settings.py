@@ -23,8 +23,7 @@ def row() -> MemoryRow:
     return memory_row(resolve("dat_t"), Setting(Resolution(64, 64)), "backward")
 
 
-def drawn(chart: Chart | None) -> list[dict[str, Any]]:
-    assert chart is not None
+def drawn(chart: Chart) -> list[dict[str, Any]]:
     return list(chart.spec["data"]["values"])
 
 
@@ -76,7 +75,6 @@ def test_equal_rows_have_numbers(row: MemoryRow) -> None:
 
 def test_modes_are_all_in_the_caption(row: MemoryRow) -> None:
     chart = view.charts([row, replace(row, mode="inference")])[0]
-    assert chart is not None
     assert "modes backward and inference" in chart.caption
     (first, *_) = drawn(chart)
     assert first["about"] == describe(row)
@@ -88,7 +86,6 @@ def test_an_interval_that_the_table_withholds_is_not_drawn() -> None:
     one, other = drawn(chart)
     assert (one["low"], one["high"]) == pytest.approx((990.0, 1010.0))
     assert (other["low"], other["high"]) == (None, None)
-    assert chart is not None
     assert "95 % interval" in chart.caption
     assert "Without a bar" in chart.caption
 
@@ -107,20 +104,18 @@ def test_an_interval_that_the_table_withholds_is_not_drawn() -> None:
 )
 def test_timed_rows_are_named_by_whatever_differs(change: dict[str, Any]) -> None:
     one = throughput("dat_t", 1000.0)
-    names = [d["model"] for d in drawn(timing_view.charts([one, replace(one, **change)], "x")[0])]
-    assert len(set(names)) == 2
-    assert "run" not in " ".join(names)
+    assert len(set(_named([one, replace(one, **change)]))) == 2
+    assert "run" not in " ".join(_named([one, replace(one, **change)]))
+    numbered = ["dat_t, run 1", "dat_t, run 2"]
+    assert _named([one, throughput("dat_t", 990.0)]) == numbered
 
 
-def test_equal_timed_rows_have_numbers() -> None:
-    rows: list[ThroughputRow] = [throughput("dat_t", rate) for rate in (1000.0, 990.0)]
-    names = [d["model"] for d in drawn(timing_view.charts(rows, "here")[0])]
-    assert names == ["dat_t, run 1", "dat_t, run 2"]
+def _named(rows: list[ThroughputRow]) -> list[str]:
+    return [d["model"] for d in drawn(timing_view.charts(rows, "here")[0])]
 
 
 def test_a_point_may_say_where_it_is_from() -> None:
     chart = timing_view.charts([throughput("dat_t", 1000.0)], "a machine")[0]
-    assert chart is not None
     assert chart.spoken()["transform"][1]["calculate"] == '"a machine"'
     (datum,) = drawn(chart)
     own = replace(chart, spec={**chart.spec, "data": {"values": [{**datum, "where": "elsewhere"}]}})

@@ -49,7 +49,7 @@ def page(content: Content, script: str) -> str:
     return template.render(
         content=content,
         total=sum(number for _, number in content.verdicts),
-        grid=grid,
+        grid=Grid,
         named=_Names(section.title for section in content.sections),
         plural=plural,
         style=Markup(_file("style.css")),
@@ -138,8 +138,3 @@ class _Names:
             found = f"{name} ({number})"
         self.taken.add(found)
         return found
-
-
-def grid(table: Table) -> Grid:
-    """A table as the template takes it."""
-    return Grid(table)
