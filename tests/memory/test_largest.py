@@ -40,8 +40,7 @@ def _largest(size: Callable[[int], int], room: int) -> LargestBatch:
 
 
 @pytest.mark.parametrize(
-    ("mode", "expandable"),
-    [("inference", False), ("forward", True), ("backward", False), ("backward", True)],
+    ("mode", "expandable"), [("inference", False), ("forward", True), ("backward", False)]
 )
 def test_it_fits_and_one_more_does_not(mode: MemoryMode, expandable: bool) -> None:
     found = largest_batch(SPEC, SMALL, mode, 300 * MIB, 100 * MIB, expandable)
@@ -65,25 +64,14 @@ def test_it_fits_and_one_more_does_not(mode: MemoryMode, expandable: bool) -> No
 
 def test_what_training_adds_is_counted() -> None:
     """The state of the optimizer takes room for images; blocks that are run again make room."""
-    room = GIB
 
-    def largest(mode: MemoryMode, **recipe: str) -> int:
-        found = largest_batch(
-            SPEC,
-            SMALL,
-            mode,
-            room,
-            recipe=Recipe(**recipe),  # type: ignore[arg-type]
-        )
+    def largest(mode: MemoryMode, recipe: Recipe) -> int:
+        found = largest_batch(SPEC, SMALL, mode, GIB, recipe=recipe)
         assert found.scaled
         return found.batch
 
-    plain = largest("backward")
-    assert (
-        largest("step", optimizer="sgd-momentum")
-        < plain
-        < largest("backward", checkpointing="block")
-    )
+    step, plain = largest("step", Recipe("sgd-momentum")), largest("backward", Recipe())
+    assert step < plain < largest("backward", Recipe(checkpointing="block"))
 
 
 @pytest.mark.parametrize(
@@ -114,10 +102,16 @@ def test_by_pencil(size: Callable[[int], int], room: int, batch: int, scaled: bo
     assert scaled is None or found.scaled == scaled
 
 
-def test_segments_by_pencil() -> None:
+def test_segments_and_the_end_of_batches_by_pencil() -> None:
     # Segments of 30 MiB an image: three fit into 100 MiB, four need 120.
     found = _largest(lambda batch: 30 * MIB * batch, 100 * MIB)
     assert (found.batch, found.reserved, found.reserved_next) == (3, 90 * MIB, 120 * MIB)
+    text = dumps(document("memory", [found], {}))  # it is a row of a document
+    assert '"batch": 3' in text
+    assert '"reserved_next": 125829120' in text
+    found = _largest(lambda batch: 20 * batch, 40 * MIB)
+    assert (found.batch, found.reserved_next, found.out_of_memory) == (MAX_BATCH, None, None)
+    assert found.reason == f"batches above {MAX_BATCH} are not tried"
 
 
 def test_nothing_fits() -> None:
@@ -129,14 +123,6 @@ def test_nothing_fits() -> None:
     assert found.setting.batch == 1
     below = largest_batch(SPEC, SMALL, "backward", CONTEXT)
     assert below.reason == "500.0 MiB are no more than the context's 500.0 MiB"
-
-
-def test_there_is_an_end_to_batches() -> None:
-    found = _largest(lambda batch: 20 * batch, 40 * MIB)
-    assert found.batch == MAX_BATCH
-    assert found.reserved_next is None
-    assert found.out_of_memory is None
-    assert found.reason == f"batches above {MAX_BATCH} are not tried"
 
 
 def test_named_gpus() -> None:
@@ -164,23 +150,11 @@ def test_what_cannot_be_asked() -> None:
         largest_batch(SPEC, SMALL, "backward", GIB, context=-1)
 
 
-def test_it_is_a_row_of_a_document() -> None:
-    text = dumps(document("memory", [_largest(lambda batch: 30 * MIB * batch, 100 * MIB)], {}))
-    assert '"batch": 3' in text
-    assert '"reserved_next": 125829120' in text
-
-
 # Confirmed by runs: only out of memory makes a batch smaller.
 
 
 MOST = 4096
 ON_GPU = Setting(Resolution(64, 64), device="cuda")
-
-OTHER_ENDS = st.sampled_from(["crashed", "timed out", "failed"])
-
-
-def runs_to(limit: int) -> "Runner":
-    return Runner(limit)
 
 
 class Runner:
@@ -199,7 +173,7 @@ class Runner:
 
 @given(limit=st.integers(0, MOST), start=st.integers(-3, MOST + 10))
 def test_the_largest_that_fits_is_found(limit: int, start: int) -> None:
-    run = runs_to(limit)
+    run = Runner(limit)
     found = search(run, start, MOST)
     assert found.largest == (limit or None)
     assert found.refused == (limit + 1 if limit < MOST else None)
@@ -213,7 +187,7 @@ def test_the_largest_that_fits_is_found(limit: int, start: int) -> None:
 
 @given(limit=st.integers(64, MOST), off=st.floats(0.97, 1.03))
 def test_a_good_start_needs_few_runs(limit: int, off: float) -> None:
-    run = runs_to(limit)
+    run = Runner(limit)
     search(run, max(1, round(limit * off)), 1 << 20)
     assert len(run.asked) <= 12
 
@@ -222,12 +196,12 @@ def test_a_good_start_needs_few_runs(limit: int, off: float) -> None:
     limit=st.integers(0, MOST),
     start=st.integers(1, MOST),
     at=st.integers(0, 30),
-    end=OTHER_ENDS,
+    end=st.sampled_from(["crashed", "timed out", "failed"]),
 )
 def test_any_other_end_stops_the_search_and_shrinks_nothing(
     limit: int, start: int, at: int, end: Outcome
 ) -> None:
-    smooth = runs_to(limit)
+    smooth = Runner(limit)
     search(smooth, start, MOST)
     run = Runner(limit, {at: end})
     found = search(run, start, MOST)
@@ -244,24 +218,12 @@ def test_any_other_end_stops_the_search_and_shrinks_nothing(
 
 
 def test_a_search_by_pencil() -> None:
-    found = search(runs_to(130), 128, MOST)
-    assert found == BatchSearch(
-        130,
-        131,
-        (
-            (128, "measured"),
-            (130, "measured"),
-            (134, "out of memory"),
-            (132, "out of memory"),
-            (131, "out of memory"),
-        ),
-        None,
-    )
-    assert search(runs_to(0), 3).tried == (
-        (3, "out of memory"),
-        (2, "out of memory"),
-        (1, "out of memory"),
-    )
+    found = search(Runner(130), 128, MOST)
+    tried = ((134, "out of memory"), (132, "out of memory"), (131, "out of memory"))
+    measured = ((128, "measured"), (130, "measured"))
+    assert found == BatchSearch(130, 131, measured + tried, None)
+    refused = tuple((batch, "out of memory") for batch in (3, 2, 1))
+    assert search(Runner(0), 3).tried == refused
 
 
 class Measure:
@@ -295,7 +257,7 @@ def confirm(run: Runner, start: int = 8, setting: Setting = ON_GPU) -> Confirmed
 
 
 def test_what_is_confirmed() -> None:
-    found = confirm(runs_to(9))
+    found = confirm(Runner(9))
     assert (found.model, found.start, found.largest, found.refused) == ("dat_t", 8, 9, 10)
     assert found.row.setting == replace(ON_GPU, batch=9)
     assert found.stopped is None
@@ -303,7 +265,7 @@ def test_what_is_confirmed() -> None:
     table = to_markdown(largest_tables([found]))
     assert "the largest batch that runs is 9 (64x64, float32, eager attention, step" in table
     assert "| 10 | out of memory | why 10" in " ".join(table.split())
-    assert to_markdown(largest_tables([confirm(runs_to(0))])).startswith("### dat_t: no batch ran")
+    assert to_markdown(largest_tables([confirm(Runner(0))])).startswith("### dat_t: no batch ran")
 
 
 def test_a_crash_is_told_and_is_no_limit() -> None:
