@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import cache
 
 from .. import units
 from ..errors import MeasurementError, UsageError
@@ -100,7 +101,7 @@ def largest_batch(
         reserved=fits.reserved_peak if fits else 0,
         reserved_next=following.reserved_peak if following else None,
         out_of_memory=tried.simulated(batch + 1).out_of_memory if following else None,
-        simulations=len(tried.traces),
+        simulations=tried.trace.cache_info().currsize,
         scaled=tried.linear is not None,
         assumption=(
             f"{units.size(context)} are taken for the CUDA context and libraries; workspaces of "
@@ -154,8 +155,7 @@ class _Search:
     """Which batches fit: by scaling where that is allowed, by simulation at the end."""
 
     def __init__(self, trace_of: TraceOf, room: int, expandable: bool) -> None:
-        self.traces: dict[int, Trace] = {}
-        self._trace_of = trace_of
+        self.trace = cache(trace_of)
         self._room = room  # bytes for tensors
         self._expandable = expandable
         self.linear: Linear | None = None
@@ -164,52 +164,33 @@ class _Search:
         """The batch that fits while the next one does not; 0 where none fits."""
         if not self._fits(1):
             return 0
-        self.linear = linear(self._trace)
-        batch = _last(self._scaled)
+        self.linear = linear(self.trace)
+        batch = search(self._scaled, 1).largest or 0
         if self.linear is not None and not self._is_largest(batch):
             self.linear = None  # the line ends somewhere: simulate every candidate
-            batch = _last(self._scaled)
+            batch = search(self._scaled, 1).largest or 0
         return batch
 
     def simulated(self, batch: int) -> Replay:
         """The run of a batch on this device."""
-        return replay(self._trace(batch), self._expandable, self._room)
+        return replay(self.trace(batch), self._expandable, self._room)
 
     def unlimited(self, batch: int) -> Replay:
         """The run of a batch where memory has no end."""
-        return replay(self._trace(batch), self._expandable)
-
-    def _trace(self, batch: int) -> Trace:
-        if batch not in self.traces:
-            self.traces[batch] = self._trace_of(batch)
-        return self.traces[batch]
+        return replay(self.trace(batch), self._expandable)
 
     def _fits(self, batch: int) -> bool:
         return self.simulated(batch).out_of_memory is None
 
-    def _scaled(self, batch: int) -> bool:
+    def _scaled(self, batch: int) -> Outcome:
         if self.linear is None or batch < _BASE:
-            return self._fits(batch)
-        found = replay(self.linear.at(batch), self._expandable, self._room)
-        return found.out_of_memory is None
+            found = self.simulated(batch)
+        else:
+            found = replay(self.linear.at(batch), self._expandable, self._room)
+        return "measured" if found.out_of_memory is None else "out of memory"
 
     def _is_largest(self, batch: int) -> bool:
         return self._fits(batch) and (batch == MAX_BATCH or not self._fits(batch + 1))
-
-
-def _last(fits: Callable[[int], bool]) -> int:
-    """The last batch that fits, from 1, which does: by doubling, then by halving."""
-    good, bad = 1, 2
-    while bad <= MAX_BATCH and fits(bad):
-        good, bad = bad, 2 * bad
-    bad = min(bad, MAX_BATCH + 1)
-    while bad - good > 1:
-        middle = (good + bad) // 2
-        if fits(middle):
-            good = middle
-        else:
-            bad = middle
-    return good
 
 
 # The largest batch that runs, by running it: only out of memory makes it smaller.
@@ -217,7 +198,7 @@ def _last(fits: Callable[[int], bool]) -> int:
 
 @dataclass(frozen=True)
 class BatchSearch:
-    """What a search by running found."""
+    """What a search found."""
 
     largest: int | None  # that was measured; None where none was
     refused: int | None  # the smallest that ran out of memory; None where none did
