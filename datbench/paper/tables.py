@@ -6,13 +6,13 @@ import csv
 import re
 import sys
 from collections.abc import Iterable
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from decimal import ROUND_HALF_UP, Decimal
 from functools import cache
 from pathlib import Path
-from typing import Annotated, Any, Literal, NoReturn, TypeAlias
+from typing import Annotated, Any, Literal, NoReturn, TypeAlias, get_args
 
-from typing_extensions import NotRequired, Required, TypedDict
+from typing_extensions import Required, TypedDict
 
 from ..errors import UnknownNameError, UsageError
 from ..files import read_text
@@ -101,7 +101,9 @@ class Printed:
         return self.high < other.low or other.high < self.low
 
 
-COMPUTED = ("macs", "flops", "params", "pairs", "dim", "window", "heads", "groups")
+Computed = Literal["macs", "flops", "params", "pairs", "dim", "window", "heads", "groups"]
+
+COMPUTED: tuple[Computed, ...] = get_args(Computed)
 """What can be computed: a count in MACs or FLOPs, parameters, or a size of the architecture."""
 
 CARRIED = {
@@ -126,7 +128,9 @@ ALONE = "multiply-adds"
 READINGS = (HOOKS_AND_PRODUCTS, WITHOUT_RESIZING, "fvcore", ALONE, "mmdet")
 """By which a printed number of multiply-adds may have been counted."""
 
-COUNTING = ("trainable", "frozen", "masks")
+Counting = Literal["trainable", "frozen", "masks"]
+
+COUNTING: tuple[Counting, ...] = get_args(Counting)
 """What a print may count as a parameter: masks are buffers of that name."""
 
 
@@ -166,7 +170,7 @@ class RatioData:
     row: str
     over: str
     printed: str
-    expect: Verdict = "agrees"
+    expect: Literal["agrees", "differs"] = "agrees"
 
 
 @dataclass(frozen=True)
@@ -235,10 +239,7 @@ _Convention = Literal[
 
 class _ColumnEntry(TypedDict, total=False):
     title: str
-    quantity: Literal[
-        "macs", "flops", "params", "pairs", "dim", "window", "heads", "groups",
-        "accuracy", "memory", "throughput", "published",
-    ]  # fmt: skip
+    quantity: Literal[Computed, "accuracy", "memory", "throughput", "published"]
     unit: Literal["", "K", "M", "G", "T"]
     convention: _Convention
     batch: Positive
@@ -264,16 +265,8 @@ class _RowEntry(TypedDict, total=False):
     tried: list[_BuildEntry]
     together: str
     unbuilt: str
-    counting: list[Literal["trainable", "frozen", "masks"]]
+    counting: list[Counting]
     expect: dict[str, Verdict]
-
-
-class _RatioEntry(TypedDict):
-    column: str
-    row: str
-    over: str
-    printed: str
-    expect: NotRequired[Literal["agrees", "differs"]]
 
 
 class _TableEntry(TypedDict, total=False):
@@ -284,7 +277,7 @@ class _TableEntry(TypedDict, total=False):
     notes: list[str]
     columns: Required[dict[str, _ColumnEntry]]
     rows: Required[list[dict[str, Any]]]
-    ratios: list[_RatioEntry]
+    ratios: list[RatioData]
 
 
 _Columns: TypeAlias = tuple[ColumnData, ...]
@@ -376,20 +369,18 @@ def _table(path: Path, content: dict[str, Any]) -> TableData:
         tuple(_row(path, n, row, columns) for n, row in enumerate(entry["rows"], start=1)),
         tuple(entry.get("notes", ())),
         path,
+        tuple(entry.get("ratios", ())),
     )
     _check_together(table)
-    ratios = enumerate(entry.get("ratios", ()), start=1)
-    return replace(table, ratios=tuple(_ratio(f"{path}: ratio {n}", r, table) for n, r in ratios))
-
-
-def _ratio(where: str, entry: _RatioEntry, table: TableData) -> RatioData:
-    computed = [column.name for column in table.columns if column.is_computed]
-    check_name("column", entry["column"], computed, f"{where}: column")
-    labels = [table.label(r) for r in table.rows if entry["column"] in r.printed and r.build]
-    check_name("row", entry["row"], labels, f"{where}: row")
-    check_name("row", entry["over"], labels, f"{where}: over")
-    _printed(f"{where}: printed", entry["printed"])
-    return RatioData(**entry)
+    computed = [column.name for column in columns if column.is_computed]
+    for number, ratio in enumerate(table.ratios, start=1):
+        where = f"{path}: ratio {number}"
+        check_name("column", ratio.column, computed, f"{where}: column")
+        labels = [table.label(r) for r in table.rows if ratio.column in r.printed and r.build]
+        check_name("row", ratio.row, labels, f"{where}: row")
+        check_name("row", ratio.over, labels, f"{where}: over")
+        _printed(f"{where}: printed", ratio.printed)
+    return table
 
 
 def _column(where: str, name: str, entry: _ColumnEntry, convention: str) -> ColumnData:
