@@ -396,27 +396,8 @@ def _scatter(
         }
         for model in models
     ]
-    families = [family for family in FAMILIES if any(d["family"] == family for d in values)]
-    domain = {"domain": list(FAMILIES)}
-    legend = {**bottom(5, 3), "values": families}
-    color = words("family", scale=domain, legend=legend)
-    shape = words("family", scale={**domain, "range": list(SHAPES)}, legend=legend)
-    tooltip = [words("method"), words("model", "built as"), words("input")]
-    tooltip += [field("x", label, format=",.4~g"), field("top1", "top-1 (%)")]
-    tooltip += [words("table"), words("known", "cost")]
-    line: Spec = {"type": "line", "opacity": 0.35, "strokeWidth": 2}
-    point: Spec = {"type": "point", "filled": True, "opacity": 0.9}
-    layers = [
-        layer(
-            line, {"filter": "datum.joined"}, color=color, detail=words("input"), order=field("x")
-        ),
-        layer(point, color=color, shape=shape, tooltip=tooltip),
-    ]
-    for side, align, dx in (("!datum.joined", "left", 9), ("datum.joined", "right", -9)):
-        text = {"type": "text", "align": align, "dx": dx, "dy": -9, "fontSize": 11}
-        layers.append(layer(text, {"filter": f"datum.label && {side}"}, text=words("label")))
     axes = _axes(values, label, ".3~s" if timed else ".3~g")
-    body = spec(values, 360, encoding=axes, layer=layers)
+    body = spec(values, 360, encoding=axes, layer=_layers(values, label))
     columns = (
         Column("method", "method"),
         Column("input", "input"),
@@ -445,6 +426,31 @@ def _scatter(
         Table.of(columns, values),
         by=f"{label}; accuracy as published",
     )
+
+
+def _layers(values: Sequence[Mapping[str, Any]], label: str) -> list[Spec]:
+    """Lines, points that each say what they are, and names to the left or right of them."""
+    families = [family for family in FAMILIES if any(d["family"] == family for d in values)]
+    domain = {"domain": list(FAMILIES)}
+    legend = {**bottom(5, 3), "values": families}
+    color = words("family", scale=domain, legend=legend)
+    shape = words("family", scale={**domain, "range": list(SHAPES)}, legend=legend)
+    tooltip = [
+        *(words("method"), words("model", "built as"), words("input")),
+        field("x", label, format=",.4~g"),
+        *(field("top1", "top-1 (%)"), words("table"), words("known", "cost")),
+    ]
+    line = {"type": "line", "opacity": 0.35, "strokeWidth": 2}
+    joined = {"filter": "datum.joined"}
+    point = {"type": "point", "filled": True, "opacity": 0.9}
+    layers = [
+        layer(line, joined, color=color, detail=words("input"), order=field("x")),
+        layer(point, color=color, shape=shape, tooltip=tooltip),
+    ]
+    for side, align, dx in (("!datum.joined", "left", 9), ("datum.joined", "right", -9)):
+        text = {"type": "text", "align": align, "dx": dx, "dy": -9, "fontSize": 11}
+        layers.append(layer(text, {"filter": f"datum.label && {side}"}, text=words("label")))
+    return layers
 
 
 def _axes(values: Sequence[Mapping[str, Any]], label: str, form: str) -> Spec:
