@@ -26,6 +26,12 @@ Verdict = Literal["agrees", "differs", "wrong in print", "not reproducible", "pu
 VERDICTS: tuple[Verdict, ...] = get_args(Verdict)
 
 
+def plural(verdict: str, number: int) -> str:
+    """``2 agree``, ``1 wrong in print``."""
+    word = verdict[:-1] if verdict in ("agrees", "differs") and number != 1 else verdict
+    return f"{number} {word}"
+
+
 @dataclass(frozen=True)
 class Evidence:
     """What a verdict rests on."""

@@ -22,6 +22,7 @@ from .records import (
     Ratio,
     Search,
     SummaryRow,
+    plural,
 )
 
 _STYLES = {
@@ -115,11 +116,8 @@ def _notes(comparison: Comparison) -> list[str]:
 
 def _summary(comparison: Comparison) -> str:
     """``16 agree, 2 wrong in print, ...``: the verdicts that some cell has."""
-    found = []
-    for verdict, cells in comparison.verdicts().items():
-        word = verdict[:-1] if verdict in ("agrees", "differs") and cells > 1 else verdict
-        found += [f"{cells} {word}"] if cells else []
-    return ", ".join(found)
+    counts = comparison.verdicts().items()
+    return ", ".join(plural(verdict, number) for verdict, number in counts if number)
 
 
 def further_tables(comparison: Comparison, rules: bool = False) -> list[Table]:

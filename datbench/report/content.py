@@ -16,7 +16,7 @@ from ..machine import place_of
 from ..memory import view as memory_view
 from ..paper import view as paper_view
 from ..paper.accuracy import charts as accuracy_charts
-from ..paper.records import VERDICTS, Comparison
+from ..paper.records import VERDICTS, Comparison, plural
 from ..profile import view as profile_view
 from ..records import ENVIRONMENT, document, parse
 from ..render.table import Column, Table
@@ -26,7 +26,7 @@ from ..timing import view as timing_view
 from ..units import printable
 from . import kinds
 from .deltas import changed, delta_table, sentence
-from .records import COMPUTED, Content, Delta, Entry, Fact, Missing, Rows, Section, Source, plural
+from .records import COMPUTED, Content, Delta, Entry, Fact, Missing, Rows, Section, Source
 
 # The sections of what is computed: models, their cost and terms, the papers' tables.
 

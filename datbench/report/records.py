@@ -122,12 +122,6 @@ class Content:
         return [entry for section in self.sections for entry in section.entries]
 
 
-def plural(verdict: str, number: int) -> str:
-    """``2 agree``, ``1 wrong in print``."""
-    word = verdict[:-1] if verdict in ("agrees", "differs") and number != 1 else verdict
-    return f"{number} {word}"
-
-
 # The rows of a report by kind, and by the place where they were measured.
 
 

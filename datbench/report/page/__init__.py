@@ -8,9 +8,10 @@ from collections.abc import Iterable
 from importlib import resources
 from typing import Any
 
+from ...paper.records import plural
 from ...render import vega
 from ...render.table import Column, Table, Value
-from ..records import Content, plural
+from ..records import Content
 
 MARKS = {
     "agrees": ("agrees", "✓"),
