@@ -189,6 +189,8 @@ _VANILLA = "2 HW Ns C + 2 HW C² + 2 Ns C²"
 
 _NETWORK = "(k² + 2) Ns C"
 
+_SWIN = "4 HW C² + 2 s² HW C"
+
 _EVERYTHING = "Eq. 10 + 5 Ns C + 4 Ns C + 4 M HW Ns"
 
 
@@ -197,41 +199,24 @@ def claims() -> list[Claim]:
     groups, kernel = STAGE_3.groups, STAGE_3.kernel
     example = _terms(config.Deformable(groups, kernel, stride=2))  # Ns = 49
     released = _terms(config.Deformable(groups, kernel))  # Ns = 196
-    swin = _terms(config.Window(STAGE_3.window))
-    slip = float(Printed.parse("5.08M").value) / example[formulas.OFFSETS]
+    swin = sum(_terms(config.Window(STAGE_3.window)).values())
+    there, offsets = "in DAT-T's stage 3, Ns = 196", formulas.OFFSETS
+    slip = float(Printed.parse("5.08M").value) / example[offsets]
+    slipped = (
+        f"the printed value is {slip:.2f} times this, a slipped decimal; its share of Eq. 10 is "
+        f"{_share(example)}, not 6.0 %"
+    )
+    own = "the example's figure is of 49 keys; Swin-T projects a key and a value a pixel"
+    share = f"{_share(released)} of Eq. 10"
+    more = "the released model has r = 1 there: four times the keys of the example"
     return [
         _claim("attention without offsets, Ns = 49", _VANILLA, _vanilla(example), "79.63M"),
-        _claim(
-            "offset network, Ns = 49, k = 5",
-            _NETWORK,
-            example[formulas.OFFSETS],
-            "5.08M",
-            f"the printed value is {slip:.2f} times this, a slipped decimal; its share of "
-            f"Eq. 10 is {_share(example)}, not 6.0 %",
-        ),
-        _claim(
-            "attention of a block of Swin-T's stage 3",
-            "4 HW C² + 2 s² HW C",
-            sum(swin.values()),
-            "79.63M",
-            "the example's figure is of 49 keys; Swin-T projects a key and a value a pixel",
-        ),
-        _claim(
-            "attention without offsets in DAT-T's stage 3, Ns = 196",
-            _VANILLA,
-            _vanilla(released),
-            reason="the released model has r = 1 there: four times the keys of the example",
-        ),
-        _claim(
-            "offset network in DAT-T's stage 3, Ns = 196",
-            _NETWORK,
-            released[formulas.OFFSETS],
-            reason=f"{_share(released)} of Eq. 10",
-        ),
+        _claim("offset network, Ns = 49, k = 5", _NETWORK, example[offsets], "5.08M", slipped),
+        _claim("attention of a block of Swin-T's stage 3", _SWIN, swin, "79.63M", own),
+        _claim(f"attention without offsets {there}", _VANILLA, _vanilla(released), reason=more),
+        _claim(f"offset network {there}", _NETWORK, released[offsets], reason=share),
         _claim("all that is counted, Ns = 49", _EVERYTHING, sum(example.values())),
-        _claim(
-            "all that is counted in DAT-T's stage 3, Ns = 196", _EVERYTHING, sum(released.values())
-        ),
+        _claim(f"all that is counted {there}", _EVERYTHING, sum(released.values())),
     ]
 
 
