@@ -140,19 +140,11 @@ def module_terms(
         FormulaTerm(name, "", 0, 0, amount, "not predicted") for name, amount in counted.items()
     ]
     written = formula.formula[: formula.formula.rindex(" (")]  # without its source
-    return ModuleTerms(
-        model,
-        resolution,
-        path,
-        _stage(path),
-        formula.kind,
-        formula.formula,
-        formula.sizes,
-        tuple(terms),
-        sum(weight_of(call) for call in calls),
-        runs * evaluate(written, names_of(formula.sizes)),
-        runs,
-    )
+    whole = sum(weight_of(call) for call in calls)
+    published = runs * evaluate(written, names_of(formula.sizes))
+    where = (model, resolution, path, _stage(path))
+    kind = (formula.kind, formula.formula, formula.sizes)
+    return ModuleTerms(*where, *kind, tuple(terms), whole, published, runs)
 
 
 def weight_of(call: OperatorCall) -> int:

@@ -78,15 +78,9 @@ def printed() -> list[RatedModel]:
             }
             top1 = number(row.values.get("top1", ""))
             if top1 is not None and costs:
-                each = RatedModel(
-                    row.values["method"],
-                    top1,
-                    costs,
-                    row.build.model if row.build else "",
-                    _input(row.values.get("resolution", ""))
-                    or (row.build.res if row.build else None),
-                    table.table,
-                )
+                model, res = (row.build.model, row.build.res) if row.build else ("", None)
+                size = _input(row.values.get("resolution", "")) or res
+                each = RatedModel(row.values["method"], top1, costs, model, size, table.table)
                 found.setdefault((each.name, top1, costs.get("macs")), each)
     return list(found.values())
 
@@ -131,15 +125,8 @@ def _compared(line: Line, top1: float, table: str) -> RatedModel:
         (line.cells[n].evidence for n in ("flops", "params") if line.cells[n].evidence), ()
     )
     size = built[0].resolution if built else line.labels.get("resolution", "")
-    return RatedModel(
-        line.labels.get("method", ""),
-        top1,
-        costs,
-        built[0].model if built else "",
-        _input(size),
-        table,
-        bool(built),
-    )
+    name, model = line.labels.get("method", ""), built[0].model if built else ""
+    return RatedModel(name, top1, costs, model, _input(size), table, bool(built))
 
 
 # What was timed.

@@ -422,21 +422,14 @@ def _row(path: Path, number: int, values: dict[str, Any], columns: _Columns) -> 
     if expect and "build" not in entry and "tried" not in entry:
         _fail(f"{where}: expect", "nothing is computed for this row")
     check_keys(expect, printed, f"{where}: expect")
-    build = entry.get("build")
-    return RowData(
-        number,
-        texts,
-        printed,
-        None if build is None else _build(path, f"{where}: build", build),
-        tuple(
-            _build(path, f"{where}: tried {n}", tried)
-            for n, tried in enumerate(entry.get("tried", ()), start=1)
-        ),
-        _joined(entry.get("unbuilt", "the file names nothing to build")),
-        counting,
-        expect,
-        _joined(entry.get("together", "")),
+    build = _build(path, f"{where}: build", entry["build"]) if "build" in entry else None
+    tried = tuple(
+        _build(path, f"{where}: tried {n}", each)
+        for n, each in enumerate(entry.get("tried", ()), start=1)
     )
+    unbuilt = _joined(entry.get("unbuilt", "the file names nothing to build"))
+    together = _joined(entry.get("together", ""))
+    return RowData(number, texts, printed, build, tried, unbuilt, counting, expect, together)
 
 
 def _build(path: Path, where: str, entry: _BuildEntry) -> Build:

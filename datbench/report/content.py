@@ -57,14 +57,11 @@ def models(rows: Rows) -> Section | None:
         for n, table in enumerate(view.tables(found, one=True))
     )
     icicle = view.icicle_chart(view.by_convention(found)[0])
-    return Section(
-        "models",
-        "Models",
+    lead = (
         "A multiply-add is one MAC and two FLOPs. Papers of this field print MACs and call them "
-        "FLOPs; here every heading says which.",
-        (icicle,) if icicle else (),
-        entries,
+        "FLOPs; here every heading says which."
     )
+    return Section("models", "Models", lead, (icicle,) if icicle else (), entries)
 
 
 def accuracy(rows: Rows) -> Section | None:
@@ -77,14 +74,11 @@ def accuracy(rows: Rows) -> Section | None:
     if not any(chart.key.startswith("accuracy-throughput") for chart in drawn):
         what = "accuracy against throughput: no timed model has a published top-1"
         missing = (Missing(what, _TIMING),)
-    return Section(
-        "accuracy",
-        "Accuracy against cost",
+    lead = (
         "Accuracy is the papers'. The cost is computed where the model could be built, and the "
-        "papers' too where it could not; every point says which.",
-        drawn,
-        missing=missing,
+        "papers' too where it could not; every point says which."
     )
+    return Section("accuracy", "Accuracy against cost", lead, drawn, missing=missing)
 
 
 _TIMING = "datbench throughput dat_t dat_s dat_b --batch 64 --device cuda --out times.json"
@@ -109,13 +103,8 @@ def sizes(rows: Rows) -> Section | None:
         return None
     plain = view.many_models(found)
     entry = Entry("cost-resolution", chart.table, plain)
-    return Section(
-        "resolution",
-        "Cost against resolution",
-        "What the same models cost at other sizes than the printed one.",
-        (chart,),
-        (entry,),
-    )
+    lead = "What the same models cost at other sizes than the printed one."
+    return Section("resolution", "Cost against resolution", lead, (chart,), (entry,))
 
 
 def terms(rows: Rows) -> Section | None:
@@ -124,13 +113,9 @@ def terms(rows: Rows) -> Section | None:
     if not modules:
         return None
     entry = replace(_entry("attention", "eq10", modules), further=())
-    return Section(
-        "attention",
-        "What Eq. 10 says, and what runs",
-        "Every attention module's count is the published formula plus named causes, as integers.",
-        tuple(eq10_charts(modules)),
-        (entry,),
-    )
+    title = "What Eq. 10 says, and what runs"
+    lead = "Every attention module's count is the published formula plus named causes, as integers."
+    return Section("attention", title, lead, tuple(eq10_charts(modules)), (entry,))
 
 
 _HOME = frozenset(
@@ -194,13 +179,9 @@ def environments(sources: Sequence[Source]) -> Section:
         Column("where", "counted or measured on", value=lambda s: place_of(s.part.environment)),
     )
     table = Table.of(columns, sources)
-    return Section(
-        "sources",
-        "Where the figures are from",
-        f"Parts that are {COMPUTED} were counted or simulated and are the same on every machine.",
-        (),
-        (Entry("sources", table, table),),
-    )
+    lead = f"Parts that are {COMPUTED} were counted or simulated and are the same on every machine."
+    entries = (Entry("sources", table, table),)
+    return Section("sources", "Where the figures are from", lead, (), entries)
 
 
 # The sections of memory and time, which are measured too where there are results.
@@ -231,14 +212,9 @@ def memory(rows: Rows) -> Section | None:
         missing = (Missing("memory measured on a GPU", command),)
     if not entries:
         return None
-    return Section(
-        "memory",
-        "Memory",
-        "Every storage's birth and death is simulated; nothing is allocated for it.",
-        tuple(memory_view.charts(found, rows.of("figure"))),
-        tuple(entries),
-        missing,
-    )
+    lead = "Every storage's birth and death is simulated; nothing is allocated for it."
+    charts = tuple(memory_view.charts(found, rows.of("figure")))
+    return Section("memory", "Memory", lead, charts, tuple(entries), missing)
 
 
 def time(rows: Rows) -> Section:
