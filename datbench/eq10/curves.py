@@ -365,12 +365,8 @@ def _counted(sizes: Mapping[str, int], convention: Convention) -> _Module:
             name = term_of(call, call.module, module)
             parts[name] = parts.get(name, 0) + amount // unit
     monomials = (
-        hw * keys * dim,
-        hw * dim * dim,
-        keys * dim * dim,
-        k * k * keys * dim,
-        keys * dim,
-        heads * hw * keys,
+        *(hw * keys * dim, hw * dim * dim, keys * dim * dim),
+        *(k * k * keys * dim, keys * dim, heads * hw * keys),
     )
     return _Module(monomials, counted.total(convention) // unit, parts)
 

@@ -39,18 +39,13 @@ def timeline(trace: Trace, title: str = "Memory over the run", points: int = POI
         if any(curve)
     ]
     where = " ".join(filter(None, (peak.operator, peak.module and f"in {peak.module}")))
-    return Figure(
-        title,
-        "births and deaths of storages since the run began",
-        f"alive ({unit})",
-        tuple(series),
-        notes=(
-            f"Peak: {units.size(peak.amount)} at {trace.peak_time - start}"
-            f"{f', {where}' if where else ''} ({peak.phase}). "
-            f"The forward ends at {max(trace.forward_end - start, 0)}.",
-        ),
-        stacked=True,
+    note = (
+        f"Peak: {units.size(peak.amount)} at {trace.peak_time - start}"
+        f"{f', {where}' if where else ''} ({peak.phase}). "
+        f"The forward ends at {max(trace.forward_end - start, 0)}."
     )
+    across, up = "births and deaths of storages since the run began", f"alive ({unit})"
+    return Figure(title, across, up, tuple(series), notes=(note,), stacked=True)
 
 
 def _curves(trace: Trace) -> dict[str, list[int]]:

@@ -239,15 +239,8 @@ def many_models(rows: Sequence[MemoryRow]) -> Table:
     notes = ["Temporaries: the most at any one time."]
     if verified:
         notes.append("Measured: the CPU's peak, from torch's profiler.")
-    return _runs_table(
-        rows,
-        _SIMULATED,
-        [number] if any(numbers) else [],
-        CATEGORIES,
-        after,
-        "Memory in bytes",
-        (*notes, _NOT_THERE),
-    )
+    between, notes = [number] if any(numbers) else [], [*notes, _NOT_THERE]
+    return _runs_table(rows, _SIMULATED, between, CATEGORIES, after, "Memory in bytes", notes)
 
 
 # What the caching allocator would reserve, and the largest batch.
@@ -399,15 +392,8 @@ def many_runs(rows: Sequence[GpuRow]) -> Table:
         for row in rows
         if row.reason is not None
     )
-    return _runs_table(
-        rows,
-        _MEASURED,
-        [Column("outcome", "outcome")],
-        HELD,
-        after,
-        "Measured memory in bytes",
-        (*failures, *_measured_notes(rows)),
-    )
+    outcome, notes = [Column("outcome", "outcome")], (*failures, *_measured_notes(rows))
+    return _runs_table(rows, _MEASURED, outcome, HELD, after, "Measured memory in bytes", notes)
 
 
 def _beside_table(rows: Sequence[GpuRow]) -> Table:
@@ -558,11 +544,5 @@ def _in_mib(figure: Figure) -> Figure:
         Series(names.get(each.name, each.name), each.x, tuple(y * scale for y in each.y))
         for each in figure.series
     ]
-    return Figure(
-        "",
-        "births and deaths of storages",
-        "alive (MiB)",
-        tuple(series),
-        stacked=True,
-        known=_KNOWN,
-    )
+    across = "births and deaths of storages"
+    return Figure("", across, "alive (MiB)", tuple(series), stacked=True, known=_KNOWN)

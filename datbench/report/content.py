@@ -334,17 +334,13 @@ def content(
     compared: list[Comparison] = rows.of("table")
     cells = [cell for comparison in compared for cell in comparison.cells()]
     counted = [(str(v), sum(cell.verdict == v for cell in cells)) for v in VERDICTS]
+    verdicts = tuple((verdict, number) for verdict, number in counted if number)
+    unexpected = sum(not cell.is_expected for cell in cells)
+    notes = (*_left_out(rows), *_warnings(rows))
+    changes = None if deltas is None else tuple(deltas)
     return Content(
-        title,
-        tuple(_facts(rows)),
-        tuple((verdict, number) for verdict, number in counted if number),
-        sum(not cell.is_expected for cell in cells),
-        tuple(chapters),
-        None if deltas is None else tuple(deltas),
-        baseline,
-        (*_left_out(rows), *_warnings(rows)),
-        made,
-        tuple(failed),
+        *(title, tuple(_facts(rows)), verdicts, unexpected, tuple(chapters), changes, baseline),
+        *(notes, made, tuple(failed)),
     )
 
 
@@ -381,14 +377,11 @@ def _facts(rows: Rows) -> Iterator[Fact]:
     number = sum(len(found) for _, found in timed)
     if number:
         places = len({place for place, _ in timed})
-        yield Fact(
-            str(number), f"timed runs, on {places} {'machines' if places > 1 else 'machine'}"
-        )
+        said = f"timed runs, on {places} {'machines' if places > 1 else 'machine'}"
+        yield Fact(str(number), said)
     else:
-        given = " ".join(shlex.quote(name) for name in dict.fromkeys(row.model for row in models))
-        command = (
-            f"datbench throughput {given or 'dat_t'} --batch 64 --device cuda --out times.json"
-        )
+        given = shlex.join(dict.fromkeys(row.model for row in models)) or "dat_t"
+        command = f"datbench throughput {given} --batch 64 --device cuda --out times.json"
         yield Fact("0", "timed runs: see Time for the command", command)
 
 
@@ -442,14 +435,8 @@ def markdown(content: Content, images: Mapping[str, str]) -> str:
     Args:
         images: of charts, by their key: paths from where the file will be.
     """
-    parts = [
-        f"# {_text(content.title)}",
-        _text(content.made),
-        _summary(content),
-        *map(_text, content.notes),
-    ]
-    for section in content.sections:
-        parts.append(_section(section, images))
+    parts = [f"# {_text(content.title)}", _text(content.made), _summary(content)]
+    parts += [*map(_text, content.notes), *(_section(each, images) for each in content.sections)]
     return "\n\n".join(part.strip("\n") for part in parts if part) + "\n"
 
 
