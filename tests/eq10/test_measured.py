@@ -46,7 +46,7 @@ def _given_ceilings() -> Iterator[None]:
 
 @pytest.fixture(scope="module")
 def small() -> Measurements:
-    return measure(**SMALL, batch=2)  # type: ignore[arg-type]
+    return measure(**SMALL, batch=2)
 
 
 def of(found: Measurements, kind: str, side: int, stride: int = 1) -> MeasuredModule:
@@ -145,7 +145,7 @@ def test_attention_of_one_operator_is_the_products(
 ) -> None:
     """Nothing is written: some builds of torch write lines at every profile, below Python."""
     monkeypatch.setattr(chunks, "LIMIT", 8000)
-    found = measure(**SMALL, attention=attention)  # type: ignore[arg-type]
+    found = measure(**SMALL, attention=attention)
     shares = {share.name: share for share in of(found, kind, 8).shares}
     assert shares["attention products"].operators == 1
     if attention == "sdpa":
@@ -167,7 +167,7 @@ def test_out_of_memory_is_a_row(monkeypatch: pytest.MonkeyPatch) -> None:
         return forward(self, x)
 
     monkeypatch.setattr(SpatialReductionAttention, "forward", full)
-    found = measure(**SMALL)  # type: ignore[arg-type]
+    found = measure(**SMALL)
     point = of(found, "MSA", 8)
     assert point.reason == "out of memory: CUDA out of memory. Tried to allocate 1 TiB"
     assert point.timing is None
@@ -180,14 +180,14 @@ def test_out_of_memory_is_a_row(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_what_is_larger_than_the_memory_is_not_tried(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(measured, "available_bytes", lambda _: 40_000)
-    found = measure(**SMALL)  # type: ignore[arg-type]
+    found = measure(**SMALL)
     reasons = [point.reason for point in found.points if point.reason]
     assert reasons
     assert len(reasons) < len(found.points)
     assert all(r.startswith("out of memory: one operator moves ") for r in reasons)
     monkeypatch.setattr(measured, "available_bytes", lambda _: 1)
     with pytest.raises(MeasurementError, match="no attention module could be measured: out of"):
-        measure(**SMALL)  # type: ignore[arg-type]
+        measure(**SMALL)
 
 
 @pytest.mark.parametrize("finished", [0, 7])
@@ -199,7 +199,7 @@ def test_an_interruption_keeps_the_finished_points(finished: int) -> None:
         if len(steps) == finished + 2:  # the first is the ceilings'
             raise KeyboardInterrupt
 
-    found = measure(**SMALL, step=step)  # type: ignore[arg-type]
+    found = measure(**SMALL, step=step)
     assert found.interrupted
     assert len(found.points) == finished
     assert all(point.timing for point in found.points)
@@ -227,7 +227,7 @@ def test_an_interruption_keeps_the_finished_points(finished: int) -> None:
 )
 def test_sizes_that_do_not_fit_are_refused(wrong: dict[str, object], said: str) -> None:
     with pytest.raises(UsageError, match=said):
-        measure(**(SMALL | wrong))  # type: ignore[arg-type]
+        measure(**(SMALL | wrong))
 
 
 # Answers, from points made up here.
@@ -269,13 +269,11 @@ def test_the_ratio_of_two_medians_has_an_interval_of_both() -> None:
     points = [point("DMHA", 8, 2.0, 0.1), point("MSA", 8, 1.0, 0.1), point("DMHA", 16, 2.0)]
     (ratio,) = measured.ratios(points)
     assert ratio.side == 8
-    assert ratio.high is not None
     assert 1.8 < ratio.low < ratio.time < ratio.high < 2.2
     assert ratio.formula == ratio.bytes == 1
     assert ratio.memory is None
     # Too few samples give none.
     short = point("MSA", 8, 1.0)
-    assert short.timing is not None
     timing = dataclasses.replace(short.timing, samples=(1.0, 1.0, 1.0), coverage=0.75)
     short = dataclasses.replace(short, timing=timing)
     (ratio,) = measured.ratios([point("DMHA", 8, 2.0), short])
@@ -330,7 +328,7 @@ def test_seconds_have_three_figures() -> None:
 
 @pytest.mark.gpu
 def test_a_gpu_has_peaks_and_kernels(monkeypatch: pytest.MonkeyPatch) -> None:
-    found = measure(**(SMALL | {"device": "cuda", "budget": 10.0}))  # type: ignore[arg-type]
+    found = measure(**(SMALL | {"device": "cuda", "budget": 10.0}))
     for measured_point in found.points:
         assert measured_point.peak_bytes
         assert sum(share.share for share in measured_point.shares) == pytest.approx(1)

@@ -83,7 +83,6 @@ def test_scaling_is_simulating(name: str, mode: MemoryMode) -> None:
         return simulate_model(short(name), Setting(SMALL.resolution, batch=batch), mode)[1]
 
     line = linear(simulated)
-    assert line is not None
     for batch in (2, 4, 64):
         assert line.at(batch) == simulated(batch)
 

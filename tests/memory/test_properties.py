@@ -24,7 +24,7 @@ SMALL = Resolution(64, 96)
 def _row(
     name: str, size: Resolution = SMALL, mode: MemoryMode = "forward", **setting: object
 ) -> MemoryRow:
-    return memory_row(short(name), Setting(size, **setting), mode)  # type: ignore[arg-type]
+    return memory_row(short(name), Setting(size, **setting), mode)
 
 
 def _kept(name: str, batch: int, attention: str = "eager") -> int:
@@ -65,7 +65,6 @@ def test_second_call_and_model_unchanged(mode: MemoryMode) -> None:
 def test_precision_halves_what_is_kept() -> None:
     full, half = (_row("dat_t", dtype=dtype) for dtype in ("float32", "bfloat16"))
     whole, part = full.line("kept").amount, half.line("kept").amount
-    assert part is not None
     # Statistics of the norms stay float32.
     assert part == pytest.approx(whole / 2, rel=0.01)
     assert half.line("parameters").amount == (full.line("parameters").amount or 0) / 2

@@ -275,7 +275,7 @@ def test_no_setting_gives_dats_detectors_and_segmentors(
     def pair(table: str, row: str, place: int) -> tuple[float, float, float]:
         t, s = (found[table, row.format(size)] for size in "TS")
         computed = ((s.evidence[place].amount or 0) - (t.evidence[place].amount or 0)) / 6e9
-        return (s.low - t.high) / 6e9, (s.high - t.low) / 6e9, computed  # type: ignore[operator]
+        return (s.low - t.high) / 6e9, (s.high - t.low) / 6e9, computed
 
     detectors = [("3", "DAT-{}, 1x"), ("4", "Mask R-CNN, DAT-{}, 1x")]
     detectors += [("4", "Cascade Mask R-CNN, DAT-{}, 3x")]
@@ -299,8 +299,6 @@ def test_every_rule_is_shown(comparisons: dict[str, Comparison]) -> None:
         assert mmdet < alone < hooks
         assert alone < without < fvcore
         assert cell.readings[0] == cell.evidence[0]
-        assert cell.low is not None
-        assert cell.high is not None
         rounding = [r.rule for r in cell.readings if cell.low <= (r.amount or 0) <= cell.high]
         assert cell.follows == tuple(rounding)  # all of them, or none
 

@@ -44,7 +44,6 @@ def test_a_good_file(tmp_path: Path) -> None:
     assert [c.title for c in table.columns] == ["Model", "FLOPs", "params", "Top-1"]
     first, second, third = table.rows
     assert table.label(first) == "DAT-S"
-    assert first.build is not None
     assert (first.build.model, str(first.build.res)) == ("dat_s", "224x224")
     assert set(first.printed) == {"flops", "params"}
     assert (second.build, second.expect) == (None, {"flops": "differs"})
@@ -167,7 +166,6 @@ def test_a_configuration_is_beside_its_table(tmp_path: Path) -> None:
         name = f"config:sub/mine.yaml{tail}"
         text = GOOD.replace('model = "dat_s", res = "224"', f'model = "{name}"')
         build = _read(tmp_path, text).rows[0].build
-        assert build is not None
         assert build.model == name.replace("sub", f"{tmp_path}/sub")
 
 

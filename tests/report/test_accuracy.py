@@ -15,7 +15,7 @@ def cell(column: str, printed: str, model: str = "", side: int = 224) -> Cell:
     found = Evidence(model, f"{side}x{side}", 5 * 10**9, "MAC", "fvcore")
     low, high = (4e9, 6e9) if column != "top1" else (None, None)
     about = ("agrees", "agrees", None, "", (found,) if model else ())
-    return Cell("t", "r", column, column, printed, low, high, *about)  # type: ignore[arg-type]
+    return Cell("t", "r", column, column, printed, low, high, *about)
 
 
 def line(method: str, model: str = "", top1: str = "82.0", side: int = 224) -> Line:
