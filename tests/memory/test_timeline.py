@@ -75,15 +75,19 @@ def test_few_points_and_every_peak(trace: Trace, points: int) -> None:
 
 def test_no_spike_is_lost_between_the_points() -> None:
     """A ramp of small blocks, a low and a high spike, and a temporary where the total is lower."""
-    blocks, time = [], 0
+    blocks = [StorageBlock(900, "kept", "aten::mm", "", "forward", 1, 408)]
+    time = 1
+
+    def born(category: Category, size: int, died: int | None) -> None:
+        nonlocal time
+        time += 1
+        blocks.append(StorageBlock(size, category, "aten::mm", "", "forward", time, died))
 
     def spike(category: Category, size: int) -> None:
         nonlocal time
-        blocks.append(StorageBlock(size, category, "aten::mm", "", "forward", time + 1, time + 2))
-        time += 2
+        born(category, size, time + 2)
+        time += 1
 
-    blocks.append(StorageBlock(900, "kept", "aten::mm", "", "forward", 1, 408))
-    time = 1
     for n in range(600):
         if n == 203:
             spike("outputs", 700)
@@ -92,11 +96,9 @@ def test_no_spike_is_lost_between_the_points() -> None:
         elif time == 407:
             time = 408
             spike("temporary", 600)
-            blocks.append(StorageBlock(900, "kept", "aten::mm", "", "forward", time + 1, None))
-            time += 1
+            born("kept", 900, None)
         else:
-            blocks.append(StorageBlock(1, "kept", "aten::add", "", "forward", time + 1, None))
-            time += 1
+            born("kept", 1, None)
     values = _values(timeline(Trace(tuple(blocks), time, time), points=60))
     assert [round(1024 * y) for y in values["outputs"] if y] == [700, 5000]
     assert max(values["temporary"]) * 1024 == 600
