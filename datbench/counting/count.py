@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass, field, replace
 from functools import cached_property, lru_cache
-from operator import add
+from operator import add, attrgetter
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
 import torch
@@ -198,8 +198,7 @@ class Count(Brief):
         return _grouped([row for row in operators if row[0].status == status], _operator)
 
 
-def _operator(call: OperatorCall) -> str:
-    return call.operator
+_operator = attrgetter("operator")
 
 
 def _grouped(sums: _Sums, key: Callable[[OperatorCall], str]) -> list[Group]:

@@ -6,7 +6,6 @@ module is the total less the modules' sum.
 
 from __future__ import annotations
 
-import io
 import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
@@ -14,11 +13,11 @@ from importlib import import_module, metadata
 from typing import Any, Literal, TypeAlias
 
 from torch import Tensor, nn
-from torch.nn.modules.module import register_module_forward_hook, register_module_forward_pre_hook
 
 from ...errors import UsageError, one_line
 from ...machine import forget_peak, peak_resident, resident
 from ...setting import Setting
+from ..recorder import ModuleTracker
 
 Amount: TypeAlias = int | float
 """Floats only where the counter itself has them."""
@@ -74,7 +73,7 @@ def _ptflops(model: nn.Module, x: Tensor) -> Tally:
     return Tally(total, watcher.amounts)
 
 
-class _PtflopsWatcher(io.StringIO):
+class _PtflopsWatcher(ModuleTracker):
     """Sees what ptflops keeps to itself: its hooks' sums and its patched functions' lists.
 
     The sums stand on the modules while ptflops prints them, to this stream. The lists are of the
@@ -82,31 +81,18 @@ class _PtflopsWatcher(io.StringIO):
     """
 
     def __init__(self, model: nn.Module) -> None:
-        super().__init__()
+        super().__init__(model)
         self.amounts: dict[str, Amount] = {}
         self._model = model
-        self._paths = _paths(model)
-        self._stack = [""]
         self._seen: dict[int, int] = {}
 
-    def __enter__(self) -> _PtflopsWatcher:
-        self._handles = (
-            register_module_forward_pre_hook(self._begin),
-            register_module_forward_hook(self._end),
-        )
-        return self
-
-    def __exit__(self, *exc_info: object) -> None:
-        for handle in self._handles:
-            handle.remove()
-
-    def _begin(self, module: nn.Module, inputs: Any) -> None:
+    def _enter(self, module: nn.Module, inputs: Any) -> None:
         self._flush()
-        self._stack.append(self._paths.get(id(module), self._stack[-1]))
+        super()._enter(module, inputs)
 
-    def _end(self, module: nn.Module, inputs: Any, output: Any) -> None:
+    def _exit(self, module: nn.Module, inputs: Any, output: Any) -> None:
         self._flush()
-        self._stack.pop()
+        super()._exit(module, inputs, output)
 
     def _flush(self) -> None:
         functional = import_module("torch.nn.functional").relu
@@ -114,7 +100,7 @@ class _PtflopsWatcher(io.StringIO):
         for wrapper in (functional, tensors):
             found = getattr(wrapper, "collector", [])
             seen = self._seen.get(id(found), 0)
-            self._add(self._stack[-1], sum(map(int, found[seen:])))
+            self._add(self.current[0], sum(map(int, found[seen:])))
             self._seen[id(found)] = len(found)
 
     def _add(self, path: str, amount: Amount) -> None:
@@ -130,7 +116,7 @@ class _PtflopsWatcher(io.StringIO):
     def _read(self, module: nn.Module) -> None:
         amount = getattr(module, "__flops__", None)
         if amount is not None:  # it stops at a module that it knows, as ptflops does
-            self._add(self._paths[id(module)], int(amount))
+            self._add(self.paths[id(module)], int(amount))
             return
         for child in module.children():
             self._read(child)
@@ -171,7 +157,7 @@ def _calflops(model: nn.Module, x: Tensor) -> Tally:
 
 def _torchinfo(model: nn.Module, x: Tensor) -> Tally:
     found = import_module("torchinfo").summary(model, input_data=[x], verbose=0, depth=1000)
-    paths, own = _paths(model), dict[str, Amount]()
+    paths, own = ModuleTracker(model).paths, dict[str, Amount]()
     for layer in found.summary_list:
         if layer.is_leaf_layer and layer.macs:  # the total is of leaves
             path = paths[id(layer.module)]
@@ -213,11 +199,6 @@ def _above(path: str) -> Iterator[str]:
         yield path
 
 
-def _paths(model: nn.Module) -> dict[int, str]:
-    """The first path of every module."""
-    return {id(module): path for path, module in model.named_modules()}
-
-
 def _whole(amount: float) -> Amount:
     """The same, as an integer where it is one."""
     return int(amount) if amount == int(amount) else amount
@@ -236,34 +217,26 @@ class PeerJob:
 
 
 @dataclass(frozen=True)
-class PeerCount:
-    """What a counter said, and what that took."""
-
-    version: str
-    total: Amount
-    modules: Mapping[str, Amount] | None
-    seconds: float
-    peak_bytes: int | None
-    extra_bytes: int | None
-
-
-@dataclass(frozen=True)
 class PeerAnswer:
-    """A count, or the reason why there is none."""
+    """What a counter said, and what that took; or the reason why it said nothing."""
 
-    count: PeerCount | None
+    tally: Tally | None = None
     reason: str | None = None
+    version: str | None = None
+    seconds: float | None = None
+    peak_bytes: int | None = None
+    extra_bytes: int | None = None
 
 
 def work(job: PeerJob) -> PeerAnswer:
     """Do the job, or say in one line why it cannot be done."""
     try:
-        return PeerAnswer(counted(job))
+        return counted(job)
     except (Exception, SystemExit) as error:
-        return PeerAnswer(None, one_line(error))
+        return PeerAnswer(reason=one_line(error))
 
 
-def counted(job: PeerJob) -> PeerCount:
+def counted(job: PeerJob) -> PeerAnswer:
     """Build the model, call the counter once, and say what it said and what that took."""
     peer = PEERS[job.peer]
     import_module(peer.module)
@@ -284,10 +257,9 @@ def counted(job: PeerJob) -> PeerCount:
         tally = peer.count(model, x)
     seconds = time.perf_counter() - began
     peak = peak_resident()
-    return PeerCount(
+    return PeerAnswer(
+        tally,
         version=metadata.version(peer.package),
-        total=tally.total,
-        modules=tally.modules,
         seconds=seconds,
         peak_bytes=None if peak is None else max(peak, earlier or 0),
         extra_bytes=None if peak is None or held is None else max(0, peak - held),

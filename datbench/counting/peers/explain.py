@@ -14,7 +14,6 @@ from dataclasses import dataclass, field, replace
 from fractions import Fraction
 from importlib import metadata
 from importlib.util import find_spec
-from itertools import islice
 from typing import Any
 
 import torch
@@ -110,8 +109,7 @@ def observe(model: nn.Module, *inputs: Any, **named: Any) -> tuple[ObservedModul
     shapes: dict[int, list[torch.Size]] = defaultdict(list)  # of what modules return, by identity
 
     def see(module: nn.Module, inputs: Any, output: Any) -> None:
-        leaves = (leaf for leaf in tree_leaves(output) if isinstance(leaf, Tensor))
-        shapes[id(module)] += [leaf.shape for leaf in islice(leaves, 1)]
+        shapes[id(module)] += [t.shape for t in tree_leaves(output) if isinstance(t, Tensor)][:1]
 
     watching = register_module_forward_hook(see)
     with watching, ModuleTracker(model) as tracker, unchanged(model), as_written():
@@ -357,17 +355,14 @@ def _solve_above(
             if not _explained(name, rows, found, below=True):
                 staying += rows
         pending = staying
-    left: dict[str, Fraction] = defaultdict(Fraction)
-    if len(pending) > 1:  # the whole model, and what belongs to no module
-        whole = replace(pending[0], left=dict(pending[0].left))
-        for part in pending[1:]:
-            _merge(whole, part)
-        if _explained(modules[""].type, [whole], found, below=True):
-            return {}
-    for part in pending:
-        for name, share in part.left.items():
-            left[name] += share
-    return left
+    if not pending:
+        return {}
+    whole = replace(pending[0], left=dict(pending[0].left))
+    for part in pending[1:]:  # the whole model, and what belongs to no module
+        _merge(whole, part)
+    if len(pending) > 1 and _explained(modules[""].type, [whole], found, below=True):
+        return {}
+    return whole.left
 
 
 def _start(path: str, staying: list[_Part], modules: Mapping[str, _Part]) -> _Part:
@@ -474,24 +469,20 @@ def peer_row(
         late = f"did not finish in {timeout:g} s (--timeout)"
         said = late if ending is None or ending.code is None else str(ending)
         return _without(peer, version, said[:LONGEST])
-    found = reply.answer.count
-    if found is None:
-        return _without(peer, version, (reply.answer.reason or "")[:LONGEST])
-    tally = Tally(found.total, found.modules)
+    answer, tally = reply.answer, reply.answer.tally
+    if tally is None:
+        return _without(peer, version, (answer.reason or "")[:LONGEST])
     ours = sum(module.multiply_adds for module in observed)
     theirs = macs(tally.total, peer.unit)
-    return PeerRow(
-        name=peer.name,
-        version=found.version,
-        unit=peer.unit,
+    return replace(
+        _without(peer, answer.version, None),
         amount=tally.total,
         macs=number(theirs),
         difference=number(theirs - ours),
-        seconds=found.seconds,
-        peak_bytes=found.peak_bytes,
-        extra_bytes=found.extra_bytes,
+        seconds=answer.seconds,
+        peak_bytes=answer.peak_bytes,
+        extra_bytes=answer.extra_bytes,
         terms=explain(observed, tally, peer.unit),
-        reason=None,
     )
 
 
@@ -508,7 +499,7 @@ def peer_rows(
     )
 
 
-def _without(peer: Peer, version: str | None, reason: str) -> PeerRow:
+def _without(peer: Peer, version: str | None, reason: str | None) -> PeerRow:
     return PeerRow(peer.name, version, peer.unit, *(None,) * 7, reason=reason)
 
 
