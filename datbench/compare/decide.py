@@ -19,6 +19,7 @@ import math
 from collections.abc import Callable, Sequence
 from functools import lru_cache
 from statistics import median, stdev
+from typing import TypeAlias
 
 import numpy as np
 
@@ -139,24 +140,30 @@ def _innermost(below: Callable[[int], float], level: float, most: int) -> tuple[
     return rank, max(0.0, 1 - 2 * below(rank))
 
 
+Spread: TypeAlias = Callable[[], float]
+"""The standard deviation of a difference of two processes; of two or more of each side."""
+
+
 def decide_pairs(differences: Sequence[float], floor: float, level: float) -> Decision:
     """Decide from log(seconds of B) - log(seconds of A) of processes next to each other in time."""
     n = len(differences)
     interval = paired(differences, level) if n else None
-    spread = stdev(differences) if n > 1 else None
-    return _decision(interval, n, spread, fewest_pairs(level), floor, level)
+    return _decision(interval, n, lambda: stdev(differences), fewest_pairs(level), floor, level)
 
 
 def decide_samples(a: Sequence[float], b: Sequence[float], floor: float, level: float) -> Decision:
     """Decide from log(seconds) of processes that were not interleaved: those of two files."""
     n = min(len(a), len(b))
     interval = shift(a, b, level) if n else None
-    spread = math.hypot(stdev(a), stdev(b)) if n > 1 else None
+
+    def spread() -> float:
+        return math.hypot(stdev(a), stdev(b))
+
     return _decision(interval, n, spread, fewest_samples(level), floor, level)
 
 
 def _decision(
-    interval: Interval | None, n: int, spread: float | None, few: int, floor: float, level: float
+    interval: Interval | None, n: int, spread: Spread, few: int, floor: float, level: float
 ) -> Decision:
     """The decision on `n` pairs, or samples of each side; `few` can give a verdict."""
     if interval is None:
@@ -199,7 +206,7 @@ def judge(interval: Interval, floor: float, level: float) -> Verdict:
 
 
 def _needed(
-    interval: Interval, n: int, spread: float | None, few: int, floor: float, level: float
+    interval: Interval, n: int, spread: Spread, few: int, floor: float, level: float
 ) -> int | None:
     """Processes of each side at which the interval would be narrow enough, were all else so.
 
@@ -209,11 +216,13 @@ def _needed(
     limit, distance = math.log1p(floor), abs(interval.value)
     target = distance if distance > limit else limit - distance
     if interval.coverage >= level:
-        spread = (interval.high - interval.low) / 2 * math.sqrt(n) / _student(level, n)
-    if spread is None:
+        seen = (interval.high - interval.low) / 2 * math.sqrt(n) / _student(level, n)
+    elif n > 1:
+        seen = spread()
+    else:
         return few + few % 2
     for more in range(max(few, n + 1), MOST + 1):
-        if more % 2 == 0 and spread * _student(level, more) / math.sqrt(more) < target:
+        if more % 2 == 0 and seen * _student(level, more) / math.sqrt(more) < target:
             return more
     return None
 

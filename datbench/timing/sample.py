@@ -70,8 +70,7 @@ def student_t(level: float, freedom: int) -> float:
     low, high = 0.0, 1.0
     while _enclosed(high, freedom) < level:
         high *= 2
-    for _ in range(200):
-        middle = (low + high) / 2
+    while low < (middle := (low + high) / 2) < high:  # until no number lies between them
         if _enclosed(middle, freedom) < level:
             low = middle
         else:
