@@ -159,8 +159,8 @@ class _Reader:
         found = []
         while True:
             named = self._take(_NAME)
-            found.append(Given(named[1] if named else None, self._value()))
-            if self._ended():
+            found.append(Given(named and named[1], self._value()))
+            if not self.text[self.place :].strip():
                 return found
             self._expect(",")
 
@@ -205,9 +205,6 @@ class _Reader:
         found = pattern.match(self.text, self.place)
         self.place = found.end() if found else self.place
         return found
-
-    def _ended(self) -> bool:
-        return not self.text[self.place :].strip()
 
     def _expect(self, mark: str) -> None:
         if not self._take(re.compile(rf"\s*{mark}")):

@@ -389,27 +389,19 @@ def facts(row: Any) -> dict[str, Any]:
         found.pop("batch", None)
     if "mode" in found:
         found.pop("backward", None)
-    if "attention" in found and not _controls_attention(found.get("model", "")):
+    # datbench chooses it for its own models and timm's; what others return has its own.
+    origin, colon, _ = found.get("model", "").partition(":")
+    if "attention" in found and colon and origin not in ("timm", "config"):
         found["attention"] = None
     return found
 
 
-def _controls_attention(model: str) -> bool:
-    """Whether datbench chooses how a model's attention is computed: of its own and of timm's.
-
-    What a factory or transformers returns has attention of its own.
-    """
-    origin, colon, _ = model.partition(":")
-    return not colon or origin in ("timm", "config")
+_USUAL: dict[str, tuple[object, ...]] = {"gpus": (1,), "device": ("meta",), "backward": ()}
+"""Values of a fact that are not worth a word by themselves; of others None and False."""
 
 
 def _holds(name: str, value: object) -> bool:
-    """Whether a fact is worth a word by itself."""
-    if name == "gpus":
-        return value != 1
-    if name == "device":
-        return value != "meta"
-    return name == "backward" or value not in (None, False)
+    return value not in _USUAL.get(name, (None, False))
 
 
 def describe(row: Any, *left_out: str) -> str:

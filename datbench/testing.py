@@ -222,7 +222,13 @@ def assert_macs(
     """
     __tracebackhide__ = True
     wanted = _amounts(expected)
-    found = flops(model, *_arguments(inputs), convention=convention, kwargs=kwargs)
+    if isinstance(inputs, (list, Mapping)):
+        raise UsageError(
+            f"inputs is a {type(inputs).__name__}: give a tensor or a tuple of arguments, such as "
+            "(x, y), and those with names as kwargs={...}."
+        )
+    given = inputs if isinstance(inputs, tuple) else (inputs,)
+    found = flops(model, *given, convention=convention, kwargs=kwargs)
     problems = _changed(found, wanted)
     if problems and isinstance(expected, Mapping):
         changed = f"{len(problems)} of {len(wanted)} modules are not as expected"
@@ -232,16 +238,6 @@ def assert_macs(
     problems += _without_rules(found, wanted, allow_unknown)
     if problems:
         raise AssertionError("\n".join([*problems, *_where(found)]))
-
-
-def _arguments(inputs: Any) -> tuple[Any, ...]:
-    __tracebackhide__ = True
-    if isinstance(inputs, (list, Mapping)):
-        raise UsageError(
-            f"inputs is a {type(inputs).__name__}: give a tensor or a tuple of arguments, such as "
-            "(x, y), and those with names as kwargs={...}."
-        )
-    return inputs if isinstance(inputs, tuple) else (inputs,)
 
 
 def _amounts(expected: Any) -> dict[str, int]:

@@ -26,11 +26,6 @@ class Series:
         if not self.x or len(self.x) != len(self.y) or len(self.line) not in (0, len(self.x)):
             raise ValueError(f"{self.name}: as many y as x, and at least one")
 
-    @property
-    def drawn_line(self) -> tuple[float, ...]:
-        """Where the line runs."""
-        return self.line or self.y
-
 
 @dataclass(frozen=True)
 class Figure:

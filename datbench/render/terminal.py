@@ -275,9 +275,8 @@ def _drawn(
     grid = [[" "] * columns.size for _ in range(rows.size)]
     owners: list[list[int | None]] = [[None] * columns.size for _ in range(rows.size)]
     for one in series:
-        along = [
-            (columns.exact(x), rows.exact(y)) for x, y in zip(one.x, one.drawn_line, strict=True)
-        ]
+        line = zip(one.x, one.line or one.y, strict=True)
+        along = [(columns.exact(x), rows.exact(y)) for x, y in line]
         for (x0, y0), (x1, y1) in pairwise(along):
             for column in range(math.ceil(x0), math.floor(x1) + 1):
                 row = y0 + (y1 - y0) * (column - x0) / (x1 - x0) if x1 > x0 else y1

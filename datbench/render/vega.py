@@ -223,7 +223,7 @@ def _figures(figures: Mapping[str, Figure]) -> tuple[Spec, Table]:
         for name, figure in figures.items()
         for order, series in enumerate(figure.series)
         if not (figure.stacked and order == 0)
-        for x, y, line in zip(series.x, series.y, series.drawn_line, strict=True)
+        for x, y, line in zip(series.x, series.y, series.line or series.y, strict=True)
     ]
     unmarked = {d["series"] for d in values if not d["marked"]}
     names = list(dict.fromkeys(d["series"] for d in sorted(values, key=lambda d: d["order"])))
