@@ -191,7 +191,7 @@ class Cluster:
             if len(done) == units:
                 if not self.sweep.set_broken_aside():
                     return
-                done = self.sweep.scan()
+                continue  # jobs may be at work at them: the queue is asked again
             at_work = [job for job in jobs if job.at_work]
             over = {job.name for job in jobs if not job.at_work}
             old = over if old is None else old

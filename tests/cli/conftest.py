@@ -1,3 +1,4 @@
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -10,11 +11,17 @@ from .runner import Result, Run
 
 
 @pytest.fixture(autouse=True)
-def _nowhere_special(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """No terminal's habits, and an empty directory to work in."""
+def _nowhere_special(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[None]:
+    """No terminal's habits, and an empty directory to work in, whose modules are forgotten."""
     for name in ("COLUMNS", "FORCE_COLOR", "NO_COLOR", "TTY_COMPATIBLE", "_DATBENCH_COMPLETE"):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", list(sys.path))
+    monkeypatch.setattr(sys, "dont_write_bytecode", True)
+    yield
+    for name, module in list(sys.modules.items()):
+        if str(getattr(module, "__file__", None)).startswith(str(tmp_path)):
+            del sys.modules[name]
 
 
 @pytest.fixture(autouse=True)

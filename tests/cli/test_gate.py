@@ -4,7 +4,6 @@ import csv
 import io
 import json
 import random
-import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
@@ -78,8 +77,7 @@ def net(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
     monkeypatch.syspath_prepend(tmp_path)
     import gate_net
 
-    yield gate_net
-    del sys.modules["gate_net"]
+    return gate_net
 
 
 WRITTEN: dict[str, str] = {}

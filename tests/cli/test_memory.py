@@ -55,9 +55,8 @@ class OnlyMeta(Fails):
 
 
 @pytest.fixture
-def nets(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.syspath_prepend(str(tmp_path))
-    (tmp_path / "nets_for_memory.py").write_text(NETS, encoding="utf-8")
+def nets() -> None:
+    Path("nets_for_memory.py").write_text(NETS, encoding="utf-8")
 
 
 def _line(text: str, start: str) -> str:

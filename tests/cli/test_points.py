@@ -264,18 +264,11 @@ def test_without_pillow(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     assert said == "reading images needs Pillow: pip install pillow."
 
 
-def test_a_factory_of_the_user_brings_its_own_weights(
-    run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    source = """
-import torch
-import datbench
-
-def wrapped():
-    return torch.nn.Sequential(datbench.create_model("dat_t"))
-"""
-    (tmp_path / "own_points.py").write_text(source)
-    monkeypatch.syspath_prepend(tmp_path)
+def test_a_factory_of_the_user_brings_its_own_weights(run: Run) -> None:
+    Path("own_points.py").write_text(
+        "import torch, datbench\n"
+        "def wrapped(): return torch.nn.Sequential(datbench.create_model('dat_t'))\n"
+    )
     result = run("points", "groups", "own_points:wrapped", "shapes.png", *QUICK)
     assert "own_points:wrapped at 64x64, weights as built: where each group samples" in result.text
 

@@ -40,10 +40,8 @@ def _ceilings_once(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.fixture
-def _net(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
-    folder = tmp_path_factory.mktemp("nets")
-    (folder / "tiny_net.py").write_text(NET)
-    monkeypatch.syspath_prepend(folder)
+def _net() -> None:
+    Path("tiny_net.py").write_text(NET)
 
 
 def test_the_answer_stands_on_top(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -249,9 +249,8 @@ def broken():
 
 
 @pytest.fixture
-def _shop(monkeypatch: pytest.MonkeyPatch) -> None:
+def _shop() -> None:
     Path("shop.py").write_text(FACTORY)
-    monkeypatch.syspath_prepend(".")
 
 
 @pytest.mark.usefixtures("_shop")

@@ -35,9 +35,7 @@ class Net(nn.Sequential):
 
 
 @pytest.fixture
-def mine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    monkeypatch.setattr(sys, "path", [str(tmp_path), *sys.path])
-    monkeypatch.delitem(sys.modules, "my_net", raising=False)
+def mine(tmp_path: Path) -> Path:
     (tmp_path / "my_net.py").write_text(NET)
     path = tmp_path / "mine.toml"
     path.write_text(MINE)

@@ -41,12 +41,8 @@ QUICK = ("--res", "32", "--budget", "0.05", "--threads", "1", "--device", "cpu")
 
 
 @pytest.fixture
-def _models(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    import sys
-
-    (tmp_path / "my_nets.py").write_text(MODELS)
-    monkeypatch.setattr(sys, "path", list(sys.path))
-    monkeypatch.delitem(sys.modules, "my_nets", raising=False)
+def _models() -> None:
+    Path("my_nets.py").write_text(MODELS)
 
 
 @pytest.fixture
