@@ -245,10 +245,9 @@ def test_markdown_latex_and_a_narrow_terminal(run: Run, monkeypatch: pytest.Monk
 
 def test_memory_is_measured_where_a_device_is(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     """Through what would run it on a GPU: an eighth of a GiB an image, and no room above 64."""
-    from datbench import machine
     from datbench.memory.records import GpuPeaks, GpuRow
     from datbench.models.resolve import Spec
-    from datbench.paper import workshop
+    from datbench.paper import verdicts, workshop
     from datbench.setting import PLAIN, MemoryMode, Setting
 
     def measured(spec: Spec, setting: Setting, mode: MemoryMode) -> GpuRow:
@@ -259,7 +258,7 @@ def test_memory_is_measured_where_a_device_is(run: Run, monkeypatch: pytest.Monk
         return GpuRow(spec.name, setting, mode, PLAIN, outcome, None, peaks, (), None, None, 1.0)
 
     monkeypatch.setattr(workshop, "measure_gpu", measured)
-    monkeypatch.setattr(machine, "check_present", lambda device: None)
+    monkeypatch.setattr(verdicts, "check_present", lambda device: None)
     (row,) = run("table", "8", "--device", "cuda", "--format", "json", "--check").rows
     for line in row["lines"]:
         rules = {e["rule"]: e["amount"] for e in line["cells"]["memory"]["evidence"]}
