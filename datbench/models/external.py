@@ -131,14 +131,13 @@ class FactorySpec:
             sys.path.insert(0, here)
         try:
             found: Any = _imported(self.module)
-        except ModuleNotFoundError as error:
-            if error.name and (self.module + ".").startswith(error.name + "."):
+        except (Exception, SystemExit) as error:  # somebody else's code may raise anything
+            missing = error.name if isinstance(error, ModuleNotFoundError) else None
+            if missing and f"{self.module}.".startswith(f"{missing}."):
                 raise UnknownNameError(
-                    f"{self.name}: there is no module {error.name!r} in this environment or in "
+                    f"{self.name}: there is no module {missing!r} in this environment or in "
                     "the current directory."
                 ) from error
-            raise UsageError(f"{self.name}: importing it raised {named(error)}") from error
-        except (Exception, SystemExit) as error:  # somebody else's code may raise anything
             raise UsageError(f"{self.name}: importing it raised {named(error)}") from error
         for part in self.attribute.split("."):
             if not hasattr(found, part):
@@ -160,7 +159,7 @@ class FactorySpec:
                 p.name
                 for p in signature.parameters.values()
                 if p.default is p.empty
-                and p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY)
+                and p.kind not in (p.VAR_POSITIONAL, p.VAR_KEYWORD)
                 and p.name not in self.options
             ]
             if not needed:

@@ -247,8 +247,6 @@ def build(
     """
     from .on_meta import on_device
 
-    if isinstance(spec, ModelSpec):
-        return create_model(spec, features_only=features, attention=attention, device=device)
     with on_device(device):
         return spec.build(resolution, features, attention)
 
