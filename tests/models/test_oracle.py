@@ -27,6 +27,7 @@ THEIR_NAME = {
     "dat_t_ddetr_49_49": "ddetr_49_49",
     "dat_t_ddetr_196_49": "ddetr_196_49",
 }
+TINY = [name for name in datbench.list_models() if name.startswith(("dat_t", "datpp_t"))]
 AT_224 = ["dat_t_no_offsets", "dat_t_no_offsets_no_bias", "dat_t_fixed_bias", "datpp_t"]
 
 
@@ -65,11 +66,11 @@ def _check(name: str, sizes: list[tuple[int, int]], path: Path, thin: bool = Tru
                 )
 
 
-@pytest.mark.parametrize("name", datbench.list_models())
+@pytest.mark.parametrize("name", [*TINY, "dat_s", "datpp_s", "dat_b_384"])
 def test_thin(name: str, tmp_path: Path) -> None:
     """Every block, head and group of a model, with four channels a head."""
     # Multiple of the window and not, smaller than the window, odd.
-    sizes = [(75, 130), *([(33, 200)] if name.startswith(("dat_t", "datpp_t")) else [])]
+    sizes = [(75, 130), *([(33, 200)] if name in TINY else [])]
     _check(name, [*sizes, *([(224, 224)] if name in AT_224 else [])], tmp_path)
 
 

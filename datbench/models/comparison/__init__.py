@@ -22,8 +22,10 @@ COMPARISONS = Registry(
         ComparisonSpec("dpt_t", "pvt", _DPT, "DPT-Tiny, PVT with deformable patches"),
         ComparisonSpec("dpt_s", "pvt", _DPT, "DPT-Small, PVT with deformable patches"),
         ComparisonSpec("dpt_m", "pvt", _DPT, "DPT-Medium, PVT with deformable patches"),
-        ComparisonSpec("ceit_s", "ceit", _CEIT, "CeiT-S, convolutions in FFNs", False),
-        ComparisonSpec("glit_t", "glit", _GLIT, "GLiT-Tiny, searched, global and local", False),
+        ComparisonSpec("ceit_s", "ceit", _CEIT, "CeiT-S, convolutions in FFNs", has_maps=False),
+        ComparisonSpec(
+            "glit_t", "glit", _GLIT, "GLiT-Tiny, searched, global and local", has_maps=False
+        ),
         ComparisonSpec("nat_mini", "nat", _NAT, "NAT-Mini, neighbourhood attention"),
         ComparisonSpec("nat_t", "nat", _NAT, "NAT-Tiny, neighbourhood attention"),
         ComparisonSpec("nat_s", "nat", _NAT, "NAT-Small, neighbourhood attention"),
