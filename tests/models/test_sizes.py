@@ -77,13 +77,11 @@ def test_drop_path_follows_the_linear_rule_and_stops_in_evaluation() -> None:
         assert torch.equal(model(x), model(x))
 
 
-def test_building_on_meta_calls_nothing_that_needs_values() -> None:
+def test_building_where_torch_is_told_to() -> None:
+    """Building on meta calls nothing that needs values."""
     for name in datbench.list_models():
         model = datbench.create_model(name, device="meta")
-        assert all(p.is_meta for p in model.parameters())
-
-
-def test_building_where_torch_is_told_to() -> None:
+        assert all(t.is_meta for t in (*model.parameters(), *model.buffers()))
     with torch.device("meta"):
         inside = datbench.create_model("dat_t")
         other = datbench.create_model("dat_t", device="cpu")
