@@ -116,7 +116,7 @@ def _all(name: str) -> Sequence[str]:
     """A model's name; ``all`` stands for datbench's own models."""
     from ..models.dat import REGISTRY
 
-    return REGISTRY.names() if name == "all" else [name]
+    return tuple(REGISTRY) if name == "all" else [name]
 
 
 app = group("gate", (check, update), usual="check")

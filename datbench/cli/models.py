@@ -32,16 +32,15 @@ def models(
     datbench models dat++
     datbench models swin
     """
-    from ..models.comparison import COMPARISONS
-    from ..models.dat import REGISTRY
     from ..models.external import timm_entries
+    from ..models.resolve import OURS
     from ..models.view import models_tables
     from ..records import ModelEntry
 
     text = (pattern or "").lower()
     rows = [
         ModelEntry(spec.name, spec.family, str(spec.resolution), spec.source, spec.summary)
-        for spec in (*REGISTRY, *COMPARISONS)
+        for spec in OURS.values()
         if text in spec.name or text in spec.family
     ]
     rows += timm_entries(text) if text and text not in {row.family for row in rows} else []

@@ -139,7 +139,7 @@ def _unlisted(pair: RowPair) -> Iterator[Baseline]:
     """The same row of every variant whose name is like the one that is gone."""
     from ..models.dat import REGISTRY
 
-    for name in REGISTRY.names() if pair.error is not None else ():
+    for name in REGISTRY if pair.error is not None else ():
         if name in str(pair.error):  # the names that the message suggests
             found = recomputed(replace(pair.before, model=name)).now
             if found is not None:

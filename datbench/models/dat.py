@@ -21,7 +21,7 @@ from .config import (
     Stage,
     Window,
 )
-from .spec import ModelSpec, Registry
+from .spec import ModelSpec, by_name
 
 _LOCAL = Window(7)
 
@@ -145,7 +145,7 @@ _D2 = Stage(192, 6, (_LOCAL, Deformable(groups=2, kernel=7, stride=2)))
 
 _T1, _T2, _T3, _T4 = DAT_T.stages
 
-REGISTRY = Registry(
+REGISTRY = by_name(
     (
         ModelSpec("dat_t", DAT_T, "dat", "DAT Tables 1, 2", "DAT-T"),
         ModelSpec("dat_s", DAT_S, "dat", "DAT Tables 1, 2", "DAT-S"),
@@ -283,4 +283,4 @@ REGISTRY = Registry(
 
 def list_models(family: str | None = None) -> tuple[str, ...]:
     """Names of the registered variants, of one family or of all."""
-    return tuple(spec.name for spec in REGISTRY if family in (None, spec.family))
+    return tuple(spec.name for spec in REGISTRY.values() if family in (None, spec.family))

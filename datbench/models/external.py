@@ -280,7 +280,7 @@ def timm_names(text: str) -> list[str]:
         names = load_timm().list_models()
     except LibraryError:
         return []
-    found = [name for name in names if text in name and name not in REGISTRY.names()]
+    found = [name for name in names if text in name and name not in REGISTRY]
     return sorted(found, key=lambda name: not name.startswith(text))
 
 

@@ -18,6 +18,7 @@ name                           model
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from contextlib import AbstractContextManager, nullcontext
 from typing import TYPE_CHECKING, Any, TypeAlias
 
@@ -61,6 +62,9 @@ NamedSpec: TypeAlias = "Backbone | DetectorSpec | MapsSpec"
 
 Spec: TypeAlias = "NamedSpec | ModuleSpec"
 """Anything with a name, an input size and a way to be built."""
+
+OURS: Mapping[str, ModelSpec | ComparisonSpec] = {**REGISTRY, **COMPARISONS}
+"""The models that datbench builds, by name."""
 
 
 def resolve(name: str) -> NamedSpec:
@@ -110,18 +114,17 @@ def resolve(name: str) -> NamedSpec:
 def _by_name(name: str) -> NamedSpec:
     """One of those that datbench builds, or what an alias stands for."""
     architecture, chosen = split_options(name, name)
-    if architecture in REGISTRY.names():
-        return variant(REGISTRY.get(architecture), chosen, name)
-    if architecture in COMPARISONS.names():
-        return COMPARISONS.get(architecture).changed(chosen, name)
-    known = (*REGISTRY.names(), *COMPARISONS.names())
+    if architecture in REGISTRY:
+        return variant(REGISTRY[architecture], chosen, name)
+    if architecture in COMPARISONS:
+        return COMPARISONS[architecture].changed(chosen, name)
     meant = plain(architecture)
-    if (meant := ALIASES.get(meant, meant)) in known or meant in ALIASES.values():
+    if (meant := ALIASES.get(meant, meant)) in OURS or meant in ALIASES.values():
         return resolve(meant + name.strip()[len(architecture) :])
-    near = near_in_timm(meant, (*known, *ALIASES))
+    near = near_in_timm(meant, (*OURS, *ALIASES))
     more = f"timm has {' or '.join(near)}." if near else "timm:NAME names one of timm's."
     raise UnknownNameError.among(
-        "model", architecture, (*known, *ALIASES), f"`datbench models` lists them all; {more}"
+        "model", architecture, (*OURS, *ALIASES), f"`datbench models` lists them all; {more}"
     )
 
 
@@ -133,7 +136,7 @@ def complete_models(incomplete: str) -> list[tuple[str, str]]:
         return [(f"{backbone}{JOINT}{head.name}", head.summary) for head in heads]
     if incomplete.startswith(TIMM):
         return [(TIMM + name, "") for name in timm_names(incomplete[len(TIMM) :])]
-    names = [(spec.name, spec.summary) for spec in (*REGISTRY, *COMPARISONS)]
+    names = [(spec.name, spec.summary) for spec in OURS.values()]
     names += [*ALIASES.items(), *((library, "NAME") for library in LIBRARIES)]
     return [(name, about) for name, about in names if name.startswith(incomplete)]
 

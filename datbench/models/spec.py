@@ -1,14 +1,14 @@
-"""The registry: a name, what it builds, and where that comes from. Free of torch."""
+"""A model that can be built: its name, what it builds, and where that comes from. Free of torch."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Generic, Protocol, TypeVar
+from typing import TYPE_CHECKING, Annotated, Any, Protocol, TypeVar
 
-from ..errors import UnknownNameError, UsageError
+from ..errors import UsageError
 from ..setting import MAX_SIDE, MIN_SIDE, Attention, Bounds, Resolution
 from .config import Pyramid
 
@@ -99,7 +99,7 @@ _FIELDS = {"num_classes": "classes"}
 
 
 class Named(Protocol):
-    """What a registry holds."""
+    """What stands in a registry."""
 
     @property
     def name(self) -> str: ...
@@ -108,32 +108,10 @@ class Named(Protocol):
 S = TypeVar("S", bound=Named)
 
 
-class Registry(Generic[S]):
+def by_name(specs: Iterable[S]) -> Mapping[str, S]:
     """Specs by name, in the order given; a duplicate name raises ValueError."""
-
-    def __init__(self, specs: Iterable[S]) -> None:
-        self._specs: dict[str, S] = {}
-        for spec in specs:
-            if spec.name in self._specs:
-                raise ValueError(f"duplicate model name {spec.name!r}")
-            self._specs[spec.name] = spec
-
-    def __iter__(self) -> Iterator[S]:
-        return iter(self._specs.values())
-
-    def names(self) -> tuple[str, ...]:
-        """Every name, in order."""
-        return tuple(self._specs)
-
-    def get(self, name: str) -> S:
-        """The spec called `name`.
-
-        Raises:
-            UnknownNameError: there is none; the message suggests the closest names.
-        """
-        spec = self._specs.get(name)
-        if spec is None:
-            raise UnknownNameError.among(
-                "model", name, self._specs, "`datbench models` lists them all."
-            )
-        return spec
+    found: dict[str, S] = {}
+    for spec in specs:
+        if found.setdefault(spec.name, spec) is not spec:
+            raise ValueError(f"duplicate model name {spec.name!r}")
+    return found

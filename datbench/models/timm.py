@@ -94,7 +94,7 @@ def register_timm() -> None:
         LibraryError: timm cannot be loaded.
     """
     models = load_timm().models
-    for spec in REGISTRY:
+    for spec in REGISTRY.values():
         if not models.is_model(spec.name):
             size = spec.resolution
             # Mean, deviation and crop are timm's defaults, ImageNet's.

@@ -129,7 +129,7 @@ def _ranked(
 
 def _points(head: str, rows: Sequence[RowData]) -> Iterator[Point]:
     """The choices of every point in words, and what it gives for each row's backbone."""
-    bases = [REGISTRY.get(row.tried[0].model).config for row in rows]
+    bases = [REGISTRY[row.tried[0].model].config for row in rows]
     for encoder in ENCODERS:
         backbones = [_backbone(_changed(base, encoder), encoder.resolution) for base in bases]
         for decoder in DECODERS[head]:

@@ -40,7 +40,7 @@ def test_models_are_filtered_by_text_and_family(run: Run) -> None:
     assert "dat_s" not in run("models", "ddetr").text
 
 
-@pytest.mark.parametrize("spec", list(REGISTRY), ids=lambda spec: spec.name)
+@pytest.mark.parametrize("spec", list(REGISTRY.values()), ids=lambda spec: spec.name)
 def test_show_describes_every_model(run: Run, spec: ModelSpec) -> None:
     (found,) = run("show", spec.name, "--format", "json").rows
     assert found["model"] == spec.name

@@ -28,7 +28,7 @@ QUICK = ("--res", "64x64")
 def _narrow(monkeypatch: pytest.MonkeyPatch) -> None:
     """Narrow models are made and run at once, and have as many stages, groups and heads."""
     for name in ("dat_t", "datpp_t", "dat_t_ddetr_16_16"):
-        monkeypatch.setitem(REGISTRY._specs, name, narrow(name))
+        monkeypatch.setitem(REGISTRY, name, narrow(name))
 
 
 @pytest.fixture(autouse=True)

@@ -224,7 +224,7 @@ def test_bash_completes_commands_models_and_options(
 
 
 def test_every_model_can_be_completed_with_a_word_about_it() -> None:
-    names = [*datbench.list_models(), *COMPARISONS.names(), *ALIASES, *LIBRARIES]
+    names = [*datbench.list_models(), *COMPARISONS, *ALIASES, *LIBRARIES]
     assert [name for name, _ in complete_models("")] == names
     assert all(about for _, about in complete_models(""))
     assert complete_models("nothing") == []

@@ -96,9 +96,9 @@ def _of(name: str, width: int, height: int) -> list[ModuleTerms]:
 @pytest.mark.parametrize(
     ("name", "width", "height"),
     [
-        *((name, 333, 97) for name in REGISTRY.names()),
+        *((name, 333, 97) for name in REGISTRY),
         # At the training size S and B have the blocks of T.
-        *((name, 224, 224) for name in REGISTRY.names() if "_t" in name),
+        *((name, 224, 224) for name in REGISTRY if "_t" in name),
     ],
 )
 def test_every_module_of_every_variant(name: str, width: int, height: int) -> None:

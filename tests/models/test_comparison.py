@@ -263,8 +263,8 @@ def test_the_published_blocks_of_glit_t_are_not_those_of_glit_s() -> None:
 
 
 def test_names() -> None:
-    assert {*OURS, *PRINTS} <= set(COMPARISONS.names())
-    for spec in COMPARISONS:
+    assert {*OURS, *PRINTS} <= set(COMPARISONS)
+    for spec in COMPARISONS.values():
         assert resolve(spec.name) is spec
         assert str(spec.resolution) == "224x224"
         assert spec.family == "comparison"

@@ -1,10 +1,12 @@
 """Sizes at the edge, dense features, training, and what is refused."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 
 import datbench
-from datbench.models.spec import Registry
+from datbench.models.spec import by_name
 from tests.nets import narrow
 
 KINDS = ["dat_t", "datpp_t", "dat_t_sra", "dat_t_ddetr_16_16"]
@@ -100,7 +102,7 @@ def test_half_precision_runs() -> None:
 def test_a_duplicate_name_raises() -> None:
     spec = narrow("dat_t")
     with pytest.raises(ValueError, match="duplicate"):
-        Registry((spec, spec))
+        by_name((spec, replace(spec)))
 
 
 @pytest.mark.parametrize("name", ["dat_t", "datpp_t"])

@@ -7,13 +7,13 @@ is used.
 
 from __future__ import annotations
 
-from ..spec import Registry
+from ..spec import by_name
 from .spec import ComparisonSpec
 
 _PVT, _DPT, _NAT = "PVT (ICCV 2021)", "DPT (ACM MM 2021)", "NAT (CVPR 2023)"
 _CEIT, _GLIT, _RVIT = "CeiT (ICCV 2021)", "GLiT (ICCV 2021)", "RegionViT (ICLR 2022)"
 
-COMPARISONS = Registry(
+COMPARISONS = by_name(
     (
         ComparisonSpec("pvt_t", "pvt", _PVT, "PVT-Tiny"),
         ComparisonSpec("pvt_s", "pvt", _PVT, "PVT-Small"),
