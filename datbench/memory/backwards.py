@@ -62,8 +62,8 @@ def sole_references() -> tuple[int, int]:
             return func(*args, **kwargs)
 
     with torch.inference_mode(False), torch.enable_grad(), Sees():
-        x = torch.ones(2, device="cpu", requires_grad=True) * 1
-        torch.autograd.backward(x.relu() * x.tanh(), torch.ones(2, device="cpu"))
+        x = torch.ones((), device="cpu", requires_grad=True) * 1
+        torch.autograd.backward(x.relu() * x.tanh())  # for a given gradient torch loads sympy
     return found[-1]
 
 

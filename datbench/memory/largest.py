@@ -1,8 +1,8 @@
 """The largest batch that a device's memory holds.
 
-A few small batches are simulated. Where every storage grows linearly between them, other batches
-are scaled from these and replayed through the allocator, without a simulation of their own; the
-answer and the batch after it are simulated again before they are believed.
+Two small batches are simulated. Where they make the same storages, other batches are scaled from
+these and replayed through the allocator, without a simulation of their own; the answer and the
+batch after it are simulated before they are believed.
 """
 
 from __future__ import annotations
@@ -36,6 +36,7 @@ TraceOf = Callable[[int], Trace]
 
 # A batch of one image is another run: a dimension of one needs no copy that others need.
 _BASE, _NEXT, _CHECKED = 2, 3, 5
+_MANY = 64  # images, from which the memory of one is reckoned
 
 
 def largest_batch(
@@ -74,7 +75,7 @@ def largest_batch(
         nonlocal there
         if there.device == "cpu" and batch > _CHECKED:
             # It takes the memory that it is followed in; no large batch is run for that.
-            if tried.linear is None:
+            if tried.linear is None or tried.linear.at(_CHECKED) != tried.trace(_CHECKED):
                 raise MeasurementError(
                     f"{spec.name} needs real values, and its memory does not grow linearly with "
                     "the batch; try batches with --batch, or on a GPU with --device cuda."
@@ -140,15 +141,13 @@ class Linear:
 
 
 def linear(trace_of: TraceOf) -> Linear | None:
-    """What three batches have in common; None where they do not lie on one line exactly."""
+    """The line through two batches; None where they differ in more than sizes."""
     base, following = trace_of(_BASE), trace_of(_NEXT)
     if len(base.blocks) != len(following.blocks):
         return None
     blocks = zip(base.blocks, following.blocks, strict=True)
     found = Linear(base, tuple(b.size - a.size for a, b in blocks))
-    if found.at(_NEXT) != following or found.at(_CHECKED) != trace_of(_CHECKED):
-        return None
-    return found
+    return found if found.at(_NEXT) == following else None
 
 
 class _Search:
@@ -162,14 +161,15 @@ class _Search:
 
     def largest(self) -> int:
         """The batch that fits while the next one does not; 0 where none fits."""
-        if not self._fits(1):
-            return 0
         self.linear = linear(self.trace)
-        batch = search(self._scaled, 1).largest or 0
-        if self.linear is not None and not self._is_largest(batch):
+        if self.linear is not None:
+            reserved = replay(self.linear.at(_MANY), self._expandable).reserved_peak
+            start = self._room * _MANY // max(reserved, 1)
+            batch = search(self._scaled, start).largest or 0
+            if self._is_largest(batch):
+                return batch
             self.linear = None  # the line ends somewhere: simulate every candidate
-            batch = search(self._scaled, 1).largest or 0
-        return batch
+        return search(self._scaled, 1).largest or 0
 
     def simulated(self, batch: int) -> Replay:
         """The run of a batch on this device."""
@@ -190,7 +190,8 @@ class _Search:
         return "measured" if found.out_of_memory is None else "out of memory"
 
     def _is_largest(self, batch: int) -> bool:
-        return self._fits(batch) and (batch == MAX_BATCH or not self._fits(batch + 1))
+        fits = batch == 0 or self._fits(batch)
+        return fits and (batch == MAX_BATCH or not self._fits(batch + 1))
 
 
 # The largest batch that runs, by running it: only out of memory makes it smaller.
