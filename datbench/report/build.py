@@ -269,10 +269,6 @@ def said_of_now() -> str:
 # A report's directory: written beside and moved, so that no file in it is half.
 
 
-Files = dict[str, bytes]
-"""By their path in the directory."""
-
-
 def check_directory(out: Path) -> None:
     """Refuse what no directory can be made of, before any work.
 

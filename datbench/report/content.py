@@ -26,7 +26,7 @@ from ..timing import view as timing_view
 from ..units import printable
 from . import kinds
 from .deltas import changed, delta_table, sentence
-from .records import COMPUTED, Content, Delta, Entry, Fact, Missing, Rows, Section, Source
+from .records import COMPUTED, Content, Delta, Entry, Fact, Missing, Rows, Section, Source, naming
 
 # The sections of what is computed: models, their cost and terms, the papers' tables.
 
@@ -224,8 +224,7 @@ def time(rows: Rows) -> Section:
     missing: list[Missing] = []
     places = rows.places("throughput")
     for number, (where, found) in enumerate(places, 1):
-        for chart in timing_view.charts(found, where):
-            drawn.append(_at(chart, number, places, where))
+        drawn += [_at(chart, number, places, where) for chart in timing_view.charts(found, where)]
         entry = _entry(f"throughput-{number}", "throughput", found)
         first, *others = (
             replace(table, title=_title(table.title, places, where))
@@ -240,16 +239,14 @@ def time(rows: Rows) -> Section:
     for number, (where, found) in enumerate(rows.places("pytest-benchmark"), 1):
         table = _benchmarks_table(found, where)
         entries.append(Entry(f"pytest-benchmark-{number}", table, table))
-    number = 0
-    profiled = rows.places("profile")
-    for where, found in profiled:
-        for row in found:
-            number += 1
-            charts = profile_view.charts([row], where)
-            drawn += [_at(chart, number, profiled, where) for chart in charts]
-            alone = not any(chart.key == "roofline" for chart in charts)
-            entries.append(_profile(row, number, profiled, where, alone))
-    if not number:
+    places = rows.places("profile")
+    profiled = [(where, row) for where, found in places for row in found]
+    for number, (where, row) in enumerate(profiled, 1):
+        charts = profile_view.charts([row], where)
+        drawn += [_at(chart, number, places, where) for chart in charts]
+        alone = not any(chart.key == "roofline" for chart in charts)
+        entries.append(_profile(row, number, places, where, alone))
+    if not profiled:
         command = "datbench profile dat_t --batch 8 --out profile.json"
         missing.append(Missing("roofline, and time by module", command))
     lead = (
@@ -330,7 +327,12 @@ def content(
     if failed:
         chapters.append(Section("failed", "What could not be computed", "", missing=tuple(failed)))
     chapters += [s for s in (tables(rows), environments(sources)) if s is not None]
-    _name_apart(chapters)
+    # Two tables of one name, of a former report for example, are two files and two anchors.
+    apart = naming("{}-{}")
+    chapters = [
+        replace(each, entries=tuple(replace(e, key=apart(e.key)) for e in each.entries))
+        for each in chapters
+    ]
     compared: list[Comparison] = rows.of("table")
     cells = [cell for comparison in compared for cell in comparison.cells()]
     counted = [(str(v), sum(cell.verdict == v for cell in cells)) for v in VERDICTS]
@@ -342,21 +344,6 @@ def content(
         *(title, tuple(_facts(rows)), verdicts, unexpected, tuple(chapters), changes, baseline),
         *(notes, made, tuple(failed)),
     )
-
-
-def _name_apart(sections: list[Section]) -> None:
-    """Two tables of one name, of a former report for example, are two files and two anchors."""
-    taken: set[str] = set()
-    for place, section in enumerate(sections):
-        entries = []
-        for entry in section.entries:
-            key, number = entry.key, 1
-            while key in taken:
-                number += 1
-                key = f"{entry.key}-{number}"
-            taken.add(key)
-            entries.append(replace(entry, key=key))
-        sections[place] = replace(section, entries=tuple(entries))
 
 
 def _facts(rows: Rows) -> Iterator[Fact]:

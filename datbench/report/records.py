@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
@@ -120,6 +120,21 @@ class Content:
     def entries(self) -> list[Entry]:
         """Every table in order."""
         return [entry for section in self.sections for entry in section.entries]
+
+
+def naming(form: str, taken: Iterable[str] = ()) -> Callable[[str], str]:
+    """Gives every name once: one that is taken gets a number, in this form."""
+    known = set(taken)
+
+    def named(name: str) -> str:
+        found, number = name, 1
+        while found in known:
+            number += 1
+            found = form.format(name, number)
+        known.add(found)
+        return found
+
+    return named
 
 
 # The rows of a report by kind, and by the place where they were measured.

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterable
 from importlib import resources
 from typing import Any
 
 from ...paper.records import plural
 from ...render import vega
 from ...render.table import Column, Table, Value
-from ..records import Content
+from ..records import Content, naming
 
 MARKS = {
     "agrees": ("agrees", "✓"),
@@ -51,7 +50,8 @@ def page(content: Content, script: str) -> str:
         content=content,
         total=sum(number for _, number in content.verdicts),
         grid=Grid,
-        named=_Names(section.title for section in content.sections),
+        # A screen reader lists regions without their headings: each has a name of its own.
+        named=naming("{} ({})", ["Summary", "Sections", *(s.title for s in content.sections)]),
         plural=plural,
         style=Markup(_file("style.css")),
         # Whoever closes a script element early would write elements of their own.
@@ -124,18 +124,3 @@ def _cell(column: Column, value: Value, text: str) -> dict[str, Any]:
 
 def _judges(column: Column) -> bool:
     return column.name in ("verdict", "outcome") or column.name.endswith("_verdict")
-
-
-class _Names:
-    """Names of regions, each of its own: a screen reader lists them without their headings."""
-
-    def __init__(self, taken: Iterable[str]) -> None:
-        self.taken = {"Summary", "Sections", *taken}
-
-    def __call__(self, name: str) -> str:
-        found, number = name, 1
-        while found in self.taken:
-            number += 1
-            found = f"{name} ({number})"
-        self.taken.add(found)
-        return found
