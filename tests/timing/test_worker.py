@@ -6,6 +6,7 @@ import os
 import signal
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -20,7 +21,7 @@ from datbench.setting import How, Resolution, Setting
 from datbench.timing import process as timing_process
 from datbench.timing import worker
 from datbench.timing.process import check, check_compiler, time_in_process
-from datbench.timing.records import ProcessTiming
+from datbench.timing.records import Ceilings, ProcessTiming, Scatter
 from datbench.timing.turns import Pipes
 from datbench.timing.worker import TimingJob
 from tests.processes import ctrl_c
@@ -149,19 +150,9 @@ def test_what_a_model_raises_is_an_outcome(name: str, mode: Any, outcome: str, p
 
 
 def test_an_answer_of_a_newer_version_is_read_as_far_as_it_is_known() -> None:
-    answer = process.packed(work("plain", protocols=("dat",)))
-    answer["ceilings"] = {
-        "device": "cpu",
-        "dtype": "float32",
-        "threads": 1,
-        "macs": 1.0,
-        "side": 2,
-        "bytes": 3.0,
-        "copied": 4,
-        "product": {"median": 1.0, "low": 1.0, "high": 1.0, "coverage": 0.5, "samples": 1},
-    }
-    expected = process.unpacked(ProcessTiming, answer)
-    assert expected.ceilings.product is not None
+    peaks = Ceilings("cpu", "float32", 1, 1.0, 2, 3.0, 4, Scatter(1.0, 1.0, 1.0, 0.5, 1))
+    expected = replace(work("plain", protocols=("dat",)), ceilings=peaks)
+    answer = process.packed(expected)
     parts = (answer["timing"], answer["telemetry"], answer["ceilings"], *answer["protocols"])
     for part in (*parts, answer["ceilings"]["product"]):
         part["from_the_future"] = 1
