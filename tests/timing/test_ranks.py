@@ -42,7 +42,7 @@ def factories(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
 def test_gradients_are_averaged_and_the_slowest_rank_counts(
     factories: None, tmp_path: Path
 ) -> None:
-    how = How(mode="step", threads=1, budget=1.0)
+    how = How(mode="step", threads=1, budget=0.4)
     found = time_on_gpus(
         f"rank_models:uneven,told={tmp_path}", ON_CPU, how, 2, timeout=120, ceilings=True
     )
