@@ -11,6 +11,7 @@ import secrets
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, fields, replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
 
@@ -130,17 +131,15 @@ class Result(Sequence[Any]):
         Args:
             each: a list in the records, such as ``stages``, each element of which becomes a row.
         """
+        import pandas as pd
+
         from .records import frame
 
-        found: pd.DataFrame
-        if self.shown:
-            import pandas as pd
-
-            (table,) = self.shown
-            names = [column.name for column in table.columns]
-            found = pd.DataFrame(list(table.rows[: len(self.rows)]), columns=names)
-        else:
-            found = frame(self.rows, each, short=each is None)
+        if not self.shown:
+            return frame(self.rows, each, short=each is None)
+        (table,) = self.shown
+        names = [column.name for column in table.columns]
+        found: pd.DataFrame = pd.DataFrame(list(table.rows[: len(self.rows)]), columns=names)
         return found
 
     def by(self, name: Any, depth: int | None = None) -> Result:
@@ -284,13 +283,13 @@ def _told(spec: Any, record: Any) -> Any:
     return replace(record, setting=replace(record.setting, inputs=words)) if words else record
 
 
-def _timed_here(spec: Spec, setting: Setting, how: How) -> ProcessTiming:
+def _timed_here(spec: Spec, name: str, setting: Setting, how: How, **_: Any) -> ProcessTiming:
     """A timing in this process, which a module cannot leave."""
     from .run import seeded, threads_set
     from .timing.worker import TimingJob, timed
 
     with threads_set(how.threads), seeded():
-        return timed(TimingJob(spec.name, setting, how), spec)
+        return timed(TimingJob(name, setting, how), spec)
 
 
 def _where(device: str | None, specs: Iterable[Spec]) -> str:
@@ -441,11 +440,8 @@ def throughput(  # noqa: PLR0913 (options, each with its name)
     check(jobs[0][1], how)
 
     def timed(spec: Spec, setting: Setting) -> Any:
-        def here(name: str, setting: Setting, how: How, **_: Any) -> ProcessTiming:
-            return _timed_here(spec, setting, how)
-
-        timer = here if isinstance(spec, ModuleSpec) else None
-        (row,) = measure_rows([(spec, setting)], how, processes=processes, timer=timer).rows
+        here = partial(_timed_here, spec) if isinstance(spec, ModuleSpec) else None
+        (row,) = measure_rows([(spec, setting)], how, processes=processes, timer=here).rows
         return row
 
     return Result("throughput", _run(timed, jobs), environment())
@@ -524,7 +520,7 @@ def compare(  # noqa: PLR0913 (options, each with its name)
         # A side's words are for people: what a module was given is what it is run on.
         setting = sides[name].setting
         own = setting if isinstance(models[name], str) else replace(setting, inputs=())
-        return _timed_here(specs[name], own, sides[name].how)
+        return _timed_here(specs[name], specs[name].name, own, sides[name].how)
 
     pairs = one_at_a_time(sample) if here else None
     with _kept(specs.values()):
