@@ -23,25 +23,17 @@ from ..setting import Attention, Resolution
 from .external import SIDE, named, split_options
 from .spec import TRANSFORMERS
 
-
-@dataclass(frozen=True)
-class TransformersArchitecture:
-    """A family of the library's, and what distinguishes this member from its defaults."""
-
-    family: str  # ``Pvt`` or ``Cvt``, as the names of the library's classes begin
-    settings: Mapping[str, Any]
-
-
 # Depths as in whai362/PVT and microsoft/CvT. Every other setting is the library's default, which is
 # theirs but for CvT's classes.
-ARCHITECTURES: Mapping[str, TransformersArchitecture] = {
-    "pvt_tiny": TransformersArchitecture("Pvt", {"depths": [2, 2, 2, 2]}),
-    "pvt_small": TransformersArchitecture("Pvt", {"depths": [3, 4, 6, 3]}),
-    "pvt_medium": TransformersArchitecture("Pvt", {"depths": [3, 4, 18, 3]}),
-    "pvt_large": TransformersArchitecture("Pvt", {"depths": [3, 8, 27, 3]}),
-    "cvt_13": TransformersArchitecture("Cvt", {"depth": [1, 2, 10]}),
-    "cvt_21": TransformersArchitecture("Cvt", {"depth": [1, 4, 16]}),
+ARCHITECTURES: Mapping[str, tuple[str, Mapping[str, Any]]] = {
+    "pvt_tiny": ("Pvt", {"depths": [2, 2, 2, 2]}),
+    "pvt_small": ("Pvt", {"depths": [3, 4, 6, 3]}),
+    "pvt_medium": ("Pvt", {"depths": [3, 4, 18, 3]}),
+    "pvt_large": ("Pvt", {"depths": [3, 8, 27, 3]}),
+    "cvt_13": ("Cvt", {"depth": [1, 2, 10]}),
+    "cvt_21": ("Cvt", {"depth": [1, 4, 16]}),
 }
+"""A family, as the names of the library's classes begin, and what its member sets otherwise."""
 
 
 @dataclass(frozen=True)
@@ -57,15 +49,10 @@ class TransformersSpec:
     options: Mapping[str, Any] = field(default_factory=dict)  # fields of the configuration
 
     @property
-    def published(self) -> TransformersArchitecture | None:
-        """Our literal of it, if there is one."""
-        return ARCHITECTURES.get(self.architecture)
-
-    @property
     def resolution(self) -> Resolution:
         """The image size of the configuration; a literal's is known without the library."""
         size = self.options.get("image_size", SIDE)
-        if self.published is None:
+        if self.architecture not in ARCHITECTURES:
             size = getattr(self._config(), "image_size", SIDE)
         height, width = size if isinstance(size, (list, tuple)) else (size, size)
         return Resolution(width, height)
@@ -76,8 +63,8 @@ class TransformersSpec:
         The library computes the attention of PVT and CvT in one way only, whatever `attention`
         says.
         """
-        if self.published is not None:
-            return self._published(self.published.family, features)
+        if self.architecture in ARCHITECTURES:
+            return self._published(ARCHITECTURES[self.architecture][0], features)
         if features:
             raise UsageError(f"{self.name}: --features is for datbench's and timm's models.")
         config = self._config()
@@ -120,13 +107,12 @@ class TransformersSpec:
             raise self._refused(error) from error
 
     def _config(self, **more: Any) -> Any:
-        what, published = self.architecture, self.published
-        if published is None:
-            settings, make = more, _load("CONFIG_MAPPING")[self.architecture]
+        if self.architecture in ARCHITECTURES:
+            what, (family, published) = self.name.split(",")[0], ARCHITECTURES[self.architecture]
+            settings, make = {"num_labels": 1000, **published}, _load(f"{family}Config")
         else:
-            what = self.name.split(",")[0]
-            settings = {"num_labels": 1000, **published.settings}
-            make = _load(f"{published.family}Config")
+            what, settings = self.architecture, more
+            make = _load("CONFIG_MAPPING")[self.architecture]
         known = {*inspect.signature(make).parameters, "num_labels"} - {"kwargs"}
         for option in self.options:
             if option not in known:
