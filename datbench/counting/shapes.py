@@ -321,12 +321,13 @@ def _conv(
     dilation: Sequence[int] = (1,),
     groups: int = 1,
 ) -> Tensor | None:
-    """Padding is "valid" or "same" too, with a bias of any type; answered is an even one alone."""
+    """Padding may be "valid" or "same", with a bias of any type; an uneven one is left to torch."""
     image, pads, even = batched(rank, x, weight), padding, True
     if isinstance(pads, str):
-        spans = [(n - 1) * gap for n, gap in zip(weight.shape[2:], [*dilation] * rank)]  # noqa: B905
-        even = pads == "valid" or all(step == 1 for step in stride)
-        even = even and not any(span % 2 for span in spans)
+        gaps = [*dilation] * rank  # one for all, or one each
+        spans = [(n - 1) * gap for n, gap in zip(weight.shape[2:], gaps, strict=False)]
+        whole = all(step == 1 for step in stride) and not any(span % 2 for span in spans)
+        even = pads == "valid" or (pads == "same" and whole)
         pads = [-(-span // 2) for span in spans] if pads == "same" else [0]
     else:
         same_dtype(x, weight, bias)

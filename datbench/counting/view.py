@@ -105,7 +105,7 @@ def _breakdown(row: CountRow, by: By, depth: int | None) -> Table:
     staged = by in ("part", "stage")
     columns = [
         *fixed(_setting_columns([row]), row),
-        Column(by, by, value=lambda group: _short(group.name)),
+        Column(by, by, value=lambda group: short(group.name)),
         Column("calls", "calls", units.integer, when="widest"),
         _amount(row),
         Column("share", "share", units.percent),
@@ -168,7 +168,7 @@ def notes(rows: Sequence[CountRow]) -> tuple[str, ...]:
     found = ["One multiply-add is two FLOPs."]
     if first.unit == "MAC":
         found = ["One multiply-add is one MAC. Papers of this field print MACs as FLOPs."]
-    ignored = sorted({_short(name) for row in rows for name in row.ignored})
+    ignored = sorted({short(name) for row in rows for name in row.ignored})
     if ignored:
         found.append(f"No weight under {first.convention}: {', '.join(ignored)}.")
     unknown: Counter[str] = Counter()
@@ -182,7 +182,8 @@ def _unknown_note(calls: Mapping[str, int], figure: str) -> tuple[str, ...]:
     return (f"UNKNOWN, cost missing from {figure}: {named}.",) if named else ()
 
 
-def _short(operator: str) -> str:
+def short(operator: str) -> str:
+    """An operator's name without the library's."""
     return operator.removeprefix("aten::").removeprefix("datbench::")
 
 

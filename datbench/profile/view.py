@@ -8,6 +8,7 @@ from dataclasses import replace
 from typing import Literal
 
 from .. import units
+from ..counting.view import short
 from ..render.figure import Figure, Icicle, Series, largest_of
 from ..render.table import Column, Table, Value, fixed
 from ..render.vega import Chart
@@ -133,11 +134,6 @@ def charts(rows: Sequence[ProfileRow], where: str) -> list[Chart]:
                 )
             )
     return found
-
-
-def short(name: str) -> str:
-    """An operator's name without the library's."""
-    return name.removeprefix("aten::").removeprefix("datbench::")
 
 
 By = Literal["stage", "module", "operator"]

@@ -515,20 +515,14 @@ def test_a_complex_product_is_one_to_the_counters_that_take_it_for_one() -> None
 # Sparse and nested tensors
 
 
-class Graph(nn.Module):
+def _graph(layout: str, product: Callable[[Tensor, Tensor], Tensor]) -> Call:
     """A layer over a graph of 50 nodes and 70 edges."""
-
-    def __init__(self, layout: str, product: Callable[[Tensor, Tensor], Tensor]) -> None:
-        super().__init__()
-        edges = torch.arange(70)
-        ends = torch.stack([edges % 50, edges * 7 % 11])
-        matrix = torch.sparse_coo_tensor(ends, torch.ones(70), (50, 50)).coalesce()
-        self.register_buffer("adjacency", matrix if layout == "coo" else matrix.to_sparse_csr())
-        self.mix = nn.Linear(8, 4, bias=False)
-        self.product = product
-
-    def forward(self, x: Tensor) -> Tensor:
-        return self.product(self.adjacency, self.mix(x))
+    edges = torch.arange(70)
+    ends = torch.stack([edges % 50, edges * 7 % 11])
+    matrix = torch.sparse_coo_tensor(ends, torch.ones(70), (50, 50)).coalesce()
+    mix = nn.Linear(8, 4, bias=False)
+    mix.register_buffer("adjacency", matrix if layout == "coo" else matrix.to_sparse_csr())
+    return Call(lambda x: product(mix.adjacency, mix(x)), mix)
 
 
 @pytest.mark.filterwarnings("ignore:Sparse CSR tensor support is in beta")
@@ -548,9 +542,9 @@ class Graph(nn.Module):
 def test_sparse_operands_count_by_their_stored_elements(
     layout: str, product: Callable[[Tensor, Tensor], Tensor]
 ) -> None:
-    model = Graph(layout, product)
+    model = _graph(layout, product)
     count = _known(model, torch.zeros(50, 8))
-    stored = 70 if model.adjacency.layout == torch.sparse_csr else model.adjacency._nnz()
+    stored = 70 if layout == "csr" else model.layer.adjacency._nnz()
     assert count.multiply_adds() == 50 * 8 * 4 + stored * 4
     assert datbench.parameters(model).buffers == stored
 
@@ -562,7 +556,7 @@ def test_a_batch_of_sparse_products() -> None:
 
 @pytest.mark.filterwarnings("ignore:Sparse CSR tensor support is in beta")
 def test_a_product_of_two_sparse_matrices_is_unknown() -> None:
-    count = datbench.count(Graph("coo", lambda a, x: (a @ a).to_dense()), torch.zeros(50, 8))
+    count = datbench.count(_graph("coo", lambda a, x: (a @ a).to_dense()), torch.zeros(50, 8))
     assert _unknown(count) != []
     assert count.multiply_adds() == 50 * 8 * 4
 
