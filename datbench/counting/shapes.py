@@ -212,6 +212,12 @@ def _floating_unary(x: Tensor, *bounds: Any, **options: Any) -> Tensor | None:
     return _unary(x, *bounds, **options)
 
 
+@shape_rule("addcmul")
+def _addcmul(x: Tensor, *factors: Tensor, value: float = 1) -> Tensor | None:
+    plain = x.is_floating_point() and all(t.dtype == x.dtype for t in factors)
+    return elementwise(x.dtype, x, *factors) if plain else None
+
+
 @shape_rule("flip")
 def _flip(x: Tensor, dims: Sequence[int]) -> Tensor | None:
     return elementwise(x.dtype, x) if are_dims(dims, x) else None
@@ -266,7 +272,7 @@ def _linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor | N
 @shape_rule("matmul")
 def _matmul(a: Tensor, b: Tensor) -> Tensor | None:
     same_dtype(a, b)
-    if a.ndim < 3 or b.ndim < 3 or a.shape[-1] != b.shape[-2]:
+    if a.ndim < 2 or b.ndim < 2 or a.shape[-1] != b.shape[-2] or a.ndim < b.ndim == 3:
         return None
     batch = broadcast(a.shape[:-2], b.shape[:-2])
     return contiguous((*batch, a.shape[-2], b.shape[-1]), a.dtype)
@@ -350,7 +356,8 @@ def convolved(
     rank = x.ndim - 2
     if rank not in (1, 2) or weight.ndim != x.ndim or 0 in weight.shape:
         return None
-    if rank == 1 and not (x.is_contiguous() and weight.is_contiguous() and 1 not in x.shape):
+    rows = x.is_contiguous() and weight.is_contiguous() and 1 not in x.shape[1:]
+    if rank == 1 and not rows and not x.shape[1] == weight.shape[0] == 1:
         return None
     steps = (list(option) * (rank // len(option)) for option in (stride, padding, dilation))
     size = [
@@ -393,6 +400,42 @@ def _conv_transpose(
 
 for _rank, _transpose in enumerate(("1d", "2d.input", "3d.input"), 1):
     shape_rule(f"conv_transpose{_transpose}")(partial(_conv_transpose, _rank))
+
+
+@shape_rule("lstm.input")
+def _lstm(
+    x: Tensor,
+    states: Sequence[Tensor],
+    weights: Sequence[Tensor],
+    has_biases: bool,
+    layers: int,
+    dropout: float,
+    train: bool,
+    bidirectional: bool,
+    batch_first: bool,
+) -> tuple[Tensor, ...] | None:
+    """Without projections; torch's own meta kernel goes through the sequence step by step."""
+    if x.ndim != 3 or len(states) != 2 or 0 in x.shape or not x.is_floating_point():
+        return None
+    ways = 2 if bidirectional else 1
+    batch, length = x.shape[:2] if batch_first else (x.shape[1], x.shape[0])
+    width = states[0].shape[-1]
+    gates = 4 * width
+    for number in range(layers * ways):
+        inner = x.shape[2] if number < ways else ways * width
+        wanted = [(gates, inner), (gates, width), *([(gates,), (gates,)] if has_biases else [])]
+        found = [tuple(w.shape) for w in weights[len(wanted) * number :][: len(wanted)]]
+        if found != wanted:
+            return None
+    if len(weights) != layers * ways * (4 if has_biases else 2):
+        return None
+    if any(t.shape != (layers * ways, batch, width) for t in states):
+        return None
+    if any(t.dtype != x.dtype for t in (*states, *weights)):
+        return None
+    output = contiguous((length, batch, ways * width), x.dtype)
+    ends = [contiguous(states[0].shape, x.dtype) for _ in states]
+    return output.transpose(0, 1) if batch_first else output, *ends
 
 
 # Normalisation, sampling, pooling
@@ -649,7 +692,7 @@ def _cat(tensors: Sequence[Tensor], dim: int = 0) -> Tensor | None:
     first = tensors[0]
     shape, rank = list(first.shape), first.ndim
     plain = rank < 5 or (rank == 5 and any(t.stride()[1] > t.stride()[-1] for t in tensors))
-    if not plain or not -rank <= dim < rank or any(0 in t.shape for t in tensors):
+    if not plain or not -rank <= dim < rank:
         return None
     dim %= rank
     shape[dim] = 0

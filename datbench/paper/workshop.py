@@ -65,7 +65,7 @@ RULES: Mapping[str, Convention] = {
 """What a column may be counted by, by name."""
 
 UNITS = {"macs": "MAC", "flops": "FLOP", "params": "element"}
-"""Of what is counted."""
+"""What is counted, and in which unit."""
 
 T = TypeVar("T")
 

@@ -101,6 +101,7 @@ BY_CALL: tuple[tuple[str, Call], ...] = (
     ("convolution", (*CONV[:-1], False, [0, 0], 2)),
     ("conv1d", (f(2, 4, 7), f(6, 2, 3), f(6), [2], [1], [1], 2)),
     ("conv3d", (f(1, 2, 4, 5, 4), f(3, 2, 3, 2, 2), f(3), [1, 2, 1], [1, 0, 0])),
+    ("addcmul", (*PAIR, f(4), {"value": 2.0})),
     ("conv1d.padding", (f(2, 4, 7), f(6, 2, 3), f(6), [1], "same", [2], 2)),
     ("conv2d.padding", (*CONV[:3], [1, 1], "same", [1, 2], 2)),
     ("conv3d.padding", (f(1, 2, 4, 5, 4), f(3, 2, 3, 1, 3), f(3), [1, 1, 1], "same")),
@@ -154,8 +155,8 @@ ANSWERED = {name.removeprefix("aten::") for name in SHAPES}
 LOSSES = {"nll_loss2d_forward", "soft_margin_loss", "binary_cross_entropy_with_logits"}
 """Their dtypes are left to torch."""
 
-ELSEWHERE = {"zeros", "linspace", "arange", "arange.start"}
-"""They take no tensor."""
+ELSEWHERE = {"zeros", "linspace", "arange", "arange.start", "lstm.input"}
+"""They take no tensor, or too many."""
 
 
 UNCHECKED = {

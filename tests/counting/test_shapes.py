@@ -89,6 +89,33 @@ def test_creation(name: str, args: tuple[Any, ...], dtype: torch.dtype | None) -
     assert predict(f"aten::{name}", args, _meta(("device", torch.device("cpu")))) is None
 
 
+@pytest.mark.parametrize("first", [True, False])
+@pytest.mark.parametrize("ways", [1, 2])
+@pytest.mark.parametrize("biased", [True, False])
+def test_lstm(first: bool, ways: int, biased: bool) -> None:
+    layers = torch.nn.LSTM(5, 4, 2, biased, first, bidirectional=ways == 2)
+    x, states = torch.zeros(3, 7, 5), [torch.zeros(2 * ways, 3 if first else 7, 4)] * 2
+    options = (biased, 2, 0.0, False, ways == 2, first)
+    weights = [weight.detach() for weight in layers.parameters()]
+    real = torch.lstm(x, states, weights, *options)
+    args = [[t.to("meta") for t in each] for each in (states, weights)]
+    predicted = predict("aten::lstm.input", (x.to("meta"), *args, *options), {})
+    assert [(t.shape, t.stride()) for t in predicted] == [(t.shape, t.stride()) for t in real]
+    args[1].pop()
+    assert predict("aten::lstm.input", (x.to("meta"), *args, *options), {}) is None
+
+
+@pytest.mark.parametrize("channels", [(1, 1), (4, 1), (4, 6)])
+@pytest.mark.parametrize("kernel", [1, 3])
+@pytest.mark.parametrize("batch", [1, 2])
+def test_convolutions_of_rows(channels: tuple[int, int], kernel: int, batch: int) -> None:
+    weight = torch.zeros(channels[1], channels[0], kernel)
+    x = torch.zeros(batch, channels[0], 7)
+    predicted = predict("aten::conv1d", (x.to("meta"), weight.to("meta")), {})
+    real = F.conv1d(x, weight)
+    assert (predicted.shape, _strides(predicted)) == (real.shape, _strides(real))
+
+
 def test_regions_put_together() -> None:
     """Of regions of interest: (1, N, C, H, W) of each map, as slices of one tensor."""
     whole = torch.zeros(1, 2, 9, 5, 4).transpose(1, 2)  # (1, 9, 2, 5, 4)
