@@ -144,7 +144,7 @@ def test_attention_of_one_operator_is_the_products(
     attention: str, kind: str, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
     """Nothing is written: some builds of torch write lines at every profile, below Python."""
-    monkeypatch.setattr(chunks, "LIMIT", 8000)
+    monkeypatch.setattr(chunks, "LIMIT", 2000)
     found = measure(**SMALL, attention=attention)
     shares = {share.name: share for share in of(found, kind, 8).shares}
     assert shares["attention products"].operators == 1
