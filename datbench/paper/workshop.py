@@ -263,6 +263,8 @@ class Beside:
         return unpacked(Held if job[1] else Made, json.loads(line)) if line != b"null" else None
 
     def _hear(self) -> bytes:
+        """What it says next, waited for; nothing once it has ended."""
+        select.select([self._branch.said], [], [])  # a read itself does not wait
         heard = os.read(self._branch.said, 1 << 16)
         self._said += heard
         return heard
