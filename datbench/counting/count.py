@@ -496,7 +496,8 @@ def parameters_by(model: nn.Module, place: Place) -> dict[str, ParameterRow]:
     for kind, name, tensor in tensors:
         where = "total" if place == "total" else stage_of(model, name.rpartition(".")[0])
         where = where.partition(".")[0] if place == "part" else where
-        sums.setdefault(where, Counter())[kind] += values_of(tensor.detach()).numel()
+        stored = tensor if tensor.layout == torch.strided else values_of(tensor.detach())
+        sums.setdefault(where, Counter())[kind] += stored.numel()
     if not any(kind != "buffers" for kind, *_ in tensors):
         warn_of_none(model)
     return {

@@ -743,15 +743,17 @@ def _pad(
 
 @shape_rule("index.Tensor")
 def _index(x: Tensor, indices: Sequence[Tensor | None]) -> Tensor | None:
-    """One index tensor, after any number of whole dimensions."""
-    at = [i for i, index in enumerate(indices) if index is not None]
-    falling = all(one > two for one, two in pairwise(x.stride()))
-    index = indices[at[0]] if len(at) == 1 else None
-    if index is None or index.dtype != torch.int64 or not index.is_contiguous():
+    """Neighbouring dimensions by tensors of indices, after any number of whole ones."""
+    given = [(i, index) for i, index in enumerate(indices) if index is not None]
+    at, by = [i for i, _ in given], [index for _, index in given]
+    strides = [stride for stride, size in zip(x.stride(), x.shape, strict=True) if size != 1]
+    falling = all(one > two for one, two in pairwise(strides))
+    if not falling or len(indices) > x.ndim or at != list(range(at[0], at[-1] + 1)):
         return None
-    if not falling or len(indices) > x.ndim:
+    if any(index.dtype != torch.int64 or not index.is_contiguous() for index in by):
         return None
-    return contiguous((*x.shape[: at[0]], *index.shape, *x.shape[at[0] + 1 :]), x.dtype)
+    looked_up = by[0].shape if len(by) == 1 else broadcast(*(index.shape for index in by))
+    return contiguous((*x.shape[: at[0]], *looked_up, *x.shape[at[-1] + 1 :]), x.dtype)
 
 
 # Creation

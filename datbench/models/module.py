@@ -102,7 +102,7 @@ def without_values(model: nn.Module) -> nn.Module:
     tensors = (value for value in plain if isinstance(value, Tensor))
     for tensor in (*model.parameters(), *model.buffers(), *tensors):
         if not is_lazy(tensor):
-            empty = torch.empty_like(tensor, device="meta")
+            empty = tensor.detach() if tensor.is_meta else torch.empty_like(tensor, device="meta")
             if isinstance(tensor, nn.Parameter):
                 empty = nn.Parameter(empty, requires_grad=tensor.requires_grad)
             known[id(tensor)] = empty

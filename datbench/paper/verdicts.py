@@ -184,8 +184,7 @@ def _same(one: Build, other: Build, workshop: Workshop) -> bool:
     """Whether both are one model at one input, however it is written."""
     if (one.model, one.head) != (other.model, other.head):
         return False
-    sizes = {build.res or workshop.spec(build).resolution for build in (one, other)}
-    return len(sizes) == 1
+    return workshop.resolution(one) == workshop.resolution(other)
 
 
 _READING_WORDS = {

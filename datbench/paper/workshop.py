@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import json
 import os
-import select
 import signal
 import sys
 from collections import deque
@@ -30,7 +28,7 @@ from ..models.detectors.spec import DetectorSpec
 from ..models.on_meta import on_device
 from ..models.resolve import Spec, resolve
 from ..models.spec import ModelSpec
-from ..process import Branch, packed, unpacked
+from ..process import Branch, packed, unpacked, wait_for
 from ..setting import MULTIPLY_ADDS, Kind, Resolution, Setting
 from .tables import ALONE, HOOKS_AND_PRODUCTS, WITHOUT_RESIZING, Build, TableData
 
@@ -167,6 +165,12 @@ class Workshop:
         job = (build, 0)
         return self._once(job, lambda: self._found(job, lambda: self._made(build)))
 
+    def resolution(self, build: Build) -> Resolution | None:
+        """The input of a build; None where it cannot be made."""
+        with suppress(DatbenchError):
+            return build.res or self.make(build).resolution
+        return None
+
     def _made(self, build: Build) -> Made:
         spec = self.spec(build)
         res = build.res or spec.resolution
@@ -246,28 +250,21 @@ class Beside:
     def __init__(self, jobs: Sequence[Job]) -> None:
         self.jobs = {job: number for number, job in enumerate(jobs)}
         self._branch = Branch("datbench.paper.workshop:work_beside", tuple(jobs))
-        self._said = b""
+        self._answers: list[Any] = []
 
     def has_done(self, job: Job) -> bool:
         """Whether the answer is there."""
-        while select.select([self._branch.said], [], [], 0)[0] and self._hear():
-            pass
-        return self._said.count(b"\n") > self.jobs[job]
+        self._answers += self._branch.hear()
+        return len(self._answers) > self.jobs[job]
 
     def answer(self, job: Job) -> Any:
         """What the job gives, as soon as it is done; None where it failed."""
         while not self.has_done(job):
-            if not self._hear():  # it has ended
+            if self._branch.said not in self._branch.open:  # it has ended
                 return None
-        line = self._said.split(b"\n", self.jobs[job] + 1)[-2]
-        return unpacked(Held if job[1] else Made, json.loads(line)) if line != b"null" else None
-
-    def _hear(self) -> bytes:
-        """What it says next, waited for; nothing once it has ended."""
-        select.select([self._branch.said], [], [])  # a read itself does not wait
-        heard = os.read(self._branch.said, 1 << 16)
-        self._said += heard
-        return heard
+            wait_for([self._branch], 60.0)
+        found = self._answers[self.jobs[job]]
+        return None if found is None else unpacked(Held if job[1] else Made, found)
 
     def end(self) -> None:
         """Stop it."""

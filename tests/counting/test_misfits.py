@@ -91,7 +91,7 @@ BY_CALL: tuple[tuple[str, Call], ...] = (
     ("stack", ([f(2, 3), f(2, 3)], 1)),
     ("repeat", (f(2, 3), [2, 1, 3])),
     ("pad", (f(2, 3, 4), [1, 2, 0, 1])),
-    ("index.Tensor", (f(4, 3), [None, whole(2, 5)])),
+    ("index.Tensor", (f(4, 1, 3, 2), [None, whole(5, 1), whole(2, 1, 4)])),
     # Checked alone. True and False stand for numbers that have few values.
     ("_softmax _log_softmax", (f(2, 3, 4), 1, False)),
     ("sort.stable argsort.stable", (f(2, 3, 4), {"stable": True, "dim": 1})),
