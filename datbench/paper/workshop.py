@@ -112,16 +112,17 @@ class Workshop:
 
     @contextmanager
     def ahead(self, tables: Sequence[TableData]) -> Iterator[None]:
-        """Meanwhile, a process of its own makes what models of other libraries give these tables:
-        their imports take seconds. None is begun for a few rows, on one core, or without forks.
+        """Share what these tables need with a process of its own: models of other libraries, whose
+        imports take seconds, are made there alone, and then the others from the last to the first.
+        None is begun for a few rows, on one core, or without forks.
         """
         jobs = dict.fromkeys(job for table in tables for job in _jobs(table))
-        others = [job for job in jobs if ":" in job[0].model]
+        others = [job for job in jobs if _is_foreign(job)]
         if len(others) < SEVERAL or usable_cores() < 2 or sys.platform != "linux":
             yield
             return
-        self._own = deque(job for job in jobs if job not in others)
-        self._beside = Beside(others)
+        self._own = deque(job for job in jobs if not _is_foreign(job))
+        self._beside = Beside([*others, *reversed(self._own)])
         try:
             yield
         finally:
@@ -135,12 +136,15 @@ class Workshop:
 
     def _found(self, job: Job, make: Callable[[], T]) -> T:
         """What another process found, else what is made here."""
-        if self._beside is None or job not in self._beside.jobs:
+        beside = self._beside
+        if beside is None or job not in beside.jobs:
             return make()
-        while self._own and not self._beside.has_done(job):
+        while _is_foreign(job) and self._own and not beside.has_done(job):
             with suppress(DatbenchError):  # it is raised again where it is needed
                 self.do(self._own.popleft())
-        found = self._beside.answer(job)
+        if not (_is_foreign(job) or beside.has_done(job)):
+            return make()
+        found = beside.answer(job)
         return make() if found is None else found
 
     def _once(self, key: Hashable, make: Callable[[], T]) -> T:
@@ -228,6 +232,11 @@ class Workshop:
 
 Job: TypeAlias = tuple[Build, int]
 """A build to count, or with a number of images one whose forward's memory is simulated."""
+
+
+def _is_foreign(job: Job) -> bool:
+    return ":" in job[0].model
+
 
 SEVERAL = 4
 """Jobs from which a process of their own is worth its start."""
