@@ -20,7 +20,6 @@ from contextlib import (
 from contextvars import ContextVar
 from dataclasses import fields, is_dataclass, replace
 from functools import partial
-from itertools import chain
 from operator import is_
 from pathlib import Path
 from types import SimpleNamespace
@@ -593,8 +592,10 @@ def unchanged(model: nn.Module, *inputs: Any) -> Iterator[ExitStack]:
                 undo.callback(_refill, buffer, buffer.detach().clone())
         weights = [(weight, weight.data) for weight in parameters if not is_lazy(weight)]
         undo.callback(_reassign, weights)
-        held = (_containers(vars(module)) for module in model.modules())
-        undo.callback(_put_back, list(chain.from_iterable(held)))
+        held: list[tuple[Any, Any]] = []
+        for module in model.modules():
+            _hold(vars(module), held)
+        undo.callback(_put_back, held)
         for leaf in leaves:
             leaf.grad = None
         try:
@@ -617,12 +618,16 @@ def _reassign(weights: list[tuple[nn.Parameter, Tensor]]) -> None:
             weight.data = data
 
 
-def _containers(attributes: dict[str, Any]) -> Iterator[tuple[Any, Any]]:
-    """A module's attributes, and those of them that are containers, each with a plain copy."""
-    for value in (attributes, *attributes.values()):
-        for kind in (dict, list, set):
-            if isinstance(value, kind):
-                yield value, kind(value)
+def _hold(attributes: dict[str, Any], held: list[tuple[Any, Any]]) -> None:
+    """Keep a module's attributes, and those of them that are containers, each with a plain copy."""
+    held.append((attributes, dict(attributes)))
+    for value in attributes.values():
+        if isinstance(value, (dict, list, set)):
+            if value:
+                kind = next(kind for kind in (dict, list, set) if isinstance(value, kind))
+                held.append((value, kind(value)))
+            else:
+                held.append((value, ()))  # most are empty, and a copy takes time
 
 
 def _put_back(held: list[tuple[Any, Any]]) -> None:
