@@ -127,7 +127,7 @@ def _built(spec: Spec, setting: Setting, training: bool, late: bool) -> nn.Modul
         if not (training and getattr(module, "training", False)):
             with suppress(NotImplementedError):  # an exported program has one mode
                 module.train(training)
-        lazy = any(is_lazy(parameter) for parameter in module.parameters())
+        lazy = any(map(is_lazy, _tensors_of(module, {})))
         if lazy or (late and isinstance(spec, FactorySpec)):
             _make_late_weights(module, setting, lazy)
     dtype: torch.dtype = getattr(torch, setting.dtype)
@@ -583,17 +583,21 @@ def unchanged(model: nn.Module, *inputs: Any) -> Iterator[ExitStack]:
     assigned, training flags, hooks, counters, lists), and the gradients of its parameters and of
     the inputs. Inside there are no gradients to begin with.
     """
-    parameters = list(model.parameters())
+    modules = list(model.modules())  # each walk of a model takes as long as a few operators
+    parameters = list(
+        dict.fromkeys(p for m in modules for p in m._parameters.values() if p is not None)
+    )
+    buffers = dict.fromkeys(b for m in modules for b in m._buffers.values() if b is not None)
     leaves = [*parameters, *(tensor for tensor in tensors_in(inputs) if tensor.is_leaf)]
     gradients = [(leaf, leaf.grad) for leaf in leaves]
     with torch.random.fork_rng(devices=[]), ExitStack() as undo:
-        for buffer in model.buffers():
+        for buffer in buffers:
             if not (buffer.is_meta or is_lazy(buffer)):
                 undo.callback(_refill, buffer, buffer.detach().clone())
         weights = [(weight, weight.data) for weight in parameters if not is_lazy(weight)]
         undo.callback(_reassign, weights)
         held: list[tuple[Any, Any]] = []
-        for module in model.modules():
+        for module in modules:
             _hold(vars(module), held)
         undo.callback(_put_back, held)
         for leaf in leaves:
