@@ -104,9 +104,13 @@ def timing_of(
         cut = short(f"{UNFINISHED} ({ending})")
         refused = {name: cut if why == UNFINISHED else why for name, why in refused.items()}
     found = replace(answer, reason=reason, refused=refused, seconds=seconds)
-    if reply.interrupted:
-        return replace(found, outcome="interrupted", reason="by Ctrl-C")
-    return found
+    if not reply.interrupted:
+        return found
+    timing = found.timing
+    if timing is not None and found.turns and timing.stopped == "timeout":
+        # The other side was told of Ctrl-C first, and gave no more turns.
+        found = replace(found, timing=replace(timing, stopped="interrupted"))
+    return replace(found, outcome="interrupted", reason="by Ctrl-C")
 
 
 def check(setting: Setting, how: How) -> None:
