@@ -291,6 +291,11 @@ def test_ctrl_c_in_the_parent_is_an_outcome_with_what_the_worker_had() -> None:
     def ends(reply: Reply[ProcessTiming]) -> ProcessTiming:
         return timing_process.timing_of(reply, 60.0, "cpu", 1.0)
 
+    # The other side of a pair was told first, and this one found that its time was over.
+    over = replace(answer, turns=3, timing=replace(answer.timing, stopped="timeout"))
+    for turns, stopped in ((3, "interrupted"), (None, "timeout")):
+        found = ends(Reply(replace(over, turns=turns), interrupted=True))
+        assert (found.outcome, found.timing.stopped) == ("interrupted", stopped)
     kept = ends(Reply(answer, interrupted=True))
     assert (kept.outcome, kept.reason) == ("interrupted", "by Ctrl-C")
     assert kept.timing is not None
