@@ -272,7 +272,8 @@ def _linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor | N
 @shape_rule("matmul")
 def _matmul(a: Tensor, b: Tensor) -> Tensor | None:
     same_dtype(a, b)
-    if a.ndim < 2 or b.ndim < 2 or a.shape[-1] != b.shape[-2] or a.ndim < b.ndim == 3:
+    folded = a.ndim == 2 < b.ndim  # it may be a product of transposes
+    if min(a.ndim, b.ndim) < 2 or folded or a.shape[-1] != b.shape[-2]:
         return None
     batch = broadcast(a.shape[:-2], b.shape[:-2])
     return contiguous((*batch, a.shape[-2], b.shape[-1]), a.dtype)

@@ -10,12 +10,11 @@ from torch import Tensor
 from torch.nn import init
 from torch.utils._device import DeviceContext
 
-_FILLS = frozenset(
+_INITIALISERS = frozenset({init.constant_, init.kaiming_uniform_, init.normal_, init.uniform_})
+"""The others of `torch.nn.init` call what stands below."""
+
+_IN_PLACE = frozenset(
     {
-        init.constant_,
-        init.kaiming_uniform_,
-        init.normal_,
-        init.uniform_,
         Tensor.add_,  # this and the next two: how a truncated normal is made
         Tensor.clamp_,
         Tensor.erfinv_,
@@ -26,7 +25,7 @@ _FILLS = frozenset(
         Tensor.zero_,
     }
 )
-"""What initialisers call; the others of `torch.nn.init` call these."""
+"""What initialisers are made of."""
 
 
 class _OnMeta(DeviceContext):
@@ -35,12 +34,16 @@ class _OnMeta(DeviceContext):
     def __torch_function__(
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None
     ) -> Any:
-        if func in _FILLS:
+        kwargs = kwargs or {}
+        if func in _INITIALISERS:
             tensor = args[0] if args else kwargs["tensor"]
-            # A vector has no fans, and another tensor may not fit.
-            refused = func is init.kaiming_uniform_ and tensor.dim() < 2
-            refused = refused or any(isinstance(a, Tensor) for a in args[1:])
-            if tensor.is_meta and not refused:
+            if tensor.is_meta and (tensor.dim() > 1 or func is not init.kaiming_uniform_):
+                return tensor
+        elif func in _IN_PLACE:
+            tensor, *others = [*args, *kwargs.values()]
+            # Another tensor may not fit, and a parameter may not be written under autograd.
+            fits = not any(isinstance(other, Tensor) for other in others)
+            if tensor.is_meta and fits and not (tensor.requires_grad and torch.is_grad_enabled()):
                 return tensor
         return super().__torch_function__(func, types, args, kwargs)  # type: ignore[no-untyped-call]
 

@@ -13,6 +13,7 @@ from contextlib import contextmanager, nullcontext
 from dataclasses import replace
 from functools import wraps
 from importlib import import_module
+from inspect import isfunction
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -74,8 +75,10 @@ def _compiler_later() -> Iterator[None]:
     compiler: Any = torch.compiler
     before = compiler.disable
 
-    def disable(function: Callable[..., Any], **options: Any) -> Callable[..., Any]:
-        return wraps(function)(lambda *args, **kw: before(function, **options)(*args, **kw))
+    def disable(function: Any = None, *given: Any, **options: Any) -> Any:
+        if not isfunction(function):  # a class, or options alone
+            return before(function, *given, **options)
+        return wraps(function)(lambda *a, **kw: before(function, *given, **options)(*a, **kw))
 
     sys.modules[name] = utils
     compiler.disable = disable

@@ -10,6 +10,7 @@ from datbench.counting.conventions import CONVENTIONS
 from datbench.counting.count import build_for_count
 from datbench.errors import DatbenchWarning
 from datbench.models.external import FactorySpec, TimmSpec
+from datbench.models.on_meta import on_device
 from datbench.models.resolve import resolve
 from datbench.setting import Kind
 
@@ -114,3 +115,29 @@ def test_what_is_built_is_in_evaluation_mode() -> None:
     module = build_for_count("torch.nn:Flatten", Setting(Resolution(32, 32)))
     assert isinstance(module, nn.Flatten)
     assert not module.training
+
+
+class Unbuildable(nn.Module):
+    """What torch refuses while it is built, on meta too."""
+
+    def __init__(self, how: str) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.empty(4, 4))
+        if how == "written under autograd":
+            self.weight.normal_()
+        elif how == "does not fit":
+            torch.empty(4).add_(torch.ones(3))
+        else:
+            nn.init.kaiming_uniform_(torch.empty(4))
+
+
+@pytest.mark.parametrize("how", ["written under autograd", "does not fit", "a vector"])
+def test_what_cannot_be_built_is_refused_on_meta(how: str) -> None:
+    with on_device("meta"), pytest.raises((RuntimeError, ValueError)):
+        Unbuildable(how)
+
+
+def test_nothing_is_filled_on_meta_alone() -> None:
+    with on_device("meta"):
+        assert nn.Linear(4, 4).weight.is_meta
+        assert torch.empty(4, device="cpu").fill_(2.0).tolist() == [2.0] * 4
