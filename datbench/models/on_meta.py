@@ -34,18 +34,18 @@ class _OnMeta(DeviceContext):
     def __torch_function__(
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None
     ) -> Any:
-        kwargs = kwargs or {}
+        named: dict[str, Any] = kwargs or {}
         if func in _INITIALISERS:
-            tensor = args[0] if args else kwargs["tensor"]
+            tensor = args[0] if args else named["tensor"]
             if tensor.is_meta and (tensor.dim() > 1 or func is not init.kaiming_uniform_):
                 return tensor
         elif func in _IN_PLACE:
-            tensor, *others = [*args, *kwargs.values()]
+            tensor, *others = [*args, *named.values()]
             # Another tensor may not fit, and a parameter may not be written under autograd.
             fits = not any(isinstance(other, Tensor) for other in others)
             if tensor.is_meta and fits and not (tensor.requires_grad and torch.is_grad_enabled()):
                 return tensor
-        return super().__torch_function__(func, types, args, kwargs)  # type: ignore[no-untyped-call]
+        return super().__torch_function__(func, types, args, named)  # type: ignore[no-untyped-call]
 
 
 def on_device(device: torch.device | str) -> AbstractContextManager[Any]:
